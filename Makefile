@@ -1,0 +1,53 @@
+# make help lists everything. Overridable: PROFILE=quick|short|paper  SEEDS=n  TRAIN=0  ARGS='recipe.lr=0.05'
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+ITEM = $(PY) experiments/$@.py $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(filter 0,$(TRAIN)),--no-train) $(ARGS)
+
+.DEFAULT_GOAL := help
+ITEMS := fig1 fig6 fig7 gradients table6 claims
+.PHONY: help setup data quickstart test lint types unit clean $(ITEMS)
+
+help: ## list what can be made
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "  choose with PROFILE=quick|short|paper  SEEDS=n  TRAIN=0 (only draw)  ARGS='recipe.lr=0.05 ...'"
+
+setup: $(STAMP) ## make .venv with the tested versions and the project in it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+data: $(STAMP) ## get CIFAR-10 and verify it
+	@$(PY) -m resnet_repro.data
+
+quickstart: $(STAMP) ## everything, thin: train plain-20 and plain-56 for one epoch, draw Figure 1
+	@$(PY) experiments/fig1.py --profile quick --seeds 1
+
+fig1: ## Fig. 1: plain-20 and plain-56, training and test error
+fig6: ## Fig. 6: plain nets, residual nets, 110 against 1202 layers
+fig7: ## Fig. 7: layer responses
+gradients: ## gradient norms and forward signal, plain against residual
+table6: ## Table 6: CIFAR-10 test error beside the paper's and public runs
+claims: ## every claim of Sec. 4.2 with its verdict
+
+$(ITEMS): $(STAMP)
+	@$(ITEM)
+
+test: lint types unit ## lint, types, unit and end-to-end tests
+
+lint: $(STAMP)
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/ruff format --check
+
+types: $(STAMP)
+	@$(VENV)/bin/mypy
+
+unit: $(STAMP)
+	@$(PY) -m pytest
+
+clean: ## remove .venv and caches; results stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,10 @@
+"""Fig. 1: training error (left) and test error (right) of plain-20 and plain-56 on CIFAR-10.
+
+Shows the degradation: the deeper plain net has the higher training error, and thus test error.
+"""
+
+from resnet_repro.analysis import claims, curves
+from resnet_repro.items import main
+
+if __name__ == "__main__":
+    main("fig1", draw=curves.save_fig1, claims=[claims.plain_training_error_rises])

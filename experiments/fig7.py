@@ -1,0 +1,10 @@
+"""Fig. 7: standard deviations of layer responses, after BN and before ReLU and addition.
+
+Residual functions respond more weakly than plain layers, the more so in deeper nets.
+"""
+
+from resnet_repro.analysis import mechanism_claims, responses
+from resnet_repro.items import main
+
+if __name__ == "__main__":
+    main("fig7", draw=responses.save_fig7, claims=[mechanism_claims.responses_are_smaller])

@@ -1,0 +1,73 @@
+"""What stands under a figure: data set, profile, seeds, hardware, precision, and what was mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.protocol import by_net, comparison_notes
+
+DATA_NAMES = {
+    "cifar10": "CIFAR-10",
+    "tiny_imagenet": "Tiny ImageNet",
+    "imagenet": "ImageNet",
+    "synthetic": "synthetic images (no real data)",
+}
+
+
+def run_sentences(runs: Sequence[Run]) -> list[str]:
+    """Say what the runs of a figure are; empty where there are none."""
+    if not runs:
+        return []
+    sentences = [f"{_data(runs)}, {_schedules(runs)}; {seeds_of(runs)}; {_machine(runs)}."]
+    sentences += comparison_notes(runs)
+    unfinished = [run for run in runs if run.status.get("state") != "finished"]
+    for run in unfinished:
+        at = run.status.get("iter", 0)
+        sentences.append(f"{run.label} seed {run.seed} is not finished (iteration {at:,}).")
+    return sentences
+
+
+def seeds_of(runs: Sequence[Run]) -> str:
+    """Return ``seeds 0-2`` where all nets have the same, else the seeds of each net."""
+    held = {label: [run.seed for run in group] for label, group in by_net(runs).items()}
+    if len({tuple(seeds) for seeds in held.values()}) == 1:
+        return _seed_words(next(iter(held.values())))
+    return ", ".join(f"{label} {_seed_words(seeds)}" for label, seeds in held.items())
+
+
+def _seed_words(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"seeds {seeds[0]}-{seeds[-1]}"
+    return "seeds " + ", ".join(map(str, seeds))
+
+
+def _data(runs: Iterable[Run]) -> str:
+    names = {run.config["data"]["name"] for run in runs}
+    return " and ".join(sorted(DATA_NAMES.get(name, name) for name in names))
+
+
+def _schedules(runs: Iterable[Run]) -> str:
+    return " and ".join(
+        sorted(
+            {
+                f"{run.profile} profile ({run.max_iters:,} iterations of "
+                f"{run.config['recipe']['batch_size']})"
+                for run in runs
+            }
+        )
+    )
+
+
+def _machine(runs: Iterable[Run]) -> str:
+    return " and ".join(
+        sorted(
+            {
+                f"{run.meta.get('hardware', {}).get('label', 'unknown hardware')}, "
+                f"{run.meta.get('precision', 'unknown precision')}"
+                for run in runs
+            }
+        )
+    )

@@ -1,0 +1,153 @@
+"""What a panel of error curves is made of: a net's curve, the paper's under it, axes, notes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, MultipleLocator
+
+from resnet_repro.analysis import style
+from resnet_repro.analysis.captions import run_sentences
+from resnet_repro.analysis.curve_data import bin_width, mean_curve, with_gaps
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.paper import Paper
+from resnet_repro.analysis.protocol import by_net, why_not_comparable
+from resnet_repro.analysis.stats import last_error, seeds_phrase, summarise
+
+PAPER_LIMITS = (0.0, 20.0)  # of the error axis of Figs. 1 and 6, percent
+PAPER_ITERS = 64_000
+NBSP = "\N{NO-BREAK SPACE}"
+
+
+def comparable(runs: Sequence[Run]) -> bool:
+    """Whether the paper's curves may lie under these runs."""
+    return bool(runs) and not why_not_comparable(runs)
+
+
+def draw_net(axes: Axes, runs: Sequence[Run], kind: str, look: dict[str, Any]) -> None:
+    """Draw one error curve of a net: mean over seeds, band from the lowest to the highest seed."""
+    curve = mean_curve(runs, kind)
+    x, colour = curve.index.to_numpy() / 1e4, style.depth_colour(runs[0].depth)
+    label = f"{runs[0].label}, {seeds_phrase(len(runs))}, {runs[0].profile} profile"
+    axes.plot(x, curve["mean"], color=colour, label=label, zorder=2.5, **look)
+    if len(runs) > 1:
+        axes.fill_between(
+            x, curve["low"], curve["high"], color=colour, alpha=0.18, linewidth=0, zorder=2
+        )
+
+
+def draw_paper(
+    axes: Axes,
+    paper: Paper | None,
+    number: int,
+    run: Run,
+    kind: str,
+    look: dict[str, Any],
+    panel: str | None = None,
+) -> None:
+    """Draw the paper's curve of the same net, pale; nothing where it has none, or no ``paper``."""
+    if paper is None:
+        return
+    curve = with_gaps(paper.curve(number, run.label, kind, panel=panel, clipped=True))
+    if curve.empty:
+        return
+    colour = style.pale(style.depth_colour(run.depth))
+    label = f"{run.label} in the paper"
+    axes.plot(curve.index.to_numpy() / 1e4, curve, color=colour, label=label, **look)
+
+
+def draw_both(
+    axes: Axes, runs: Sequence[Run], paper: Paper | None, number: int, panel: str
+) -> None:
+    """Draw test (bold) and training error (dashed) of a net."""
+    draw_net(axes, runs, "test", style.TEST)
+    draw_paper(axes, paper, number, runs[0], "test", style.PAPER_TEST, panel)
+    draw_net(axes, runs, "train", style.TRAIN)
+    draw_paper(axes, paper, number, runs[0], "train", style.PAPER_TRAIN, panel)
+
+
+def no_runs(axes: Axes, labels: Sequence[str], *, alone: bool = True) -> None:
+    """Say in a panel which nets have no runs; ``alone`` where it is otherwise empty."""
+    if alone:
+        names = "\n".join(textwrap.wrap(", ".join(labels), 30))
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "#666666"}
+        axes.text(0.5, 0.5, f"no runs logged\n{names}", transform=axes.transAxes, **look)
+    else:
+        note(axes, f"no runs logged: {', '.join(labels)}")
+
+
+def name_what_is_above(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
+    """Name in a panel the nets whose last test error lies above its axis."""
+    top = axes.get_ylim()[1]
+    for group in groups:
+        final = summarise([last_error(run) for run in group]).mean
+        if final > top:
+            note(axes, f"{group[0].label} ends at {final:.1f}{NBSP}%, above the axis")
+
+
+def note(axes: Axes, text: str) -> None:
+    """Write a remark in the upper right corner of a panel, below those already there."""
+    above = [line for t in axes.texts if t.get_gid() == "note" for line in t.get_text().split("\n")]
+    axes.annotate(
+        "\n".join(textwrap.wrap(text, 24)),
+        (0.985, 0.985),
+        xycoords="axes fraction",
+        xytext=(0, -8.5 * len(above)),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=6.5,
+        color="#444444",
+        gid="note",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
+    )
+
+
+def set_limits(row: Sequence[Axes], runs: Sequence[Run]) -> None:
+    """Axes as in the paper where the runs follow its schedule, else fitted to the runs."""
+    low, high = error_limits(runs)
+    milestones = sorted({drop for run in runs for drop in run.config["recipe"]["milestones"]})
+    for axes in row:
+        axes.set_xlabel("iter. (1e4)")
+        axes.set_xlim(0, max((run.max_iters for run in runs), default=PAPER_ITERS) / 1e4)
+        axes.set_ylim(low, high)
+        axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MultipleLocator(5 if high - low <= 30 else 10))
+        for drop in milestones:
+            axes.axvline(drop / 1e4, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=1)
+
+
+def error_limits(runs: Sequence[Run]) -> tuple[float, float]:
+    """Limits of the error axis, percent: the paper's 0 to 20, or tens around the runs' curves."""
+    if comparable(runs) or not runs:
+        return PAPER_LIMITS
+    curves = [mean_curve([run], kind)["mean"] for run in runs for kind in ("train", "test")]
+    low = min(float(curve.min()) for curve in curves)
+    high = max(float(curve.max()) for curve in curves)
+    return max(0.0, 10 * ((low - 1) // 10)), min(100.0, 10 * (high // 10 + 1))
+
+
+def sentences(runs: Sequence[Run], paper: Paper | None) -> list[str]:
+    """Caption of a figure of error curves."""
+    said = run_sentences(runs)
+    if not runs:
+        return [*said, "No runs logged."]
+    width = bin_width(runs[0])
+    said.append(
+        f"Training error: mean over the augmented mini-batches of each {width:,} iterations."
+    )
+    if any(len(group) > 1 for group in by_net(runs).values()):
+        said.append("Line: mean over seeds; band: lowest to highest seed.")
+    said.append("Dotted verticals: the learning rate is divided by 10.")
+    if paper is not None:
+        said.append("Thin pale curves: the paper's, one run each.")
+    else:
+        low, high = error_limits(runs)
+        said.append(
+            f"The paper's curves are not drawn ({why_not_comparable(runs)}; theirs: "
+            f"{PAPER_ITERS:,} iterations, axis 0 to 20 %; here {low:g} to {high:g} %)."
+        )
+    return said

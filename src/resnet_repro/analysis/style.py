@@ -1,0 +1,179 @@
+"""One look for all figures: readable in print and by the colour-blind.
+
+Colour says the depth and is the same in every figure (Okabe and Ito's palette). Bold is test
+error, thin dashed is training error, as in Fig. 6. The paper's own curve has the same colour,
+paler and thinner, and lies underneath.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+DPI = 200
+PANEL_INCHES = (3.7, 3.0)
+LINE_INCHES = 0.135  # of the caption
+ROW_INCHES = 0.18  # of the legend
+CAPTION_COLUMNS_PER_INCH = 17
+
+# Two shades never meet that differ in hue alone: light and dark alternate along each figure.
+_DEPTH_COLOURS = {
+    8: "#999999",
+    14: "#CC79A7",
+    18: "#0072B2",
+    20: "#0072B2",
+    32: "#56B4E9",
+    34: "#D55E00",
+    44: "#E69F00",
+    50: "#009E73",
+    56: "#D55E00",
+    101: "#CC79A7",
+    110: "#000000",
+    152: "#000000",
+    1202: "#009E73",
+}
+
+TEST: dict[str, Any] = {"linewidth": 1.8, "linestyle": "-"}
+TRAIN: dict[str, Any] = {"linewidth": 1.0, "linestyle": (0, (4, 1.6))}
+PAPER_TEST: dict[str, Any] = {"linewidth": 0.8, "linestyle": "-", "zorder": 1.5}
+PAPER_TRAIN: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (1, 1)), "zorder": 1.4}
+
+_RC: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same figure everywhere
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9.5,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.5,
+    "xtick.direction": "out",
+    "ytick.direction": "out",
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "lines.solid_capstyle": "round",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "resnet_repro",
+    "svg.fonttype": "path",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the project's look inside, as before outside."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_RC)  # type: ignore[arg-type]
+        yield
+
+
+def new_figure(columns: int, *, rows: int = 1, panel: tuple[float, float] = PANEL_INCHES) -> Figure:
+    """Make an empty figure of that many panels; bound to no window system."""
+    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def depth_colour(depth: int) -> str:
+    """Return the colour of a depth, the same in all figures; unknown depths are grey."""
+    return _DEPTH_COLOURS.get(depth, "#777777")
+
+
+def pale(colour: str, share: float = 0.5) -> tuple[float, float, float]:
+    """Mix a colour with white; the paper's curves are drawn so."""
+    red, green, blue = to_rgb(colour)
+    return 1 - (1 - red) * share, 1 - (1 - green) * share, 1 - (1 - blue) * share
+
+
+def underneath(
+    figure: Figure,
+    sentences: Sequence[str],
+    handles: Sequence[Artist] = (),
+    labels: Sequence[str] = (),
+    columns: int = 2,
+) -> None:
+    """Lengthen a figure downwards by a legend and a caption, so that neither hides anything.
+
+    Args:
+        figure: with panels only; constrained layout.
+        sentences: the caption, wrapped to the figure's width.
+        handles: what the legend shows; no legend where empty.
+        labels: their texts.
+        columns: of the legend, filled row by row.
+    """
+    width, panels = figure.get_size_inches()
+    lines = textwrap.wrap(" ".join(sentences), int(width * CAPTION_COLUMNS_PER_INCH))
+    caption = LINE_INCHES * len(lines) + 0.08
+    rows = -(-len(handles) // columns)
+    legend = (ROW_INCHES * rows + 0.12) if rows else 0.0
+    height = panels + legend + caption
+    figure.set_size_inches(width, height)
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0.005, (legend + caption) / height, 0.985, panels / height))
+    if rows:
+        _legend_at(figure, caption / height, handles, labels, columns)
+    figure.text(
+        0.5,
+        (caption - 0.02) / height,
+        "\n".join(lines),
+        ha="center",
+        va="top",
+        fontsize=7,
+        color="#333333",
+        linespacing=1.3,
+        gid="caption",
+    )
+
+
+def _legend_at(
+    figure: Figure, bottom: float, handles: Sequence[Artist], labels: Sequence[str], columns: int
+) -> None:
+    """Put a legend on a height of the figure, filled row by row."""
+    rows = -(-len(handles) // columns)
+    blanks = rows * columns - len(handles)
+    every = [*handles, *[Line2D([], [], linestyle="none")] * blanks]
+    texts = [*labels, *[""] * blanks]
+    order = [row * columns + column for column in range(columns) for row in range(rows)]
+    figure.legend(  # which fills column by column
+        [every[i] for i in order],
+        [texts[i] for i in order],
+        loc="lower center",
+        bbox_to_anchor=(0.5, bottom),
+        ncols=columns,
+        borderaxespad=0.2,
+    )
+
+
+def save(figure: Figure, stem: str, out_dir: Path) -> list[Path]:
+    """Write ``stem.png`` (200 dpi) and ``stem.svg``; equal figures give equal bytes.
+
+    Returns:
+        The two paths, PNG first.
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    paths = [out_dir / f"{stem}.png", out_dir / f"{stem}.svg"]
+    with style():
+        figure.savefig(paths[0], dpi=DPI, metadata={"Software": None})
+        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+    return paths

@@ -1,0 +1,164 @@
+"""Table 6 from logged runs beside the paper's, and any table as Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.paper import Paper, PaperValue, PublicRuns
+from resnet_repro.analysis.protocol import by_net, comparison_notes, why_not_comparable
+from resnet_repro.analysis.stats import (
+    best_error,
+    clean_training_error,
+    last_error,
+    mean_last_ten,
+    summarise,
+    verdict,
+)
+
+DEPTHS = (20, 32, 44, 56, 110, 1202)
+NETS = tuple(f"plain-{depth}" for depth in DEPTHS[:-1]) + tuple(f"ResNet-{d}" for d in DEPTHS)
+NOTHING = "-"
+
+
+def table6(runs: Sequence[Run], paper: Paper | None = None) -> pd.DataFrame:
+    """Table 6: test error of the CIFAR-10 nets, ours beside the paper's; percent.
+
+    One row per net; the rows the paper quotes come first and are marked. A net of the paper
+    without runs keeps its row. The headline is the last evaluation; ``best on test`` is the mean
+    over seeds of the lowest point of each curve, which was chosen on the test set. Nets that are
+    not the paper's (Highway, other blocks) follow at the end.
+    """
+    book = paper or Paper()
+    nets = by_net(runs)
+    labels = [*NETS, *(label for label in nets if label not in NETS)]
+    rows = [_quoted(row) for _, row in book.quoted().iterrows()]
+    rows += [_row(label, nets.get(label, []), book) for label in labels]
+    table = pd.DataFrame(rows, columns=list(rows[-1]))
+    return table.astype({"seeds": "Int64"})
+
+
+def table6_notes(runs: Sequence[Run]) -> list[str]:
+    """Sentences to print under the table."""
+    return [
+        "Errors in percent on the 10,000 test images, single view; sd and 95 % t interval over "
+        "seeds. The headline is the last evaluation.",
+        "Best on test was chosen on the test set and flatters.",
+        "A plain net's paper value is a reading of Fig. 6: the paper prints none.",
+        "Quoted: reported by the paper from others' work, not run here.",
+        *comparison_notes(runs),
+    ]
+
+
+def save_table6(runs: Sequence[Run], out_dir: Path, paper: Paper | None = None) -> list[Path]:
+    """Write Table 6 as ``table6.md``, ``table6.tex`` and ``table6.csv``."""
+    return write_table(table6(runs, paper), "table6", out_dir, notes=table6_notes(runs))
+
+
+def write_table(
+    table: pd.DataFrame, stem: str, out_dir: Path, notes: Sequence[str] = ()
+) -> list[Path]:
+    """Write a table as Markdown, LaTeX and CSV; equal tables give equal bytes.
+
+    Markdown and LaTeX show two decimals and ``-`` where there is nothing, and carry the notes;
+    the CSV holds the numbers alone.
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    shown = table.map(_cell)
+    markdown = shown.to_markdown(index=False, disable_numparse=True)
+    latex = shown.map(_tex).rename(columns=_tex).to_latex(index=False, escape=False)
+    texts = {
+        ".md": "\n".join([markdown, "", *(f"- {note}" for note in notes)]).rstrip() + "\n",
+        ".tex": latex + "".join(f"% {note}\n" for note in notes),
+        ".csv": table.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+    }
+    paths = [out_dir / f"{stem}{ending}" for ending in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        path.write_text(text, encoding="utf-8")
+    return paths
+
+
+def _row(label: str, runs: Sequence[Run], paper: Paper) -> dict[str, Any]:
+    value, public = paper.test_error(label), paper.public(label)
+    last = summarise([last_error(run) for run in runs]) if runs else None
+    clean = [error for run in runs if (error := clean_training_error(run)) is not None]
+    return {
+        "net": label,
+        "params (M)": runs[0].meta["net"]["params"] / 1e6 if runs else None,
+        "profile": runs[0].profile if runs else None,
+        "seeds": len(runs),
+        "test error": last.mean if last else None,
+        "sd": last.sd if last else None,
+        "low": last.low if last else None,
+        "high": last.high if last else None,
+        "best seed": min(last_error(run) for run in runs) if runs else None,
+        "best on test": _mean(best_error, runs),
+        "mean of last ten": _mean(mean_last_ten, runs),
+        "clean training error": summarise(clean).mean if clean else None,
+        "paper": _paper_words(label, value),
+        "public runs": _public_words(public),
+        "verdict": _verdict(runs, value, public, paper),
+    }
+
+
+def _quoted(row: pd.Series[Any]) -> dict[str, Any]:
+    layers = "" if pd.isna(row["layers"]) else f", {int(row['layers'])} layers"
+    value = f"{row['cifar10_test_err_pct']:.2f}"
+    if not pd.isna(row["mean_err_pct_over_runs"]):
+        value += f" ({row['mean_err_pct_over_runs']:.2f} +- {row['std_err_pct_over_runs']:.2f})"
+    return {
+        "net": row["method"].split(" [")[0] + layers,
+        "params (M)": row["params_millions"],
+        "paper": f"{value}, quoted",
+        "verdict": "quoted, not run",
+    }
+
+
+def _mean(measure: Callable[[Run], float], runs: Sequence[Run]) -> float | None:
+    return summarise([measure(run) for run in runs]).mean if runs else None
+
+
+def _paper_words(label: str, value: PaperValue | None) -> str:
+    if value is None:
+        return "> 60 (caption of Fig. 6)" if label == "plain-110" else NOTHING
+    if value.best is not None:
+        return f"{value.best:.2f} ({value.value:.2f} +- {value.sd:.2f})"
+    if value.is_read_off:
+        return f"{value.value:g} ({value.source})"
+    return f"{value.value:.2f}"
+
+
+def _public_words(public: PublicRuns) -> str:
+    if public.median is None:
+        return "none" if public.runs == 0 else NOTHING
+    runs = "" if public.runs is None else f", {public.runs}"
+    return f"{public.median:g} ({public.low:g}-{public.high:g}{runs})"
+
+
+def _verdict(
+    runs: Sequence[Run], value: PaperValue | None, public: PublicRuns, paper: Paper
+) -> str:
+    if not runs:
+        return "no runs"
+    if value is None:
+        return "above 60 is claim C1" if runs[0].label == "plain-110" else "not in the paper"
+    seed_sd = public.seed_sd if public.seed_sd is not None else paper.typical_seed_sd()
+    ours = [last_error(run) for run in runs]
+    return verdict(ours, value, seed_sd, not_comparable=why_not_comparable(runs)).sentence
+
+
+def _cell(value: Any) -> str:
+    if pd.isna(value):
+        return NOTHING
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _tex(text: Any) -> str:
+    escaped: str = re.sub(r"([&%$#_])", r"\\\1", str(text))
+    return escaped.replace("+-", r"$\pm$").replace("> ", r"$>$ ")

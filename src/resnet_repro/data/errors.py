@@ -1,0 +1,10 @@
+"""What goes wrong with data, in the user's words."""
+
+from __future__ import annotations
+
+
+class DataError(Exception):
+    """Data that cannot be had or are not what they should be.
+
+    The message is one line that says what is wrong and what to do.
+    """

@@ -1,0 +1,1 @@
+"""Counting errors on held-out images."""

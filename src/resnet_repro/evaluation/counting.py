@@ -1,0 +1,73 @@
+"""Errors as sums of wrong over seen; never a mean of batch means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def wrong_counts(logits: Tensor, labels: Tensor) -> Tensor:
+    """Top-1 and top-5 wrong counts of a batch, shape (2,), int64, without a host round trip.
+
+    Args:
+        logits: (N, classes), any real type.
+        labels: (N,), int64.
+    """
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+    return torch.stack([(~best[:, 0]).sum(), (~best.any(dim=1)).sum()])
+
+
+@dataclass(frozen=True)
+class ErrorCount:
+    """What a pass over held-out images found."""
+
+    loss_sum: float
+    wrong1: int
+    wrong5: int
+    seen: int
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, nats."""
+        return self.loss_sum / self.seen
+
+    @property
+    def top1_err(self) -> float:
+        """Top-1 error, percent."""
+        return 100 * self.wrong1 / self.seen
+
+    @property
+    def top5_err(self) -> float:
+        """Top-5 error, percent."""
+        return 100 * self.wrong5 / self.seen
+
+
+@torch.no_grad()
+def count_errors(
+    forward: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], expected: int
+) -> ErrorCount:
+    """Count the errors of ``forward`` over ``batches`` of (images, labels).
+
+    Sums stay on the device until the end.
+
+    Raises:
+        RuntimeError: the batches did not hold exactly ``expected`` images.
+    """
+    sums: Tensor | None = None
+    wrong: Tensor | None = None
+    seen = 0
+    for images, labels in batches:
+        logits = forward(images).float()
+        loss = F.cross_entropy(logits, labels, reduction="sum").double()
+        counts = wrong_counts(logits, labels)
+        sums = loss if sums is None else sums + loss
+        wrong = counts if wrong is None else wrong + counts
+        seen += len(labels)
+    if seen != expected or sums is None or wrong is None:
+        raise RuntimeError(f"counted {seen} images where there are {expected}")
+    top1, top5 = wrong.tolist()
+    return ErrorCount(float(sums), top1, top5, seen)

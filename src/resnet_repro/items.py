@@ -1,0 +1,126 @@
+"""One item of the paper from the command line: train what is missing, draw, say what is claimed.
+
+``experiments/fig1.py`` and its like are each a call of :func:`main`: which item, how it is drawn,
+which claims are tested on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from resnet_repro.analysis.judge import ClaimResult
+from resnet_repro.analysis.load import Run, load_runs
+from resnet_repro.compose import Item, compose_run, load_item, make_job
+from resnet_repro.config import PROFILES
+from resnet_repro.exits import PREEMPTED, exit_code, explained
+from resnet_repro.runs.signals import stop_on_signals
+from resnet_repro.training.jobs import Outcome, run_all, say
+
+FIRST_PROFILE = "quick"  # trained where nothing is logged and no profile is asked for
+
+Draw = Callable[[list[Run], Path], list[Path]]
+Claim = Callable[[list[Run]], ClaimResult]
+
+
+def main(
+    item_name: str, draw: Draw, claims: Sequence[Claim] = (), out: str = "results/figures"
+) -> None:
+    """Do one item of the paper as the command line asks; drawn files go to ``out``."""
+    asked = _arguments(item_name, out)
+    with explained():
+        item = load_item(item_name)
+        root = Path(compose_run(f"experiment={item.experiments[0]}", *asked.overrides).runs_dir)
+        logged = load_runs(root, experiments=item.experiments)
+        profile = asked.profile or most_telling_profile(logged)
+        if asked.train and (asked.profile or asked.seeds or profile is None):
+            profile = profile or FIRST_PROFILE
+            train_missing(item, profile, asked.seeds, asked.overrides)
+            logged = load_runs(root, profile=profile, experiments=item.experiments)
+        runs = [
+            run
+            for run in logged
+            if run.profile == profile and (asked.seeds is None or run.seed < asked.seeds)
+        ]
+        if not runs:
+            say(f"{item_name}: no finished run to draw from; make {item_name} PROFILE=quick trains")
+            raise SystemExit(1)
+        tell_what_is_missing(item, runs)
+        for path in draw(runs, Path(asked.out)):
+            print(os.path.relpath(path))
+        for claim in claims:
+            print(claim(runs).line())
+
+
+def most_telling_profile(logged: Sequence[Run]) -> str | None:
+    """Return the profile with most nets logged; of equals, the longest schedule."""
+    nets = {profile: set[str]() for profile in PROFILES}
+    for run in logged:
+        nets[run.profile].add(run.experiment)
+    best = max(PROFILES, key=lambda profile: len(nets[profile]))  # the first of equals
+    return best if nets[best] else None
+
+
+def tell_what_is_missing(item: Item, runs: Sequence[Run]) -> None:
+    """Name the item's nets that no run speaks for."""
+    there = {run.experiment for run in runs}
+    missing = [name for name in item.experiments if name not in there]
+    if missing:
+        profile = runs[0].profile
+        say(
+            f"no {profile} run of {', '.join(missing)}; "
+            f"make {item.name} PROFILE={profile} trains what is missing"
+        )
+
+
+def train_missing(item: Item, profile: str, seeds: int | None, overrides: Sequence[str]) -> None:
+    """Train the item's runs that are not finished; leave the process where one could not be.
+
+    Without ``seeds``, one seed of each net is enough.
+    """
+    jobs = [
+        make_job(f"experiment={experiment}", f"profile={profile}", f"seed={seed}", *overrides)
+        for seed in range(seeds or 1)
+        for experiment in item.experiments
+    ]
+    with stop_on_signals() as stop_asked:
+        outcomes = run_all(jobs, stop_asked)
+    report(outcomes)
+
+
+def report(outcomes: Sequence[Outcome]) -> None:
+    """Say which runs failed, after all were tried; leave if any failed or was stopped."""
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    for outcome in failed:
+        say(f"failed: {outcome.job.label}: {outcome.error}")
+    if failed:
+        error = failed[0].error
+        assert error is not None
+        code = exit_code(error)
+        if code is None:
+            raise error
+        raise SystemExit(code)
+    if any(outcome.state == "preempted" for outcome in outcomes):
+        say("stopped and saved; say it again to go on")
+        raise SystemExit(PREEMPTED)
+
+
+def _arguments(item_name: str, out: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=f"Train what {item_name} lacks, then draw it.")
+    parser.add_argument("--profile", choices=PROFILES, help="default: the best that is complete")
+    parser.add_argument(
+        "--seeds", type=_count, help="number of seeds, from 0 on; default: all logged"
+    )
+    parser.add_argument("--no-train", dest="train", action="store_false", help="only draw")
+    parser.add_argument("--out", default=out, help="folder of what is drawn")
+    parser.add_argument("overrides", nargs="*", help="configuration, as for resnet_repro.train")
+    return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value

@@ -1,0 +1,145 @@
+"""Blocks (Fig. 2 and 5), stages made of them, and the head.
+
+No ReLU works in place: the probes read BN outputs, and since autograd keeps the ReLU's result
+rather than its input, working in place would not save memory in training either.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resnet_repro.models.norm import NormFactory
+
+ShortcutFactory = Callable[[int, int, int], nn.Module]  # in_channels, out_channels, stride
+
+
+class Block(nn.Module):
+    """y = relu(shortcut(x, F(x))): what all blocks share. F is the module ``residual``.
+
+    In a plain net the shortcut returns F(x) alone, and the block is just its layers.
+    """
+
+    def __init__(self, residual: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.residual = residual
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, ceil(H/stride), ceil(W/stride))."""
+        joined: Tensor = self.shortcut(x, self.residual(x))
+        return F.relu(joined)
+
+
+def on_shortcut(name: str) -> bool:
+    """Whether the module of this dotted name is, or is part of, a block's shortcut."""
+    return "shortcut" in name.split(".")
+
+
+BlockFactory = Callable[[int, int, int], Block]  # in_channels, out_channels, stride
+
+
+class BasicBlock(Block):
+    """3x3 convs, each with BN, a ReLU between them (Fig. 5 left); the first has the stride.
+
+    The paper's has two layers. One ("no observed benefit", Sec. 3.2) and three are for comparison.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        *,
+        shortcut: ShortcutFactory,
+        norm: NormFactory,
+        layers: int = 2,
+    ) -> None:
+        widths = [in_channels] + [out_channels] * layers
+        convs = [
+            nn.Conv2d(widths[i], widths[i + 1], 3, stride if i == 0 else 1, padding=1, bias=False)
+            for i in range(layers)
+        ]
+        super().__init__(conv_bn_sequence(convs, norm), shortcut(in_channels, out_channels, stride))
+
+
+class Bottleneck(Block):
+    """1x1 to a quarter of the width, 3x3, 1x1 back (Fig. 5 right), each with BN.
+
+    ``stride_in``: which conv has the stride. The first 1x1 is the authors' (their released nets,
+    and the only place that fits Table 1's FLOPs); the 3x3 is torchvision's.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        *,
+        shortcut: ShortcutFactory,
+        norm: NormFactory,
+        stride_in: str = "1x1",
+    ) -> None:
+        width = out_channels // 4
+        first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
+        convs = [
+            nn.Conv2d(in_channels, width, 1, stride=first, bias=False),
+            nn.Conv2d(width, width, 3, stride=second, padding=1, bias=False),
+            nn.Conv2d(width, out_channels, 1, bias=False),
+        ]
+        super().__init__(conv_bn_sequence(convs, norm), shortcut(in_channels, out_channels, stride))
+
+
+def conv_bn_sequence(convs: list[nn.Conv2d], norm: NormFactory) -> nn.Sequential:
+    """Chain conv-BN-ReLU ... conv-BN: the last ReLU comes after the addition (Sec. 3.2).
+
+    Its modules are called conv1, bn1, relu1, conv2, bn2, ...
+    """
+    chain: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, conv in enumerate(convs, start=1):
+        chain[f"conv{number}"] = conv
+        chain[f"bn{number}"] = norm(conv.out_channels)
+        if number < len(convs):
+            chain[f"relu{number}"] = nn.ReLU()
+    return nn.Sequential(chain)
+
+
+def make_stage(
+    block: BlockFactory, blocks: int, in_channels: int, out_channels: int, stride: int
+) -> nn.Sequential:
+    """Chain ``blocks`` blocks of one width; the first changes width and size (stride)."""
+    first = block(in_channels, out_channels, stride)
+    return nn.Sequential(first, *(block(out_channels, out_channels, 1) for _ in range(blocks - 1)))
+
+
+class Head(nn.Module):
+    """Global average pool and fc: (N, C, H, W) -> class scores (N, num_classes), no softmax."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score the whole map at once, whatever its size."""
+        scores: Tensor = self.fc(x.mean((2, 3)))
+        return scores
+
+    def score_map(self, x: Tensor, window: int) -> Tensor:
+        """Score every window x window part of the map, as a sliding crop would see it.
+
+        Returns (N, num_classes, H - window + 1, W - window + 1).
+
+        Raises:
+            ValueError: the map is smaller than the window.
+        """
+        height, width = x.shape[-2:]
+        if min(height, width) < window:
+            raise ValueError(
+                f"the last feature map is {height}x{width}, smaller than the pooling window "
+                f"{window}: test at a larger scale or set the window of the training size"
+            )
+        pooled = F.avg_pool2d(x, window, stride=1)
+        return F.conv2d(pooled, self.fc.weight[:, :, None, None], self.fc.bias)

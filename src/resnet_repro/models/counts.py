@@ -1,0 +1,113 @@
+"""Sizes of nets: parameters, multiply-adds, and the list of layers behind Table 1 and Fig. 3.
+
+Everything is counted on the meta device: no weights are copied, nothing is computed. As in the
+paper, convs and fc are counted (its "FLOPs" are multiply-adds), BN, ReLU, pools and additions
+are not. Biases and BN weights are parameters; BN running statistics are not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from resnet_repro.models.blocks import on_shortcut
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One conv or fc, for one image."""
+
+    name: str
+    kind: str  # conv | fc
+    kernel: int  # side of the window, 1 for fc
+    stride: int
+    in_channels: int
+    out_channels: int
+    out_height: int
+    out_width: int
+    params: int  # weights and bias, without the BN that follows
+    multiply_adds: int
+    on_shortcut: bool  # a projection or a gate; all others count for the depth
+
+
+def count_params(model: nn.Module) -> int:
+    """Number of learned parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def count_multiply_adds(model: nn.Module, image_size: int) -> int:
+    """Multiply-adds of one forward pass of one 3 x image_size x image_size image."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        _forward_on_meta(model, image_size)
+    return int(counter.get_total_flops()) // 2  # torch counts multiply and add apart
+
+
+def list_layers(model: nn.Module, image_size: int) -> list[Layer]:
+    """All convs and fc of ``model`` in the order of computation, with their sizes."""
+    layers: list[Layer] = []
+    hooks = [
+        module.register_forward_hook(partial(_append, layers, name))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    try:
+        _forward_on_meta(model, image_size)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return layers
+
+
+def _append(
+    layers: list[Layer], name: str, module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor
+) -> None:
+    assert isinstance(module, nn.Conv2d | nn.Linear)
+    kind, kernel, stride, height, width = "fc", 1, 1, 1, 1
+    if isinstance(module, nn.Conv2d):
+        kind, kernel, stride = "conv", module.kernel_size[0], module.stride[0]
+        height, width = out.shape[2:]
+    out_channels, in_channels = module.weight.shape[:2]
+    layers.append(
+        Layer(
+            name=name,
+            kind=kind,
+            kernel=kernel,
+            stride=stride,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            out_height=height,
+            out_width=width,
+            params=count_params(module),
+            multiply_adds=math.prod(module.weight.shape) * height * width,
+            on_shortcut=on_shortcut(name),
+        )
+    )
+
+
+def _forward_on_meta(model: nn.Module, image_size: int) -> None:
+    shapes = {
+        name: torch.empty_like(tensor, device="meta")
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+    }
+    image = torch.empty(1, 3, image_size, image_size, device="meta")
+    with torch.no_grad(), _eval_mode(model):
+        functional_call(model, shapes, (image,))
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()  # one image has no batch statistics
+    try:
+        yield
+    finally:
+        model.train(training)

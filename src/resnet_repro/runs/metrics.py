@@ -1,0 +1,127 @@
+"""``metrics.jsonl``: one flat JSON object per line. Its schema, its writer, its reader.
+
+Records carry these keys (``docs/RUN_FOLDER.md`` shows examples):
+
+==============  ====================================================================================
+``kind``        ``train`` mean over the augmented mini-batches since the previous train record;
+                ``test`` | ``val`` the held-out images; ``train_clean`` training images without
+                augmentation, in evaluation mode; ``event`` something that happened once
+``iter``        updates done when the record was made (the paper's x axis)
+``epoch``       the same in passes over the training images
+``loss``        mean cross-entropy, nats
+``top1_err``    wrong / seen, percent; ``top5_err`` likewise
+``lr``          learning rate of the last update (train only)
+``num_samples`` images behind the numbers
+``protocol``    how held-out images were shown: ``1-crop`` | ``10-crop`` | ``multi-scale``
+``bn``          batch-norm statistics used: ``running`` | ``precise``
+``time``        seconds of training, evaluation and saving in this run so far, over all its parts
+``event``       name of the event, with its ``value`` (event only)
+==============  ====================================================================================
+
+Not-a-number and infinity are written as ``null``, so that any JSON reader can read the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+Record = dict[str, Any]
+KINDS = ("train", "test", "val", "train_clean", "event")
+
+
+class MetricsError(ValueError):
+    """A metrics file that is damaged in a way a crash cannot explain."""
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """Read all records; a last line torn by a crash is dropped, a torn middle is refused.
+
+    Raises:
+        MetricsError: a line before the last is not a JSON object.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    complete, tail = lines[:-1], lines[-1]  # a whole record always ends in a newline
+    records: list[Record] = []
+    for number, line in enumerate(complete, start=1):
+        record = _parse(line)
+        if record is None:
+            if number == len(complete) and not tail:
+                break
+            raise MetricsError(f"{path}: line {number} is not a record; the file was altered")
+        records.append(record)
+    return records
+
+
+def _parse(line: bytes) -> Record | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+class MetricsWriter:
+    """Append records; each is on its way to the disk when ``write`` returns.
+
+    Args:
+        path: the file; made if missing.
+        keep_bytes: length to cut the file to first, the offset a checkpoint remembers: records
+            made after that checkpoint will be made again. ``None`` keeps whole lines only.
+
+    Raises:
+        OSError: the file cannot be written.
+        MetricsError: the file is shorter than ``keep_bytes``.
+    """
+
+    def __init__(self, path: Path, keep_bytes: int | None = None):
+        self._file = path.open("ab")
+        size = self._file.seek(0, os.SEEK_END)
+        if keep_bytes is None:
+            keep_bytes = path.read_bytes().rfind(b"\n") + 1
+        if size < keep_bytes:
+            self._file.close()
+            raise MetricsError(
+                f"{path}: {size} bytes, but its checkpoint was made at {keep_bytes}; "
+                "the file was cut after the checkpoint"
+            )
+        self._file.truncate(keep_bytes)
+
+    def write(self, kind: str, **values: Any) -> Record:
+        """Append one record and return it as it was written."""
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of record {kind!r}; one of {', '.join(KINDS)}")
+        record: Record = {"kind": kind} | {key: _finite(value) for key, value in values.items()}
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        return record
+
+    def sync(self) -> int:
+        """Force all records to the disk; return the length to remember in a checkpoint."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,91 @@
+"""Where a result comes from: code, versions, machine. Needs neither torch nor Hydra."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "numpy", "resnet_repro")
+
+
+def git_state() -> dict[str, Any]:
+    """Revision of the code that runs and whether it was changed since; nulls outside git."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    changes = git("status", "--porcelain", "--", ":/src", ":/conf")
+    return {
+        "revision": git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Version of Python and of what the numbers depend on."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, container limits included."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = affinity or 1
+    try:  # a container's share of the machine (cgroup v2): "max 100000" or "200000 100000"
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return cores
+
+
+def cpu_description() -> tuple[str, frozenset[str]]:
+    """Name of the CPU and its feature flags, as Linux tells them."""
+    name, flags = platform.processor() or platform.machine(), frozenset[str]()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip() in ("flags", "Features"):
+                flags = frozenset(value.split())
+                break
+    except OSError:
+        pass
+    return name, flags
+
+
+def multiplies_bf16(flags: frozenset[str]) -> bool:
+    """Whether the CPU multiplies bf16 natively; elsewhere bf16 is slower than fp32."""
+    return bool({"amx_bf16", "avx512_bf16", "bf16"} & flags)
+
+
+def hardware(gpu: str | None, gpus: int, threads: int) -> dict[str, Any]:
+    """What a run computes on; ``label`` is what figures and tables print."""
+    cpu, _ = cpu_description()
+    plural = "s" if threads > 1 else ""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "label": f"{gpus}x {gpu}" if gpu else f"{threads} CPU core{plural}, {cpu}",
+        "cpu": cpu,
+        "cores": usable_cores(),
+        "gpu": gpu,
+        "memory_gib": round(memory / 2**30, 1),
+    }

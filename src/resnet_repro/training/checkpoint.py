@@ -1,0 +1,100 @@
+"""States to go on from: written atomically, verified before every load, two generations kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnet_repro.runs.atomic import write_atomic, write_text_atomic
+
+SCHEMA = 1
+KEEP = 2
+
+
+class CheckpointError(RuntimeError):
+    """No checkpoint can be trusted; the message says what to do."""
+
+
+def save(folder: Path, iteration: int, content: dict[str, Any]) -> Path:
+    """Write ``content`` as the newest checkpoint, then drop the oldest beyond two.
+
+    The SHA-256 lies beside the file. It is written first: a checkpoint without its digest is never
+    met, a digest without its checkpoint is harmless.
+
+    Raises:
+        OSError: disk full or folder not writable; earlier checkpoints stay as they were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save({"schema": SCHEMA} | content, buffer)
+    data = buffer.getbuffer()
+    path = folder / f"iter_{iteration:08d}.pt"
+    write_text_atomic(_digest_path(path), hashlib.sha256(data).hexdigest() + "\n")
+    write_atomic(path, lambda file: file.write(data))
+    for old in _newest_first(folder)[KEEP:]:
+        old.unlink(missing_ok=True)
+        _digest_path(old).unlink(missing_ok=True)
+    return path
+
+
+def load_newest(folder: Path) -> dict[str, Any] | None:
+    """Load the newest checkpoint that is whole; ``None`` where none was ever written.
+
+    A damaged one is set aside as ``*.corrupt`` with a warning and the one before it is used.
+
+    Raises:
+        CheckpointError: there are checkpoints and none is whole; training is never begun anew
+            silently.
+    """
+    found = _newest_first(folder)
+    for path in found:
+        reason = _damage(path)
+        if reason is None:
+            content = _load(path)
+            if content.get("schema") != SCHEMA:
+                raise CheckpointError(
+                    f"{path}: schema {content.get('schema')}, this version reads {SCHEMA}"
+                )
+            return content
+        aside = path.with_name(path.name + ".corrupt")
+        path.rename(aside)
+        warnings.warn(f"{path}: {reason}; set aside as {aside.name}", stacklevel=2)
+    if found or any(folder.glob("*.corrupt")):
+        raise CheckpointError(
+            f"{folder}: no checkpoint is whole; remove the run folder to begin anew"
+        )
+    return None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Read data; code in the file is never run, with or without a good digest."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path}: holds more than data and is refused") from error
+    return content
+
+
+def _damage(path: Path) -> str | None:
+    """Why a checkpoint cannot be trusted; torch.load itself accepts flipped bits."""
+    try:
+        expected = _digest_path(path).read_text(encoding="utf-8").strip()
+        with path.open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        return f"cannot be verified ({error})"
+    return None if actual == expected else "does not have the digest it was written with"
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("iter_*.pt"), reverse=True)
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")

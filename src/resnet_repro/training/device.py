@@ -1,0 +1,68 @@
+"""What a run computes on and in which precision: chosen once, recorded, the same for every net."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from resnet_repro.config import TrainerConfig
+from resnet_repro.options import ConfigError
+from resnet_repro.runs.provenance import cpu_description, multiplies_bf16, usable_cores
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Device, precision and threads of a run; the choice never depends on the net."""
+
+    device: torch.device
+    precision: str
+    threads: int
+    gpu: str | None
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of a forward pass: convs in bf16 where that is the precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def set_up(trainer: TrainerConfig) -> Setup:
+    """Choose device and precision, and set torch's global switches to match.
+
+    Raises:
+        ConfigError: what was asked for is not to be had on this machine.
+    """
+    cuda = torch.cuda.is_available()
+    if trainer.device == "cuda" and not cuda:
+        raise ConfigError(
+            f"trainer.device=cuda: no CUDA device is visible (torch {torch.__version__}); "
+            "use trainer.device=cpu or auto"
+        )
+    device = torch.device("cuda" if cuda and trainer.device != "cpu" else "cpu")
+    cores = usable_cores()
+    if trainer.threads > cores:
+        raise ConfigError(f"trainer.threads={trainer.threads}: this process may use {cores} cores")
+    threads = trainer.threads or cores
+    torch.set_num_threads(threads)
+    precision = _precision(trainer.precision, device)
+    if device.type == "cuda":
+        matmul = "tf32" if precision == "tf32" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = matmul
+        torch.backends.cudnn.conv.fp32_precision = matmul  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = not trainer.deterministic
+        # cuBLAS repeats itself only with a fixed workspace, set before its first use.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(trainer.deterministic)
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return Setup(device, precision, threads, gpu)
+
+
+def _precision(asked: str, device: torch.device) -> str:
+    if device.type == "cuda":
+        return "tf32" if asked == "auto" else asked
+    if asked == "tf32":
+        raise ConfigError("trainer.precision=tf32: needs a CUDA device; use fp32 or bf16")
+    if asked == "auto":
+        return "bf16" if multiplies_bf16(cpu_description()[1]) else "fp32"
+    return asked

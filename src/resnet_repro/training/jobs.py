@@ -1,0 +1,77 @@
+"""Several runs, one after the other: what is missing, how long it takes, what came of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from resnet_repro.progress import JobProgress, RunProgress, duration
+from resnet_repro.runs.provenance import cpu_description, usable_cores
+from resnet_repro.training.launch import Job, launch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run: ``skipped``, ``finished``, ``preempted`` or ``failed``, and why."""
+
+    job: Job
+    state: str
+    error: Exception | None = None
+
+
+def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome]:
+    """Do what is missing of ``jobs``; a failure is kept for the end and stops no other run.
+
+    Raises:
+        RunFolderError: before anything is trained, a folder holds another configuration.
+    """
+    done = [Outcome(job, "skipped") for job in jobs if job.is_done()]
+    missing = [job for job in jobs if not job.is_done()]
+    if not missing:
+        return done
+    estimates = [_estimate(job) for job in missing]
+    begun = sum(bool(_start(job)) for job in missing)
+    also = f" ({begun} of them begun before)" if begun else ""
+    total = duration(sum(estimates))
+    say(f"{len(missing)} of {len(jobs)} runs to train{also}: about {total} on {_device_name()}")
+    progress = JobProgress(estimates)
+    outcomes = []
+    for job in missing:
+        watcher = progress.begin(job.label, _start(job), job.config.recipe.max_iters)
+        outcomes.append(_try(job, watcher, stop_asked))
+        if stop_asked():
+            break
+    progress.end()
+    return done + outcomes
+
+
+def _try(job: Job, watcher: RunProgress, stop_asked: Callable[[], bool]) -> Outcome:
+    try:
+        return Outcome(job, launch(job, watcher, stop_asked))
+    except Exception as error:
+        return Outcome(job, "failed", error)
+
+
+def _start(job: Job) -> int:
+    """Iteration from which a run goes on."""
+    return int(job.folder.status().get("iter", 0))
+
+
+def _estimate(job: Job) -> float:
+    from resnet_repro.training.estimate import measure
+
+    return measure(job.config).seconds(job.config, _start(job))
+
+
+def _device_name() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{usable_cores()} CPU cores, {cpu_description()[0]}"
+
+
+def say(message: str) -> None:
+    """Tell the person at the terminal; standard output is left to results."""
+    print(message, file=sys.stderr, flush=True)

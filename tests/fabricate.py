@@ -1,0 +1,269 @@
+"""Made-up run folders that look like real ones, for tests of everything that reads them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.runs.metrics import MetricsWriter
+
+SCHEDULES = {  # max_iters, every_iters, log_every_iters
+    "paper": (64_000, 1_000, 100),
+    "short": (3_200, 200, 50),
+    "quick": (400, 100, 20),
+    "smoke": (12, 4, 2),
+}
+# test and training error at the end, as in the paper, and what a very short schedule might give
+ENDS = {
+    "paper": {
+        "plain-20": (9.7, 1.4),
+        "plain-32": (10.1, 1.35),
+        "plain-44": (11.5, 2.7),
+        "plain-56": (13.2, 5.6),
+        "plain-110": (65.0, 66.0),
+        "ResNet-20": (8.75, 0.7),
+        "ResNet-32": (7.5, 0.3),
+        "ResNet-44": (7.15, 0.2),
+        "ResNet-56": (6.97, 0.1),
+        "ResNet-110": (6.6, 0.05),
+        "ResNet-1202": (7.9, 0.05),
+    },
+    "quick": {"plain-20": (55.0, 57.0), "plain-56": (74.0, 76.0), "ResNet-20": (50.0, 52.0)},
+}
+
+
+def fabricate(
+    root: Path,
+    label: str,
+    *,
+    profile: str = "paper",
+    seed: int = 0,
+    test: float | None = None,
+    train: float | None = None,
+    name: str | None = None,
+    state: str = "finished",
+    until: int | None = None,
+    changes: dict[str, Any] | None = None,
+    precision: str = "bf16",
+    hardware: str = "2 CPU cores, AMD EPYC",
+    responses: Sequence[float] | None = None,
+    gradients: dict[int, Sequence[float]] | None = None,
+    probes: bool = False,
+    jitter: float = 1.0,
+) -> Path:
+    """Write a run folder as the training loop would; return its path.
+
+    Args:
+        test: the last test error, exactly; ``train``: the mean end of the training curve.
+        until: the last iteration logged; all by default.
+        changes: dotted configuration keys to set.
+        probes: log believable responses, gradient norms and signal.
+        jitter: factor of the noise along the curves.
+    """
+    config = make_config(label, profile, seed, name, changes or {})
+    known_test, known_train = ENDS.get(profile, {}).get(label, (40.0, 42.0))
+    test = known_test if test is None else test
+    train = known_train if train is None else train
+    folder = RunFolder.at(Path(root), config)
+    folder.write_config(config)
+    max_iters = config["recipe"]["max_iters"]
+    reached = max_iters if until is None else until
+    folder.write_status(state, iter=reached, max_iters=max_iters, reason=None, restarts=0)
+    folder.write_meta(make_meta(config, label, precision, hardware))
+    _write_metrics(folder, config, test, train, reached, jitter)
+    depth = config["model"]["depth"]
+    if probes:
+        plain = label.startswith("plain")
+        responses = responses or _responses(depth, plain)
+        growth = (1200 if plain else 5) ** (depth / 56)
+        gradients = gradients or {
+            it: np.geomspace(growth ** (0.5 if it > 1 else 1), 1, depth - 1) / (1 + it / max_iters)
+            for it in (1, max_iters // 4, max_iters)
+        }
+        signal = {"input_mean_square": 1.0, "output_std": 1.0}
+        folder.write_table("signal", [_layer(i) | signal for i in range(1, depth)])
+    if responses is not None:
+        rows = [_layer(i) | {"std": round(std, 4)} for i, std in enumerate(responses, 1)]
+        folder.write_table("responses", rows)
+    if gradients is not None:
+        norms = [
+            {"iter": it} | _layer(i) | {"grad_norm": f"{norm:.5g}", "weight_norm": 10.0}
+            for it, values in gradients.items()
+            for i, norm in enumerate(values, 1)
+        ]
+        folder.write_table("gradients", norms)
+    return folder.path
+
+
+def make_config(
+    label: str, profile: str, seed: int, name: str | None, changes: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the resolved configuration of a run."""
+    match = re.fullmatch(r"(plain|ResNet)-(\d+)", label)
+    assert match, f"unknown label {label}"
+    family, depth = match[1].lower(), int(match[2])
+    max_iters, every, log_every = SCHEDULES[profile]
+    experiment = f"cifar10_{family}{depth}"
+    config: dict[str, Any] = {
+        "experiment": experiment,
+        "name": name or experiment,
+        "profile": profile,
+        "seed": seed,
+        "runs_dir": "results/runs",
+        "data": {
+            "name": "cifar10",
+            "root": "data",
+            "source": "auto",
+            "train_split": "all",
+            "pad": "mean",
+            "mean": "pixel",
+        },
+        "model": {
+            "family": "cifar",
+            "depth": depth,
+            "shortcut": "none" if family == "plain" else "A",
+            "layers_per_block": 2,
+            "zero_pad": "end",
+            "init": "he_fan_in",
+            "bn_eps": 1e-5,
+            "bn_momentum": 0.1,
+            "bn_group": 0,
+            "gate_bias": -2.0,
+        },
+        "recipe": {
+            "batch_size": 128,
+            "max_iters": max_iters,
+            "lr": 0.1,
+            "milestones": [max_iters // 2, max_iters * 3 // 4],
+            "gamma": 0.1,
+            "momentum": 0.9,
+            "nesterov": False,
+            "weight_decay": 1e-4,
+            "decay_bn": True,
+            "warmup": "error80" if depth >= 110 else "none",
+        },
+        "evaluation": {
+            "every_iters": every,
+            "bn": "running",
+            "batch_size": 1000,
+            "clean_train_images": 0,
+        },
+        "trainer": {
+            "device": "auto",
+            "precision": "auto",
+            "threads": 0,
+            "deterministic": False,
+            "log_every_iters": log_every,
+            "checkpoint_every_iters": every,
+        },
+    }
+    for key, value in changes.items():
+        *groups, last = key.split(".")
+        place = config
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = value
+    return config
+
+
+def make_meta(config: dict[str, Any], label: str, precision: str, hardware: str) -> dict[str, Any]:
+    """Return the provenance of a run."""
+    return {
+        "schema": 1,
+        "experiment": config["experiment"],
+        "name": config["name"],
+        "profile": config["profile"],
+        "seed": config["seed"],
+        "command": "fabricated",
+        "started": "2025-01-01T00:00:00Z",
+        "finished": "2025-01-01T01:00:00Z",
+        "wall_time_s": 3600.0,
+        "images_per_second": 1000.0,
+        "git": {"revision": "0" * 40, "dirty": False},
+        "versions": {"python": "3.12", "torch": "2.15"},
+        "hardware": {"label": hardware, "cores": 2},
+        "device": "cpu",
+        "precision": precision,
+        "threads": 2,
+        "world_size": 1,
+        "data": {"name": config["data"]["name"], "train_images": 50_000, "test_images": 10_000},
+        "net": {"label": label, "params": 269_722, "multiply_adds": 40_551_040},
+        "warmup_exit_iter": None,
+    }
+
+
+def _write_metrics(
+    folder: RunFolder,
+    config: dict[str, Any],
+    test: float,
+    train: float,
+    reached: int,
+    jitter: float,
+) -> None:
+    random = np.random.default_rng([config["seed"], config["model"]["depth"], 7])
+    recipe, evaluation = config["recipe"], config["evaluation"]
+    total, log_every = recipe["max_iters"], config["trainer"]["log_every_iters"]
+    if folder.metrics_path.exists():
+        folder.metrics_path.unlink()
+    with MetricsWriter(folder.metrics_path) as log:
+        for it in range(log_every, reached + 1, log_every):
+            common = {"iter": it, "epoch": round(it * 128 / 50_000, 4), "time": it * 0.1}
+            wander = 0.0 if it > total * 15 / 16 else jitter
+            value = _error(it / total, train, random, 0.03 * wander)
+            seen = log_every * recipe["batch_size"]
+            log.write("train", **common, **_numbers(value, seen), lr=0.1)
+            if it % evaluation["every_iters"] == 0 or it == total:
+                value = _error(it / total, test, random, 0.05 * (jitter if it < total else 0.0))
+                log.write("test", **common, **_numbers(value, 10_000), **_view(evaluation))
+        if reached == total:
+            clean = _numbers(0.9 * train, 50_000)
+            log.write("train_clean", **common, **clean, **_view(evaluation))
+
+
+def _error(share: float, end: float, random: np.random.Generator, wander: float) -> float:
+    """Error at a share of the schedule: from 90 % down, with a step at each drop of the rate."""
+    plateau = end + min(8.0, 0.5 * (90 - end))
+    if share <= 0.5:
+        level, noise = plateau + (90 - plateau) * np.exp(-share * 25), wander
+    elif share <= 0.75:
+        level, noise = end + 0.15 * (plateau - end) * np.exp(-(share - 0.5) * 10), 0.3 * wander
+    else:
+        level, noise = end, 0.1 * wander
+    return float(np.clip(level * (1 + noise * random.standard_normal()), 0.0, 100.0))
+
+
+def _numbers(error: float, seen: int) -> dict[str, Any]:
+    return {"loss": error / 25, "top1_err": error, "top5_err": error / 5, "num_samples": seen}
+
+
+def _view(evaluation: dict[str, Any]) -> dict[str, str]:
+    return {"protocol": "1-crop", "bn": evaluation["bn"]}
+
+
+def _responses(depth: int, plain: bool) -> list[float]:
+    layers = np.linspace(0, 1, depth - 1)
+    level = (2.0 if plain else 1.7) * (20 / depth) ** (0.18 if plain else 0.3)
+    return list(level * (1 + 0.4 * np.cos(6 * layers)) + 0.6 * layers**8)
+
+
+def _layer(number: int) -> dict[str, Any]:
+    return {"layer": number, "name": f"conv{number}"}
+
+
+def tear(path: Path) -> None:
+    """Cut the last metrics record of a run in its middle, as a crash would."""
+    metrics = path / "metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[:-20])
+
+
+def forget(path: Path, key: str) -> None:
+    """Take one key out of a run's ``meta.json``."""
+    meta = json.loads((path / "meta.json").read_text())
+    del meta[key]
+    (path / "meta.json").write_text(json.dumps(meta))

@@ -1,0 +1,245 @@
+"""What the figures show and say, read from their artists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from fabricate import fabricate
+from resnet_repro.analysis import style
+from resnet_repro.analysis.curve_data import bin_width, mean_curve, with_gaps
+from resnet_repro.analysis.curves import fig1, fig6
+from resnet_repro.analysis.gradients import gradient_figure
+from resnet_repro.analysis.load import Run, load_runs
+from resnet_repro.analysis.paper import Paper
+from resnet_repro.analysis.responses import fig7
+
+FIG6 = ["plain-20", "plain-32", "plain-44", "plain-56", "plain-110"] + [
+    f"ResNet-{depth}" for depth in (20, 32, 44, 56, 110, 1202)
+]
+
+
+def pair(root: Path, profile: str, seeds: int = 1) -> list[Run]:
+    for label in ("plain-20", "plain-56"):
+        for seed in range(seeds):
+            fabricate(root, label, profile=profile, seed=seed)
+    return load_runs(root)
+
+
+def caption(figure: Figure) -> str:
+    (text,) = [t for t in figure.texts if t.get_gid() == "caption"]
+    return text.get_text().replace("\n", " ")
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts() if text.get_text()]
+
+
+def curves_of(axes: Axes) -> list[str]:
+    return [
+        str(line.get_label()) for line in axes.lines if not str(line.get_label()).startswith("_")
+    ]
+
+
+def words(axes: Axes) -> str:
+    return " ".join(text.get_text().replace("\n", " ") for text in axes.texts)
+
+
+def test_fig1_of_the_paper_profile_lies_over_the_paper(tmp_path: Path) -> None:
+    figure = fig1(pair(tmp_path, "paper", seeds=3))
+    left, right = figure.axes
+    ours = ["plain-20, 3 seeds, paper profile", "plain-56, 3 seeds, paper profile"]
+    papers = ["plain-20 in the paper", "plain-56 in the paper"]
+    for axes in (left, right):
+        assert sorted(curves_of(axes)) == sorted(ours + papers)
+        assert axes.get_ylim() == (0.0, 20.0)
+        assert axes.get_xlim() == (0.0, 6.4)
+        assert len(axes.collections) == 2  # a band per net
+        assert axes.get_xlabel() == "iter. (1e4)"
+    assert (left.get_title(), right.get_title()) == ("training error", "test error")
+    assert sorted(legend(figure)) == sorted(ours + papers)
+    said = caption(figure)
+    assert "CIFAR-10, paper profile (64,000 iterations of 128); seeds 0-2;" in said
+    assert "2 CPU cores, AMD EPYC, bf16" in said
+    assert "lowest to highest seed" in said
+    assert "not drawn" not in said
+
+
+def test_fig1_draws_the_numbers_it_was_given(tmp_path: Path) -> None:
+    runs = pair(tmp_path, "paper", seeds=2)
+    right = fig1(runs).axes[1]
+    (line,) = [x for x in right.lines if x.get_label() == "plain-20, 2 seeds, paper profile"]
+    mean = np.mean([run.curve("test").to_numpy() for run in runs if run.depth == 20], axis=0)
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), mean)
+    np.testing.assert_allclose(np.asarray(line.get_xdata(), float), np.arange(1, 65) / 10)
+    (paper,) = [x for x in right.lines if x.get_label() == "plain-20 in the paper"]
+    known = np.asarray(paper.get_ydata(), float)
+    assert known[~np.isnan(known)][-1] == Paper().curve(1, "plain-20", "test").iloc[-1]
+
+
+def test_fig1_ours_is_bold_and_the_papers_thin_pale_and_below(tmp_path: Path) -> None:
+    axes = fig1(pair(tmp_path, "paper")).axes[0]
+    lines = {str(line.get_label()): line for line in axes.lines}
+    ours, paper = lines["plain-56, 1 seed, paper profile"], lines["plain-56 in the paper"]
+    assert ours.get_linewidth() > 2 * paper.get_linewidth()
+    assert ours.get_zorder() > paper.get_zorder()
+    assert to_hex(ours.get_color()) == style.depth_colour(56).lower()
+    assert to_hex(paper.get_color()) == to_hex(style.pale(style.depth_colour(56)))
+    assert len(axes.collections) == 0  # one seed has no band
+
+
+def test_fig1_of_another_profile_says_that_the_paper_is_not_drawn(tmp_path: Path) -> None:
+    figure = fig1(pair(tmp_path, "quick"))
+    for axes in figure.axes:
+        assert curves_of(axes) == [
+            "plain-20, 1 seed, quick profile",
+            "plain-56, 1 seed, quick profile",
+        ]
+        assert axes.get_xlim() == (0.0, 0.04)
+        low, high = axes.get_ylim()
+        assert low <= min(np.nanmin(np.asarray(x.get_ydata(), float)) for x in axes.lines[:2])
+        assert high > 76.0
+    said = caption(figure)
+    assert "quick profile (400 iterations of 128); seed 0;" in said
+    assert "The paper's curves are not drawn (quick profile;" in said
+    assert f"axis 0 to 20 %; here {low:g} to {high:g} %" in said
+
+
+def test_a_paper_profile_with_another_schedule_is_not_laid_over_the_paper(tmp_path: Path) -> None:
+    changes = {"recipe.max_iters": 6_400, "recipe.milestones": [3_200]}
+    fabricate(tmp_path, "plain-20", changes=changes)
+    said = caption(fig1(load_runs(tmp_path)))
+    assert "not drawn (recipe.max_iters=6400, the paper's is 64000" in said
+
+
+def test_fig1_marks_the_drops_of_the_rate(tmp_path: Path) -> None:
+    axes = fig1(pair(tmp_path, "quick")).axes[0]
+    drops = [np.asarray(x.get_xdata(), float)[0] for x in axes.lines if x.get_linestyle() == ":"]
+    assert drops == [0.02, 0.03]
+
+
+def test_fig1_reports_a_missing_net_and_a_mixed_precision(tmp_path: Path) -> None:
+    fabricate(tmp_path / "one", "plain-20", profile="quick")
+    figure = fig1(load_runs(tmp_path / "one"))
+    assert "no runs logged: plain-56" in words(figure.axes[0])
+    fabricate(tmp_path / "two", "plain-20", profile="quick", precision="fp32")
+    fabricate(tmp_path / "two", "plain-56", profile="quick")
+    assert "Mixed precision:" in caption(fig1(load_runs(tmp_path / "two")))
+
+
+def test_fig1_of_a_run_under_way_says_so(tmp_path: Path) -> None:
+    fabricate(tmp_path, "plain-20", profile="quick", state="preempted", until=200)
+    said = caption(fig1(load_runs(tmp_path, finished_only=False)))
+    assert "plain-20 seed 0 is not finished (iteration 200)." in said
+
+
+def test_seeds_that_differ_between_nets_are_named(tmp_path: Path) -> None:
+    for label, seed in (("plain-20", 0), ("plain-20", 4), ("plain-56", 1)):
+        fabricate(tmp_path, label, profile="quick", seed=seed)
+    assert "plain-20 seeds 0, 4, plain-56 seed 1" in caption(fig1(load_runs(tmp_path)))
+
+
+def test_nothing_covers_anything(tmp_path: Path) -> None:
+    for profile in ("paper", "quick"):
+        figure = fig1(pair(tmp_path / profile, profile, seeds=2))
+        figure.draw_without_rendering()
+        (text,) = [t for t in figure.texts if t.get_gid() == "caption"]
+        words_box, legend_box = text.get_window_extent(), figure.legends[0].get_window_extent()
+        panels = [axes.get_tightbbox() for axes in figure.axes]
+        assert words_box.y0 >= 0
+        assert words_box.x0 >= 0
+        assert words_box.x1 <= figure.bbox.x1
+        assert words_box.y1 <= legend_box.y0 + 1
+        assert all(box is not None and legend_box.y1 <= box.y0 + 1 for box in panels)
+
+
+def test_fig6_has_three_panels_with_both_curves_of_each_net(tmp_path: Path) -> None:
+    for label in FIG6:
+        fabricate(tmp_path, label)
+    figure = fig6(load_runs(tmp_path))
+    left, middle, right = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == [
+        "plain nets",
+        "residual nets",
+        "residual nets, 110 and 1202 layers",
+    ]
+    for axes, nets, papers in ((left, 5, 4), (middle, 5, 5), (right, 2, 2)):
+        assert len(curves_of(axes)) == 2 * (nets + papers)
+        assert axes.get_ylim() == (0.0, 20.0)
+    assert right.get_xlim() == (3.5, 6.4)
+    assert "plain-110 ends at 65.0\N{NO-BREAK SPACE}%, above the axis" in words(left)
+    bold = [line for line in middle.lines if line.get_linewidth() == style.TEST["linewidth"]]
+    thin = [line for line in middle.lines if line.get_linewidth() == style.TRAIN["linewidth"]]
+    assert len(bold) == len(thin) == 5
+    assert {line.get_linestyle() for line in bold} == {"-"}
+    assert {line.get_linestyle() for line in thin} == {"--"}
+    assert legend(figure)[:2] == ["20 layers", "test error"]
+
+
+def test_fig6_panels_without_runs_stay_and_say_so(tmp_path: Path) -> None:
+    fabricate(tmp_path, "plain-20")
+    left, middle, right = fig6(load_runs(tmp_path)).axes
+    assert "no runs logged: plain-32, plain-44, plain-56" in words(left)
+    assert "no runs logged ResNet-20, ResNet-32, ResNet-44" in words(middle)
+    assert "no runs logged ResNet-110, ResNet-1202" in words(right)
+    assert "No runs logged." in caption(fig6([]))
+
+
+def test_fig7_draws_both_orders_over_the_paper(tmp_path: Path) -> None:
+    for label in ("plain-20", "ResNet-56", "ResNet-32"):
+        fabricate(tmp_path, label, profile="quick", probes=True)
+    figure = fig7(load_runs(tmp_path))
+    above, below = figure.axes
+    for axes in (above, below):
+        assert sorted(curves_of(axes)) == [
+            "ResNet-56 in the paper",
+            "ResNet-56, 1 seed",
+            "plain-20 in the paper",
+            "plain-20, 1 seed",
+        ]
+        assert "no runs logged: plain-56, ResNet-20, ResNet-110" in words(axes)
+    lines = {str(line.get_label()): line for line in below.lines}
+    values = np.asarray(lines["ResNet-56, 1 seed"].get_ydata(), float)
+    assert len(values) == 55
+    assert (np.diff(values) <= 0).all()
+    assert lines["ResNet-56, 1 seed"].get_linestyle() == "-"
+    assert lines["plain-20, 1 seed"].get_linestyle() == "--"
+    assert "trained for 64,000 iterations, these were not (quick profile)" in caption(figure)
+
+
+def test_gradient_figure(tmp_path: Path) -> None:
+    fabricate(tmp_path, "plain-56", profile="quick", probes=True)
+    fabricate(tmp_path, "ResNet-56", profile="quick", probes=True)
+    fabricate(tmp_path, "ResNet-20", profile="quick")  # logged none: not drawn
+    figure = gradient_figure(load_runs(tmp_path))
+    start, _end, ratio, _forward = figure.axes
+    assert curves_of(start) == ["plain-56, 1 seed", "ResNet-56, 1 seed"]
+    lines = {str(line.get_label()): line for line in ratio.lines}
+    assert np.asarray(lines["plain-56"].get_ydata(), float)[0] == pytest.approx(1200, rel=1e-3)
+    assert ratio.get_yscale() == "log"
+    assert "Last logged iteration: 400." in caption(figure)
+    assert "No runs with gradient norms" in caption(gradient_figure([]))
+
+
+def test_training_curve_is_thinned_by_weighted_means(tmp_path: Path) -> None:
+    fabricate(tmp_path, "plain-20")
+    fabricate(tmp_path, "plain-20", profile="quick")
+    paper, quick = load_runs(tmp_path)
+    assert (bin_width(paper), bin_width(quick)) == (1_000, 20)
+    thin = mean_curve([paper], "train")["mean"]
+    assert list(thin.index) == list(range(1_000, 65_000, 1_000))
+    raw = paper.curve("train")
+    assert thin.loc[5_000] == pytest.approx(raw.loc[4_100:5_000].mean())
+    assert len(mean_curve([quick], "train")) == 20
+
+
+def test_no_line_bridges_what_the_paper_does_not_show() -> None:
+    curve = Paper().curve(1, "plain-56", "test", clipped=True)
+    holes = with_gaps(curve)
+    assert holes.isna().any()
+    assert holes.dropna().equals(curve)

@@ -1,0 +1,193 @@
+"""Which runs count, which may be averaged, and how fast they load."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from fabricate import fabricate, tear
+from resnet_repro.analysis.load import best_profile, load_runs
+from resnet_repro.analysis.protocol import (
+    by_net,
+    check_same_protocol,
+    comparison_notes,
+    the_profile,
+    why_not_comparable,
+)
+from resnet_repro.runs.folder import RunFolder
+
+PAIR = ("cifar10_plain20", "cifar10_plain56")
+
+
+def test_a_run_knows_its_net_and_its_curves(tmp_path: Path) -> None:
+    fabricate(tmp_path, "ResNet-56", seed=3, test=7.0)
+    (run,) = load_runs(tmp_path)
+    assert (run.label, run.depth, run.is_plain, run.seed) == ("ResNet-56", 56, False, 3)
+    test = run.curve("test")
+    assert list(test.index) == list(range(1_000, 65_000, 1_000))
+    assert test.iloc[-1] == pytest.approx(7.0)
+    assert len(run.curve("train", "lr")) == 640
+    assert run.curve("val").empty
+    assert run.curve("train", "no such column").empty
+
+
+def test_curves_leave_out_nulls_and_other_views(tmp_path: Path) -> None:
+    path = fabricate(tmp_path, "plain-20", profile="quick", test=50.0)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind":"train","iter":400,"top1_err":null,"num_samples":0}\n')
+        ten = '{"kind":"test","iter":400,"top1_err":1.0,"protocol":"10-crop","bn":"running"}\n'
+        precise = '{"kind":"test","iter":400,"top1_err":2.0,"protocol":"1-crop","bn":"precise"}\n'
+        file.write(ten + precise)
+    (run,) = load_runs(tmp_path)
+    assert run.curve("test").iloc[-1] == pytest.approx(50.0)
+    assert run.curve("train").notna().all()
+
+
+@pytest.mark.parametrize("state", ["created", "running", "preempted", "diverged", "failed"])
+def test_only_finished_runs_count(tmp_path: Path, state: str) -> None:
+    fabricate(tmp_path, "plain-20", profile="quick", state=state, until=200)
+    assert load_runs(tmp_path) == []
+    asked = load_runs(tmp_path, finished_only=False)
+    assert len(asked) == (0 if state in ("diverged", "failed") else 1)
+    assert best_profile(tmp_path, PAIR[:1]) is None
+
+
+def test_variants_are_not_the_experiment(tmp_path: Path) -> None:
+    fabricate(tmp_path, "plain-20", profile="quick", name="plain20_lr0.2")
+    fabricate(tmp_path, "plain-20", profile="quick")
+    assert [run.name for run in load_runs(tmp_path)] == ["cifar10_plain20"]
+
+
+def test_filters(tmp_path: Path) -> None:
+    for label in ("plain-20", "plain-56"):
+        for profile in ("quick", "smoke"):
+            fabricate(tmp_path, label, profile=profile)
+    assert len(load_runs(tmp_path)) == 4
+    assert len(load_runs(tmp_path, profile="quick")) == 2
+    (run,) = load_runs(tmp_path, profile="quick", experiments=["cifar10_plain56"])
+    assert run.experiment == "cifar10_plain56"
+    assert load_runs(tmp_path, profile="paper") == []
+    assert load_runs(tmp_path / "nowhere") == []
+
+
+def test_best_profile_is_the_best_that_is_complete(tmp_path: Path) -> None:
+    assert best_profile(tmp_path, PAIR) is None
+    fabricate(tmp_path, "plain-20", profile="paper", seed=0)
+    for label, seed in (("plain-20", 1), ("plain-56", 2)):  # seed sets may differ
+        fabricate(tmp_path, label, profile="quick", seed=seed)
+    assert best_profile(tmp_path, PAIR) == "quick"
+    fabricate(tmp_path, "plain-56", profile="paper", state="running", until=1_000)
+    assert best_profile(tmp_path, PAIR) == "quick"
+    fabricate(tmp_path, "plain-56", profile="paper")
+    assert best_profile(tmp_path, PAIR) == "paper"
+    assert best_profile(tmp_path, PAIR, order=("quick",)) == "quick"
+    assert best_profile(tmp_path, []) is None
+
+
+def test_a_torn_last_record_costs_only_itself(tmp_path: Path) -> None:
+    whole = fabricate(tmp_path, "plain-20", profile="quick")
+    (before,) = load_runs(tmp_path)
+    tear(whole)
+    (after,) = load_runs(tmp_path)
+    assert len(after.metrics) == len(before.metrics) - 1
+
+
+def test_a_folder_in_the_wrong_place_is_refused(tmp_path: Path) -> None:
+    path = fabricate(tmp_path, "plain-20", profile="quick")
+    wrong = tmp_path / "paper" / "cifar10_plain20" / "seed0"
+    wrong.parent.mkdir(parents=True)
+    path.rename(wrong)
+    with pytest.raises(ValueError, match=r"paper/cifar10_plain20/seed0.*quick/cifar10_plain20"):
+        load_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("recipe.lr", 0.2),
+        ("recipe.milestones", [100, 200]),
+        ("model.init", "he_fan_out"),
+        ("data.pad", "zero"),
+        ("evaluation.bn", "precise"),
+    ],
+)
+def test_runs_that_differ_in_what_matters_are_not_averaged(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    fabricate(tmp_path, "plain-20", profile="quick", seed=0)
+    fabricate(tmp_path, "plain-20", profile="quick", seed=4, changes={key: value})
+    with pytest.raises(ValueError, match=r"seed 0 .*seed 4") as refusal:
+        by_net(load_runs(tmp_path))
+    assert key in str(refusal.value)
+    assert str(value) in str(refusal.value)
+
+
+def test_where_a_run_was_done_does_not_matter(tmp_path: Path) -> None:
+    fabricate(tmp_path, "plain-20", profile="quick", seed=0)
+    changes = {
+        "data.root": "/elsewhere",
+        "data.source": "npm",
+        "runs_dir": "other",
+        "trainer.device": "cuda",
+        "trainer.threads": 8,
+        "logger.wandb": True,
+    }
+    fabricate(tmp_path, "plain-20", profile="quick", seed=1, changes=changes)
+    assert [run.seed for run in by_net(load_runs(tmp_path))["plain-20"]] == [0, 1]
+
+
+def test_precision_asked_for_matters_only_if_it_came_out_different(tmp_path: Path) -> None:
+    spelt = {"trainer.precision": "bf16"}
+    fabricate(tmp_path, "plain-20", profile="quick", seed=0, precision="bf16")
+    fabricate(tmp_path, "plain-20", profile="quick", seed=1, precision="bf16", changes=spelt)
+    check_same_protocol(load_runs(tmp_path))
+    spelt = {"trainer.precision": "fp32"}
+    fabricate(tmp_path, "plain-20", profile="quick", seed=2, precision="fp32", changes=spelt)
+    with pytest.raises(ValueError, match=r"trainer\.precision"):
+        check_same_protocol(load_runs(tmp_path))
+
+
+def test_mixed_precision_and_hardware_are_reported(tmp_path: Path) -> None:
+    fabricate(tmp_path, "plain-20", profile="quick", precision="bf16", hardware="2 CPU cores")
+    fabricate(tmp_path, "plain-56", profile="quick", precision="tf32", hardware="1x NVIDIA H200")
+    notes = comparison_notes(load_runs(tmp_path))
+    assert notes == [
+        "Mixed precision: bf16 (plain-20 seed 0); tf32 (plain-56 seed 0).",
+        "Mixed hardware: 1x NVIDIA H200 (plain-56 seed 0); 2 CPU cores (plain-20 seed 0).",
+    ]
+    assert comparison_notes(load_runs(tmp_path)[:1]) == []
+
+
+def test_only_the_paper_protocol_may_be_held_against_the_paper(tmp_path: Path) -> None:
+    fabricate(tmp_path, "plain-20", profile="quick")
+    fabricate(tmp_path, "plain-20", profile="paper", seed=0)
+    longer = {"recipe.max_iters": 65_000}
+    fabricate(tmp_path, "plain-32", profile="paper", changes=longer)
+    fabricate(tmp_path, "plain-44", profile="paper", changes={"data.name": "synthetic"})
+    reasons = {(run.label, run.profile): why_not_comparable([run]) for run in load_runs(tmp_path)}
+    assert reasons == {
+        ("plain-20", "paper"): "",
+        ("plain-32", "paper"): "recipe.max_iters=65000, the paper's is 64000",
+        ("plain-44", "paper"): "data.name=synthetic, the paper's is cifar10",
+        ("plain-20", "quick"): "quick profile",
+    }
+    with pytest.raises(ValueError, match="paper, quick"):
+        the_profile(load_runs(tmp_path))
+
+
+def test_sixty_paper_runs_load_in_three_seconds(tmp_path: Path) -> None:
+    text = (fabricate(tmp_path, "plain-20") / "metrics.jsonl").read_text()
+    source = RunFolder(tmp_path / "paper" / "cifar10_plain20" / "seed0")
+    assert text.count("\n") == 64 + 640 + 1
+    for seed in range(1, 60):
+        folder = RunFolder.at(tmp_path, source.config() | {"seed": seed})
+        folder.write_config(source.config() | {"seed": seed})
+        folder.write_status("finished", iter=64_000)
+        folder.write_meta(source.meta() | {"seed": seed})
+        folder.metrics_path.write_text(text)
+    start = time.perf_counter()
+    runs = load_runs(tmp_path)
+    assert len(runs) == 60
+    assert time.perf_counter() - start < 3.0

@@ -1,0 +1,61 @@
+"""The look of all figures: no traces, equal bytes, no training code behind them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+from fabricate import fabricate
+from resnet_repro.analysis import style
+from resnet_repro.analysis.curves import fig1, fig6, save_fig1
+from resnet_repro.analysis.gradients import gradient_figure
+from resnet_repro.analysis.load import load_runs
+from resnet_repro.analysis.responses import fig7
+
+
+@pytest.mark.parametrize("draw", [fig1, fig6, fig7, gradient_figure])
+def test_no_figure_needs_runs(draw: object, tmp_path: Path) -> None:
+    png, svg = style.save(draw([]), "figure", tmp_path)  # type: ignore[operator]
+    assert png.stat().st_size > 1_000
+    assert svg.read_text().startswith("<?xml")
+
+
+def test_saved_figures_are_the_same_bytes(tmp_path: Path) -> None:
+    for label in ("plain-20", "plain-56"):
+        fabricate(tmp_path / "runs", label, profile="quick", probes=True)
+    runs = load_runs(tmp_path / "runs")
+    first = save_fig1(runs, tmp_path / "a")
+    second = save_fig1(runs, tmp_path / "b")
+    assert [path.name for path in first] == ["fig1.png", "fig1.svg"]
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+    assert "<dc:date>" not in first[1].read_text()
+
+
+def test_style_leaves_nothing_behind() -> None:
+    before = dict(mpl.rcParams)
+    with style.style():
+        assert mpl.rcParams["svg.hashsalt"] == "resnet_repro"
+    assert dict(mpl.rcParams) == before
+
+
+def test_colours_of_one_figure_differ() -> None:
+    for depths in ((20, 32, 44, 56, 110, 1202), (18, 34, 50, 101, 152)):
+        assert len({style.depth_colour(depth) for depth in depths}) == len(depths)
+
+
+def test_analysis_pulls_in_no_training_code() -> None:
+    code = (
+        "import sys, pkgutil, importlib, resnet_repro.analysis as a\n"
+        "names = [m.name for m in pkgutil.iter_modules(a.__path__)]\n"
+        "[importlib.import_module('resnet_repro.analysis.' + name) for name in names]\n"
+        "print(len(names), [m for m in ('torch', 'hydra', 'omegaconf', 'wandb', 'torchvision',\n"
+        "    'matplotlib.pyplot') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    count, _, found = done.stdout.partition(" ")
+    assert int(count) >= 10
+    assert found.strip() == "[]"

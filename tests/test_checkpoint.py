@@ -1,0 +1,103 @@
+"""Checkpoints: verified before every load, two generations, never a silent fresh start."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnet_repro.training import checkpoint
+from resnet_repro.training.checkpoint import CheckpointError, load_newest, save
+
+
+def content(value: float) -> dict[str, object]:
+    return {"model": {"w": torch.full((64,), value)}, "iteration": int(value)}
+
+
+def test_newest_is_loaded_and_two_are_kept(tmp_path: Path) -> None:
+    assert load_newest(tmp_path) is None
+    for i in (1, 2, 3):
+        save(tmp_path, i, content(i))
+    assert sorted(p.name for p in tmp_path.glob("*.pt")) == ["iter_00000002.pt", "iter_00000003.pt"]
+    assert len(list(tmp_path.iterdir())) == 4
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded["iteration"] == 3
+    assert torch.equal(loaded["model"]["w"], torch.full((64,), 3.0))
+
+
+def damage(path: Path, how: str, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "bit":
+        position = rng.randrange(len(data))
+        data[position] ^= 1 << rng.randrange(8)
+    elif how == "cut":
+        data = data[: rng.randrange(len(data))]
+    elif how == "zeros":
+        start = rng.randrange(len(data))
+        data[start : start + 64] = b"\0" * 64 if any(data[start : start + 64]) else b"\1" * 64
+    elif how == "text":
+        data = bytearray(b"<html>not found</html>")
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("how", ["bit", "cut", "zeros", "text"])
+def test_damage_is_never_loaded(tmp_path: Path, how: str) -> None:
+    """torch.load itself accepts nearly all of these files."""
+    rng = random.Random(how)
+    for trial in range(25):
+        folder = tmp_path / str(trial)
+        save(folder, 1, content(1))
+        newest = save(folder, 2, content(2))
+        damage(newest, how, rng)
+        with pytest.warns(UserWarning, match="iter_00000002.pt.*set aside"):
+            loaded = load_newest(folder)
+        assert loaded is not None
+        assert loaded["iteration"] == 1
+        assert newest.with_name(newest.name + ".corrupt").exists()
+
+
+def test_all_damaged_stops_instead_of_beginning_anew(tmp_path: Path) -> None:
+    save(tmp_path, 1, content(1)).write_bytes(b"")
+    for expected in (pytest.warns(UserWarning, match="set aside"), contextlib.nullcontext()):
+        # The second time it is said the damaged file is out of the way: still no fresh start.
+        with expected, pytest.raises(CheckpointError, match="no checkpoint is whole"):
+            load_newest(tmp_path)
+
+
+def test_another_schema_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SCHEMA", 0)
+    save(tmp_path, 1, content(1))
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="schema 0, this version reads 1"):
+        load_newest(tmp_path)
+
+
+def test_disk_full_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 1, content(1))
+
+    def full(path: Path, write: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_atomic", full)
+    with pytest.raises(OSError, match="space"):
+        save(tmp_path, 2, content(2))
+    loaded = load_newest(tmp_path)
+    assert loaded is not None
+    assert loaded["iteration"] == 1
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return (Path.touch, (canary,))
+
+    save(tmp_path, 1, {"model": Hostile()})
+    with pytest.raises(CheckpointError, match="holds more than data"):
+        load_newest(tmp_path)
+    assert not canary.exists()

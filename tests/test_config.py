@@ -1,0 +1,143 @@
+"""Configuration: what is composed, and that everything impossible is refused in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from resnet_repro.compose import compose_run, compose_sweep, load_item, names
+from resnet_repro.config import Config, differences
+from resnet_repro.options import ConfigError
+
+RUN = ("experiment=cifar10_plain20",)
+
+
+def test_experiment_is_the_paper_by_default() -> None:
+    config = compose_run("experiment=cifar10_resnet56")
+    assert (config.model.depth, config.model.shortcut) == (56, "A")
+    assert (config.recipe.batch_size, config.recipe.max_iters) == (128, 64_000)
+    assert config.recipe.milestones == [32_000, 48_000]
+    assert (config.recipe.lr, config.recipe.momentum) == (0.1, 0.9)
+    assert config.recipe.weight_decay == 1e-4
+    assert config.name == "cifar10_resnet56"
+
+
+@pytest.mark.parametrize("experiment", names("experiment"))
+@pytest.mark.parametrize("profile", names("profile"))
+def test_every_experiment_composes_in_every_profile(experiment: str, profile: str) -> None:
+    config = compose_run(f"experiment={experiment}", f"profile={profile}")
+    assert config.profile == profile
+    kind, depth = experiment.removeprefix("cifar10_").rstrip("0123456789"), config.model.depth
+    assert experiment.endswith(str(depth))
+    assert (config.model.shortcut == "none") == (kind == "plain")
+
+
+def test_warm_up_is_for_110_and_1202_only() -> None:
+    for experiment in names("experiment"):
+        config = compose_run(f"experiment={experiment}")
+        assert config.recipe.warmup == ("error80" if config.model.depth >= 110 else "none")
+
+
+def test_command_line_wins_over_experiment_and_profile() -> None:
+    config = compose_run("experiment=cifar10_resnet110", "profile=quick", "recipe.max_iters=500")
+    assert config.recipe.max_iters == 500
+
+
+# RELIABILITY: each row is refused with a line that names the key, the value and what is allowed.
+REFUSED = [
+    ("recipe.lrr=0.3", "unknown option 'recipe.lrr'; did you mean 'recipe.lr'?"),
+    ("lr=0.3", "unknown option 'lr'; did you mean 'recipe.lr'?"),
+    ("model.depht=20", "unknown option 'model.depht'; did you mean 'model.depth'?"),
+    ("+new=1", "unknown option 'new'; allowed: experiment, name"),
+    ("++recipe.warmpu=none", "unknown option 'recipe.warmpu'; did you mean 'recipe.warmup'?"),
+    ("recipe.lr=abc", "recipe.lr=abc: must be a finite number > 0"),
+    ("recipe.lr=", "recipe.lr='': must be a finite number > 0"),
+    ("recipe.lr=null", "recipe.lr=null: must be a finite number > 0"),
+    ("recipe.lr=true", "recipe.lr=true: must be a finite number > 0"),
+    ("recipe.lr=0", "recipe.lr=0: must be a finite number > 0"),
+    ("recipe.lr=-0.1", "recipe.lr=-0.1: must be a finite number > 0"),
+    ("recipe.lr=nan", "recipe.lr=nan: must be a finite number > 0"),
+    ("recipe.lr=1e400", "recipe.lr=inf: must be a finite number > 0"),
+    ("seed=1.5", "seed=1.5: must be an integer in"),
+    ("seed=true", "seed=true: must be an integer in"),
+    ("seed=-1", "seed=-1: must be an integer in"),
+    (f"seed={2**64}", f"seed={2**64}: must be an integer in"),
+    ("seed=0,1", "seed=0,1: several values for one run; add -m"),
+    ("recipe.max_iters=0", "recipe.max_iters=0: must be an integer >= 1"),
+    ("recipe.batch_size=0", "recipe.batch_size=0: must be an integer >= 1"),
+    ("recipe.nesterov=2", "recipe.nesterov=2: must be true or false"),
+    ("model.depth=21", "model.depth=21: a CIFAR net has 6n+2 layers"),
+    ("model.shortcut=D", "model.shortcut=D: must be one of none, A, B, C, gate"),
+    ("model=resnet51", "model=resnet51: is a group of options"),
+    ("recipe.milestones=[150,100]", "recipe.milestones=[150, 100]: must be increasing"),
+    ("recipe.milestones=[100,a]", "recipe.milestones=[100, 'a']: must be increasing"),
+    ("recipe.max_iters=100", "recipe.milestones=[32000, 48000]: must all be below"),
+    ("recipe.momentum=1.0", "recipe.momentum=1.0: must be a finite number in [0, 1)"),
+    ("recipe.weight_decay=-1", "recipe.weight_decay=-1: must be a finite number >= 0"),
+    ("recipe.warmup=cosin", "recipe.warmup=cosin: must be one of none, error80, iters400"),
+    ("model.bn_group=48", "model.bn_group=48: must divide recipe.batch_size=128"),
+    ("trainer.precision=fp16", "trainer.precision=fp16: must be one of auto, fp32, tf32, bf16"),
+    ("data=imagenett", "data=imagenett: must be one of cifar10"),
+    ("profile=fast", "profile=fast: must be one of paper, quick, short, smoke"),
+    ("name=../up", "name=../up: must be"),
+    ("recipe.lr=${nope}", "recipe.lr: cannot be resolved"),
+    ("recipe.lr=${oc.env:NOT_THERE}", "recipe.lr: cannot be resolved"),
+    ("recipe.lr='0.1", "could not read"),
+    ("seed=[1", "could not read"),
+]
+
+
+@pytest.mark.parametrize(("word", "message"), REFUSED, ids=[word for word, _ in REFUSED])
+def test_refused(word: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_run(*RUN, word)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_experiment_lists_what_there_is() -> None:
+    with pytest.raises(ConfigError, match="experiment=resnet20: must be one of .*cifar10_resnet20"):
+        compose_run("experiment=resnet20")
+    with pytest.raises(ConfigError, match="experiment is not set; one of .*cifar10_plain20"):
+        compose_run("profile=quick")
+    with pytest.raises(ConfigError, match="add -m"):
+        compose_run("item=fig1")
+
+
+def test_sweep_is_checked_whole_before_it_starts() -> None:
+    jobs = compose_sweep(["item=fig1", "seed=0,1", "profile=quick"])
+    assert [(job.name, job.seed) for job in jobs] == [
+        ("cifar10_plain20", 0),
+        ("cifar10_plain20", 1),
+        ("cifar10_plain56", 0),
+        ("cifar10_plain56", 1),
+    ]
+    with pytest.raises(ConfigError, match="recipe.lr=-1"):
+        compose_sweep(["item=fig1", "recipe.lr=0.1,-1"])
+    with pytest.raises(ConfigError, match="empty"):
+        compose_sweep(["experiment=glob(cifar100_*)"])
+    assert len(compose_sweep(["experiment=glob(cifar10_*)"])) == len(names("experiment"))
+
+
+@pytest.mark.parametrize("item", names("item"))
+def test_items_name_experiments_that_exist(item: str) -> None:
+    assert set(load_item(item).experiments) <= set(names("experiment"))
+
+
+def test_schema_round_trip() -> None:
+    config = compose_run("experiment=cifar10_resnet110", "recipe.milestones=[10,20]")
+    assert Config.from_mapping(config.as_mapping()) == config
+
+
+def test_place_of_work_does_not_make_another_run() -> None:
+    config = compose_run(*RUN)
+    elsewhere = dataclasses.replace(
+        config,
+        runs_dir="somewhere",
+        data=dataclasses.replace(config.data, root="else", source="npm"),
+        trainer=dataclasses.replace(config.trainer, device="cpu", threads=1),
+    )
+    assert differences(config.as_mapping(), elsewhere.as_mapping()) == {}
+    other = compose_run(*RUN, "recipe.lr=0.2")
+    assert differences(config.as_mapping(), other.as_mapping()) == {"recipe.lr": (0.1, 0.2)}

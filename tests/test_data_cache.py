@@ -1,0 +1,140 @@
+"""The file of prepared arrays: whole and verified, or not there."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnet_repro.data.arrays import PARTS, digest
+from resnet_repro.data.cache import load_arrays, locked, store_arrays, told
+from resnet_repro.data.errors import DataError
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return {name: rng.integers(0, 256, 50_000, dtype=np.uint8) for name in PARTS}
+
+
+def digests_of(arrays: dict[str, np.ndarray]) -> dict[str, str]:
+    return {name: digest(array) for name, array in arrays.items()}
+
+
+def test_what_is_stored_comes_back_and_nothing_else_is_left(tmp_path, arrays) -> None:
+    path = tmp_path / "some.npz"
+    assert load_arrays(path, digests_of(arrays)) is None
+    store_arrays(path, arrays)
+    back = load_arrays(path, digests_of(arrays))
+    assert back is not None
+    assert all(np.array_equal(back[name], arrays[name]) for name in PARTS)
+    assert [p.name for p in tmp_path.iterdir()] == ["some.npz"]
+
+
+def test_digest_is_over_uint8_bytes_in_c_order() -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert digest(image.T) == digest(image.T.copy()) != digest(image)
+    with pytest.raises(TypeError, match="uint8"):
+        digest(image.astype(np.int64))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>no</html>", b"\x00" * 4096, b"PK\x03\x04" * 99])
+def test_a_file_that_is_no_cache_is_damaged_in_one_line(tmp_path, arrays, content) -> None:
+    path = tmp_path / "some.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged .*delete it") as caught:
+        load_arrays(path, digests_of(arrays))
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_an_altered_array_is_named_with_both_digests(tmp_path, arrays) -> None:
+    path = tmp_path / "some.npz"
+    expected = digests_of(arrays)
+    arrays["test_labels"][7] ^= 1
+    store_arrays(path, arrays)
+    got, wanted = digest(arrays["test_labels"]), expected["test_labels"]
+    with pytest.raises(DataError, match=f"test_labels has SHA-256 {got}, not {wanted}"):
+        load_arrays(path, expected)
+
+
+def test_an_array_that_is_missing_or_pickled_is_refused(tmp_path, arrays) -> None:
+    path, canary = tmp_path / "some.npz", tmp_path / "canary"
+    expected = digests_of(arrays)
+    store_arrays(path, {name: arrays[name] for name in PARTS[:3]})
+    with pytest.raises(DataError, match="is damaged .*test_labels"):
+        load_arrays(path, expected)
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(canary),)
+
+    np.savez(path, **arrays | {"test_labels": np.array([Hostile()], dtype=object)})
+    with pytest.raises(DataError, match="is damaged"):
+        load_arrays(path, expected)
+    assert not canary.exists()
+
+
+def test_a_real_limit_on_file_sizes_keeps_the_old_file(tmp_path, arrays) -> None:
+    path = tmp_path / "some.npz"
+    store_arrays(path, arrays)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(DataError, match=r"no space in .*: 1 MB needed, \d+ MB free"):
+            store_arrays(path, {name: array[::-1].copy() for name, array in arrays.items()})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_arrays(path, digests_of(arrays)) is not None
+    assert [p.name for p in tmp_path.iterdir()] == ["some.npz"]
+
+
+def test_more_than_is_free_is_refused_before_the_work(tmp_path) -> None:
+    with pytest.raises(DataError, match="no space"), told(tmp_path, 10**18):
+        pytest.fail("the block was entered")
+
+
+def test_an_error_that_explains_itself_passes_through(tmp_path) -> None:
+    def refuse() -> None:
+        raise DataError("the other file cannot be read") from PermissionError(13, "refused")
+
+    with pytest.raises(DataError, match="^the other file"), told(tmp_path, 1):
+        refuse()
+
+
+_WRITER = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+from resnet_repro.data import cache
+real = os.fsync
+def slow(descriptor):
+    print("writing", flush=True)
+    time.sleep(60)
+    real(descriptor)
+os.fsync = slow
+root = Path(sys.argv[1])
+with cache.locked(root):
+    cache.store_arrays(root / "some.npz", {"train_images": np.zeros(9, dtype=np.uint8)})
+"""
+
+
+def test_a_killed_writer_leaves_nothing_trusted_and_no_lock(tmp_path, arrays) -> None:
+    command = [sys.executable, "-c", _WRITER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"writing\n"
+        writer.send_signal(signal.SIGKILL)
+    assert load_arrays(tmp_path / "some.npz", digests_of(arrays)) is None
+    started = time.monotonic()
+    with locked(tmp_path):
+        store_arrays(tmp_path / "some.npz", arrays)
+    assert time.monotonic() - started < 10
+    assert load_arrays(Path(tmp_path / "some.npz"), digests_of(arrays)) is not None

@@ -1,0 +1,190 @@
+"""Sizes against the paper's Tables 1 and 6 and the counts derived from its text."""
+
+from collections import Counter
+from functools import cache
+
+import pytest
+import torch
+
+from resnet_repro.models.counts import count_multiply_adds, count_params, list_layers
+from resnet_repro.models.imagenet import VGG19
+from resnet_repro.models.registry import build_meta
+from resnet_repro.models.shortcuts import (
+    GatedShortcut,
+    IdentityShortcut,
+    NoShortcut,
+    ProjectionShortcut,
+    ZeroPadShortcut,
+)
+
+CIFAR_A = {20: 269722, 32: 464154, 44: 658586, 56: 853018, 110: 1727962, 1202: 19421274}
+CIFAR_B = {20: 272474, 56: 855770, 110: 1730714, 1202: 19424026}
+CIFAR_TABLE6 = {20: "0.27", 32: "0.46", 44: "0.66", 56: "0.85", 110: "1.7", 1202: "19.4"}
+CIFAR_GIGA = {20: 0.04055, 32: 0.06886, 44: 0.09717, 56: 0.12549, 110: 0.25289, 1202: 2.82924}
+IMAGENET_B = {18: 11689512, 34: 21797672, 50: 25557032, 101: 44549160, 152: 60192808}
+# depth, shortcut, stride_in -> 1e9 multiply-adds and 1e6 parameters, both to three decimals
+IMAGENET_DERIVED = {
+    (18, "none", "1x1"): (1.795, 11.516),
+    (18, "A", "1x1"): (1.795, 11.516),
+    (18, "B", "1x1"): (1.814, 11.690),
+    (34, "none", "1x1"): (3.644, 21.624),
+    (34, "A", "1x1"): (3.644, 21.624),
+    (34, "B", "1x1"): (3.664, 21.798),
+    (34, "C", "1x1"): (3.831, 22.717),
+    (50, "B", "1x1"): (3.858, 25.557),
+    (50, "B", "3x3"): (4.089, 25.557),
+    (101, "B", "1x1"): (7.570, 44.549),
+    (101, "B", "3x3"): (7.801, 44.549),
+    (152, "B", "1x1"): (11.282, 60.193),
+    (152, "B", "3x3"): (11.514, 60.193),
+}
+TABLE1_GIGA = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}
+
+
+def cifar(depth, shortcut, **options):
+    return build_meta("cifar", depth, shortcut, num_classes=10, **options)
+
+
+def imagenet(depth, shortcut, **options):
+    return build_meta("imagenet", depth, shortcut, num_classes=1000, **options)
+
+
+@cache
+def giga(depth, shortcut, stride_in="1x1"):
+    """1e9 multiply-adds of an ImageNet net at 224."""
+    return count_multiply_adds(imagenet(depth, shortcut, stride_in=stride_in), 224) / 1e9
+
+
+def kinds_of_shortcuts(net):
+    kinds = (NoShortcut, IdentityShortcut, ZeroPadShortcut, ProjectionShortcut, GatedShortcut)
+    named = net.named_modules()
+    return Counter(type(m) for n, m in named if n.endswith("shortcut") and isinstance(m, kinds))
+
+
+@pytest.mark.parametrize("depth", CIFAR_A)
+@pytest.mark.parametrize("shortcut", ["none", "A"])
+def test_cifar_plain_and_option_a_have_the_papers_parameters(depth, shortcut):
+    params = count_params(cifar(depth, shortcut))
+    assert params == CIFAR_A[depth]
+    printed = CIFAR_TABLE6[depth]
+    assert f"{params / 1e6:.{len(printed.split('.')[1])}f}" == printed
+
+
+@pytest.mark.parametrize("depth", CIFAR_B)
+def test_trap11_option_b_where_a_is_claimed_shows_in_the_parameter_count(depth):
+    assert count_params(cifar(depth, "B")) == CIFAR_B[depth] != CIFAR_A[depth]
+
+
+def test_gate_costs_a_1x1_conv_and_bias_per_block():
+    gates = 3 * (16 * 16 + 16)
+    gates += (16 * 32 + 32) + 2 * (32 * 32 + 32)
+    gates += (32 * 64 + 64) + 2 * (64 * 64 + 64)
+    assert count_params(cifar(20, "gate")) == CIFAR_A[20] + gates
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("depth", [20, 56])
+def test_layers_per_block_regroups_the_same_convs(depth, layers):
+    net = cifar(depth, "A", layers_per_block=layers)
+    assert count_params(net) == CIFAR_A[depth]
+    assert count_multiply_adds(net, 32) == count_multiply_adds(cifar(depth, "A"), 32)
+    assert sum(kinds_of_shortcuts(net).values()) == (depth - 2) // layers
+
+
+@pytest.mark.parametrize("depth", CIFAR_GIGA)
+def test_cifar_multiply_adds_equal_the_derived_ones(depth):
+    assert round(count_multiply_adds(cifar(depth, "A"), 32) / 1e9, 5) == CIFAR_GIGA[depth]
+
+
+@pytest.mark.parametrize("depth", IMAGENET_B)
+def test_imagenet_option_b_has_the_published_parameters(depth):
+    assert count_params(imagenet(depth, "B")) == IMAGENET_B[depth]
+
+
+@pytest.mark.parametrize(("depth", "shortcut", "stride_in"), IMAGENET_DERIVED)
+def test_imagenet_sizes_equal_the_derived_ones(depth, shortcut, stride_in):
+    net = imagenet(depth, shortcut, stride_in=stride_in)
+    adds, million = IMAGENET_DERIVED[depth, shortcut, stride_in]
+    assert round(giga(depth, shortcut, stride_in), 3) == adds
+    assert round(count_params(net) / 1e6, 3) == million
+
+
+@pytest.mark.parametrize("depth", TABLE1_GIGA)
+def test_table1_flops_fit_the_stride_in_the_first_1x1_only(depth):
+    shortcut = "A" if depth < 50 else "B"
+    # 3.858 is printed as 3.8
+    assert giga(depth, shortcut) == pytest.approx(TABLE1_GIGA[depth], abs=0.06)
+    if depth >= 50:
+        assert giga(depth, "B", "3x3") > TABLE1_GIGA[depth] + 0.15
+
+
+def test_fig3_plain34_has_18_percent_of_vgg19s_multiply_adds():
+    with torch.device("meta"):
+        vgg = VGG19()
+    vgg_adds = count_multiply_adds(vgg, 224)
+    assert round(vgg_adds / 1e9, 1) == 19.6
+    # 3.6 / 19.6 in the paper's rounding; unrounded it is 18.6 percent
+    assert 0.18 <= 1e9 * giga(34, "none") / vgg_adds < 0.19
+    assert sum(1 for layer in list_layers(vgg, 224)) == 19
+
+
+@pytest.mark.parametrize(
+    "net", [cifar(20, "gate"), cifar(8, "C"), imagenet(18, "C"), imagenet(50, "B")]
+)
+def test_the_layer_list_and_torchs_counter_agree(net):
+    size = 224 if hasattr(net, "stage4") else 32
+    layers = list_layers(net, size)
+    assert sum(layer.multiply_adds for layer in layers) == count_multiply_adds(net, size)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_depth_is_the_number_of_layers_on_the_main_path(depth):
+    for shortcut in ("none", "C"):
+        layers = list_layers(imagenet(depth, shortcut), 224)
+        assert sum(not layer.on_shortcut for layer in layers) == depth
+
+
+def test_table1_stages_have_its_sizes_widths_and_strides():
+    layers = {layer.name: layer for layer in list_layers(imagenet(50, "B"), 224)}
+    sizes = {name: layer.out_height for name, layer in layers.items()}
+    assert sizes["stem.conv"] == 112
+    ends = [f"stage{s}.{b - 1}.residual.conv3" for s, b in zip("1234", (3, 4, 6, 3), strict=True)]
+    assert [sizes[name] for name in ends] == [56, 28, 14, 7]
+    assert [layers[name].out_channels for name in ends] == [256, 512, 1024, 2048]
+    strided = [name for name, layer in layers.items() if layer.stride == 2]
+    first = [f"stage{s}.0.residual.conv1" for s in "234"]
+    projections = [f"stage{s}.0.shortcut.conv" for s in "234"]
+    assert sorted(strided) == sorted(["stem.conv", *first, *projections])
+
+
+def test_resnet34_has_16_shortcuts_of_which_b_projects_3_and_c_16():
+    expected = {
+        "none": {NoShortcut: 16},
+        "A": {IdentityShortcut: 13, ZeroPadShortcut: 3},
+        "B": {IdentityShortcut: 13, ProjectionShortcut: 3},
+        "C": {ProjectionShortcut: 16},
+    }
+    for shortcut, kinds in expected.items():
+        assert kinds_of_shortcuts(imagenet(34, shortcut)) == kinds
+
+
+def test_bottleneck_option_b_projects_conv2_1_too():
+    assert kinds_of_shortcuts(imagenet(50, "B"))[ProjectionShortcut] == 4
+
+
+def test_trap15_a_plain_net_has_no_shortcut_and_a_residual_net_has_3n():
+    assert kinds_of_shortcuts(cifar(56, "none")) == {NoShortcut: 27}
+    residual = kinds_of_shortcuts(cifar(56, "A"))
+    assert residual == {IdentityShortcut: 25, ZeroPadShortcut: 2}
+
+
+def test_counting_leaves_a_real_net_as_it_was():
+    net = cifar(20, "A").to_empty(device="cpu").train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    assert count_multiply_adds(net, 32) == sum(la.multiply_adds for la in list_layers(net, 32))
+    assert net.training
+    for name, tensor in net.state_dict().items():
+        assert tensor.device.type == "cpu"
+        assert torch.equal(
+            tensor.view(-1).view(torch.uint8), before[name].view(-1).view(torch.uint8)
+        )

@@ -1,0 +1,190 @@
+"""Weights of other people's nets give the same outputs in ours."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from resnet_repro.models.formats import StateDictError, convert, net_of
+from resnet_repro.models.registry import build, build_meta
+
+torchvision_models = pytest.importorskip("torchvision.models")
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    torch.manual_seed(0)
+
+
+class TheirBlock(nn.Module):
+    def __init__(self, inputs, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.pad = width // 4 if inputs != width else 0
+
+    def forward(self, x):
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.pad:
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
+        return F.relu(out + x)
+
+
+class TheirNet(nn.Module):
+    """A small replica of akamaster's CIFAR nets: names of modules and option A on both sides."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        for stage, (inputs, width) in enumerate([(16, 16), (16, 32), (32, 64)], start=1):
+            blocks = [TheirBlock(inputs, width, 1 if stage == 1 else 2)]
+            blocks += [TheirBlock(width, width, 1) for _ in range(n - 1)]
+            setattr(self, f"layer{stage}", nn.Sequential(*blocks))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(F.avg_pool2d(x, x.shape[3]).flatten(1))
+
+
+def randomise(net):
+    """Give BN everything that training would: none of it may be lost in the renaming."""
+    generator = torch.Generator().manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean):
+                tensor.normal_(0.3, 0.5, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            module.num_batches_tracked.fill_(7)
+    return net.eval()
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_akamaster_weights_give_the_same_scores(n, prefix, wrapped):
+    theirs = randomise(TheirNet(n))
+    state = {prefix + key: tensor for key, tensor in theirs.state_dict().items()}
+    file = {"state_dict": state, "best_prec1": 91.7} if wrapped else state
+    net = net_of("akamaster", file)
+    assert net == {
+        "num_classes": 10,
+        "family": "cifar",
+        "depth": 6 * n + 2,
+        "shortcut": "A",
+        "zero_pad": "both",
+    }
+    ours = build(**net)
+    ours.load_state_dict(convert("akamaster", file, ours))
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(x), theirs(x))
+        padded_at_the_end = build("cifar", 6 * n + 2, "A", num_classes=10)
+        padded_at_the_end.load_state_dict(ours.state_dict())
+        assert not torch.allclose(padded_at_the_end.eval()(x), theirs(x), rtol=1e-2)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_torchvision_weights_give_the_same_scores(depth):
+    theirs = randomise(getattr(torchvision_models, f"resnet{depth}")(num_classes=12))
+    state = theirs.state_dict()
+    net = net_of("torchvision", state)
+    assert (net["depth"], net["shortcut"], net["num_classes"]) == (depth, "B", 12)
+    assert net.get("stride_in", "1x1") == ("3x3" if depth == 50 else "1x1")
+    ours = build(**net)
+    ours.load_state_dict(convert("torchvision", state, ours))
+    x = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        expected = theirs(x)
+        torch.testing.assert_close(ours.eval()(x), expected, rtol=1e-4, atol=1e-4)
+        if depth == 50:  # the stride's place is not in the weights, only in the outputs
+            papers = build("imagenet", depth, "B", num_classes=12)
+            papers.load_state_dict(ours.state_dict())
+            assert not torch.allclose(papers.eval()(x), expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("depth", [101, 152])
+def test_torchvision_keys_and_shapes_fit_the_deep_nets(depth):
+    with torch.device("meta"):
+        state = getattr(torchvision_models, f"resnet{depth}")().state_dict()
+    net = net_of("torchvision", state)
+    assert net["depth"] == depth
+    ours = build_meta(**net)
+    assert convert("torchvision", state, ours).keys() == ours.state_dict().keys()
+
+
+def akamaster_state():
+    return {"module." + key: tensor for key, tensor in TheirNet(3).state_dict().items()}
+
+
+def test_missing_and_unexpected_keys_are_named():
+    ours = build_meta("cifar", 20, "A", num_classes=10)
+    state = akamaster_state()
+    state["module.layer2.1.bn9000.weight"] = state.pop("module.layer2.1.conv2.weight")
+    state["module.extra"] = torch.zeros(1)
+    with pytest.raises(StateDictError) as caught:
+        convert("akamaster", state, ours)
+    assert "stage2.1.residual.conv2.weight" in str(caught.value)
+    assert "layer2.1.bn9000.weight, extra" in str(caught.value)
+
+
+def test_weights_of_another_depth_or_width_are_refused():
+    with pytest.raises(StateDictError, match=r"missing .* stage1\.3\.residual\.conv1\.weight"):
+        convert("akamaster", akamaster_state(), build_meta("cifar", 32, "A", num_classes=10))
+    with pytest.raises(StateDictError, match=r"unexpected .* layer1\.1\.conv1\.weight"):
+        convert("akamaster", akamaster_state(), build_meta("cifar", 8, "A", num_classes=10))
+    with pytest.raises(StateDictError, match=r"head\.fc\.weight is \(10, 64\), .* \(100, 64\)"):
+        convert("akamaster", akamaster_state(), build_meta("cifar", 20, "A", num_classes=100))
+
+
+def test_long_lists_of_keys_are_cut():
+    state = {"linear.weight": torch.zeros(10, 64)}
+    with pytest.raises(StateDictError, match=r"and \d+ more$"):
+        convert("akamaster", state, build_meta("cifar", 20, "A", num_classes=10))
+
+
+def test_old_files_without_batch_counters_are_accepted():
+    state = {k: v for k, v in akamaster_state().items() if "num_batches" not in k}
+    ours = build("cifar", 20, "A", num_classes=10)
+    ours.load_state_dict(convert("akamaster", state, ours))
+    assert ours.stem.bn.num_batches_tracked == 0
+
+
+def test_akamasters_option_b_is_recognised():
+    state = akamaster_state()
+    for stage, inputs, width in ((2, 16, 32), (3, 32, 64)):
+        shortcut = nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width))
+        for key, tensor in shortcut.state_dict().items():
+            state[f"module.layer{stage}.0.shortcut.{key}"] = tensor
+    net = net_of("akamaster", state)
+    assert net == {"num_classes": 10, "family": "cifar", "depth": 20, "shortcut": "B"}
+    assert convert("akamaster", state, build_meta(**net)).keys()
+
+
+@pytest.mark.parametrize(
+    ("fmt", "state", "message"),
+    [
+        ("caffe", {}, "format='caffe': expected one of akamaster, torchvision"),
+        ("akamaster", {"state_dict": 3}, "state_dict is a int"),
+        ("akamaster", {"epoch": 3, "lr": 0.1}, "no tensors under epoch, lr"),
+        ("torchvision", {}, r"missing fc\.weight"),
+        ("torchvision", {"fc.weight": torch.zeros(3)}, r"missing fc\.weight"),
+        ("torchvision", {"fc.weight": torch.zeros(3, 4)}, r"stages of \[\] blocks"),
+    ],
+)
+def test_what_is_not_a_state_dict_of_the_format_is_refused(fmt, state, message):
+    with pytest.raises(StateDictError, match=message):
+        net_of(fmt, state)
+
+
+def test_akamaster_weights_are_not_taken_for_torchvisions_and_the_reverse():
+    with pytest.raises(StateDictError, match=r"no torchvision weights: missing fc\.weight"):
+        net_of("torchvision", akamaster_state())
+    with torch.device("meta"):
+        state = torchvision_models.resnet18().state_dict()
+    with pytest.raises(StateDictError, match=r"no akamaster weights: missing linear\.weight"):
+        net_of("akamaster", state)

@@ -1,0 +1,247 @@
+"""Whole nets: weights and seeds, depth 1202, the dense form, probes' layers, compilation."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from resnet_repro.models.blocks import Block
+from resnet_repro.models.init import init_weights
+from resnet_repro.models.introspect import conv_bn_layers
+from resnet_repro.models.registry import build, build_meta
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    torch.manual_seed(0)
+
+
+def equal_weights(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B", "gate"])
+def test_same_seed_same_weights_whatever_the_global_generator(shortcut):
+    torch.manual_seed(1)
+    first = build("cifar", 20, shortcut, num_classes=10, seed=5)
+    torch.manual_seed(2)
+    second = build("cifar", 20, shortcut, num_classes=10, seed=5)
+    assert equal_weights(first, second)
+    assert not equal_weights(first, build("cifar", 20, shortcut, num_classes=10, seed=6))
+
+
+def test_building_does_not_move_the_global_generator():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    build("cifar", 20, "C", num_classes=10)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_nets_that_differ_in_the_shortcut_start_with_the_same_main_path():
+    plain = build("cifar", 20, "none", num_classes=10, seed=1).state_dict()
+    for shortcut in ("A", "B", "C", "gate"):
+        other = build("cifar", 20, shortcut, num_classes=10, seed=1).state_dict()
+        assert all(torch.equal(tensor, other[key]) for key, tensor in plain.items())
+
+
+@pytest.mark.parametrize("init", ["he_fan_in", "he_fan_out"])
+def test_init_std_is_sqrt_2_over_fan(init):
+    net = build("imagenet", 50, "B", num_classes=1000, init=init)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            weight = layer.weight.detach()
+            outputs, inputs = weight.shape[:2]
+            channels = inputs if init == "he_fan_in" else outputs
+            std = math.sqrt(2 / (channels * weight[0, 0].numel()))
+            spread = 5 * std / math.sqrt(weight.numel())  # five standard errors
+            assert weight.std().item() == pytest.approx(std, abs=spread)
+            assert weight.mean().item() == pytest.approx(0, abs=spread)
+            assert weight.abs().max() > 3 * std  # normal, not truncated or uniform
+    assert not net.head.fc.bias.any()
+
+
+def test_bn_starts_at_weight_1_bias_0_and_unit_statistics():
+    net = build("cifar", 20, "B", num_classes=10)
+    layers = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(layers) == 21
+    for bn in layers:
+        assert (bn.weight == 1).all()
+        assert not bn.bias.any()
+        assert not bn.running_mean.any()
+        assert (bn.running_var == 1).all()
+        assert bn.num_batches_tracked == 0
+
+
+def test_unknown_init_is_named():
+    with pytest.raises(ValueError, match="init='xavier': expected he_fan_in or he_fan_out"):
+        build("cifar", 20, "A", num_classes=10, init="xavier")
+    with pytest.raises(ValueError, match="init='xavier'"):
+        init_weights(nn.Linear(1, 1), "xavier", generator=torch.Generator())
+
+
+def test_a_net_is_float32_on_the_cpu_in_training_mode_without_conv_biases():
+    torch.set_default_dtype(torch.float64)
+    try:
+        net = build("cifar", 20, "B", num_classes=100)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert net.training
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert {p.device.type for p in net.parameters()} == {"cpu"}
+    assert all(m.bias is None for m in net.modules() if isinstance(m, nn.Conv2d))
+    assert [name for name, _ in net.named_children()] == [
+        "stem",
+        "stage1",
+        "stage2",
+        "stage3",
+        "head",
+    ]
+    assert net(torch.randn(2, 3, 32, 32)).shape == (2, 100)
+
+
+@pytest.mark.parametrize("shortcut", ["none", "A", "B", "C"])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_imagenet_nets_take_any_image_size(depth, shortcut):
+    net = build("imagenet", depth, shortcut, num_classes=7).eval()
+    with torch.no_grad():
+        assert net(torch.randn(1, 3, 64, 64)).shape == (1, 7)
+        assert net(torch.randn(1, 3, 65, 97)).shape == (1, 7)
+
+
+def test_1202_layers_build_on_meta_and_have_2n_convs_a_stage():
+    net = build_meta("cifar", 1202, "A", num_classes=10)
+    assert [len(stage) for stage in (net.stage1, net.stage2, net.stage3)] == [200, 200, 200]
+    assert all(p.is_meta for p in net.parameters())
+
+
+def test_1202_layers_run_forward_and_backward_and_keep_two_maps_a_layer():
+    net = build("cifar", 1202, "A", num_classes=10)
+    weights = {p.data_ptr() for p in net.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        scores = net(torch.randn(2, 3, 32, 32))
+    F.cross_entropy(scores, torch.tensor([1, 2])).backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+    maps = 401 * 16 * 32**2 + 400 * 32 * 16**2 + 400 * 64 * 8**2  # conv outputs of one image
+    # The conv's output for BN and the ReLU's for the next conv; 128 images then take 12 GB.
+    assert 2 * 2 * 4 * maps <= sum(kept.values()) < 1.02 * 2 * 2 * 4 * maps
+
+
+@pytest.mark.parametrize(("depth", "shortcut"), [(18, "A"), (34, "none"), (50, "B")])
+def test_forward_dense_equals_forward_at_224(depth, shortcut):
+    net = build("imagenet", depth, shortcut, num_classes=10).eval()
+    with torch.no_grad():
+        x = torch.randn(1, 3, 224, 224)
+        torch.testing.assert_close(net.forward_dense(x), net(x), rtol=1e-4, atol=1e-4)
+
+
+def test_forward_dense_averages_the_fc_over_all_7x7_windows():
+    net = build("imagenet", 18, "A", num_classes=5).eval()
+    with torch.no_grad():
+        x = torch.randn(2, 3, 256, 320)
+        features = net.features(x)
+        assert features.shape[-2:] == (8, 10)
+        windows = [
+            net.head.fc(features[:, :, i : i + 7, j : j + 7].mean((2, 3)))
+            for i in range(2)
+            for j in range(4)
+        ]
+        expected = torch.stack(windows).mean(0)
+        torch.testing.assert_close(net.forward_dense(x), expected, rtol=1e-4, atol=1e-4)
+        assert net.score_map(x).shape == (2, 5, 2, 4)
+        assert not torch.allclose(net.forward_dense(x), net(x), rtol=1e-3)
+        small = torch.randn(2, 3, 64, 64)
+        dense = net.forward_dense(small, window=2)
+        torch.testing.assert_close(dense, net(small), rtol=1e-4, atol=1e-4)
+
+
+def test_forward_dense_refuses_an_image_smaller_than_its_window():
+    net = build("imagenet", 18, "A", num_classes=5).eval()
+    with pytest.raises(ValueError, match="map is 6x7, smaller than the pooling window 7"):
+        net.forward_dense(torch.randn(1, 3, 192, 224))
+
+
+@pytest.mark.parametrize("shortcut", ["none", "A", "C", "gate"])
+@pytest.mark.parametrize("depth", [8, 20])
+def test_probes_see_the_6n_plus_1_layers_in_the_order_they_run(depth, shortcut):
+    net = build("cifar", depth, shortcut, num_classes=10)
+    layers = conv_bn_layers(net)
+    assert len(layers) == depth - 1
+    ran = []
+    for name, conv, bn in layers:
+        assert net.get_submodule(name) is conv
+        conv.register_forward_hook(lambda m, a, out, name=name: ran.append((name, out.data_ptr())))
+        bn.register_forward_hook(lambda m, a, out, name=name: ran.append((name, a[0].data_ptr())))
+    net(torch.randn(2, 3, 32, 32))
+    assert ran[::2] == ran[1::2]  # each BN read what its conv wrote
+    assert [name for name, _ in ran[::2]] == [name for name, _, _ in layers]
+    assert layers[0][0] == "stem.conv"
+
+
+@pytest.mark.parametrize(("depth", "count"), [(18, 17), (34, 33), (50, 17), (101, 34)])
+def test_probes_see_stem_and_3x3_convs_of_imagenet_nets(depth, count):
+    layers = conv_bn_layers(build_meta("imagenet", depth, "C", num_classes=10))
+    assert len(layers) == count
+    assert layers[0][1].kernel_size == (7, 7)
+    assert {conv.kernel_size for _, conv, _ in layers[1:]} == {(3, 3)}
+
+
+def test_a_net_without_bn_has_no_layers_to_probe():
+    with pytest.raises(ValueError, match="Sequential has no conv followed by BN"):
+        conv_bn_layers(nn.Sequential(nn.Conv2d(3, 4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("family", "depth", "options"),
+    [
+        ("cifar", 8, {"shortcut": "none"}),
+        ("cifar", 8, {"shortcut": "A"}),
+        ("cifar", 8, {"shortcut": "gate"}),
+        ("cifar", 8, {"shortcut": "A", "bn_group": 2}),
+        ("cifar", 20, {"shortcut": "A", "layers_per_block": 3}),
+        ("imagenet", 18, {"shortcut": "B"}),
+    ],
+)
+def test_a_block_compiles_as_one_graph(family, depth, options):
+    torch._dynamo.reset()
+    net = build(family, depth, num_classes=10, **options)
+    block = [m for m in net.modules() if isinstance(m, Block)][-1]  # the last: no change of shape
+    before = net.stage2[0]  # changes the shape
+    for one in (block, before):
+        x = torch.randn(4, one.residual.conv1.in_channels, 8, 8)
+        compiled = torch.compile(one, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(x), one(x))
+
+
+def test_the_number_of_graphs_to_compile_does_not_grow_with_depth():
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    net = build("cifar", 26, "A", num_classes=10)
+    for module in net.modules():
+        if isinstance(module, Block):
+            module.compile(fullgraph=True, backend=backend)
+    net(torch.randn(2, 3, 32, 32))
+    assert len(graphs) == 5  # three widths, two changes of width; the net has twelve blocks
+
+
+@pytest.mark.parametrize("shortcut", ["none", "A", "B", "gate"])
+def test_bf16_autocast_runs_every_shortcut(shortcut):
+    net = build("cifar", 8, shortcut, num_classes=10)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = net(torch.randn(2, 3, 32, 32)).float().square().mean()
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())

@@ -1,0 +1,215 @@
+"""Training end to end on made-up images: the loop, exact resume, divergence, idempotence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resnet_repro.compose import make_job
+from resnet_repro.runs.folder import RunFolder, RunFolderError
+from resnet_repro.training.checkpoint import load_newest
+from resnet_repro.training.launch import Job, launch
+from resnet_repro.training.loop import DivergedError
+
+SMALL = (
+    "experiment=cifar10_resnet20",
+    "data=synthetic",
+    "profile=smoke",
+    "model.depth=8",
+    "recipe.batch_size=16",
+    "evaluation.clean_train_images=100",
+    "trainer.threads=1",
+    "trainer.precision=fp32",
+)
+
+
+class Silent:
+    """A watcher that only remembers the last iteration."""
+
+    iteration = 0
+
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        self.iteration = iteration
+
+
+class StopAt:
+    """Asks for a stop at the n-th look."""
+
+    def __init__(self, look: int):
+        self.looks_left = look
+
+    def __call__(self) -> bool:
+        self.looks_left -= 1
+        return self.looks_left == 0
+
+
+def never() -> bool:
+    return False
+
+
+def small_job(root: Path, *words: str) -> Job:
+    return make_job(*SMALL, f"runs_dir={root}", *words)
+
+
+def do(job: Job, stop: Callable[[], bool] = never) -> str:
+    return launch(job, Silent(), stop)
+
+
+def fingerprint(folder: RunFolder) -> dict[str, Any]:
+    """Everything a run computed, without the times it took."""
+    saved = load_newest(folder.checkpoints)
+    assert saved is not None
+    tensors = hashlib.sha256()
+    for name, value in sorted(saved["model"].items()):
+        tensors.update(name.encode() + value.numpy().tobytes())
+    for _, state in sorted(saved["optimizer"]["state"].items()):
+        tensors.update(state["momentum_buffer"].numpy().tobytes())
+    return {
+        "weights, statistics and momentum": tensors.hexdigest(),
+        "window": saved["window"].tolist(),
+        "iteration": saved["iteration"],
+        "warmup_exit": saved["warmup_exit"],
+        "metrics": [
+            {key: value for key, value in record.items() if key != "time"}
+            for record in folder.metrics()
+        ],
+        "gradients": folder.table("gradients"),
+        "signal": folder.table("signal"),
+        "responses": folder.table("responses"),
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that nothing disturbed."""
+    job = small_job(tmp_path_factory.mktemp("whole"))
+    assert do(job) == "finished"
+    return job.folder
+
+
+def test_run_folder_is_complete(whole: RunFolder) -> None:
+    records = whole.metrics()
+    by_kind = {k: [r["iter"] for r in records if r["kind"] == k] for k in ("train", "test")}
+    assert by_kind == {"train": [2, 4, 6, 8, 10, 12], "test": [4, 8, 12]}
+    assert [r["lr"] for r in records if r["kind"] == "train"] == [0.1, 0.1, 0.1, 0.01, 0.001, 0.001]
+    (clean,) = [r for r in records if r["kind"] == "train_clean"]
+    assert clean["num_samples"] == 100
+    assert all(r["num_samples"] == 500 for r in records if r["kind"] == "test")
+    meta = whole.meta()
+    assert meta["net"]["label"] == "ResNet-8"
+    assert meta["command"].startswith("python -m resnet_repro.train experiment=cifar10_resnet20")
+    assert meta["deviations"]["model.depth"] == [20, 8]
+    assert meta["images_per_second"] > 0
+    assert whole.is_finished
+    layers = [row["name"] for row in whole.table("responses")]
+    assert len(layers) == 7
+    assert [row["name"] for row in whole.table("signal")] == layers
+    assert {row["iter"] for row in whole.table("gradients")} == {"1", "2", "3", "6", "9", "12"}
+
+
+def test_rerun_gives_the_same_bits(whole: RunFolder, tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    do(job)
+    assert fingerprint(job.folder) == fingerprint(whole)
+
+
+def test_another_seed_gives_other_bits(whole: RunFolder, tmp_path: Path) -> None:
+    job = small_job(tmp_path, "seed=1")
+    do(job)
+    assert fingerprint(job.folder)["window"] != fingerprint(whole)["window"]
+
+
+@pytest.mark.parametrize("stop_at", range(1, 12))
+def test_stopped_anywhere_and_resumed_gives_the_same_bits(
+    whole: RunFolder, tmp_path: Path, stop_at: int
+) -> None:
+    """Also across the rate drops at 6 and 9 and the evaluations at 4 and 8."""
+    job = small_job(tmp_path)
+    assert do(job, StopAt(stop_at)) == "preempted"
+    status = job.folder.status()
+    assert (status["state"], status["iter"]) == ("preempted", stop_at)
+    assert do(job) == "finished"
+    assert fingerprint(job.folder) == fingerprint(whole)
+
+
+def test_stopped_at_every_iteration_gives_the_same_bits(whole: RunFolder, tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    states = []
+    while not states or states[-1] == "preempted":
+        states.append(do(job, StopAt(1)))
+    assert states == ["preempted"] * 11 + ["finished"]
+    assert fingerprint(job.folder) == fingerprint(whole)
+
+
+def test_killed_without_warning_goes_back_to_its_checkpoint(
+    whole: RunFolder, tmp_path: Path
+) -> None:
+    """Work after the last checkpoint is lost and done again; its records do not come twice."""
+
+    class Killed(BaseException):
+        pass
+
+    class Kill(Silent):
+        def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+            if iteration == 7:  # checkpoints are made at 4, 8 and 12
+                raise Killed
+
+    job = small_job(tmp_path)
+    with pytest.raises(Killed):
+        launch(job, Kill(), never)
+    assert [r["iter"] for r in job.folder.metrics()][-1] == 6
+    assert do(job) == "finished"
+    assert fingerprint(job.folder) == fingerprint(whole)
+
+
+def test_finished_run_is_skipped_and_another_configuration_refused(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    assert do(job) == "finished"
+    before = (job.folder.path / "meta.json").read_bytes()
+    assert do(job) == "skipped"
+    assert do(small_job(tmp_path, "evaluation.batch_size=100")) == "skipped"  # says only how
+    assert (job.folder.path / "meta.json").read_bytes() == before
+    with pytest.raises(RunFolderError, match=r"recipe.lr was 0.1, now 0.2.*name="):
+        do(small_job(tmp_path, "recipe.lr=0.2"))
+    assert do(small_job(tmp_path, "recipe.lr=0.2", "name=lr0.2")) == "finished"
+
+
+def test_divergence_stops_and_is_named(tmp_path: Path) -> None:
+    job = small_job(tmp_path, "recipe.lr=1e30")
+    with pytest.raises(DivergedError, match=r"not finite at iteration \d+ \(lr 1e\+30, images \["):
+        do(job)
+    status = job.folder.status()
+    assert status["state"] == "diverged"
+    assert not job.folder.is_finished
+    for line in job.folder.metrics_path.read_text().splitlines():
+        assert "NaN" not in line
+        json.loads(line)
+
+
+def test_evaluation_and_probes_do_not_touch_training(whole: RunFolder, tmp_path: Path) -> None:
+    """Trap 5: another forward pass in training mode moves the batch-norm statistics."""
+    job = small_job(
+        tmp_path, "evaluation.every_iters=12", "probes.signals=false", "probes.response_images=0"
+    )
+    do(job)
+    first, second = fingerprint(whole), fingerprint(job.folder)
+    key = "weights, statistics and momentum"
+    assert first[key] == second[key]
+    assert job.folder.table("gradients") == []
+
+
+def test_bf16_weights_stay_in_full_precision(tmp_path: Path) -> None:
+    job = small_job(
+        tmp_path, "trainer.precision=bf16", "recipe.max_iters=2", "recipe.milestones=[]"
+    )
+    do(job)
+    saved = load_newest(job.folder.checkpoints)
+    assert saved is not None
+    assert saved["precision"] == "bf16"
+    assert all(v.dtype in (torch.float32, torch.int64) for v in saved["model"].values())
