@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ITEM = $(PY) experiments/$@.py $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(filter 0,$(TRAIN)),--no-train) $(ARGS)
 
 .DEFAULT_GOAL := help
-ITEMS := fig1 fig6 fig7 gradients table6 claims
+ITEMS := fig1 fig6 fig7 gradients table6 claims highway blocks deviations
 .PHONY: help setup data quickstart test lint types unit clean $(ITEMS)
 
 help: ## list what can be made
@@ -33,6 +33,9 @@ fig7: ## Fig. 7: layer responses
 gradients: ## gradient norms and forward signal, plain against residual
 table6: ## Table 6: CIFAR-10 test error beside the paper's and public runs
 claims: ## every claim of Sec. 4.2 with its verdict
+highway: ## identity against gated shortcuts
+blocks: ## blocks of one, two and three layers
+deviations: ## what each choice the paper leaves open is worth
 
 $(ITEMS): $(STAMP)
 	@$(ITEM)

@@ -28,15 +28,26 @@ def test_experiment_is_the_paper_by_default() -> None:
 def test_every_experiment_composes_in_every_profile(experiment: str, profile: str) -> None:
     config = compose_run(f"experiment={experiment}", f"profile={profile}")
     assert config.profile == profile
-    kind, depth = experiment.removeprefix("cifar10_").rstrip("0123456789"), config.model.depth
-    assert experiment.endswith(str(depth))
-    assert (config.model.shortcut == "none") == (kind == "plain")
+    net = experiment.split("_")[1]
+    assert net.endswith(str(config.model.depth))
+    assert (config.model.shortcut == "none") == net.startswith("plain")
+
+
+VARIANTS = [name for name in names("experiment") if name.count("_") > 1]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_change_exactly_one_choice_of_their_baseline(variant: str) -> None:
+    baseline = compose_run(f"experiment={variant.rsplit('_', 1)[0]}")
+    changed = differences(baseline.as_mapping(), compose_run(f"experiment={variant}").as_mapping())
+    assert len(changed.keys() - {"experiment", "name"}) == 1
 
 
 def test_warm_up_is_for_110_and_1202_only() -> None:
     for experiment in names("experiment"):
         config = compose_run(f"experiment={experiment}")
-        assert config.recipe.warmup == ("error80" if config.model.depth >= 110 else "none")
+        if not experiment.endswith("_warmup"):
+            assert config.recipe.warmup == ("error80" if config.model.depth >= 110 else "none")
 
 
 def test_command_line_wins_over_experiment_and_profile() -> None:

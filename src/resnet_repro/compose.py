@@ -18,8 +18,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from resnet_repro.config import Config, differences, flatten
+from resnet_repro.config import Config, differences
 from resnet_repro.options import ConfigError, closest
+from resnet_repro.runs.keys import flatten
 from resnet_repro.training.launch import Job
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

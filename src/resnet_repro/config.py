@@ -24,6 +24,7 @@ from resnet_repro.options import (
     option,
     within,
 )
+from resnet_repro.runs.keys import flatten
 
 DATA_SETS = ("cifar10", "synthetic")
 PROFILES = ("paper", "short", "quick", "smoke")
@@ -212,17 +213,6 @@ _PLACE = (
     "trainer.threads",
     "trainer.checkpoint_every_iters",
 )
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one level of dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

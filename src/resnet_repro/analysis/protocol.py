@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from resnet_repro.analysis.load import Run
+from resnet_repro.runs.keys import flatten
 
 # Keys that say who a run is, or where and by what hands it was done. All others change numbers.
 _IDENTITY = (
@@ -66,22 +67,12 @@ def check_same_protocol(runs: Sequence[Run]) -> None:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    flat = _flatten(config)
+    flat = flatten(config)
     return {
         key: value
         for key, value in flat.items()
         if key not in _IDENTITY + _HANDS and key.split(".")[0] not in _IDENTITY
     }
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def the_profile(runs: Sequence[Run]) -> str:
@@ -101,7 +92,7 @@ def why_not_comparable(runs: Iterable[Run]) -> str:
     for run in runs:
         if run.profile != "paper":
             return f"{run.profile} profile"
-        flat = _flatten(run.config)
+        flat = flatten(run.config)
         for key, value in _PAPER_PROTOCOL.items():
             if flat.get(key) != value:
                 return f"{key}={flat.get(key)}, the paper's is {value}"

@@ -1,0 +1,160 @@
+"""What one changed choice is worth: each variant against its baseline, with the noise of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from resnet_repro.analysis import style
+from resnet_repro.analysis.judge import TEST, TRAINING, compare, seeds_clause
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.protocol import check_same_protocol, comparison_notes
+from resnet_repro.analysis.stats import Difference, last_error, seeds_phrase, summarise
+from resnet_repro.analysis.tables import write_table
+from resnet_repro.runs.keys import flatten
+
+# Keys that name a run; the others say what it does.
+_NAMES = ("experiment", "name", "seed", "runs_dir")
+_WORDS: Mapping[str, str] = {
+    "data.train_split=45k": "45,000 training images",
+    "data.mean=channel": "mean colour",
+    "data.pad=zero": "black border",
+    "model.shortcut=B": "option B",
+    "model.shortcut=C": "option C",
+    "model.shortcut=gate": "gated shortcuts (Highway)",
+    "model.zero_pad=both": "zero channels on both sides",
+    "model.bn_group=64": "batch-norm over 2 x 64",
+    "model.bn_momentum=0.001": "batch-norm momentum 0.001",
+    "model.layers_per_block=1": "one-layer blocks",
+    "model.layers_per_block=3": "three-layer blocks",
+    "recipe.decay_bn=False": "no decay on batch-norm",
+    "recipe.nesterov=True": "Nesterov momentum",
+    "recipe.warmup=iters400": "warm-up of 400 updates",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One changed choice: the runs with it, the runs without, and what they differ by (points)."""
+
+    change: str
+    runs: list[Run]
+    baseline: list[Run]
+    test: Difference
+    training: Difference
+
+
+def variants(runs: Sequence[Run]) -> list[Variant]:
+    """Pair each experiment with its baseline, the experiment its name begins with.
+
+    Experiments without a logged baseline are left out.
+
+    Raises:
+        ValueError: seeds of one experiment that must not be averaged.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        groups.setdefault(run.experiment, []).append(run)
+    for group in groups.values():
+        check_same_protocol(group)
+    found = []
+    for name, group in groups.items():
+        baseline = groups.get(name.rpartition("_")[0])
+        if baseline:
+            test, training = (compare(baseline, group, what) for what in (TEST, TRAINING))
+            found.append(Variant(_change(baseline[0], group[0]), group, baseline, test, training))
+    return sorted(found, key=lambda v: (v.baseline[0].is_plain, v.baseline[0].depth, v.test.value))
+
+
+def _change(baseline: Run, variant: Run) -> str:
+    """Name what the variant changed, in words where there are some."""
+    before, after = flatten(baseline.config), flatten(variant.config)
+    keys = [k for k in sorted(after) if k not in _NAMES and before.get(k) != after[k]]
+    settings = [f"{key}={after[key]}" for key in keys]
+    return ", ".join(_WORDS.get(setting, setting) for setting in settings) or variant.experiment
+
+
+def deviations_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row per baseline and per variant: test error and what the change is worth, points."""
+    rows: list[dict[str, Any]] = []
+    last_baseline = None
+    for variant in variants(runs):
+        if variant.baseline[0].experiment != last_baseline:
+            last_baseline = variant.baseline[0].experiment
+            rows.append(_row(f"{variant.baseline[0].label}, as the paper", variant.baseline))
+        rows.append(
+            _row(variant.change, variant.runs)
+            | _difference("test", variant.test)
+            | _difference("training", variant.training)
+        )
+    columns = ["change", "seeds", "test error", "sd"]
+    columns += [
+        f"{what} {part}" for what in ("test", "training") for part in ("diff", "low", "high")
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
+    summary = summarise([last_error(run) for run in runs])
+    sd = summary.sd if summary.n > 1 else None
+    return {"change": name, "seeds": summary.n, "test error": summary.mean, "sd": sd}
+
+
+def _difference(what: str, difference: Difference) -> dict[str, float]:
+    return {
+        f"{what} diff": difference.value,
+        f"{what} low": difference.low,
+        f"{what} high": difference.high,
+    }
+
+
+def deviations_figure(runs: Sequence[Run]) -> Figure:
+    """Differences to the baseline with 95 % intervals; right of zero is worse."""
+    found = variants(runs)
+    with style.style():
+        figure = style.new_figure(1, panel=(7.2, 1.2 + 0.24 * max(len(found), 3)))
+        axes = figure.subplots()
+        axes.axvline(0, color="#444444", linewidth=0.8)
+        for row, variant in enumerate(reversed(found)):
+            colour = style.depth_colour(variant.baseline[0].depth)
+            reach = variant.test.reach
+            marker = "s" if variant.baseline[0].is_plain else "o"
+            axes.errorbar(variant.test.value, row, xerr=reach, fmt=marker, color=colour, capsize=2)
+        names = [f"{v.baseline[0].label}: {v.change} ({seeds_phrase(len(v.runs))})" for v in found]
+        axes.set_yticks(range(len(found)), names[::-1])
+        axes.set_ylim(-0.6, max(len(found), 1) - 0.4)
+        axes.set_xlabel("test error minus the baseline's (points; right of 0 is worse)")
+        style.underneath(figure, _sentences(found), [], [], columns=1)
+    return figure
+
+
+def _sentences(found: Sequence[Variant]) -> list[str]:
+    if not found:
+        return ["No variant with a logged baseline."]
+    runs = list({str(r.path): r for v in found for r in (*v.baseline, *v.runs)}.values())
+    groups = list({v.baseline[0].experiment: v.baseline for v in found}.values())
+    bases = sorted({v.test.basis for v in found})
+    machines = sorted({f"{r.meta['hardware']['label']}, {r.meta['precision']}" for r in runs})
+    iterations = sorted({f"{r.max_iters:,} iterations" for r in runs})
+    data = sorted({str(r.config["data"]["name"]) for r in runs})
+    return [
+        f"Data: {', '.join(data)}; baseline: {seeds_clause(groups)}; {', '.join(iterations)}; "
+        f"{'; '.join(machines)}.",
+        "Last test error; bars: 95 % interval of the difference, from the "
+        f"{' or the '.join(bases)}.",
+        *comparison_notes(runs),
+    ]
+
+
+def save_deviations(runs: Sequence[Run], out_dir: Path, stem: str = "deviations") -> list[Path]:
+    """Draw the differences and write them as a table, ``<stem>.png``, ``.svg``, ``.md`` ..."""
+    paths = style.save(deviations_figure(runs), stem, out_dir)
+    tables = Path(out_dir).parent / "tables"
+    return paths + write_table(
+        deviations_table(runs), stem, tables, notes=_sentences(variants(runs))
+    )

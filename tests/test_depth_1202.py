@@ -1,0 +1,44 @@
+"""The deepest net of the paper through the whole harness, on a handful of images."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from resnet_repro.compose import make_job
+from resnet_repro.data import synthetic
+from resnet_repro.training.launch import launch
+
+
+class Silent:
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        pass
+
+
+def test_1202_layers_train_and_evaluate_within_8_gib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = synthetic.make(train_images=8, test_images=4)
+    monkeypatch.setattr(synthetic, "make", lambda: few)
+    job = make_job(
+        "experiment=cifar10_resnet1202", "data=synthetic", "profile=smoke", "trainer.threads=1",
+        "recipe.batch_size=4", "recipe.max_iters=2", "recipe.milestones=[]",
+        "trainer.log_every_iters=1", "evaluation.clean_train_images=4",
+        "probes.response_images=2", f"runs_dir={tmp_path}",
+    )  # fmt: skip
+    assert launch(job, Silent(), lambda: False) == "finished"
+    folder = job.folder
+    assert folder.meta()["net"] == {
+        "label": "ResNet-1202",
+        "params": 19_421_274,
+        "multiply_adds": pytest.approx(2.82924e9, rel=1e-5),
+    }
+    records = {record["kind"]: record for record in folder.metrics()}
+    assert records["train"]["lr"] == 0.01  # still in the warm-up
+    assert records["test"]["num_samples"] == 4
+    assert len(folder.table("responses")) == 1201
+    assert len(folder.table("gradients")) == 2 * 1201
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    assert peak < 8, f"{peak:.1f} GiB"
