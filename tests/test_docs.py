@@ -1,0 +1,72 @@
+"""What the documents and the environment files say is true."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from resnet_repro.compose import compose_run, names
+
+REPO = Path(__file__).resolve().parents[1]
+README = (REPO / "README.md").read_text(encoding="utf-8")
+FIDELITY = (REPO / "docs" / "FIDELITY.md").read_text(encoding="utf-8")
+
+
+def test_every_trap_names_a_test_that_exists() -> None:
+    written = "\n".join(p.read_text(encoding="utf-8") for p in (REPO / "tests").glob("test_*.py"))
+    named = re.findall(r"`(test_trap\w+)`", FIDELITY)
+    assert len(named) >= 16
+    for name in named:
+        assert f"def {name}(" in written, name
+
+
+@pytest.mark.parametrize("text", [README, FIDELITY], ids=["README", "FIDELITY"])
+def test_every_switch_that_is_named_exists(text: str) -> None:
+    """`group.key=value|value` in a document is accepted as an override."""
+    groups = "data|model|recipe|evaluation|probes|trainer"
+    for switch in set(re.findall(rf"`((?:{groups})\.[^`\s]+)", text)):
+        key, _, values = switch.partition("=")
+        for value in values.replace("\\", "").split("|") if values else []:
+            assert compose_run("experiment=cifar10_resnet56", f"{key}={value}"), switch
+        if not values:
+            group, name = key.split(".")
+            assert name in compose_run("experiment=cifar10_resnet56").as_mapping()[group], switch
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    makefile = (REPO / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, flags=re.M))
+    for text in (README, FIDELITY):
+        assert set(re.findall(r"\bmake ([a-z][a-z0-9-]*)\b", text)) <= targets
+
+
+def test_every_item_has_a_script_and_a_target() -> None:
+    makefile = (REPO / "Makefile").read_text(encoding="utf-8")
+    items = set(names("item"))
+    assert items == {path.stem for path in (REPO / "experiments").glob("*.py")}
+    listed = re.search(r"^ITEMS := (.*)$", makefile, flags=re.M)
+    assert listed is not None
+    assert items == set(listed[1].split())
+
+
+def pinned() -> dict[str, str]:
+    text = (REPO / "constraints.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([\w.-]+)==(\S+)$", text.lower().replace("_", "-"), flags=re.M))
+
+
+def test_environment_files_agree() -> None:
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    environment = yaml.safe_load((REPO / "environment.yml").read_text(encoding="utf-8"))
+    python = next(str(d) for d in environment["dependencies"] if str(d).startswith("python="))
+    assert project["requires-python"] == ">=" + python.removeprefix("python=")
+    (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    assert pip == ["-c constraints.txt", "-e .[dev]"]
+    extras = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *(r for group in extras.values() for r in group)]:
+        package = re.split(r"[<>=\[ ]", requirement.lower().replace("_", "-"))[0]
+        assert package in pinned(), f"{package} is not pinned in constraints.txt"
+    assert not re.search(r"https?://|@ ", (REPO / "constraints.txt").read_text(encoding="utf-8"))
