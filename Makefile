@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-ITEM = $(PY) experiments/$@.py $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(filter 0,$(TRAIN)),--no-train) $(ARGS)
+DRAW = $(PY) experiments/$@.py $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(filter 0,$(TRAIN)),--no-train) $(ARGS)
 
 .DEFAULT_GOAL := help
 ITEMS := fig1 fig6 fig7 gradients table6 claims highway blocks deviations
-.PHONY: help setup data quickstart test lint types unit clean $(ITEMS)
+.PHONY: help setup data quickstart test lint types unit clean study study-list $(ITEMS)
 
 help: ## list what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,7 +38,13 @@ blocks: ## blocks of one, two and three layers
 deviations: ## what each choice the paper leaves open is worth
 
 $(ITEMS): $(STAMP)
-	@$(ITEM)
+	@$(DRAW)
+
+study: $(STAMP) ## the study in its order: what is missing; BUDGET=25m ITEM=fig6; make study-list tells
+	@$(PY) -m resnet_repro.study run $(if $(BUDGET),--budget $(BUDGET)) $(if $(ITEM),--item $(ITEM)) $(ARGS)
+
+study-list: $(STAMP) ## the runs of the study: done, begun, missing
+	@$(PY) -m resnet_repro.study list $(if $(ITEM),--item $(ITEM)) $(ARGS)
 
 test: lint types unit ## lint, types, unit and end-to-end tests
 

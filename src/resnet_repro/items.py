@@ -15,9 +15,9 @@ from resnet_repro.analysis.judge import ClaimResult
 from resnet_repro.analysis.load import Run, load_runs
 from resnet_repro.compose import Item, compose_run, load_item, make_job
 from resnet_repro.config import PROFILES
-from resnet_repro.exits import PREEMPTED, exit_code, explained
+from resnet_repro.exits import explained
 from resnet_repro.runs.signals import stop_on_signals
-from resnet_repro.training.jobs import Outcome, run_all, say
+from resnet_repro.training.jobs import report, run_all, say
 
 FIRST_PROFILE = "quick"  # trained where nothing is logged and no profile is asked for
 
@@ -88,23 +88,6 @@ def train_missing(item: Item, profile: str, seeds: int | None, overrides: Sequen
     with stop_on_signals() as stop_asked:
         outcomes = run_all(jobs, stop_asked)
     report(outcomes)
-
-
-def report(outcomes: Sequence[Outcome]) -> None:
-    """Say which runs failed, after all were tried; leave if any failed or was stopped."""
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
-    for outcome in failed:
-        say(f"failed: {outcome.job.label}: {outcome.error}")
-    if failed:
-        error = failed[0].error
-        assert error is not None
-        code = exit_code(error)
-        if code is None:
-            raise error
-        raise SystemExit(code)
-    if any(outcome.state == "preempted" for outcome in outcomes):
-        say("stopped and saved; say it again to go on")
-        raise SystemExit(PREEMPTED)
 
 
 def _arguments(item_name: str, out: str) -> argparse.Namespace:

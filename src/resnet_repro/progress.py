@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import Never, TextIO
+from typing import TYPE_CHECKING, Never, TextIO
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 QUIET_SECONDS = 10.0  # between two lines where the output is not a terminal
 
@@ -76,6 +77,8 @@ class RunProgress:
         self._stream = stream
         self._bar: tqdm[Never] | None = None
         if stream.isatty():
+            from tqdm import tqdm
+
             self._bar = tqdm(
                 total=max_iters,
                 initial=start,

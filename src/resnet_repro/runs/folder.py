@@ -15,6 +15,7 @@ Layout, ``<runs>/<profile>/<name>/seed<k>/``:
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -25,8 +26,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.metrics import Record, read_metrics
@@ -71,8 +70,8 @@ class RunFolder:
             RunFolderError: the file is missing or is not a mapping.
         """
         try:
-            loaded = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            loaded = _parse_yaml(self.config_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise RunFolderError(f"{self.config_path}: cannot be read ({error})") from error
         if not isinstance(loaded, dict):
             raise RunFolderError(f"{self.config_path}: not a configuration")
@@ -81,7 +80,7 @@ class RunFolder:
     def write_config(self, config: dict[str, Any]) -> None:
         """Make the folder and write its configuration."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(self.config_path, yaml.safe_dump(config, sort_keys=False))
+        write_text_atomic(self.config_path, _to_yaml(config))
 
     def status(self) -> dict[str, Any]:
         """Where the run stands; an empty mapping where nothing was begun."""
@@ -142,6 +141,33 @@ class RunFolder:
     def _write_json(self, name: str, values: dict[str, Any]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         write_text_atomic(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+# Every JSON text is YAML: a host with torch and little else still writes and reads config.yaml.
+
+
+def _parse_yaml(text: str) -> Any:
+    """Read YAML.
+
+    Raises:
+        ValueError: it is neither JSON nor (where PyYAML is installed) YAML.
+    """
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _to_yaml(values: Mapping[str, Any]) -> str:
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        return json.dumps(values, indent=2) + "\n"
+    return str(yaml.safe_dump(dict(values), sort_keys=False))
 
 
 def find_runs(root: Path) -> list[RunFolder]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -9,7 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "numpy", "resnet_repro")
+from resnet_repro import __version__
+
+PACKAGES = ("torch", "torchvision", "numpy")
+REVISION = "revision.json"  # in a bundle: the state of the code it was made from
 
 
 def git_state() -> dict[str, Any]:
@@ -25,16 +29,24 @@ def git_state() -> dict[str, Any]:
             return None
         return done.stdout.strip()
 
+    revision = git("rev-parse", "HEAD")
+    carried = here.parent / REVISION
+    if revision is None and carried.exists():  # the code came in a bundle
+        state: dict[str, Any] = json.loads(carried.read_text(encoding="utf-8"))
+        return state
     changes = git("status", "--porcelain", "--", ":/src", ":/conf")
     return {
-        "revision": git("rev-parse", "HEAD"),
+        "revision": revision,
         "dirty": None if changes is None else bool(changes),
     }
 
 
 def versions() -> dict[str, str | None]:
     """Version of Python and of what the numbers depend on."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    found: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "resnet_repro": __version__,
+    }
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

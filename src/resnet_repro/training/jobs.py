@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from resnet_repro.exits import PREEMPTED, exit_code
 from resnet_repro.progress import JobProgress, RunProgress, duration
 from resnet_repro.runs.provenance import cpu_description, usable_cores
 from resnet_repro.training.launch import Job, launch
@@ -70,6 +71,23 @@ def _device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{usable_cores()} CPU cores, {cpu_description()[0]}"
+
+
+def report(outcomes: Sequence[Outcome]) -> None:
+    """Say which runs failed, after all were tried; leave if any failed or was stopped."""
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    for outcome in failed:
+        say(f"failed: {outcome.job.label}: {outcome.error}")
+    if failed:
+        error = failed[0].error
+        assert error is not None
+        code = exit_code(error)
+        if code is None:
+            raise error
+        raise SystemExit(code)
+    if any(outcome.state == "preempted" for outcome in outcomes):
+        say("stopped and saved; say it again to go on")
+        raise SystemExit(PREEMPTED)
 
 
 def say(message: str) -> None:

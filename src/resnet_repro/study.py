@@ -1,0 +1,146 @@
+"""``python -m resnet_repro.study``: the whole study, in the order of ``conf/study.yaml``.
+
+``run`` does what is missing until a budget is used; ``list`` says what is done, begun and missing.
+``bundle`` packs code, data and composed configurations for a host that has only Python and torch;
+there, ``run --bundle`` works from it, and ``pack`` brings the run folders home without checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
+from resnet_repro.exits import PREEMPTED, explained
+from resnet_repro.options import ConfigError
+from resnet_repro.runs.signals import stop_on_signals
+from resnet_repro.training.jobs import report, run_all, say
+from resnet_repro.training.launch import Job
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def plan(device: str, item: str | None = None, overrides: Sequence[str] = ()) -> list[Job]:
+    """Compose the runs of the study that make sense on ``device``, in the order of work.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        item: only runs that this item of the paper is made of.
+        overrides: configuration words for every run.
+
+    Raises:
+        ConfigError: the list names something that does not exist.
+    """
+    from omegaconf import OmegaConf
+
+    from resnet_repro.compose import CONF, load_item, make_job
+
+    wanted = load_item(item).experiments if item else None
+    blocks: Any = OmegaConf.to_container(OmegaConf.load(CONF / "study.yaml"))
+    words = [
+        (f"experiment={experiment}", f"profile={block['profile']}", f"seed={seed}")
+        for block in blocks
+        if block["device"] == device
+        for seed in block["seeds"]
+        for experiment in block["experiments"]
+        if wanted is None or experiment in wanted
+    ]
+    return [make_job(*run, *overrides) for run in words]
+
+
+def state_of(job: Job) -> str:
+    """Say where a run of the study stands, in a word or two."""
+    if job.is_done():
+        return "done"
+    status = job.folder.status()
+    if status.get("state") in ("diverged", "failed"):
+        return f"{status['state']}: {status.get('reason', '')}"
+    if status.get("iter"):
+        return f"begun, {status['iter']} of {job.config.recipe.max_iters}"
+    return "missing"
+
+
+def seconds(text: str) -> float:
+    """Read a budget such as ``90s``, ``25m``, ``2h``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text}: must be like 90s, 25m or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def show(jobs: Sequence[Job]) -> None:
+    """Print each run with where it stands, and the count."""
+    states = [state_of(job) for job in jobs]
+    for job, state in zip(jobs, states, strict=True):
+        print(f"{job.label:44} {state}")
+    done = states.count("done")
+    print(f"{done} of {len(jobs)} done, {len(jobs) - done} to do")
+
+
+def run(jobs: Sequence[Job], budget: float | None) -> None:
+    """Do what is missing until the budget is used; what was begun goes on the next time."""
+    until = time.monotonic() + budget if budget else None
+    with stop_on_signals() as stop_asked:
+
+        def stop() -> bool:
+            return stop_asked() or (until is not None and time.monotonic() > until)
+
+        outcomes = run_all(jobs, stop)
+    if any(outcome.state == "preempted" for outcome in outcomes) and not stop_asked():
+        say("the budget is used; say it again to go on")
+        raise SystemExit(PREEMPTED)
+    report(outcomes)
+
+
+def default_device() -> str:
+    """``cuda`` where torch sees one, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def main() -> None:
+    """Do what the command line asks."""
+    asked = _arguments()
+    with explained():
+        if asked.what == "pack":
+            print(pack_runs(Path(asked.runs_dir), Path(asked.out)))
+            return
+        if asked.bundle:
+            jobs = load_jobs(Path(asked.bundle), Path(asked.runs_dir))
+        else:
+            words = [f"runs_dir={asked.runs_dir}", *asked.overrides]
+            jobs = plan(asked.device or default_device(), asked.item, words)
+        if not jobs:
+            raise ConfigError(f"item={asked.item}: no run of the study belongs to it here")
+        if asked.what == "bundle":
+            print(write_bundle(jobs, Path(asked.out)))
+        elif asked.what == "list":
+            show(jobs)
+        else:
+            run(jobs, asked.budget)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="The study of conf/study.yaml.")
+    parser.add_argument("what", nargs="?", default="run", choices=("run", "list", "bundle", "pack"))
+    parser.add_argument("--budget", type=seconds, help="stop after 90s, 25m, 2h")
+    parser.add_argument("--item", help="only the runs of one figure or table")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: what torch sees")
+    parser.add_argument("--runs-dir", default="results/runs", help="where run folders are kept")
+    parser.add_argument("--bundle", help="folder of an unpacked bundle to run from")
+    parser.add_argument("--out", default="study.tar", help="archive that bundle or pack writes")
+    parser.add_argument("overrides", nargs="*", help="configuration words for every run")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
