@@ -46,7 +46,7 @@ def train(*words: str) -> subprocess.CompletedProcess[str]:
         (("experiment=cifar10_plain20", "recipe.lr=-1"), "recipe.lr=-1: must be a finite number"),
         (("experiment=cifar10_plain21",), "experiment=cifar10_plain21: must be one of"),
         (("experiment=cifar10_plain20", "seed=0,1"), "add -m to sweep"),
-        (("-m", "item=fig9"), "item=fig9: must be one of claims, fig1"),
+        (("-m", "item=fig9"), "item=fig9: must be one of blocks, claims"),
         (("-m", "item=fig1", "seed=0,-1"), "seed=-1: must be an integer in"),
     ],
 )
@@ -94,12 +94,26 @@ def test_one_failure_is_told_at_the_end_and_stops_no_other(tmp_path: Path) -> No
     words = ("-m", "experiment=cifar10_plain20", "profile=smoke", *SMALL, f"runs_dir={tmp_path}")
     done = train(*words, "recipe.lr=1e30,0.1", "name=lr${recipe.lr}")
     assert done.returncode == 5, done.stderr
-    assert "error: the loss is not finite at iteration" in done.stderr
+    assert "2 of 2 runs to train: about" in done.stderr
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("failed: lr1e+30 smoke seed 0: the loss is not finite at iteration")
     states = {
         path.parent.name: RunFolder(path).status()["state"]
         for path in tmp_path.glob("smoke/*/seed0")
     }
     assert states == {"lr1e+30": "diverged", "lr0.1": "finished"}
+
+
+def test_hydras_own_launcher_does_the_same_runs(tmp_path: Path) -> None:
+    done = train(
+        "-m", "item=fig1", "profile=smoke", *SMALL, f"runs_dir={tmp_path}",
+        "hydra/launcher=basic", f"hydra.sweep.dir={tmp_path}/sweep",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {path.parent.name for path in tmp_path.glob("smoke/*/seed0")} == {
+        "cifar10_plain20",
+        "cifar10_plain56",
+    }
 
 
 def figure(root: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -118,7 +118,7 @@ def test_unknown_experiment_lists_what_there_is() -> None:
 
 def test_sweep_is_checked_whole_before_it_starts() -> None:
     jobs = compose_sweep(["item=fig1", "seed=0,1", "profile=quick"])
-    assert [(job.name, job.seed) for job in jobs] == [
+    assert [(job.config.name, job.config.seed) for job in jobs] == [
         ("cifar10_plain20", 0),
         ("cifar10_plain20", 1),
         ("cifar10_plain56", 0),

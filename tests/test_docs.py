@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import yaml
 
 from resnet_repro.compose import compose_run, names
+from resnet_repro.reference import as_markdown
 
 REPO = Path(__file__).resolve().parents[1]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -70,3 +73,19 @@ def test_environment_files_agree() -> None:
         package = re.split(r"[<>=\[ ]", requirement.lower().replace("_", "-"))[0]
         assert package in pinned(), f"{package} is not pinned in constraints.txt"
     assert not re.search(r"https?://|@ ", (REPO / "constraints.txt").read_text(encoding="utf-8"))
+
+
+def test_config_reference_is_up_to_date() -> None:
+    written = (REPO / "docs" / "CONFIG.md").read_text(encoding="utf-8")
+    assert written == as_markdown(), "python -m resnet_repro.reference > docs/CONFIG.md"
+
+
+def test_help_lists_experiments_and_keys_without_torch() -> None:
+    code = "import sys, resnet_repro.train as t; sys.argv += ['--help']; t.main(); "
+    code += "sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "cifar10_resnet1202" in done.stdout
+    assert (
+        "recipe.lr [0.1]  learning rate before the first drop; a finite number > 0" in done.stdout
+    )

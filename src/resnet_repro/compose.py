@@ -74,7 +74,7 @@ def _checked(composed: DictConfig) -> Config:
     return Config.from_mapping(values)
 
 
-def compose_sweep(overrides: Sequence[str]) -> list[Config]:
+def compose_sweep(overrides: Sequence[str]) -> list[Job]:
     """Compose and check every run of a Hydra multirun, before the first one starts.
 
     Raises:
@@ -87,7 +87,7 @@ def compose_sweep(overrides: Sequence[str]) -> list[Config]:
         jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
     if not jobs:
         raise ConfigError("the sweep is empty: no experiment matches")
-    return [compose_run(*job) for job in jobs]
+    return [make_job(*job) for job in jobs]
 
 
 def _item_words(overrides: Sequence[str]) -> list[str]:

@@ -53,7 +53,7 @@ def within(low: float, high: float, *, include_high: bool = False) -> Check:
     """Pass numbers of the interval from ``low`` to ``high``, its upper end left out by default."""
     closing = "]" if include_high else ")"
     return Check(
-        f"in [{low:g}, {high:g}{closing}",
+        f"in [{shown(low)}, {shown(high)}{closing}",
         lambda v: low <= v < high or (include_high and v == high),
     )
 
@@ -116,7 +116,7 @@ def build(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
         key, value, kind = prefix + name, values[name], hints[name]
         if dataclasses.is_dataclass(kind):
             if not isinstance(value, Mapping):
-                raise ConfigError(f"{key}={_show(value)}: is a group of options, not a value")
+                raise ConfigError(f"{key}={shown(value)}: is a group of options, not a value")
             made[name] = build(typing.cast(type, kind), value, f"{key}.")
         else:
             made[name] = _checked(key, value, kind, field.metadata["check"])
@@ -145,9 +145,9 @@ def closest(key: str, names: Sequence[str]) -> str:
 def _checked(key: str, value: Any, kind: Any, check: Check) -> Any:
     converted = _converted(value, kind)
     if converted is _WRONG or not check.passes(converted):
-        noun = _noun(kind)
-        wanted = check.allowed if check.alone else (f"{noun} {check.allowed}".strip())
-        raise ConfigError(f"{key}={_show(value)}: must be {wanted}")
+        what = noun(kind)
+        wanted = check.allowed if check.alone else (f"{what} {check.allowed}".strip())
+        raise ConfigError(f"{key}={shown(value)}: must be {wanted}")
     return converted
 
 
@@ -175,22 +175,26 @@ def _converted(value: Any, kind: Any) -> Any:
     return value if isinstance(value, kind) else _WRONG
 
 
-def _noun(kind: Any) -> str:
+def noun(kind: Any) -> str:
+    """Name a type as messages do."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return _noun(typing.get_args(kind)[0]) + " or null"
+        return noun(typing.get_args(kind)[0]) + " or null"
     if typing.get_origin(kind) is list:
         return (
             "a list of "
-            + _noun(typing.get_args(kind)[0]).removeprefix("a ").removeprefix("an ")
+            + noun(typing.get_args(kind)[0]).removeprefix("a ").removeprefix("an ")
             + "s"
         )
     nouns = {float: "a finite number", int: "an integer", bool: "true or false", str: "a word"}
     return nouns[kind]
 
 
-def _show(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Show a value as one writes it in a configuration."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if value == 2**63:
+        return "2^63"
     return str(value) if value != "" else "''"

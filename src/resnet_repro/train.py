@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from resnet_repro.compose import CONF, compose_run, compose_sweep, make_job
+from resnet_repro.compose import CONF, compose_run, compose_sweep, make_job, names
 from resnet_repro.exits import PREEMPTED, explained
 from resnet_repro.progress import JobProgress
+from resnet_repro.reference import as_help
 from resnet_repro.runs.signals import stop_on_signals
-from resnet_repro.training.jobs import say
+from resnet_repro.training.jobs import report, run_all, say
 from resnet_repro.training.launch import launch
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def hydra_job(_: DictConfig) -> None:
-    """Do one run: Hydra calls this once, or once for each job of a sweep."""
+    """Do one run: Hydra calls this once, or its launcher once for each job of a sweep."""
     job = make_job(*HydraConfig.get().overrides.task)
     start, length = job.folder.status().get("iter", 0), job.config.recipe.max_iters
     with stop_on_signals() as stop_asked:
@@ -35,14 +37,30 @@ def hydra_job(_: DictConfig) -> None:
         raise SystemExit(PREEMPTED)
 
 
+def sweep(overrides: Sequence[str]) -> None:
+    """Do the runs of a sweep here, one after the other, with the remaining time of all of them."""
+    jobs = compose_sweep(overrides)
+    with stop_on_signals() as stop_asked:
+        outcomes = run_all(jobs, stop_asked)
+    for outcome in outcomes:
+        say(f"{outcome.job.label}: {outcome.state}, {outcome.job.folder.path}")
+    report(outcomes)
+
+
 def main() -> None:
-    """Check everything that can be checked, then let Hydra run it."""
+    """Check what can be checked, then do it; through Hydra where its own words are used."""
     words = sys.argv[1:]
-    sweeping = {"-m", "--multirun"} & set(words)
+    if {"--help", "-h"} & set(words):
+        print(f"{__doc__}\nexperiments: {', '.join(names('experiment'))}\n{as_help()}")
+        return
     overrides = [word for word in words if word not in ("-m", "--multirun")]
+    sweeping = len(overrides) < len(words)
     with explained():
-        if not any(word.startswith("-") for word in overrides):  # Hydra's own flags: --help, --cfg
-            compose_sweep(overrides) if sweeping else compose_run(*overrides)
+        if sweeping and not any(word.startswith(("-", "hydra")) for word in overrides):
+            sweep(overrides)
+            return
+        if not sweeping and not any(word.startswith("-") for word in overrides):
+            compose_run(*overrides)  # for its one-line errors, before Hydra does anything
         os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's printer
         hydra_job()
 
