@@ -1,0 +1,1 @@
+"""Measurements of parts of this program against what others use."""

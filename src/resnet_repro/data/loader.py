@@ -1,0 +1,183 @@
+"""Batches of full-size pictures: decoded by worker processes, the same whatever their number.
+
+A batch's keys, (epoch, row) of each picture, are computed from the iteration alone, and a picture's
+pixels from (seed, epoch, row) alone. So there is no sampler state: any number of workers and any
+iteration to start from give the same batches.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch.utils.data import DataLoader
+
+from resnet_repro.data.errors import DataError
+from resnet_repro.data.image_folder import PictureIndex
+from resnet_repro.data.jpeg import TEST_SIDE, PictureError
+from resnet_repro.data.order import BatchOrder
+from resnet_repro.data.pictures import (
+    Item,
+    Key,
+    PictureBatch,
+    Pictures,
+    collate,
+    eval_view,
+    train_view,
+)
+from resnet_repro.data.workers import ignore_interrupts
+
+
+@dataclass
+class Corrupt:
+    """What is done with a picture that cannot be decoded: nothing is ever put in its place.
+
+    Attributes:
+        skip: false raises at the first; true leaves it out of its batch (``valid``) and counts it.
+        uses: how often each was left out, by its line.
+    """
+
+    skip: bool = False
+    uses: dict[str, int] = field(default_factory=dict)
+
+    def take(self, batch: PictureBatch) -> PictureBatch:
+        """Note a batch's failures, telling each once.
+
+        Raises:
+            DataError: a file cannot be read, or not be decoded and is not to be skipped.
+        """
+        for line, undecodable in batch.failures:
+            if not undecodable:
+                raise DataError(line)
+            if not self.skip:
+                raise PictureError(f"{line}; replace it, or leave it out with on_corrupt=skip")
+            if line not in self.uses:
+                print(f"skipped: {line}", file=sys.stderr, flush=True)
+            self.uses[line] = self.uses.get(line, 0) + 1
+        return batch
+
+
+@dataclass(frozen=True)
+class PictureLoader:
+    """Batches, as often as they are asked for; the workers stay between times.
+
+    Going over it raises DataError where a file cannot be read, or a picture cannot be decoded and
+    is not to be skipped. Workers hand over batches in shared memory: a container needs some 40 MB
+    of it for each batch of 256 that is under way, two for each worker.
+    """
+
+    batches: DataLoader[Item]
+    corrupt: Corrupt
+
+    def __iter__(self) -> Iterator[PictureBatch]:
+        return map(self.corrupt.take, self.batches)
+
+
+def train_batches(
+    index: PictureIndex,
+    order: BatchOrder,
+    *,
+    start: int,
+    stop: int,
+    workers: int,
+    device: torch.device,
+    corrupt: Corrupt,
+    places: range | None = None,
+) -> PictureLoader:
+    """Augmented training batches of the iterations ``start`` to ``stop`` - 1 (Sec. 3.4).
+
+    Args:
+        index: the training pictures; ``order`` is over its rows.
+        order: batch size and seed are those of ``order``.
+        start: updates done so far.
+        stop: updates in all.
+        workers: processes that decode; 0 decodes here.
+        device: where the batches will go; for CUDA they lie in pinned memory.
+        corrupt: what is done with undecodable pictures.
+        places: the part of each batch that is this process's share; all of it by default.
+
+    Raises:
+        ValueError: ``order`` is over another number of pictures.
+    """
+    if order.num_images != len(index):
+        raise ValueError(f"the order is over {order.num_images} pictures, not {len(index)}")
+    places = places if places is not None else range(order.batch_size)
+    keys = _TrainKeys(order, range(start, stop), places)
+    return PictureLoader(
+        _loader(Pictures(index, train_view(order.seed)), keys, workers, device), corrupt
+    )
+
+
+def eval_batches(
+    index: PictureIndex,
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    corrupt: Corrupt,
+    side: int = TEST_SIDE,
+    whole: bool = False,
+    rows: range | None = None,
+) -> PictureLoader:
+    """Test pictures in order, each once: the centre 224x224 at a shorter side, or all of it.
+
+    Args:
+        index: the validation pictures.
+        batch_size: 1 where ``whole``, since pictures then differ in size.
+        workers: processes that decode; 0 decodes here.
+        device: where the batches will go.
+        corrupt: what is done with undecodable pictures.
+        side: shorter side, pixels (Sec. 3.4: 224, 256, 384, 480, 640 in multi-scale testing).
+        whole: the whole picture, for 10-crop and fully convolutional testing.
+        rows: the part of the pictures that is tested; all by default.
+
+    Raises:
+        ValueError: whole pictures in batches of several.
+    """
+    if whole and batch_size != 1:
+        raise ValueError("whole pictures differ in size: batch_size must be 1")
+    rows = rows if rows is not None else range(len(index))
+    keys = [[(0, row) for row in part] for part in _parts(rows, batch_size)]
+    return PictureLoader(
+        _loader(Pictures(index, eval_view(side, whole)), keys, workers, device), corrupt
+    )
+
+
+class _TrainKeys:
+    """Keys of the batches of a range of iterations; asked again, it gives the same."""
+
+    def __init__(self, order: BatchOrder, iterations: range, places: range):
+        self._order, self._iterations, self._places = order, iterations, places
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        size, count = self._order.batch_size, self._order.num_images
+        for iteration in self._iterations:
+            rows = self._order.batch(iteration).indices.tolist()
+            yield [((iteration * size + p) // count, rows[p]) for p in self._places]
+
+
+def _parts(rows: range, size: int) -> Iterator[range]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _loader(
+    pictures: Pictures, keys: Iterable[list[Key]], workers: int, device: torch.device
+) -> DataLoader[Item]:
+    return DataLoader(
+        pictures,
+        batch_sampler=keys,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_begin_worker,
+        generator=torch.Generator(),  # its own: the global one must not move with the loader
+    )
+
+
+def _begin_worker(_: int) -> None:
+    """A stop signal sent to the whole group must not end a worker before the parent has saved."""
+    ignore_interrupts()

@@ -1,0 +1,50 @@
+"""Photographs for tests: smooth colours with some noise, and folders of them."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "imagenet-sample"
+TINY_ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "tiny-imagenet-200.tar.xz"
+
+
+def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    noise = rng.normal(0, 6, (height, width, 3))
+    return Image.fromarray(np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8))
+
+
+def encoded(image: Image.Image, form: str = "JPEG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def write_folder(
+    root: Path, classes: int = 3, train: int = 4, val: int = 2, size: tuple[int, int] = (300, 260)
+) -> None:
+    """An ILSVRC-like folder of small photographs, changed long ago."""
+    for part, count in (("train", train), ("val", val)):
+        for label in range(classes):
+            folder = root / part / f"n{label:08d}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                seed = 1000 * (part == "val") + 100 * label + number
+                path = folder / f"n{label:08d}_{number}.JPEG"
+                path.write_bytes(encoded(photograph(*size, seed=seed)))
+    settle(root)
+
+
+def settle(root: Path, seconds: float = 100.0) -> None:
+    """Make every folder look as if it was last changed a while ago."""
+    then = time.time() - seconds
+    for folder in [root, *(p for p in root.rglob("*") if p.is_dir())]:
+        os.utime(folder, (then, then))

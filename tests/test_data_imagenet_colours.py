@@ -1,0 +1,166 @@
+"""Mean picture, principal colours, what the net sees; and the decoding benchmark."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pictures import SAMPLE, encoded, photograph, settle, write_folder
+from resnet_repro.bench import decoding
+from resnet_repro.data import DataError, statistics
+from resnet_repro.data.augment import PicturePreparation
+from resnet_repro.data.draws import picture_draw
+from resnet_repro.data.image_folder import load_index
+from resnet_repro.data.jpeg import (
+    train_crop,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    write_folder(root, classes=2, train=4, val=1)
+    return root
+
+
+def test_statistics_are_those_of_the_crops(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = load_index(folder / "train", tmp_path / "index.npz")
+    found = statistics.load_statistics(index, tmp_path, processes=1)
+    files = [index.path(row).read_bytes() for row in range(len(index))]
+    crops = [train_crop(f, "x", picture_draw(0, 0, row)) / 255 for row, f in enumerate(files)]
+    colours = np.concatenate(crops).reshape(-1, 3)
+    assert found.pictures == len(index) == 8
+    assert np.allclose(found.mean, np.mean(crops, axis=0), atol=1e-12)
+    rebuilt = found.colours @ np.diag(found.deviations**2) @ found.colours.T
+    assert np.allclose(rebuilt, np.cov(colours.T, bias=True), atol=1e-12)
+    assert (np.diff(found.deviations) <= 0).all()
+    monkeypatch.setattr(statistics, "_CHUNK", 3)
+    two = statistics.load_statistics(index, tmp_path / "other", processes=2)
+    assert two.digest == found.digest
+    assert np.array_equal(two.colours, found.colours)
+
+
+def test_statistics_are_kept_for_the_same_pictures_only(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = load_index(folder / "train", tmp_path / "index.npz")
+    first = statistics.load_statistics(index, tmp_path, sample=3, processes=1)
+    assert first.pictures == 3
+    calls: list[int] = []
+    measure = statistics._measure
+
+    def spy(*args: Any) -> Any:
+        calls.append(1)
+        return measure(*args)
+
+    monkeypatch.setattr(statistics, "_measure", spy)
+    again = statistics.load_statistics(index, tmp_path, sample=3, processes=1)
+    assert (again.digest, calls) == (first.digest, [])
+    val = load_index(folder / "val", tmp_path / "val.npz")
+    assert statistics.load_statistics(val, tmp_path, processes=1).digest != first.digest
+    (kept,) = tmp_path.glob(".colours-*-3.npz")
+    kept.write_bytes(kept.read_bytes()[:-40])
+    assert statistics.load_statistics(index, tmp_path, sample=3, processes=1).digest == first.digest
+    assert len(calls) == 2
+
+
+def test_statistics_name_a_corrupt_picture(tmp_path: Path) -> None:
+    write_folder(tmp_path, classes=1, train=3)
+    bad = tmp_path / "train" / "n00000000" / "n00000000_1.JPEG"
+    bad.write_bytes(b"junk")
+    index = load_index(tmp_path / "train", tmp_path / "index.npz")
+    with pytest.raises(DataError, match="n00000000_1.JPEG"):
+        statistics.load_statistics(index, tmp_path, processes=1)
+    found = statistics.load_statistics(index, tmp_path, processes=1, skip_corrupt=True)
+    assert found.pictures == 2
+
+
+def fake_statistics() -> statistics.ColourStatistics:
+    rng = np.random.default_rng(1)
+    colours, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    mean = rng.uniform(0.3, 0.6, (224, 224, 3))
+    return statistics.ColourStatistics(mean, np.array([0.4, 0.1, 0.02]), colours, 1, "")
+
+
+@pytest.mark.parametrize("mean", ["pixel", "channel"])
+def test_preparation_is_the_formula(mean: str) -> None:
+    measured = fake_statistics()
+    prepare = PicturePreparation(measured, torch.device("cpu"), mean)
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
+    alphas = rng.normal(0, 0.1, (3, 3)).astype(np.float32)
+    subtracted = measured.mean if mean == "pixel" else measured.mean.mean(axis=(0, 1))
+    centred = images / 255 - subtracted
+    noise = np.stack([measured.colours @ (a * measured.deviations) for a in alphas])
+    batch = prepare.train(torch.from_numpy(images), torch.from_numpy(alphas))
+    expected = centred + noise[:, None, None, :]
+    assert np.allclose(batch.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    test = prepare.test(torch.from_numpy(images))
+    assert np.allclose(test.permute(0, 2, 3, 1).numpy(), centred, atol=1e-6)
+
+
+def test_pictures_of_other_sizes_lose_the_mean_colour() -> None:
+    measured = fake_statistics()
+    images = np.random.default_rng(3).integers(0, 256, (1, 224, 300, 3), dtype=np.uint8)
+    test = PicturePreparation(measured, torch.device("cpu")).test(torch.from_numpy(images))
+    expected = images / 255 - measured.mean.mean(axis=(0, 1))
+    assert np.allclose(test.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
+
+
+def test_decoding_processes_do_not_need_torch() -> None:
+    code = (
+        "import sys, resnet_repro.data.statistics, resnet_repro.data.tiny_imagenet;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    paths = os.pathsep.join(p for p in sys.path if p)
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths})
+    assert done.returncode == 0
+
+
+def test_benchmark_on_made_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, size in enumerate([(500, 375), (375, 500), (1300, 1000)]):
+        (tmp_path / f"{number}.jpg").write_bytes(encoded(photograph(*size)))
+    out = tmp_path / "result.json"
+    decoding.main([str(tmp_path), "--rounds", "2", "--json", str(out)])
+    result = json.loads(out.read_text())
+    assert result["pictures"] == 3
+    assert result["same_scale_max"] <= 2
+    assert result["reduced"] == pytest.approx(1 / 3, abs=1e-3)
+    assert result["speedup"] == pytest.approx(result["ours"] / result["reference"], rel=0.01)
+    assert "images/s/core" in capsys.readouterr().out
+
+
+def test_benchmark_of_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        decoding.main([str(tmp_path)])
+    assert caught.value.code == 3
+    assert "no photographs" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the shared photographs are not here")
+def test_real_photographs_are_decoded_faster_and_alike() -> None:
+    result = decoding.measure(SAMPLE, rounds=2)
+    assert result.pictures == 50
+    assert result.speedup >= 1.5
+    assert result.same_scale_max <= 2
+    assert result.mean_difference < 0.1
+    assert result.worst_picture_mean < 5
+
+
+def test_sample_statistics_settle_in_a_read_only_place(folder: Path, tmp_path: Path) -> None:
+    settle(folder)
+    (tmp_path / "file").write_text("")
+    index = load_index(folder / "train", tmp_path / "file" / "index.npz")
+    found = statistics.load_statistics(index, tmp_path / "file", sample=2, processes=1)
+    assert found.pictures == 2

@@ -1,0 +1,165 @@
+"""Full-size pictures: what is decoded and resized, and the draws of the augmentation."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+from torchvision.transforms import v2
+
+from pictures import encoded, photograph
+from resnet_repro.data import order
+from resnet_repro.data.draws import ALPHA_STD, Draw, offset, picture_draw
+from resnet_repro.data.jpeg import (
+    PictureError,
+    centre_crop,
+    pixels,
+    resized,
+    scaled,
+    train_crop,
+)
+
+
+def by_hand(encoded_: bytes, draw: Draw) -> np.ndarray:
+    """Resize all of it, then crop, then mirror."""
+    image = Image.open(io.BytesIO(encoded_)).convert("RGB")
+    image = image.resize(resized(image.size, draw.side), Image.Resampling.BILINEAR)
+    left, top = draw.x % (image.width - 223), draw.y % (image.height - 223)
+    crop = np.array(image)[top : top + 224, left : left + 224]
+    return crop[:, ::-1] if draw.flip else crop
+
+
+@pytest.mark.parametrize("size", [(500, 375), (333, 500), (256, 256), (120, 90), (900, 230)])
+def test_crop_and_resize_in_one_is_resize_then_crop(size: tuple[int, int]) -> None:
+    file = encoded(photograph(*size))
+    for index in range(8):
+        draw = picture_draw(0, 0, index)
+        crop = train_crop(file, "x", draw)
+        assert crop.shape == (224, 224, 3)
+        assert crop.dtype == np.uint8
+        gap = np.abs(crop.astype(int) - by_hand(file, draw))
+        assert gap.max() <= 2
+        assert gap.mean() < 0.3
+
+
+def test_flip_mirrors_the_same_crop() -> None:
+    file = encoded(photograph(400, 300))
+    plain, mirrored = (Draw(300, 7, 11, flip, (0, 0, 0)) for flip in (False, True))
+    assert np.array_equal(train_crop(file, "x", plain)[:, ::-1], train_crop(file, "x", mirrored))
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "decoded"),
+    [
+        ((1200, 900), 300, (600, 450)),  # a quarter would not cover
+        ((1200, 900), 450, (600, 450)),
+        ((1200, 900), 451, (1200, 900)),
+        ((2400, 2000), 250, (300, 250)),
+        ((2000, 2400), 256, (500, 600)),
+    ],
+)
+def test_smallest_jpeg_scale_that_covers(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], side: int, decoded: tuple[int, int]
+) -> None:
+    seen: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def spy(image: Image.Image, *args: Any, **options: Any) -> Image.Image:
+        seen.append(image.size)
+        return resize(image, *args, **options)
+
+    file = encoded(photograph(*size))
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    draw = Draw(side, 3, 5, False, (0, 0, 0))
+    crop = train_crop(file, "x", draw)
+    assert seen == [decoded]
+    monkeypatch.undo()
+    assert np.abs(crop.astype(int) - by_hand(file, draw)).mean() < 4
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (301, 257), (640, 480)])
+def test_centre_crop_is_torchvisions(size: tuple[int, int]) -> None:
+    image = photograph(*size)
+    theirs = v2.Compose([v2.Resize(256), v2.CenterCrop(224)])(image)
+    ours = centre_crop(encoded(image, "PNG"), "x")
+    assert np.abs(ours.astype(int) - np.asarray(theirs)).max() <= 2
+
+
+@pytest.mark.parametrize("side", [224, 256, 384, 480, 640])
+def test_scaled_has_the_shorter_side_and_the_aspect(side: int) -> None:
+    assert scaled(encoded(photograph(500, 333)), "x", side).shape == (side, side * 500 // 333, 3)
+    assert scaled(encoded(photograph(333, 500)), "x", side).shape == (side * 500 // 333, side, 3)
+
+
+def test_every_kind_of_file_becomes_rgb() -> None:
+    image = photograph(60, 40)
+    rgb = np.asarray(image)
+    assert np.array_equal(pixels(encoded(image, "PNG"), "named.JPEG"), rgb)
+    grey = pixels(encoded(image.convert("L"), "PNG"), "x")
+    assert np.array_equal(grey, np.asarray(image.convert("L").convert("RGB")))
+    crop = centre_crop(encoded(image.convert("L")), "x")
+    assert crop.std() > 5
+    assert np.array_equal(crop[..., 0], crop[..., 2])
+    alpha = image.convert("RGBA")
+    assert np.array_equal(pixels(encoded(alpha, "PNG"), "x"), rgb)
+    palette = image.convert("P")
+    assert np.array_equal(pixels(encoded(palette, "PNG"), "x"), np.asarray(palette.convert("RGB")))
+    file = encoded(image.convert("CMYK"), quality=95)
+    cmyk = pixels(file, "x")
+    as_rgb = centre_crop(encoded(Image.fromarray(cmyk), "PNG"), "x")
+    assert np.array_equal(centre_crop(file, "x"), as_rgb)  # to RGB first, then resized
+    assert cmyk.shape == (40, 60, 3)
+    assert np.abs(cmyk.astype(int) - rgb).mean() < 12  # not inverted, channels in order
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        (b"", "empty"),
+        (b"<html>not found</html>", "not a JPEG"),
+        (encoded(photograph(60, 40))[:300], "x.JPEG"),
+        (encoded(photograph(200, 200))[:4000], "truncated"),
+        (encoded(photograph(60, 40), "GIF"), "not a JPEG"),
+        (encoded(Image.fromarray(np.full((9, 9), 40_000, np.uint16)), "PNG"), "8 bits"),
+    ],
+)
+def test_undecodable_files_are_named(file: bytes, says: str) -> None:
+    for decode in (pixels, centre_crop):
+        with pytest.raises(PictureError, match="x.JPEG") as caught:
+            decode(file, "x.JPEG")
+        assert says in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_draws_belong_to_seed_epoch_and_index() -> None:
+    first = picture_draw(3, 5, 7)
+    assert first == picture_draw(3, 5, 7)
+    # Pinned: a change would silently change every run.
+    assert (first.side, first.y, first.x, first.flip) == (
+        446,
+        11251151884155195840,
+        3698979466469766038,
+        False,
+    )
+    others = [picture_draw(4, 5, 7), picture_draw(3, 6, 7), picture_draw(3, 5, 8)]
+    assert len({first.y, *(other.y for other in others)}) == 4
+    assert first.y not in order.raw(3, 5, order.CROP_Y, 100)
+
+
+def test_draws_reach_every_place_and_side() -> None:
+    draws = [picture_draw(0, 0, index) for index in range(4000)]
+    assert {draw.side for draw in draws} == set(range(256, 481))
+    assert {offset(draw.y, 32) for draw in draws} == set(range(33))
+    assert {offset(draw.x, 0) for draw in draws} == {0}
+    assert 0.46 < np.mean([draw.flip for draw in draws]) < 0.54
+
+
+def test_noise_coefficients_are_normal() -> None:
+    alphas = np.array([picture_draw(0, 1, index).alphas for index in range(4000)])
+    for column in alphas.T:
+        assert stats.kstest(column / ALPHA_STD, "norm").pvalue > 1e-3
+    assert np.abs(np.corrcoef(alphas.T) - np.eye(3)).max() < 0.06

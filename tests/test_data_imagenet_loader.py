@@ -1,0 +1,200 @@
+"""Batches of full-size pictures from any number of workers and any start; corrupt pictures."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pictures import encoded, photograph, write_folder
+from resnet_repro.data import DataError
+from resnet_repro.data.draws import picture_draw
+from resnet_repro.data.image_folder import PictureIndex, load_indices
+from resnet_repro.data.jpeg import centre_crop, train_crop
+from resnet_repro.data.loader import Corrupt, PictureLoader, eval_batches, train_batches
+from resnet_repro.data.order import BatchOrder
+from resnet_repro.data.pictures import PictureBatch
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_folder(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def batches(
+    index: PictureIndex,
+    start: int,
+    stop: int,
+    workers: int = 0,
+    corrupt: Corrupt | None = None,
+    device: torch.device = CPU,
+    places: range | None = None,
+) -> PictureLoader:
+    order = BatchOrder(len(index), 5, seed=4)
+    return train_batches(
+        index,
+        order,
+        start=start,
+        stop=stop,
+        workers=workers,
+        device=device,
+        corrupt=corrupt or Corrupt(),
+        places=places,
+    )
+
+
+def same(a: PictureBatch, b: PictureBatch) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a[:4], b[:4], strict=True))
+
+
+def test_same_batches_from_any_number_of_workers_and_any_start(root: Path) -> None:
+    index, _ = load_indices(root)
+    before = torch.get_rng_state()
+    here = list(batches(index, 0, 6))
+    assert torch.equal(torch.get_rng_state(), before)  # the global stream is not touched
+    assert len(here) == 6
+    for workers in (1, 2):
+        loader = batches(index, 0, 6, workers)
+        for again in range(2):  # the workers stay; asked again they give the same
+            found = list(loader)
+            assert all(same(a, b) for a, b in zip(here, found, strict=True)), (workers, again)
+    for start in range(1, 6):
+        assert all(map(same, here[start:], batches(index, start, 6)))
+    assert all(map(same, here[3:], batches(index, 3, 6, workers=1)))
+
+
+def test_a_batch_is_what_the_order_and_the_draws_say(root: Path) -> None:
+    index, _ = load_indices(root)
+    order = BatchOrder(len(index), 5, seed=4)
+    for iteration, batch in enumerate(batches(index, 0, 6)):
+        assert batch.images.shape == (5, 224, 224, 3)
+        assert batch.images.dtype == torch.uint8
+        for position, row in enumerate(order.batch(iteration).indices.tolist()):
+            epoch = (5 * iteration + position) // 12  # batch 2 straddles epochs 0 and 1
+            draw = picture_draw(4, epoch, row)
+            crop = train_crop(index.path(row).read_bytes(), "", draw)
+            assert np.array_equal(batch.images[position].numpy(), crop)
+            assert batch.labels[position] == index.labels[row]
+            assert batch.alphas[position].tolist() == pytest.approx(draw.alphas)
+        assert batch.valid.all()
+
+
+def test_processes_share_a_batch(root: Path) -> None:
+    index, _ = load_indices(root)
+    parts = [list(batches(index, 0, 3, places=part)) for part in (range(2), range(2, 5), range(0))]
+    for whole, first, second, none in zip(batches(index, 0, 3), *parts, strict=True):
+        assert torch.equal(whole.images, torch.cat([first.images, second.images]))
+        assert torch.equal(whole.labels, torch.cat([first.labels, second.labels]))
+        assert len(none.labels) == 0
+
+
+def test_an_order_over_other_pictures_is_refused(root: Path) -> None:
+    index, val = load_indices(root)
+    with pytest.raises(ValueError, match="12 pictures, not 6"):
+        train_batches(
+            val,
+            BatchOrder(len(index), 5, 0),
+            start=0,
+            stop=1,
+            workers=0,
+            device=CPU,
+            corrupt=Corrupt(),
+        )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_test_pictures_come_once_and_in_order(root: Path, workers: int) -> None:
+    _, val = load_indices(root)
+    loader = eval_batches(val, batch_size=4, workers=workers, device=CPU, corrupt=Corrupt())
+    for _ in range(2):
+        found = list(loader)
+        assert [len(batch.labels) for batch in found] == [4, 2]
+        assert torch.cat([batch.labels for batch in found]).tolist() == val.labels.tolist()
+        for row, image in enumerate(torch.cat([batch.images for batch in found])):
+            file = val.path(row).read_bytes()
+            assert np.array_equal(image.numpy(), centre_crop(file, ""))
+        assert not any(batch.alphas.any() for batch in found)
+
+
+def test_whole_pictures_and_shares_of_them(root: Path) -> None:
+    _, val = load_indices(root)
+    options: dict[str, Any] = {"workers": 0, "device": CPU, "corrupt": Corrupt()}
+    found = list(eval_batches(val, batch_size=1, side=384, whole=True, **options))
+    assert {tuple(batch.images.shape) for batch in found} == {(1, 384, 384 * 300 // 260, 3)}
+    share = list(eval_batches(val, batch_size=2, rows=range(1, 6, 2), **options))
+    assert torch.cat([b.labels for b in share]).tolist() == val.labels[1::2].tolist()
+    with pytest.raises(ValueError, match="batch_size must be 1"):
+        eval_batches(val, batch_size=2, whole=True, **options)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", encoded(photograph(300, 260))[:2000]])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_corrupt_picture_stops_or_is_counted(
+    root: Path, workers: int, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = root / "train" / "n00000001" / "n00000001_2.JPEG"
+    good = list(batches(load_indices(root)[0], 0, 6))
+    bad.write_bytes(content)
+    index, _ = load_indices(root)
+    with pytest.raises(DataError, match="n00000001_2.JPEG") as caught:
+        list(batches(index, 0, 6, workers))
+    assert "\n" not in str(caught.value)
+    corrupt = Corrupt(skip=True)
+    found = list(batches(index, 0, 6, workers, corrupt=corrupt))
+    gone = torch.cat([~batch.valid for batch in found])
+    order = BatchOrder(len(index), 5, seed=4)
+    rows = np.concatenate([order.batch(i).indices for i in range(6)])
+    assert gone.tolist() == [index.path(row) == bad for row in rows]
+    ((line, uses),) = corrupt.uses.items()
+    assert str(bad) in line
+    assert uses == int(gone.sum()) >= 2
+    assert capsys.readouterr().err.count("skipped: ") == 1  # told once
+    for whole, batch in zip(good, found, strict=True):  # the others are as they were
+        assert torch.equal(whole.images[batch.valid], batch.images[batch.valid])
+        assert not batch.images[~batch.valid].any()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_missing_file_is_never_skipped(root: Path, workers: int) -> None:
+    index, _ = load_indices(root)
+    index.path(3).unlink()
+    with pytest.raises(DataError, match="n00000000_3.JPEG cannot be read") as caught:
+        list(batches(index, 0, 6, workers, corrupt=Corrupt(skip=True)))
+    assert "\n" not in str(caught.value)
+
+
+def test_stop_signals_do_not_reach_the_workers(root: Path) -> None:
+    index, _ = load_indices(root)
+    loader: PictureLoader = batches(index, 0, 12, workers=2)
+    stream = iter(loader)
+    found = [next(stream)]
+    iterator: Any = loader.batches._iterator
+    for worker in iterator._workers:
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    found += list(stream)
+    assert all(map(same, found, batches(index, 0, 12)))
+    assert len(found) == 12
+
+
+def test_a_data_set_can_be_sent_to_spawned_workers(root: Path) -> None:
+    index, _ = load_indices(root)
+    pictures = batches(index, 0, 1).batches.dataset
+    image, copy = pictures[0, 3].image, pickle.loads(pickle.dumps(pictures))[0, 3].image
+    assert image is not None
+    assert np.array_equal(image, copy)
+
+
+def test_memory_is_pinned_for_cuda_only(root: Path) -> None:
+    index, _ = load_indices(root)
+    assert not batches(index, 0, 1).batches.pin_memory
+    assert batches(index, 0, 1, device=torch.device("cuda")).batches.pin_memory

@@ -1,0 +1,62 @@
+"""A Tiny ImageNet of three classes, in every form in which it comes."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from pictures import encoded, photograph
+from resnet_repro.data.tiny_imagenet import Shape
+
+SHAPE = Shape(classes=3, train_per_class=11, test_per_class=2, side=16)
+WNIDS = ["n02000002", "n01000001", "n03000003"]  # listed unsorted, as in the real file
+
+
+def fake_files() -> dict[str, bytes]:
+    files = {"wnids.txt": "\n".join(WNIDS).encode(), "words.txt": b"n01000001\tx"}
+    for label, wnid in enumerate(WNIDS):
+        files[f"train/{wnid}/{wnid}_boxes.txt"] = b"not wanted"
+        for number in range(SHAPE.train_per_class):
+            image = photograph(16, 16, seed=100 * label + number)
+            image = image.convert("L") if number == 3 else image
+            files[f"train/{wnid}/images/{wnid}_{number}.JPEG"] = encoded(image)
+    rows = []
+    for number in range(6):
+        files[f"val/images/val_{number}.JPEG"] = encoded(photograph(16, 16, seed=900 + number))
+        rows.append(f"val_{number}.JPEG\t{WNIDS[number % 3]}\t0\t0\t9\t9")
+    files["val/val_annotations.txt"] = ("\n".join(rows) + "\n").encode()
+    files["test/images/test_0.JPEG"] = b"not wanted"
+    return files
+
+
+def write_folder(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = root / "tiny-imagenet-200" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root / "tiny-imagenet-200"
+
+
+def write_zip(root: Path, files: dict[str, bytes]) -> Path:
+    path = root / "tiny-imagenet-200.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"tiny-imagenet-200/{name}", content)
+    return path
+
+
+def write_tar(root: Path, files: dict[str, bytes]) -> Path:
+    path = root / "tiny-imagenet-200.tar.xz"
+    with tarfile.open(path, "w:xz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"tiny-imagenet-200/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+Writer = Callable[[Path, dict[str, bytes]], Path]
+WRITERS: list[Writer] = [write_folder, write_zip, write_tar]
