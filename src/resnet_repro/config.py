@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_repro.models.rules import INITS, SHORTCUTS, ZERO_PADS, check_net
+from resnet_repro.models.rules import FAMILIES, INITS, SHORTCUTS, STRIDES_IN, ZERO_PADS, check_net
 from resnet_repro.options import (
     ConfigError,
     above,
@@ -26,7 +26,7 @@ from resnet_repro.options import (
 )
 from resnet_repro.runs.keys import flatten
 
-DATA_SETS = ("cifar10", "synthetic")
+DATA_SETS = ("cifar10", "tiny_imagenet", "synthetic")
 PROFILES = ("paper", "short", "quick", "smoke")
 
 
@@ -44,9 +44,8 @@ class DataConfig:
     train_split: str = option(
         "all", "training images; 45k keeps the other 5k for validation", one_of("all", "45k")
     )
-    pad: str = option(
-        "mean", "colour of the 4-pixel border the crop reaches", one_of("mean", "zero")
-    )
+    pad: str = option("mean", "colour of the border the crop reaches", one_of("mean", "zero"))
+    border: int = option(4, "pixels of that border on each side", at_least(1))
     mean: str = option("pixel", "mean that is subtracted", one_of("pixel", "channel"))
 
 
@@ -54,7 +53,7 @@ class DataConfig:
 class ModelConfig:
     """The net (Sec. 3.3, 4.2)."""
 
-    family: str = option("cifar", "family of nets", one_of("cifar"))
+    family: str = option("cifar", "family of nets", one_of(*FAMILIES))
     depth: int = option(20, "number of weighted layers", at_least(8))
     shortcut: str = option(
         "none",
@@ -65,6 +64,9 @@ class ModelConfig:
     layers_per_block: int = option(2, "3x3 convs in a block", one_of(1, 2, 3))
     zero_pad: str = option("end", "where option A puts the new channels", one_of(*ZERO_PADS))
     init: str = option("he_fan_in", "He initialisation", one_of(*INITS))
+    stride_in: str = option(
+        "1x1", "the conv of a bottleneck that has the stride", one_of(*STRIDES_IN)
+    )
     bn_eps: float = option(1e-5, "batch-norm epsilon", above(0))
     bn_momentum: float = option(0.1, "share of a new batch in the running statistics", within(0, 1))
     bn_group: int = option(
@@ -129,12 +131,32 @@ class TrainerConfig:
     """How the work is done, not what is computed (but for precision)."""
 
     device: str = option("auto", "auto: CUDA where there is one", one_of("auto", "cpu", "cuda"))
+    devices: int = option(
+        1, "worker processes, one for each device; they share the mini-batch", at_least(1)
+    )
+    sync_bn: bool = option(
+        False, "batch-norm over the mini-batches of all devices; false: each its own, as the paper"
+    )
+    launcher: str = option(
+        "local",
+        "local: start the workers on this machine; external: only make the run folder and print "
+        "it, for a torchrun on each of several machines",
+        one_of("local", "external"),
+    )
+    timeout_seconds: float = option(
+        600.0, "after this long without an answer a worker gives the others up", above(0)
+    )
+    allow_new_world_size: bool = option(
+        False, "go on with another number of devices than the run was begun with; same batches"
+    )
     precision: str = option(
         "auto",
         "auto: tf32 on CUDA; on the CPU bf16 where it multiplies bf16 natively, else fp32",
         one_of("auto", "fp32", "tf32", "bf16"),
     )
-    threads: int = option(0, "CPU threads; 0: one for each core this process may use", at_least(0))
+    threads: int = option(
+        0, "CPU threads of a worker; 0: the cores this process may use, shared out", at_least(0)
+    )
     deterministic: bool = option(
         False, "identical bits on a rerun on the same machine, slower on CUDA"
     )
@@ -190,13 +212,33 @@ def _check_together(config: Config) -> None:
         )
     if recipe.nesterov and recipe.momentum == 0:
         raise ConfigError("recipe.nesterov=true: needs recipe.momentum > 0, which is 0")
-    if model.bn_group and recipe.batch_size % model.bn_group:
+    _check_devices(config)
+    if config.data.name != "cifar10" and config.data.train_split == "45k":
         raise ConfigError(
-            f"model.bn_group={model.bn_group}: must divide recipe.batch_size={recipe.batch_size}"
+            f"data.train_split=45k: only for data.name=cifar10, which is {config.data.name}"
         )
-    if config.data.name == "synthetic" and config.data.train_split == "45k":
+    if config.data.name == "tiny_imagenet" and model.family != "imagenet":
         raise ConfigError(
-            "data.train_split=45k: only for data.name=cifar10; the synthetic set is smaller"
+            f"model.family={model.family}: data.name=tiny_imagenet needs the imagenet family"
+        )
+
+
+def _check_devices(config: Config) -> None:
+    devices, batch, group = config.trainer.devices, config.recipe.batch_size, config.model.bn_group
+    if devices > batch:
+        raise ConfigError(
+            f"trainer.devices={devices}: must be at most recipe.batch_size={batch}; each device "
+            "takes a share of the mini-batch"
+        )
+    if group and config.trainer.sync_bn:
+        raise ConfigError(
+            f"trainer.sync_bn=true: cannot be had with model.bn_group={group}; "
+            "one spreads batch-norm over the devices, the other splits it"
+        )
+    if group and batch % (devices * group):
+        times = f" x trainer.devices={devices}" if devices > 1 else ""
+        raise ConfigError(
+            f"model.bn_group={group}{times}: must divide recipe.batch_size={batch}"
         )
 
 
@@ -211,6 +253,9 @@ _PLACE = (
     "probes.response_images",
     "trainer.device",
     "trainer.threads",
+    "trainer.launcher",
+    "trainer.timeout_seconds",
+    "trainer.allow_new_world_size",
     "trainer.checkpoint_every_iters",
 )
 
@@ -218,9 +263,11 @@ _PLACE = (
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys whose values make two configurations different runs, with both values.
 
-    Keys that say only where and on what a run is done are passed over.
+    Keys that say only where and on what a run is done are passed over; a key that one lacks has
+    its default there, as in a run that is older than the key.
     """
-    before, after = flatten(old), flatten(new)
+    defaults = flatten(Config().as_mapping())
+    before, after = defaults | flatten(old), defaults | flatten(new)
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())

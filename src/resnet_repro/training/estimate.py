@@ -14,7 +14,12 @@ from resnet_repro.training.device import Setup, set_up
 from resnet_repro.training.state import TrainState, step
 
 WARM, TIMED = 2, 3
-IMAGES = {"cifar10": (50_000, 10_000), "synthetic": (2_000, 500)}  # training, test
+# Training and test images, classes, side in pixels.
+SETS = {
+    "cifar10": (50_000, 10_000, 10, 32),
+    "tiny_imagenet": (100_000, 10_000, 200, 64),
+    "synthetic": (2_000, 500, 10, 32),
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Pace:
     def seconds(self, config: Config, start: int = 0) -> float:
         """Seconds a run needs from iteration ``start``, evaluations and clean pass included."""
         recipe, evaluation = config.recipe, config.evaluation
-        train_images, test_images = IMAGES[config.data.name]
+        train_images, test_images, _, _ = SETS[config.data.name]
         evaluations = math.ceil((recipe.max_iters - start) / evaluation.every_iters)
         clean = min(evaluation.clean_train_images or train_images, train_images)
         images = evaluations * test_images + clean
@@ -37,9 +42,10 @@ class Pace:
 def measure(config: Config) -> Pace:
     """Time a few updates and an evaluation of a configuration's net on made-up images."""
     setup = set_up(config.trainer)
-    state = initial_state(config, setup, num_classes=10)
+    _, _, classes, side = SETS[config.data.name]
+    state = initial_state(config, setup, num_classes=classes)
     batch = config.recipe.batch_size
-    images = torch.randn(batch, 3, 32, 32, device=setup.device)
+    images = torch.randn(batch, 3, side, side, device=setup.device)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=setup.device) % 10
     update = _median_seconds(setup, lambda: step(state, setup, images, labels, 1e-4))
