@@ -56,7 +56,7 @@ types: $(STAMP)
 	@$(VENV)/bin/mypy
 
 unit: $(STAMP)
-	@$(PY) -m pytest
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile
 
 clean: ## remove .venv and caches; results stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
