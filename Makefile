@@ -6,8 +6,9 @@ STAMP := $(VENV)/.installed
 DRAW = $(PY) experiments/$@.py $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(filter 0,$(TRAIN)),--no-train) $(ARGS)
 
 .DEFAULT_GOAL := help
-ITEMS := fig1 fig6 fig7 gradients table6 claims highway blocks deviations
-.PHONY: help setup data quickstart test lint types unit clean study study-list $(ITEMS)
+ITEMS := fig1 fig4 fig6 fig7 gradients table2 table3 table4 table5 table6 claims highway blocks deviations
+DRAWINGS := fig2 fig3 fig5 table1 cost
+.PHONY: help setup data quickstart test lint types unit clean study study-list $(ITEMS) $(DRAWINGS)
 
 help: ## list what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,9 +29,19 @@ quickstart: $(STAMP) ## everything, thin: train plain-20 and plain-56 for one ep
 	@$(PY) experiments/fig1.py --profile quick --seeds 1
 
 fig1: ## Fig. 1: plain-20 and plain-56, training and test error
+fig2: ## Fig. 2: a residual block
+fig3: ## Fig. 3: VGG-19, plain-34 and ResNet-34, drawn from their counted layers
+fig4: ## Fig. 4: 18 and 34 layers, plain and residual, on Tiny ImageNet
+fig5: ## Fig. 5: basic block and bottleneck
 fig6: ## Fig. 6: plain nets, residual nets, 110 against 1202 layers
 fig7: ## Fig. 7: layer responses
 gradients: ## gradient norms and forward signal, plain against residual
+table1: ## Table 1: the ImageNet architectures, counted
+table2: ## Table 2: 18 and 34 layers, 10-crop
+table3: ## Table 3: shortcut options and depth, 10-crop
+table4: ## Table 4: single nets, several scales
+table5: ## Table 5: ensembles
+cost: ## what every experiment of the paper costs, on this device and on several
 table6: ## Table 6: CIFAR-10 test error beside the paper's and public runs
 claims: ## every claim of Sec. 4.2 with its verdict
 highway: ## identity against gated shortcuts
@@ -39,6 +50,9 @@ deviations: ## what each choice the paper leaves open is worth
 
 $(ITEMS): $(STAMP)
 	@$(DRAW)
+
+$(DRAWINGS): $(STAMP)
+	@$(PY) experiments/$@.py $(ARGS)
 
 study: $(STAMP) ## the study in its order: what is missing; BUDGET=25m ITEM=fig6; make study-list tells
 	@$(PY) -m resnet_repro.study run $(if $(BUDGET),--budget $(BUDGET)) $(if $(ITEM),--item $(ITEM)) $(ARGS)

@@ -49,11 +49,10 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 def test_every_item_has_a_script_and_a_target() -> None:
     makefile = (REPO / "Makefile").read_text(encoding="utf-8")
-    items = set(names("item"))
-    assert items == {path.stem for path in (REPO / "experiments").glob("*.py")}
-    listed = re.search(r"^ITEMS := (.*)$", makefile, flags=re.M)
-    assert listed is not None
-    assert items == set(listed[1].split())
+    listed = dict(re.findall(r"^(ITEMS|DRAWINGS) := (.*)$", makefile, flags=re.M))
+    items, drawings = set(names("item")), set(listed["DRAWINGS"].split())
+    assert items == set(listed["ITEMS"].split())
+    assert items | drawings == {path.stem for path in (REPO / "experiments").glob("*.py")}
 
 
 def pinned() -> dict[str, str]:

@@ -7,7 +7,6 @@ with the paper's own numbers is the business of :func:`resnet_repro.analysis.sta
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,24 +22,23 @@ from resnet_repro.analysis.judge import (
     TRAINING,
     ClaimResult,
     Measure,
-    Nets,
     all_of,
+    along_depth,
     compare,
     conclude,
     interval,
+    minus,
     one_run_sd,
     plain_nets,
-    points,
     residual_nets,
     seeds_clause,
-    sign,
     verdict_of,
     without_runs,
 )
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.mechanism_claims import gradients_do_not_vanish, responses_are_smaller
 from resnet_repro.analysis.protocol import why_not_comparable
-from resnet_repro.analysis.stats import Difference, binomial_sd, summarise, welch
+from resnet_repro.analysis.stats import Difference, binomial_sd, summarise
 from resnet_repro.analysis.tables import write_table
 
 PLAIN_110_ERROR = 60.0  # caption of Fig. 6
@@ -60,7 +58,7 @@ def plain_test_error_rises(runs: Sequence[Run]) -> ClaimResult:
     trend = {k: g for k, g in nets.items() if not (judged and k == "plain-110")}
     if len(trend) < 2:
         return without_runs(id, title, "two plain nets below 110 layers")
-    verdict, sentence, numbers = _trend(trend, TEST, 1)
+    verdict, sentence, numbers = along_depth(trend, TEST, 1)
     if deepest is not None and judged:
         part = _against(deepest, TEST, PLAIN_110_ERROR)
         verdict = all_of(verdict, verdict_of(part))
@@ -83,7 +81,7 @@ def plain_training_error_rises(runs: Sequence[Run]) -> ClaimResult:
     nets = drawn if len(drawn) >= 2 else nets
     if len(nets) < 2:
         return without_runs(id, title, "two plain nets")
-    verdict, sentence, numbers = _trend(nets, TRAINING, 1, ends_decide=True)
+    verdict, sentence, numbers = along_depth(nets, TRAINING, 1, ends_decide=True)
     return conclude(id, title, verdict, sentence, numbers, list(nets.values()))
 
 
@@ -93,7 +91,7 @@ def residual_errors_fall(runs: Sequence[Run]) -> ClaimResult:
     nets = {label: group for label, group in residual_nets(runs).items() if group[0].depth <= 110}
     if len(nets) < 2:
         return without_runs(id, title, "two residual nets up to 110 layers")
-    parts = [_trend(nets, measure, -1) for measure in (TRAINING, TEST)]
+    parts = [along_depth(nets, measure, -1) for measure in (TRAINING, TEST)]
     verdict = all_of(*(part[0] for part in parts))
     sentence = "; ".join(part[1] for part in parts)
     numbers = parts[0][2] | parts[1][2]
@@ -122,7 +120,7 @@ def residual_beats_plain(runs: Sequence[Run]) -> ClaimResult:
         sentence += "; one depth cannot show whether the gap grows"
         verdict = all_of(verdict, INCONCLUSIVE)
     else:
-        growth = _minus(gaps[depths[-1]], gaps[depths[0]])
+        growth = minus(gaps[depths[-1]], gaps[depths[0]])
         verdict = all_of(verdict, verdict_of(growth))
         numbers["growth"] = growth.value
         sentence += (
@@ -180,42 +178,6 @@ def save_claims(runs: Sequence[Run], out_dir: Path) -> list[Path]:
     return write_table(pd.DataFrame(rows), "claims", out_dir, notes=run_sentences(runs))
 
 
-def _trend(
-    nets: Nets, measure: Measure, direction: int, *, ends_decide: bool = False
-) -> tuple[str, str, dict[str, float]]:
-    """Verdict, sentence and numbers of: the measure moves with depth in one direction.
-
-    The deepest net must differ from the shallowest beyond the noise; unless ``ends_decide``, no
-    pair of neighbours may move the other way beyond the noise.
-    """
-    labels = list(nets)
-    first, last = labels[0], labels[-1]
-    ends = compare(nets[first], nets[last], measure)
-    verdict = verdict_of(ends, direction)
-    numbers = {
-        f"{measure.name} of {label}": summarise([measure.of(run) for run in group]).mean
-        for label, group in nets.items()
-    }
-    numbers[f"{measure.name} of {last} minus {first}"] = ends.value
-    sentence = (
-        f"{measure.name} of {last} is {'above' if ends.value > 0 else 'below'} {first}'s by "
-        f"{points(abs(ends.value))} points ({seeds_clause(list(nets.values()))}; {interval(ends)})"
-    )
-    if len(labels) > 2:
-        sentence += ": " + ", ".join(
-            f"{label} {numbers[f'{measure.name} of {label}']:.2f}" for label in labels
-        )
-        for one, two in itertools.pairwise(labels):
-            step = compare(nets[one], nets[two], measure)
-            if sign(step) == -direction:
-                verdict = verdict if ends_decide else FAILS
-                sentence += (
-                    f"; from {one} to {two} it {'falls' if direction > 0 else 'rises'} by "
-                    f"{abs(step.value):.2f}, beyond the noise"
-                )
-    return verdict, sentence, numbers
-
-
 def _against(runs: Sequence[Run], measure: Measure, level: float) -> Difference:
     """The measure minus a fixed level."""
     summary = summarise([measure.of(run) for run in runs])
@@ -223,9 +185,3 @@ def _against(runs: Sequence[Run], measure: Measure, level: float) -> Difference:
     images = sum(measure.images(run) for run in runs)
     se = math.hypot(seed_sd / math.sqrt(summary.n), binomial_sd(summary.mean, images))
     return Difference(summary.mean - level, se, math.inf, "noise of one run")
-
-
-def _minus(one: Difference, two: Difference) -> Difference:
-    se, df = welch([(one.se**2, one.df), (two.se**2, two.df)])
-    basis = one.basis if one.basis == two.basis else "noise of one run and over seeds"
-    return Difference(one.value - two.value, se, df, basis)

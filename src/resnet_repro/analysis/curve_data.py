@@ -41,7 +41,7 @@ def bin_width(run: Run) -> int:
     where that leaves enough points, else the interval between training records.
     """
     every = int(run.config["evaluation"]["every_iters"])
-    if run.max_iters // every >= ENOUGH_POINTS:
+    if -(-run.max_iters // every) >= ENOUGH_POINTS:
         return every
     return int(run.config["trainer"]["log_every_iters"])
 

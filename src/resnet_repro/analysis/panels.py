@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -17,9 +18,19 @@ from resnet_repro.analysis.paper import Paper
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
 from resnet_repro.analysis.stats import last_error, seeds_phrase, summarise
 
-PAPER_LIMITS = (0.0, 20.0)  # of the error axis of Figs. 1 and 6, percent
 PAPER_ITERS = 64_000
 NBSP = "\N{NO-BREAK SPACE}"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The axes of a figure in the paper: errors in percent, iterations of the schedule."""
+
+    errors: tuple[float, float]
+    iters: int
+
+
+CIFAR = Frame((0.0, 20.0), PAPER_ITERS)  # Figs. 1 and 6
 
 
 def comparable(runs: Sequence[Run]) -> bool:
@@ -106,13 +117,13 @@ def note(axes: Axes, text: str) -> None:
     )
 
 
-def set_limits(row: Sequence[Axes], runs: Sequence[Run]) -> None:
+def set_limits(row: Sequence[Axes], runs: Sequence[Run], frame: Frame = CIFAR) -> None:
     """Axes as in the paper where the runs follow its schedule, else fitted to the runs."""
-    low, high = error_limits(runs)
+    low, high = error_limits(runs, frame)
     milestones = sorted({drop for run in runs for drop in run.config["recipe"]["milestones"]})
     for axes in row:
         axes.set_xlabel("iter. (1e4)")
-        axes.set_xlim(0, max((run.max_iters for run in runs), default=PAPER_ITERS) / 1e4)
+        axes.set_xlim(0, max((run.max_iters for run in runs), default=frame.iters) / 1e4)
         axes.set_ylim(low, high)
         axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_locator(MultipleLocator(5 if high - low <= 30 else 10))
@@ -120,17 +131,17 @@ def set_limits(row: Sequence[Axes], runs: Sequence[Run]) -> None:
             axes.axvline(drop / 1e4, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=1)
 
 
-def error_limits(runs: Sequence[Run]) -> tuple[float, float]:
-    """Limits of the error axis, percent: the paper's 0 to 20, or tens around the runs' curves."""
+def error_limits(runs: Sequence[Run], frame: Frame = CIFAR) -> tuple[float, float]:
+    """Limits of the error axis, percent: the paper's, or tens around the runs' curves."""
     if comparable(runs) or not runs:
-        return PAPER_LIMITS
+        return frame.errors
     curves = [mean_curve([run], kind)["mean"] for run in runs for kind in ("train", "test")]
     low = min(float(curve.min()) for curve in curves)
     high = max(float(curve.max()) for curve in curves)
     return max(0.0, 10 * ((low - 1) // 10)), min(100.0, 10 * (high // 10 + 1))
 
 
-def sentences(runs: Sequence[Run], paper: Paper | None) -> list[str]:
+def sentences(runs: Sequence[Run], paper: Paper | None, frame: Frame = CIFAR) -> list[str]:
     """Caption of a figure of error curves."""
     said = run_sentences(runs)
     if not runs:
@@ -145,9 +156,10 @@ def sentences(runs: Sequence[Run], paper: Paper | None) -> list[str]:
     if paper is not None:
         said.append("Thin pale curves: the paper's, one run each.")
     else:
-        low, high = error_limits(runs)
+        low, high = error_limits(runs, frame)
         said.append(
             f"The paper's curves are not drawn ({why_not_comparable(runs)}; theirs: "
-            f"{PAPER_ITERS:,} iterations, axis 0 to 20 %; here {low:g} to {high:g} %)."
+            f"{frame.iters:,} iterations, axis {frame.errors[0]:g} to {frame.errors[1]:g} %; "
+            f"here {low:g} to {high:g} %)."
         )
     return said

@@ -171,7 +171,12 @@ class Verdict:
 
 
 def verdict(
-    ours: Sequence[float], paper: PaperValue, seed_sd: float, *, not_comparable: str = ""
+    ours: Sequence[float],
+    paper: PaperValue,
+    seed_sd: float,
+    *,
+    not_comparable: str = "",
+    images: int = TEST_IMAGES,
 ) -> Verdict:
     """Judge our last test errors against the paper's value (``docs/FIDELITY.md``).
 
@@ -186,10 +191,11 @@ def verdict(
         seed_sd: public standard deviation over seeds (five runs); used for the paper's draw
             where the paper gives none, and for ours below three seeds.
         not_comparable: why the runs must not be held against the paper; then no verdict.
+        images: that the error was counted on.
     """
     if not_comparable:
         return Verdict("not comparable", f"not comparable: {not_comparable}")
-    difference = difference_from_paper(ours, paper, seed_sd)
+    difference = difference_from_paper(ours, paper, seed_sd, images)
     bounds = f"95 % interval {difference.low:+.2f} to {difference.high:+.2f}"
     size = f"{difference.value:+.2f} points, {bounds}"
     few = len(ours) < ENOUGH_SEEDS
@@ -202,7 +208,9 @@ def verdict(
     return Verdict("differs", f"differs by {size}", difference)
 
 
-def difference_from_paper(ours: Sequence[float], paper: PaperValue, seed_sd: float) -> Difference:
+def difference_from_paper(
+    ours: Sequence[float], paper: PaperValue, seed_sd: float, images: int = TEST_IMAGES
+) -> Difference:
     """Our mean minus the paper's value with the noise of both."""
     summary = summarise(ours)
     few = summary.n < ENOUGH_SEEDS
@@ -213,9 +221,9 @@ def difference_from_paper(ours: Sequence[float], paper: PaperValue, seed_sd: flo
     se, df = welch(
         [
             (our_sd**2 / summary.n, our_df),
-            (binomial_sd(summary.mean) ** 2 / summary.n, math.inf),
+            (binomial_sd(summary.mean, images) ** 2 / summary.n, math.inf),
             (paper_sd**2 / paper.runs, paper_df),
-            (binomial_sd(paper.value) ** 2 / paper.runs, math.inf),
+            (binomial_sd(paper.value, images) ** 2 / paper.runs, math.inf),
         ]
     )
     basis = "public seed noise" if few else f"our {summary.n} seeds"

@@ -44,6 +44,20 @@ _DEPTH_COLOURS = {
     1202: "#009E73",
 }
 
+# In diagrams colour says the side of the map: 224x224 pixels down to 1x1.
+_MAP_COLOURS = {
+    224: "#777777",
+    112: "#B0578D",
+    56: "#0072B2",
+    32: "#0072B2",
+    28: "#007F5F",
+    16: "#007F5F",
+    14: "#B77A00",
+    8: "#C24E00",
+    7: "#C24E00",
+    1: "#555555",
+}
+
 TEST: dict[str, Any] = {"linewidth": 1.8, "linestyle": "-"}
 TRAIN: dict[str, Any] = {"linewidth": 1.0, "linestyle": (0, (4, 1.6))}
 PAPER_TEST: dict[str, Any] = {"linewidth": 0.8, "linestyle": "-", "zorder": 1.5}
@@ -96,6 +110,11 @@ def new_figure(columns: int, *, rows: int = 1, panel: tuple[float, float] = PANE
 def depth_colour(depth: int) -> str:
     """Return the colour of a depth, the same in all figures; unknown depths are grey."""
     return _DEPTH_COLOURS.get(depth, "#777777")
+
+
+def map_colour(size: int) -> str:
+    """Return the colour of a layer by the side of the map it returns; unknown sides are grey."""
+    return _MAP_COLOURS.get(size, "#777777")
 
 
 def pale(colour: str, share: float = 0.5) -> tuple[float, float, float]:

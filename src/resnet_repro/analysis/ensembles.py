@@ -1,0 +1,73 @@
+"""Table 5: ensembles of logged runs beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from resnet_repro.analysis.evaluations import Evaluation, Score, evaluations_beside, run_key
+from resnet_repro.analysis.imagenet import DATA_SETS, data_name
+from resnet_repro.analysis.imagenet_tables import QUOTED, paper_rows
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.paper import Paper
+from resnet_repro.analysis.tables import write_table
+
+
+def table5(
+    runs: Sequence[Run],
+    paper: Paper | None = None,
+    evaluations: Sequence[Evaluation] | None = None,
+) -> pd.DataFrame:
+    """Table 5: the paper's ensembles, then one row per evaluated ensemble of these runs.
+
+    The paper's errors are on the ImageNet test set, ours on the validation images. Without
+    ``evaluations``, those beside the run folders are taken.
+    """
+    if evaluations is None:
+        evaluations = evaluations_beside(runs)
+    known = {run_key(run.path): run for run in runs}
+    rows: list[dict[str, Any]] = [
+        {
+            "ensemble": row.name,
+            "paper top-5 (test)": row.top5,
+            "runs": QUOTED if row.quoted else "the paper's six nets, multi-scale",
+        }
+        for row in paper_rows(5, paper or Paper())
+    ]
+    rows += [
+        _row(members, found.score)
+        for found in evaluations
+        if len(members := [known[key] for key in found.runs if key in known]) > 1
+        and found.is_of(members)
+    ]
+    columns = ["ensemble", "paper top-5 (test)"]
+    columns += [f"{data_name(data)} {top}" for data in DATA_SETS for top in ("top-1", "top-5")]
+    return pd.DataFrame(rows, columns=[*columns, "runs"])
+
+
+def save_table5(runs: Sequence[Run], out_dir: Path) -> list[Path]:
+    """Write Table 5 as ``table5.md``, ``table5.tex`` and ``table5.csv``."""
+    table = table5(runs)
+    said = [
+        "Errors in percent. The paper's are on the ImageNet test set, whose labels are not "
+        "public; ours are on validation images, so no verdict is given.",
+        "An ensemble averages the scores of its nets.",
+        "Quoted: reported by the paper from others' work, not run here.",
+    ]
+    if len(table) == len(paper_rows(5, Paper())):
+        said.append("No ensemble of logged runs was evaluated.")
+    return write_table(table, "table5", out_dir, notes=said)
+
+
+def _row(members: Sequence[Run], score: Score) -> dict[str, Any]:
+    labels = ", ".join(f"{run.label} seed {run.seed}" for run in members)
+    data = data_name(str(members[0].config["data"]["name"]))
+    return {
+        "ensemble": f"{len(members)} nets: {labels}",
+        f"{data} top-1": score.top1,
+        f"{data} top-5": score.top5,
+        "runs": f"{score.protocol}, {members[0].profile} profile",
+    }

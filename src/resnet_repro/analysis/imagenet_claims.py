@@ -1,0 +1,241 @@
+"""Claims of Sec. 4.1 as functions of logged runs (C7 to C9 of docs/FIDELITY.md).
+
+They are about orders between nets and are tested on ImageNet or on Tiny ImageNet, never on both
+together; the sentence names which. Without ``data`` it is ImageNet if it has the nets a claim
+cannot do without, else Tiny ImageNet. Validation errors are those of the single view, which
+every run has; the paper's own tables are 10-crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import pandas as pd
+
+from resnet_repro.analysis.captions import run_sentences
+from resnet_repro.analysis.imagenet import DATA_SETS, TITLES, Nets, nets_by_data
+from resnet_repro.analysis.judge import (
+    HOLDS,
+    INCONCLUSIVE,
+    TEST,
+    ClaimResult,
+    Measure,
+    all_of,
+    along_depth,
+    compare,
+    conclude,
+    interval,
+    minus,
+    points,
+    seeds_clause,
+    verdict_of,
+    without_runs,
+)
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.stats import Difference
+from resnet_repro.analysis.tables import write_table
+
+VALIDATION = Measure("validation error", TEST.of, TEST.images)
+OPTIONS = ("A", "B", "C")
+
+
+def plain_degrades_residual_does_not(runs: Sequence[Run], data: str | None = None) -> ClaimResult:
+    """C7: plain-34's training error is above plain-18's throughout; of ResNets it is below.
+
+    Throughout means in every stretch between two drops of the learning rate (in thirds, where
+    the rate never drops): point by point a training curve is noise. Residual nets are compared
+    under option A, as in Fig. 4.
+    """
+    id, title = "C7", "ImageNet: plain-34 trains worse than plain-18, ResNet-34 better"
+    plain, residual = ("plain-18", "plain-34"), ("ResNet-18 A", "ResNet-34 A")
+    where, nets = _data_with(runs, data, plain)
+    if where is None:
+        return without_runs(id, title, "plain-18 and plain-34 on ImageNet or Tiny ImageNet")
+    verdicts, words, groups = [], [], []
+    numbers: dict[str, float] = {}
+    for (shallow, deep), direction in ((plain, 1), (residual, -1)):
+        missing = [label for label in (shallow, deep) if label not in nets]
+        if missing:
+            verdicts.append(INCONCLUSIVE)
+            words.append(f"no runs of {' and '.join(missing)}")
+            continue
+        groups += [nets[shallow], nets[deep]]
+        gaps = _training_gaps(nets[shallow], nets[deep])
+        verdicts += [verdict_of(gap, direction) for gap in gaps.values()]
+        numbers |= {f"{deep} minus {shallow} to {last:,}": gap.value for last, gap in gaps.items()}
+        words.append(_throughout(shallow, deep, gaps, direction))
+    sentence = f"{TITLES[where]}: {'; '.join(words)} ({seeds_clause(groups)})"
+    return conclude(id, title, all_of(*verdicts), sentence, numbers, groups)
+
+
+def shortcuts_beat_plain(runs: Sequence[Run], data: str | None = None) -> ClaimResult:
+    """C8: ResNet-34 with A, B, C all far better than plain-34; B a little better than A, C than B.
+
+    Far means by more than the options differ among themselves. The claim is inconclusive at best
+    where an option has no runs.
+    """
+    id, title = "C8", "34 layers: options A, B, C far better than plain; then B, C a little better"
+    where, nets = _data_with(runs, data, ("plain-34",), "ResNet-34 ")
+    if where is None:
+        return without_runs(id, title, "plain-34 and a ResNet-34 on ImageNet or Tiny ImageNet")
+    plain = nets["plain-34"]
+    options = {x: nets[f"ResNet-34 {x}"] for x in OPTIONS if f"ResNet-34 {x}" in nets}
+    gains = {x: compare(group, plain, VALIDATION) for x, group in options.items()}
+    verdicts = [verdict_of(gain) for gain in gains.values()]
+    each = ", ".join(f"{x} {points(gain.value)}" for x, gain in gains.items())
+    words = [f"validation error (1-crop) of plain-34 minus that of ResNet-34 {each} points"]
+    numbers = {f"plain-34 minus ResNet-34 {x}": gain.value for x, gain in gains.items()}
+    for worse, better in pairwise(options):
+        step = compare(options[better], options[worse], VALIDATION)
+        verdicts.append(verdict_of(step))
+        numbers[f"{worse} minus {better}"] = step.value
+        relation = "below" if step.value > 0 else "above"
+        words.append(f"{better} {relation} {worse} by {points(abs(step.value))} ({interval(step)})")
+    if len(options) > 1:
+        far = _far(options, gains)
+        verdicts.append(verdict_of(far))
+        numbers["smallest gain minus largest difference of options"] = far.value
+        words.append(
+            "the smallest gain over plain is "
+            f"{'above' if far.value > 0 else 'not above'} the largest difference between options"
+        )
+    missing = [f"ResNet-34 {x}" for x in OPTIONS if x not in options]
+    if missing:
+        verdicts.append(INCONCLUSIVE)
+        words.append(f"no runs of {' and '.join(missing)}")
+    groups = [plain, *options.values()]
+    sentence = f"{TITLES[where]}: {'; '.join(words)} ({seeds_clause(groups)})"
+    return conclude(id, title, all_of(*verdicts), sentence, numbers, groups)
+
+
+def deeper_is_better(runs: Sequence[Run], data: str | None = None) -> ClaimResult:
+    """C9: validation error falls from ResNet-34 over 50 and 101 to 152 layers.
+
+    ResNet-34 is that of option B, like the deeper ones, else C or A.
+    """
+    id, title = "C9", "more depth helps: 34, 50, 101, 152 layers"
+    where, nets = _data_with(runs, data, (), "ResNet-", at_least=2, pick=_by_depth)
+    if where is None:
+        return without_runs(id, title, "two of ResNet-34, 50, 101 and 152")
+    chosen = _by_depth(nets)
+    verdict, sentence, numbers = along_depth(chosen, VALIDATION, -1)
+    depths = {group[0].depth for group in chosen.values()}
+    missing = [f"ResNet-{depth}" for depth in (34, 50, 101, 152) if depth not in depths]
+    sentence = f"{TITLES[where]}: {sentence.replace(' of ', ' (1-crop) of ', 1)}"
+    if missing:
+        verdict = all_of(verdict, INCONCLUSIVE)
+        sentence += f"; no runs of {', '.join(missing)}"
+    return conclude(id, title, verdict, sentence, numbers, list(chosen.values()))
+
+
+IMAGENET_CLAIMS: tuple[Callable[[Sequence[Run]], ClaimResult], ...] = (
+    plain_degrades_residual_does_not,
+    shortcuts_beat_plain,
+    deeper_is_better,
+)
+
+
+def check_imagenet(runs: Sequence[Run]) -> list[ClaimResult]:
+    """Test C7 to C9 on each data set that has runs, ImageNet first; once where none has."""
+    there: list[str | None] = [data for data, nets in nets_by_data(runs).items() if nets]
+    claims = (plain_degrades_residual_does_not, shortcuts_beat_plain, deeper_is_better)
+    return [claim(runs, data) for data in there or [None] for claim in claims]
+
+
+def save_imagenet_claims(runs: Sequence[Run], out_dir: Path) -> list[Path]:
+    """Write C7 to C9 with verdicts as ``claims_imagenet.md``, ``.tex`` and ``.csv``."""
+    rows = [
+        {"id": r.id, "claim": r.title, "verdict": r.verdict, "evidence": r.sentence}
+        for r in check_imagenet(runs)
+    ]
+    said = [
+        sentence
+        for nets in nets_by_data(runs).values()
+        for sentence in run_sentences([run for group in nets.values() for run in group])
+    ]
+    return write_table(pd.DataFrame(rows), "claims_imagenet", out_dir, notes=said)
+
+
+def _by_depth(nets: Nets) -> Nets:
+    """The nets of C9, shallow first."""
+    shallow = [nets[f"ResNet-34 {x}"] for x in ("B", "C", "A") if f"ResNet-34 {x}" in nets]
+    groups = shallow[:1] + [nets[x] for x in ("ResNet-50", "ResNet-101", "ResNet-152") if x in nets]
+    return {group[0].label: group for group in groups}
+
+
+def _data_with(
+    runs: Sequence[Run],
+    data: str | None,
+    needed: Sequence[str],
+    prefix: str = "",
+    *,
+    at_least: int = 1,
+    pick: Callable[[Nets], Nets] = dict,
+) -> tuple[str | None, Nets]:
+    """The data set to test on and its nets; None where no data set has those needed."""
+    found = nets_by_data(runs)
+    for name in DATA_SETS if data is None else (data,):
+        nets = found[name]
+        fitting = [label for label in pick(nets) if label.startswith(prefix)]
+        if all(label in nets for label in needed) and len(fitting) >= at_least:
+            return name, nets
+    return None, {}
+
+
+def _training_gaps(shallow: Sequence[Run], deep: Sequence[Run]) -> dict[int, Difference]:
+    """Deep minus shallow training error by stretch of the schedule, keyed by its last iteration."""
+    total = shallow[0].max_iters
+    drops = list(shallow[0].config["recipe"]["milestones"]) or [total // 3, 2 * total // 3]
+    return {
+        last: compare(
+            shallow,
+            deep,
+            Measure(
+                f"training error to {last}",
+                partial(_mean_training_error, after=after, last=last),
+                partial(_training_images, after=after, last=last),
+            ),
+        )
+        for after, last in pairwise([0, *drops, total])
+    }
+
+
+def _stretch(run: Run, column: str, after: int, last: int) -> pd.Series[float]:
+    curve = run.curve("train", column)
+    return curve[(curve.index > after) & (curve.index <= last)]
+
+
+def _mean_training_error(run: Run, after: int, last: int) -> float:
+    errors = _stretch(run, "top1_err", after, last)
+    if errors.empty:
+        raise ValueError(f"{run.path}: no training error between iterations {after} and {last}")
+    return float(errors.mean())
+
+
+def _training_images(run: Run, after: int, last: int) -> int:
+    return int(_stretch(run, "num_samples", after, last).sum())
+
+
+def _throughout(shallow: str, deep: str, gaps: dict[int, Difference], direction: int) -> str:
+    """Say by how much one training error lies on the claimed side of another in each stretch."""
+    relation = "above" if direction > 0 else "below"
+    sizes = ", ".join(f"{direction * gap.value:+.2f}" for gap in gaps.values())
+    closest = min(gaps.values(), key=lambda gap: direction * gap.value / gap.se)
+    throughout = all(verdict_of(gap, direction) == HOLDS for gap in gaps.values())
+    return (
+        f"training error of {deep} is {'' if throughout else 'not '}{relation} {shallow}'s "
+        f"throughout: by {sizes} points in the {len(gaps)} stretches between drops of the rate "
+        f"(closest: {interval(closest)})"
+    )
+
+
+def _far(options: dict[str, list[Run]], gains: dict[str, Difference]) -> Difference:
+    """The smallest gain over plain minus the largest difference between two options."""
+    smallest = min(gains.values(), key=lambda gain: gain.value)
+    pairs = [compare(options[x], options[y], VALIDATION) for x, y in combinations(options, 2)]
+    largest = max(pairs, key=lambda pair: abs(pair.value))
+    turned = Difference(abs(largest.value), largest.se, largest.df, largest.basis)
+    return minus(smallest, turned)

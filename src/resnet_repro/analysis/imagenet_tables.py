@@ -1,0 +1,225 @@
+"""Tables 2 to 4: errors on ImageNet beside the paper's, Tiny ImageNet in columns of its own.
+
+A table has one protocol: 10-crop for 2 and 3, multi-scale for 4. A number of another
+protocol stands in a column of ours only where that column says so, and is then not compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from resnet_repro.analysis.captions import seeds_of
+from resnet_repro.analysis.evaluations import (
+    SINGLE_VIEW,
+    Evaluation,
+    Score,
+    evaluations_beside,
+    score_of,
+)
+from resnet_repro.analysis.imagenet import (
+    DATA_SETS,
+    TITLES,
+    VALIDATION_IMAGES,
+    Nets,
+    data_name,
+    nets_by_data,
+)
+from resnet_repro.analysis.judge import one_run_sd
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.paper import Paper, PaperValue
+from resnet_repro.analysis.protocol import comparison_notes, why_not_comparable
+from resnet_repro.analysis.stats import summarise, verdict
+from resnet_repro.analysis.tables import write_table
+
+PROTOCOLS = {2: "10-crop", 3: "10-crop", 4: "multi-scale"}
+QUOTED = "quoted, not run"
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A row of one of the paper's tables; percent."""
+
+    net: str
+    top1: float | None
+    top5: float | None
+    images: str = "validation"  # it was tested on
+
+    @property
+    def quoted(self) -> bool:
+        """Whether the paper reports it from elsewhere, or tested a net that is not its own."""
+        return not self.net.startswith(("plain-", "ResNet"))
+
+    @property
+    def name(self) -> str:
+        """The name without the number of its reference."""
+        return re.sub(r" \[[\d,]+\]", "", self.net)
+
+
+def paper_rows(number: int, paper: Paper) -> list[PaperRow]:
+    """The rows of Table 2, 3, 4 or 5, with the nets named as here."""
+    table = paper.read(f"table{number}")
+    if number == 2:
+        ours = {"plain-{}": "plain_top1_err_pct_10crop_val"}
+        ours["ResNet-{} A"] = "resnet_optionA_top1_err_pct_10crop_val"
+        return [
+            PaperRow(name.format(int(row["layers"])), float(row[column]), None)
+            for name, column in ours.items()
+            for _, row in table.iterrows()
+        ]
+    name = "model" if number == 3 else "method"
+    top1, top5 = (
+        next((str(c) for c in table.columns if str(c).startswith(top)), None)
+        for top in ("top1", "top5")
+    )
+    return [
+        PaperRow(
+            str(row[name]),
+            _number(row, top1),
+            _number(row, top5),
+            "test" if "test" in str(row.get("evaluated_on")) else "validation",
+        )
+        for _, row in table.iterrows()
+    ]
+
+
+def _number(row: pd.Series[Any], column: str | None) -> float | None:
+    return None if column is None or pd.isna(row[column]) else float(row[column])
+
+
+def net_table(
+    number: int,
+    runs: Sequence[Run],
+    paper: Paper | None = None,
+    evaluations: Sequence[Evaluation] | None = None,
+) -> pd.DataFrame:
+    """Table 2, 3 or 4: one row per net, the paper's order, nets that it does not have at the end.
+
+    Per data set: mean top-1 and top-5 error of the last iterate over the seeds, the 95 % t
+    interval of the former, and what stands behind them (protocol, seeds, profile). The verdict
+    is on top-1, on ImageNet alone. Without ``evaluations``, those beside the run folders are
+    taken.
+
+    Raises:
+        ValueError: runs of one net that must not be averaged.
+    """
+    if evaluations is None:
+        evaluations = evaluations_beside(runs)
+    nets, listed = nets_by_data(runs), paper_rows(number, paper or Paper())
+    rows = [_row(row, nets, evaluations, PROTOCOLS[number]) for row in listed]
+    return pd.DataFrame(rows)
+
+
+def save_table2(runs: Sequence[Run], out_dir: Path) -> list[Path]:
+    """Write Table 2 (plain against residual) as ``table2.md``, ``.tex`` and ``.csv``."""
+    return _save(2, runs, out_dir)
+
+
+def save_table3(runs: Sequence[Run], out_dir: Path) -> list[Path]:
+    """Write Table 3 (shortcuts and depth, 10-crop) as ``table3.md``, ``.tex`` and ``.csv``."""
+    return _save(3, runs, out_dir)
+
+
+def save_table4(runs: Sequence[Run], out_dir: Path) -> list[Path]:
+    """Write Table 4 (single models, multi-scale) as ``table4.md``, ``.tex`` and ``.csv``."""
+    return _save(4, runs, out_dir)
+
+
+def _save(number: int, runs: Sequence[Run], out_dir: Path) -> list[Path]:
+    return write_table(
+        net_table(number, runs), f"table{number}", out_dir, notes=notes(number, runs)
+    )
+
+
+def notes(number: int, runs: Sequence[Run]) -> list[str]:
+    """Sentences to print under a table."""
+    protocol = PROTOCOLS[number]
+    said = [
+        f"Errors in percent; the table's protocol is {protocol}. ImageNet: 50,000 validation "
+        f"images; {TITLES['tiny_imagenet']}: its 10,000 validation images.",
+        "A number of another protocol says so and is not compared with the paper's. Mean of the "
+        "last iterate over seeds; 95 %: t interval over seeds, none for one seed.",
+    ]
+    if number == 4:
+        said.append("That Table 4 is multi-scale is inferred: its caption names no protocol.")
+    if number > 2:
+        said.append("Quoted: others' nets as the paper reports or tested them, not run here.")
+    for nets in nets_by_data(runs).values():
+        said += comparison_notes([run for group in nets.values() for run in group])
+    return said
+
+
+def _row(
+    row: PaperRow, nets: dict[str, Nets], evaluations: Sequence[Evaluation], protocol: str
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "net": row.name,
+        "paper top-1": row.top1,
+        "paper top-5": row.top5,
+    }
+    for data in DATA_SETS:
+        group = nets[data].get(row.net, [])
+        scores, used = _scores(group, evaluations, protocol)
+        found |= _columns(data, scores, used, group, protocol, quoted=row.quoted)
+        if data == "imagenet":
+            quoted = QUOTED + ("; test set" if row.images == "test" else "")
+            found["verdict"] = quoted if row.quoted else _verdict(row, scores, used, protocol)
+    return found
+
+
+def _scores(
+    group: Sequence[Run], evaluations: Sequence[Evaluation], protocol: str
+) -> tuple[list[Score], list[Run]]:
+    """Scores under the protocol of the runs that have one; where none has, the single views."""
+    for wanted in (protocol, SINGLE_VIEW):
+        pairs = [(score_of(run, wanted, evaluations), run) for run in group]
+        found = [(score, run) for score, run in pairs if score is not None]
+        if found:
+            return [score for score, _ in found], [run for _, run in found]
+    return [], []
+
+
+def _columns(
+    data: str,
+    scores: Sequence[Score],
+    used: Sequence[Run],
+    group: Sequence[Run],
+    protocol: str,
+    *,
+    quoted: bool,
+) -> dict[str, Any]:
+    name = data_name(data)
+    top1 = summarise([score.top1 for score in scores]) if scores else None
+    top5 = [score.top5 for score in scores if score.top5 is not None]
+    said = None if quoted else "no runs"
+    if scores:
+        only = "" if scores[0].protocol == protocol else " only"
+        some = f" (of {len(group)})" if len(used) < len(group) else ""
+        said = f"{scores[0].protocol}{only}, {seeds_of(used)}{some}, {used[0].profile} profile"
+    return {
+        f"{name} top-1": top1.mean if top1 else None,
+        f"{name} 95 %": f"{top1.low:.2f}-{top1.high:.2f}" if top1 and top1.n > 1 else None,
+        f"{name} top-5": summarise(top5).mean if top5 and len(top5) == len(scores) else None,
+        f"{name} runs": said,
+    }
+
+
+def _verdict(row: PaperRow, scores: Sequence[Score], used: Sequence[Run], protocol: str) -> str:
+    """Our ImageNet top-1 error against the paper's."""
+    if not scores:
+        return "no runs"
+    if row.top1 is None:
+        return "the paper has no top-1 error"
+    reason = why_not_comparable(used)
+    if scores[0].protocol != protocol:
+        reason = f"{scores[0].protocol}, the table's is {protocol}"
+    ours = [score.top1 for score in scores]
+    seed_sd = one_run_sd(row.net, summarise(ours).mean, data="imagenet")
+    images = scores[0].images or VALIDATION_IMAGES["imagenet"]
+    value = PaperValue(row.top1, "Table")
+    return verdict(ours, value, seed_sd, not_comparable=reason, images=images).sentence

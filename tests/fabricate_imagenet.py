@@ -1,0 +1,110 @@
+"""Made-up runs of ImageNet nets, on ImageNet or Tiny ImageNet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fabricate import fabricate
+from resnet_repro.runs.metrics import read_metrics
+
+# iterations, drops of the rate, iterations between evaluations and between training records
+SCHEDULES = {
+    ("imagenet", "paper"): (600_000, [150_000, 300_000], 5_000, 5_000),
+    ("tiny_imagenet", "paper"): (46_875, [11_719, 23_438, 35_156], 1_125, 375),
+    ("tiny_imagenet", "short"): (1_500, [750, 1_125], 150, 50),
+}
+IMAGES = {"imagenet": 50_000, "tiny_imagenet": 10_000}
+ENDS = {  # validation and training error at the end, as in Fig. 4 and Table 3
+    "plain-18": (31.4, 31.4),
+    "plain-34": (32.5, 32.6),
+    "ResNet-18 A": (31.1, 29.9),
+    "ResNet-34 A": (28.2, 25.0),
+    "ResNet-34 B": (27.6, 24.5),
+    "ResNet-34 C": (27.3, 24.2),
+    "ResNet-50": (24.7, 20.0),
+    "ResNet-101": (23.6, 17.0),
+    "ResNet-152": (23.0, 16.0),
+}
+
+
+def imagenet_run(
+    root: Path,
+    label: str,
+    *,
+    data: str = "imagenet",
+    profile: str = "paper",
+    seed: int = 0,
+    test: float | None = None,
+    train: float | None = None,
+    train_curve: dict[int, float] | None = None,
+    protocols: dict[str, tuple[float, float]] | None = None,
+    changes: dict[str, Any] | None = None,
+    **more: Any,
+) -> Path:
+    """Write a run folder of an ImageNet net; return its path.
+
+    Args:
+        train_curve: points to add to the training error of every record up to an iteration.
+        protocols: top-1 and top-5 error of further protocols, logged at the last iteration.
+    """
+    base, _, option = label.partition(" ")
+    depth = int(base.split("-")[1])
+    shortcut = "none" if base.startswith("plain") else option or "B"
+    max_iters, milestones, every, log_every = SCHEDULES[data, profile]
+    stem = f"{data.partition('_')[0]}_{base.lower().replace('-', '')}" + (
+        f"_{option}" if option else ""
+    )
+    ends = ENDS.get(label, (40.0, 42.0))
+    path = fabricate(
+        root,
+        base,
+        profile=profile,
+        seed=seed,
+        test=ends[0] if test is None else test,
+        train=ends[1] if train is None else train,
+        name=stem,
+        changes={
+            "experiment": stem,
+            "name": stem,
+            "data.name": data,
+            "model.family": "imagenet",
+            "model.depth": depth,
+            "model.shortcut": shortcut,
+            "model.stride_in": "1x1",
+            "recipe.batch_size": 256,
+            "recipe.max_iters": max_iters,
+            "recipe.milestones": milestones,
+            "evaluation.every_iters": every,
+            "trainer.log_every_iters": log_every,
+        }
+        | (changes or {}),
+        **more,
+    )
+    meta = json.loads((path / "meta.json").read_text())
+    meta["net"]["label"] = label
+    meta["data"]["test_images"] = IMAGES[data]
+    (path / "meta.json").write_text(json.dumps(meta))
+    _rewrite(path, IMAGES[data], train_curve or {}, protocols or {})
+    return path
+
+
+def _rewrite(
+    path: Path,
+    images: int,
+    train_curve: dict[int, float],
+    protocols: dict[str, tuple[float, float]],
+) -> None:
+    records = read_metrics(path / "metrics.jsonl")
+    for record in records:
+        if record["kind"] == "test":
+            record["num_samples"] = images
+        if record["kind"] == "train":
+            shift = next((v for last, v in train_curve.items() if record["iter"] <= last), 0.0)
+            record["top1_err"] = min(100.0, max(0.0, record["top1_err"] + shift))
+    last = [record for record in records if record["kind"] == "test"][-1]
+    for protocol, (top1, top5) in protocols.items():
+        records.append(last | {"protocol": protocol, "top1_err": top1, "top5_err": top5})
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (path / "metrics.jsonl").write_text(text)

@@ -1,0 +1,209 @@
+"""C7 to C9 hold on runs made to hold them and fail on runs made to fail them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fabricate import fabricate
+from fabricate_imagenet import imagenet_run
+from resnet_repro.analysis.claims import check_all
+from resnet_repro.analysis.imagenet_claims import (
+    check_imagenet,
+    deeper_is_better,
+    plain_degrades_residual_does_not,
+    save_imagenet_claims,
+    shortcuts_beat_plain,
+)
+from resnet_repro.analysis.judge import one_run_sd, plain_nets
+from resnet_repro.analysis.load import Run, load_runs
+
+Ends = dict[str, tuple[float, float]]
+PAPER: Ends = {
+    "plain-18": (31.4, 31.4),
+    "plain-34": (32.5, 32.6),
+    "ResNet-18 A": (31.1, 29.9),
+    "ResNet-34 A": (28.2, 25.0),
+}
+
+
+def made(
+    root: Path, ends: Ends, seeds: int = 3, data: str = "imagenet", profile: str = "paper"
+) -> list[Run]:
+    """Runs with given validation and training errors; seeds spread by 0.1 around them."""
+    for label, (test, train) in ends.items():
+        for seed in range(seeds):
+            shift = 0.1 * (seed - (seeds - 1) / 2)
+            imagenet_run(
+                root,
+                label,
+                data=data,
+                profile=profile,
+                seed=seed,
+                test=test + shift,
+                train=train + shift,
+                jitter=0.1,
+            )
+    return load_runs(root)
+
+
+def test_c7_holds_on_the_papers_errors(tmp_path: Path) -> None:
+    result = plain_degrades_residual_does_not(made(tmp_path, PAPER))
+    assert (result.id, result.verdict, result.profile) == ("C7", "holds", "paper")
+    assert result.sentence.startswith(
+        "ImageNet: training error of plain-34 is above plain-18's throughout: by +"
+    )
+    assert "training error of ResNet-34 A is below ResNet-18 A's throughout" in result.sentence
+    assert "in the 3 stretches between drops of the rate" in result.sentence
+    assert set(result.numbers) == {
+        f"{deep} minus {shallow} to {last}"
+        for shallow, deep in (("plain-18", "plain-34"), ("ResNet-18 A", "ResNet-34 A"))
+        for last in ("150,000", "300,000", "600,000")
+    }
+    assert result.numbers["plain-34 minus plain-18 to 600,000"] == pytest.approx(1.2, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ({"plain-34": (30.0, 29.0)}, "fails"),
+        ({"ResNet-34 A": (33.0, 34.0)}, "fails"),
+        ({"plain-34": (31.4, 31.42)}, "inconclusive"),
+    ],
+)
+def test_c7_fails_where_it_should(tmp_path: Path, ends: Ends, verdict: str) -> None:
+    result = plain_degrades_residual_does_not(made(tmp_path, PAPER | ends))
+    assert result.verdict == verdict
+    assert "is not " in result.sentence
+
+
+def test_c7_asks_for_the_whole_training_not_its_end(tmp_path: Path) -> None:
+    made(tmp_path, {k: v for k, v in PAPER.items() if k != "plain-34"})
+    for seed in range(3):  # ends above plain-18, but was far below until the first drop
+        imagenet_run(tmp_path, "plain-34", seed=seed, train_curve={150_000: -9.0}, jitter=0.1)
+    result = plain_degrades_residual_does_not(load_runs(tmp_path))
+    assert result.verdict == "fails"
+    assert result.numbers["plain-34 minus plain-18 to 150,000"] < -5
+    assert result.numbers["plain-34 minus plain-18 to 600,000"] > 0
+
+
+def test_c7_without_the_residual_pair_is_inconclusive_at_best(tmp_path: Path) -> None:
+    plain = {label: ends for label, ends in PAPER.items() if label.startswith("plain")}
+    result = plain_degrades_residual_does_not(made(tmp_path, plain))
+    assert result.verdict == "inconclusive"
+    assert "no runs of ResNet-18 A and ResNet-34 A" in result.sentence
+    (tmp_path / "none").mkdir()
+    assert plain_degrades_residual_does_not([]).verdict == "no runs"
+
+
+def test_c7_names_tiny_imagenet_and_never_mixes(tmp_path: Path) -> None:
+    tiny: Ends = {"plain-18": (55, 54), "plain-34": (60, 60)}
+    tiny |= {"ResNet-18 A": (54, 52), "ResNet-34 A": (50, 46)}
+    made(tmp_path, {"plain-18": (31.4, 31.4)})  # alone: cannot test the claim
+    runs = made(tmp_path, tiny, data="tiny_imagenet")
+    result = plain_degrades_residual_does_not(runs)
+    assert result.sentence.startswith("Tiny ImageNet, 64x64, 200 classes: training error of")
+    assert result.verdict == "holds"
+    assert "4 stretches" in result.sentence
+    assert all(name.startswith("tiny_") for name in result.experiments)
+    assert plain_degrades_residual_does_not(runs, "imagenet").verdict == "no runs"
+
+
+OPTIONS: Ends = {
+    "plain-34": (32.5, 32.6),
+    "ResNet-34 A": (28.2, 25.0),
+    "ResNet-34 B": (27.6, 24.5),
+    "ResNet-34 C": (27.2, 24.2),
+}
+
+
+def test_c8_holds_on_the_papers_order(tmp_path: Path) -> None:
+    result = shortcuts_beat_plain(made(tmp_path, OPTIONS))
+    assert result.verdict == "holds"
+    assert result.numbers["plain-34 minus ResNet-34 A"] == pytest.approx(4.3)
+    assert result.numbers["A minus B"] == pytest.approx(0.6)
+    assert result.numbers["B minus C"] == pytest.approx(0.4)
+    far = "smallest gain minus largest difference of options"
+    assert result.numbers[far] == pytest.approx(4.3 - 1.0)
+    assert "validation error (1-crop) of plain-34 minus that of ResNet-34 A 4.30" in result.sentence
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict", "words"),
+    [
+        ({"ResNet-34 B": (29.0, 26.0)}, "fails", "B above A by 0.80"),
+        ({"ResNet-34 A": (33.5, 30.0)}, "fails", "A -1.00"),
+        ({"ResNet-34 C": (22.0, 20.0)}, "fails", "not above the largest difference"),
+        ({"ResNet-34 C": (27.62, 24.5)}, "inconclusive", "C above B by 0.02"),
+    ],
+)
+def test_c8_fails_where_it_should(tmp_path: Path, changed: Ends, verdict: str, words: str) -> None:
+    result = shortcuts_beat_plain(made(tmp_path, OPTIONS | changed))
+    assert result.verdict == verdict
+    assert words in result.sentence
+
+
+def test_c8_with_one_seed_or_a_missing_option_is_inconclusive(tmp_path: Path) -> None:
+    assert shortcuts_beat_plain(made(tmp_path / "one", OPTIONS, seeds=1)).verdict == "inconclusive"
+    two = {label: OPTIONS[label] for label in ("plain-34", "ResNet-34 A", "ResNet-34 B")}
+    result = shortcuts_beat_plain(made(tmp_path / "two", two))
+    assert result.verdict == "inconclusive"
+    assert "no runs of ResNet-34 C" in result.sentence
+    only = shortcuts_beat_plain(made(tmp_path / "plain", {"plain-34": (32.5, 32.6)}))
+    assert only.verdict == "no runs"
+
+
+DEPTHS: Ends = {
+    "ResNet-34 B": (27.6, 24.5),
+    "ResNet-50": (24.7, 20.0),
+    "ResNet-101": (23.6, 17.0),
+    "ResNet-152": (23.0, 16.0),
+}
+
+
+def test_c9_both_ways(tmp_path: Path) -> None:
+    result = deeper_is_better(made(tmp_path / "paper", DEPTHS | {"ResNet-34 A": (28.2, 25.0)}))
+    assert result.verdict == "holds"
+    assert result.sentence.startswith(
+        "ImageNet: validation error (1-crop) of ResNet-152 is below ResNet-34 B's by 4.60 points"
+    )
+    swapped = DEPTHS | {"ResNet-101": (25.5, 19.0)}
+    result = deeper_is_better(made(tmp_path / "swapped", swapped))
+    assert result.verdict == "fails"
+    assert "from ResNet-50 to ResNet-101 it rises by 0.80" in result.sentence
+    part = {"ResNet-34 A": (50.0, 46.0), "ResNet-50": (47.0, 40.0)}
+    result = deeper_is_better(made(tmp_path / "part", part, data="tiny_imagenet", profile="short"))
+    assert result.verdict == "inconclusive"
+    assert "no runs of ResNet-101, ResNet-152" in result.sentence
+    assert "short profile" in result.sentence
+    assert deeper_is_better(made(tmp_path / "one", {"ResNet-50": (24, 20)})).verdict == "no runs"
+
+
+def test_each_data_set_is_judged_by_itself(tmp_path: Path) -> None:
+    made(tmp_path / "runs", PAPER, seeds=1)
+    runs = made(tmp_path / "runs", DEPTHS, seeds=1, data="tiny_imagenet")
+    results = check_imagenet(runs)
+    assert [result.id for result in results] == ["C7", "C8", "C9"] * 2
+    assert [result.verdict == "no runs" for result in results] == [
+        *(False, False, True),
+        *(True, True, False),
+    ]
+    assert [result.id for result in check_imagenet([])] == ["C7", "C8", "C9"]
+    markdown = save_imagenet_claims(runs, tmp_path)[0].read_text()
+    assert "Tiny ImageNet, paper profile" in markdown
+    assert "| C9 " in markdown
+
+
+def test_claims_about_cifar_pass_imagenet_nets_over(tmp_path: Path) -> None:
+    made(tmp_path, {"plain-18": (31.4, 31.4), "plain-34": (32.5, 32.6)}, seeds=1)
+    fabricate(tmp_path, "plain-20")
+    runs = load_runs(tmp_path)
+    assert list(plain_nets(runs)) == ["plain-20"]
+    assert {result.verdict for result in check_all(runs)} == {"no runs"}
+
+
+def test_the_noise_of_one_imagenet_run() -> None:
+    assert one_run_sd("ResNet-50", 22.0, data="imagenet") == 0.12
+    assert one_run_sd("ResNet-50", 47.2, data="imagenet") == pytest.approx(0.24)
+    assert one_run_sd("ResNet-50", 50.0, data="tiny_imagenet") > 1.0

@@ -1,0 +1,195 @@
+"""Tables 2 to 5: protocols are never mixed, data sets never either, quoted rows are marked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fabricate_imagenet import imagenet_run
+from resnet_repro.analysis.ensembles import save_table5, table5
+from resnet_repro.analysis.evaluations import load_evaluations, run_key, score_of
+from resnet_repro.analysis.imagenet_tables import (
+    net_table,
+    paper_rows,
+    save_table2,
+    save_table3,
+    save_table4,
+)
+from resnet_repro.analysis.load import Run, load_runs
+from resnet_repro.analysis.paper import Paper
+
+
+def evaluated(folder: Path, *runs: Path, protocol: str, top1: float, **more: Any) -> None:
+    """Write an evaluation as resnet_repro.evaluate does."""
+    entry: dict[str, Any] = {
+        "schema": 1,
+        "models": [{"net": {"label": "?"}, "run": run_key(run)} for run in runs],
+        "kind": "test",
+        "protocol": protocol,
+        "bn": "running",
+        "data": {"name": "imagenet", "digests": {}},
+        "loss": 1.0,
+        "top1_err": top1,
+        "top5_err": top1 / 4,
+        "num_samples": 50_000,
+    }
+    folder.mkdir(exist_ok=True)
+    number = len(list(folder.iterdir()))
+    (folder / f"{number:03d}.json").write_text(json.dumps(entry | more))
+
+
+def some_runs(root: Path) -> list[Run]:
+    """ResNet-34 B thrice with 10-crop, plain-34 with 1-crop only, ResNet-34 A on Tiny ImageNet."""
+    for seed, error in enumerate((24.4, 24.5, 24.6)):
+        imagenet_run(root, "ResNet-34 B", seed=seed, protocols={"10-crop": (error, 7.4)})
+    imagenet_run(root, "plain-34", test=30.5)
+    imagenet_run(root, "ResNet-34 A", data="tiny_imagenet", test=50.0)
+    imagenet_run(root, "ResNet-34 A", data="tiny_imagenet", seed=1, test=51.0)
+    return load_runs(root)
+
+
+def test_rows_are_the_papers() -> None:
+    paper = Paper()
+    assert [row.net for row in paper_rows(2, paper)] == [
+        "plain-18",
+        "plain-34",
+        "ResNet-18 A",
+        "ResNet-34 A",
+    ]
+    assert [row.top1 for row in paper_rows(2, paper)] == [27.94, 28.54, 27.88, 25.03]
+    three = {row.name: row for row in paper_rows(3, paper)}
+    assert (three["ResNet-152"].top1, three["ResNet-152"].top5) == (21.43, 5.71)
+    assert [name for name, row in three.items() if row.quoted] == [
+        "VGG-16",
+        "GoogLeNet",
+        "PReLU-net",
+    ]
+    four = {row.name: row for row in paper_rows(4, paper)}
+    assert four["VGG (ILSVRC'14)"].images == "test"
+    assert four["VGG (v5)"].images == four["ResNet-50"].images == "validation"
+    assert [row.top5 for row in paper_rows(5, paper)][-1] == 3.57
+
+
+def test_table3_puts_each_number_where_it_belongs(tmp_path: Path) -> None:
+    table = net_table(3, some_runs(tmp_path / "runs")).set_index("net")
+    ours = table.loc["ResNet-34 B"]
+    assert ours["ImageNet top-1"] == pytest.approx(24.5)
+    assert ours["ImageNet top-5"] == pytest.approx(7.4)
+    assert ours["ImageNet 95 %"] == "24.25-24.75"  # 4.303 x 0.1 / sqrt(3)
+    assert ours["ImageNet runs"] == "10-crop, seeds 0-2, paper profile"
+    assert ours["verdict"].startswith("reproduced (-0.02 points, 95 % interval ")
+    assert ours["Tiny ImageNet runs"] == "no runs"
+    tiny = table.loc["ResNet-34 A"]
+    assert tiny["Tiny ImageNet top-1"] == pytest.approx(50.5)
+    assert tiny["Tiny ImageNet runs"] == "1-crop only, seeds 0, 1, paper profile"
+    assert tiny["ImageNet runs"] == tiny["verdict"] == "no runs"
+    assert pd.isna(tiny["ImageNet top-1"])
+    assert table.loc["VGG-16", "verdict"] == "quoted, not run"
+    assert pd.isna(table.loc["GoogLeNet", "paper top-1"])
+
+
+def test_a_number_of_another_protocol_says_so_and_is_not_compared(tmp_path: Path) -> None:
+    runs = some_runs(tmp_path / "runs")
+    two = net_table(2, runs).set_index("net").loc["plain-34"]
+    assert two["ImageNet top-1"] == pytest.approx(30.5)
+    assert two["ImageNet runs"] == "1-crop only, seed 0, paper profile"
+    assert two["verdict"] == "not comparable: 1-crop, the table's is 10-crop"
+    four = net_table(4, runs).set_index("net").loc["ResNet-34 B"]
+    assert four["ImageNet top-1"] == pytest.approx(27.6)  # 10-crop is no better stand-in
+    assert four["verdict"] == "not comparable: 1-crop, the table's is multi-scale"
+
+
+def test_another_schedule_is_not_compared(tmp_path: Path) -> None:
+    changes = {"recipe.batch_size": 128}
+    imagenet_run(tmp_path, "ResNet-50", changes=changes, protocols={"10-crop": (22.9, 6.7)})
+    row = net_table(3, load_runs(tmp_path)).set_index("net").loc["ResNet-50"]
+    assert row["verdict"] == "not comparable: recipe.batch_size=128, the paper's is 256"
+
+
+def test_evaluations_fill_what_a_run_did_not_log(tmp_path: Path) -> None:
+    root, folder = tmp_path / "runs", tmp_path / "evaluations"
+    paths = [imagenet_run(root, "ResNet-50", seed=seed) for seed in range(2)]
+    evaluated(folder, paths[0], protocol="10-crop", top1=22.9)
+    evaluated(folder, paths[0], protocol="multi-scale", top1=20.8)
+    runs = load_runs(root)
+    row = net_table(3, runs).set_index("net").loc["ResNet-50"]
+    assert row["ImageNet top-1"] == pytest.approx(22.9)
+    assert row["ImageNet runs"] == "10-crop, seed 0 (of 2), paper profile"
+    assert row["verdict"].startswith("inconclusive (+0.05 points")
+    assert net_table(4, runs).set_index("net").loc["ResNet-50", "ImageNet top-1"] == 20.8
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"kind": "train_clean"},
+        {"bn": "precise"},
+        {"data": {"name": "tiny_imagenet"}},
+        {"models": [{"net": {}, "file": "resnet50.pth"}]},
+        {"models": [{"run": "paper/imagenet_resnet50/seed0", "file": "iter_00300000.pt"}]},
+        {"models": [{"run": "paper/imagenet_resnet50/seed0", "iter": 300_000}]},
+        {"models": [{"run": "paper/imagenet_resnet50/seed1"}]},
+    ],
+)
+def test_what_is_not_the_runs_own_result_is_not_taken(more: dict[str, Any], tmp_path: Path) -> None:
+    path = imagenet_run(tmp_path / "runs", "ResNet-50")
+    evaluated(tmp_path / "evaluations", path, protocol="10-crop", top1=1.0, **more)
+    (run,) = load_runs(tmp_path / "runs")
+    assert score_of(run, "10-crop", load_evaluations(tmp_path / "evaluations")) is None
+    last = {"models": [{"run": run_key(path), "file": "iter_00600000.pt"}]}
+    evaluated(tmp_path / "evaluations", path, protocol="10-crop", top1=22.9, **last)
+    score = score_of(run, "10-crop", load_evaluations(tmp_path / "evaluations"))
+    assert score is not None
+    assert (score.top1, score.images) == (22.9, 50_000)
+
+
+def test_a_damaged_evaluation_is_named(tmp_path: Path) -> None:
+    (tmp_path / "torn.json").write_text('{"models": [{"run": "a/b/seed0"}], "top1_err"')
+    with pytest.raises(ValueError, match=r"torn\.json: not an evaluation"):
+        load_evaluations(tmp_path)
+    assert load_evaluations(tmp_path / "nowhere") == []
+
+
+def test_table5_lists_ensembles_of_logged_runs(tmp_path: Path) -> None:
+    root, folder = tmp_path / "runs", tmp_path / "evaluations"
+    nets = [imagenet_run(root, label) for label in ("ResNet-50", "ResNet-101")]
+    stranger = Path("paper/imagenet_resnet152/seed0")
+    evaluated(folder, *nets, protocol="ensemble of 2, multi-scale", top1=19.0)
+    evaluated(folder, nets[0], stranger, protocol="ensemble of 2, multi-scale", top1=18.0)
+    evaluated(folder, nets[0], protocol="multi-scale", top1=20.0)
+    runs = load_runs(root)
+    table = table5(runs).set_index("ensemble")
+    assert table["paper top-5 (test)"].dropna().iloc[-1] == 3.57
+    assert list(table.index[6:]) == ["2 nets: ResNet-50 seed 0, ResNet-101 seed 0"]
+    ours = table.iloc[-1]
+    assert (ours["ImageNet top-1"], ours["ImageNet top-5"]) == (19.0, 4.75)
+    assert ours["runs"] == "ensemble of 2, multi-scale, paper profile"
+    assert table.loc["PReLU-net", "runs"] == "quoted, not run"
+    assert "No ensemble" not in save_table5(runs, tmp_path)[0].read_text()
+    assert "No ensemble of logged runs" in save_table5([], tmp_path)[0].read_text()
+
+
+def test_tables_are_written_with_their_protocol(tmp_path: Path) -> None:
+    runs = some_runs(tmp_path / "runs")
+    for save, protocol in (
+        (save_table2, "10-crop"),
+        (save_table3, "10-crop"),
+        (save_table4, "multi-scale"),
+    ):
+        once, again = save(runs, tmp_path / "a"), save(runs, tmp_path / "b")
+        assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
+        markdown = once[0].read_text()
+        assert f"the table's protocol is {protocol}" in markdown
+        assert "nan" not in markdown.lower()
+        header = [x.strip() for x in markdown.splitlines()[0].strip("|").split("|")]
+        assert header.index("verdict") < header.index("Tiny ImageNet top-1")
+
+
+def test_tables_of_no_runs_keep_the_papers_rows() -> None:
+    table = net_table(3, [])
+    assert len(table) == 10
+    assert set(table["verdict"]) == {"quoted, not run", "no runs"}
