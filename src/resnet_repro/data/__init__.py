@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resnet_repro.data import cifar10, synthetic
+from resnet_repro.data import cifar10, synthetic, tiny_imagenet
 from resnet_repro.data.arrays import Arrays
 from resnet_repro.data.errors import DataError
 
@@ -19,6 +19,8 @@ def load(name: str, root: Path, source: str = "auto") -> Arrays:
     """
     if name == "cifar10":
         return cifar10.load(root, source)
+    if name == "tiny_imagenet":
+        return tiny_imagenet.load(root)
     if name == "synthetic":
         return synthetic.make()
-    raise DataError(f"unknown data set {name!r}; one of cifar10, synthetic")
+    raise DataError(f"unknown data set {name!r}; one of cifar10, tiny_imagenet, synthetic")

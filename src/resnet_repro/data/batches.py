@@ -79,13 +79,17 @@ class DeviceDataset:
         """As :meth:`train_batch`, from tensors on the device; shapes depend on B alone."""
         height, width = self.images.shape[1:3]
         border, count = self.border, len(indices)
-        padded = self._edge.expand(count, height + 2 * border, width + 2 * border, 3).clone()
+        high, wide = height + 2 * border, width + 2 * border
+        padded = self._edge.expand(count, high, wide, 3).clone()
         padded[:, border:-border, border:-border] = self._centred(self.images[indices])
-        rows = dy[:, None] + torch.arange(height, device=self.device)
         columns = torch.arange(width, device=self.device)
         columns = dx[:, None] + torch.where(flip[:, None], columns.flip(0), columns)
-        which = torch.arange(count, device=self.device)[:, None, None]
-        crops = padded[which, rows[:, :, None], columns[:, None, :]]
+        rows = dy[:, None] + torch.arange(height, device=self.device)
+        rows = rows + high * torch.arange(count, device=self.device)[:, None]
+        # Pixels by their place in the whole batch: almost twice as fast as three indices.
+        places = wide * rows[:, :, None] + columns[:, None, :]
+        crops = padded.view(-1, 3).index_select(0, places.view(-1))
+        crops = crops.view(count, height, width, 3)
         return crops.permute(0, 3, 1, 2), self.labels[indices]
 
     def eval_batches(

@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_repro.data.arrays import digest
-from resnet_repro.data.errors import DataError
+from resnet_repro.data.errors import DataError, UnwritableError
 from resnet_repro.runs.atomic import write_atomic
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _UNUSABLE = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
+    *_UNWRITABLE,
     errno.ENOTDIR,
     errno.EEXIST,
     errno.EISDIR,
@@ -79,7 +78,8 @@ def locked(root: Path) -> Iterator[None]:
     Where the file system has no locks the block runs all the same: every file is written whole.
 
     Raises:
-        DataError: the folder cannot be made or written.
+        UnwritableError: the folder may not be written.
+        DataError: the folder cannot be made or used.
     """
     with told(root, 0):
         root.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,8 @@ def told(root: Path, needed: int) -> Iterator[None]:
     Libraries wrap the refusal in errors of their own, so the causes of an error are searched too.
 
     Raises:
-        DataError: no space in ``root``, before the block or in it, or ``root`` refuses.
+        UnwritableError: ``root`` may not be written.
+        DataError: no space in ``root``, before the block or in it, or ``root`` refuses otherwise.
     """
     if needed and root.is_dir() and _free(root) < needed:
         raise DataError(_no_space(root, needed))
@@ -114,7 +115,8 @@ def told(root: Path, needed: int) -> Iterator[None]:
             raise DataError(_no_space(root, needed)) from error
         if refusal is None or isinstance(error, DataError):  # the latter says it better itself
             raise
-        raise DataError(
+        kind = UnwritableError if refusal.errno in _UNWRITABLE else DataError
+        raise kind(
             f"{root} cannot be used for data ({refusal.strerror}); "
             "allow it or name another folder with data.root=..."
         ) from error

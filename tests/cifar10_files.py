@@ -1,0 +1,109 @@
+"""A CIFAR-10 of eight images a file, in every form in which the real one comes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_repro.data import cifar10_formats as formats
+from resnet_repro.data.arrays import PARTS, digest
+
+ROWS = 8  # images in each file
+
+
+def _make() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "train_images": rng.integers(0, 256, (5 * ROWS, 32, 32, 3), dtype=np.uint8),
+        "train_labels": rng.integers(0, 10, 5 * ROWS, dtype=np.uint8),
+        "test_images": rng.integers(0, 256, (ROWS, 32, 32, 3), dtype=np.uint8),
+        "test_labels": rng.integers(0, 10, ROWS, dtype=np.uint8),
+    }
+
+
+FAKE = _make()
+DIGESTS = {name: digest(FAKE[name]) for name in PARTS}
+
+
+def same(arrays: object) -> bool:
+    return all(np.array_equal(getattr(arrays, name), FAKE[name]) for name in PARTS)
+
+
+def _of_file(i: int) -> tuple[np.ndarray, np.ndarray]:
+    part, rows = ("test", slice(None)) if i == 5 else ("train", slice(i * ROWS, (i + 1) * ROWS))
+    return FAKE[f"{part}_images"][rows], FAKE[f"{part}_labels"][rows]
+
+
+def write_npm(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate([*formats.PNG_FILES[0], "test_batch.png"]):
+        Image.fromarray(_of_file(i)[0].reshape(-1, 1024, 3)).save(folder / name)
+    (folder / "train_lables.json").write_text(json.dumps(FAKE["train_labels"].tolist()))
+    (folder / "test_lables.json").write_text(json.dumps(FAKE["test_labels"].tolist()))
+
+
+def write_binary(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate([*formats.BINARY_FILES[0], "test_batch.bin"]):
+        images, labels = _of_file(i)
+        (folder / name).write_bytes(np.hstack([labels[:, None], _planes(images)]).tobytes())
+
+
+def python_batch(images: np.ndarray, labels: np.ndarray, kind: bytes = b"u1") -> bytes:
+    """A pickle as Python 2 and its NumPy wrote the official ones, opcode by opcode."""
+    data = _planes(images).tobytes()
+    size = len(data).to_bytes(4, "little")
+    return (
+        b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K" + bytes([len(images)]) + b"M\x00\x0c\x86"
+        b"cnumpy\ndtype\nU" + bytes([len(kind)]) + kind + b"K\x00K\x01\x87R"
+        b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        b"\x89T" + size + data + b"tb"
+        b"U\x06labels](" + b"".join(b"K" + bytes([label]) for label in labels) + b"eu."
+    )
+
+
+def write_python(folder: Path) -> dict[str, str]:
+    """Write the Python files and return their MD5 sums."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate([*formats.PYTHON_FILES[0], "test_batch"]):
+        (folder / name).write_bytes(python_batch(*_of_file(i)))
+    return {path.name: md5(path.read_bytes()) for path in folder.iterdir()}
+
+
+def pack(folder: Path, archive: Path, prefix: str) -> Path:
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, f"{prefix}{path.name}")
+    return archive
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put an npm of ours before any other on the path; ``$5`` is the folder for the archive."""
+    folder.mkdir()
+    npm = folder / "npm"
+    npm.write_text(f"#!/bin/sh\n{script}\n")
+    npm.chmod(npm.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def no_npm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave no npm on the path."""
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def _planes(images: np.ndarray) -> np.ndarray:
+    return images.transpose(0, 3, 1, 2).reshape(-1, 3072)

