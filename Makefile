@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 data: $(STAMP) ## get CIFAR-10 and verify it
-	@$(PY) -m resnet_repro.data
+	@$(PY) -m resnet_repro.data $(ARGS)
 
 quickstart: $(STAMP) ## everything, thin: train plain-20 and plain-56 for one epoch, draw Figure 1
 	@$(PY) experiments/fig1.py --profile quick --seeds 1

@@ -72,7 +72,7 @@ def test_another_schema_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(checkpoint, "SCHEMA", 0)
     save(tmp_path, 1, content(1))
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="schema 0, this version reads 1"):
+    with pytest.raises(CheckpointError, match="schema 0, this version reads 2"):
         load_newest(tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,60 @@ def test_bf16_weights_stay_in_full_precision(tmp_path: Path) -> None:
     assert saved is not None
     assert saved["precision"] == "bf16"
     assert all(v.dtype in (torch.float32, torch.int64) for v in saved["model"].values())
+
+
+WARM = ("recipe.warmup=error80", "recipe.max_iters=150", "recipe.milestones=[140]",
+        "trainer.log_every_iters=10", "trainer.checkpoint_every_iters=50",
+        "evaluation.every_iters=150")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def warmed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run whose warm-up ends by the rule of Sec. 4.2."""
+    job = small_job(tmp_path_factory.mktemp("warm"), *WARM)
+    assert do(job) == "finished"
+    return job.folder
+
+
+def warmup_exit(folder: RunFolder) -> int:
+    (event,) = [r for r in folder.metrics() if r["kind"] == "event"]
+    assert event["event"] == "warmup_end"
+    assert event["value"] < 80
+    return int(event["iter"])
+
+
+def test_trap_03_04_warm_up_ends_by_the_smoothed_error_and_is_logged(warmed: RunFolder) -> None:
+    """Others never end it, or end it at iteration 14 by one lucky batch."""
+    left = warmup_exit(warmed)
+    assert left >= 100  # the mean is over the last 100 iterations
+    assert warmed.meta()["warmup_exit_iter"] == left
+    records = [r for r in warmed.metrics() if r["kind"] == "train"]
+    smoothed = sum(r["top1_err"] for r in records if r["iter"] <= 100) / 10
+    assert (smoothed < 80) == (left == 100)
+    for record in records:  # the rate of the window's last update
+        expected = 0.01 if record["iter"] <= left else 0.1 if record["iter"] <= 140 else 0.01
+        assert record["lr"] == expected, record
+
+
+def test_resume_across_the_end_of_the_warm_up_gives_the_same_bits(
+    warmed: RunFolder, tmp_path: Path
+) -> None:
+    left = warmup_exit(warmed)
+    job = small_job(tmp_path, *WARM)
+    for stop_at in (left - 60, 59, 1, 1):  # before it, one before it, at it, after it
+        assert do(job, StopAt(stop_at)) == "preempted"
+    assert do(job) == "finished"
+    assert fingerprint(job.folder) == fingerprint(warmed)
+
+
+def test_45k_split_logs_validation_beside_test(tmp_path: Path) -> None:
+    real = Path(os.environ.get("RESNET_REPRO_DATA") or "data") / "cifar10.npz"
+    if not real.exists():
+        pytest.skip("CIFAR-10 is not here; `make data` gets it")
+    job = small_job(
+        tmp_path, "data=cifar10", "data.train_split=45k", "recipe.max_iters=2",
+        "recipe.milestones=[]", "evaluation.batch_size=1000", "probes.response_images=50",
+    )  # fmt: skip
+    assert do(job) == "finished"
+    counts = {r["kind"]: r["num_samples"] for r in job.folder.metrics()}
+    assert counts == {"train": 32, "test": 10_000, "val": 5_000, "train_clean": 100}

@@ -237,9 +237,7 @@ def _check_devices(config: Config) -> None:
         )
     if group and batch % (devices * group):
         times = f" x trainer.devices={devices}" if devices > 1 else ""
-        raise ConfigError(
-            f"model.bn_group={group}{times}: must divide recipe.batch_size={batch}"
-        )
+        raise ConfigError(f"model.bn_group={group}{times}: must divide recipe.batch_size={batch}")
 
 
 # Where and on what a run is done; a finished run is the same run whatever these say. The request

@@ -9,10 +9,17 @@ from contextlib import contextmanager
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolderError
 
-CONFIG, DATA, CHECKPOINT, DIVERGED, PREEMPTED = 2, 3, 4, 5, 75
+LOST, CONFIG, DATA, CHECKPOINT, DIVERGED, DISK_FULL, PREEMPTED = 1, 2, 3, 4, 5, 74, 75
 
-# By name, not by class: naming the classes of the training half would import torch.
-_BY_NAME = {"DataError": DATA, "CheckpointError": CHECKPOINT, "DivergedError": DIVERGED}
+# By name, not by class: naming the classes of the other halves would import them.
+_BY_NAME = {
+    "DataError": DATA,
+    "CheckpointError": CHECKPOINT,
+    "MetricsError": CHECKPOINT,
+    "DivergedError": DIVERGED,
+    "DiskFullError": DISK_FULL,
+    "WorkersLostError": LOST,
+}
 
 
 def exit_code(error: BaseException) -> int | None:

@@ -1,102 +1,88 @@
-"""One worker's share of a run: build, resume, train. Reads the run folder, never Hydra."""
+"""One worker of a run. Reads the run folder, never Hydra.
+
+A run on one device calls :func:`work`. On several, torch's launcher starts one process for each:
+``torchrun ... -m resnet_repro.worker RUN_DIR``; on one machine ``resnet_repro.train`` sees to that,
+on several machines the cluster's batch script (``trainer.launcher=external`` makes the folder).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
-from resnet_repro.config import Config
-from resnet_repro.runs.folder import RunFolder, now
-from resnet_repro.runs.metrics import MetricsWriter
-from resnet_repro.training import checkpoint
-from resnet_repro.training.assemble import assemble, describe, load_data
-from resnet_repro.training.device import Setup, set_up
-from resnet_repro.training.loop import Parts, Watcher, count_clean_training_error, train
-from resnet_repro.training.probes import GradientLog, forward_signal, layer_responses
-from resnet_repro.training.state import TrainState
-
-
-def run(
-    folder: RunFolder, about: dict[str, Any], watcher: Watcher, stop_asked: Callable[[], bool]
-) -> bool:
-    """Train the run of ``folder`` from where it stands; return whether it came to its end.
-
-    ``about`` goes into ``meta.json`` beside what is known here.
-
-    Raises:
-        ConfigError: the machine cannot do what the configuration asks.
-        DataError: the data cannot be had or are not what they should be.
-        CheckpointError: checkpoints exist and none can be trusted.
-        DivergedError: the loss is no longer finite.
-    """
-    config = Config.from_mapping(folder.config())
-    setup = set_up(config.trainer)
-    arrays = load_data(config)
-    parts, state = assemble(config, setup, arrays)
-    meta = describe(config, setup, arrays, state) | about | {"started": now()}
-    metrics_bytes = resume(folder, setup, state)
-    if metrics_bytes:
-        meta["started"] = folder.meta().get("started", meta["started"])
-    folder.write_meta(meta)
-    folder.write_status("running", iter=state.iteration, max_iters=config.recipe.max_iters)
-    with MetricsWriter(folder.metrics_path, metrics_bytes) as log:
-
-        def save() -> None:
-            about = {"metrics_bytes": log.sync(), "precision": setup.precision}
-            checkpoint.save(folder.checkpoints, state.iteration, state.state_dict() | about)
-            folder.write_status("running", iter=state.iteration, max_iters=config.recipe.max_iters)
-
-        probe = look_inside(folder, parts, state)
-        if not train(parts, state, log, save, probe, watcher, stop_asked):
-            return False
-        count_clean_training_error(parts, state, log)
-        log.sync()
-    keep_responses(folder, parts, state)
-    images = state.iteration * config.recipe.batch_size
-    folder.write_meta(
-        meta
-        | {
-            "finished": now(),
-            "wall_time_s": round(state.time, 1),
-            "train_time_s": round(state.train_time, 1),
-            "images_per_second": round(images / state.train_time, 1),
-            "warmup_exit_iter": state.warmup_exit,
-        }
-    )
-    return True
+from resnet_repro.exits import exit_code
+from resnet_repro.runs.atomic import remove_left_overs
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.runs.lock import WORK, owned
+from resnet_repro.runs.signals import end_with_parent, stop_on_signals
+from resnet_repro.training.channel import ATTENDED, Attended, Unattended
+from resnet_repro.training.distributed import SOLO, World, leave, place
+from resnet_repro.training.errors import DivergedError
+from resnet_repro.training.parts import Watcher
+from resnet_repro.training.run import run
 
 
-def look_inside(folder: RunFolder, parts: Parts, state: TrainState) -> GradientLog:
-    """Keep the forward signal at initialisation; return what keeps gradient norms on the way."""
-    config = parts.config
-    if config.probes.signals and state.iteration == 0:
-        images, _ = parts.train_set.train_batch(parts.order.batch(0))
-        folder.write_table("signal", forward_signal(state.model, parts.setup, images))
-    return GradientLog(folder, config.recipe.max_iters if config.probes.signals else None)
-
-
-def keep_responses(folder: RunFolder, parts: Parts, state: TrainState) -> None:
-    """Write the layer responses of the final net on the first test images (Fig. 7)."""
-    config, test = parts.config, parts.held_out["test"]
-    count = min(config.probes.response_images, len(test))
-    if count:
-        batches = test.eval_batches(config.evaluation.batch_size, count)
-        folder.write_table("responses", layer_responses(state.model, parts.setup, batches))
-
-
-def resume(folder: RunFolder, setup: Setup, state: TrainState) -> int:
-    """Bring ``state`` to the newest good checkpoint, if any; return the metrics' length there.
+def work(
+    folder: RunFolder, watcher: Watcher, stop_asked: Callable[[], bool], world: World = SOLO
+) -> str:
+    """Do this worker's share: ``finished`` or ``preempted``. Rank 0 keeps ``status.json`` true.
 
     Raises:
-        CheckpointError: none can be trusted, or it was made in another precision.
+        Exception: whatever stopped the run; its status then says ``failed`` or ``diverged``.
     """
-    saved = checkpoint.load_newest(folder.checkpoints)
-    if saved is None:
-        return 0
-    if saved["precision"] != setup.precision:
-        raise checkpoint.CheckpointError(
-            f"{folder.path}: begun in {saved['precision']}, this machine would go on in "
-            f"{setup.precision}; add trainer.precision={saved['precision']} to go on as it began"
-        )
-    state.load_state_dict(saved)
-    return int(saved["metrics_bytes"])
+    if world.rank != 0:
+        return outcome(run(folder, world, watcher, lambda _: None, stop_asked))
+    with owned(folder.path, WORK, patience=20):
+        for used in (folder.path, folder.checkpoints):
+            remove_left_overs(used)
+        kept = {key: folder.status().get(key, 0) for key in ("iter", "max_iters", "restarts")}
+
+        def running(iteration: int) -> None:
+            kept["iter"] = iteration
+            folder.write_status("running", **kept)
+
+        try:
+            state = outcome(run(folder, world, watcher, running, stop_asked))
+        except Exception as error:
+            diverged = isinstance(error, DivergedError)
+            reason = str(error) if diverged else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):  # the disk may be full: tell of that, not of this
+                folder.write_status("diverged" if diverged else "failed", reason=reason, **kept)
+            raise
+        folder.write_status(state, **kept)
+        return state
+
+
+def outcome(finished: bool) -> str:
+    """The state of a run that was trained to its end or stopped on demand."""
+    return "finished" if finished else "preempted"
+
+
+def main() -> None:
+    """Be one of several workers, placed by the launcher's environment; exit code as the command's.
+
+    Stopped and saved is exit code 0, or the launcher would take it for a failure: ``status.json``
+    says ``preempted``.
+    """
+    end_with_parent()
+    rank = int(os.environ.get("RANK", 0))
+    teller = Attended(rank) if ATTENDED in os.environ else Unattended(rank)
+    code = 0
+    with stop_on_signals(alone=False) as stop_asked:
+        try:
+            teller.tell("hello")
+            state = work(RunFolder(Path(sys.argv[1])), teller, stop_asked, place())
+            leave()
+            teller.tell("bye", state=state)
+        except Exception as error:
+            teller.failed(error)
+            code = exit_code(error) or 1
+    sys.stdout.flush()
+    os._exit(code)  # not waiting for those that no longer answer
+
+
+if __name__ == "__main__":
+    main()

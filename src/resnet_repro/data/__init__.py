@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resnet_repro.data import cifar10, synthetic, tiny_imagenet
+from resnet_repro.data import cifar10, synthetic
 from resnet_repro.data.arrays import Arrays
 from resnet_repro.data.errors import DataError
 
@@ -20,6 +20,8 @@ def load(name: str, root: Path, source: str = "auto") -> Arrays:
     if name == "cifar10":
         return cifar10.load(root, source)
     if name == "tiny_imagenet":
+        from resnet_repro.data import tiny_imagenet  # its tools are not on every host
+
         return tiny_imagenet.load(root)
     if name == "synthetic":
         return synthetic.make()

@@ -48,26 +48,37 @@ class ErrorCount:
 
 @torch.no_grad()
 def count_errors(
-    forward: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], expected: int
+    forward: Callable[[Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    expected: int,
+    over_workers: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> ErrorCount:
     """Count the errors of ``forward`` over ``batches`` of (images, labels).
 
     Sums stay on the device until the end.
+
+    Args:
+        forward: (N, 3, H, W) to logits (N, classes).
+        batches: those of this worker, if there are several.
+        expected: images there are, over all workers.
+        over_workers: adds up a float64 vector over the workers; counts stay exact.
 
     Raises:
         RuntimeError: the batches did not hold exactly ``expected`` images.
     """
     sums: Tensor | None = None
     wrong: Tensor | None = None
-    seen = 0
+    mine = 0
     for images, labels in batches:
         logits = forward(images).float()
         loss = F.cross_entropy(logits, labels, reduction="sum").double()
         counts = wrong_counts(logits, labels)
         sums = loss if sums is None else sums + loss
         wrong = counts if wrong is None else wrong + counts
-        seen += len(labels)
-    if seen != expected or sums is None or wrong is None:
+        mine += len(labels)
+    found = [0.0, 0, 0] if sums is None or wrong is None else [float(sums), *wrong.tolist()]
+    total = over_workers(torch.tensor([*found, mine], dtype=torch.float64)).tolist()
+    top1, top5, seen = (int(value) for value in total[1:])
+    if seen != expected or not seen:
         raise RuntimeError(f"counted {seen} images where there are {expected}")
-    top1, top5 = wrong.tolist()
-    return ErrorCount(float(sums), top1, top5, seen)
+    return ErrorCount(total[0], top1, top5, seen)

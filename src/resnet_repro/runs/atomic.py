@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+from resnet_repro.runs.faults import crash_point
+
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+class DiskFullError(OSError):
+    """There is no room for a file; the message names it and what is free."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def disk_full(path: Path, error: OSError) -> DiskFullError:
+    """Say in one line that ``path`` could not be written for want of room."""
+    free = shutil.disk_usage(path.parent).free
+    return DiskFullError(
+        error.errno,
+        f"{path}: cannot be written ({error.strerror}, {free:,} bytes free); what was saved before "
+        "is whole: make room and say it again",
+    )
 
 
 def fsync_directory(directory: Path) -> None:
@@ -25,22 +48,35 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     error the temporary file is removed and the old ``path`` stays as it was.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full.
+        DiskFullError: there is no room.
+        OSError: the folder cannot be written.
     """
+    crash_point(f"before-tmp{path.suffix}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             write(file)
             file.flush()
+            crash_point(f"after-write{path.suffix}")
             os.fsync(file.fileno())
+        crash_point(f"after-fsync{path.suffix}")
         temporary.replace(path)
         fsync_directory(path.parent)
-    except BaseException:
+        crash_point(f"after-replace{path.suffix}")
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise disk_full(path, error) from error
         raise
 
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
     write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Remove temporary files of processes that died; only the owner of ``folder`` may."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)

@@ -130,8 +130,10 @@ class RunFolder:
         path = self.path / name
         try:
             loaded = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be read ({error.strerror})") from error
         except ValueError as error:
             raise RunFolderError(f"{path}: not JSON ({error})") from error
         if not isinstance(loaded, dict):

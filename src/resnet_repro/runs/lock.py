@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -11,22 +12,34 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from resnet_repro.runs.folder import RunFolderError
+from resnet_repro.runs.signals import is_alive
+
+COMMAND = ".lock"  # held by the command that a user said
+WORK = ".work.lock"  # held by the one process that writes: rank 0's, if there are several
 
 
 @contextmanager
-def owned(folder: Path, patience: float = 0.0) -> Iterator[None]:
+def owned(
+    folder: Path, name: str = COMMAND, *, patience: float = 0.0, after_death: float = 15.0
+) -> Iterator[None]:
     """Hold ``folder`` for this process; the system lets go of it however the process ends.
 
     Args:
         folder: an existing run folder.
-        patience: seconds to wait for an owner that may be ending.
+        name: which of the folder's locks.
+        patience: seconds to wait for an owner that is alive and may be ending.
+        after_death: seconds to wait for what a dead owner of this machine left running: its
+            children hold the lock until they notice.
 
     Raises:
         RunFolderError: another process works there; the message names it.
     """
-    file = (folder / ".lock").open("a+")
+    try:
+        file = (folder / name).open("a+")
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be written ({error.strerror})") from error
     with file:
-        _take(file.fileno(), folder, patience)
+        _take(file.fileno(), folder / name, patience, after_death)
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -34,15 +47,25 @@ def owned(folder: Path, patience: float = 0.0) -> Iterator[None]:
         yield
 
 
-def _take(descriptor: int, folder: Path, patience: float) -> None:
-    until = time.monotonic() + patience
+def _take(descriptor: int, lock: Path, patience: float, after_death: float) -> None:
+    began = time.monotonic()
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() < until:
-                time.sleep(0.1)
+            owner = lock.read_text(encoding="utf-8")
+            if time.monotonic() - began < max(patience, _grace(owner, after_death)):
+                time.sleep(0.05)
                 continue
-            owner = (folder / ".lock").read_text(encoding="utf-8") or "another process"
-            raise RunFolderError(f"{folder}: {owner} is working on this run") from None
+            owner = owner or "another process"
+            raise RunFolderError(f"{lock.parent}: {owner} is working on this run") from None
         return
+
+
+def _grace(owner: str, after_death: float) -> float:
+    """Seconds to wait because the lock's owner, as far as its name tells, is not at work."""
+    named = re.fullmatch(r"process (\d+) on (.+)", owner)
+    if named is None:  # it holds the lock and is about to write its name
+        return 1.0
+    here = named[2] == socket.gethostname()
+    return after_death if here and not is_alive(int(named[1])) else 0.0

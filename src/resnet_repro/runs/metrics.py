@@ -30,6 +30,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from resnet_repro.runs.atomic import FULL, disk_full
+from resnet_repro.runs.faults import crash_point
+
 Record = dict[str, Any]
 KINDS = ("train", "test", "val", "train_clean", "event")
 
@@ -76,12 +79,14 @@ class MetricsWriter:
             made after that checkpoint will be made again. ``None`` keeps whole lines only.
 
     Raises:
+        DiskFullError: there is no room for a record; none of it is left in the file.
         OSError: the file cannot be written.
         MetricsError: the file is shorter than ``keep_bytes``.
     """
 
     def __init__(self, path: Path, keep_bytes: int | None = None):
-        self._file = path.open("ab")
+        self._path = path
+        self._file = path.open("ab", buffering=0)  # a refused record must not come back at close
         size = self._file.seek(0, os.SEEK_END)
         if keep_bytes is None:
             keep_bytes = path.read_bytes().rfind(b"\n") + 1
@@ -98,9 +103,20 @@ class MetricsWriter:
         if kind not in KINDS:
             raise ValueError(f"unknown kind of record {kind!r}; one of {', '.join(KINDS)}")
         record: Record = {"kind": kind} | {key: _finite(value) for key, value in values.items()}
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        self._append(json.dumps(record, allow_nan=False).encode() + b"\n")
         return record
+
+    def _append(self, line: bytes) -> None:
+        begin, half = self._file.tell(), len(line) // 2
+        try:
+            for part in (line[:half], line[half:]):
+                left = memoryview(part)
+                while left:  # a disk that fills up takes a part before it refuses
+                    left = left[self._file.write(left) :]
+                crash_point("mid-line")
+        except OSError as error:
+            self._file.truncate(begin)
+            raise disk_full(self._path, error) if error.errno in FULL else error from error
 
     def sync(self) -> int:
         """Force all records to the disk; return the length to remember in a checkpoint."""

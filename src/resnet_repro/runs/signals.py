@@ -1,7 +1,8 @@
-"""Asked to stop: finish the iteration, save, leave."""
+"""Asked to stop: finish the iteration, save, leave. And: never outlive whoever started us."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -10,24 +11,29 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # USR1: SLURM's pre-emption warning
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded here: between a fork and an exec is no time to load anything
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
+def stop_on_signals(*, alone: bool = True) -> Iterator[Callable[[], bool]]:
     """Give a function that says whether a stop was asked for by a signal.
 
     The first signal only sets a flag that the loop looks at between two iterations; a second one
-    ends the process at once.
+    ends the process at once. Not so where the process is one of several workers (``alone`` false):
+    a scheduler's signal reaches each twice, from itself and through the launcher, and the workers
+    must save together.
     """
     asked: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:
-        if asked:
+        if asked and alone:
             os._exit(128 + number)
         asked.append(number)
-        name = signal.Signals(number).name
-        message = f"\n{name}: saving after this iteration; once more to leave at once\n"
-        os.write(sys.stderr.fileno(), message.encode())
+        if alone:
+            name = signal.Signals(number).name
+            message = f"\n{name}: saving after this iteration; once more to leave at once\n"
+            os.write(sys.stderr.fileno(), message.encode())
 
     previous = {number: signal.signal(number, note) for number in STOP_SIGNALS}
     try:
@@ -35,3 +41,20 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """Get SIGTERM when the process that started this one ends, however it does (Linux)."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has not ended, or not been seen to end by its parent."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -18,7 +18,8 @@ from resnet_repro.models.registry import build
 from resnet_repro.options import ConfigError
 from resnet_repro.runs import provenance
 from resnet_repro.training.device import Setup
-from resnet_repro.training.loop import Parts
+from resnet_repro.training.distributed import SOLO, World, replicate, synchronise_norms
+from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState, sgd
 from resnet_repro.training.window import Window
 
@@ -35,7 +36,9 @@ def load_data(config: Config) -> data.Arrays:
     return data.load(config.data.name, Path(root), config.data.source)
 
 
-def assemble(config: Config, setup: Setup, arrays: data.Arrays) -> tuple[Parts, TrainState]:
+def assemble(
+    config: Config, setup: Setup, arrays: data.Arrays, world: World = SOLO
+) -> tuple[Parts, TrainState]:
     """Build data sets on the device, the order of the images, the net and its optimizer."""
     choice, recipe = config.data, config.recipe
     train_idx, val_idx = train_split_indices(choice.train_split, len(arrays.train_labels))
@@ -50,19 +53,22 @@ def assemble(config: Config, setup: Setup, arrays: data.Arrays) -> tuple[Parts, 
         setup.device,
         mean=choice.mean,
         pad=choice.pad,
+        border=choice.border,
     )
     held_out = {"test": train_set.sibling(arrays.test_images, arrays.test_labels)}
     if len(val_idx):
         held_out["val"] = train_set.sibling(
             arrays.train_images[val_idx], arrays.train_labels[val_idx]
         )
-    state = initial_state(config, setup, num_classes=arrays.num_classes)
-    order = BatchOrder(len(train_idx), recipe.batch_size, config.seed)
-    return Parts(config, setup, train_set, order, held_out), state
+    state = initial_state(config, setup, num_classes=arrays.num_classes, world=world)
+    order = BatchOrder(len(train_idx), recipe.batch_size, config.seed, choice.border)
+    return Parts(config, setup, train_set, order, held_out, arrays.digests, world), state
 
 
-def initial_state(config: Config, setup: Setup, num_classes: int) -> TrainState:
-    """A net with the weights of the seed, its optimizer, nothing trained."""
+def initial_state(
+    config: Config, setup: Setup, num_classes: int, world: World = SOLO
+) -> TrainState:
+    """A net with the weights of the seed, its optimizer, nothing trained; on every worker alike."""
     model = config.model
     net = build(
         model.family,
@@ -75,20 +81,23 @@ def initial_state(config: Config, setup: Setup, num_classes: int) -> TrainState:
         bn_eps=model.bn_eps,
         bn_momentum=model.bn_momentum,
         bn_group=model.bn_group,
+        stride_in=model.stride_in,
         gate_bias=model.gate_bias,
         seed=config.seed,
     )
+    if config.trainer.sync_bn:
+        synchronise_norms(net)
     # Channels last: the layout in which convolutions of few channels run fastest here.
     net = net.to(setup.device).to(memory_format=torch.channels_last)
-    window = Window(config.recipe.batch_size, config.trainer.log_every_iters, setup.device)
-    return TrainState(net, sgd(net, config.recipe), window)
+    window = Window(config.recipe.batch_size, config.trainer.log_every_iters, setup.device, world)
+    return TrainState(net, sgd(net, config.recipe), window, replicate(net, world))
 
 
 def describe(
     config: Config, setup: Setup, arrays: data.Arrays, state: TrainState
 ) -> dict[str, Any]:
     """What ``meta.json`` says of a run before its first iteration."""
-    model = config.model
+    model, workers = config.model, state.window.world.size
     return {
         "schema": 1,
         "experiment": config.experiment,
@@ -97,11 +106,11 @@ def describe(
         "seed": config.seed,
         "git": provenance.git_state(),
         "versions": provenance.versions(),
-        "hardware": provenance.hardware(setup.gpu, 1, setup.threads),
+        "hardware": provenance.hardware(setup.gpu, workers, workers * setup.threads),
         "device": setup.device.type,
         "precision": setup.precision,
         "threads": setup.threads,
-        "world_size": 1,
+        "world_size": workers,
         "deterministic": config.trainer.deterministic,
         "data": {
             "name": config.data.name,

@@ -7,18 +7,16 @@ import io
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from resnet_repro.runs.atomic import write_atomic, write_text_atomic
+from resnet_repro.runs.faults import crash_point
+from resnet_repro.training.errors import CheckpointError
 
-SCHEMA = 1
+SCHEMA = 2
 KEEP = 2
-
-
-class CheckpointError(RuntimeError):
-    """No checkpoint can be trusted; the message says what to do."""
 
 
 def save(folder: Path, iteration: int, content: dict[str, Any]) -> Path:
@@ -28,7 +26,8 @@ def save(folder: Path, iteration: int, content: dict[str, Any]) -> Path:
     met, a digest without its checkpoint is harmless.
 
     Raises:
-        OSError: disk full or folder not writable; earlier checkpoints stay as they were.
+        DiskFullError: there is no room; earlier checkpoints stay as they were.
+        OSError: the folder cannot be written; likewise.
     """
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -36,11 +35,28 @@ def save(folder: Path, iteration: int, content: dict[str, Any]) -> Path:
     data = buffer.getbuffer()
     path = folder / f"iter_{iteration:08d}.pt"
     write_text_atomic(_digest_path(path), hashlib.sha256(data).hexdigest() + "\n")
-    write_atomic(path, lambda file: file.write(data))
+    crash_point("after-digest.pt")
+
+    def write(file: BinaryIO) -> None:
+        file.write(data[: len(data) // 2])
+        file.flush()
+        crash_point("mid-write.pt")
+        file.write(data[len(data) // 2 :])
+
+    write_atomic(path, write)
+    crash_point("before-prune")
+    prune(folder)
+    crash_point("after-prune")
+    return path
+
+
+def prune(folder: Path) -> None:
+    """Drop all but the newest two checkpoints, and what a crash left of others."""
     for old in _newest_first(folder)[KEEP:]:
         old.unlink(missing_ok=True)
-        _digest_path(old).unlink(missing_ok=True)
-    return path
+    for digest in folder.glob("*.sha256"):  # also those whose checkpoint was never written
+        if not digest.with_suffix("").exists():
+            digest.unlink(missing_ok=True)
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:
@@ -75,9 +91,14 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
 def _load(path: Path) -> dict[str, Any]:
     """Read data; code in the file is never run, with or without a good digest."""
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: holds more than data and is refused") from error
+    except (RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise CheckpointError(f"{path}: has its digest, but is not a checkpoint") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: has its digest, but is not a checkpoint")
+    crash_point("mid-load")
     return content
 
 

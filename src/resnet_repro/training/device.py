@@ -27,8 +27,34 @@ class Setup:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def set_up(trainer: TrainerConfig) -> Setup:
+def set_up(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> Setup:
     """Choose device and precision, and set torch's global switches to match.
+
+    Args:
+        trainer: what is asked for.
+        local_rank: which of this machine's workers this is.
+        local_size: how many of them there are; they share the cores.
+
+    Raises:
+        ConfigError: what was asked for is not to be had on this machine.
+    """
+    setup = choose(trainer, local_rank, local_size)
+    torch.set_num_threads(setup.threads)
+    if setup.device.type == "cuda":
+        matmul = "tf32" if setup.precision == "tf32" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = matmul
+        torch.backends.cudnn.conv.fp32_precision = matmul  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = not trainer.deterministic
+        # cuBLAS repeats itself only with a fixed workspace, set before its first use.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if trainer.deterministic != torch.are_deterministic_algorithms_enabled():
+        # Even to switch it off imports the compiler, seconds on every start.
+        torch.use_deterministic_algorithms(trainer.deterministic)
+    return setup
+
+
+def choose(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> Setup:
+    """As :func:`set_up`, touching nothing.
 
     Raises:
         ConfigError: what was asked for is not to be had on this machine.
@@ -39,23 +65,20 @@ def set_up(trainer: TrainerConfig) -> Setup:
             f"trainer.device=cuda: no CUDA device is visible (torch {torch.__version__}); "
             "use trainer.device=cpu or auto"
         )
-    device = torch.device("cuda" if cuda and trainer.device != "cpu" else "cpu")
+    device = torch.device("cpu")
+    if cuda and trainer.device != "cpu":
+        device = torch.device("cuda", local_rank) if local_size > 1 else torch.device("cuda")
+        if local_size > torch.cuda.device_count():
+            raise ConfigError(
+                f"trainer.devices={trainer.devices}: {torch.cuda.device_count()} CUDA devices are "
+                "visible here; ask for as many, or add trainer.device=cpu"
+            )
     cores = usable_cores()
     if trainer.threads > cores:
         raise ConfigError(f"trainer.threads={trainer.threads}: this process may use {cores} cores")
-    threads = trainer.threads or cores
-    torch.set_num_threads(threads)
-    precision = _precision(trainer.precision, device)
-    if device.type == "cuda":
-        matmul = "tf32" if precision == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = matmul
-        torch.backends.cudnn.conv.fp32_precision = matmul  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = not trainer.deterministic
-        # cuBLAS repeats itself only with a fixed workspace, set before its first use.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(trainer.deterministic)
+    threads = trainer.threads or max(1, cores // local_size)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return Setup(device, precision, threads, gpu)
+    return Setup(device, _precision(trainer.precision, device), threads, gpu)
 
 
 def _precision(asked: str, device: torch.device) -> str:

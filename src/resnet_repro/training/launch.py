@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_repro.config import Config, differences
+from resnet_repro.config import Config, TrainerConfig, differences
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.runs.lock import owned
+from resnet_repro.training.errors import DivergedError
 
 if TYPE_CHECKING:
-    from resnet_repro.training.loop import Watcher
+    from resnet_repro.training.parts import Watcher
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,11 @@ def check_same_run(folder: RunFolder, config: Config) -> None:
     Raises:
         RunFolderError: names the keys that differ, with both values.
     """
-    if not folder.config_path.exists():
-        return
+    try:
+        if not folder.config_path.exists():
+            return
+    except OSError as error:
+        raise RunFolderError(f"{folder.path}: cannot be used ({error.strerror})") from error
     before, after = folder.config(), config.as_mapping()
     used = folder.meta().get("precision")
     for values in (before, after):  # asking for what "auto" became is asking for the same run
@@ -68,6 +73,8 @@ def check_same_run(folder: RunFolder, config: Config) -> None:
         if used and trainer.get("precision") in ("auto", used):
             values["trainer"] = trainer | {"precision": used}
     changed = differences(before, after)
+    if config.trainer.allow_new_world_size:
+        changed.pop("trainer.devices", None)
     if changed:
         listed = "; ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())
         raise RunFolderError(
@@ -79,37 +86,100 @@ def check_same_run(folder: RunFolder, config: Config) -> None:
 def launch(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> str:
     """Do the run unless it is done: ``skipped``, ``finished`` or ``preempted``.
 
+    With ``trainer.launcher=external`` only the folder is made and named on standard output:
+    ``created``.
+
     Raises:
-        RunFolderError: another configuration or another process holds the folder.
-        Exception: whatever stopped the run; its status then says ``failed`` or ``diverged``.
+        ConfigError: this machine cannot do what is asked; nothing was written.
+        RunFolderError: the folder cannot be used, or another configuration or process holds it.
+        DivergedError: the run diverged, now or when it was tried before.
+        Exception: whatever stopped the run; its status then says ``failed``.
     """
-    folder = job.folder
+    from resnet_repro.training.device import choose
+
+    folder, trainer = job.folder, job.config.trainer
     if job.is_done():
         return "skipped"
-    folder.path.mkdir(parents=True, exist_ok=True)
+    refuse_diverged(folder)
+    local = trainer.launcher == "local"
+    if local:
+        choose(trainer, local_size=trainer.devices)
+    make_folder(folder.path)
     with owned(folder.path):
         if job.is_done():  # by the process that held the folder a moment ago
             return "skipped"
-        folder.write_config(job.config.as_mapping())
-        return _work(job, folder, watcher, stop_asked)
+        refuse_diverged(folder)
+        prepare(job)
+        if not local:
+            print(folder.path)
+            return "created"
+        return _work(folder, trainer, watcher, stop_asked)
 
 
-def _work(job: Job, folder: RunFolder, watcher: Watcher, stop_asked: Callable[[], bool]) -> str:
-    from resnet_repro.training.loop import DivergedError
-    from resnet_repro.worker import run
+def _work(
+    folder: RunFolder, trainer: TrainerConfig, watcher: Watcher, stop_asked: Callable[[], bool]
+) -> str:
+    if trainer.devices == 1:
+        from resnet_repro.worker import work
 
-    length: dict[str, Any] = {"max_iters": job.config.recipe.max_iters}
+        return work(folder, watcher, stop_asked)
+    from resnet_repro.training.workers import run_workers
+
     try:
-        about = {"command": job.command, "deviations": job.deviations}
-        finished = run(folder, about, watcher, stop_asked)
-    except DivergedError as error:
-        folder.write_status("diverged", reason=str(error), **length)
-        raise
+        return run_workers(folder, trainer, watcher, stop_asked)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        folder.write_status("failed", reason=reason, iter=folder.status().get("iter", 0), **length)
+        status = folder.status()
+        if status["state"] != "diverged":  # here more is known than rank 0 could know
+            kept = {key: status[key] for key in ("iter", "max_iters", "restarts")}
+            with contextlib.suppress(OSError):
+                folder.write_status("failed", reason=f"{type(error).__name__}: {error}", **kept)
         raise
-    iteration = length["max_iters"] if finished else folder.status()["iter"]
-    state = "finished" if finished else "preempted"
-    folder.write_status(state, iter=iteration, **length)
-    return state
+
+
+def prepare(job: Job) -> None:
+    """Write what the worker reads: configuration, status, and in ``meta.json`` who asked for it."""
+    folder, before = job.folder, job.folder.status()
+    folder.write_config(job.config.as_mapping())
+    asked = {"command": job.command, "deviations": job.deviations}
+    folder.write_meta(folder.meta() | asked)
+    folder.write_status(
+        "created",
+        iter=before.get("iter", 0),
+        max_iters=job.config.recipe.max_iters,
+        restarts=before.get("restarts", -1) + 1,
+    )
+
+
+def refuse_diverged(folder: RunFolder) -> None:
+    """Raise where the run is known to diverge: the same bits would do it again.
+
+    Raises:
+        DivergedError: with what was found then.
+    """
+    status = folder.status()
+    if status.get("state") == "diverged":
+        raise DivergedError(
+            f"{status.get('reason', 'the run diverged')}; it did so when it was last tried: give a "
+            f"changed run a name=... of its own, or remove {folder.path} to try again"
+        )
+
+
+def make_folder(path: Path) -> None:
+    """Make a run folder, or nothing at all.
+
+    Raises:
+        RunFolderError: it cannot be made; names path and cause.
+    """
+    made: list[Path] = []
+    try:
+        for folder in (*reversed(path.parents), path):
+            if not folder.is_dir():
+                folder.mkdir(exist_ok=True)  # another command may be doing the same
+                made.append(folder)
+    except OSError as error:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise RunFolderError(
+            f"runs_dir: no run folder {path} can be made ({error.strerror}: {error.filename})"
+        ) from error

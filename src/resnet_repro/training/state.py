@@ -20,24 +20,31 @@ from resnet_repro.training.window import Window
 class TrainState:
     """Everything a run must remember to go on; its configuration says the rest.
 
-    ``iteration`` counts finished updates; ``warmup_exit`` is the iteration at which the smoothed
-    training error was first seen below 80 %; times are seconds over all parts of the run.
+    ``replica`` is what the forward pass in training goes through: ``model`` itself or, with several
+    workers, what averages its gradients over them. ``iteration`` counts finished updates;
+    ``warmup_exit`` is the iteration at which the smoothed training error was first seen below 80 %;
+    times are seconds over all parts of the run.
     """
 
     model: nn.Module
     optimizer: torch.optim.SGD
     window: Window
+    replica: nn.Module
     iteration: int = 0
     warmup_exit: int | None = None
     time: float = 0.0
     train_time: float = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain Python only, so that it loads with ``weights_only=True``."""
+        """Tensors and plain Python only, so that it loads with ``weights_only=True``.
+
+        With several workers all call it. Weights and momentum are the same on all of them; the
+        batch-norm statistics are rank 0's, as everywhere they are used (``World``).
+        """
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "window": self.window.sums,
+            "window": self.window.total(),
             "iteration": self.iteration,
             "warmup_exit": self.warmup_exit,
             "time": self.time,
@@ -48,7 +55,7 @@ class TrainState:
         """Go back to a saved state."""
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.window.sums.copy_(saved["window"])
+        self.window.restore(saved["window"])
         self.iteration = saved["iteration"]
         self.warmup_exit = saved["warmup_exit"]
         self.time = saved["time"]
@@ -71,10 +78,10 @@ def sgd(model: nn.Module, recipe: RecipeConfig) -> torch.optim.SGD:
     )
 
 
-def current_lr(state: TrainState, recipe: RecipeConfig) -> float:
-    """Learning rate of the next update."""
+def current_lr(state: TrainState, recipe: RecipeConfig, iteration: int | None = None) -> float:
+    """Learning rate of the next update, or of the one after ``iteration`` updates."""
     return lr_at(
-        state.iteration,
+        state.iteration if iteration is None else iteration,
         lr=recipe.lr,
         milestones=recipe.milestones,
         gamma=recipe.gamma,
@@ -87,6 +94,9 @@ def current_lr(state: TrainState, recipe: RecipeConfig) -> float:
 def step(state: TrainState, setup: Setup, images: Tensor, labels: Tensor, lr: float) -> None:
     """One update: forward, loss, backward, SGD; counts the batch's errors on the way.
 
+    The gradient is that of the mean loss over the whole batch, of which ``images`` are this
+    worker's share, be the shares equal or not.
+
     Args:
         state: is changed in place.
         setup: precision of the forward pass; the loss is taken in fp32.
@@ -94,17 +104,58 @@ def step(state: TrainState, setup: Setup, images: Tensor, labels: Tensor, lr: fl
         labels: (N,), int64.
         lr: learning rate of this update.
     """
-    state.model.train()
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    with setup.autocast():
-        logits = state.model(images)
-    loss = F.cross_entropy(logits.float(), labels)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss, logits = forward_backward(state, setup, images, labels)
     state.optimizer.step()
-    state.window.add(state.iteration, loss.detach(), wrong_counts(logits.detach(), labels))
+    state.window.add(state.iteration, loss, wrong_counts(logits, labels))
     state.iteration += 1
+
+
+def forward_backward(
+    state: TrainState, setup: Setup, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Set the gradients; return the share's part of the batch's mean loss, and its logits."""
+    state.replica.train()
+    with setup.autocast():
+        logits = state.replica(images)
+    part = len(labels) / state.window.batch_size
+    loss = F.cross_entropy(logits.float(), labels) * part
+    state.optimizer.zero_grad(set_to_none=True)
+    # The replica takes the mean of the workers' gradients where their sum is wanted.
+    (loss * state.window.world.size).backward()  # type: ignore[no-untyped-call]
+    return loss.detach(), logits.detach()
+
+
+def prime(state: TrainState, setup: Setup, shape: tuple[int, int, int, int]) -> None:
+    """Let several workers settle in what order they add up gradients; nothing else changes.
+
+    After its first pass DistributedDataParallel sorts its buckets anew. A process that goes on from
+    a checkpoint would take one step with the unsorted ones, adding in another order than the run
+    that was never stopped: other bits, from three workers on.
+
+    Args:
+        state: its gradients are dropped; its batch-norm statistics come out as they went in.
+        setup: of the run.
+        shape: of this worker's share of a batch, (N, 3, H, W).
+    """
+    if state.replica is state.model:
+        return
+    before = [buffer.clone() for buffer in state.model.buffers()]
+    images = torch.zeros(shape, device=setup.device).contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(shape[0], dtype=torch.int64, device=setup.device)
+    for _ in range(2):
+        forward_backward(state, setup, images, labels)
+    state.optimizer.zero_grad(set_to_none=True)
+    for buffer, value in zip(state.model.buffers(), before, strict=True):
+        buffer.copy_(value)
+
+
+def is_finite(state: TrainState) -> bool:
+    """Whether the last update's loss (on this worker) and the norm of its gradient are finite."""
+    gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+    norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    return state.window.share_is_finite(state.iteration) and bool(norm.isfinite())
 
 
 def in_warmup(state: TrainState, recipe: RecipeConfig) -> bool:

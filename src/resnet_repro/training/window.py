@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from resnet_repro.training.distributed import SOLO, World
+
 SMOOTHING_ITERS = (
     100  # the training error of the warm-up rule is the mean over this many iterations
 )
@@ -17,24 +19,41 @@ class Window:
     """A ring of per-iteration sums: loss, top-1 and top-5 wrong counts of each mini-batch.
 
     The step writes without reading back, so the device never waits for the host between log
-    points. Shape of ``sums``: (length, 3), float64.
+    points. Shape of ``sums``: (length, 3), float64. Each worker keeps those of its own share; they
+    are added up when they are read, which all workers do together.
     """
 
-    def __init__(self, batch_size: int, length: int, device: torch.device):
-        self.batch_size = batch_size
+    def __init__(self, batch_size: int, length: int, device: torch.device, world: World = SOLO):
+        self.batch_size, self.world = batch_size, world
         self.length = max(length, SMOOTHING_ITERS)
         self.sums = torch.zeros(self.length, 3, dtype=torch.float64, device=device)
 
     def add(self, iteration: int, loss: Tensor, wrong: Tensor) -> None:
-        """Store one iteration: ``loss`` is the batch mean, ``wrong`` the (2,) wrong counts."""
+        """Store one iteration's share.
+
+        Args:
+            iteration: updates done before it.
+            loss: summed over the share's images and divided by the images of the whole batch.
+            wrong: (2,), the wrong counts of the share.
+        """
         row = self.sums[iteration % self.length]
         row[LOSS] = loss
         row[WRONG1:] = wrong
 
+    def total(self) -> Tensor:
+        """All rows, added up over the workers; what a checkpoint keeps."""
+        return self.world.sum(self.sums)
+
+    def restore(self, total: Tensor) -> None:
+        """Go back to what :meth:`total` gave, on any number of workers."""
+        self.sums.zero_()
+        if self.world.rank == 0:
+            self.sums.copy_(total)
+
     def last(self, iteration: int, count: int) -> Tensor:
         """Rows of the ``count`` iterations before ``iteration``, oldest first, on the host."""
         rows = torch.arange(iteration - count, iteration, device=self.sums.device) % self.length
-        return self.sums[rows].cpu()
+        return self.world.sum(self.sums[rows]).cpu()
 
     def means(self, iteration: int, count: int) -> tuple[float, float, float]:
         """Mean loss, top-1 and top-5 error in percent over the last ``count`` iterations."""
@@ -52,8 +71,12 @@ class Window:
             return math.inf
         return self.means(iteration, SMOOTHING_ITERS)[1]
 
-    def first_bad(self, iteration: int, count: int) -> int | None:
-        """The first of the last ``count`` iterations whose loss is not finite, if any."""
-        losses = self.last(iteration, count)[:, LOSS]
-        bad = (~torch.isfinite(losses)).nonzero()
+    def share_is_finite(self, iteration: int) -> bool:
+        """Whether this worker's loss was finite in the last of ``iteration`` updates."""
+        return math.isfinite(float(self.sums[(iteration - 1) % self.length, LOSS]))
+
+    def first_bad(self, iteration: int) -> int | None:
+        """The first iteration still remembered whose loss is not finite, if any."""
+        count = min(iteration, self.length)
+        bad = (~torch.isfinite(self.last(iteration, count)[:, LOSS])).nonzero()
         return iteration - count + int(bad[0]) if len(bad) else None

@@ -1,0 +1,78 @@
+"""What an evaluation found, as a file beside the runs and as a line of a table. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from resnet_repro.options import ConfigError
+from resnet_repro.runs.atomic import write_text_atomic
+
+SCHEMA = 1
+# What makes two results of one name the same evaluation; a rerun replaces the older one.
+_IDENTITY = ("models", "kind", "protocol", "bn", "data")
+_COLUMNS = ("net", "weights", "data", "protocol", "bn", "images", "top-1 err %", "top-5 err %")
+
+
+def file_name(subjects: list[str], protocol: str, bn: str, split: str) -> str:
+    """Name of an evaluation: its weights, and what differs from the usual test."""
+    first, others = subjects[0], len(subjects) - 1
+    parts = [first if not others else f"ensemble{others + 1}_{first}"]
+    usual = ("1-crop", "running", "test")
+    parts += [part for part, usually in zip((protocol, bn, split), usual, strict=True)
+              if part != usually]  # fmt: skip
+    word = "_".join(parts)
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._+-") else "-" for c in word)
+    return kept.lstrip(".-")[:100] or "weights"
+
+
+def write(folder: Path, result: Mapping[str, Any]) -> Path:
+    """Write ``<folder>/<name>.json``, whole or not at all.
+
+    Raises:
+        ConfigError: the file holds another evaluation, or the folder cannot be written.
+    """
+    path = folder / f"{result['name']}.json"
+    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    try:
+        if path.exists() and not _is_same(path, json.loads(text)):
+            raise ConfigError(
+                f"{path} holds another evaluation (other weights, protocol or data); "
+                "give this one a name=... of its own, or remove that file"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path, text)
+    except OSError as error:
+        raise ConfigError(f"results_dir={folder}: cannot be written ({error.strerror})") from error
+    return path
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Return a Markdown table of one line for a terminal."""
+    models = result["models"]
+    cells = (
+        " + ".join(model["net"]["label"] for model in models),
+        " + ".join(model.get("file") or model["run"] for model in models),
+        f"{result['data']['name']} {result['kind']}",
+        result["protocol"],
+        result["bn"],
+        str(result["num_samples"]),
+        f"{result['top1_err']:.2f}",
+        f"{result['top5_err']:.2f}",
+    )
+    widths = [max(len(a), len(b)) for a, b in zip(_COLUMNS, cells, strict=True)]
+    rows = (_COLUMNS, tuple("-" * width for width in widths), cells)
+    return "\n".join(
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    )
+
+
+def _is_same(path: Path, new: Mapping[str, Any]) -> bool:
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(old, dict) and all(old.get(key) == new[key] for key in _IDENTITY)

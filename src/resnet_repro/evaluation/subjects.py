@@ -1,0 +1,218 @@
+"""A net to be tested: built from a weights file or a finished run, with what is known of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from resnet_repro.config import Config, DataConfig, ModelConfig
+from resnet_repro.evaluation.weights import (
+    WeightsError,
+    WeightsFile,
+    checked_tensors,
+    one_line,
+    read,
+)
+from resnet_repro.models import formats
+from resnet_repro.models.counts import count_params
+from resnet_repro.models.labels import net_label
+from resnet_repro.models.registry import build_meta
+from resnet_repro.options import ConfigError, build
+from resnet_repro.runs.folder import RunFolder, RunFolderError
+
+OURS = "ours"
+FORMATS = (OURS, *formats.FORMATS)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A net on the CPU, float32, in evaluation mode.
+
+    ``name`` is a word for file names, ``source`` what a result records of where the weights come
+    from, ``settings`` the arguments of ``build_meta``. ``data`` says which data set and which mean
+    the net was trained with, and ``precision`` in which; both are ``None`` for other people's nets.
+    ``config`` is that of a run.
+    """
+
+    name: str
+    net: nn.Module
+    settings: dict[str, Any]
+    source: dict[str, Any]
+    data: DataConfig | None = None
+    precision: str | None = None
+    config: Config | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Classes the net tells apart."""
+        return int(self.settings["num_classes"])
+
+    @property
+    def label(self) -> str:
+        """How tables call the net."""
+        named = ("family", "depth", "shortcut", "layers_per_block", "zero_pad", "stride_in")
+        return net_label(**{key: self.settings[key] for key in named if key in self.settings})
+
+    def record(self) -> dict[str, Any]:
+        """What a result says of the net and its weights."""
+        net = {"label": self.label, "params": count_params(self.net)} | self.settings
+        return {"net": net} | self.source
+
+
+def from_file(path: Path, fmt: str) -> Subject:
+    """Build the net a weights file belongs to.
+
+    ``ours`` takes an exported file, which says its net, or a checkpoint inside its run folder.
+
+    Raises:
+        WeightsError: the file is refused, is not of this format, or does not say its net.
+    """
+    file = read(path)
+    source = {"file": path.name, "sha256": file.sha256, "bytes": file.bytes, "format": fmt}
+    if fmt == OURS:
+        return _ours(file, source)
+    inner = file.content.get("state_dict", file.content)
+    if isinstance(inner, Mapping):
+        # The old files also hold other things beside their state dict; those are left alone.
+        inner = checked_tensors(file, inner)
+    try:
+        settings = formats.net_of(fmt, {"state_dict": inner})
+        net = build_meta(**settings).to_empty(device="cpu")
+        net.load_state_dict(formats.convert(fmt, {"state_dict": inner}, net))
+    except ValueError as error:  # StateDictError, and sizes no net has
+        raise WeightsError(f"{path}: {one_line(str(error), 400)}") from error
+    return Subject(path.stem, net.eval(), settings, source)
+
+
+def from_run(path: Path) -> Subject:
+    """Build the final net of a finished run.
+
+    Raises:
+        RunFolderError: no run there, or it is not finished.
+        ConfigError: its configuration is not one of this version's.
+        WeightsError: its final checkpoint is missing or damaged.
+    """
+    folder = RunFolder(path)
+    config = Config.from_mapping(folder.config())
+    if not folder.is_finished:
+        state = folder.status().get("state", "not begun")
+        raise RunFolderError(f"{path}: the run is {state}, not finished; train it to its end first")
+    file = final_checkpoint(folder, config.recipe.max_iters)
+    about = about_run(config, folder.meta(), config.recipe.max_iters)
+    source = {"run": _run_name(about), "sha256": file.sha256, "bytes": file.bytes, "format": OURS}
+    return dataclasses.replace(_with_net(file, file.content["model"], about, source), config=config)
+
+
+def final_checkpoint(folder: RunFolder, max_iters: int) -> WeightsFile:
+    """Read the checkpoint of the last iteration and verify it against its digest.
+
+    Raises:
+        WeightsError: missing, damaged or refused.
+    """
+    path = folder.checkpoints / f"iter_{max_iters:08d}.pt"
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: no final checkpoint (they are not kept in version control); "
+            "use weights=... with an exported file, or train the run again"
+        )
+    file = read(path)
+    try:
+        expected = path.with_name(path.name + ".sha256").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be verified, its digest is unreadable") from error
+    if file.sha256 != expected:
+        raise WeightsError(f"{path}: damaged, does not have the digest it was written with")
+    if not isinstance(file.content.get("model"), Mapping):
+        raise WeightsError(f"{path}: holds no model")
+    return file
+
+
+def about_run(config: Config, meta: Mapping[str, Any], iteration: int) -> dict[str, Any]:
+    """What weights must say of the run they come from, to be used without its folder."""
+    pictures = dataclasses.asdict(config.data)
+    for place in ("root", "source"):
+        del pictures[place]
+    return {
+        "schema": 1,
+        "experiment": config.experiment,
+        "name": config.name,
+        "profile": config.profile,
+        "seed": config.seed,
+        "iter": iteration,
+        "precision": meta.get("precision"),
+        "model": dataclasses.asdict(config.model),
+        "data": pictures,
+    }
+
+
+def _ours(file: WeightsFile, source: dict[str, Any]) -> Subject:
+    if file.about is not None:
+        about = dict(file.about)
+        subject = _with_net(file, file.content, about, source | {"run": _run_name(about)})
+        return dataclasses.replace(subject, name=file.path.stem)
+    folder = RunFolder(file.path.absolute().parent.parent)
+    state = file.content.get("model")
+    if not isinstance(state, Mapping) or not folder.config_path.is_file():
+        raise WeightsError(
+            f"{file.path}: does not say its net; expected a file of resnet_repro.export, "
+            "or a checkpoint in its run folder"
+        )
+    try:
+        config = Config.from_mapping(folder.config())
+        about = about_run(config, folder.meta(), int(file.content["iteration"]))
+    except (KeyError, TypeError, ValueError, RunFolderError) as error:
+        raise WeightsError(f"{file.path}: its run folder says no net ({error})") from error
+    subject = _with_net(file, state, about, source | {"run": _run_name(about)})
+    return dataclasses.replace(subject, name=f"{subject.name}_iter{about['iter']}")
+
+
+def _with_net(
+    file: WeightsFile,
+    content: Mapping[str, Any],
+    about: Mapping[str, Any],
+    source: dict[str, Any],
+) -> Subject:
+    """Build the net ``about`` tells of and load our state dict into it."""
+    state = checked_tensors(file, content)
+    fc = state.get("head.fc.weight")
+    if fc is None or fc.ndim != 2:
+        raise WeightsError(f"{file.path}: holds no weights of ours, head.fc.weight is missing")
+    try:
+        model = build(ModelConfig, _group(about, "model"), "model.")
+        data = build(DataConfig, _group(about, "data"), "data.")
+        settings = dataclasses.asdict(model) | {"num_classes": fc.shape[0]}
+        del settings["init"]
+        if model.depth > len(state):  # before millions of layers are built for a few tensors
+            raise ConfigError(f"depth {model.depth} with {len(state)} tensors")
+        net = build_meta(**settings).to_empty(device="cpu")
+    except ValueError as error:
+        said = one_line(str(error), 300)
+        raise WeightsError(f"{file.path}: says a net that cannot be: {said}") from error
+    _load(file, net, state)
+    name = f"{about.get('name')}_{about.get('profile')}_seed{about.get('seed')}"
+    precision = about.get("precision")
+    known = precision if precision in ("fp32", "tf32", "bf16") else None
+    return Subject(name, net.eval(), settings, source, data, known)
+
+
+def _load(file: WeightsFile, net: nn.Module, state: dict[str, Tensor]) -> None:
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{file.path}: {one_line(str(error), 400)}") from error
+
+
+def _group(about: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    values = about.get(key)
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{key} is missing")
+    return values
+
+
+def _run_name(about: Mapping[str, Any]) -> str:
+    return one_line(f"{about.get('profile')}/{about.get('name')}/seed{about.get('seed')}", 200)

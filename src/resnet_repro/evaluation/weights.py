@@ -1,0 +1,189 @@
+"""Reading weights files that anyone may have made: only data is taken from them, never code."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import json
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnet_repro.training.errors import CheckpointError
+
+LARGEST_FILE = 2**30  # bytes; ResNet-152 with its optimizer's state takes half of that
+ABOUT = "resnet_repro"  # key under which our exports say which net they are
+
+
+class WeightsError(CheckpointError):
+    """A weights file that is refused; the message is one line that says why."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file holds. ``content`` is a dict; ``about`` what an export of ours says of itself."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    content: Mapping[str, Any]
+    about: Mapping[str, Any] | None
+
+
+def read(path: Path, largest: int = LARGEST_FILE) -> WeightsFile:
+    """Read a file of ``torch.save`` (``weights_only=True``, always) or of safetensors.
+
+    The digest is that of the bytes which were loaded.
+
+    Raises:
+        WeightsError: unreadable, larger than ``largest`` bytes packed or unpacked, damaged, or
+            holding anything but data, in which case the offending global is named.
+    """
+    try:
+        if not path.is_file():
+            raise WeightsError(f"{path}: no such file")
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(data) > largest:
+        raise WeightsError(f"{path}: larger than {largest} bytes, refused")
+    load = _load_safetensors if path.suffix == ".safetensors" else _load_pickle
+    content, about = load(path, data, largest)
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a dict of tensors")
+    return WeightsFile(path, hashlib.sha256(data).hexdigest(), len(data), content, about)
+
+
+def checked_tensors(file: WeightsFile, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of ``content``, a state dict in ``file``, if they are plain numbers.
+
+    Raises:
+        WeightsError: an entry is no plain tensor, holds NaN or infinity, or its shape claims more
+            than ``LARGEST_FILE`` bytes (a few stored numbers can claim to be any shape).
+    """
+    claimed = 0
+    for name, value in content.items():
+        label = one_line(str(name), 80)
+        if not _is_plain(value):
+            raise WeightsError(f"{file.path}: {label} is no plain tensor of numbers")
+        claimed += value.numel() * value.element_size()
+        if claimed > LARGEST_FILE:
+            raise WeightsError(f"{file.path}: claims more than {LARGEST_FILE} bytes of weights")
+        if not bool(torch.isfinite(value).all()):
+            raise WeightsError(f"{file.path}: {label} holds values that are not finite")
+    return {str(name): value for name, value in content.items()}
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """Return ``text`` as one printable line: what a file says must not steer a terminal."""
+    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
+def _is_plain(value: object) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and not value.is_complex()
+    )
+
+
+def _load_pickle(path: Path, data: bytes, largest: int) -> tuple[Any, Mapping[str, Any] | None]:
+    _check_archive(path, data, largest)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on how to load files less safely
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # a made-up file can fail in any way
+        if names := _refused_globals(data, str(error)):
+            raise WeightsError(
+                f"{path}: refused, holds more than data: {one_line(', '.join(names[:3]))}"
+            ) from error
+        raise WeightsError(
+            f"{path}: not a weights file, or damaged ({type(error).__name__})"
+        ) from error
+    # A state dict carries a table of its modules; ours has one entry more.
+    table = getattr(content, "_metadata", None)
+    root = table.get("") if isinstance(table, Mapping) else None
+    return content, _about(root.get(ABOUT) if isinstance(root, Mapping) else None)
+
+
+def _check_archive(path: Path, data: bytes, largest: int) -> None:
+    """Refuse a small archive that unpacks into a large one."""
+    if not data.startswith(b"PK\x03\x04"):
+        return  # the format of torch before 1.6 packs nothing
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except Exception as error:  # BadZipFile, and struct or Unicode errors of broken tables
+        raise WeightsError(f"{path}: truncated or damaged archive") from error
+    if unpacked > largest:
+        raise WeightsError(f"{path}: unpacks to {unpacked} bytes, more than {largest}; refused")
+
+
+def _refused_globals(data: bytes, message: str) -> list[str]:
+    """Name the functions and classes a file wanted; empty where it failed for another reason."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)))
+    except Exception:  # not an archive, or a broken one
+        if found := re.search(r"GLOBAL ([\w.]+)", message):
+            return [found[1]]
+        return [name for name in _globals(data) if not name.startswith(("torch.", "collections."))]
+
+
+def _globals(data: bytes) -> Iterator[str]:
+    """Functions and classes named in a row of pickles, found without running them."""
+    stream, texts = io.BytesIO(data), [""]
+    try:
+        while stream.tell() < len(data):
+            for code, argument, _ in pickletools.genops(stream):
+                if code.name in ("GLOBAL", "INST"):
+                    yield str(argument).replace(" ", ".")
+                elif code.name == "STACK_GLOBAL":
+                    yield ".".join(texts[-2:])
+                elif isinstance(argument, str):
+                    texts = [texts[-1], argument]
+    except Exception:  # what follows is no pickle
+        return
+
+
+def _load_safetensors(
+    path: Path, data: bytes, largest: int
+) -> tuple[Any, Mapping[str, Any] | None]:
+    del largest  # nothing is packed
+    try:
+        safetensors = importlib.import_module("safetensors.torch")
+    except ImportError as error:
+        raise WeightsError(f"{path}: needs the package safetensors, which is not here") from error
+    try:
+        content = safetensors.load(data)
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        about = header.get("__metadata__", {}).get(ABOUT)
+    except Exception as error:  # as above
+        raise WeightsError(
+            f"{path}: not a safetensors file, or damaged ({type(error).__name__})"
+        ) from error
+    return content, _about(about)
+
+
+def _about(text: object) -> Mapping[str, Any] | None:
+    """What an export says of itself, as JSON; ``None`` where it says nothing we can read."""
+    try:
+        about = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
+    return about if isinstance(about, dict) else None

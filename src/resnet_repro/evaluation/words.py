@@ -1,0 +1,83 @@
+"""``key=value`` words of a command line, checked against a schema; no Hydra, no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from resnet_repro.options import ConfigError, build, closest
+
+T = TypeVar("T")
+
+
+def parse(schema: type[T], words: Sequence[str]) -> T:
+    """Make a ``schema`` (fields made by ``options.option``) from words like ``data.root=/d``.
+
+    Lists are separated by commas.
+
+    Raises:
+        ConfigError: one line naming the key, the value and what is allowed.
+    """
+    kinds = _kinds(schema)
+    values: dict[str, Any] = {}
+    given: set[str] = set()
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ConfigError(f"could not read '{word}': must be key=value; --help lists the keys")
+        if key in given:
+            raise ConfigError(f"{key} is given twice")
+        if key not in kinds:
+            raise ConfigError(f"unknown option '{key}'; {closest(key, list(kinds))}")
+        given.add(key)
+        *groups, name = key.split(".")
+        place = values
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = _value(text, kinds[key])
+    return build(schema, values)
+
+
+def help_text(schema: type, prefix: str = "") -> str:
+    """One line for each option: its key, what it means, what is allowed, its default."""
+    lines = []
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        key, kind = prefix + field.name, hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            lines.append(help_text(typing.cast(type, kind), f"{key}."))
+            continue
+        about: str = field.metadata["help"]
+        if allowed := field.metadata["check"].allowed:
+            about += f"; {allowed}"
+        if field.default not in (dataclasses.MISSING, None):
+            about += f" [{field.default}]"
+        lines.append(f"  {key:<18} {about}")
+    return "\n".join(lines)
+
+
+def _kinds(schema: type, prefix: str = "") -> dict[str, Any]:
+    """Type of every option by its dotted key."""
+    kinds: dict[str, Any] = {}
+    for name, kind in typing.get_type_hints(schema).items():
+        if dataclasses.is_dataclass(kind):
+            kinds |= _kinds(typing.cast(type, kind), f"{prefix}{name}.")
+        else:
+            kinds[prefix + name] = kind
+    return kinds
+
+
+def _value(text: str, kind: Any) -> Any:
+    """What a text says to a field of this type; a text that it cannot be stays one."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        (kind,) = (part for part in typing.get_args(kind) if part is not type(None))
+    if typing.get_origin(kind) is list:
+        (inner,) = typing.get_args(kind)
+        return [_value(part, inner) for part in text.split(",")] if text else []
+    if kind is int and re.fullmatch(r"-?\d{1,18}", text):
+        return int(text)
+    return text

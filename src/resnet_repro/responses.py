@@ -1,0 +1,75 @@
+"""``python -m resnet_repro.responses run=RUN_DIR``: layer responses of a run's newest checkpoint.
+
+Writes ``responses.csv`` into the run folder (Fig. 7), as the end of a run does; for a run that is
+not finished, or with another number of images. Needs the run's checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnet_repro.config import Config
+from resnet_repro.evaluation.words import help_text, parse
+from resnet_repro.exits import explained
+from resnet_repro.options import ConfigError, at_least, option
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.runs.lock import owned
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything the command line can say."""
+
+    run: str = option("", "run folder with a checkpoint")
+    images: int = option(2_000, "test images", at_least(1))
+    threads: int = option(0, "CPU threads; 0: one for each core", at_least(0))
+
+
+def measure(folder: RunFolder, images: int, threads: int = 0) -> int:
+    """Write the responses of the newest checkpoint; return its iteration.
+
+    Raises:
+        ConfigError: the run has no checkpoint.
+        CheckpointError: none can be trusted.
+        RunFolderError: no run is there, or another process works on it.
+    """
+    from resnet_repro.training.assemble import assemble, load_data
+    from resnet_repro.training.device import set_up
+    from resnet_repro.training.resume import resume
+    from resnet_repro.training.run import keep_responses
+
+    config = Config.from_mapping(folder.config())
+    config = dataclasses.replace(
+        config,
+        probes=dataclasses.replace(config.probes, response_images=images),
+        trainer=dataclasses.replace(config.trainer, threads=threads),
+    )
+    parts, state = assemble(config, set_up(config.trainer), load_data(config))
+    with owned(folder.path):
+        if resume(folder, parts, state) is None:
+            raise ConfigError(
+                f"run={folder.path}: has no checkpoint; checkpoints are not committed"
+            )
+        keep_responses(folder, parts, state)
+    return state.iteration
+
+
+def main() -> None:
+    """Do what the command line asks."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(f"{__doc__}\n{help_text(Options)}")
+        return
+    with explained():
+        asked = parse(Options, sys.argv[1:])
+        if not asked.run:
+            raise ConfigError("run is not set; see --help")
+        folder = RunFolder(Path(asked.run))
+        iteration = measure(folder, asked.images, asked.threads)
+        print(f"{folder.path}/responses.csv: {asked.images} test images, iteration {iteration}")
+
+
+if __name__ == "__main__":
+    main()

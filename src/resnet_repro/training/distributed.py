@@ -1,0 +1,200 @@
+"""Several workers on one run: who does what, and what they tell each other."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from resnet_repro.options import ConfigError
+
+T = TypeVar("T")
+PATIENCE = timedelta(hours=2)  # for what rank 0 does first, alone: fetching the data
+PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
+
+@dataclass(frozen=True)
+class World:
+    """The workers of a run and this one's place among them.
+
+    Methods that exchange something are called by all workers alike; alone they cost nothing. Sums
+    are taken in the order of the ranks: every worker has the same bits, and a sum that is saved
+    and taken again after a resume does not change.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    patient: dist.ProcessGroup | None = None  # a group that waits for long
+
+    def share(self, count: int) -> range:
+        """The part of ``count`` things that falls to this worker; parts differ by one at most."""
+        return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The workers' ``values``, of one shape on all, added up."""
+        if self.size == 1:
+            return values
+        parts = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(parts, values)
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Whether any worker raised each flag; goes from host to host, no GPU is waited for."""
+        if self.size == 1:
+            return flags
+        raised = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return tuple(bool(flag) for flag in raised.tolist())
+
+    def first(self, work: Callable[[], T]) -> T:
+        """Do ``work`` on rank 0, then on the others: the first may fetch, the others find."""
+        if self.size == 1 or self.rank == 0:
+            result = work()
+        if self.size > 1:
+            dist.barrier(self.patient)
+        return result if self.rank == 0 else work()
+
+    def share_statistics(self, model: nn.Module) -> None:
+        """Give every worker rank 0's batch-norm statistics."""
+        if self.size == 1:
+            return
+        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.broadcast(flat, src=0)
+        sizes = [buffer.numel() for buffer in buffers]
+        for buffer, values in zip(buffers, torch.split(flat, sizes), strict=True):
+            buffer.copy_(values.view_as(buffer))
+
+
+SOLO = World()
+
+
+def place() -> World:
+    """The place that torch's launcher gave this process, before it has met the others.
+
+    Raises:
+        ConfigError: this process was not started by torch's launcher.
+    """
+    missing = [name for name in PLACE if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)} not set: a worker is started by torchrun; for several workers "
+            "on one machine say: python -m resnet_repro.train ... trainer.devices=N"
+        )
+    rank, size, local_rank, local_size = (int(os.environ[name]) for name in PLACE)
+    return World(rank, size, local_rank, local_size)
+
+
+def join(world: World, device: torch.device, timeout_seconds: float) -> World:
+    """Meet the other workers, if there are others.
+
+    Gradients of GPUs go over NCCL, everything else and everything on the CPU over gloo.
+
+    Args:
+        world: this worker's place.
+        device: what it computes on.
+        timeout_seconds: after this long without an answer the others are given up.
+    """
+    if world.size == 1:
+        return world
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert isinstance(patient, dist.ProcessGroup)
+    return replace(world, patient=patient)
+
+
+def leave() -> None:
+    """Part from the other workers, all having come to the end."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def replicate(model: nn.Module, world: World) -> nn.Module:
+    """What the forward pass in training goes through: averages the gradients over the workers.
+
+    Batch-norm statistics are left to each worker.
+    """
+    if world.size == 1:
+        return model
+    kind = nn.parallel.DistributedDataParallel
+    known = inspect.signature(kind).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    alone: dict[str, Any] = {name: False}  # the second name is deprecated from torch 2.15 on
+    return kind(model, **alone)
+
+
+class _SumOverWorkers(torch.autograd.Function):
+    """Sum over the workers in both directions."""
+
+    @staticmethod
+    def forward(_: object, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: object, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """BN over the global batch: mean and variance of the images of all workers.
+
+    Shares may differ in size. ``nn.SyncBatchNorm`` does the same on GPUs alone, and is not an
+    ``nn.BatchNorm2d``, which the probes look for. Keys of the state dict are BN's.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (N, C, H, W); in training all workers must call it together."""
+        if not self.training or not dist.is_initialized():
+            return super().forward(input)
+        values = input.float()
+        count = values.new_tensor([values.numel() // values.shape[1]])
+        sums = _sum(torch.cat([values.sum(dim=(0, 2, 3)), count]))
+        mean, seen = sums[:-1] / sums[-1], sums[-1].detach()
+        centred = values - mean[:, None, None]
+        var = _sum(centred.square().sum(dim=(0, 2, 3))) / seen
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            assert self.momentum is not None
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (seen / (seen - 1)), self.momentum)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        out = centred * scale[:, None, None] + self.bias[:, None, None]
+        return out.to(input.dtype)
+
+
+def _sum(values: Tensor) -> Tensor:
+    total: Tensor = _SumOverWorkers.apply(values)
+    return total
+
+
+def synchronise_norms(model: nn.Module) -> None:
+    """Replace each BN of ``model`` by one over the global batch, weights and statistics kept."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                momentum = child.momentum
+                new = SyncBatchNorm2d(child.num_features, child.eps, momentum)
+                new.load_state_dict(child.state_dict())
+                setattr(parent, name, new)

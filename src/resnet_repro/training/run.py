@@ -1,0 +1,122 @@
+"""One worker's share of a run: build, resume, train, and what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from resnet_repro.config import Config
+from resnet_repro.options import ConfigError
+from resnet_repro.runs.folder import RunFolder, now
+from resnet_repro.runs.metrics import MetricsWriter
+from resnet_repro.training import checkpoint
+from resnet_repro.training.assemble import assemble, describe, load_data
+from resnet_repro.training.device import set_up
+from resnet_repro.training.distributed import World, join
+from resnet_repro.training.evaluate import count_clean_training_error
+from resnet_repro.training.loop import train
+from resnet_repro.training.parts import Parts, Unheard, Watcher
+from resnet_repro.training.probes import GradientLog, Rows, forward_signal, layer_responses
+from resnet_repro.training.resume import contents, resume
+from resnet_repro.training.state import TrainState, prime
+
+
+def run(
+    folder: RunFolder,
+    world: World,
+    watcher: Watcher,
+    running: Callable[[int], None],
+    stop_asked: Callable[[], bool],
+) -> bool:
+    """Train the run of ``folder`` from where it stands; return whether it came to its end.
+
+    ``running`` is told of each iteration that the run can go on from.
+
+    Raises:
+        ConfigError: the machine cannot do what the configuration asks.
+        DataError: the data cannot be had or are not what they should be.
+        CheckpointError: checkpoints exist and none can be trusted.
+        DivergedError: the loss is no longer finite.
+    """
+    config = Config.from_mapping(folder.config())
+    if world.size != config.trainer.devices:
+        raise ConfigError(
+            f"trainer.devices={config.trainer.devices}: but {world.size} workers were started"
+        )
+    setup = set_up(config.trainer, world.local_rank, world.local_size)
+    world = join(world, setup.device, config.trainer.timeout_seconds)
+    arrays = world.first(lambda: load_data(config))
+    parts, state = assemble(config, setup, arrays, world)
+    prime(state, setup, parts.share_shape)
+    saved = resume(folder, parts, state)
+    signal = signal_at_start(parts, state)
+    if world.rank != 0:
+        return follow(parts, state, stop_asked)
+    if signal:
+        folder.write_table("signal", signal)
+    meta = folder.meta() | describe(config, setup, arrays, state)
+    if saved is None or "started" not in meta:
+        meta["started"] = now()
+    folder.write_meta(meta)
+    checkpoint.prune(folder.checkpoints)
+    running(state.iteration)
+    with MetricsWriter(folder.metrics_path, saved["metrics_bytes"] if saved else 0) as log:
+        if saved and saved["world_size"] != world.size:
+            values: dict[str, Any] = {"event": "world_size", "value": world.size}
+            log.write("event", iter=state.iteration, **values, time=round(state.time, 3))
+
+        def save() -> None:
+            content = contents(parts, state) | {"metrics_bytes": log.sync()}
+            checkpoint.save(folder.checkpoints, state.iteration, content)
+            running(state.iteration)
+
+        gradients = GradientLog(folder, config.recipe.max_iters if config.probes.signals else None)
+        if not train(parts, state, log, save, gradients, watcher, stop_asked):
+            return False
+        count_clean_training_error(parts, state, log)
+        log.sync()
+    keep_responses(folder, parts, state)
+    folder.write_meta(meta | speed(parts, state))
+    return True
+
+
+def follow(parts: Parts, state: TrainState, stop_asked: Callable[[], bool]) -> bool:
+    """What the other workers do: compute the same, in the same order, and write nothing."""
+    quiet = Unheard()
+
+    def save() -> None:
+        contents(parts, state)  # rank 0's sums need those of this worker
+
+    if not train(parts, state, quiet, save, lambda *_: None, quiet, stop_asked):
+        return False
+    count_clean_training_error(parts, state, quiet)
+    return True
+
+
+def signal_at_start(parts: Parts, state: TrainState) -> Rows:
+    """The forward signal of the first batch, whole, on every worker; empty after the start."""
+    if not parts.config.probes.signals or state.iteration > 0:
+        return []
+    images, _ = parts.train_set.train_batch(parts.order.batch(0))
+    return forward_signal(state.model, parts.setup, images)
+
+
+def keep_responses(folder: RunFolder, parts: Parts, state: TrainState) -> None:
+    """Write the layer responses of the final net on the first test images (Fig. 7)."""
+    config, test = parts.config, parts.held_out["test"]
+    count = min(config.probes.response_images, len(test))
+    if count:
+        batches = test.eval_batches(config.evaluation.batch_size, count)
+        folder.write_table("responses", layer_responses(state.model, parts.setup, batches))
+
+
+def speed(parts: Parts, state: TrainState) -> dict[str, Any]:
+    """What ``meta.json`` says of a run that came to its end."""
+    images = state.iteration * parts.config.recipe.batch_size
+    return {
+        "finished": now(),
+        "wall_time_s": round(state.time, 1),
+        "train_time_s": round(state.train_time, 1),
+        "images_per_second": round(images / state.train_time, 1),
+        "warmup_exit_iter": state.warmup_exit,
+    }

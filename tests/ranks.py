@@ -1,0 +1,172 @@
+"""Runs in processes of their own, without the real commands: seconds less for each test.
+
+Workers are forked from a server that has imported torch and computed nothing, and find each other
+without torch's launcher.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from resnet_repro.data import synthetic
+from resnet_repro.runs.faults import VARIABLE
+from resnet_repro.training.distributed import PLACE, SOLO, World, leave, place
+from resnet_repro.training.launch import Job, launch, prepare
+from resnet_repro.worker import work
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+# Every optimizer imports torch._dynamo: seconds in each process.
+_CONTEXT.set_forkserver_preload(["torch._dynamo", "resnet_repro.worker", "resnet_repro.compose"])
+
+FEW_IMAGES = (400, 60)  # training and test images of the synthetic set in these processes
+
+
+class Silent:
+    """A watcher that only remembers the last iteration."""
+
+    iteration = 0
+
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        self.iteration = iteration
+
+
+class StopAt:
+    """Asks for a stop at the n-th look."""
+
+    def __init__(self, look: int):
+        self.looks_left = look
+
+    def __call__(self) -> bool:
+        self.looks_left -= 1
+        return self.looks_left == 0
+
+
+def never() -> bool:
+    return False
+
+
+class Failed:
+    """What a process answers instead of raising."""
+
+    def __init__(self, error: str, trace: str = ""):
+        self.error, self.trace = error, trace
+
+
+def together(count: int, function: Callable[..., Any], *args: Any, timeout: float = 120) -> Any:
+    """Call ``function(*args)`` in ``count`` processes that find each other; their answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ears, processes = [], []
+    for rank in range(count):
+        ear, mouth = _CONTEXT.Pipe(duplex=False)
+        process = _CONTEXT.Process(target=_call, args=(rank, count, port, mouth, function, args))
+        process.start()
+        mouth.close()
+        ears.append(ear)
+        processes.append(process)
+    try:
+        return [_answer(ear, timeout) for ear in ears]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _answer(ear: Connection, timeout: float) -> Any:
+    try:
+        return ear.recv() if ear.poll(timeout) else Failed(f"silent for {timeout} s")
+    except EOFError:
+        return Failed("killed")
+
+
+def _call(
+    rank: int, count: int, port: int, mouth: Connection, function: Callable[..., Any], args: Any
+) -> None:
+    values = (rank, count, rank, count)
+    os.environ |= {name: str(value) for name, value in zip(PLACE, values, strict=True)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        synthetic.make.__defaults__ = FEW_IMAGES
+        answer = function(*args)
+        leave()
+    except BaseException as error:
+        answer = Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
+    mouth.send(answer)
+    os._exit(0)
+
+
+def workers(
+    job: Job,
+    stop_after: int | None = None,
+    spoil: Callable[[World], None] | None = None,
+    images: tuple[int, int] = FEW_IMAGES,
+) -> str:
+    """Do ``job`` on its devices; the last rank alone is asked to stop after so many iterations.
+
+    ``spoil`` is called in each worker before it begins.
+    """
+    job.folder.path.mkdir(parents=True, exist_ok=True)
+    prepare(job)
+    answers = together(job.config.trainer.devices, _share, job, stop_after, spoil, images)
+    for answer in answers:
+        if isinstance(answer, Failed):
+            raise AssertionError(f"in a worker: {answer.error}\n{answer.trace}")
+    assert len(set(answers)) == 1
+    return str(answers[0])
+
+
+def _share(
+    job: Job,
+    stop_after: int | None,
+    spoil: Callable[[World], None] | None,
+    images: tuple[int, int],
+) -> str:
+    synthetic.make.__defaults__ = images
+    world = place() if job.config.trainer.devices > 1 else SOLO
+    if spoil is not None:
+        spoil(world)
+    asked = stop_after is not None and world.rank == world.size - 1
+    return work(job.folder, Silent(), StopAt(stop_after or 0) if asked else never, world)
+
+
+def in_background(job: Job) -> Any:
+    """Begin ``job`` in a process of its own, as a command would."""
+    process = _CONTEXT.Process(target=launch, args=(job, Silent(), never))
+    process.start()
+    return process
+
+
+def crash(job: Job, where: str) -> int | None:
+    """Do ``job`` in a process that dies at a named point; its exit code."""
+    process = _CONTEXT.Process(target=_crash, args=(job, where))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def _crash(job: Job, where: str) -> None:
+    synthetic.make.__defaults__ = FEW_IMAGES
+    os.environ[VARIABLE] = where
+    launch(job, Silent(), never)
+
+
+class FullDisk(Silent):
+    """Lets no file of this process grow beyond a size from an iteration on."""
+
+    def __init__(self, iteration: int, limit: Callable[[], int]):
+        self._from, self._limit = iteration, limit
+
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        if iteration == self._from:
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self._limit(), hard))

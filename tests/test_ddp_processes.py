@@ -1,0 +1,139 @@
+"""Workers under torch's launcher, and what is left of them when something dies: nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ranks import Silent, in_background, never, workers
+from resnet_repro.data.synthetic import TEST_IMAGES, TRAIN_IMAGES
+from resnet_repro.exits import exit_code
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.training.errors import WorkersLostError
+from resnet_repro.training.launch import Job, launch
+from test_training import fingerprint, small_job
+
+LONG = ("trainer.devices=2", "recipe.max_iters=150", "recipe.milestones=[]",
+        "evaluation.every_iters=150", "probes.response_images=20",
+        "trainer.checkpoint_every_iters=10")  # fmt: skip
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
+
+
+def processes(folder: RunFolder) -> dict[str, int]:
+    """Launcher (``None``) and ranks that work on a folder, with their ids."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            values = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if str(folder.path).encode() in words and words[0] == sys.executable.encode():
+            rank = next((v[5:].decode() for v in values if v.startswith(b"RANK=")), "launcher")
+            found[rank] = int(entry.name)
+    return found
+
+
+def seconds_until_nobody_is_left(folder: RunFolder, limit: float = 20) -> float:
+    began = time.monotonic()
+    while processes(folder):
+        assert time.monotonic() - began < limit, processes(folder)
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+class Fault(Silent):
+    """Does something to the processes once the run has gone on for some iterations."""
+
+    def __init__(self, job: Job, do: Callable[[dict[str, int]], None]):
+        self._job, self._do = job, do
+        self._from = job.folder.status().get("iter", 0) + 15
+        self.at: float | None = None
+
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        if iteration >= self._from and self.at is None:
+            self.at = time.monotonic()
+            self._do(processes(self._job.folder))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The same run without launcher and faults."""
+    job = small_job(tmp_path_factory.mktemp("whole"), *LONG)
+    assert workers(job, images=(TRAIN_IMAGES, TEST_IMAGES)) == "finished"
+    return job.folder
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
+    """One run, through everything below: it is begun once and goes on from test to test."""
+    made = small_job(tmp_path_factory.mktemp("parts"), *LONG)
+    yield made
+    for pid in processes(made.folder).values():
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_asked_to_stop_it_saves_and_leaves(job: Job) -> None:
+    watcher = Fault(job, lambda _: None)
+    assert launch(job, watcher, lambda: watcher.at is not None) == "preempted"
+    assert watcher.at is not None
+    assert time.monotonic() - watcher.at < 20
+    seconds_until_nobody_is_left(job.folder, 1)
+    status = job.folder.status()
+    assert (status["state"], status["restarts"]) == ("preempted", 0)
+    assert status["iter"] >= 15
+
+
+def test_a_killed_worker_ends_the_others(job: Job) -> None:
+    watcher = Fault(job, lambda found: os.kill(found["1"], signal.SIGKILL))
+    with pytest.raises(WorkersLostError, match="worker 1 was killed.*say it again") as caught:
+        launch(job, watcher, never)
+    assert exit_code(caught.value) == 1
+    assert watcher.at is not None
+    assert time.monotonic() - watcher.at < 20
+    seconds_until_nobody_is_left(job.folder, 1)
+    status = job.folder.status()
+    assert (status["state"], status["restarts"]) == ("failed", 1)
+    assert "worker 1 was killed" in status["reason"]
+
+
+def test_a_killed_launcher_makes_the_workers_save(job: Job) -> None:
+    watcher = Fault(job, lambda found: os.kill(found["launcher"], signal.SIGKILL))
+    assert launch(job, watcher, never) == "preempted"
+    seconds_until_nobody_is_left(job.folder, 1)
+
+
+def test_a_worker_that_falls_silent_is_given_up(job: Job) -> None:
+    waiting = small_job(Path(job.config.runs_dir), *LONG, "trainer.timeout_seconds=3")
+    watcher = Fault(waiting, lambda found: os.kill(found["0"], signal.SIGSTOP))
+    with pytest.raises(WorkersLostError, match=r"worker 0 did not answer within 3 s"):
+        launch(waiting, watcher, never)
+    assert watcher.at is not None
+    assert time.monotonic() - watcher.at < 3 + 15
+    seconds_until_nobody_is_left(job.folder, 1)
+
+
+def test_a_killed_command_leaves_nobody_and_the_next_one_goes_on(
+    job: Job, whole: RunFolder
+) -> None:
+    start = job.folder.status()["iter"]
+    command = in_background(job)
+    while job.folder.status()["iter"] < start + 10:
+        assert command.is_alive()
+        time.sleep(0.05)
+    command.kill()
+    command.join()
+    seconds_until_nobody_is_left(job.folder)
+    assert job.folder.status()["state"] == "preempted"
+    assert launch(job, Silent(), never) == "finished"
+    assert fingerprint(job.folder) == fingerprint(whole)
+    assert not list(job.folder.path.rglob("*.tmp"))

@@ -1,0 +1,356 @@
+"""``resnet_repro.evaluate`` and ``resnet_repro.export`` as a user says them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnet_repro import data, evaluate, export
+from resnet_repro.data.arrays import Arrays
+from resnet_repro.evaluation.protocols import Geometry, scorer
+from resnet_repro.evaluation.subjects import from_file, from_run
+from resnet_repro.runs.folder import RunFolder
+from test_models_formats import TheirNet, randomise
+from test_training import do, small_job
+
+MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
+STD = torch.tensor((0.229, 0.224, 0.225))[:, None, None]
+
+
+def say(module: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", f"resnet_repro.{module}", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def here(monkeypatch: pytest.MonkeyPatch, command: Any, *words: str) -> int:
+    """Run the command in this process, where torch is already loaded; return its exit code."""
+    if any(word.startswith("results_dir=") for word in words):
+        words = (*words, "trainer.threads=1")  # tests run side by side
+    monkeypatch.setattr(sys, "argv", [command.__name__, *words])
+    try:
+        command.main()
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
+
+
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str]:
+    code = here(monkeypatch, evaluate, *words)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    return code, err
+
+
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def arrays() -> Arrays:
+    return data.load("synthetic", Path())
+
+
+def theirs_sees(images: Any) -> Tensor:
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return (pixels.float() / 255 - MEAN) / STD
+
+
+@pytest.fixture(scope="module")
+def akamaster(tmp_path_factory: pytest.TempPathFactory, arrays: Arrays) -> tuple[Path, nn.Module]:
+    """A file as akamaster publishes them, of a net that does not always say the same."""
+    net = randomise(TheirNet(1))
+    with torch.no_grad():  # centre the scores, so that all classes are said
+        scores = net(theirs_sees(arrays.train_images[:500]))
+        net.linear.bias -= scores.mean(0)
+    path = tmp_path_factory.mktemp("theirs") / "resnet8-12fca82f.th"
+    state = {f"module.{name}": value for name, value in net.state_dict().items()}
+    torch.save(
+        {"state_dict": state, "best_prec1": 10.0}, path, _use_new_zipfile_serialization=False
+    )
+    return path, net
+
+
+def test_akamaster_weights_count_exactly_as_their_own_net(
+    akamaster: tuple[Path, nn.Module], arrays: Arrays, tmp_path: Path
+) -> None:
+    path, net = akamaster
+    done = say(
+        "evaluate",
+        f"weights={path}",
+        "format=akamaster",
+        "data.name=synthetic",
+        "batch_size=70",
+        "trainer.threads=1",
+        f"results_dir={tmp_path / 'results'}",
+    )
+    assert done.returncode == 0, done.stderr
+    images = torch.from_numpy(arrays.test_images)
+    labels = torch.from_numpy(arrays.test_labels).long()
+    with torch.no_grad():
+        scores = net(theirs_sees(arrays.test_images))
+        unscaled = net(images.permute(0, 3, 1, 2).float() / 255)
+    assert len(scores.argmax(1).unique()) >= 5
+    wrong = int((scores.argmax(1) != labels).sum())
+    assert wrong != int((unscaled.argmax(1) != labels).sum())
+    (found,) = results(tmp_path / "results").values()
+    assert found["name"] == "resnet8-12fca82f"
+    assert (found["wrong1"], found["num_samples"]) == (wrong, 500)
+    assert found["top1_err"] == pytest.approx(100 * wrong / 500)
+    top5 = (scores.topk(5).indices == labels[:, None]).any(1)
+    assert found["wrong5"] == 500 - int(top5.sum())
+    assert found["loss"] == pytest.approx(F.cross_entropy(scores, labels).item(), rel=1e-5)
+    assert (found["protocol"], found["bn"], found["kind"]) == ("1-crop", "running", "test")
+    assert found["data"] == {"name": "synthetic", "digests": arrays.digests}
+    assert found["precision"] == "fp32"
+    assert found["versions"]["torch"]
+    assert found["hardware"]["label"]
+    (model,) = found["models"]
+    assert model["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (model["file"], model["format"]) == ("resnet8-12fca82f.th", "akamaster")
+    assert model["net"]["label"] == "ResNet-8 (zero pad both)"
+    assert model["normalisation"] == "mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
+    assert str(tmp_path) not in json.dumps(found)
+    header, _, line = done.stdout.splitlines()
+    cells = dict(zip(*([c.strip() for c in row.split("|")] for row in (header, line)), strict=True))
+    assert cells["top-1 err %"] == f"{100 * wrong / 500:.2f}"
+    assert cells["images"] == "500"
+
+
+def test_logits_are_those_of_their_net(akamaster: tuple[Path, nn.Module], arrays: Arrays) -> None:
+    path, net = akamaster
+    x = theirs_sees(arrays.test_images[:50])
+    with torch.no_grad():
+        torch.testing.assert_close(from_file(path, "akamaster").net(x), net(x))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
+    root = tmp_path_factory.mktemp("runs")
+    jobs = [
+        small_job(root, f"seed={seed}", "evaluation.clean_train_images=0", "recipe.max_iters=6",
+                  "recipe.milestones=[4]", "probes.signals=false", "probes.response_images=0")
+        for seed in (0, 1)
+    ]  # fmt: skip
+    assert [do(job) for job in jobs] == ["finished", "finished"]
+    return [job.folder for job in jobs]
+
+
+def ours_sees(arrays: Arrays) -> Tensor:
+    mean = torch.from_numpy(arrays.train_images).double().mean(0) / 255
+    return (torch.from_numpy(arrays.test_images).double() / 255 - mean).permute(0, 3, 1, 2).float()
+
+
+def last(folder: RunFolder, kind: str) -> dict[str, Any]:
+    return [record for record in folder.metrics() if record["kind"] == kind][-1]
+
+
+@pytest.mark.parametrize(("split", "kind"), [("test", "test"), ("train", "train_clean")])
+def test_a_run_counts_again_as_it_was_recorded(
+    runs: list[RunFolder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    split: str,
+    kind: str,
+) -> None:
+    words = [f"run={runs[0].path}", f"split={split}", f"results_dir={tmp_path}", "batch_size=333"]
+    assert here(monkeypatch, evaluate, *words) == 0
+    (found,) = results(tmp_path).values()
+    recorded = last(runs[0], kind)
+    for key in ("kind", "top1_err", "top5_err", "num_samples", "protocol", "bn"):
+        assert found[key] == recorded[key], key
+    assert found["loss"] == pytest.approx(recorded["loss"], rel=1e-5)
+    assert found["models"][0]["run"] == "smoke/cifar10_resnet20/seed0"
+
+
+def test_precise_bn_is_another_number_stored_as_such(
+    runs: list[RunFolder], arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 6 updates the running averages are still near their start."""
+    words = (f"run={runs[0].path}", "bn=precise", f"results_dir={tmp_path}")
+    assert here(monkeypatch, evaluate, *words) == 0
+    (found,) = results(tmp_path).values()
+    assert found["bn"] == "precise"
+    assert found["name"].endswith("_precise")
+    assert found["models"][0]["bn_images"] == 2000
+    x, labels = ours_sees(arrays), torch.from_numpy(arrays.test_labels).long()
+    with torch.no_grad():  # statistics of the test images themselves: nearly the same
+        near = F.cross_entropy(from_run(runs[0].path).net.train()(x), labels).item()
+    assert found["loss"] == pytest.approx(near, abs=0.01)
+    assert abs(last(runs[0], "test")["loss"] - near) > 0.02
+
+
+def test_an_ensemble_averages_the_softmaxes_of_its_runs(
+    runs: list[RunFolder], arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (f"run={runs[0].path},{runs[1].path}", f"results_dir={tmp_path}", "name=both")
+    assert here(monkeypatch, evaluate, *words) == 0
+    found = results(tmp_path)["both"]
+    assert found["protocol"] == "ensemble of 2, 1-crop"
+    assert len(found["models"]) == 2
+    x = ours_sees(arrays)
+    labels = torch.from_numpy(arrays.test_labels).long()
+    with torch.no_grad():
+        average = sum(from_run(run.path).net(x).double().softmax(1) / 2 for run in runs)
+    assert isinstance(average, Tensor)
+    assert found["wrong1"] == int((average.argmax(1) != labels).sum())
+    likelihood = average[torch.arange(500), labels].log().mean().item()
+    assert found["loss"] == pytest.approx(-likelihood, rel=1e-4)
+
+
+def test_exported_weights_need_no_run_folder_and_count_the_same(
+    runs: list[RunFolder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "net.pt"
+    assert here(monkeypatch, export, f"run={runs[1].path}", f"out={out}") == 0
+    assert hashlib.sha256(out.read_bytes()).hexdigest() in capsys.readouterr().out
+    words = (f"weights={out}", "format=ours", f"results_dir={tmp_path}")
+    assert here(monkeypatch, evaluate, *words) == 0
+    found, recorded = results(tmp_path)["net"], last(runs[1], "test")
+    assert (found["top1_err"], found["top5_err"]) == (recorded["top1_err"], recorded["top5_err"])
+    assert found["models"][0]["run"] == "smoke/cifar10_resnet20/seed1"
+
+
+def test_safetensors_hold_the_same_net(
+    runs: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("safetensors")
+    out = tmp_path / "net.safetensors"
+    assert here(monkeypatch, export, f"run={runs[0].path}", f"out={out}", "format=safetensors") == 0
+    expected, subject = from_run(runs[0].path), from_file(out, "ours")
+    assert subject.settings == expected.settings
+    for name, value in subject.net.state_dict().items():
+        assert torch.equal(value, expected.net.state_dict()[name])
+
+
+def test_a_checkpoint_in_its_run_folder_is_weights_too(runs: list[RunFolder]) -> None:
+    subject = from_file(runs[0].checkpoints / "iter_00000006.pt", "ours")
+    assert subject.name == "cifar10_resnet20_smoke_seed0_iter6"
+    assert subject.label == "ResNet-8"
+
+
+def test_torchvision_weights_under_every_protocol(
+    arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    theirs = randomise(models.resnet18(num_classes=10))
+    path = tmp_path / "resnet18.pth"
+    torch.save(theirs.state_dict(), path)
+    small = Arrays(
+        *(arrays.train_images[:20], arrays.train_labels[:20]),
+        *(arrays.test_images[:20], arrays.test_labels[:20]),
+        *(10, arrays.digests),
+    )
+    monkeypatch.setattr("resnet_repro.evaluation.session.load_data", lambda _: small)
+    pixels = torch.from_numpy(small.test_images).permute(0, 3, 1, 2).float() / 255
+    labels = torch.from_numpy(small.test_labels).long()
+    ours = from_file(path, "torchvision").net
+    losses = []
+    for protocol in ("1-crop", "10-crop", "multi-scale"):
+        words = [f"weights={path}", "format=torchvision", "data.name=synthetic", "batch_size=8"]
+        words += [f"protocol={protocol}", f"results_dir={tmp_path}", f"name={protocol}"]
+        assert here(monkeypatch, evaluate, *words) == 0
+        found = results(tmp_path)[protocol]
+        score = scorer(protocol, ours, lambda x: (x - MEAN) / STD, Geometry.of_small_pictures(32))
+        with torch.no_grad():
+            scores = score(pixels)
+        assert found["protocol"] == protocol
+        assert found["wrong1"] == int((scores.argmax(1) != labels).sum())
+        assert found["loss"] == pytest.approx(F.cross_entropy(scores, labels).item(), rel=1e-4)
+        losses.append(round(found["loss"], 3))
+    assert len(set(losses)) == 3
+
+
+def test_published_numbers_need_all_ten_thousand_images(
+    akamaster: tuple[Path, nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(os.environ.get("RESNET_REPRO_DATA", "/nowhere"))
+    if not (root / "cifar10.npz").exists():
+        pytest.skip("needs CIFAR-10")
+    path, _ = akamaster
+    words = (f"weights={path}", "format=akamaster", f"data.root={root}", f"results_dir={tmp_path}")
+    assert here(monkeypatch, evaluate, *words) == 0
+    (found,) = results(tmp_path).values()
+    assert found["num_samples"] == 10_000
+    assert found["data"]["name"] == "cifar10"
+
+
+def test_runs_are_refused_where_they_cannot_be_counted(
+    runs: list[RunFolder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def ask(run: Path, *words: str) -> tuple[int, str]:
+        return refused(monkeypatch, capsys, f"run={run}", f"results_dir={tmp_path}", *words)
+
+    assert "CIFAR nets are tested on the single view" in ask(runs[0].path, "protocol=10-crop")[1]
+    assert "split=val: the net was trained on all" in ask(runs[0].path, "split=val")[1]
+    assert "belong to cifar10, synthetic" in ask(runs[0].path, "data.name=cifar10")[1]
+    assert ask(tmp_path)[0] == 2
+
+    copied = tmp_path / "runs" / "smoke" / "x" / "seed0"
+    shutil.copytree(runs[0].path, copied)
+    status = json.loads((copied / "status.json").read_text())
+    (copied / "status.json").write_text(json.dumps(status | {"state": "preempted"}))
+    assert ask(copied) == (
+        2,
+        f"error: {copied}: the run is preempted, not finished; train it to its end first\n",
+    )
+    (copied / "status.json").write_text(json.dumps(status))
+    final = copied / "checkpoints" / "iter_00000006.pt"
+    content = bytearray(final.read_bytes())
+    content[len(content) // 2] ^= 1  # torch.load would not notice
+    final.write_bytes(content)
+    code, said = ask(copied)
+    assert code == 4
+    assert "does not have the digest" in said or "damaged" in said
+    final.unlink()
+    code, said = ask(copied)
+    assert code == 4
+    assert "no final checkpoint (they are not kept in version control)" in said
+    assert results(tmp_path) == {}
+
+
+def test_a_result_is_replaced_by_itself_but_not_by_another(
+    akamaster: tuple[Path, nn.Module],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, _ = akamaster
+    words = [f"weights={path}", "format=akamaster", "data.name=synthetic", "name=same"]
+    words.append(f"results_dir={tmp_path}")
+    assert here(monkeypatch, evaluate, *words) == 0
+    assert here(monkeypatch, evaluate, *words) == 0
+    before = (tmp_path / "same.json").read_bytes()
+    capsys.readouterr()
+    other = tmp_path / "other.th"
+    torch.save(randomise(TheirNet(2)).state_dict(), other)
+    code, said = refused(monkeypatch, capsys, f"weights={other}", *words[1:])
+    assert code == 2
+    assert "same.json holds another evaluation" in said
+    assert (tmp_path / "same.json").read_bytes() == before
+    assert math.isfinite(json.loads(before)["loss"])

@@ -1,0 +1,151 @@
+"""What ``resnet_repro.evaluate`` and ``resnet_repro.export`` refuse, and how they say it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from resnet_repro import evaluate, export
+from test_evaluation_commands import here, refused, say
+from test_models_formats import TheirNet
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("protocl=10-crop",), "unknown option 'protocl'; did you mean 'protocol'?"),
+        (
+            ("weights=a.pt", "protocol=5-crop", "format=ours"),
+            "protocol=5-crop: must be one of 1-cr",
+        ),
+        (("weights=none.pt", "format=akamaster"), "weights=none.pt: must be an existing file"),
+        (("weights=none.pt",), "format is not set; must be one of ours, akamaster, torchvision"),
+        (("weights=a", "format=caffe"), "format=caffe: must be one of ours, akamaster"),
+        (("run=nowhere",), "run=nowhere: must be an existing folder"),
+        (("run=.", "format=ours"), "format=ours: only with weights="),
+        (("run=.", "weights=a", "format=ours"), "give either weights=FILE"),
+        (("weights=a", "format=ours", "bn=precise"), "bn=precise: only with run="),
+        (("run=.,.",), "run=.,.: names one run twice"),
+        (("run=.", "run=."), "run is given twice"),
+        (("run=.", "batch_size=0"), "batch_size=0: must be an integer >= 1"),
+        (("run=.", "batch_size=1e3"), "batch_size=1e3: must be an integer >= 1"),
+        (("run=.", "trainer.device=tpu"), "trainer.device=tpu: must be one of auto, cpu, cuda"),
+        (("run=.", "data.nam=cifar10"), "unknown option 'data.nam'; did you mean 'data.name'?"),
+        (("run=.", "name=../../x"), "name=../../x: must be"),
+        (("run=.", "weights"), "could not read 'weights': must be key=value"),
+    ],
+)
+def test_bad_words_are_refused_in_one_line(
+    words: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert here(monkeypatch, evaluate, *words) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run=.",), "out is not set"),
+        (("out=a.pt",), "run is not set"),
+        (("run=nowhere", "out=a.pt"), "run=nowhere: must be an existing folder"),
+        (("run=.", "out=nowhere/a.pt"), "out=nowhere/a.pt: must be a file in an existing folder"),
+        (("run=.", "out=a.safetensors"), "must end in .safetensors exactly if"),
+        (("run=.", "out=a.pt", "format=onnx"), "format=onnx: must be one of state_dict, safet"),
+    ],
+)
+def test_bad_words_for_export_are_refused_in_one_line(
+    words: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert here(monkeypatch, export, *words) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert message in said
+
+
+def test_safetensors_export_without_the_package_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda _: None)
+    words = ("run=.", f"out={tmp_path / 'a.safetensors'}", "format=safetensors")
+    assert here(monkeypatch, export, *words) == 2
+    assert "needs the package safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["evaluate", "export"])
+@pytest.mark.parametrize("words", [("--help",), ("colour=red",)])
+def test_help_and_bad_words_answer_at_once(module: str, words: tuple[str, ...]) -> None:
+    """Without torch: seconds of waiting for a misspelt word are what users remember."""
+    code = (
+        f"import sys; from resnet_repro import {module}\n"
+        f"sys.argv = ['x', *{words!r}]\n"
+        "try:\n"
+        f"    {module}.main()\n"
+        "finally:\n"
+        "    sys.exit(9) if 'torch' in sys.modules else None\n"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    took = time.monotonic() - started
+    assert done.returncode == (0 if words == ("--help",) else 2), done.stderr
+    assert took < 5  # 0.1 s where nothing else runs
+    if words == ("--help",):
+        assert "run " in done.stdout
+        assert "Exit codes" in done.stdout
+
+
+def test_a_hostile_file_ends_the_command_with_one_line(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'canary'}",)
+
+    torch.save({"state_dict": {}, "x": Hostile()}, tmp_path / "a.th")
+    words = (f"weights={tmp_path / 'a.th'}", "format=akamaster", f"results_dir={tmp_path / 'r'}")
+    done = say("evaluate", *words)
+    assert done.returncode == 4
+    assert len(done.stderr.splitlines()) == 1
+    assert "posix.system" in done.stderr
+    assert not (tmp_path / "canary").exists()
+    assert not (tmp_path / "r").exists()
+
+
+def test_nets_of_another_number_of_classes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = TheirNet(1)
+    net.linear = nn.Linear(64, 100)
+    torch.save(net.state_dict(), tmp_path / "hundred.th")
+    words = (f"weights={tmp_path / 'hundred.th'}", "format=akamaster", "data.name=synthetic")
+    code, said = refused(monkeypatch, capsys, *words, f"results_dir={tmp_path / 'r'}")
+    assert code == 2
+    assert "hundred.th: its net has 100 classes, synthetic has 10" in said
+    assert not (tmp_path / "r").exists()
+
+
+def test_scores_that_overflow_are_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = TheirNet(1).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.fill_(1e30)
+    torch.save(net.state_dict(), tmp_path / "wild.th")
+    words = (f"weights={tmp_path / 'wild.th'}", "format=akamaster", "data.name=synthetic")
+    code, said = refused(monkeypatch, capsys, *words, f"results_dir={tmp_path / 'r'}")
+    assert code == 4
+    assert "scores are not finite" in said

@@ -1,0 +1,282 @@
+"""Power cuts, full disks, folders that cannot be used, two commands at once, divergence."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ranks import FEW_IMAGES, Failed, FullDisk, crash, never, together
+from resnet_repro.config import TrainerConfig
+from resnet_repro.data import synthetic
+from resnet_repro.exits import exit_code
+from resnet_repro.runs.atomic import DiskFullError
+from resnet_repro.runs.folder import RunFolder, RunFolderError
+from resnet_repro.training import assemble as assemble_module
+from resnet_repro.training import loop as loop_module
+from resnet_repro.training.checkpoint import load_newest
+from resnet_repro.training.errors import CheckpointError, DivergedError
+from resnet_repro.training.launch import Job, launch
+from test_training import Silent, StopAt, do, fingerprint, small_job
+
+# Checkpoints at 2, 4 and 6: the third is the first that lets an older one go.
+QUICK = ("recipe.max_iters=6", "recipe.milestones=[4]", "trainer.checkpoint_every_iters=2",
+         "evaluation.every_iters=6", "probes.response_images=20",
+         "evaluation.clean_train_images=50")  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_images() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic.make, "__defaults__", FEW_IMAGES)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that nothing disturbed."""
+    job = small_job(tmp_path_factory.mktemp("whole"), *QUICK)
+    assert do(job) == "finished"
+    return job.folder
+
+
+def left_overs(folder: RunFolder) -> list[Path]:
+    digests = folder.checkpoints.glob("*.sha256")
+    lonely = [path for path in digests if not path.with_suffix("").exists()]
+    return [*folder.path.rglob("*.tmp"), *lonely]
+
+
+POINTS = [
+    "before-tmp.pt", "mid-write.pt", "after-write.pt", "after-fsync.pt", "after-digest.pt",
+    "after-replace.pt", "before-prune", "after-prune", "mid-load",
+    "before-tmp.pt:3", "mid-write.pt:3", "after-write.pt:3", "after-fsync.pt:3",
+    "after-digest.pt:3", "after-replace.pt:3", "before-prune:3", "after-prune:3",
+    "mid-line", "mid-line:9", "after-write.sha256:2", "after-fsync.json:4", "before-tmp.csv:2",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_power_cut_anywhere_costs_no_bit(whole: RunFolder, tmp_path: Path, point: str) -> None:
+    job = small_job(tmp_path, *QUICK)
+    if point == "mid-load":
+        assert do(job, StopAt(3)) == "preempted"
+    assert crash(job, point) == 137
+    assert not job.folder.is_finished
+    assert do(job) == "finished"
+    assert fingerprint(job.folder) == fingerprint(whole)
+    assert left_overs(job.folder) == []
+    assert len(list(job.folder.checkpoints.glob("*.pt"))) == 2
+
+
+def fill(job: Job, iteration: int, file: str, more: int) -> str:
+    def limit() -> int:
+        found = sorted(job.folder.path.glob(file))
+        return found[-1].stat().st_size + more
+
+    return launch(job, FullDisk(iteration, limit), never)
+
+
+@pytest.mark.parametrize(
+    ("after", "file", "more", "named"),
+    [
+        (2, "checkpoints/iter_*.pt", -1, "checkpoints/iter_00000004.pt: cannot be written"),
+        (3, "metrics.jsonl", 30, "metrics.jsonl: cannot be written"),
+    ],
+)
+def test_a_full_disk_is_named_and_costs_no_bit(
+    whole: RunFolder, tmp_path: Path, after: int, file: str, more: int, named: str
+) -> None:
+    job = small_job(tmp_path, *QUICK)
+    (answer,) = together(1, fill, job, after, file, more)
+    assert isinstance(answer, Failed), answer
+    assert re.match(
+        rf"DiskFullError: .*{named} \(File too large, [\d,]+ bytes free\)", answer.error
+    )
+    assert not list(job.folder.path.rglob("*.tmp"))
+    saved = load_newest(job.folder.checkpoints)
+    assert saved is not None
+    assert saved["iteration"] == 2
+    assert all("kind" in record for record in job.folder.metrics())
+    assert do(job) == "finished"  # there is room again
+    assert fingerprint(job.folder) == fingerprint(whole)
+
+
+def test_a_full_disk_has_an_exit_code_of_its_own() -> None:
+    assert exit_code(DiskFullError(28, "x.pt: cannot be written")) == 74
+
+
+UNUSABLE: dict[str, Callable[[Path], Path]] = {
+    "below a file": lambda tmp: tmp / "file" / "runs",
+    "a file": lambda tmp: tmp / "file",
+    "below a device": lambda _: Path("/dev/full/runs"),
+    "a place the system owns": lambda _: Path("/proc/runs"),
+    "a name too long": lambda tmp: tmp / "new" / ("x" * 300),
+    "a link to itself": lambda tmp: tmp / "loop" / "runs",
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_an_unusable_folder_is_refused_and_nothing_is_made(tmp_path: Path, what: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    before = sorted(tmp_path.rglob("*"))
+    job = small_job(UNUSABLE[what](tmp_path))
+    with pytest.raises(RunFolderError) as caught:
+        do(job)
+    assert str(UNUSABLE[what](tmp_path)) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert exit_code(caught.value) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    job.folder.path.parent.mkdir(parents=True)
+    job.folder.path.write_text("mine")
+    with pytest.raises(RunFolderError, match="no run folder .*seed0 can be made"):
+        do(job)
+
+
+def test_odd_names_are_fine(tmp_path: Path) -> None:
+    job = small_job(tmp_path, *QUICK)
+    config = dataclasses.replace(job.config, runs_dir=str(tmp_path / "mit Leerzeichen" / "Läufe"))
+    job = dataclasses.replace(job, config=config)
+    assert do(job) == "finished"
+
+
+def at_once(job: Job) -> str:
+    return launch(job, Silent(), never)
+
+
+def test_two_commands_on_one_folder_one_proceeds_the_other_names_it(tmp_path: Path) -> None:
+    for turn in range(4):
+        job = small_job(tmp_path, *QUICK, f"seed={turn}")
+        answers = together(2, at_once, job)
+        failed = [answer for answer in answers if isinstance(answer, Failed)]
+        assert len(failed) == 1, [getattr(answer, "trace", answer) for answer in answers]
+        assert answers[answers[0] is failed[0]] == "finished"
+        assert re.match(r"RunFolderError: .*: process \d+ on .+ is working on", failed[0].error)
+        assert job.folder.status()["restarts"] == 0
+
+
+def test_divergence_is_final_until_something_changes(tmp_path: Path) -> None:
+    job = small_job(tmp_path, "recipe.lr=1e30")
+    with pytest.raises(DivergedError) as first:
+        do(job)
+    written = {path: path.stat().st_mtime_ns for path in job.folder.path.rglob("*")}
+    with pytest.raises(DivergedError, match="it did so when it was last tried.*name=") as again:
+        do(job)
+    assert str(again.value).startswith(str(first.value))
+    assert written == {path: path.stat().st_mtime_ns for path in job.folder.path.rglob("*")}
+    assert not job.folder.is_finished
+
+
+def spoil_gradient(monkeypatch: pytest.MonkeyPatch, update: int) -> None:
+    """Make the gradient of one update infinite while its loss is what it should be."""
+    build = assemble_module.build
+    seen = []
+
+    def spoiled(gradient: Tensor) -> Tensor:
+        seen.append(0)
+        return gradient * torch.inf if len(seen) == update else gradient
+
+    def hooked(*args: object, **more: object) -> nn.Module:
+        net = build(*args, **more)  # type: ignore[arg-type]
+        list(net.parameters())[-1].register_hook(spoiled)
+        return net
+
+    monkeypatch.setattr(assemble_module, "build", hooked)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_gradient(monkeypatch, 5)
+    job = small_job(tmp_path, *QUICK)
+    with pytest.raises(
+        DivergedError, match=r"norm of the gradient is not finite at iteration 5 \("
+    ):
+        do(job)
+    saved = load_newest(job.folder.checkpoints)
+    assert saved is not None
+    assert saved["iteration"] == 4
+    assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+def test_on_a_gpu_a_bad_loss_is_found_before_it_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the loss is read only where something is logged or saved: here at 6 and 12."""
+
+    class Gpu:
+        def __init__(self, setup: object):
+            self._setup = setup
+            self.device = type("Device", (), {"type": "cuda"})
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._setup, name)
+
+    look = loop_module.look
+
+    def look_as_on_gpu(parts, state, stop_asked, *, reads):  # type: ignore[no-untyped-def]
+        seen.append((state.iteration, reads))
+        return look(type("P", (), {
+            "setup": Gpu(parts.setup), "world": parts.world, "order": parts.order,
+            "config": parts.config,
+        })(), state, stop_asked, reads=reads)  # fmt: skip
+
+    seen: list[tuple[int, bool]] = []
+    monkeypatch.setattr(loop_module, "look", look_as_on_gpu)
+    spoil_gradient(monkeypatch, 2)
+    job = small_job(
+        tmp_path, "trainer.log_every_iters=12", "trainer.checkpoint_every_iters=6",
+        "evaluation.every_iters=12",
+    )  # fmt: skip
+    with pytest.raises(DivergedError, match=r"the loss is not finite at iteration 3 \(lr 0.1"):
+        do(job)
+    assert seen == [(i, i == 6) for i in range(1, 7)]
+    assert load_newest(job.folder.checkpoints) is None
+
+
+def test_a_checkpoint_of_another_run_or_net_is_named(tmp_path: Path) -> None:
+    first, second = small_job(tmp_path, *QUICK), small_job(tmp_path, *QUICK, "seed=1")
+    assert do(first, StopAt(3)) == "preempted"
+    second.folder.path.mkdir(parents=True)
+    (first.folder.checkpoints).rename(second.folder.checkpoints)
+    with pytest.raises(CheckpointError, match=r"made by another run \(seed was 0, now 1\)"):
+        do(second)
+    assert second.folder.status()["state"] == "failed"
+
+
+def test_other_data_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = small_job(tmp_path, *QUICK)
+    assert do(job, StopAt(3)) == "preempted"
+    monkeypatch.setattr(synthetic.make, "__defaults__", (500, 60))
+    with pytest.raises(CheckpointError, match=r"made on other data \(train_images, train_labels"):
+        do(job)
+
+
+def test_a_net_that_no_longer_fits_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configuration is the same, the code is not."""
+    job = small_job(tmp_path, *QUICK)
+    assert do(job, StopAt(3)) == "preempted"
+    build = assemble_module.build
+    monkeypatch.setattr(assemble_module, "build", lambda f, depth, *a, **k: build(f, 14, *a, **k))
+    with pytest.raises(CheckpointError, match=r"made by another net \(\d+ weights differ; .* None"):
+        do(job)
+
+
+def test_final_weights_are_kept(whole: RunFolder) -> None:
+    saved = load_newest(whole.checkpoints)
+    assert saved is not None
+    assert saved["iteration"] == 6
+    assert saved["config"] == whole.config()
+    assert TrainerConfig().devices == saved["world_size"] == 1
