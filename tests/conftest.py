@@ -3,5 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+
+# A shell that starts a command in the background has it ignore Ctrl-C, and so all it starts: the
+# tests of what Ctrl-C does need it back.
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
