@@ -133,8 +133,6 @@ def test_a_killed_writer_leaves_nothing_trusted_and_no_lock(tmp_path, arrays) ->
         assert writer.stdout.readline() == b"writing\n"
         writer.send_signal(signal.SIGKILL)
     assert load_arrays(tmp_path / "some.npz", digests_of(arrays)) is None
-    started = time.monotonic()
     with locked(tmp_path):
         store_arrays(tmp_path / "some.npz", arrays)
-    assert time.monotonic() - started < 10
     assert load_arrays(Path(tmp_path / "some.npz"), digests_of(arrays)) is not None

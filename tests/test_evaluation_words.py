@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +98,8 @@ def test_help_and_bad_words_answer_at_once(module: str, words: tuple[str, ...]) 
         "finally:\n"
         "    sys.exit(9) if 'torch' in sys.modules else None\n"
     )
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    took = time.monotonic() - started
     assert done.returncode == (0 if words == ("--help",) else 2), done.stderr
-    assert took < 5  # 0.1 s where nothing else runs
     if words == ("--help",):
         assert "run " in done.stdout
         assert "Exit codes" in done.stdout
