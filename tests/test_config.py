@@ -153,3 +153,12 @@ def test_place_of_work_does_not_make_another_run() -> None:
     assert differences(config.as_mapping(), elsewhere.as_mapping()) == {}
     other = compose_run(*RUN, "recipe.lr=0.2")
     assert differences(config.as_mapping(), other.as_mapping()) == {"recipe.lr": (0.1, 0.2)}
+
+
+def test_a_run_logged_before_a_key_existed_is_still_the_same_run() -> None:
+    config = compose_run(*RUN).as_mapping()
+    older = config | {"model": {k: v for k, v in config["model"].items() if k != "stride_in"}}
+    del older["probes"]
+    assert differences(older, config) == {}
+    changed = compose_run(*RUN, "probes.signals=false", "recipe.lr=0.2").as_mapping()
+    assert differences(older, changed) == {"recipe.lr": (0.1, 0.2)}

@@ -258,14 +258,25 @@ _PLACE = (
 )
 
 
+def filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A logged configuration with the defaults of keys that came after it was written.
+
+    A new key's default is what the code did before there was the key.
+    """
+    defaults = Config().as_mapping()
+    return {
+        key: defaults.get(key, {}) | dict(value) if isinstance(value, Mapping) else value
+        for key, value in (defaults | dict(values)).items()
+    }
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys whose values make two configurations different runs, with both values.
 
     Keys that say only where and on what a run is done are passed over; a key that one lacks has
     its default there, as in a run that is older than the key.
     """
-    defaults = flatten(Config().as_mapping())
-    before, after = defaults | flatten(old), defaults | flatten(new)
+    before, after = flatten(filled(old)), flatten(filled(new))
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from resnet_repro.analysis.load import Run
+from resnet_repro.config import filled
 from resnet_repro.runs.keys import flatten
 
 # Keys that say who a run is, or where and by what hands it was done. All others change numbers.
@@ -74,7 +75,7 @@ def check_same_protocol(runs: Sequence[Run]) -> None:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    flat = flatten(config)
+    flat = flatten(filled(config))
     return {
         key: value
         for key, value in flat.items()
