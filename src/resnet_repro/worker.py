@@ -33,11 +33,11 @@ def work(
     Raises:
         Exception: whatever stopped the run; its status then says ``failed`` or ``diverged``.
     """
+    states = {True: "finished", False: "preempted"}
     if world.rank != 0:
-        return outcome(run(folder, world, watcher, lambda _: None, stop_asked))
+        return states[run(folder, world, watcher, lambda _: None, stop_asked)]
     with owned(folder.path, WORK, patience=20):
-        for used in (folder.path, folder.checkpoints):
-            remove_left_overs(used)
+        remove_left_overs(folder.path, folder.checkpoints)
         kept = {key: folder.status().get(key, 0) for key in ("iter", "max_iters", "restarts")}
 
         def running(iteration: int) -> None:
@@ -45,20 +45,15 @@ def work(
             folder.write_status("running", **kept)
 
         try:
-            state = outcome(run(folder, world, watcher, running, stop_asked))
+            state = states[run(folder, world, watcher, running, stop_asked)]
         except Exception as error:
             diverged = isinstance(error, DivergedError)
-            reason = str(error) if diverged else f"{type(error).__name__}: {error}"
+            kept["reason"] = str(error) if diverged else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OSError):  # the disk may be full: tell of that, not of this
-                folder.write_status("diverged" if diverged else "failed", reason=reason, **kept)
+                folder.write_status("diverged" if diverged else "failed", **kept)
             raise
         folder.write_status(state, **kept)
         return state
-
-
-def outcome(finished: bool) -> str:
-    """The state of a run that was trained to its end or stopped on demand."""
-    return "finished" if finished else "preempted"
 
 
 def main() -> None:

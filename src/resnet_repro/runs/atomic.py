@@ -76,7 +76,8 @@ def write_text_atomic(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode("utf-8")))
 
 
-def remove_left_overs(folder: Path) -> None:
-    """Remove temporary files of processes that died; only the owner of ``folder`` may."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+def remove_left_overs(*folders: Path) -> None:
+    """Remove temporary files of processes that died; only the owner of ``folders`` may."""
+    for folder in folders:
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)

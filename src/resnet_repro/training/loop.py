@@ -33,14 +33,11 @@ def train(
     """Train from ``state`` to the last iteration or until a stop is asked for.
 
     ``probe`` may look at the net and its gradients after each update; ``save`` keeps the state.
-    With several workers all of them are here, at the same iteration, and leave together.
-
-    Returns:
-        Whether the run was trained to its end.
+    With several workers all of them are here, at the same iteration, and leave together. Returns
+    whether the run was trained to its end.
 
     Raises:
-        DivergedError: at the first loss or gradient that is not finite, naming iteration, lr and
-            images.
+        DivergedError: the loss or its gradient is not finite; names iteration, lr and images.
     """
     config, recipe = parts.config, parts.config.recipe
     err: float | None = None

@@ -60,9 +60,27 @@ def run(
     folder.write_meta(meta)
     checkpoint.prune(folder.checkpoints)
     running(state.iteration)
+    if not lead(folder, parts, state, saved, watcher, running, stop_asked):
+        return False
+    keep_responses(folder, parts, state)
+    folder.write_meta(meta | speed(parts, state))
+    return True
+
+
+def lead(
+    folder: RunFolder,
+    parts: Parts,
+    state: TrainState,
+    saved: dict[str, Any] | None,
+    watcher: Watcher,
+    running: Callable[[int], None],
+    stop_asked: Callable[[], bool],
+) -> bool:
+    """Train and write, as rank 0 alone does, from ``saved`` or from the start."""
+    signals, max_iters = parts.config.probes.signals, parts.config.recipe.max_iters
     with MetricsWriter(folder.metrics_path, saved["metrics_bytes"] if saved else 0) as log:
-        if saved and saved["world_size"] != world.size:
-            values: dict[str, Any] = {"event": "world_size", "value": world.size}
+        if saved and saved["world_size"] != parts.world.size:
+            values: dict[str, Any] = {"event": "world_size", "value": parts.world.size}
             log.write("event", iter=state.iteration, **values, time=round(state.time, 3))
 
         def save() -> None:
@@ -70,18 +88,16 @@ def run(
             checkpoint.save(folder.checkpoints, state.iteration, content)
             running(state.iteration)
 
-        gradients = GradientLog(folder, config.recipe.max_iters if config.probes.signals else None)
+        gradients = GradientLog(folder, max_iters if signals else None)
         if not train(parts, state, log, save, gradients, watcher, stop_asked):
             return False
         count_clean_training_error(parts, state, log)
         log.sync()
-    keep_responses(folder, parts, state)
-    folder.write_meta(meta | speed(parts, state))
     return True
 
 
 def follow(parts: Parts, state: TrainState, stop_asked: Callable[[], bool]) -> bool:
-    """What the other workers do: compute the same, in the same order, and write nothing."""
+    """Train as the other workers do: the same collectives in the same order, nothing written."""
     quiet = Unheard()
 
     def save() -> None:

@@ -32,7 +32,8 @@ from resnet_repro.training.errors import CheckpointError, DivergedError, Workers
 if TYPE_CHECKING:
     from resnet_repro.training.parts import Watcher
 
-GRACE = 12.0  # seconds the other workers get to end once one has failed or the launcher is gone
+AFTER_FAILURE = 5.0  # seconds the other workers get to end once one has failed: none can go on
+AFTER_LAUNCHER = 15.0  # seconds they get to save once the launcher is gone
 SHUTDOWN = "60"  # seconds the launcher, itself asked to stop, gives the workers to save
 SOURCE = Path(__file__).resolve().parents[2]
 EXPLAINED: dict[str, Callable[[str], Exception]] = {
@@ -60,7 +61,7 @@ def run_workers(
         if state in ("finished", "preempted"):
             return str(state)
         noise.seek(0)
-        raise team.failure(noise.read())
+        raise team.failure(noise.read(), trainer.timeout_seconds)
 
 
 def start_launcher(
@@ -103,7 +104,7 @@ class Team:
         self._pids: dict[int, int] = {}  # rank -> process, from hello to bye
         self._told: set[int] = set()
         self._errors: list[dict[str, Any]] = []
-        self._killed: list[int] = []
+        self._lost: dict[str, list[int]] = {}  # ranks that ended without a word: how -> which
 
     def follow(self, stop_asked: Callable[[], bool]) -> None:
         """Listen until all have ended, or one has failed and the others do not end."""
@@ -111,8 +112,8 @@ class Team:
         while self._hear():
             if stop_asked():
                 self._ask_to_stop()
-            if deadline is None and self._is_broken():
-                deadline = time.monotonic() + GRACE
+            if deadline is None and (patience := self._patience()) is not None:
+                deadline = time.monotonic() + patience
             if deadline is not None and time.monotonic() > deadline:
                 return
 
@@ -149,16 +150,16 @@ class Team:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
 
-    def _is_broken(self) -> bool:
-        """Whether a worker failed or vanished, or the launcher is gone."""
-        gone = [rank for rank, pid in self._pids.items() if not is_alive(pid)]
-        if gone:
-            self._hear()  # its last words may be on the line
-            self._killed = [rank for rank in gone if rank in self._pids]
-        return bool(self._errors or self._killed) or self._launcher.poll() is not None
+    def _patience(self) -> float | None:
+        """Seconds to wait for those still at work; ``None`` while all is well."""
+        if self._errors or not all(map(is_alive, self._pids.values())):
+            return AFTER_FAILURE
+        return AFTER_LAUNCHER if self._launcher.poll() is not None else None
 
     def kill(self) -> None:
         """End what is left; a worker that has not begun finds nobody to greet and ends."""
+        for rank, pid in self._pids.items():
+            self._lost.setdefault("silent" if is_alive(pid) else "killed", []).append(rank)
         for pid in (*self._pids.values(), self._launcher.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -166,19 +167,25 @@ class Team:
         assert self._launcher.stdout is not None
         self._launcher.stdout.close()
 
-    def failure(self, noise: str) -> Exception:
-        """What to raise: the cause if a worker could name it."""
+    def failure(self, noise: str, timeout_seconds: float) -> Exception:
+        """What to raise: the cause if a worker could name it, else who is missing."""
         for error in self._errors:
             if error["kind"] in EXPLAINED:
                 return EXPLAINED[error["kind"]](error["message"])
-        again = "say it again to go on from the last checkpoint"
-        if self._killed:
-            ranks = ", ".join(map(str, self._killed))
-            return WorkersLostError(f"worker {ranks} was killed, the others were ended; {again}")
-        if self._errors:
+        if "killed" in self._lost:
+            what = f"worker {_listed(self._lost['killed'])} was killed, the others were ended"
+        elif "silent" in self._lost:
+            ranks = _listed(self._lost["silent"])
+            what = f"worker {ranks} did not answer within {timeout_seconds:g} s and was ended"
+        elif self._errors:
             first = self._errors[0]
             print(first["trace"], file=sys.stderr)
-            said = f"{first['kind']}: {first['message']}"
-            return WorkersLostError(f"worker {first['rank']} failed ({said}); {again}")
-        print(noise, file=sys.stderr)
-        return WorkersLostError(f"the workers ended without a word (see above); {again}")
+            what = f"worker {first['rank']} failed ({first['kind']}: {first['message']})"
+        else:
+            print(noise, file=sys.stderr)
+            what = "the workers ended without a word (see above)"
+        return WorkersLostError(f"{what}; say it again to go on from the last checkpoint")
+
+
+def _listed(ranks: list[int]) -> str:
+    return ", ".join(map(str, sorted(ranks)))
