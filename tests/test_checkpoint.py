@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from pathlib import Path
 
@@ -101,3 +102,26 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds more than data"):
         load_newest(tmp_path)
     assert not canary.exists()
+
+
+def test_data_reach_the_disk_before_the_name_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only a power cut would show: file, then name, then folder; digest before checkpoint."""
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def logged_fsync(descriptor: int) -> None:
+        events.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().suffix or 'folder'}")
+        fsync(descriptor)
+
+    def logged_replace(path: Path, target: Path) -> Path:
+        events.append(f"name {target.suffix}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(Path, "replace", logged_replace)
+    save(tmp_path, 1, content(1))
+    assert events == [
+        "fsync .tmp", "name .sha256", "fsync folder", "fsync .tmp", "name .pt", "fsync folder",
+    ]  # fmt: skip

@@ -43,7 +43,7 @@ def processes(folder: RunFolder) -> dict[str, int]:
     return found
 
 
-def seconds_until_nobody_is_left(folder: RunFolder, limit: float = 20) -> float:
+def seconds_until_nobody_is_left(folder: RunFolder, limit: float = 120) -> float:
     began = time.monotonic()
     while processes(folder):
         assert time.monotonic() - began < limit, processes(folder)

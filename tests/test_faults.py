@@ -98,6 +98,7 @@ def test_a_full_disk_is_named_and_costs_no_bit(
         rf"DiskFullError: .*{named} \(File too large, [\d,]+ bytes free\)", answer.error
     )
     assert not list(job.folder.path.rglob("*.tmp"))
+    assert job.folder.metrics_path.read_bytes().endswith(b"}\n")  # no half record
     saved = load_newest(job.folder.checkpoints)
     assert saved is not None
     assert saved["iteration"] == 2
