@@ -8,7 +8,7 @@ DRAW = $(PY) experiments/$@.py $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEED
 .DEFAULT_GOAL := help
 ITEMS := fig1 fig4 fig6 fig7 gradients table2 table3 table4 table5 table6 claims highway blocks deviations
 DRAWINGS := fig2 fig3 fig5 table1 cost
-.PHONY: help setup data quickstart test lint types unit clean study study-list $(ITEMS) $(DRAWINGS)
+.PHONY: help setup data quickstart test lint types unit clean report study study-list $(ITEMS) $(DRAWINGS)
 
 help: ## list what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ $(ITEMS): $(STAMP)
 
 $(DRAWINGS): $(STAMP)
 	@$(PY) experiments/$@.py $(ARGS)
+
+report: $(STAMP) ## one page: figures, tables, claims, runs
+	@$(PY) -m resnet_repro.analysis.report $(ARGS)
 
 study: $(STAMP) ## the study in its order: what is missing; BUDGET=25m ITEM=fig6; make study-list tells
 	@$(PY) -m resnet_repro.study run $(if $(BUDGET),--budget $(BUDGET)) $(if $(ITEM),--item $(ITEM)) $(ARGS)

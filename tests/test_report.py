@@ -1,0 +1,287 @@
+"""The page that shows the study: whole, true to the tables, safe, readable."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pandas as pd
+import pytest
+
+from fabricate import fabricate
+from resnet_repro.analysis import exhibits, report, style
+from resnet_repro.analysis.load import PROFILE_ORDER, load_runs
+from resnet_repro.analysis.tables import table6
+
+REPO = Path(__file__).resolve().parents[1]
+HOSTILE = '<img src=x onerror="alert(1)">'
+VOID = {"meta", "img", "wbr", "br"}
+
+
+class Page(HTMLParser):
+    """A parsed page; refuses tags that are not closed in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.text = ""
+        self._open: list[str] = []
+        self._table: list[list[str]] | None = None
+        self._label: str | None = None
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        self._label = dict(attrs).get("aria-label", self._label)
+        if tag == "table":
+            self._table = self.tables.setdefault(str(self._label), [])
+        elif tag == "tr" and self._table is not None:
+            self._table.append([])
+        elif tag in ("td", "th") and self._table is not None:
+            self._table[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+        if tag == "table":
+            self._table = None
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.text += data
+        if {"td", "th"} & set(self._open) and self._table:
+            self._table[-1][-1] += data
+
+
+def write(root: Path, out: Path, *words: str) -> tuple[int, str]:
+    code = report.main(["--runs", str(root), "--out", str(out), *words])
+    return code, out.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of two profiles, some of them in trouble."""
+    root = tmp_path_factory.mktemp("results") / "runs"
+    for label in ("plain-20", "plain-56", "ResNet-20"):
+        for seed in range(3):
+            fabricate(root, label, seed=seed, probes=True, test=9.0 + seed / 10)
+    fabricate(root, "plain-20", profile="quick")
+    running = fabricate(root, "plain-56", profile="quick", state="running", until=200)
+    failed = fabricate(root, "plain-32", profile="quick", state="failed", until=100)
+    status = json.loads((failed / "status.json").read_text())
+    status["reason"] = f"OSError: {failed}/checkpoints: {HOSTILE}"
+    (failed / "status.json").write_text(json.dumps(status))
+    hostile = fabricate(root, "plain-44", profile="quick")
+    changed = json.loads((hostile / "meta.json").read_text())
+    changed |= {
+        "net": {"label": HOSTILE},
+        "hardware": {"label": f'"{HOSTILE}'},
+        "deviations": {"recipe.lr": [0.1, HOSTILE], "recipe.max_iters": [64000, 400]},
+    }
+    (hostile / "meta.json").write_text(json.dumps(changed))
+    fabricate(root, "plain-44", profile="quick", name=HOSTILE)
+    torn = fabricate(root, "ResNet-20", profile="quick") / "metrics.jsonl"
+    torn.write_text("not a record\n" + torn.read_text())
+    assert running.exists()
+    return root
+
+
+@pytest.fixture(scope="module")
+def written(study: Path) -> tuple[int, str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "DPI", 20)  # of the PNGs, which the page does not use
+        of_runs, of_nets = exhibits.find_saves()
+        del of_runs["gradients"], of_nets["fig3"]  # slow, and like the others
+        patch.setattr(report, "find_saves", lambda: (of_runs, of_nets))
+        return write(study, study.parent / "report" / "index.html")
+
+
+@pytest.fixture(scope="module")
+def page(written: tuple[int, str]) -> Page:
+    return Page(written[1])
+
+
+def test_no_link_and_no_image_is_broken(page: Page, study: Path) -> None:
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    targets = [str(a[key]) for _, a in page.tags for key in ("href", "src") if key in a]
+    assert len(targets) > 40
+    for target in targets:
+        if target.startswith("#"):
+            assert target[1:] in ids, target
+        elif not target.startswith("data:image/svg+xml;base64,"):
+            assert (study.parent / "report" / unquote(target)).is_dir(), target
+
+
+def test_it_needs_no_network_and_no_script(page: Page, written: tuple[int, str]) -> None:
+    assert not {"script", "link", "iframe", "object", "form"} & {tag for tag, _ in page.tags}
+    assert "url(" not in written[1]
+    assert "@import" not in written[1]
+    assert not re.search(r"https?:|//", re.sub(r"data:[^\"]*", "", written[1]).replace("</", ""))
+
+
+def test_what_runs_say_of_themselves_is_text(page: Page) -> None:
+    for tag, attrs in page.tags:
+        assert not any(name.startswith("on") for name in attrs), (tag, attrs)
+        assert tag != "img" or str(attrs["src"]).startswith("data:")
+    assert page.text.count(HOSTILE) >= 4  # name, label, hardware, reason, deviation
+
+
+def test_every_claim_is_there_with_its_evidence(page: Page) -> None:
+    for profile in ("paper", "quick"):
+        rows = page.tables[f"Claims, profile {profile}"][1:]
+        assert [row[0] for row in rows] == [f"C{n}" for n in range(1, 11)]
+        assert all(len(row[2]) > 30 for row in rows)
+    ids = {attrs.get("id") for _, attrs in page.tags}
+    assert {f"{profile}-C{n}" for profile in ("paper", "quick") for n in range(1, 11)} <= ids
+    assert [row[0].split()[0] for row in page.tables["Claims by profile"][1:]] == [
+        f"C{n}" for n in range(1, 11)
+    ]
+
+
+def test_numbers_are_those_of_the_table(page: Page, study: Path) -> None:
+    head, *rows = page.tables["table6, paper"]
+    table = table6(load_runs(study, profile="paper"))
+    assert head[:5] == ["net", "test error", "sd", "paper", "verdict"]
+    assert set(head) == set(table.columns)
+    assert [row[0] for row in rows] == list(table["net"])
+    numbers = 0
+    for row, (_, expected) in zip(rows, table.iterrows(), strict=True):
+        for name, cell in zip(head, row, strict=True):
+            if isinstance(expected[name], float) and not pd.isna(expected[name]):
+                assert cell == f"{expected[name]:.2f}", (row[0], name)
+                numbers += 1
+    assert numbers > 25
+    (ours,) = [row for row in rows if row[0] == "ResNet-20"]
+    assert ours[1:4] == ["9.10", "0.10", "8.75"]
+    assert " ".join(ours[4].split()).startswith("reproduced (+0.35 points")
+
+
+def test_figures_stand_beside_the_papers(page: Page) -> None:
+    alts = [str(attrs["alt"]) for tag, attrs in page.tags if tag == "img"]
+    assert all(len(alt) > 20 for alt in alts)
+    for figure in ("Fig. 1", "Fig. 6", "Fig. 7"):
+        assert any(alt.startswith(f"The paper's own curves: {figure}") for alt in alts)
+        assert any(alt.startswith(figure) and "seeds 0-2" in alt for alt in alts)
+    assert sum(alt.startswith(("Fig. 2", "Fig. 5")) for alt in alts) == 2
+
+
+def test_runs_are_listed_in_whatever_state(page: Page, study: Path) -> None:
+    rows = {row[0]: row for row in page.tables["Runs, profile quick"][1:]}
+    assert len(rows) == 6
+    assert rows["cifar10_plain56/seed0"][2:4] == ["running", "200 of 400"]
+    assert rows["cifar10_plain32/seed0"][2].startswith("failed OSError: checkpoints")
+    assert len(page.tables["Runs, profile paper"]) == 1 + 9
+    assert page.tables["Runs, profile paper"][1][4] == "9.00"
+    assert str(study) not in page.text
+
+
+def test_deviations_and_missing_nets_are_named(page: Page) -> None:
+    rows = page.tables["Differences from the paper, profile quick"][1:]
+    assert ["recipe.max_iters", "64,000", "400", "cifar10_plain44"] in rows
+    assert "Experiments without a finished run of this profile" in page.text
+    assert "cifar10_resnet1202" in page.text
+
+
+def test_what_cannot_be_shown_is_told(
+    written: tuple[int, str], page: Page, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert written[0] == 1
+    assert "cifar10_resnet20: quick/cifar10_resnet20/seed0/metrics.jsonl: line 1" in page.text
+    fabricate(tmp_path, "plain-20", profile="quick")
+    fabricate(tmp_path, "plain-20", profile="quick", seed=1, changes={"recipe.lr": 0.5})
+    code, text = write(tmp_path, tmp_path / "report.html")
+    assert code == 1
+    assert "Not shown. ValueError: plain-20: will not average seed 0" in text
+    assert "not shown: quick: fig1: ValueError" in capsys.readouterr().err
+
+
+def test_an_exhibit_that_breaks_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fabricate(tmp_path / "runs", "plain-20", profile="quick")
+
+    def broken(runs: Any, out_dir: Path) -> list[Path]:
+        raise RuntimeError(f"{out_dir}/x <b>")
+
+    saves = {"fig1": broken, "table6": exhibits.find_saves()[0]["table6"]}
+    monkeypatch.setattr(report, "find_saves", lambda: (saves, {}))
+    code, text = write(tmp_path / "runs", tmp_path / "page.html")
+    assert code == 1
+    assert "Not shown. RuntimeError: figures/x &lt;b&gt;" in text
+    assert "table6, quick" in Page(text).tables
+
+
+def test_nothing_logged_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "find_saves", lambda: ({}, {}))
+    code, text = write(tmp_path / "runs", tmp_path / "page.html")
+    assert code == 0
+    assert "No run is logged yet." in Page(text).text
+    assert "make quickstart" in text
+
+
+def test_equal_results_give_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style, "DPI", 20)
+    first, second = tmp_path / "one" / "results", tmp_path / "two" / "results"
+    fabricate(first / "runs", "plain-20", profile="quick")
+    shutil.copytree(first, second)
+    saves = exhibits.find_saves()[0]
+    few = {name: saves[name] for name in ("fig1", "table6")}
+    monkeypatch.setattr(report, "find_saves", lambda: (few, {}))
+    pages = [write(root / "runs", root / "report" / "index.html") for root in (first, second)]
+    assert pages[0] == pages[1]
+    assert (
+        "cifar10_plain20"
+        not in write(first / "runs", tmp_path / "p.html", "--profiles", "paper")[1]
+    )
+
+
+def test_every_item_is_shown() -> None:
+    saves, _ = exhibits.find_saves()
+    items = exhibits.load_items()
+    drawers = {n: exhibits.drawer_of(n, i.experiments, saves) for n, i in items.items()}
+    assert set(drawers.values()) <= set(saves)
+    assert drawers["highway"] == drawers["blocks"] == "deviations"
+
+
+def test_exhibits_bear_on_the_claims_their_scripts_test() -> None:
+    for name, ids in exhibits.BEARS_ON.items():
+        script = (REPO / "experiments" / f"{name}.py").read_text(encoding="utf-8")
+        named = re.findall(r"\b((?:\w+_)?claims)\.(\w+),?", script.partition("main(")[2])
+        modules = {m: importlib.import_module(f"resnet_repro.analysis.{m}") for m, _ in named}
+        assert {getattr(modules[m], claim)([]).id for m, claim in named} <= set(ids), name
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(theme: str) -> None:
+    css = (report.TEMPLATES / "report.css").read_text(encoding="utf-8")
+    light, dark = css.split("@media (prefers-color-scheme: dark)")[:2]
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light))
+    if theme == "dark":
+        colours |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", dark))
+    pairs = [(text, ground) for text in ("ink", "soft", "link") for ground in ("ground", "card")]
+    pairs += [(look, f"{look}-ground") for look in ("good", "bad", "open", "none")]
+    for text, ground in pairs:
+        bright, dim = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+        assert (bright + 0.05) / (dim + 0.05) >= 4.5, (theme, text, ground)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG 2."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_profiles_come_in_the_papers_order(page: Page) -> None:
+    sections = [attrs["id"] for tag, attrs in page.tags if tag == "section"]
+    assert sections == ["claims", *[p for p in PROFILE_ORDER if p != "short"], "nets"]
