@@ -10,12 +10,14 @@ from pathlib import Path
 
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.claims import check_all
+from resnet_repro.analysis.curves import save_fig1
 from resnet_repro.analysis.load import PROFILE_ORDER, Run, load_runs
 from resnet_repro.analysis.paper import Paper
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
 from resnet_repro.analysis.stats import clean_training_error, last_error, summarise
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+FIGURES = "docs/figures"
 REPO = Path(__file__).resolve().parents[3]
 
 
@@ -67,10 +69,21 @@ def rewrite(text: str, content: str) -> str:
 def current(repo: Path = REPO) -> str:
     """The README with its results section made anew from ``results/``."""
     runs = [r for r in load_runs(repo / "results" / "runs") if r.profile in ("paper", "short")]
-    figure = "results/figures/fig1.png"
-    shown = figure if (repo / figure).exists() else None
+    shown = f"{FIGURES}/fig1.png" if fig1_runs(runs) else None
     return rewrite((repo / "README.md").read_text(encoding="utf-8"), section(runs, shown))
 
 
+def fig1_runs(runs: Sequence[Run]) -> list[Run]:
+    """The runs of Figure 1 in the best profile that has both its nets; none where none has."""
+    for profile in PROFILE_ORDER:
+        found = [r for r in runs if r.profile == profile and r.label in ("plain-20", "plain-56")]
+        if len({run.label for run in found}) == 2:
+            return found
+    return []
+
+
 if __name__ == "__main__":
+    logged = fig1_runs(load_runs(REPO / "results" / "runs"))
+    if logged:
+        save_fig1(logged, REPO / FIGURES)  # results/figures is what the user drew last
     (REPO / "README.md").write_text(current(), encoding="utf-8")
