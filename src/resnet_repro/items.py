@@ -92,7 +92,7 @@ def train_missing(item: Item, profile: str, seeds: int | None, overrides: Sequen
 
 def _arguments(item_name: str, out: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=f"Train what {item_name} lacks, then draw it.")
-    parser.add_argument("--profile", choices=PROFILES, help="default: the best that is complete")
+    parser.add_argument("--profile", choices=PROFILES, help="default: the most logged one")
     parser.add_argument(
         "--seeds", type=_count, help="number of seeds, from 0 on; default: all logged"
     )
