@@ -123,3 +123,13 @@ def test_synthetic_is_the_same_everywhere_and_balanced() -> None:
     assert made.digests["test_images"].startswith(KNOWN["synthetic"])
     with pytest.raises(DataError, match="unknown data set 'mnist'; one of cifar10"):
         load("mnist", Path())
+
+
+def test_a_sample_is_spread_over_classes_that_lie_one_after_the_other() -> None:
+    images = np.arange(40, dtype=np.uint8).repeat(4 * 4 * 3).reshape(40, 4, 4, 3)
+    labels = np.arange(40, dtype=np.uint8) // 10
+    whole = DeviceDataset(images, labels, torch.device("cpu"))
+    sample = whole.sample(8)
+    assert sample.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert torch.equal(sample.mean, whole.mean)
+    assert whole.sample(40) is whole

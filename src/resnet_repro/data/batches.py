@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -91,6 +92,15 @@ class DeviceDataset:
         crops = padded.view(-1, 3).index_select(0, places.view(-1))
         crops = crops.view(count, height, width, 3)
         return crops.permute(0, 3, 1, 2), self.labels[indices]
+
+    def sample(self, count: int) -> DeviceDataset:
+        """``count`` of the images, evenly spaced."""
+        if count >= len(self):
+            return self
+        rows = torch.arange(count, device=self.device) * len(self) // count
+        other = copy.copy(self)
+        other.images, other.labels = self.images[rows], self.labels[rows]
+        return other
 
     def eval_batches(
         self, batch_size: int, limit: int | None = None

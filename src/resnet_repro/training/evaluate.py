@@ -19,10 +19,13 @@ def evaluate(parts: Parts, state: TrainState, log: Log, clock: Clock) -> None:
 
 
 def count_clean_training_error(parts: Parts, state: TrainState, log: Log) -> None:
-    """Count the final net's errors on training images without augmentation (``train_clean``)."""
+    """Count the final net's errors on training images without augmentation (``train_clean``).
+
+    Of a part of them evenly spaced ones: Tiny ImageNet lies class by class.
+    """
     images = parts.train_set
-    limit = min(parts.config.evaluation.clean_train_images or len(images), len(images))
-    count_and_log(parts, state, log, Clock(state), "train_clean", images, limit)
+    images = images.sample(parts.config.evaluation.clean_train_images or len(images))
+    count_and_log(parts, state, log, Clock(state), "train_clean", images)
 
 
 def count_and_log(
@@ -32,17 +35,16 @@ def count_and_log(
     clock: Clock,
     kind: str,
     images: DeviceDataset,
-    limit: int | None = None,
 ) -> None:
-    """Evaluate the net on ``images`` (the first ``limit``) and write the record.
+    """Evaluate the net on ``images`` and write the record.
 
     With several workers each takes every N-th batch, all with rank 0's batch-norm statistics.
     """
-    world, count = parts.world, limit or len(images)
+    world, count = parts.world, len(images)
     world.share_statistics(state.model)
     state.model.eval()
     size = even_batch_size(count, parts.config.evaluation.batch_size, world.size)
-    batches = islice(images.eval_batches(size, limit), world.rank, None, world.size)
+    batches = islice(images.eval_batches(size), world.rank, None, world.size)
     with parts.setup.autocast():
         found = count_errors(state.model, batches, count, world.sum)
     log.write(
