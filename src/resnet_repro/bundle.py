@@ -33,11 +33,18 @@ def write_bundle(jobs: Sequence[Job], out: Path) -> Path:
     with tarfile.open(out, "w") as tar:
         for path in sorted(PACKAGE.rglob("*.py")):
             tar.add(path, f"src/resnet_repro/{path.relative_to(PACKAGE)}")
-        for prepared in sorted(Path(os.environ.get("RESNET_REPRO_DATA") or "data").glob("*.npz")):
+        for prepared in _prepared(jobs):
             tar.add(prepared, f"data/{prepared.name}")
         _add(tar, f"src/resnet_repro/{REVISION}", git_state())  # there is no git over there
         _add(tar, JOBS, listed)
     return out
+
+
+def _prepared(jobs: Sequence[Job]) -> list[Path]:
+    """Files of the data sets that these jobs need, as far as they were prepared here."""
+    names = {job.config.data.name for job in jobs}
+    files = sorted(Path(os.environ.get("RESNET_REPRO_DATA") or "data").glob("*.npz"))
+    return [path for path in files if path.stem.replace("-", "_").startswith(tuple(names))]
 
 
 def _add(tar: tarfile.TarFile, name: str, content: Any) -> None:

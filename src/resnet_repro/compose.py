@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from resnet_repro.config import Config, differences
 from resnet_repro.options import ConfigError, closest
@@ -36,6 +37,16 @@ class Item:
 
     name: str
     experiments: tuple[str, ...]
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """What its logged runs are of: also its Tiny ImageNet nets on ImageNet, never trained here.
+
+        Those take weeks; where they were trained, they are shown beside the others.
+        """
+        full_size = [name.replace("tiny_", "imagenet_", 1) for name in self.experiments]
+        known = {*names("experiment")} - {*self.experiments}
+        return (*self.experiments, *(name for name in full_size if name in known))
 
 
 def compose_run(*overrides: str) -> Config:
@@ -68,10 +79,18 @@ def _checked(composed: DictConfig) -> Config:
     values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     if experiment is None:
         raise ConfigError(f"experiment is not set; one of {', '.join(names('experiment'))}")
+    if isinstance(values.get("experiment"), dict):
+        raise ConfigError(
+            f"experiment={experiment}: its file must begin with the line '# @package _global_'"
+        )
     values["experiment"] = experiment
     if values.get("name") == "???":
         values["name"] = experiment
-    return Config.from_mapping(values)
+    config = Config.from_mapping(values)
+    given = flatten(values)
+    if gone := [key for key in flatten(config.as_mapping()) if key not in given]:
+        raise ConfigError(f"~{gone[0]}: an option cannot be taken away, only given a value")
+    return config
 
 
 def compose_sweep(overrides: Sequence[str]) -> list[Job]:
@@ -136,8 +155,27 @@ def _one_line(overrides: Sequence[str]) -> Iterator[None]:
         yield
     except ConfigError:
         raise
+    except MarkedYAMLError as error:
+        raise ConfigError(_where(error)) from error
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, KeyError) as error:
         raise ConfigError(_explain(str(error), overrides)) from error
+
+
+@contextmanager
+def hydra_in_one_line(overrides: Sequence[str]) -> Iterator[None]:
+    """The same around a job that Hydra runs: an error of the job's own stays what it is."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, MarkedYAMLError) as error:
+        with _one_line(overrides):
+            raise error
+
+
+def _where(error: MarkedYAMLError) -> str:
+    """Say in one line where a file is not YAML."""
+    mark = error.problem_mark or error.context_mark
+    place = f"{mark.name}:{mark.line + 1}:{mark.column + 1}: " if mark else ""
+    return f"{place}not YAML ({error.problem})"
 
 
 def _explain(message: str, overrides: Sequence[str]) -> str:
@@ -145,14 +183,17 @@ def _explain(message: str, overrides: Sequence[str]) -> str:
     if match := re.search(r"Could not override '([^']+)'", message):
         keys = list(flatten(Config().as_mapping()))
         return f"unknown option '{match[1]}'; {closest(match[1], keys)}"
-    if match := re.search(r"Could not find '(\w+)/([^']+)'", message):
+    if match := re.search(r"Could not find '([\w/]+)/([^'/]+)'", message):
         group, value = match[1], match[2]
         if group == "recipe":
             return (
                 f"{value.replace('_', ' with profile ')}: there is no recipe for it; "
                 f"one of {', '.join(names('recipe'))}"
             )
-        return f"{group}={value}: must be one of {', '.join(names(group))}"
+        known = re.findall(r"^\t(\S+)$", message, re.M) if "/" in group else names(group)
+        return f"{group}={value}: must be one of {', '.join(known)}"
+    if "hydra/launcher/submitit" in message:
+        return "hydra/launcher: submitit is not installed; pip install '.[slurm]'"
     if "You must specify 'experiment'" in message:
         if any(word.startswith("item=") for word in overrides):
             return "item names several runs; add -m to sweep over them"

@@ -25,9 +25,12 @@ from resnet_repro.options import (
     within,
 )
 from resnet_repro.runs.keys import flatten
+from resnet_repro.runs.wandb_names import KINDS, MODES, PROJECT
 
-DATA_SETS = ("cifar10", "tiny_imagenet", "synthetic")
+PICTURE_SETS = ("imagenet", "folder")  # decoded while training; the others lie on the device
+DATA_SETS = ("cifar10", "tiny_imagenet", *PICTURE_SETS, "synthetic")
 PROFILES = ("paper", "short", "quick", "smoke")
+WHETHER = ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ class DataConfig:
     pad: str = option("mean", "colour of the border the crop reaches", one_of("mean", "zero"))
     border: int = option(4, "pixels of that border on each side", at_least(1))
     mean: str = option("pixel", "mean that is subtracted", one_of("pixel", "channel"))
+    on_corrupt: str = option(
+        "stop",
+        "full-size pictures that cannot be decoded; stop: the first ends the run; skip: they are "
+        "left out, counted and named",
+        one_of("stop", "skip"),
+    )
 
 
 @dataclass(frozen=True)
@@ -84,9 +93,18 @@ class RecipeConfig:
     batch_size: int = option(128, "images of a mini-batch, over all devices", at_least(1))
     max_iters: int = option(64_000, "updates", at_least(1))
     lr: float = option(0.1, "learning rate before the first drop", above(0))
-    milestones: list[int] = option(
-        [32_000, 48_000], "updates after which the rate drops", increasing("iterations")
+    schedule: str = option(
+        "milestones",
+        "when the rate drops; plateau: when the held-out error has not improved for patience "
+        "evaluations, as often as there are milestones",
+        one_of("milestones", "plateau"),
     )
+    milestones: list[int] = option(
+        [32_000, 48_000],
+        "updates after which the rate drops; for plateau their number is what counts",
+        increasing("iterations"),
+    )
+    patience: int = option(5, "evaluations without improvement that make a plateau", at_least(1))
     gamma: float = option(0.1, "factor of a drop", within(0, 1, include_high=True))
     momentum: float = option(0.9, "SGD momentum", within(0, 1))
     nesterov: bool = option(False, "Nesterov's form of momentum")
@@ -157,11 +175,45 @@ class TrainerConfig:
     threads: int = option(
         0, "CPU threads of a worker; 0: the cores this process may use, shared out", at_least(0)
     )
+    loader_workers: int = option(
+        -1,
+        "processes of a worker that decode full-size pictures; -1: the cores this process may use, "
+        "shared out; 0: the worker decodes itself",
+        at_least(-1),
+    )
     deterministic: bool = option(
         False, "identical bits on a rerun on the same machine, slower on CUDA"
     )
+    graph: str = option(
+        "auto",
+        "one CUDA graph for the whole step, replayed; auto: where it can be had; same results",
+        one_of(*WHETHER),
+    )
+    compile: str = option(
+        "auto",
+        "one compiled block for all equal blocks; auto: on CUDA where a compiler is at hand and "
+        "not in deterministic mode; other rounding in the last bits",
+        one_of(*WHETHER),
+    )
+    concurrent: int = option(
+        1, "runs of a sweep or study trained at the same time on one device", at_least(1)
+    )
     log_every_iters: int = option(100, "updates between training records", at_least(1))
     checkpoint_every_iters: int = option(1_000, "updates between checkpoints", at_least(1))
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """A mirror of the records in Weights & Biases; figures come from the run folder alone."""
+
+    kind: str = option("none", "wandb: also there, if the package is installed", one_of(*KINDS))
+    mode: str = option(
+        "offline",
+        "offline: into wandb/ of the run folder, for wandb sync; online: offline where that "
+        "cannot be had",
+        one_of(*MODES),
+    )
+    project: str = option(PROJECT, "project there", named("a project"))
 
 
 @dataclass(frozen=True)
@@ -181,6 +233,7 @@ class Config:
     evaluation: EvaluationConfig = group(EvaluationConfig)
     probes: ProbesConfig = group(ProbesConfig)
     trainer: TrainerConfig = group(TrainerConfig)
+    logger: LoggerConfig = group(LoggerConfig)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Config:
@@ -210,6 +263,11 @@ def _check_together(config: Config) -> None:
             f"recipe.milestones={recipe.milestones}: must all be below "
             f"recipe.max_iters={recipe.max_iters}"
         )
+    if recipe.schedule == "plateau" and not recipe.milestones:
+        raise ConfigError(
+            "recipe.schedule=plateau: needs recipe.milestones, whose number is that of the drops; "
+            "it is []"
+        )
     if recipe.nesterov and recipe.momentum == 0:
         raise ConfigError("recipe.nesterov=true: needs recipe.momentum > 0, which is 0")
     _check_devices(config)
@@ -217,9 +275,32 @@ def _check_together(config: Config) -> None:
         raise ConfigError(
             f"data.train_split=45k: only for data.name=cifar10, which is {config.data.name}"
         )
-    if config.data.name == "tiny_imagenet" and model.family != "imagenet":
+    _check_pictures(config)
+    _check_engine(config)
+
+
+def _check_engine(config: Config) -> None:
+    trainer, data = config.trainer, config.data.name
+    if trainer.concurrent > 1 and trainer.devices > 1:
         raise ConfigError(
-            f"model.family={model.family}: data.name=tiny_imagenet needs the imagenet family"
+            f"trainer.concurrent={trainer.concurrent}: only with trainer.devices=1, which is "
+            f"{trainer.devices}"
+        )
+    asked = [key for key in ("graph", "compile") if getattr(trainer, key) == "always"]
+    if asked and trainer.devices > 1:
+        raise ConfigError(f"trainer.{asked[0]}=always: only with trainer.devices=1")
+    if asked and data in PICTURE_SETS:
+        raise ConfigError(f"trainer.{asked[0]}=always: not with data.name={data}")
+
+
+def _check_pictures(config: Config) -> None:
+    data, family = config.data, config.model.family
+    if data.name in ("tiny_imagenet", *PICTURE_SETS) and family != "imagenet":
+        raise ConfigError(f"model.family={family}: data.name={data.name} needs the imagenet family")
+    if data.name in PICTURE_SETS and data.pad != "mean":
+        raise ConfigError(
+            f"data.pad={data.pad}: crops of data.name={data.name} lie within the picture; there is "
+            "no border"
         )
 
 
@@ -246,15 +327,23 @@ _PLACE = (
     "runs_dir",
     "data.root",
     "data.source",
+    "data.on_corrupt",
     "evaluation.batch_size",
     "probes.signals",
     "probes.response_images",
     "trainer.device",
     "trainer.threads",
+    "trainer.graph",
+    "trainer.compile",
+    "trainer.concurrent",
+    "trainer.loader_workers",
     "trainer.launcher",
     "trainer.timeout_seconds",
     "trainer.allow_new_world_size",
     "trainer.checkpoint_every_iters",
+    "logger.kind",
+    "logger.mode",
+    "logger.project",
 )
 
 

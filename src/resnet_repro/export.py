@@ -100,7 +100,7 @@ def export(run: Path, out: Path, form: str) -> str:
     subject = from_run(run)
     config = subject.config
     assert config is not None
-    about = about_run(config, RunFolder(run).meta(), config.recipe.max_iters)
+    about = about_run(config, RunFolder(run), config.recipe.max_iters)
     data = packed(subject.net.state_dict(), about, form)
     try:
         write_atomic(out, lambda file: file.write(data))

@@ -1,10 +1,13 @@
 """What a person sees while runs are trained: one line for the run, with the time the job needs.
 
-On a terminal the line is redrawn; elsewhere (CI, cluster logs) a line is printed now and then.
+On a terminal the line is redrawn, and is as long as there is room for; elsewhere (CI, cluster logs)
+a line is printed now and then, the more seldom the longer the run. No colours anywhere.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +16,10 @@ from typing import TYPE_CHECKING, Never, TextIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-QUIET_SECONDS = 10.0  # between two lines where the output is not a terminal
+# Where the output is not a terminal: seconds between two lines, and a line for each 2 % at most.
+QUIET_SECONDS, QUIET_SHARE, QUIET_AT_MOST = 10.0, 1 / 50, 600.0
+BAR = 20  # characters
+BAR_COLUMNS = 140  # narrower terminals have room for the numbers alone
 
 
 def duration(seconds: float) -> str:
@@ -24,6 +30,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def is_redrawn(stream: TextIO) -> bool:
+    """Whether a line can be written over another one there."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class JobProgress:
@@ -76,40 +87,57 @@ class RunProgress:
         self._began = self._printed = time.monotonic()
         self._stream = stream
         self._bar: tqdm[Never] | None = None
-        if stream.isatty():
+        if is_redrawn(stream):
             from tqdm import tqdm
 
+            bar = f"|{{bar:{BAR}}}|" if shutil.get_terminal_size().columns >= BAR_COLUMNS else ""
             self._bar = tqdm(
                 total=max_iters,
                 initial=start,
                 desc=job.position + label,
                 file=stream,
-                bar_format="{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}{postfix}",
+                bar_format="{desc} {percentage:.0f}%" + bar + " {n_fmt}/{total_fmt}{postfix}",
                 mininterval=0.2,
+                dynamic_ncols=True,
             )
 
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
         """Show an iteration; ``top1_err`` is the last logged training error, percent."""
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.set_postfix_str(self._facts(iteration, top1_err, lr, now), refresh=False)
+            facts = self._facts(iteration, top1_err, lr, now)
+            self._bar.set_postfix_str(self._fitting(facts), refresh=False)
             self._bar.update(iteration - self._bar.n)
-        elif now - self._printed >= QUIET_SECONDS or iteration == self._max:
+        elif now - self._printed >= self._pause(now) or iteration == self._max:
             self._printed = now
             where = f"{self._job.position}{self._label} {iteration}/{self._max}"
             facts = self._facts(iteration, top1_err, lr, now)
-            print(f"{where}, {facts}", file=self._stream, flush=True)
+            print(", ".join([where, *facts]), file=self._stream, flush=True)
 
-    def _facts(self, iteration: int, top1_err: float | None, lr: float, now: float) -> str:
+    def _pause(self, now: float) -> float:
+        share = QUIET_SHARE * (now - self._began)
+        return min(max(QUIET_SECONDS, share), QUIET_AT_MOST)
+
+    def _facts(self, iteration: int, top1_err: float | None, lr: float, now: float) -> list[str]:
+        """What is said of the run, what one most wants to know first."""
         elapsed = now - self._began
         rate = (iteration - self._start) / elapsed if elapsed else 0.0
         left = (self._max - iteration) / rate if rate else 0.0
-        facts = [f"lr {lr:g}", f"{rate:.1f} it/s", f"{duration(left)} left"]
-        if top1_err is not None:
-            facts.insert(0, f"train err {top1_err:.1f} %")
+        facts = [f"{duration(left)} left"]
         if self._job.position:
             facts.append(f"all runs: {duration(self._job.remaining(elapsed, left))}")
-        return ", ".join(facts)
+        if top1_err is not None:
+            facts.append(f"train err {top1_err:.1f} %")
+        return [*facts, f"lr {lr:g}", f"{rate:.1f} it/s"]
+
+    def _fitting(self, facts: Sequence[str]) -> str:
+        """As many facts as the line has room for, after label, bar and counts."""
+        counts = len(f" 100% {self._max}/{self._max}, ")
+        columns = shutil.get_terminal_size().columns
+        bar = BAR + 2 if columns >= BAR_COLUMNS else 0
+        room = columns - 1 - len(self._job.position + self._label) - bar - counts
+        fit = [n for n in range(len(facts) + 1) if len(", ".join(facts[:n])) <= room]
+        return ", ".join(facts[: fit[-1]] if fit else [])
 
     def close(self) -> float:
         """End the line; return the seconds the run took."""

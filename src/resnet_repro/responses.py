@@ -36,7 +36,7 @@ def measure(folder: RunFolder, images: int, threads: int = 0) -> int:
         CheckpointError: none can be trusted.
         RunFolderError: no run is there, or another process works on it.
     """
-    from resnet_repro.training.assemble import assemble, load_data
+    from resnet_repro.training.assemble import assemble, load_images
     from resnet_repro.training.device import set_up
     from resnet_repro.training.resume import resume
     from resnet_repro.training.run import keep_responses
@@ -47,7 +47,7 @@ def measure(folder: RunFolder, images: int, threads: int = 0) -> int:
         probes=dataclasses.replace(config.probes, response_images=images),
         trainer=dataclasses.replace(config.trainer, threads=threads),
     )
-    parts, state = assemble(config, set_up(config.trainer), load_data(config))
+    parts, state = assemble(config, set_up(config.trainer), load_images(config))
     with owned(folder.path):
         if resume(folder, parts, state) is None:
             raise ConfigError(

@@ -1,6 +1,7 @@
 """``python -m resnet_repro.study``: the whole study, in the order of ``conf/study.yaml``.
 
-``run`` does what is missing until a budget is used; ``list`` says what is done, begun and missing.
+``run`` does what is missing until a budget is used (``trainer.concurrent=4``: four runs at a time
+on one device); ``list`` says what is done, begun and missing.
 ``bundle`` packs code, data and composed configurations for a host that has only Python and torch;
 there, ``run --bundle`` works from it, and ``pack`` brings the run folders home without checkpoints.
 """
@@ -12,15 +13,19 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
 from resnet_repro.exits import PREEMPTED, explained
 from resnet_repro.options import ConfigError
-from resnet_repro.runs.signals import stop_on_signals
-from resnet_repro.training.jobs import report, run_all, say
+from resnet_repro.progress import duration
+from resnet_repro.runs.signals import is_alive, stop_on_signals
+from resnet_repro.training.jobs import estimate, report, run_all, say
 from resnet_repro.training.launch import Job
 
+KINDS = ("done", "running", "begun", "missing", "diverged", "failed")
+UNDONE = ("running", "begun", "missing")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -57,10 +62,15 @@ def state_of(job: Job) -> str:
     if job.is_done():
         return "done"
     status = job.folder.status()
-    if status.get("state") in ("diverged", "failed"):
-        return f"{status['state']}: {status.get('reason', '')}"
-    if status.get("iter"):
-        return f"begun, {status['iter']} of {job.config.recipe.max_iters}"
+    state, reached = status.get("state"), status.get("iter")
+    if state in ("diverged", "failed"):
+        return f"{state}: {status.get('reason', '')}"
+    if state == "running" and status.get("host") == gethostname() and is_alive(status["pid"]):
+        return f"running, {reached} of {job.config.recipe.max_iters}"
+    if reached and not any(job.folder.checkpoints.glob("*.pt")):
+        return f"begun, {reached} of {job.config.recipe.max_iters}, but without a checkpoint"
+    if reached:
+        return f"begun, {reached} of {job.config.recipe.max_iters}"
     return "missing"
 
 
@@ -76,13 +86,17 @@ def seconds(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def show(jobs: Sequence[Job]) -> None:
-    """Print each run with where it stands, and the count."""
+def show(jobs: Sequence[Job], *, timed: bool = False) -> None:
+    """Print each run with where it stands, the counts and, if ``timed``, the time still needed."""
     states = [state_of(job) for job in jobs]
     for job, state in zip(jobs, states, strict=True):
         print(f"{job.label:44} {state}")
-    done = states.count("done")
-    print(f"{done} of {len(jobs)} done, {len(jobs) - done} to do")
+    kinds = [re.split("[,:]", state)[0] for state in states]
+    counts = [f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds]
+    print(f"{len(jobs)} runs: {', '.join(counts)}", flush=True)
+    left = [job for job, kind in zip(jobs, kinds, strict=True) if kind in UNDONE]
+    if timed and left:
+        print(f"what is left takes about {duration(sum(estimate(left)))} on this machine")
 
 
 def run(jobs: Sequence[Job], budget: float | None) -> None:
@@ -124,7 +138,7 @@ def main() -> None:
         if asked.what == "bundle":
             print(write_bundle(jobs, Path(asked.out)))
         elif asked.what == "list":
-            show(jobs)
+            show(jobs, timed=(asked.device or default_device()) == default_device())
         else:
             run(jobs, asked.budget)
 
@@ -139,7 +153,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--bundle", help="folder of an unpacked bundle to run from")
     parser.add_argument("--out", default="study.tar", help="archive that bundle or pack writes")
     parser.add_argument("overrides", nargs="*", help="configuration words for every run")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # words may follow options
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """``python -m resnet_repro.train experiment=... profile=... seed=...``: one run; ``-m`` sweeps.
 
-Exit codes: 0 done, 1 a defect of this program, 2 bad configuration or usage, 3 bad data,
-4 no checkpoint to trust, 5 diverged, 75 stopped and saved: say it again to go on.
+Exit codes: 0 done, 1 a defect of this program or a lost worker, 2 bad configuration or usage,
+3 bad data, 4 no checkpoint to trust, 5 diverged, 74 disk full, 75 stopped and saved: say it again.
 """
 
 from __future__ import annotations
@@ -9,24 +9,44 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from resnet_repro.compose import CONF, compose_run, compose_sweep, make_job, names
+from resnet_repro.compose import (
+    CONF,
+    compose_run,
+    compose_sweep,
+    hydra_in_one_line,
+    make_job,
+    names,
+)
 from resnet_repro.exits import PREEMPTED, explained
 from resnet_repro.progress import JobProgress
 from resnet_repro.reference import as_help
 from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.training.jobs import report, run_all, say
-from resnet_repro.training.launch import launch
+from resnet_repro.training.launch import launch, refuse_torchrun
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def hydra_job(_: DictConfig) -> None:
-    """Do one run: Hydra calls this once, or its launcher once for each job of a sweep."""
-    job = make_job(*HydraConfig.get().overrides.task)
+    """Do one run: Hydra calls this once, or its launcher once for each job of a sweep.
+
+    A single run's error is told here: Hydra would print a line before it, which in a sweep says
+    whose error it is.
+    """
+    here = HydraConfig.get()
+    with explained() if here.mode == RunMode.RUN else nullcontext():
+        run(here.overrides.task)
+
+
+def run(overrides: Sequence[str]) -> None:
+    """Do the run that ``overrides`` name, here."""
+    job = make_job(*overrides)
     start, length = job.folder.status().get("iter", 0), job.config.recipe.max_iters
     with stop_on_signals() as stop_asked:
         progress = JobProgress([1.0])
@@ -56,13 +76,15 @@ def main() -> None:
     overrides = [word for word in words if word not in ("-m", "--multirun")]
     sweeping = len(overrides) < len(words)
     with explained():
+        refuse_torchrun()
         if sweeping and not any(word.startswith(("-", "hydra")) for word in overrides):
             sweep(overrides)
             return
         if not sweeping and not any(word.startswith("-") for word in overrides):
             compose_run(*overrides)  # for its one-line errors, before Hydra does anything
         os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's printer
-        hydra_job()
+        with hydra_in_one_line(words):
+            hydra_job()
 
 
 if __name__ == "__main__":

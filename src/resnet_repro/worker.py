@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from resnet_repro.exits import exit_code
+from resnet_repro.mirror import Mirror
 from resnet_repro.runs.atomic import remove_left_overs
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.lock import WORK, owned
@@ -21,6 +22,7 @@ from resnet_repro.runs.signals import end_with_parent, stop_on_signals
 from resnet_repro.training.channel import ATTENDED, Attended, Unattended
 from resnet_repro.training.distributed import SOLO, World, leave, place
 from resnet_repro.training.errors import DivergedError
+from resnet_repro.training.lanes import Turns, finish
 from resnet_repro.training.parts import Watcher
 from resnet_repro.training.run import run
 
@@ -33,10 +35,17 @@ def work(
     Raises:
         Exception: whatever stopped the run; its status then says ``failed`` or ``diverged``.
     """
+    return finish(work_in_turns(folder, watcher, stop_asked, world))
+
+
+def work_in_turns(
+    folder: RunFolder, watcher: Watcher, stop_asked: Callable[[], bool], world: World = SOLO
+) -> Turns[str]:
+    """As :func:`work`, pausing after each iteration."""
     states = {True: "finished", False: "preempted"}
     if world.rank != 0:
-        return states[run(folder, world, watcher, lambda _: None, stop_asked)]
-    with owned(folder.path, WORK, patience=20):
+        return states[(yield from run(folder, world, watcher, lambda _: None, stop_asked))]
+    with contextlib.closing(Mirror(folder)) as mirror, owned(folder.path, WORK, patience=20):
         remove_left_overs(folder.path, folder.checkpoints)
         kept = {key: folder.status().get(key, 0) for key in ("iter", "max_iters", "restarts")}
 
@@ -45,7 +54,8 @@ def work(
             folder.write_status("running", **kept)
 
         try:
-            state = states[run(folder, world, watcher, running, stop_asked)]
+            turns = run(folder, world, watcher, running, stop_asked, mirror.beside)
+            state = states[(yield from turns)]
         except Exception as error:
             diverged = isinstance(error, DivergedError)
             kept["reason"] = str(error) if diverged else f"{type(error).__name__}: {error}"

@@ -53,6 +53,7 @@ class DeviceDataset:
         self, images: NDArray[np.uint8], labels: NDArray[np.uint8], device: torch.device
     ) -> None:
         self.device = device
+        self.gone: list[tuple[int, int]] = []  # and it stays so: all images are there
         self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         self.labels = torch.from_numpy(np.asarray(labels)).to(device, torch.int64)
 
@@ -103,20 +104,30 @@ class DeviceDataset:
         return other
 
     def eval_batches(
-        self, batch_size: int, limit: int | None = None
+        self, batch_size: int, limit: int | None = None, *, first: int = 0, every: int = 1
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The first ``limit`` images (all by default), each once, in order, not augmented."""
+        """The first ``limit`` images (all by default), each once, in order, not augmented.
+
+        Of their batches, number ``first`` and each ``every``-th after it.
+        """
         end = len(self) if limit is None else min(limit, len(self))
-        for start in range(0, end, batch_size):
+        for start in range(first * batch_size, end, every * batch_size):
             stop = min(start + batch_size, end)
             images = self._centred(self.images[start:stop]).permute(0, 3, 1, 2)
             yield images, self.labels[start:stop]
+
+    def name_of(self, row: int) -> str:
+        """Its row."""
+        return str(row)
 
     def _centred(self, images: Tensor) -> Tensor:
         return images.to(torch.float32).div_(255).sub_(self.mean)
 
     def _put(self, values: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(values).to(self.device, non_blocking=True)
+        tensor = torch.from_numpy(values)
+        if self.device.type == "cuda":  # from other memory the host would wait for the device
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
 
 def _mean_image(images: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -7,8 +7,10 @@ iteration to start from give the same batches.
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -72,7 +74,44 @@ class PictureLoader:
     corrupt: Corrupt
 
     def __iter__(self) -> Iterator[PictureBatch]:
-        return map(self.corrupt.take, self.batches)
+        with _deaths_told():
+            with _no_alarm():
+                batches = iter(self.batches)
+            for batch in batches:
+                yield self.corrupt.take(batch)
+
+
+@contextmanager
+def _no_alarm() -> Iterator[None]:
+    """Keep torch from raising errors out of a signal handler, whatever runs at that moment.
+
+    That a worker was killed is noticed all the same, where its batch is waited for.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGCHLD) is not before:  # only torch in the main thread does so
+            signal.signal(signal.SIGCHLD, before)
+
+
+@contextmanager
+def _deaths_told() -> Iterator[None]:
+    """Tell in one line of a worker that was killed.
+
+    Raises:
+        DataError: instead of what torch raises.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+            raise
+        raise DataError(
+            "a process that decodes pictures was killed, for want of memory or of shared memory "
+            "(/dev/shm, 40 MB a batch of 256, two batches a process); give more, or use fewer with "
+            "trainer.loader_workers=N"
+        ) from error
 
 
 def train_batches(
@@ -119,7 +158,7 @@ def eval_batches(
     corrupt: Corrupt,
     side: int = TEST_SIDE,
     whole: bool = False,
-    rows: range | None = None,
+    rows: Sequence[int] | None = None,
 ) -> PictureLoader:
     """Test pictures in order, each once: the centre 224x224 at a shorter side, or all of it.
 
@@ -158,7 +197,7 @@ class _TrainKeys:
             yield [((iteration * size + p) // count, rows[p]) for p in self._places]
 
 
-def _parts(rows: range, size: int) -> Iterator[range]:
+def _parts(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 

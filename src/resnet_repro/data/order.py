@@ -71,7 +71,11 @@ class BatchOrder:
 
     def batch(self, iteration: int) -> Batch:
         """The batch of the update that follows ``iteration`` finished updates."""
-        places = np.arange(iteration * self.batch_size, (iteration + 1) * self.batch_size)
+        return self.batches(iteration, 1)
+
+    def batches(self, iteration: int, count: int) -> Batch:
+        """The batches of ``count`` updates from that one on, one after another: count x B rows."""
+        places = np.arange(iteration * self.batch_size, (iteration + count) * self.batch_size)
         epochs, within = np.divmod(places, self.num_images)
         parts = [self._part(epoch, within[epochs == epoch]) for epoch in np.unique(epochs).tolist()]
         return Batch(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -13,8 +13,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from resnet_repro.data.errors import DataError
 from resnet_repro.runs.provenance import usable_cores
 
@@ -40,6 +38,8 @@ def map_chunks(
     Raises:
         DataError: a worker process was killed, most likely for want of memory.
     """
+    from tqdm import tqdm  # here: a host with torch alone has none, and no pictures to prepare
+
     count = min(processes or usable_cores(), len(tasks))
     terminal = sys.stderr.isatty()
     with tqdm(total=len(tasks), desc=label, mininterval=0.2 if terminal else 10) as bar:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from resnet_repro.runs.atomic import FULL, disk_full
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.runs.signals import is_alive
 
@@ -33,6 +34,7 @@ def owned(
 
     Raises:
         RunFolderError: another process works there; the message names it.
+        DiskFullError: there is no room for the owner's name.
     """
     try:
         file = (folder / name).open("a+")
@@ -40,11 +42,16 @@ def owned(
         raise RunFolderError(f"{folder}: cannot be written ({error.strerror})") from error
     with file:
         _take(file.fileno(), folder / name, patience, after_death)
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        _sign(file.fileno(), folder / name)
         yield
+
+
+def _sign(descriptor: int, lock: Path) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    except OSError as error:
+        raise disk_full(lock, error) if error.errno in FULL else error from error
 
 
 def _take(descriptor: int, lock: Path, patience: float, after_death: float) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from resnet_repro.runs.metrics import Record
 
+KINDS = ("none", "wandb")
+MODES = ("offline", "online", "disabled")
 PROJECT = "resnet_repro"
 # Where a run is kept and on what it is done do not make it another run.
 _NOT_THE_RUN = ("runs_dir", "logger", "trainer", "probes")
@@ -64,7 +65,7 @@ def init_arguments(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     model = config["model"]
     plain = model["shortcut"] == "none"
     return {
-        "project": os.environ.get("WANDB_PROJECT") or PROJECT,
+        "project": config.get("logger", {}).get("project", PROJECT),
         "id": kept_id(folder, config),
         "resume": "allow",
         "name": f"{config['name']} {config['profile']} seed{config['seed']}",

@@ -1,4 +1,4 @@
-"""The process that talks to W&B for a run. Started by :mod:`resnet_repro.runs.wandb_sink`.
+"""The process that talks to W&B for a run. Started by :mod:`resnet_repro.runs.wandb_pipe`.
 
 It is a script of its own, imports nothing of ours and needs only ``wandb``, so that whatever goes
 wrong there (a hang, a crash, a full disk, signals, exit hooks) happens outside the training
@@ -7,6 +7,8 @@ process. It reads one JSON object per line from standard input and ends at its e
 ``{"start": {...}}``            first line: arguments of ``wandb.init`` and the ``mode``
 ``{"record": 7, "values": {}}`` the seventh record of ``metrics.jsonl``
 ``{"summary": {...}}``          final numbers
+``{"picture": name, "path": p, "values": {}}``  a PNG and the iteration it belongs to
+``{"state": word}``             what became of the run; without it, it was killed
 
 and answers on standard output: ``{"ready": folder}``, ``{"note": reason}`` (it works, but not as
 asked), ``{"failed": reason}`` (nothing more will be logged) and ``{"done": folder}``.
@@ -37,6 +39,7 @@ OPTIONS: dict[str, Any] = {
     "x_disable_stats": True,
     "x_disable_meta": True,
 }
+LATER = "`wandb sync` sends it later"
 ANSWERS = os.dup(1)  # wandb may print: its standard output is thrown away below
 
 
@@ -67,7 +70,8 @@ def start(asked: dict[str, Any]) -> tuple[Any, int]:
             raise
         wandb.teardown()  # its service would say that the run id is in use
         run = wandb.init(mode="offline", settings=wandb.Settings(**options), **asked)
-        answer(note=f"online logging is not possible ({in_one_line(error)}), logging offline")
+        reason = in_one_line(error)
+        answer(note=f"online logging is not possible ({reason}), logging offline; {LATER}")
     folder = Path(run.dir).resolve()
     if Path(asked["dir"]).resolve() not in folder.parents:
         raise OSError(f"{asked['dir']} cannot be written")
@@ -84,15 +88,28 @@ def work(lines: Iterator[str]) -> None:
     first = json.loads(next(lines))["start"]
     run, held = start(first)
     folder = Path(run.dir).resolve().parent
+    state = "running"  # unless it is said otherwise, the run was killed
     for line in lines:
         message = json.loads(line)
+        state = message.get("state", state)
         if "summary" in message:
             run.summary.update(message["summary"])
-        elif message["record"] > held:  # an online run that goes on knows the earlier ones
+        elif "picture" in message:
+            log_picture(run, message)
+        elif message.get("record", 0) > held:  # an online run that goes on knows the earlier ones
             run.log(message["values"] | {"record": message["record"]})
-    run.finish()
+    run.finish(exit_code=int(state != "finished"))
     check_written(folder)
     answer(done=str(folder))
+
+
+def log_picture(run: Any, message: dict[str, Any]) -> None:
+    """Log a PNG; one that cannot be logged must not cost the numbers."""
+    try:
+        image = importlib.import_module("wandb").Image(message["path"])
+        run.log(message["values"] | {message["picture"]: image})
+    except Exception as error:
+        answer(note=f"{message['picture']} is not there ({in_one_line(error)})")
 
 
 def check_written(folder: Path) -> None:

@@ -9,44 +9,73 @@ from typing import Any
 import torch
 
 from resnet_repro import data
-from resnet_repro.config import Config
+from resnet_repro.config import PICTURE_SETS, Config, DataConfig
+from resnet_repro.data.arrays import Arrays
 from resnet_repro.data.batches import DeviceDataset
+from resnet_repro.data.images import Images, ResidentImages
 from resnet_repro.data.order import BatchOrder, train_split_indices
+from resnet_repro.data.picture_folder import PictureFolder
+from resnet_repro.data.streamed import StreamedImages
 from resnet_repro.models.counts import count_multiply_adds, count_params
 from resnet_repro.models.labels import net_label
 from resnet_repro.models.registry import build
 from resnet_repro.options import ConfigError
 from resnet_repro.runs import provenance
-from resnet_repro.training.device import Setup
+from resnet_repro.training.device import Setup, loader_processes
 from resnet_repro.training.distributed import SOLO, World, replicate, synchronise_norms
 from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState, sgd
 from resnet_repro.training.window import Window
 
 
-def load_data(config: Config) -> data.Arrays:
-    """Load the data set a configuration names.
+def load_images(config: Config) -> Arrays | PictureFolder:
+    """Find the data set a configuration names: arrays or, of full-size pictures, their lists.
 
     Raises:
         DataError: it cannot be had or is not what it should be.
     """
-    root = config.data.root
-    if root == "auto":
-        root = os.environ.get("RESNET_REPRO_DATA") or "data"
-    return data.load(config.data.name, Path(root), config.data.source)
+    choice = config.data
+    if choice.name in PICTURE_SETS:
+        return data.load_pictures(choice.name, data_root(choice), choice.on_corrupt == "skip")
+    return load_data(config)
+
+
+def load_data(config: Config) -> Arrays:
+    """Load the data set of small images a configuration names.
+
+    Raises:
+        DataError: it cannot be had or is not what it should be.
+    """
+    return data.load(config.data.name, data_root(config.data), config.data.source)
+
+
+def data_root(choice: DataConfig) -> Path:
+    """The folder in which data are looked for."""
+    if choice.root == "auto":
+        return Path(os.environ.get("RESNET_REPRO_DATA") or "data")
+    return Path(choice.root)
 
 
 def assemble(
-    config: Config, setup: Setup, arrays: data.Arrays, world: World = SOLO
+    config: Config, setup: Setup, found: Arrays | PictureFolder, world: World = SOLO
 ) -> tuple[Parts, TrainState]:
-    """Build data sets on the device, the order of the images, the net and its optimizer."""
-    choice, recipe = config.data, config.recipe
+    """Prepare the images and their order, the net and its optimizer.
+
+    With several workers all call it.
+    """
+    images: Images = (
+        resident(config, setup, found, world)
+        if isinstance(found, Arrays)
+        else streamed(config, setup, found, world)
+    )
+    state = initial_state(config, setup, num_classes=images.num_classes, world=world)
+    return Parts(config, setup, images, world), state
+
+
+def resident(config: Config, setup: Setup, arrays: Arrays, world: World) -> ResidentImages:
+    """Small images, put on the device."""
+    choice = config.data
     train_idx, val_idx = train_split_indices(choice.train_split, len(arrays.train_labels))
-    if recipe.batch_size > len(train_idx):
-        raise ConfigError(
-            f"recipe.batch_size={recipe.batch_size}: must be at most the {len(train_idx)} "
-            f"training images of {choice.name}"
-        )
     train_set = DeviceDataset(
         arrays.train_images[train_idx],
         arrays.train_labels[train_idx],
@@ -60,9 +89,37 @@ def assemble(
         held_out["val"] = train_set.sibling(
             arrays.train_images[val_idx], arrays.train_labels[val_idx]
         )
-    state = initial_state(config, setup, num_classes=arrays.num_classes, world=world)
-    order = BatchOrder(len(train_idx), recipe.batch_size, config.seed, choice.border)
-    return Parts(config, setup, train_set, order, held_out, arrays.digests, world), state
+    order = batch_order(config, len(train_idx))
+    return ResidentImages(choice.name, arrays, train_set, held_out, order, world.share)
+
+
+def streamed(config: Config, setup: Setup, folder: PictureFolder, world: World) -> StreamedImages:
+    """Full-size pictures, decoded while the run goes on."""
+    return StreamedImages(
+        folder,
+        batch_order(config, len(folder.train)),
+        setup.device,
+        mean=config.data.mean,
+        stop=config.recipe.max_iters,
+        workers=loader_processes(config.trainer, world.local_size),
+        share=world.share,
+        skip=config.data.on_corrupt == "skip",
+    )
+
+
+def batch_order(config: Config, images: int) -> BatchOrder:
+    """The order in which so many training images come.
+
+    Raises:
+        ConfigError: a batch would hold an image twice.
+    """
+    size = config.recipe.batch_size
+    if size > images:
+        raise ConfigError(
+            f"recipe.batch_size={size}: must be at most the {images} training images of "
+            f"{config.data.name}"
+        )
+    return BatchOrder(images, size, config.seed, config.data.border)
 
 
 def initial_state(
@@ -93,11 +150,10 @@ def initial_state(
     return TrainState(net, sgd(net, config.recipe), window, replicate(net, world))
 
 
-def describe(
-    config: Config, setup: Setup, arrays: data.Arrays, state: TrainState
-) -> dict[str, Any]:
+def describe(parts: Parts, state: TrainState) -> dict[str, Any]:
     """What ``meta.json`` says of a run before its first iteration."""
-    model, workers = config.model, state.window.world.size
+    config, setup = parts.config, parts.setup
+    model, workers = config.model, parts.world.size
     return {
         "schema": 1,
         "experiment": config.experiment,
@@ -112,12 +168,7 @@ def describe(
         "threads": setup.threads,
         "world_size": workers,
         "deterministic": config.trainer.deterministic,
-        "data": {
-            "name": config.data.name,
-            "train_images": len(arrays.train_labels),
-            "test_images": len(arrays.test_labels),
-            "digests": arrays.digests,
-        },
+        "data": parts.images.record(),
         "net": {
             "label": net_label(
                 model.family,
@@ -127,6 +178,6 @@ def describe(
                 zero_pad=model.zero_pad,
             ),
             "params": count_params(state.model),
-            "multiply_adds": count_multiply_adds(state.model, arrays.train_images.shape[1]),
+            "multiply_adds": count_multiply_adds(state.model, parts.share_shape[-1]),
         },
     }

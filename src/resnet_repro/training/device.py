@@ -22,9 +22,17 @@ class Setup:
     threads: int
     gpu: str | None
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """The context of a forward pass: convs in bf16 where that is the precision."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+    def autocast(self, *, cache: bool = True) -> AbstractContextManager[object]:
+        """The context of a forward pass: convs in bf16 where that is the precision.
+
+        ``cache``: a weight that is used twice within the context is cast once.
+        """
+        return torch.autocast(
+            self.device.type,
+            torch.bfloat16,
+            enabled=self.precision == "bf16",
+            cache_enabled=cache,
+        )
 
 
 def set_up(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> Setup:
@@ -53,32 +61,46 @@ def set_up(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> 
     return setup
 
 
+def sees_cuda(trainer: TrainerConfig) -> bool:
+    """Whether a run is to compute on CUDA, and could."""
+    return trainer.device != "cpu" and torch.cuda.is_available()
+
+
 def choose(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> Setup:
     """As :func:`set_up`, touching nothing.
 
     Raises:
         ConfigError: what was asked for is not to be had on this machine.
     """
-    cuda = torch.cuda.is_available()
+    cuda = sees_cuda(trainer)
     if trainer.device == "cuda" and not cuda:
         raise ConfigError(
             f"trainer.device=cuda: no CUDA device is visible (torch {torch.__version__}); "
             "use trainer.device=cpu or auto"
         )
     device = torch.device("cpu")
-    if cuda and trainer.device != "cpu":
+    if cuda:
         device = torch.device("cuda", local_rank) if local_size > 1 else torch.device("cuda")
         if local_size > torch.cuda.device_count():
             raise ConfigError(
                 f"trainer.devices={trainer.devices}: {torch.cuda.device_count()} CUDA devices are "
                 "visible here; ask for as many, or add trainer.device=cpu"
             )
+    if trainer.graph == "always" and device.type != "cuda":
+        raise ConfigError("trainer.graph=always: needs a CUDA device; use auto or never")
     cores = usable_cores()
     if trainer.threads > cores:
         raise ConfigError(f"trainer.threads={trainer.threads}: this process may use {cores} cores")
     threads = trainer.threads or max(1, cores // local_size)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return Setup(device, _precision(trainer.precision, device), threads, gpu)
+
+
+def loader_processes(trainer: TrainerConfig, local_size: int = 1) -> int:
+    """Processes that decode pictures for one of ``local_size`` workers; 0: it does so itself."""
+    if trainer.loader_workers >= 0:
+        return trainer.loader_workers
+    return max(1, usable_cores() // local_size)
 
 
 def _precision(asked: str, device: torch.device) -> str:

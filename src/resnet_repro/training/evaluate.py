@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import math
-from itertools import islice
 
-from resnet_repro.data.batches import DeviceDataset
+from resnet_repro.data.images import HeldOut
 from resnet_repro.evaluation.counting import count_errors
+from resnet_repro.training.left_out import tell_left_out
 from resnet_repro.training.parts import Clock, Log, Parts
-from resnet_repro.training.state import TrainState
+from resnet_repro.training.state import TrainState, current_lr, watch_plateau
 
 
 def evaluate(parts: Parts, state: TrainState, log: Log, clock: Clock) -> None:
-    """Count the errors on every held-out set, each image once, in its single view."""
+    """Count the errors on every held-out set, each image once, in its single view.
+
+    With ``recipe.schedule=plateau`` the rate may drop with it: by the validation images where there
+    are some, else by the test images. All workers count the same, so all drop alike.
+    """
     clock.tick()
-    for kind, images in parts.held_out.items():
-        count_and_log(parts, state, log, clock, kind, images)
+    errors = {
+        kind: count_and_log(parts, state, log, clock, kind, images)
+        for kind, images in parts.images.held_out.items()
+    }
+    recipe = parts.config.recipe
+    last = state.iteration == recipe.max_iters
+    if not last and watch_plateau(state, recipe, errors.get("val", errors["test"])):
+        lr = current_lr(state, recipe)
+        log.write("event", iter=state.iteration, event="lr_drop", value=lr, time=clock.tick())
 
 
 def count_clean_training_error(parts: Parts, state: TrainState, log: Log) -> None:
-    """Count the final net's errors on training images without augmentation (``train_clean``).
-
-    Of a part of them evenly spaced ones: Tiny ImageNet lies class by class.
-    """
-    images = parts.train_set
-    images = images.sample(parts.config.evaluation.clean_train_images or len(images))
+    """Count the final net's errors on training images without augmentation (``train_clean``)."""
+    there = parts.order.num_images
+    images = parts.images.clean(min(parts.config.evaluation.clean_train_images or there, there))
     count_and_log(parts, state, log, Clock(state), "train_clean", images)
 
 
@@ -34,9 +42,9 @@ def count_and_log(
     log: Log,
     clock: Clock,
     kind: str,
-    images: DeviceDataset,
-) -> None:
-    """Evaluate the net on ``images`` and write the record.
+    images: HeldOut,
+) -> float:
+    """Evaluate the net on ``images``, write the record, return the top-1 error in percent.
 
     With several workers each takes every N-th batch, all with rank 0's batch-norm statistics.
     """
@@ -44,9 +52,11 @@ def count_and_log(
     world.share_statistics(state.model)
     state.model.eval()
     size = even_batch_size(count, parts.config.evaluation.batch_size, world.size)
-    batches = islice(images.eval_batches(size), world.rank, None, world.size)
+    batches = images.eval_batches(size, first=world.rank, every=world.size)
     with parts.setup.autocast():
-        found = count_errors(state.model, batches, count, world.sum)
+        forward = state.scorer or state.model
+        found = count_errors(forward, batches, count, world.sum, lambda: len(images.gone))
+    tell_left_out(parts, state, log, images)
     log.write(
         kind,
         iter=state.iteration,
@@ -59,6 +69,7 @@ def count_and_log(
         bn="running",
         time=clock.tick(training=False),
     )
+    return found.top1_err
 
 
 def even_batch_size(count: int, largest: int, workers: int) -> int:

@@ -1,4 +1,4 @@
-"""Several runs, one after the other: what is missing, how long it takes, what came of it."""
+"""Several runs: what is missing, how long it takes, what came of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from resnet_repro.exits import PREEMPTED, exit_code
 from resnet_repro.progress import JobProgress, RunProgress, duration
 from resnet_repro.runs.provenance import cpu_description, usable_cores
+from resnet_repro.training.concurrent import at_once, run_together
 from resnet_repro.training.launch import Job, launch
 
 
@@ -24,18 +25,26 @@ class Outcome:
 def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome]:
     """Do what is missing of ``jobs``; a failure is kept for the end and stops no other run.
 
+    One after the other or, with ``trainer.concurrent``, several at the same time.
+
     Raises:
+        ConfigError: runs that are to be trained at the same time cannot be.
         RunFolderError: before anything is trained, a folder holds another configuration.
     """
     done = [Outcome(job, "skipped") for job in jobs if job.is_done()]
     missing = [job for job in jobs if not job.is_done()]
     if not missing:
         return done
-    estimates = [_estimate(job) for job in missing]
+    together = at_once(missing)
+    estimates = estimate(missing)
     begun = sum(bool(_start(job)) for job in missing)
     also = f" ({begun} of them begun before)" if begun else ""
     total = duration(sum(estimates))
     say(f"{len(missing)} of {len(jobs)} runs to train{also}: about {total} on {_device_name()}")
+    if together > 1:
+        starts = [_start(job) for job in missing]
+        ended = run_together(missing, starts, estimates, stop_asked)
+        return done + [_outcome(job, result) for job, result in ended]
     progress = JobProgress(estimates)
     outcomes = []
     for job in missing:
@@ -47,6 +56,12 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
     return done + outcomes
 
 
+def _outcome(job: Job, result: str | Exception) -> Outcome:
+    if isinstance(result, Exception):
+        return Outcome(job, "failed", result)
+    return Outcome(job, result)
+
+
 def _try(job: Job, watcher: RunProgress, stop_asked: Callable[[], bool]) -> Outcome:
     try:
         return Outcome(job, launch(job, watcher, stop_asked))
@@ -55,14 +70,24 @@ def _try(job: Job, watcher: RunProgress, stop_asked: Callable[[], bool]) -> Outc
 
 
 def _start(job: Job) -> int:
-    """Iteration from which a run goes on."""
-    return int(job.folder.status().get("iter", 0))
+    """Iteration from which a run goes on: 0 where its checkpoints did not come along."""
+    begun = any(job.folder.checkpoints.glob("*.pt"))
+    return int(job.folder.status().get("iter", 0)) if begun else 0
 
 
-def _estimate(job: Job) -> float:
-    from resnet_repro.training.estimate import measure
+def estimate(jobs: Sequence[Job]) -> list[float]:
+    """Seconds that each run still needs on this device; each experiment is measured once."""
+    from resnet_repro.training.estimate import Pace, measure
 
-    return measure(job.config).seconds(job.config, _start(job))
+    paces: dict[str, Pace] = {}
+    for job in jobs:
+        name = f"{job.config.name} {job.config.profile}"
+        if name not in paces:
+            paces[name] = measure(job.config)
+    return [
+        paces[f"{job.config.name} {job.config.profile}"].seconds(job.config, _start(job))
+        for job in jobs
+    ]
 
 
 def _device_name() -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_repro.config import Config, TrainerConfig, differences
+from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.runs.lock import owned
 from resnet_repro.training.errors import DivergedError
 
 if TYPE_CHECKING:
+    from resnet_repro.training.lanes import Lane, Turns
     from resnet_repro.training.parts import Watcher
 
 
@@ -95,6 +99,21 @@ def launch(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> str:
         DivergedError: the run diverged, now or when it was tried before.
         Exception: whatever stopped the run; its status then says ``failed``.
     """
+    return lane(job, watcher, stop_asked).finish()
+
+
+def lane(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Lane[str]:
+    """As :func:`launch`, to be done in turns with other runs."""
+    from resnet_repro.training.device import sees_cuda
+    from resnet_repro.training.lanes import Lane
+
+    alone = job.config.trainer.devices == 1
+    return Lane(
+        _launching(job, watcher, stop_asked), on_cuda=alone and sees_cuda(job.config.trainer)
+    )
+
+
+def _launching(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Turns[str]:
     from resnet_repro.training.device import choose
 
     folder, trainer = job.folder, job.config.trainer
@@ -104,8 +123,8 @@ def launch(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> str:
     local = trainer.launcher == "local"
     if local:
         choose(trainer, local_size=trainer.devices)
-    make_folder(folder.path)
-    with owned(folder.path):
+    made = make_folder(folder.path)
+    with owned(folder.path), nothing_left_if_refused(made):
         if job.is_done():  # by the process that held the folder a moment ago
             return "skipped"
         refuse_diverged(folder)
@@ -113,16 +132,16 @@ def launch(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> str:
         if not local:
             print(folder.path)
             return "created"
-        return _work(folder, trainer, watcher, stop_asked)
+        return (yield from _work(folder, trainer, watcher, stop_asked))
 
 
 def _work(
     folder: RunFolder, trainer: TrainerConfig, watcher: Watcher, stop_asked: Callable[[], bool]
-) -> str:
+) -> Turns[str]:
     if trainer.devices == 1:
-        from resnet_repro.worker import work
+        from resnet_repro.worker import work_in_turns
 
-        return work(folder, watcher, stop_asked)
+        return (yield from work_in_turns(folder, watcher, stop_asked))
     from resnet_repro.training.workers import run_workers
 
     try:
@@ -164,8 +183,35 @@ def refuse_diverged(folder: RunFolder) -> None:
         )
 
 
-def make_folder(path: Path) -> None:
-    """Make a run folder, or nothing at all.
+def refuse_torchrun() -> None:
+    """Raise where torch's launcher started this command: each of its copies would do the run.
+
+    Raises:
+        ConfigError: it did.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ConfigError(
+            "torchrun starts resnet_repro.worker, not resnet_repro.train: say trainer.devices=N "
+            "without torchrun; for several machines see docs/CLUSTER.md"
+        )
+
+
+@contextlib.contextmanager
+def nothing_left_if_refused(made: Sequence[Path]) -> Iterator[None]:
+    """Remove the folders ``made`` for a run that only the worker could tell to be impossible."""
+    try:
+        yield
+    except ConfigError:
+        if made:
+            shutil.rmtree(made[-1], ignore_errors=True)
+        for folder in reversed(made[:-1]):
+            with contextlib.suppress(OSError):  # others may have come to use it
+                folder.rmdir()
+        raise
+
+
+def make_folder(path: Path) -> list[Path]:
+    """Make a run folder, or nothing at all; returns what was made, the folder itself last.
 
     Raises:
         RunFolderError: it cannot be made; names path and cause.
@@ -183,3 +229,4 @@ def make_folder(path: Path) -> None:
         raise RunFolderError(
             f"runs_dir: no run folder {path} can be made ({error.strerror}: {error.filename})"
         ) from error
+    return made

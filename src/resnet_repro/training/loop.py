@@ -8,6 +8,8 @@ from torch import nn
 
 from resnet_repro.training.errors import DivergedError
 from resnet_repro.training.evaluate import evaluate
+from resnet_repro.training.lanes import Turns
+from resnet_repro.training.left_out import tell_left_out
 from resnet_repro.training.parts import Clock, Log, Parts, Watcher
 from resnet_repro.training.state import (
     TrainState,
@@ -15,8 +17,8 @@ from resnet_repro.training.state import (
     in_warmup,
     is_finite,
     leave_warmup,
-    step,
 )
+from resnet_repro.training.stepper import Stepper
 
 LOOK_EVERY = 8  # iterations after which the workers of several GPUs ask each other whether to stop
 
@@ -24,17 +26,19 @@ LOOK_EVERY = 8  # iterations after which the workers of several GPUs ask each ot
 def train(
     parts: Parts,
     state: TrainState,
+    stepper: Stepper,
     log: Log,
     save: Callable[[], None],
     probe: Callable[[nn.Module, int], None],
     watcher: Watcher,
     stop_asked: Callable[[], bool],
-) -> bool:
+) -> Turns[bool]:
     """Train from ``state`` to the last iteration or until a stop is asked for.
 
     ``probe`` may look at the net and its gradients after each update; ``save`` keeps the state.
-    With several workers all of them are here, at the same iteration, and leave together. Returns
-    whether the run was trained to its end.
+    With several workers all of them are here, at the same iteration, and leave together. Pauses
+    after each iteration, so that other runs can have a turn (:mod:`resnet_repro.training.lanes`).
+    Returns whether the run was trained to its end.
 
     Raises:
         DivergedError: the loss or its gradient is not finite; names iteration, lr and images.
@@ -44,13 +48,14 @@ def train(
     clock = Clock(state)
     while state.iteration < recipe.max_iters:
         lr = current_lr(state, recipe)
-        images, labels = parts.batch(state.iteration)
-        step(state, parts.setup, images, labels, lr)
+        stepper.step(lr)
         done = state.iteration
         last = done == recipe.max_iters
         logs = last or done % config.trainer.log_every_iters == 0
         saves = last or done % config.trainer.checkpoint_every_iters == 0
         stopping = look(parts, state, stop_asked, reads=logs or saves)
+        if logs or saves or stopping:
+            tell_left_out(parts, state, log)
         probe(state.model, done)
         if in_warmup(state, recipe) and (below := leave_warmup(state)) is not None:
             log.write("event", iter=done, event="warmup_end", value=below, time=clock.tick())
@@ -64,6 +69,7 @@ def train(
         watcher.update(done, err, lr)
         if stopping and not last:
             return False
+        yield
     return True
 
 
@@ -105,16 +111,16 @@ def log_training(parts: Parts, state: TrainState, log: Log, lr: float, clock: Cl
     """Write the mean over the iterations since the last training record; return its error."""
     every = parts.config.trainer.log_every_iters
     count = state.iteration % every or min(every, state.iteration)
-    loss, top1, top5 = state.window.means(state.iteration, count)
+    means = state.window.means(state.iteration, count)
     log.write(
         "train",
         iter=state.iteration,
         epoch=parts.order.epoch_of(state.iteration),
-        loss=loss,
-        top1_err=top1,
-        top5_err=top5,
+        loss=means.loss,
+        top1_err=means.top1_err,
+        top5_err=means.top5_err,
         lr=lr,
-        num_samples=count * parts.config.recipe.batch_size,
+        num_samples=means.seen,
         time=clock.tick(),
     )
-    return top1
+    return means.top1_err

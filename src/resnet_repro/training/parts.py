@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from resnet_repro.config import Config
-from resnet_repro.data.batches import DeviceDataset
-from resnet_repro.data.order import Batch, BatchOrder
+from resnet_repro.data.images import Images
+from resnet_repro.data.order import BatchOrder
 from resnet_repro.training.device import Setup
 from resnet_repro.training.distributed import SOLO, World
 from resnet_repro.training.state import TrainState
@@ -46,29 +46,22 @@ class Parts:
 
     config: Config
     setup: Setup
-    train_set: DeviceDataset
-    order: BatchOrder
-    held_out: dict[str, DeviceDataset]  # kind of record -> images: test, val
-    digests: dict[str, str]  # of the data
+    images: Images
     world: World = SOLO
 
-    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """The worker's share of the batch after ``iteration`` updates: images and labels.
-
-        The batch itself is the same for every number of workers; the shares follow one another.
-        """
-        whole = self.order.batch(iteration)
-        share = self.world.share(len(whole.indices))
-        mine = slice(share.start, share.stop)
-        return self.train_set.train_batch(
-            Batch(whole.indices[mine], whole.dy[mine], whole.dx[mine], whole.flip[mine])
-        )
+    @property
+    def order(self) -> BatchOrder:
+        """Which images make up which batch."""
+        return self.images.order
 
     @property
     def share_shape(self) -> tuple[int, int, int, int]:
         """Shape of the images of :meth:`batch`."""
-        height, width = self.train_set.images.shape[1:3]
-        return len(self.world.share(self.order.batch_size)), 3, height, width
+        return self.images.share_shape
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """The worker's share of the batch after ``iteration`` updates: images and labels."""
+        return self.images.batch(iteration)
 
 
 class Clock:

@@ -21,7 +21,7 @@ def contents(parts: Parts, state: TrainState) -> dict[str, Any]:
         "config": parts.config.as_mapping(),
         "precision": parts.setup.precision,
         "world_size": parts.world.size,
-        "data": parts.digests,
+        "data": parts.images.digests,
     }
     return state.state_dict() | made_with
 
@@ -63,9 +63,11 @@ def refuse_another_run(folder: RunFolder, parts: Parts, saved: dict[str, Any]) -
     if changed:
         listed = "; ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())
         raise CheckpointError(f"{folder.checkpoints}: made by another run ({listed})")
-    if saved["data"] != parts.digests:
+    if saved["data"] != parts.images.digests:
         others = [
-            name for name, digest in parts.digests.items() if saved["data"].get(name) != digest
+            name
+            for name, digest in parts.images.digests.items()
+            if saved["data"].get(name) != digest
         ]
         raise CheckpointError(
             f"{folder.checkpoints}: made on other data ({', '.join(others)} changed since)"

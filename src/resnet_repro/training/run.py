@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from resnet_repro.config import Config
@@ -10,15 +11,18 @@ from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, now
 from resnet_repro.runs.metrics import MetricsWriter
 from resnet_repro.training import checkpoint
-from resnet_repro.training.assemble import assemble, describe, load_data
+from resnet_repro.training.assemble import assemble, describe, load_images
 from resnet_repro.training.device import set_up
 from resnet_repro.training.distributed import World, join
 from resnet_repro.training.evaluate import count_clean_training_error
+from resnet_repro.training.lanes import Turns
+from resnet_repro.training.left_out import count_left_out
 from resnet_repro.training.loop import train
-from resnet_repro.training.parts import Parts, Unheard, Watcher
+from resnet_repro.training.parts import Log, Parts, Unheard, Watcher
 from resnet_repro.training.probes import GradientLog, Rows, forward_signal, layer_responses
 from resnet_repro.training.resume import contents, resume
 from resnet_repro.training.state import TrainState, prime
+from resnet_repro.training.stepper import Stepper, make
 
 
 def run(
@@ -27,13 +31,16 @@ def run(
     watcher: Watcher,
     running: Callable[[int], None],
     stop_asked: Callable[[], bool],
-) -> bool:
+    beside: Callable[[MetricsWriter], Log] = lambda log: log,
+) -> Turns[bool]:
     """Train the run of ``folder`` from where it stands; return whether it came to its end.
 
-    ``running`` is told of each iteration that the run can go on from.
+    ``running`` is told of each iteration that the run can go on from; ``beside`` may put something
+    beside the log that sees the records too.
 
     Raises:
-        ConfigError: the machine cannot do what the configuration asks.
+        ConfigError: at once: the workers are not as many as asked for; later: the machine cannot do
+            what the configuration asks.
         DataError: the data cannot be had or are not what they should be.
         CheckpointError: checkpoints exist and none can be trusted.
         DivergedError: the loss is no longer finite.
@@ -43,26 +50,58 @@ def run(
         raise ConfigError(
             f"trainer.devices={config.trainer.devices}: but {world.size} workers were started"
         )
+    return begin(config, folder, world, watcher, running, stop_asked, beside)
+
+
+def begin(
+    config: Config,
+    folder: RunFolder,
+    world: World,
+    watcher: Watcher,
+    running: Callable[[int], None],
+    stop_asked: Callable[[], bool],
+    beside: Callable[[MetricsWriter], Log],
+) -> Turns[bool]:
+    """Set up device, images and net, and train."""
     setup = set_up(config.trainer, world.local_rank, world.local_size)
     world = join(world, setup.device, config.trainer.timeout_seconds)
-    arrays = world.first(lambda: load_data(config))
-    parts, state = assemble(config, setup, arrays, world)
-    prime(state, setup, parts.share_shape)
+    found = world.first(lambda: load_images(config))
+    parts, state = assemble(config, setup, found, world)
+    with closing(parts.images):
+        return (yield from proceed(folder, parts, state, watcher, running, stop_asked, beside))
+
+
+def proceed(
+    folder: RunFolder,
+    parts: Parts,
+    state: TrainState,
+    watcher: Watcher,
+    running: Callable[[int], None],
+    stop_asked: Callable[[], bool],
+    beside: Callable[[MetricsWriter], Log],
+) -> Turns[bool]:
+    """Go on from the newest checkpoint, or begin; on rank 0 also keep what the folder holds."""
+    prime(state, parts.setup, parts.share_shape)
     saved = resume(folder, parts, state)
     signal = signal_at_start(parts, state)
-    if world.rank != 0:
-        return follow(parts, state, stop_asked)
+    stepper = make(parts, state)
+    if parts.world.rank != 0:
+        return (yield from follow(parts, state, stepper, stop_asked))
     if signal:
         folder.write_table("signal", signal)
-    meta = folder.meta() | describe(config, setup, arrays, state)
+    meta = folder.meta() | describe(parts, state) | {"engine": stepper.engine}
     if saved is None or "started" not in meta:
         meta["started"] = now()
     folder.write_meta(meta)
     checkpoint.prune(folder.checkpoints)
     running(state.iteration)
-    if not lead(folder, parts, state, saved, watcher, running, stop_asked):
+    done = yield from lead(
+        folder, parts, state, stepper, saved, watcher, running, stop_asked, beside
+    )
+    if not done:
         return False
     keep_responses(folder, parts, state)
+    meta["data"]["left_out"] = count_left_out(folder.metrics())
     folder.write_meta(meta | speed(parts, state))
     return True
 
@@ -71,39 +110,46 @@ def lead(
     folder: RunFolder,
     parts: Parts,
     state: TrainState,
+    stepper: Stepper,
     saved: dict[str, Any] | None,
     watcher: Watcher,
     running: Callable[[int], None],
     stop_asked: Callable[[], bool],
-) -> bool:
+    beside: Callable[[MetricsWriter], Log],
+) -> Turns[bool]:
     """Train and write, as rank 0 alone does, from ``saved`` or from the start."""
     signals, max_iters = parts.config.probes.signals, parts.config.recipe.max_iters
-    with MetricsWriter(folder.metrics_path, saved["metrics_bytes"] if saved else 0) as log:
+    with MetricsWriter(folder.metrics_path, saved["metrics_bytes"] if saved else 0) as file:
+        log = beside(file)
         if saved and saved["world_size"] != parts.world.size:
             values: dict[str, Any] = {"event": "world_size", "value": parts.world.size}
             log.write("event", iter=state.iteration, **values, time=round(state.time, 3))
 
         def save() -> None:
-            content = contents(parts, state) | {"metrics_bytes": log.sync()}
+            content = contents(parts, state) | {"metrics_bytes": file.sync()}
             checkpoint.save(folder.checkpoints, state.iteration, content)
             running(state.iteration)
 
         gradients = GradientLog(folder, max_iters if signals else None)
-        if not train(parts, state, log, save, gradients, watcher, stop_asked):
+        turns = train(parts, state, stepper, log, save, gradients, watcher, stop_asked)
+        if not (yield from turns):
             return False
         count_clean_training_error(parts, state, log)
-        log.sync()
+        file.sync()
     return True
 
 
-def follow(parts: Parts, state: TrainState, stop_asked: Callable[[], bool]) -> bool:
+def follow(
+    parts: Parts, state: TrainState, stepper: Stepper, stop_asked: Callable[[], bool]
+) -> Turns[bool]:
     """Train as the other workers do: the same collectives in the same order, nothing written."""
     quiet = Unheard()
 
     def save() -> None:
         contents(parts, state)  # rank 0's sums need those of this worker
 
-    if not train(parts, state, quiet, save, lambda *_: None, quiet, stop_asked):
+    turns = train(parts, state, stepper, quiet, save, lambda *_: None, quiet, stop_asked)
+    if not (yield from turns):
         return False
     count_clean_training_error(parts, state, quiet)
     return True
@@ -113,13 +159,13 @@ def signal_at_start(parts: Parts, state: TrainState) -> Rows:
     """The forward signal of the first batch, whole, on every worker; empty after the start."""
     if not parts.config.probes.signals or state.iteration > 0:
         return []
-    images, _ = parts.train_set.train_batch(parts.order.batch(0))
+    images, _ = parts.images.whole_batch(0)
     return forward_signal(state.model, parts.setup, images)
 
 
 def keep_responses(folder: RunFolder, parts: Parts, state: TrainState) -> None:
     """Write the layer responses of the final net on the first test images (Fig. 7)."""
-    config, test = parts.config, parts.held_out["test"]
+    config, test = parts.config, parts.images.held_out["test"]
     count = min(config.probes.response_images, len(test))
     if count:
         batches = test.eval_batches(config.evaluation.batch_size, count)

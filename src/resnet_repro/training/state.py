@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from resnet_repro.config import RecipeConfig
 from resnet_repro.evaluation.counting import wrong_counts
 from resnet_repro.training.device import Setup
-from resnet_repro.training.schedule import WARMUP_ERROR, lr_at
+from resnet_repro.training.schedule import WARMUP_ERROR, WARMUP_ITERS, Plateau, lr_at
 from resnet_repro.training.window import Window
 
 
@@ -21,8 +22,11 @@ class TrainState:
     """Everything a run must remember to go on; its configuration says the rest.
 
     ``replica`` is what the forward pass in training goes through: ``model`` itself or, with several
-    workers, what averages its gradients over them. ``iteration`` counts finished updates;
+    workers, what averages its gradients over them, or the same net with compiled blocks. ``scorer``
+    is the captured forward pass of evaluation, where there is one; it counts what ``model`` would.
+    ``iteration`` counts finished updates;
     ``warmup_exit`` is the iteration at which the smoothed training error was first seen below 80 %;
+    ``plateau`` is what the evaluations so far mean for the rate (``recipe.schedule=plateau``);
     times are seconds over all parts of the run.
     """
 
@@ -30,8 +34,10 @@ class TrainState:
     optimizer: torch.optim.SGD
     window: Window
     replica: nn.Module
+    scorer: Callable[[Tensor], Tensor] | None = None
     iteration: int = 0
     warmup_exit: int | None = None
+    plateau: Plateau = field(default_factory=Plateau)
     time: float = 0.0
     train_time: float = 0.0
 
@@ -47,6 +53,7 @@ class TrainState:
             "window": self.window.total(),
             "iteration": self.iteration,
             "warmup_exit": self.warmup_exit,
+            "plateau": asdict(self.plateau),
             "time": self.time,
             "train_time": self.train_time,
         }
@@ -58,6 +65,7 @@ class TrainState:
         self.window.restore(saved["window"])
         self.iteration = saved["iteration"]
         self.warmup_exit = saved["warmup_exit"]
+        self.plateau = Plateau(**saved.get("plateau", {}))  # older checkpoints have none
         self.time = saved["time"]
         self.train_time = saved["train_time"]
 
@@ -83,7 +91,7 @@ def current_lr(state: TrainState, recipe: RecipeConfig, iteration: int | None = 
     return lr_at(
         state.iteration if iteration is None else iteration,
         lr=recipe.lr,
-        milestones=recipe.milestones,
+        milestones=state.plateau.drops if recipe.schedule == "plateau" else recipe.milestones,
         gamma=recipe.gamma,
         warmup=recipe.warmup,
         warmup_lr=recipe.warmup_lr,
@@ -108,7 +116,7 @@ def step(state: TrainState, setup: Setup, images: Tensor, labels: Tensor, lr: fl
         group["lr"] = lr
     loss, logits = forward_backward(state, setup, images, labels)
     state.optimizer.step()
-    state.window.add(state.iteration, loss, wrong_counts(logits, labels))
+    state.window.add(state.iteration, loss, wrong_counts(logits, labels), len(labels))
     state.iteration += 1
 
 
@@ -119,11 +127,13 @@ def forward_backward(
     state.replica.train()
     with setup.autocast():
         logits = state.replica(images)
-    part = len(labels) / state.window.batch_size
-    loss = F.cross_entropy(logits.float(), labels) * part
+    part, workers = len(labels) / state.window.batch_size, state.window.world.size
+    loss = F.cross_entropy(logits.float(), labels)
+    if part != 1:
+        loss = loss * part
     state.optimizer.zero_grad(set_to_none=True)
     # The replica takes the mean of the workers' gradients where their sum is wanted.
-    (loss * state.window.world.size).backward()  # type: ignore[no-untyped-call]
+    (loss * workers if workers > 1 else loss).backward()  # type: ignore[no-untyped-call]
     return loss.detach(), logits.detach()
 
 
@@ -156,6 +166,19 @@ def is_finite(state: TrainState) -> bool:
     gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
     norm = torch.stack(torch._foreach_norm(gradients)).norm()
     return state.window.share_is_finite(state.iteration) and bool(norm.isfinite())
+
+
+def watch_plateau(state: TrainState, recipe: RecipeConfig, error: float) -> bool:
+    """Take in the held-out error, percent, of an evaluation; whether the rate drops with it.
+
+    The evaluations of a warm-up do not count: its rate is not the one that is to drop.
+    """
+    begun = recipe.warmup != "iters400" or state.iteration > WARMUP_ITERS
+    if recipe.schedule != "plateau" or in_warmup(state, recipe) or not begun:
+        return False
+    return state.plateau.drops_after(
+        error, state.iteration, patience=recipe.patience, most=len(recipe.milestones)
+    )
 
 
 def in_warmup(state: TrainState, recipe: RecipeConfig) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,33 +13,58 @@ from resnet_repro.training.distributed import SOLO, World
 SMOOTHING_ITERS = (
     100  # the training error of the warm-up rule is the mean over this many iterations
 )
-LOSS, WRONG1, WRONG5 = range(3)
+LOSS, WRONG1, WRONG5, SEEN = range(4)
+
+
+class Means(NamedTuple):
+    """Mean loss in nats, errors in percent, and how many images they are over."""
+
+    loss: float
+    top1_err: float
+    top5_err: float
+    seen: int
 
 
 class Window:
-    """A ring of per-iteration sums: loss, top-1 and top-5 wrong counts of each mini-batch.
+    """A ring of per-iteration sums: loss, top-1 and top-5 wrong counts, images of each mini-batch.
 
     The step writes without reading back, so the device never waits for the host between log
-    points. Shape of ``sums``: (length, 3), float64. Each worker keeps those of its own share; they
+    points. Shape of ``sums``: (length, 4), float64. Each worker keeps those of its own share; they
     are added up when they are read, which all workers do together.
     """
 
     def __init__(self, batch_size: int, length: int, device: torch.device, world: World = SOLO):
         self.batch_size, self.world = batch_size, world
         self.length = max(length, SMOOTHING_ITERS)
-        self.sums = torch.zeros(self.length, 3, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(self.length, 4, dtype=torch.float64, device=device)
 
-    def add(self, iteration: int, loss: Tensor, wrong: Tensor) -> None:
+    def add(self, iteration: int, loss: Tensor, wrong: Tensor, seen: int) -> None:
         """Store one iteration's share.
 
         Args:
             iteration: updates done before it.
             loss: summed over the share's images and divided by the images of the whole batch.
             wrong: (2,), the wrong counts of the share.
+            seen: images of the share.
         """
         row = self.sums[iteration % self.length]
         row[LOSS] = loss
-        row[WRONG1:] = wrong
+        row[WRONG1:SEEN] = wrong
+        row[SEEN] = seen
+
+    def add_at(self, row: Tensor, loss: Tensor, wrong: Tensor, seen: int) -> None:
+        """As :meth:`add`, the row (iteration modulo length) being one that the device knows.
+
+        Args:
+            row: (1,), int64.
+            loss: as there.
+            wrong: as there.
+            seen: as there.
+        """
+        values = torch.cat([loss.double().view(1), wrong.double(), self.sums.new_full((1,), seen)])
+        # Not index_copy_: deterministic algorithms would make a sort of it.
+        mine = torch.arange(self.length, device=self.sums.device) == row
+        torch.where(mine[:, None], values, self.sums, out=self.sums)
 
     def total(self) -> Tensor:
         """All rows, added up over the workers; what a checkpoint keeps."""
@@ -48,28 +74,30 @@ class Window:
         """Go back to what :meth:`total` gave, on any number of workers."""
         self.sums.zero_()
         if self.world.rank == 0:
-            self.sums.copy_(total)
+            self.sums[:, SEEN] = self.batch_size  # older checkpoints do not say: none was left out
+            self.sums[:, : total.shape[1]] = total
 
     def last(self, iteration: int, count: int) -> Tensor:
         """Rows of the ``count`` iterations before ``iteration``, oldest first, on the host."""
         rows = torch.arange(iteration - count, iteration, device=self.sums.device) % self.length
         return self.world.sum(self.sums[rows]).cpu()
 
-    def means(self, iteration: int, count: int) -> tuple[float, float, float]:
-        """Mean loss, top-1 and top-5 error in percent over the last ``count`` iterations."""
+    def means(self, iteration: int, count: int) -> Means:
+        """Means over the images of the last ``count`` iterations."""
         total = self.last(iteration, count).sum(dim=0)
-        seen = count * self.batch_size
-        return (
-            float(total[LOSS]) / count,
+        seen = int(total[SEEN])
+        return Means(
+            float(total[LOSS]) / (seen / self.batch_size),
             100 * float(total[WRONG1]) / seen,
             100 * float(total[WRONG5]) / seen,
+            seen,
         )
 
     def smoothed_error(self, iteration: int) -> float:
         """Top-1 training error in percent over the last 100 iterations; infinite before that."""
         if iteration < SMOOTHING_ITERS:
             return math.inf
-        return self.means(iteration, SMOOTHING_ITERS)[1]
+        return self.means(iteration, SMOOTHING_ITERS).top1_err
 
     def share_is_finite(self, iteration: int) -> bool:
         """Whether this worker's loss was finite in the last of ``iteration`` updates."""
