@@ -9,4 +9,5 @@ if __name__ == "__main__":
         draw=imagenet_tables.save_table2,
         claims=[imagenet_claims.plain_degrades_residual_does_not],
         out="results/tables",
+        protocol="10-crop",
     )

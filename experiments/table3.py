@@ -9,4 +9,5 @@ if __name__ == "__main__":
         draw=imagenet_tables.save_table3,
         claims=[imagenet_claims.shortcuts_beat_plain, imagenet_claims.deeper_is_better],
         out="results/tables",
+        protocol="10-crop",
     )

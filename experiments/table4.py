@@ -1,5 +1,7 @@
 """Table 4: error of single nets, fully convolutional over several scales."""
 
+from functools import partial
+
 from resnet_repro.analysis import imagenet_claims, imagenet_tables
 from resnet_repro.items import main
 
@@ -7,6 +9,7 @@ if __name__ == "__main__":
     main(
         "table4",
         draw=imagenet_tables.save_table4,
-        claims=[imagenet_claims.deeper_is_better],
+        claims=[partial(imagenet_claims.deeper_is_better, protocol="multi-scale")],
         out="results/tables",
+        protocol="multi-scale",
     )

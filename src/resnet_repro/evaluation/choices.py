@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,7 +32,7 @@ def choose_data(subjects: Sequence[Subject], asked: DataOptions) -> DataConfig:
             f"data.name={asked.name}: the nets and their means belong to {', '.join(sorted(names))}"
         )
     name = names.pop() if names else DataConfig().name
-    return DataConfig(name=name, root=asked.root, source=asked.source)
+    return DataConfig(name, asked.root, asked.source, on_corrupt=asked.on_corrupt)
 
 
 def choose_precision(subjects: Sequence[Subject], asked: TrainerOptions) -> str:
@@ -67,19 +67,37 @@ def check_protocol(subjects: Sequence[Subject], protocol: str) -> None:
         )
 
 
-def check_classes(subjects: Sequence[Subject], arrays: Arrays, name: str) -> None:
+def check_classes(subjects: Sequence[Subject], num_classes: int, name: str) -> None:
     """Refuse a net that tells other classes apart than the data set has.
 
     Raises:
         ConfigError: names both numbers.
     """
     for subject in subjects:
-        if subject.num_classes != arrays.num_classes:
+        if subject.num_classes != num_classes:
             where = subject.source.get("file") or subject.source["run"]
             raise ConfigError(
-                f"{where}: its net has {subject.num_classes} classes, "
-                f"{name} has {arrays.num_classes}"
+                f"{where}: its net has {subject.num_classes} classes, {name} has {num_classes}"
             )
+
+
+def check_training_data(subjects: Sequence[Subject], digests: Mapping[str, str]) -> None:
+    """Refuse a net of ours whose training images are not those that the mean is taken from.
+
+    Args:
+        subjects: the nets, with the digests of the data they were trained with.
+        digests: of the data that were found.
+
+    Raises:
+        ConfigError: names the net and what differs.
+    """
+    for subject in subjects:
+        for part, digest in subject.digests.items():
+            if part.startswith(("train", "mean")) and digests.get(part, digest) != digest:
+                raise ConfigError(
+                    f"{subject.source['run']}: was trained with other {part.replace('_', ' ')} "
+                    f"(SHA-256 {digest:.12}) than those found here ({digests[part]:.12})"
+                )
 
 
 def choose_pictures(

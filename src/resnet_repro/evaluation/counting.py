@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+T = TypeVar("T")
 
 
 def wrong_counts(logits: Tensor, labels: Tensor) -> Tensor:
@@ -23,12 +26,13 @@ def wrong_counts(logits: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ErrorCount:
-    """What a pass over held-out images found."""
+    """What a pass over held-out images found; ``left_out`` are those that could not be shown."""
 
     loss_sum: float
     wrong1: int
     wrong5: int
     seen: int
+    left_out: int = 0
 
     @property
     def loss(self) -> float:
@@ -48,23 +52,25 @@ class ErrorCount:
 
 @torch.no_grad()
 def count_errors(
-    forward: Callable[[Tensor], Tensor],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    forward: Callable[[T], Tensor],
+    batches: Iterable[tuple[T, Tensor]],
     expected: int,
     over_workers: Callable[[Tensor], Tensor] = lambda sums: sums,
+    left_out: Callable[[], int] = lambda: 0,
 ) -> ErrorCount:
     """Count the errors of ``forward`` over ``batches`` of (images, labels).
 
     Sums stay on the device until the end.
 
     Args:
-        forward: (N, 3, H, W) to logits (N, classes).
+        forward: what ``batches`` hold of N images to logits (N, classes).
         batches: those of this worker, if there are several.
         expected: images there are, over all workers.
         over_workers: adds up a float64 vector over the workers; counts stay exact.
+        left_out: asked at the end, how many images of this worker could not be shown.
 
     Raises:
-        RuntimeError: the batches did not hold exactly ``expected`` images.
+        RuntimeError: the batches and what was left out are not exactly ``expected`` images.
     """
     sums: Tensor | None = None
     wrong: Tensor | None = None
@@ -77,8 +83,10 @@ def count_errors(
         wrong = counts if wrong is None else wrong + counts
         mine += len(labels)
     found = [0.0, 0, 0] if sums is None or wrong is None else [float(sums), *wrong.tolist()]
-    total = over_workers(torch.tensor([*found, mine], dtype=torch.float64)).tolist()
-    top1, top5, seen = (int(value) for value in total[1:])
-    if seen != expected or not seen:
-        raise RuntimeError(f"counted {seen} images where there are {expected}")
-    return ErrorCount(total[0], top1, top5, seen)
+    sums_here = torch.tensor([*found, mine, left_out()], dtype=torch.float64)
+    loss_sum, *counted = over_workers(sums_here).tolist()
+    top1, top5, seen, missing = (int(value) for value in counted)
+    if seen + missing != expected or not seen:
+        also = f" and left out {missing}" if missing else ""
+        raise RuntimeError(f"counted {seen} images{also} where there are {expected}")
+    return ErrorCount(loss_sum, top1, top5, seen, missing)

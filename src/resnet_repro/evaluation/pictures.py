@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,17 +12,42 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from resnet_repro.data.augment import PicturePreparation
+
 # Of ImageNet's colours, 0..1. Wrong for CIFAR-10 (trap 10), but some published nets were trained
 # with them, and a net is tested as it was trained.
 THEIR_MEAN, THEIR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+class Prepare(Protocol):
+    """From pixels to what a net sees; ``label`` is what a result says of it."""
+
+    @property
+    def label(self) -> str:
+        """Which mean, and whether something is divided by."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W), uint8 or 0..1 -> the same, float32."""
+
+
+@dataclass(frozen=True)
+class AsTrained:
+    """What full-size pictures went through while the net was trained, but for the noise."""
+
+    label: str
+    preparation: PicturePreparation
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W), uint8 -> the same, float32."""
+        return self.preparation.test(images.permute(0, 2, 3, 1))
+
+
 @dataclass(frozen=True)
 class Normaliser:
-    """Subtract a mean from pixels 0..1 and, where ``std`` is given, divide.
+    """Subtract a mean and, where ``std`` is given, divide.
 
     ``mean`` is (3, 1, 1) or a mean image (3, H, W), resized for views of another size; ``std`` is
-    (3, 1, 1). ``label`` is what a result says of it.
+    (3, 1, 1).
     """
 
     label: str
@@ -30,7 +55,9 @@ class Normaliser:
     std: Tensor | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> the same."""
+        """(N, 3, H, W), uint8 or 0..1 -> the same, float32."""
+        if images.dtype == torch.uint8:
+            images = images.to(torch.float32).div_(255)
         mean = self.mean
         if mean.shape[-1] > 1 and mean.shape[-2:] != images.shape[-2:]:
             size = list(images.shape[-2:])

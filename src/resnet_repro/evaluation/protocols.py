@@ -1,8 +1,9 @@
 """How held-out images are shown to a net (Sec. 3.4); imports nothing of ours but the crops.
 
 A protocol is a function from images (N, 3, H, W) to class scores (N, classes) float32, to be
-given to :func:`resnet_repro.evaluation.counting.count_errors`. Scores that are averages of
-softmaxes are returned as their logarithm, whose cross-entropy is that of the average.
+given to :func:`resnet_repro.evaluation.counting.count_errors`. Where images come at the right
+sizes already, decoded so, it takes their views instead (:data:`Shown`). Scores that are averages
+of softmaxes are returned as their logarithm, whose cross-entropy is that of the average.
 
 ===============  ===================================================================================
 ``1-crop``       the centre
@@ -29,7 +30,11 @@ PROTOCOLS = ("1-crop", "10-crop", "multi-scale")
 PAPER_SCALES = (224, 256, 384, 480, 640)
 STRIDE = 32  # pixels of the image behind one of the last map, ImageNet family
 
-Scorer = Callable[[Tensor], Tensor]
+# Images that are resized and cut here, or the views that were cut from them before: one of
+# ``1-crop``, ten of ``10-crop``, one at each scale of ``multi-scale``; each (N, 3, H, W).
+Shown = Tensor | Sequence[Tensor]
+Scorer = Callable[[Shown], Tensor]
+Forward = Callable[[Tensor], Tensor]
 
 
 class DenseNet(Protocol):
@@ -64,35 +69,39 @@ class Geometry:
         return cls(size, size, scales[1], scales, math.ceil(size / STRIDE))
 
 
-def one_crop(forward: Scorer, geometry: Geometry) -> Scorer:
+def views_of(protocol: str, images: Tensor, geometry: Geometry) -> Iterable[Tensor]:
+    """The views of images (N, 3, H, W) that a protocol shows, one after the other."""
+    if protocol == "1-crop":
+        return [centre_crop(resize_shorter(images, geometry.centre_side), geometry.crop)]
+    if protocol == "10-crop":
+        return ten_crops(resize_shorter(images, geometry.ten_crop_side), geometry.crop)
+    return (resize_shorter(images, side) for side in geometry.scales)
+
+
+def one_crop(forward: Forward, geometry: Geometry) -> Scorer:
     """Score the central crop alone."""
 
-    def scores(images: Tensor) -> Tensor:
-        image = resize_shorter(images, geometry.centre_side)
-        return forward(centre_crop(image, geometry.crop)).float()
+    def scores(shown: Shown) -> Tensor:
+        (view,) = _views("1-crop", shown, geometry)
+        return forward(view).float()
 
     return scores
 
 
-def ten_crop(forward: Scorer, geometry: Geometry) -> Scorer:
+def ten_crop(forward: Forward, geometry: Geometry) -> Scorer:
     """Average the softmax over the ten views of each image; log of the average (Tables 2, 3)."""
-
-    def scores(images: Tensor) -> Tensor:
-        views = ten_crops(resize_shorter(images, geometry.ten_crop_side), geometry.crop)
-        return log_mean_softmax(forward(view) for view in views)
-
-    return scores
+    return lambda shown: log_mean_softmax(map(forward, _views("10-crop", shown, geometry)))
 
 
-def multi_scale(dense: Scorer, geometry: Geometry) -> Scorer:
+def multi_scale(dense: Forward, geometry: Geometry) -> Scorer:
     """Average the fully convolutional scores over the scales (Sec. 3.4, Tables 4 and 5).
 
     The paper says "average the scores": here they are averaged before the softmax, over positions
     and scales alike, and no mirrors are shown, as it names none.
     """
 
-    def scores(images: Tensor) -> Tensor:
-        maps = [dense(resize_shorter(images, side)).float() for side in geometry.scales]
+    def scores(shown: Shown) -> Tensor:
+        maps = [dense(view).float() for view in _views("multi-scale", shown, geometry)]
         return torch.stack(maps).mean(0)
 
     return scores
@@ -100,7 +109,7 @@ def multi_scale(dense: Scorer, geometry: Geometry) -> Scorer:
 
 def ensemble(members: Sequence[Scorer]) -> Scorer:
     """Average the softmax over several nets, each under its own protocol; log of the average."""
-    return lambda images: log_mean_softmax(member(images) for member in members)
+    return lambda shown: log_mean_softmax(member(shown) for member in members)
 
 
 def log_mean_softmax(scores: Iterable[Tensor]) -> Tensor:
@@ -112,7 +121,7 @@ def log_mean_softmax(scores: Iterable[Tensor]) -> Tensor:
     return logs.logsumexp(0) - math.log(len(logs))
 
 
-def scorer(protocol: str, net: Scorer, prepare: Scorer, geometry: Geometry) -> Scorer:
+def scorer(protocol: str, net: Forward, prepare: Forward, geometry: Geometry) -> Scorer:
     """Scores of ``net`` under ``protocol``; ``prepare`` normalises a view before the net sees it.
 
     Raises:
@@ -132,3 +141,7 @@ def scorer(protocol: str, net: Scorer, prepare: Scorer, geometry: Geometry) -> S
 def protocol_name(protocol: str, nets: int) -> str:
     """What is stored with a number: ``10-crop``, ``ensemble of 6, multi-scale``."""
     return protocol if nets == 1 else f"ensemble of {nets}, {protocol}"
+
+
+def _views(protocol: str, shown: Shown, geometry: Geometry) -> Iterable[Tensor]:
+    return views_of(protocol, shown, geometry) if isinstance(shown, Tensor) else shown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from resnet_repro.options import ConfigError
 from resnet_repro.runs.atomic import write_text_atomic
 
 SCHEMA = 1
-# What makes two results of one name the same evaluation; a rerun replaces the older one.
-_IDENTITY = ("models", "kind", "protocol", "bn", "data")
+# What makes two results of one name the same evaluation, besides their nets; a rerun replaces the
+# older one.
+_IDENTITY = ("kind", "protocol", "bn", "data")
 _COLUMNS = ("net", "weights", "data", "protocol", "bn", "images", "top-1 err %", "top-5 err %")
 
 
@@ -52,13 +53,14 @@ def write(folder: Path, result: Mapping[str, Any]) -> Path:
 def table(result: Mapping[str, Any]) -> str:
     """Return a Markdown table of one line for a terminal."""
     models = result["models"]
+    left_out = f" ({result['left_out']} left out)" if result["left_out"] else ""
     cells = (
         " + ".join(model["net"]["label"] for model in models),
         " + ".join(model.get("file") or model["run"] for model in models),
         f"{result['data']['name']} {result['kind']}",
         result["protocol"],
         result["bn"],
-        str(result["num_samples"]),
+        str(result["num_samples"]) + left_out,
         f"{result['top1_err']:.2f}",
         f"{result['top5_err']:.2f}",
     )
@@ -75,4 +77,15 @@ def _is_same(path: Path, new: Mapping[str, Any]) -> bool:
         old = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return False
-    return isinstance(old, dict) and all(old.get(key) == new[key] for key in _IDENTITY)
+    if not isinstance(old, dict) or not isinstance(old.get("models"), list):
+        return False
+    same = all(old.get(key) == new[key] for key in _IDENTITY)
+    return same and _nets(old["models"]) == _nets(new["models"])
+
+
+def _nets(models: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """Which nets; of ours run and iteration, so that one trained again replaces its result."""
+    return [
+        (model["run"], model.get("iter")) if "run" in model else (model.get("sha256"),)
+        for model in models
+    ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from resnet_repro.models.labels import net_label
 from resnet_repro.models.registry import build_meta
 from resnet_repro.options import ConfigError, build
 from resnet_repro.runs.folder import RunFolder, RunFolderError
+from resnet_repro.runs.identity import metrics_digest
 
 OURS = "ours"
 FORMATS = (OURS, *formats.FORMATS)
@@ -35,8 +37,8 @@ class Subject:
 
     ``name`` is a word for file names, ``source`` what a result records of where the weights come
     from, ``settings`` the arguments of ``build_meta``. ``data`` says which data set and which mean
-    the net was trained with, and ``precision`` in which; both are ``None`` for other people's nets.
-    ``config`` is that of a run.
+    the net was trained with, ``precision`` in which, and ``digests`` are of those data; there are
+    none for other people's nets. ``config`` is that of a run.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Subject:
     source: dict[str, Any]
     data: DataConfig | None = None
     precision: str | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
     config: Config | None = None
 
     @property
@@ -103,8 +106,8 @@ def from_run(path: Path) -> Subject:
         state = folder.status().get("state", "not begun")
         raise RunFolderError(f"{path}: the run is {state}, not finished; train it to its end first")
     file = final_checkpoint(folder, config.recipe.max_iters)
-    about = about_run(config, folder.meta(), config.recipe.max_iters)
-    source = {"run": _run_name(about), "sha256": file.sha256, "bytes": file.bytes, "format": OURS}
+    about = about_run(config, folder, config.recipe.max_iters)
+    source = {"sha256": file.sha256, "bytes": file.bytes, "format": OURS} | _origin(about)
     return dataclasses.replace(_with_net(file, file.content["model"], about, source), config=config)
 
 
@@ -132,9 +135,13 @@ def final_checkpoint(folder: RunFolder, max_iters: int) -> WeightsFile:
     return file
 
 
-def about_run(config: Config, meta: Mapping[str, Any], iteration: int) -> dict[str, Any]:
-    """What weights must say of the run they come from, to be used without its folder."""
-    pictures = dataclasses.asdict(config.data)
+def about_run(config: Config, folder: RunFolder, iteration: int) -> dict[str, Any]:
+    """What weights must say of the run they come from, to be used without its folder.
+
+    Raises:
+        RunFolderError: the folder lacks what is to be said.
+    """
+    pictures, meta = dataclasses.asdict(config.data), folder.meta()
     for place in ("root", "source"):
         del pictures[place]
     return {
@@ -144,7 +151,9 @@ def about_run(config: Config, meta: Mapping[str, Any], iteration: int) -> dict[s
         "profile": config.profile,
         "seed": config.seed,
         "iter": iteration,
+        "metrics_sha256": metrics_digest(folder),
         "precision": meta.get("precision"),
+        "digests": meta.get("data", {}).get("digests", {}),
         "model": dataclasses.asdict(config.model),
         "data": pictures,
     }
@@ -153,7 +162,7 @@ def about_run(config: Config, meta: Mapping[str, Any], iteration: int) -> dict[s
 def _ours(file: WeightsFile, source: dict[str, Any]) -> Subject:
     if file.about is not None:
         about = dict(file.about)
-        subject = _with_net(file, file.content, about, source | {"run": _run_name(about)})
+        subject = _with_net(file, file.content, about, source | _origin(about))
         return dataclasses.replace(subject, name=file.path.stem)
     folder = RunFolder(file.path.absolute().parent.parent)
     state = file.content.get("model")
@@ -164,10 +173,10 @@ def _ours(file: WeightsFile, source: dict[str, Any]) -> Subject:
         )
     try:
         config = Config.from_mapping(folder.config())
-        about = about_run(config, folder.meta(), int(file.content["iteration"]))
+        about = about_run(config, folder, int(file.content["iteration"]))
     except (KeyError, TypeError, ValueError, RunFolderError) as error:
         raise WeightsError(f"{file.path}: its run folder says no net ({error})") from error
-    subject = _with_net(file, state, about, source | {"run": _run_name(about)})
+    subject = _with_net(file, state, about, source | _origin(about))
     return dataclasses.replace(subject, name=f"{subject.name}_iter{about['iter']}")
 
 
@@ -197,7 +206,10 @@ def _with_net(
     name = f"{about.get('name')}_{about.get('profile')}_seed{about.get('seed')}"
     precision = about.get("precision")
     known = precision if precision in ("fp32", "tf32", "bf16") else None
-    return Subject(name, net.eval(), settings, source, data, known)
+    digests = about.get("digests")
+    parts = digests.items() if isinstance(digests, Mapping) else ()
+    kept = {str(part): digest for part, digest in parts if _is_digest(digest)}
+    return Subject(name, net.eval(), settings, source, data, known, kept)
 
 
 def _load(file: WeightsFile, net: nn.Module, state: dict[str, Tensor]) -> None:
@@ -214,5 +226,16 @@ def _group(about: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return values
 
 
-def _run_name(about: Mapping[str, Any]) -> str:
-    return one_line(f"{about.get('profile')}/{about.get('name')}/seed{about.get('seed')}", 200)
+def _origin(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The run, the iteration and the training that weights come from; null where not said."""
+    run = f"{about.get('profile')}/{about.get('name')}/seed{about.get('seed')}"
+    iteration, digest = about.get("iter"), about.get("metrics_sha256")
+    return {
+        "run": one_line(run, 200),
+        "iter": iteration if isinstance(iteration, int) else None,
+        "metrics_sha256": digest if _is_digest(digest) else None,
+    }
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None

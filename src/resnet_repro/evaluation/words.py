@@ -17,7 +17,7 @@ T = TypeVar("T")
 def parse(schema: type[T], words: Sequence[str]) -> T:
     """Make a ``schema`` (fields made by ``options.option``) from words like ``data.root=/d``.
 
-    Lists are separated by commas.
+    Lists are separated by commas. As in training, ``data=imagenet`` says ``data.name=imagenet``.
 
     Raises:
         ConfigError: one line naming the key, the value and what is allowed.
@@ -29,6 +29,8 @@ def parse(schema: type[T], words: Sequence[str]) -> T:
         key, equals, text = word.partition("=")
         if not equals:
             raise ConfigError(f"could not read '{word}': must be key=value; --help lists the keys")
+        if key not in kinds and f"{key}.name" in kinds:
+            key = f"{key}.name"
         if key in given:
             raise ConfigError(f"{key} is given twice")
         if key not in kinds:
@@ -56,7 +58,7 @@ def help_text(schema: type, prefix: str = "") -> str:
             about += f"; {allowed}"
         if field.default not in (dataclasses.MISSING, None):
             about += f" [{field.default}]"
-        lines.append(f"  {key:<18} {about}")
+        lines.append(f"  {key:<22} {about}")
     return "\n".join(lines)
 
 

@@ -1,0 +1,245 @@
+"""Full-size pictures of a folder under the testing protocols (Sec. 3.4), decoded by workers.
+
+Every view is cut from a picture that was decoded and resized to its shorter side at once, never
+from one that was resized before. A picture that cannot be decoded is named, counted and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from resnet_repro.config import DataConfig
+from resnet_repro.data.augment import PicturePreparation
+from resnet_repro.data.errors import DataError
+from resnet_repro.data.image_folder import PictureIndex, load_index
+from resnet_repro.data.loader import Corrupt, eval_batches, train_batches
+from resnet_repro.data.order import BatchOrder
+from resnet_repro.data.picture_folder import TEST_PICTURES, PictureFolder, find, load_pictures
+from resnet_repro.data.pictures import PictureBatch
+from resnet_repro.evaluation.crops import ten_crops
+from resnet_repro.evaluation.pictures import AsTrained, Prepare, theirs
+from resnet_repro.evaluation.protocols import Geometry, Shown
+from resnet_repro.evaluation.subjects import Subject
+from resnet_repro.options import ConfigError
+
+T = TypeVar("T")
+
+# Pictures of other shapes that may wait for their like before a small group is shown.
+WAITING = 256
+
+
+class Whole(NamedTuple):
+    """A whole picture, uint8 (H, W, 3), at each side asked for, and its class."""
+
+    images: list[Tensor]
+    label: Tensor  # int64 (1,)
+
+    @property
+    def shape(self) -> tuple[torch.Size, ...]:
+        """Of the images."""
+        return tuple(image.shape for image in self.images)
+
+
+@dataclass
+class FullSize:
+    """Pictures of an index and how nets see them.
+
+    Attributes:
+        index: what is counted.
+        digests: SHA-256 of names and labels of the pictures, and of the mean picture if it is used.
+        trained_on: with the mean picture; None where no net of ours is tested.
+        workers: processes that decode; 0 decodes here.
+        left_out: a line for each picture that the last pass could not show.
+    """
+
+    index: PictureIndex
+    digests: dict[str, str]
+    trained_on: PictureFolder | None
+    device: torch.device
+    workers: int
+    corrupt: Corrupt
+    geometry: Geometry = field(default_factory=Geometry)
+    left_out: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @classmethod
+    def open(
+        cls,
+        choice: DataConfig,
+        root: Path,
+        split: str,
+        *,
+        ours: bool,
+        device: torch.device,
+        workers: int,
+    ) -> FullSize:
+        """Find the pictures of a split below ``root``.
+
+        Args:
+            choice: says how pictures are found and what is done with corrupt ones.
+            root: holds ``val/<class>/``, and ``train/<class>/`` where that is needed.
+            split: ``test``, which are the validation pictures, or ``train``.
+            ours: whether nets of ours are tested, which need the mean of the training pictures.
+            device: where views go.
+            workers: processes that decode; 0 decodes here.
+
+        Raises:
+            ConfigError: a split that there is not.
+            DataError: the pictures cannot be had.
+        """
+        if split == "val":
+            raise ConfigError(f"split=val: must be test or train for data.name={choice.name}")
+        corrupt = Corrupt(choice.on_corrupt == "skip")
+        if ours:
+            folder = load_pictures(choice.name, root, corrupt.skip)
+            index = folder.test if split == "test" else folder.train
+            digests, trained_on = folder.digests, folder
+        else:  # the pictures others trained on need not be there, let alone be listed
+            part = "val" if split == "test" else "train"
+            place = find(choice.name, root)
+            index = load_index(place / part, place / f".{part}-index.npz")
+            digests, trained_on = {f"{split}_pictures": index.digest()}, None
+        if choice.name == "imagenet" and split == "test" and len(index) != TEST_PICTURES:
+            raise DataError(
+                f"{index.root} has {len(index):,} pictures, ILSVRC-2012's validation set has "
+                f"{TEST_PICTURES:,}; the error of a part of it is no result, and data=folder is "
+                "for other pictures"
+            )
+        return cls(index, digests, trained_on, device, workers, corrupt)
+
+    @property
+    def num_classes(self) -> int:
+        """Folders of the index."""
+        return len(self.index.classes)
+
+    def shown(self, protocol: str, at_once: int) -> Iterator[tuple[Shown, Tensor]]:
+        """Views, uint8 (N, 3, H, W), and labels of every picture that can be decoded."""
+        self.left_out.clear()
+        if protocol == "1-crop":
+            yield from self._centres(at_once)
+        elif protocol == "10-crop":
+            for group in batched(self._whole([self.geometry.ten_crop_side]), at_once):
+                each = [ten_crops(self._put(p.images[0][None]), self.geometry.crop) for p in group]
+                yield [torch.cat(views) for views in zip(*each, strict=True)], self._labels(group)
+        else:
+            for group in alike(self._whole(self.geometry.scales), at_once, WAITING):
+                sides = zip(*(picture.images for picture in group), strict=True)
+                yield [self._put(torch.stack(side)) for side in sides], self._labels(group)
+
+    def _centres(self, at_once: int) -> Iterator[tuple[Shown, Tensor]]:
+        side = self.geometry.centre_side
+        for batch in self._batches(side, at_once, self.workers, whole=False):
+            self._note(batch)
+            images, labels = batch.images, batch.labels
+            if batch.failures:
+                images, labels = images[batch.valid], labels[batch.valid]
+            if len(labels):
+                yield [self._put(images)], labels.to(self.device)
+
+    def _whole(self, sides: Sequence[int]) -> Iterator[Whole]:
+        """Whole pictures one by one, each at all sides; workers in proportion to the pixels."""
+        total = sum(side**2 for side in sides)
+        loaders = [
+            self._batches(side, 1, -(-self.workers * side**2 // total), whole=True)
+            for side in sides
+        ]
+        for batches in zip(*loaders, strict=True):
+            failed = next((batch for batch in batches if not batch.valid.all()), None)
+            if failed is not None:
+                self._note(failed)
+            else:  # copies: what lies in shared memory holds a file open, and pictures may wait
+                images = [batch.images[0].clone() for batch in batches]
+                yield Whole(images, batches[0].labels.clone())
+
+    def _batches(
+        self, side: int, size: int, workers: int, *, whole: bool
+    ) -> Iterable[PictureBatch]:
+        return eval_batches(
+            self.index,
+            batch_size=size,
+            workers=workers,
+            device=self.device,
+            corrupt=self.corrupt,
+            side=side,
+            whole=whole,
+        )
+
+    def _note(self, batch: PictureBatch) -> None:
+        """Keep a line for each failure, without the place of the folder on this machine."""
+        place = f"{self.index.root.parent}/"
+        self.left_out += [failure.line.replace(place, "") for failure in batch.failures]
+
+    def _put(self, images: Tensor) -> Tensor:
+        """(N, H, W, 3) to (N, 3, H, W) on the device, channels last in memory."""
+        return images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+
+    def _labels(self, group: Sequence[Whole]) -> Tensor:
+        return torch.cat([picture.label for picture in group]).to(self.device)
+
+    def normaliser(self, subject: Subject) -> Prepare:
+        """As in training for nets of ours (Sec. 3.4), torchvision's colours for others."""
+        data = subject.data
+        if data is None:
+            return theirs(self.device)
+        return AsTrained(f"{data.mean} mean of the training pictures", self._preparation(data.mean))
+
+    def next_epoch(self, subject: Subject) -> Iterator[Tensor]:
+        """The augmented batches that would have followed the run, all of them full."""
+        config, folder = subject.config, self.trained_on
+        assert config is not None
+        assert folder is not None
+        recipe, count = config.recipe, len(folder.train)
+        batches = train_batches(
+            folder.train,
+            BatchOrder(count, recipe.batch_size, config.seed, config.data.border),
+            start=recipe.max_iters,
+            stop=recipe.max_iters + count // recipe.batch_size,
+            workers=self.workers,
+            device=self.device,
+            corrupt=self.corrupt,
+        )
+        prepare = self._preparation(config.data.mean)
+        for batch in batches:
+            if batch.valid.any():
+                yield prepare.train(batch.images[batch.valid], batch.alphas[batch.valid])
+
+    def _preparation(self, mean: str) -> PicturePreparation:
+        assert self.trained_on is not None
+        return PicturePreparation(self.trained_on.statistics, self.device, mean)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of ``size`` items, the last of them shorter."""
+    stream = iter(items)
+    while group := list(islice(stream, size)):
+        yield group
+
+
+def alike(pictures: Iterable[Whole], at_once: int, waiting: int) -> Iterator[list[Whole]]:
+    """Groups of up to ``at_once`` pictures of one shape; of all pictures ``waiting`` are held back.
+
+    Pictures of one at a time would leave a GPU idle; of a photograph collection about half have
+    the most common shape.
+    """
+    held: dict[tuple[torch.Size, ...], list[Whole]] = {}
+    count = 0
+    for picture in pictures:
+        group = held.setdefault(picture.shape, [])
+        group.append(picture)
+        count += 1
+        full = picture.shape if len(group) == at_once else None
+        if full is None and count > waiting:
+            full = max(held, key=lambda shape: len(held[shape]))
+        if full is not None:
+            count -= len(held[full])
+            yield held.pop(full)
+    yield from held.values()

@@ -1,0 +1,90 @@
+"""Finished runs under a further protocol: what a table needs and nobody has counted yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from resnet_repro.analysis.evaluations import Evaluation, evaluations_beside, run_key, score_of
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.protocol import by_net
+from resnet_repro.config import Config
+from resnet_repro.evaluate import DataOptions, Options, TrainerOptions
+from resnet_repro.exits import exit_code
+from resnet_repro.training.jobs import say
+
+
+def count_missing(
+    runs: Sequence[Run], protocol: str, config: Config, *, together: bool = False
+) -> None:
+    """Test final nets under ``protocol`` where that was not done, and say what cannot be.
+
+    Args:
+        runs: finished runs of one profile.
+        protocol: ``10-crop`` or ``multi-scale``.
+        config: says where the data lie and on what the work is done.
+        together: as an ensemble of one run of each net instead of each run alone.
+    """
+    evaluations = evaluations_beside(runs)
+    wanted = [run for run in runs if together or score_of(run, protocol, evaluations) is None]
+    there = [run for run in wanted if final_weights(run).is_file()]
+    if len(there) < len(wanted):
+        gone = ", ".join(run_key(run.path) for run in wanted if run not in there)
+        say(f"not tested at {protocol}, for their final weights are not here: {gone}")
+    groups = ensembles_of(there) if together else [[run] for run in there]
+    missing = [group for group in groups if not _is_tested(group, protocol, evaluations)]
+    if missing:
+        nets = "an ensemble" if together else f"{len(missing)} run{'s' if len(missing) > 1 else ''}"
+        say(f"counting errors at {protocol} of {nets} first; TRAIN=0 only draws")
+    for group in missing:
+        _test(group, protocol, config)
+
+
+def final_weights(run: Run) -> Path:
+    """Where the checkpoint of the last iteration lies, if it does."""
+    return run.path / "checkpoints" / f"iter_{run.max_iters:08d}.pt"
+
+
+def ensembles_of(runs: Sequence[Run]) -> list[list[Run]]:
+    """For each data set the first seed of every net; none where there is only one net."""
+    by_data: dict[str, list[Run]] = {}
+    for run in runs:
+        by_data.setdefault(run.config["data"]["name"], []).append(run)
+    groups = [[seeds[0] for seeds in by_net(same).values()] for same in by_data.values()]
+    return [group for group in groups if len(group) > 1]
+
+
+def _is_tested(group: Sequence[Run], protocol: str, evaluations: Sequence[Evaluation]) -> bool:
+    ending = f", {protocol}"
+    return len(group) > 1 and any(
+        found.score.protocol.endswith(ending) and found.is_of(group) for found in evaluations
+    )
+
+
+def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
+    """Evaluate and write the result beside the runs; an error a user can act on is said."""
+    from resnet_repro.evaluation import results
+    from resnet_repro.evaluation.session import evaluate
+
+    data, trainer = config.data, config.trainer
+    folder = group[0].path.parents[2].parent / "evaluations"
+    options = Options(
+        run=[str(run.path) for run in group],
+        protocol=protocol,
+        data=DataOptions(root=data.root, source=data.source, on_corrupt=data.on_corrupt),
+        trainer=TrainerOptions(
+            device=trainer.device, threads=trainer.threads, loader_workers=trainer.loader_workers
+        ),
+    )
+    names = " + ".join(run_key(run.path) for run in group)
+    try:
+        result = evaluate(options)
+        path = results.write(folder, result)
+    except Exception as error:
+        if exit_code(error) is None:
+            raise
+        say(f"not tested at {protocol}: {names}: {error}")
+        return
+    errors = f"top-1 {result['top1_err']:.2f} %, top-5 {result['top5_err']:.2f} %"
+    say(f"{names} at {protocol}: {errors}; {os.path.relpath(path)}")
