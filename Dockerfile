@@ -16,13 +16,6 @@ COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN mkdir -p src/resnet_repro \
     && touch src/resnet_repro/__init__.py \
     && pip install --no-cache-dir -c constraints.txt -e '.[dev,wandb]'
-COPY .git .git
-COPY Makefile environment.yml ./
-COPY conf conf
-COPY experiments experiments
-COPY results/paper results/paper
-COPY results/architecture results/architecture
-COPY src src
-COPY tests tests
+COPY . .
 
 CMD ["python", "-m", "resnet_repro.train", "--help"]

@@ -8,7 +8,7 @@ DRAW = $(PY) experiments/$@.py $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEED
 .DEFAULT_GOAL := help
 ITEMS := fig1 fig4 fig6 fig7 gradients table2 table3 table4 table5 table6 claims highway blocks deviations
 DRAWINGS := fig2 fig3 fig5 table1 cost
-.PHONY: help setup data quickstart test lint types unit clean report study study-list $(ITEMS) $(DRAWINGS)
+.PHONY: help setup data quickstart test lint types unit clean bench notebooks reliability report results study study-list $(ITEMS) $(DRAWINGS)
 
 help: ## list what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,8 +54,19 @@ $(ITEMS): $(STAMP)
 $(DRAWINGS): $(STAMP)
 	@$(PY) experiments/$@.py $(ARGS)
 
+notebooks: $(STAMP) ## run the notebooks again and keep what they show
+	@rm -rf results/runs/smoke/notebook_*
+	@$(PY) -m resnet_repro.notebooks $(ARGS)
+
+bench: $(STAMP) ## measure speed on this device: ARGS='training limit' for parts; writes docs/SPEED.md
+	@$(PY) -m resnet_repro.bench $(ARGS)
+
 report: $(STAMP) ## one page: figures, tables, claims, runs
 	@$(PY) -m resnet_repro.analysis.report $(ARGS)
+
+results: $(STAMP) ## docs/RESULTS.md, its figures and tables, and the README's results, from the logged runs
+	@$(PY) -m resnet_repro.analysis.readme
+	@$(PY) -m resnet_repro.analysis.results_page
 
 study: $(STAMP) ## the study in its order: what is missing; BUDGET=25m ITEM=fig6; make study-list tells
 	@$(PY) -m resnet_repro.study run $(if $(BUDGET),--budget $(BUDGET)) $(if $(ITEM),--item $(ITEM)) $(ARGS)
@@ -74,6 +85,10 @@ types: $(STAMP)
 
 unit: $(STAMP)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile
+
+reliability: $(STAMP) ## kill, starve and mislead real runs and count what survives: hours; PART=kills
+	@$(PY) -m resnet_repro.reliability $(if $(PART),--part $(PART)) $(ARGS)
+	@$(PY) -m resnet_repro.analysis.reliability
 
 clean: ## remove .venv and caches; results stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

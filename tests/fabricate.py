@@ -93,7 +93,9 @@ def fabricate(
         folder.write_table("responses", rows)
     if gradients is not None:
         norms = [
-            {"iter": it} | _layer(i) | {"grad_norm": f"{norm:.5g}", "weight_norm": 10.0}
+            {"iter": it}
+            | _layer(i)
+            | {"grad_norm": f"{norm:.5g}", "weight_norm": _weights(it, norm, i)}
             for it, values in gradients.items()
             for i, norm in enumerate(values, 1)
         ]
@@ -250,6 +252,12 @@ def _responses(depth: int, plain: bool) -> list[float]:
     layers = np.linspace(0, 1, depth - 1)
     level = (2.0 if plain else 1.7) * (20 / depth) ** (0.18 if plain else 0.3)
     return list(level * (1 + 0.4 * np.cos(6 * layers)) + 0.6 * layers**8)
+
+
+def _weights(iteration: int, gradient: float, layer: int) -> float:
+    """Norm of a layer's weights after an update; the first goes a long way at a right angle."""
+    norm = 10.0 + layer / 100
+    return float(np.hypot(norm, 0.1 * gradient)) if iteration == 1 else norm
 
 
 def _layer(number: int) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -17,6 +19,7 @@ from resnet_repro.analysis.curves import fig1, fig6
 from resnet_repro.analysis.gradients import gradient_figure
 from resnet_repro.analysis.load import Run, load_runs
 from resnet_repro.analysis.paper import Paper
+from resnet_repro.analysis.probes import end_ratios, scaled_gradients, weights
 from resnet_repro.analysis.responses import fig7
 
 FIG6 = ["plain-20", "plain-32", "plain-44", "plain-56", "plain-110"] + [
@@ -100,7 +103,8 @@ def test_fig1_of_another_profile_says_that_the_paper_is_not_drawn(tmp_path: Path
             "plain-20, 1 seed, quick profile",
             "plain-56, 1 seed, quick profile",
         ]
-        assert axes.get_xlim() == (0.0, 0.04)
+        assert axes.get_xlim() == (0.0, 400.0)
+        assert axes.get_xlabel() == "iteration"
         low, high = axes.get_ylim()
         assert low <= min(np.nanmin(np.asarray(x.get_ydata(), float)) for x in axes.lines[:2])
         assert high > 76.0
@@ -120,7 +124,7 @@ def test_a_paper_profile_with_another_schedule_is_not_laid_over_the_paper(tmp_pa
 def test_fig1_marks_the_drops_of_the_rate(tmp_path: Path) -> None:
     axes = fig1(pair(tmp_path, "quick")).axes[0]
     drops = [np.asarray(x.get_xdata(), float)[0] for x in axes.lines if x.get_linestyle() == ":"]
-    assert drops == [0.02, 0.03]
+    assert drops == [200, 300]
 
 
 def test_fig1_reports_a_missing_net_and_a_mixed_precision(tmp_path: Path) -> None:
@@ -217,13 +221,42 @@ def test_gradient_figure(tmp_path: Path) -> None:
     fabricate(tmp_path, "ResNet-56", profile="quick", probes=True)
     fabricate(tmp_path, "ResNet-20", profile="quick")  # logged none: not drawn
     figure = gradient_figure(load_runs(tmp_path))
-    start, _end, ratio, _forward = figure.axes
+    start, _end, _size, bare, scaled, _forward = figure.axes
     assert curves_of(start) == ["plain-56, 1 seed", "ResNet-56, 1 seed"]
-    lines = {str(line.get_label()): line for line in ratio.lines}
-    assert np.asarray(lines["plain-56"].get_ydata(), float)[0] == pytest.approx(1200, rel=1e-3)
-    assert ratio.get_yscale() == "log"
+    for axes in (bare, scaled):  # the weights did not grow
+        lines = {str(line.get_label()): line for line in axes.lines}
+        ratios = np.asarray(lines["plain-56"].get_ydata(), float)
+        assert ratios[0] == pytest.approx(1200, rel=1e-3)
+        assert axes.get_yscale() == "log"
     assert "Last logged iteration: 400." in caption(figure)
     assert "No runs with gradient norms" in caption(gradient_figure([]))
+
+
+def test_the_growth_of_weights_is_taken_out_of_gradients(tmp_path: Path) -> None:
+    """Weights that grow tenfold behind a batch norm leave the net as it is, not its gradients."""
+    norms: dict[int, Sequence[float]] = {it: [4.0] + [1.0] * 18 for it in (1, 100, 400)}
+    path = fabricate(tmp_path, "plain-20", profile="quick", gradients=norms)
+    table = pd.read_csv(path / "gradients.csv").astype({"grad_norm": float, "weight_norm": float})
+    grown = (table["layer"] == 1) & (table["iter"] > 1)
+    table.loc[grown, "weight_norm"] *= 10
+    table.loc[grown, "grad_norm"] /= 10
+    table.to_csv(path / "gradients.csv", index=False)
+    runs = load_runs(tmp_path)
+    assert end_ratios(runs).tolist() == pytest.approx([4.0, 0.4, 0.4])
+    assert end_ratios(runs, scaled_gradients).tolist() == pytest.approx([4.0, 4.0, 4.0])
+    sizes = weights(runs[0])
+    assert sizes is not None
+    assert sizes[1].tolist() == pytest.approx([10.01, 100.1, 100.1])  # before the first update
+
+
+def test_responses_that_would_hide_the_others_are_drawn_on_a_logarithmic_axis(
+    tmp_path: Path,
+) -> None:
+    fabricate(tmp_path, "plain-20", profile="quick", probes=True)
+    assert {axes.get_yscale() for axes in fig7(load_runs(tmp_path)).axes} == {"linear"}
+    huge = [20.0] + [1.0] * 54
+    fabricate(tmp_path, "plain-56", profile="quick", responses=huge)
+    assert {axes.get_yscale() for axes in fig7(load_runs(tmp_path)).axes} == {"log"}
 
 
 def test_training_curve_is_thinned_by_weighted_means(tmp_path: Path) -> None:

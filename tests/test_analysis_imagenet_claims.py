@@ -18,6 +18,7 @@ from resnet_repro.analysis.imagenet_claims import (
 )
 from resnet_repro.analysis.judge import one_run_sd, plain_nets
 from resnet_repro.analysis.load import Run, load_runs
+from test_analysis_imagenet_tables import evaluated
 
 Ends = dict[str, tuple[float, float]]
 PAPER: Ends = {
@@ -178,6 +179,43 @@ def test_c9_both_ways(tmp_path: Path) -> None:
     assert "no runs of ResNet-101, ResNet-152" in result.sentence
     assert "short profile" in result.sentence
     assert deeper_is_better(made(tmp_path / "one", {"ResNet-50": (24, 20)})).verdict == "no runs"
+
+
+TEN_CROP = {"plain-34": 30.0, "ResNet-34 A": 25.0, "ResNet-34 B": 24.5, "ResNet-34 C": 24.2}
+
+
+def test_c8_is_at_10_crop_where_every_run_was_tested_so(tmp_path: Path) -> None:
+    runs = made(tmp_path / "runs", OPTIONS)
+    for run in runs[1:]:
+        top1 = TEN_CROP[run.label] + 0.1 * (run.seed - 1)
+        evaluated(tmp_path / "evaluations", run.path, protocol="10-crop", top1=top1)
+    result = shortcuts_beat_plain(runs)  # all but one: never mixed
+    assert result.numbers["plain-34 minus ResNet-34 A"] == pytest.approx(4.3)
+    assert "validation error (1-crop) of plain-34" in result.sentence
+    first = runs[0]
+    top1 = TEN_CROP[first.label] + 0.1 * (first.seed - 1)
+    evaluated(tmp_path / "evaluations", first.path, protocol="10-crop", top1=top1)
+    result = shortcuts_beat_plain(runs)
+    assert result.numbers["plain-34 minus ResNet-34 A"] == pytest.approx(5.0)
+    assert (
+        "validation error (10-crop) of plain-34 minus that of ResNet-34 A 5.00" in result.sentence
+    )
+    assert "1-crop" not in result.sentence
+    assert "(1-crop) of plain-34" in shortcuts_beat_plain(runs, protocol="multi-scale").sentence
+
+
+def test_c9_is_under_the_protocol_of_its_table(tmp_path: Path) -> None:
+    ends = {34: (24.5, 21.8), 50: (22.9, 20.7), 101: (21.8, 19.9), 152: (21.4, 19.4)}
+    for run in made(tmp_path / "runs", DEPTHS, seeds=1):
+        for protocol, top1 in zip(("10-crop", "multi-scale"), ends[run.depth], strict=True):
+            evaluated(tmp_path / "evaluations", run.path, protocol=protocol, top1=top1)
+    runs = load_runs(tmp_path / "runs")
+    for protocol, gain in (("10-crop", "3.10"), ("multi-scale", "2.40")):
+        claim = deeper_is_better(runs, protocol=protocol)
+        said = f"validation error ({protocol}) of ResNet-152 is below ResNet-34 B's by {gain}"
+        assert said in claim.sentence
+    imagenet_run(tmp_path / "runs", "ResNet-152", jitter=0.2)  # trained again
+    assert "(1-crop) of ResNet-152" in deeper_is_better(load_runs(tmp_path / "runs")).sentence
 
 
 def test_each_data_set_is_judged_by_itself(tmp_path: Path) -> None:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from fabricate import fabricate, forget
 from resnet_repro.analysis.cost import (
     Machine,
+    Pace,
     Workload,
     hours,
     iteration,
     paper_workloads,
+    scaled,
     stops_helping,
     what_stops,
 )
-from resnet_repro.analysis.cost_table import cost_table, save_cost, seconds_of_runs
+from resnet_repro.analysis.cost_table import cost_table, loader_rate, paces_of_runs, save_cost
 from resnet_repro.analysis.load import load_runs
+from resnet_repro.bench import cost
+from resnet_repro.config import Config
+from resnet_repro.runs.provenance import cpu_description, usable_cores
+from resnet_repro.training import estimate
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "cost.py"
 
 # 100 M parameters: 400 MB of gradients; 1e9 multiply-adds an image
 WORK = Workload("imagenet_x", "X", "ImageNet", 36_000, 256, 100_000_000, 10**9, loads=True)
@@ -60,9 +70,39 @@ def test_parts_of_an_iteration_between_hosts() -> None:
 def test_one_device_exchanges_nothing_and_hours_are_as_measured() -> None:
     one = iteration(WORK, 1.0, 1, MACHINE)
     assert (one.exchange, one.compute) == (0.0, 1.0)
-    assert hours(WORK, 1.0, 1, MACHINE) == pytest.approx(10.0)
-    assert hours(WORK, 1.0, 4, MACHINE) == pytest.approx(2.5)
-    assert hours(WORK, 0.01, 1, MACHINE) == pytest.approx(0.1)  # as measured, whatever is assumed
+    assert hours(WORK, Pace(1.0), 1, MACHINE) == pytest.approx(10.0)
+    assert hours(WORK, Pace(1.0), 4, MACHINE) == pytest.approx(2.5)
+    logged = Pace(0.01, "logged", whole=True)  # as it was, whatever is assumed of the loader
+    assert hours(WORK, logged, 1, MACHINE) == pytest.approx(0.1)
+    made_up = Pace(0.01)  # images that were not decoded: that takes 160 ms on the host's cores
+    assert hours(WORK, made_up, 1, MACHINE) == pytest.approx(1.6)
+
+
+def test_a_cpu_decodes_with_the_cores_it_trains_on() -> None:
+    cpu = replace(MACHINE, same_cores=True, devices_per_host=1)
+    one = iteration(WORK, 1.0, 1, cpu)
+    assert (one.load, one.compute) == (0.0, pytest.approx(1.16))
+    assert iteration(WORK, 1.0, 2, cpu).compute == pytest.approx(0.58)
+    assert iteration(replace(WORK, loads=False), 1.0, 1, cpu).compute == 1.0
+
+
+def test_other_nets_take_the_seconds_of_the_most_similar_one() -> None:
+    works = {work.name: work for work in paper_workloads()}
+    measured = {"imagenet_resnet34_A": 2.0, "imagenet_resnet50": 3.0, "cifar10_resnet20": 0.1}
+    paces = scaled(list(works.values()), measured)
+    assert set(paces) == set(works)
+    assert paces["imagenet_resnet50"] == Pace(3.0, "measured")
+    assert {name for name, pace in paces.items() if pace.basis == "measured"} == set(measured)
+    plain = paces["imagenet_plain34"]  # the same multiply-adds
+    assert (plain.seconds, plain.basis) == (pytest.approx(2.0), "from imagenet_resnet34_A")
+    deepest = paces["imagenet_resnet152"]
+    assert deepest.seconds == pytest.approx(3.0 * 11_282_415_616 / 3_857_973_248, rel=1e-3)
+    assert deepest.basis == "from imagenet_resnet50"
+    assert paces["imagenet_resnet34_C"].basis == "from imagenet_resnet34_A"  # the same blocks
+    assert paces["cifar10_resnet110"].basis == "from cifar10_resnet20"
+    assert set(scaled(list(works.values()), {"cifar10_resnet20": 0.1})) == {
+        name for name in works if name.startswith("cifar10")
+    }
 
 
 def test_a_slow_loader_is_the_limit() -> None:
@@ -124,7 +164,8 @@ def test_every_experiment_of_the_paper_is_there() -> None:
 
 
 def test_table_gives_hours_only_where_something_was_measured(tmp_path: Path) -> None:
-    table = cost_table(paper_workloads(), {"imagenet_resnet50": 0.3}, MACHINE, (4, 8))
+    paces = {"imagenet_resnet50": Pace(0.3)}
+    table = cost_table(paper_workloads(), paces, MACHINE, (4, 8))
     table = table.set_index("experiment")
     ours = table.loc["imagenet_resnet50"]
     assert ours["hours on 1"] == pytest.approx(50.0)
@@ -134,10 +175,13 @@ def test_table_gives_hours_only_where_something_was_measured(tmp_path: Path) -> 
     assert ours["then"] == "loader"
     others = table.drop("imagenet_resnet50")
     assert others[["hours on 1", "hours on 8", "helps up to"]].isna().all().all()
-    paths = save_cost({"imagenet_resnet50": 0.3}, tmp_path, MACHINE, "a guess")
+    paths = save_cost(paces, tmp_path, MACHINE, ("a guess", "another"))
     markdown = paths[0].read_text()
     assert "4 devices a host, 100 GB/s inside and 10 GB/s between hosts" in markdown
-    assert "(a guess)" in markdown
+    assert "Seconds on one device: a guess;" in markdown
+    assert "decodes 100 full-size pictures a second (another), 16 cores a host" in markdown
+    header = markdown.splitlines()[0]
+    assert [f"hours on {n} " in header for n in (1, 2, 4, 8, 16)] == [True] * 5
     assert "nan" not in markdown
 
 
@@ -146,29 +190,128 @@ def test_seconds_of_logged_runs(tmp_path: Path) -> None:
     fabricate(tmp_path, "ResNet-56", seed=1)
     fabricate(tmp_path, "plain-20", changes={"recipe.batch_size": 64})
     forget(fabricate(tmp_path, "ResNet-20"), "images_per_second")
-    seconds, device = seconds_of_runs(load_runs(tmp_path), paper_workloads())
-    assert seconds == {"cifar10_resnet56": pytest.approx(0.128)}
+    seconds, device = paces_of_runs(load_runs(tmp_path), paper_workloads())
+    (pace,) = seconds.values()
+    assert list(seconds) == ["cifar10_resnet56"]
+    assert (pace.seconds, pace.basis, pace.whole) == (pytest.approx(0.128), "logged", True)
     assert device == "2 CPU cores, AMD EPYC, bf16"
     for label in ("plain-56", "ResNet-110"):
         fabricate(tmp_path, label, hardware="1x NVIDIA H200", precision="tf32")
-    seconds, device = seconds_of_runs(load_runs(tmp_path), paper_workloads())
+    seconds, device = paces_of_runs(load_runs(tmp_path), paper_workloads())
     assert list(seconds) == ["cifar10_plain56", "cifar10_resnet110"]  # never of two devices
     assert device == "1x NVIDIA H200, tf32"
-    seconds, _ = seconds_of_runs(load_runs(tmp_path), paper_workloads(), "2 CPU cores")
+    seconds, _ = paces_of_runs(load_runs(tmp_path), paper_workloads(), "2 CPU cores")
     assert list(seconds) == ["cifar10_resnet56"]
-    assert seconds_of_runs([], paper_workloads()) == ({}, "no logged run")
+    assert paces_of_runs([], paper_workloads()) == ({}, "no logged run")
 
 
 def test_the_command(tmp_path: Path) -> None:
-    script = Path(__file__).parents[1] / "experiments" / "cost.py"
     words = ["--runs", str(tmp_path), "--out", str(tmp_path), "--seconds", "imagenet_resnet152=0.9"]
     done = subprocess.run(
-        [sys.executable, str(script), *words, "--devices", "8", "--loader-rate", "300"],
+        [sys.executable, str(SCRIPT), *words, "--devices", "8", "--loader-rate", "300"],
         capture_output=True,
         text=True,
         check=True,
     )
     assert "| imagenet_resnet152 " in done.stdout
     assert "150.00" in done.stdout
-    assert "decoding 300 images/s" in done.stdout
+    assert "decodes 300 full-size pictures a second (as given)" in done.stdout
     assert (tmp_path / "cost.csv").exists()
+
+
+def test_the_loaders_rate_is_the_benchmarked_one(tmp_path: Path) -> None:
+    def measured(device: str, cpu: str, rate: float) -> None:
+        rows = [
+            {"what": "decoding, this project", "cores": 1, "images_per_second": 999.0},
+            {"what": "the loader alone, in one process", "cores": 1, "images_per_second": rate},
+            {"what": "the loader alone, 16 processes", "cores": None, "images_per_second": 2000.0},
+        ]
+        kept = {"rows": rows, "hardware": {"cpu": cpu}, "photographs": {"kind": "photographs"}}
+        (tmp_path / f"pictures_{device}.json").write_text(json.dumps(kept))
+
+    assert loader_rate(tmp_path) is None
+    (tmp_path / "pictures_cpu.json").write_text("torn")
+    assert loader_rate(tmp_path) is None
+    measured("cpu", "another one", 150.5)
+    assert loader_rate(tmp_path) == (150.5, "photographs, measured on another one")
+    here = cpu_description()[0]
+    measured("cuda", here, 181.5)
+    assert loader_rate(tmp_path) == (181.5, f"photographs, measured on {here}")
+
+
+def measured(folder: Path, **hardware: object) -> Path:
+    """A file as bench.cost writes it on this machine."""
+    folder.mkdir(exist_ok=True)
+    here = {"gpu": None, "cpu": cpu_description()[0], "cores": usable_cores(), "label": "this one"}
+    kept = {
+        "hardware": here | hardware,
+        "precision": "fp32",
+        "made": "2026-01-02T03:04:05Z",
+        "load_before": 0.0,
+        "rows": [
+            {"experiment": "imagenet_resnet50", "seconds": 36.0},
+            {"experiment": "cifar10_resnet20", "seconds": 0.5},
+        ],
+    }
+    path = folder / "cost_cpu.json"
+    path.write_text(json.dumps(kept))
+    return path
+
+
+def test_a_second_call_is_answered_from_the_file_and_needs_no_torch(tmp_path: Path) -> None:
+    if cost.gpu_name() is not None:
+        pytest.skip("a machine with a GPU asks torch for its name")
+    measured(tmp_path / "bench")
+    code = (
+        f"import sys, runpy\nsys.argv = ['cost', '--bench', '{tmp_path / 'bench'}', "
+        f"'--out', '{tmp_path}']\nrunpy.run_path('{SCRIPT}', run_name='__main__')\n"
+        "sys.exit(9 if 'torch' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if "|" in line}
+    assert "| measured " in lines["imagenet_resnet50"]
+    assert "| from imagenet_resnet50 " in lines["imagenet_plain34"]
+    decoding = 256 / (150 * usable_cores())  # on the cores that train
+    assert f"| {600_000 * (36 + decoding) / 3600:.2f} " in lines["imagenet_resnet50"]
+    assert f"| {64_000 * 0.5 / 3600:.2f} " in lines["cifar10_resnet20"]
+    assert "measured on this one, fp32, 2026-01-02;" in done.stdout
+
+
+def test_what_another_machine_measured_is_measured_again(tmp_path: Path) -> None:
+    assert cost.recall(tmp_path) is None
+    if cost.gpu_name() is not None:
+        pytest.skip("this machine's file has another name")
+    others: tuple[dict[str, object], ...] = ({"cpu": "another"}, {"cores": 999}, {"gpu": "H200"})
+    for other in others:
+        measured(tmp_path, **other)
+        assert cost.recall(tmp_path) is None
+    path = measured(tmp_path)
+    assert cost.recall(tmp_path) is not None
+    path.write_text(path.read_text().replace('"seconds": 36.0', '"seconds": null'))
+    assert cost.recall(tmp_path) is None
+
+
+def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def pace(config: Config) -> estimate.Pace:
+        asked.append(config.recipe.batch_size)
+        if config.recipe.batch_size > 64:
+            raise torch.OutOfMemoryError
+        return estimate.Pace(0.5, 0.0, estimate.SETS[config.data.name])
+
+    monkeypatch.setattr(estimate, "measure", pace)
+    row = cost.measure("imagenet_resnet50")
+    assert asked == [256, 128, 64]
+    assert (row["seconds"], row["batch_size"], row["measured"]) == (2.0, 256, 64)
+
+
+def test_measuring_writes_what_is_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "PIXELS", 4 * 32 * 32)  # four images, on a CPU
+    kept = cost.measure_all(tmp_path, ["cifar10_resnet20"], ["trainer.threads=1", "model.depth=8"])
+    ((row),) = kept["rows"]
+    assert row["experiment"] == "cifar10_resnet20"
+    assert row["seconds"] > 0
+    assert row["batch_size"] == 128
+    assert cost.recall(tmp_path) == kept
+    assert {"made", "hardware", "versions", "git", "precision"} <= set(kept)

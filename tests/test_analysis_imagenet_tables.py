@@ -11,9 +11,10 @@ import pytest
 
 from fabricate_imagenet import imagenet_run
 from resnet_repro.analysis.ensembles import save_table5, table5
-from resnet_repro.analysis.evaluations import load_evaluations, run_key, score_of
+from resnet_repro.analysis.evaluations import load_evaluations, not_used, run_key, score_of
 from resnet_repro.analysis.imagenet_tables import (
     net_table,
+    notes,
     paper_rows,
     save_table2,
     save_table3,
@@ -21,13 +22,27 @@ from resnet_repro.analysis.imagenet_tables import (
 )
 from resnet_repro.analysis.load import Run, load_runs
 from resnet_repro.analysis.paper import Paper
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.runs.identity import metrics_digest
+
+
+def net_entry(run: Path) -> dict[str, Any]:
+    """What resnet_repro.evaluate writes of a net."""
+    folder = RunFolder(run)
+    iteration = folder.config()["recipe"]["max_iters"]
+    return {
+        "net": {"label": "?"},
+        "run": run_key(run),
+        "iter": iteration,
+        "metrics_sha256": metrics_digest(folder),
+    }
 
 
 def evaluated(folder: Path, *runs: Path, protocol: str, top1: float, **more: Any) -> None:
     """Write an evaluation as resnet_repro.evaluate does."""
     entry: dict[str, Any] = {
         "schema": 1,
-        "models": [{"net": {"label": "?"}, "run": run_key(run)} for run in runs],
+        "models": [net_entry(run) for run in runs],
         "kind": "test",
         "protocol": protocol,
         "bn": "running",
@@ -36,6 +51,7 @@ def evaluated(folder: Path, *runs: Path, protocol: str, top1: float, **more: Any
         "top1_err": top1,
         "top5_err": top1 / 4,
         "num_samples": 50_000,
+        "left_out": 0,
     }
     folder.mkdir(exist_ok=True)
     number = len(list(folder.iterdir()))
@@ -123,28 +139,81 @@ def test_evaluations_fill_what_a_run_did_not_log(tmp_path: Path) -> None:
     assert net_table(4, runs).set_index("net").loc["ResNet-50", "ImageNet top-1"] == 20.8
 
 
+RUN = "paper/imagenet_resnet50/seed0"
+
+
 @pytest.mark.parametrize(
-    "more",
+    ("of_net", "more", "said"),
     [
-        {"kind": "train_clean"},
-        {"bn": "precise"},
-        {"data": {"name": "tiny_imagenet"}},
-        {"models": [{"net": {}, "file": "resnet50.pth"}]},
-        {"models": [{"run": "paper/imagenet_resnet50/seed0", "file": "iter_00300000.pt"}]},
-        {"models": [{"run": "paper/imagenet_resnet50/seed0", "iter": 300_000}]},
-        {"models": [{"run": "paper/imagenet_resnet50/seed1"}]},
+        ({}, {"kind": "train_clean"}, ""),
+        ({}, {"bn": "precise"}, ""),
+        ({"run": "paper/imagenet_resnet50/seed1"}, {}, ""),
+        ({}, {"models": [{"net": {}, "file": "resnet50.pth"}]}, ""),
+        ({}, {"data": {"name": "tiny_imagenet"}}, f"is on tiny_imagenet, {RUN} on imagenet"),
+        ({"iter": 300_000}, {}, f"is of iteration 300,000, {RUN} ends at 600,000"),
+        ({"iter": None}, {}, "is of an unknown iteration"),
+        ({"metrics_sha256": "0" * 64}, {}, f"is of another training of {RUN}"),
+        ({"metrics_sha256": None}, {}, f"is of an unknown training of {RUN}"),
+        ({}, {"num_samples": 49_999}, f"is on 49,999 of the 50,000 held-out images of {RUN}"),
+        (
+            {},
+            {"data": {"name": "imagenet", "digests": {"test_images": "0" * 64}}},
+            f"is on other test images than {RUN}",
+        ),
     ],
 )
-def test_what_is_not_the_runs_own_result_is_not_taken(more: dict[str, Any], tmp_path: Path) -> None:
-    path = imagenet_run(tmp_path / "runs", "ResNet-50")
-    evaluated(tmp_path / "evaluations", path, protocol="10-crop", top1=1.0, **more)
+def test_trap_08_what_is_not_the_runs_own_whole_result_is_not_taken(
+    of_net: dict[str, Any], more: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    path, folder = imagenet_run(tmp_path / "runs", "ResNet-50"), tmp_path / "evaluations"
+    meta = RunFolder(path).meta()
+    meta["data"]["digests"] = {"train_images": "1" * 64, "test_images": "2" * 64}
+    RunFolder(path).write_meta(meta)
+    models = {"models": [net_entry(path) | of_net]}
+    evaluated(folder, path, protocol="10-crop", top1=1.0, **models | more)
     (run,) = load_runs(tmp_path / "runs")
-    assert score_of(run, "10-crop", load_evaluations(tmp_path / "evaluations")) is None
-    last = {"models": [{"run": run_key(path), "file": "iter_00600000.pt"}]}
-    evaluated(tmp_path / "evaluations", path, protocol="10-crop", top1=22.9, **last)
-    score = score_of(run, "10-crop", load_evaluations(tmp_path / "evaluations"))
+    assert score_of(run, "10-crop", load_evaluations(folder)) is None
+    warned = not_used([run], load_evaluations(folder))
+    expected = [f"Not used: evaluations/000.json {said}"] if said else []
+    assert [line[: len(start)] for line, start in zip(warned, expected, strict=True)] == expected
+    table = save_table3([run], tmp_path)[0].read_text()
+    assert ("Not used: evaluations/000.json" in table) == bool(said)
+    assert "1-crop only" in table
+    assert "| 1.00 " not in table
+    evaluated(folder, path, protocol="10-crop", top1=22.9)
+    score = score_of(run, "10-crop", load_evaluations(folder))
     assert score is not None
     assert (score.top1, score.images) == (22.9, 50_000)
+
+
+def test_an_evaluation_of_an_earlier_training_is_refused(tmp_path: Path) -> None:
+    path, folder = imagenet_run(tmp_path / "runs", "ResNet-50"), tmp_path / "evaluations"
+    evaluated(folder, path, protocol="10-crop", top1=22.9)
+    (run,) = load_runs(tmp_path / "runs")
+    assert score_of(run, "10-crop", load_evaluations(folder)) is not None
+    imagenet_run(tmp_path / "runs", "ResNet-50", test=24.9)  # trained again
+    (run,) = load_runs(tmp_path / "runs")
+    assert score_of(run, "10-crop", load_evaluations(folder)) is None
+    assert "another training" in not_used([run], load_evaluations(folder))[0]
+
+
+def test_undecodable_images_are_said_and_the_number_is_not_compared(tmp_path: Path) -> None:
+    path = imagenet_run(tmp_path / "runs", "ResNet-50")
+    gone = {"num_samples": 49_998, "left_out": 2}
+    evaluated(tmp_path / "evaluations", path, protocol="10-crop", top1=22.9, **gone)
+    row = net_table(3, load_runs(tmp_path / "runs")).set_index("net").loc["ResNet-50"]
+    said = "10-crop (2 undecodable images left out), seed 0, paper profile"
+    assert (row["ImageNet top-1"], row["ImageNet runs"]) == (22.9, said)
+    assert row["verdict"] == "not comparable: 2 undecodable images left out"
+
+
+def test_tables_say_which_nets_their_protocol_is_missing_of(tmp_path: Path) -> None:
+    runs = some_runs(tmp_path / "runs")
+    said = notes(3, runs)
+    assert "Not tested at 10-crop on ImageNet: plain-34 seed 0. A net" in " ".join(said)
+    assert "Not tested at 10-crop on Tiny ImageNet: ResNet-34 A seeds 0, 1. A net" in " ".join(said)
+    projections = [run for run in runs if run.label == "ResNet-34 B"]
+    assert not [line for line in notes(3, projections) if line.startswith("Not tested")]
 
 
 def test_a_damaged_evaluation_is_named(tmp_path: Path) -> None:
@@ -157,7 +226,7 @@ def test_a_damaged_evaluation_is_named(tmp_path: Path) -> None:
 def test_table5_lists_ensembles_of_logged_runs(tmp_path: Path) -> None:
     root, folder = tmp_path / "runs", tmp_path / "evaluations"
     nets = [imagenet_run(root, label) for label in ("ResNet-50", "ResNet-101")]
-    stranger = Path("paper/imagenet_resnet152/seed0")
+    stranger = imagenet_run(tmp_path / "elsewhere" / "runs", "ResNet-152")
     evaluated(folder, *nets, protocol="ensemble of 2, multi-scale", top1=19.0)
     evaluated(folder, nets[0], stranger, protocol="ensemble of 2, multi-scale", top1=18.0)
     evaluated(folder, nets[0], protocol="multi-scale", top1=20.0)
@@ -185,7 +254,7 @@ def test_tables_are_written_with_their_protocol(tmp_path: Path) -> None:
         markdown = once[0].read_text()
         assert f"the table's protocol is {protocol}" in markdown
         assert "nan" not in markdown.lower()
-        header = [x.strip() for x in markdown.splitlines()[0].strip("|").split("|")]
+        header = next(path for path in once if path.suffix == ".csv").read_text().split(",")
         assert header.index("verdict") < header.index("Tiny ImageNet top-1")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fabricate import fabricate, tear
-from resnet_repro.analysis.load import best_profile, load_runs
+from resnet_repro.analysis.load import load_runs, most_telling_profile
 from resnet_repro.analysis.protocol import (
     by_net,
     check_same_protocol,
@@ -16,8 +16,6 @@ from resnet_repro.analysis.protocol import (
     why_not_comparable,
 )
 from resnet_repro.runs.folder import RunFolder
-
-PAIR = ("cifar10_plain20", "cifar10_plain56")
 
 
 def test_a_run_knows_its_net_and_its_curves(tmp_path: Path) -> None:
@@ -50,7 +48,6 @@ def test_only_finished_runs_count(tmp_path: Path, state: str) -> None:
     assert load_runs(tmp_path) == []
     asked = load_runs(tmp_path, finished_only=False)
     assert len(asked) == (0 if state in ("diverged", "failed") else 1)
-    assert best_profile(tmp_path, PAIR[:1]) is None
 
 
 def test_variants_are_not_the_experiment(tmp_path: Path) -> None:
@@ -71,18 +68,16 @@ def test_filters(tmp_path: Path) -> None:
     assert load_runs(tmp_path / "nowhere") == []
 
 
-def test_best_profile_is_the_best_that_is_complete(tmp_path: Path) -> None:
-    assert best_profile(tmp_path, PAIR) is None
+def test_the_profile_with_most_nets_tells_most_and_of_equals_the_longest(tmp_path: Path) -> None:
+    assert most_telling_profile(load_runs(tmp_path)) is None
     fabricate(tmp_path, "plain-20", profile="paper", seed=0)
-    for label, seed in (("plain-20", 1), ("plain-56", 2)):  # seed sets may differ
+    for label, seed in (("plain-20", 1), ("plain-20", 2), ("plain-56", 2)):
         fabricate(tmp_path, label, profile="quick", seed=seed)
-    assert best_profile(tmp_path, PAIR) == "quick"
+    assert most_telling_profile(load_runs(tmp_path)) == "quick"
     fabricate(tmp_path, "plain-56", profile="paper", state="running", until=1_000)
-    assert best_profile(tmp_path, PAIR) == "quick"
+    assert most_telling_profile(load_runs(tmp_path)) == "quick"
     fabricate(tmp_path, "plain-56", profile="paper")
-    assert best_profile(tmp_path, PAIR) == "paper"
-    assert best_profile(tmp_path, PAIR, order=("quick",)) == "quick"
-    assert best_profile(tmp_path, []) is None
+    assert most_telling_profile(load_runs(tmp_path)) == "paper"
 
 
 def test_a_torn_last_record_costs_only_itself(tmp_path: Path) -> None:

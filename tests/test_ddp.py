@@ -61,7 +61,7 @@ def test_evaluation_counts_every_image_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, largest: int
 ) -> None:
     """Also where some workers have nothing to count."""
-    images = alone(monkeypatch, small_job(tmp_path).config, 0, 1).held_out["test"]
+    images = alone(monkeypatch, small_job(tmp_path).config, 0, 1).images.held_out["test"]
 
     def forward(batch: Tensor) -> Tensor:  # cheap, but not the same for all images
         return batch.mean(dim=(2, 3)) @ torch.linspace(-9, 9, 30).view(3, 10)

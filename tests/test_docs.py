@@ -74,6 +74,32 @@ def test_environment_files_agree() -> None:
     assert not re.search(r"https?://|@ ", (REPO / "constraints.txt").read_text(encoding="utf-8"))
 
 
+def test_the_dockerfile_agrees_with_them() -> None:
+    """It cannot be built in a test: what it names is held against the files it names."""
+    text = (REPO / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    environment = yaml.safe_load((REPO / "environment.yml").read_text(encoding="utf-8"))
+    (python,) = re.findall(r"^FROM python:([\d.]+)-slim$", text, flags=re.M)
+    assert f"python={python}" in environment["dependencies"]
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ((constraints, extras),) = re.findall(r"pip install .*-c (\S+) -e '\.\[([\w,]+)\]'", text)
+    assert (REPO / constraints).is_file()
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    for sources in re.findall(r"^COPY (.+) \S+$", text, flags=re.M):
+        for source in sources.split():
+            assert (REPO / source).exists(), source
+    assert project["readme"] in text.split("pip install")[0], "setuptools reads it"
+    for line in (REPO / ".gitignore").read_text(encoding="utf-8").split():
+        folder = line.strip("/")
+        if line.startswith("/") and "*" not in line:
+            assert folder in (REPO / ".dockerignore").read_text(encoding="utf-8").split(), line
+
+
+def test_constraints_pin_each_package_once() -> None:
+    text = (REPO / "constraints.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert len(lines) == len(pinned()), "twice, or in another form than name==version"
+
+
 def test_config_reference_is_up_to_date() -> None:
     written = (REPO / "docs" / "CONFIG.md").read_text(encoding="utf-8")
     assert written == as_markdown(), "python -m resnet_repro.reference > docs/CONFIG.md"

@@ -16,7 +16,7 @@ import pytest
 
 from fabricate import fabricate
 from resnet_repro.analysis import exhibits, report, style
-from resnet_repro.analysis.load import PROFILE_ORDER, load_runs
+from resnet_repro.analysis.load import PROFILE_ORDER, load_run, load_runs
 from resnet_repro.analysis.tables import table6
 
 REPO = Path(__file__).resolve().parents[1]
@@ -175,6 +175,12 @@ def test_figures_stand_beside_the_papers(page: Page) -> None:
     assert sum(alt.startswith(("Fig. 2", "Fig. 5")) for alt in alts) == 2
 
 
+def test_where_ours_must_not_be_held_against_theirs_it_is_said(page: Page) -> None:
+    short, paper = page.text.split("Profile paper")[-1], page.text.split("Profile quick")[0]
+    assert "not to be held against it point by point (quick profile)" in short
+    assert "point by point" not in paper
+
+
 def test_runs_are_listed_in_whatever_state(page: Page, study: Path) -> None:
     rows = {row[0]: row for row in page.tables["Runs, profile quick"][1:]}
     assert len(rows) == 6
@@ -203,6 +209,38 @@ def test_what_cannot_be_shown_is_told(
     assert code == 1
     assert "Not shown. ValueError: plain-20: will not average seed 0" in text
     assert "not shown: quick: fig1: ValueError" in capsys.readouterr().err
+
+
+def test_nets_of_one_name_on_two_data_sets_are_two_tests(tmp_path: Path) -> None:
+    runs = []
+    for data, worse in (("cifar10", 30.0), ("mine", 50.0)):
+        for label, error in (("plain-20", 20.0), ("plain-56", worse)):
+            experiment = f"{data}_{label.replace('-', '')}"
+            changes = {"experiment": experiment, "data.name": data}
+            path = fabricate(
+                tmp_path, label, name=experiment, profile="short", test=error, changes=changes
+            )
+            runs.append(load_run(path))
+    claims, problems = report._claims(runs, [])
+    assert problems == []
+    verdicts = [claim.verdict for claim in claims if claim.id == "C1"]
+    assert verdicts == ["holds", "holds"]
+    assert [claim.verdict for claim in claims if claim.id == "C3"] == ["no runs"]
+
+
+def test_a_profile_in_which_nothing_is_finished_comes_last_and_claims_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "find_saves", lambda: ({}, {}))
+    root, out = tmp_path / "runs", tmp_path / "page.html"
+    fabricate(root, "plain-20", state="preempted", until=6000)
+    assert "No run is finished yet." in Page(write(root, out)[1]).text
+    fabricate(root, "plain-20", profile="quick")
+    page = Page(write(root, out)[1])
+    assert page.text.index("Profile quick:") < page.text.index("Profile paper:")
+    assert page.tables["Claims by profile"][0] == ["claim", "quick"]
+    assert "Claims, profile paper" not in page.tables
+    assert page.tables["Runs, profile paper"][1][2:4] == ["preempted", "6,000 of 64,000"]
 
 
 def test_an_exhibit_that_breaks_leaves_the_others(

@@ -6,14 +6,17 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from resnet_repro import study
 from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
-from resnet_repro.compose import make_job
+from resnet_repro.compose import load_item, make_job, names
 from resnet_repro.runs.folder import RunFolder, find_runs
+from resnet_repro.training.jobs import estimate
+from resnet_repro.training.launch import Job
 
 SMALL = (
     "data=synthetic", "profile=smoke", "model.depth=8", "recipe.batch_size=16",
@@ -30,30 +33,80 @@ def test_order_of_work_is_that_of_the_list() -> None:
         "cifar10_plain20 paper seed 1"
     )
     short = [job.label for job in study.plan("cpu")]
-    assert short == [
-        f"cifar10_{n} short seed 0" for n in ("plain20", "plain56", "resnet20", "resnet56")
-    ]
+    cifar = [f"cifar10_{n}" for n in ("plain20", "plain56", "resnet20", "resnet56")]
+    tiny = [f"tiny_{n}" for n in ("resnet18_A", "plain18", "resnet34_A", "plain34", "resnet34_B")]
+    assert short == [f"{name} short seed 0" for name in cifar + tiny]
     only = {job.config.experiment for job in study.plan("cuda", item="fig1")}
     assert only == {"cifar10_plain20", "cifar10_plain56"}
 
 
-def test_list_tells_done_begun_and_missing(
+def test_every_item_of_the_paper_has_its_runs_in_the_study() -> None:
+    planned = {job.config.experiment for job in study.plan("cuda")}
+    wanted = {name for item in names("item") for name in load_item(item).experiments}
+    # Whole ImageNet is beyond one GPU; a gated net of 110 layers is a side question.
+    beyond = {name for name in wanted if name.startswith("imagenet_")}
+    assert wanted - planned - beyond <= {"cifar10_resnet110_highway"}
+
+
+def test_a_seed_is_whole_before_the_next_begins_on_tiny_imagenet_too() -> None:
+    tiny = [job for job in study.plan("cuda") if job.config.data.name == "tiny_imagenet"]
+    assert [job.config.seed for job in tiny] == sorted(job.config.seed for job in tiny)
+    assert [job.config.experiment for job in tiny[:4]] == [
+        f"tiny_{net}" for net in ("plain18", "plain34", "resnet18_A", "resnet34_A")
+    ]
+
+
+def test_list_tells_done_running_begun_and_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = [
-        make_job("experiment=cifar10_plain20", f"seed={s}", f"runs_dir={tmp_path}") for s in "012"
+        make_job("experiment=cifar10_plain20", f"seed={s}", f"runs_dir={tmp_path}")
+        for s in range(6)
     ]
-    for job, state, iteration in ((jobs[0], "finished", 64_000), (jobs[1], "preempted", 500)):
+    states = (
+        ("finished", 64_000), ("running", 700), ("preempted", 500), ("preempted", 400),
+        ("diverged", 300),
+    )  # fmt: skip
+    for job, (state, iteration) in zip(jobs, states, strict=False):
         job.folder.write_config(job.config.as_mapping())
-        job.folder.write_status(state, iter=iteration)
+        job.folder.write_status(state, iter=iteration, reason="loss")
+    jobs[2].folder.checkpoints.mkdir()
+    (jobs[2].folder.checkpoints / "iter_00000500.pt").touch()
     study.show(jobs)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[-1].strip() for line in lines[:3]] == [
+    assert [line.split("  ")[-1].strip() for line in lines[:6]] == [
         "done",
+        "running, 700 of 64000",
         "begun, 500 of 64000",
+        "begun, 400 of 64000, but without a checkpoint",
+        "diverged: loss",
         "missing",
     ]
-    assert lines[3] == "1 of 3 done, 2 to do"
+    assert lines[6] == "6 runs: 1 done, 1 running, 2 begun, 1 missing, 1 diverged"
+    assert len(lines) == 7
+
+
+def test_list_tells_the_time_that_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [
+        make_job("experiment=cifar10_plain20", *SMALL, f"seed={s}", f"runs_dir={tmp_path}")
+        for s in range(2)
+    ]
+    jobs[0].folder.write_config(jobs[0].config.as_mapping())
+    jobs[0].folder.write_status("finished", iter=12)
+    asked: list[Job] = []
+
+    def measured(left: Sequence[Job]) -> list[float]:
+        asked.extend(left)
+        return [65.0]
+
+    monkeypatch.setattr(study, "estimate", measured)
+    study.show(jobs, timed=True)
+    assert asked == [jobs[1]]
+    assert "what is left takes about 1 min 05 s on this machine" in capsys.readouterr().out
+    (needed,) = estimate([jobs[1]])
+    assert needed > 0
 
 
 def test_budget_stops_saves_and_goes_on(tmp_path: Path) -> None:
@@ -99,6 +152,36 @@ sys.meta_path.insert(0, Absent())
 sys.argv = ["study", "run", "--bundle", ".", "--runs-dir", "runs"]
 runpy.run_module("resnet_repro.study", run_name="__main__")
 """
+
+
+def test_bundle_holds_the_data_of_its_runs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path))
+    for name in ("cifar10.npz", "tiny-imagenet-200.npz"):
+        (tmp_path / name).write_bytes(b"data")
+    for experiment, expected in (
+        ("cifar10_plain20", ["data/cifar10.npz"]),
+        ("tiny_plain18", ["data/tiny-imagenet-200.npz"]),
+    ):
+        archive = write_bundle([make_job(f"experiment={experiment}")], tmp_path / "study.tar")
+        with tarfile.open(archive) as tar:
+            names = tar.getnames()
+        assert [name for name in names if name.startswith("data/")] == expected
+        assert "src/resnet_repro/study.py" in names
+        assert "jobs.json" in names
+
+
+def test_words_may_stand_before_and_after_options(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "resnet_repro.study", "list", *SMALL[:1], "--item", "gradients",
+            "--device", "cuda", "--runs-dir", str(tmp_path), *SMALL[1:2], "trainer.threads=1",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "cifar10_plain20 smoke seed 4" in done.stdout
 
 
 def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from fabricate import make_config
-from resnet_repro.runs import wandb_sink
+from resnet_repro.runs import wandb_pipe
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter, read_metrics
 from resnet_repro.runs.wandb_names import as_metrics, run_id
+from resnet_repro.runs.wandb_pipe import WandbSink
 from resnet_repro.runs.wandb_sink import Mirrored, NullSink, open_sink
 
 HERE = Path(__file__).resolve().parent
@@ -62,7 +63,7 @@ def train(
             time.sleep(0.01)
         mirrored.write("test", iter=5, loss=float("nan"), top1_err=40.0, protocol="1-crop")
         sink.summary({"test error": 40.0})
-        sink.close()
+        sink.close("finished")
     return folder.metrics_path.read_bytes()
 
 
@@ -76,7 +77,7 @@ def logged(folder: RunFolder, part: int = -1) -> list[dict[str, Any]]:
 def test_without_a_mirror_nothing_is_started(
     folder: RunFolder, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wandb_sink, "_start_process", lambda: pytest.fail("started"))
+    monkeypatch.setattr(wandb_pipe, "_start_process", lambda: pytest.fail("started"))
     if how == "rank 1":
         monkeypatch.setenv("RANK", "1")
     kind, mode = (
@@ -87,7 +88,7 @@ def test_without_a_mirror_nothing_is_started(
     assert isinstance(sink, NullSink)
     sink.record({"kind": "train"})
     sink.summary({})
-    sink.close()
+    sink.close("finished")
     assert not (folder.path / "wandb").exists()
 
 
@@ -113,7 +114,8 @@ def test_everything_arrives(folder: RunFolder, break_as: Callable[[str], None]) 
     assert [v["record"] for v in values] == list(range(1, len(records) + 1))
     assert values[1]["train/loss"] == records[1]["loss"]
     assert values[-1] == {"iter": 5, "test/top1_err": 40.0, "record": 6}  # null is left out
-    assert rest[-2:] == [{"what": "summary", "values": {"test error": 40.0}}, {"what": "finish"}]
+    ended = {"what": "finish", "exit_code": 0}
+    assert rest[-2:] == [{"what": "summary", "values": {"test error": 40.0}}, ended]
 
 
 def test_a_resumed_run_keeps_its_id_and_its_newest_part_is_whole(
@@ -163,7 +165,7 @@ def test_whatever_breaks_costs_one_line_and_no_record(
     break_as: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(wandb_sink, "CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr(wandb_pipe, "CLOSE_SECONDS", 1.0)
     break_as(how)
     said: list[str] = []
     began = time.monotonic()
@@ -190,14 +192,14 @@ def test_a_folder_that_cannot_be_made_costs_one_line(folder: RunFolder) -> None:
 def test_a_process_that_does_not_read_is_given_up_without_waiting(
     folder: RunFolder, break_as: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wandb_sink, "MOST_UNSENT", 100_000)
+    monkeypatch.setattr(wandb_pipe, "MOST_UNSENT", 100_000)
     break_as("deaf")
     said: list[str] = []
     sink = open_sink("wandb", "offline", folder, folder.config(), said.append)
     began = time.monotonic()
     for it in range(3_000):
         sink.record({"kind": "train", "iter": it, "loss": 1.0})
-    sink.close()
+    sink.close("finished")
     assert time.monotonic() - began < 60
     assert said == ["W&B: its process does not answer; the run goes on without it"]
 
@@ -206,7 +208,7 @@ def test_ctrl_c_is_not_for_the_process_and_a_killed_run_does_not_leave_it_behind
     folder: RunFolder, break_as: Callable[[str], None]
 ) -> None:
     sink = open_sink("wandb", "offline", folder, folder.config())
-    assert isinstance(sink, wandb_sink.WandbSink)
+    assert isinstance(sink, WandbSink)
     process = sink._process
     assert process is not None
     assert os.getpgid(process.pid) != os.getpgid(0)
@@ -252,19 +254,25 @@ def test_real_wandb_offline(folder: RunFolder) -> None:
 def test_real_wandb_whose_service_is_killed(folder: RunFolder) -> None:
     said: list[str] = []
     sink = open_sink("wandb", "offline", folder, folder.config(), said.append)
-    assert isinstance(sink, wandb_sink.WandbSink)
+    assert isinstance(sink, WandbSink)
     assert sink._process is not None
-    until = time.monotonic() + 15
-    while not (services := children(sink._process.pid)) and time.monotonic() < until:
+    while not list(folder.path.glob("wandb/offline-run-*/run-*.wandb")):
+        assert sink.is_open
+        sink.record({"kind": "train", "iter": 0, "loss": 1.0})
         time.sleep(0.05)
+    services = [pid for pid in children(sink._process.pid) if b"core" in command_of(pid)]
     for service in services:
         os.kill(service, signal.SIGKILL)
     for it in range(50):
         sink.record({"kind": "train", "iter": it, "loss": 1.0})
         time.sleep(0.02)
-    sink.close()
+    sink.close("finished")
     assert services
     assert len(said) == 1, said
+
+
+def command_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def children(pid: int) -> list[int]:

@@ -15,17 +15,17 @@ SHAPE = Shape(classes=3, train_per_class=11, test_per_class=2, side=16)
 WNIDS = ["n02000002", "n01000001", "n03000003"]  # listed unsorted, as in the real file
 
 
-def fake_files() -> dict[str, bytes]:
+def fake_files(side: int = SHAPE.side) -> dict[str, bytes]:
     files = {"wnids.txt": "\n".join(WNIDS).encode(), "words.txt": b"n01000001\tx"}
     for label, wnid in enumerate(WNIDS):
         files[f"train/{wnid}/{wnid}_boxes.txt"] = b"not wanted"
         for number in range(SHAPE.train_per_class):
-            image = photograph(16, 16, seed=100 * label + number)
+            image = photograph(side, side, seed=100 * label + number)
             image = image.convert("L") if number == 3 else image
             files[f"train/{wnid}/images/{wnid}_{number}.JPEG"] = encoded(image)
     rows = []
     for number in range(6):
-        files[f"val/images/val_{number}.JPEG"] = encoded(photograph(16, 16, seed=900 + number))
+        files[f"val/images/val_{number}.JPEG"] = encoded(photograph(side, side, seed=900 + number))
         rows.append(f"val_{number}.JPEG\t{WNIDS[number % 3]}\t0\t0\t9\t9")
     files["val/val_annotations.txt"] = ("\n".join(rows) + "\n").encode()
     files["test/images/test_0.JPEG"] = b"not wanted"

@@ -1,4 +1,77 @@
 """Figures, tables and claims as functions of run folders and the paper's numbers.
 
 Imports numpy, pandas, matplotlib, scipy and the reader of :mod:`resnet_repro.runs`; never torch.
+
+What a notebook or a script of your own needs is here::
+
+    import resnet_repro.analysis as ra
+
+    runs = ra.runs("short", data="cifar10")   # logged runs, from wherever this is said
+    ra.summary(runs)                          # one row per run
+    ra.fig6(runs)                             # a matplotlib figure
+    ra.zoom(runs, "loss")                     # the drops of the learning rate, close up
+    ra.compare(runs[0], runs[1])              # two runs in one figure
+    ra.curve_table(runs)                      # every logged number, for figures of your own
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Name here -> where it is made. Imported when it is asked for: training needs none of them.
+_MADE_IN = {
+    "Run": "load",
+    "check_all": "claims",
+    "compare": "side_by_side",
+    "curve_table": "explore",
+    "differences": "explore",
+    "fig1": "curves",
+    "fig6": "curves",
+    "fig7": "responses",
+    "gradient_figure": "gradients",
+    "load_run": "load",
+    "load_runs": "load",
+    "overview": "glance",
+    "pick": "explore",
+    "repository": "explore",
+    "response_table": "explore",
+    "run": "explore",
+    "runs": "explore",
+    "summary": "explore",
+    "table6": "tables",
+    "zoom": "side_by_side",
+}
+__all__ = sorted(_MADE_IN)
+
+if TYPE_CHECKING:
+    from resnet_repro.analysis.claims import check_all as check_all
+    from resnet_repro.analysis.curves import fig1 as fig1
+    from resnet_repro.analysis.curves import fig6 as fig6
+    from resnet_repro.analysis.explore import curve_table as curve_table
+    from resnet_repro.analysis.explore import differences as differences
+    from resnet_repro.analysis.explore import pick as pick
+    from resnet_repro.analysis.explore import repository as repository
+    from resnet_repro.analysis.explore import response_table as response_table
+    from resnet_repro.analysis.explore import run as run
+    from resnet_repro.analysis.explore import runs as runs
+    from resnet_repro.analysis.explore import summary as summary
+    from resnet_repro.analysis.glance import overview as overview
+    from resnet_repro.analysis.gradients import gradient_figure as gradient_figure
+    from resnet_repro.analysis.load import Run as Run
+    from resnet_repro.analysis.load import load_run as load_run
+    from resnet_repro.analysis.load import load_runs as load_runs
+    from resnet_repro.analysis.responses import fig7 as fig7
+    from resnet_repro.analysis.side_by_side import compare as compare
+    from resnet_repro.analysis.side_by_side import zoom as zoom
+    from resnet_repro.analysis.tables import table6 as table6
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MADE_IN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MADE_IN[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,5 +1,8 @@
 """What each experiment of the paper costs, on one device as measured and on several as modelled.
 
+On one device a net that was not measured takes the seconds of the most similar one that was, times
+the ratio of their multiply-adds.
+
 The model of N devices, per iteration of a batch of B images:
 
 ``compute``
@@ -11,7 +14,8 @@ The model of N devices, per iteration of a batch of B images:
     The exchange runs beside the backward pass, which is two thirds of ``compute``.
 ``load``
     B images at ``loader_rate`` images a second per core, on the cores of all hosts taken. It
-    runs beside all the rest. Data kept on the device cost nothing.
+    runs beside all the rest, but on a CPU, where the same cores train. Data kept on the device cost
+    nothing.
 
 An iteration takes the longest of ``load``, ``compute`` and a forward pass plus ``exchange``. This
 is a floor: stragglers, evaluation and start-up are left out.
@@ -20,7 +24,9 @@ is a floor: stragglers, evaluation and start-up are left out.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from resnet_repro.analysis.counted import Counted, CountedNet
 
@@ -53,6 +59,11 @@ class Workload:
     loads: bool
 
     @property
+    def bottleneck(self) -> bool:
+        """Whether its blocks are bottlenecks (Sec. 4.1)."""
+        return self.loads and self.net in ("ResNet-50", "ResNet-101", "ResNet-152")
+
+    @property
     def images(self) -> int:
         """Images seen in training."""
         return self.iterations * self.batch
@@ -64,10 +75,25 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """Seconds of an iteration of the whole batch on one device.
+
+    Attributes:
+        basis: where they come from, in words: ``measured``, ``from imagenet_resnet50``.
+        whole: whether decoding the images is in them.
+    """
+
+    seconds: float
+    basis: str = "measured"
+    whole: bool = False
+
+
+@dataclass(frozen=True)
 class Machine:
     """What the model assumes of devices and hosts; rates in bytes and images a second.
 
     The defaults are round numbers for a server of 8 current GPUs, not measurements.
+    ``same_cores``: the cores that decode are the device.
     """
 
     devices_per_host: int = 8
@@ -76,6 +102,7 @@ class Machine:
     cores_per_host: int = 128
     loader_rate: float = 150.0  # of full-size JPEG pictures, per core
     busy: float = 2e10  # multiply-adds of a forward pass over a device's share of the batch
+    same_cores: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,21 +174,47 @@ def iteration(work: Workload, seconds: float, devices: int, machine: Machine) ->
     hosts = math.ceil(devices / machine.devices_per_host)
     link = machine.link_inside if hosts == 1 else machine.link_between
     moved = 2 * (devices - 1) / devices * BYTES_PER_PARAMETER * work.params
-    return Iteration(
-        devices,
-        compute=seconds * max(share, smallest) / work.batch,
-        exchange=moved / link,
-        load=work.batch / (machine.loader_rate * machine.cores_per_host * hosts)
-        if work.loads
-        else 0.0,
-        batch_bound=share <= smallest,
-    )
+    compute = seconds * max(share, smallest) / work.batch
+    load = 0.0
+    if work.loads:
+        load = work.batch / (machine.loader_rate * machine.cores_per_host * hosts)
+    if machine.same_cores:
+        compute, load = compute + load, 0.0
+    return Iteration(devices, compute, moved / link, load, batch_bound=share <= smallest)
 
 
-def hours(work: Workload, seconds: float, devices: int, machine: Machine) -> float:
-    """Hours of the whole training on so many devices; one device is as measured."""
-    each = seconds if devices == 1 else iteration(work, seconds, devices, machine).seconds
+def hours(work: Workload, pace: Pace, devices: int, machine: Machine) -> float:
+    """Hours of the whole training on so many devices; one device as measured, if that is whole."""
+    each = pace.seconds
+    if devices > 1 or not pace.whole:
+        each = iteration(work, pace.seconds, devices, machine).seconds
     return work.iterations * each / 3600
+
+
+def scaled(works: Sequence[Workload], measured: Mapping[str, float]) -> dict[str, Pace]:
+    """Paces of all trainings from those of a few, by experiment.
+
+    The most similar net is one on the same data, if possible with the same kind of block, whose
+    multiply-adds are the fewest times more or less. Trainings on data on which nothing was measured
+    have none.
+    """
+    known = [work for work in works if work.name in measured]
+    found = {}
+    for work in works:
+        if work.name in measured:
+            found[work.name] = Pace(measured[work.name])
+            continue
+        alike = [other for other in known if other.data == work.data]
+        if alike:
+            near = min(alike, key=partial(_unlike, work))
+            ratio = work.multiply_adds / near.multiply_adds
+            found[work.name] = Pace(measured[near.name] * ratio, f"from {near.name}")
+    return found
+
+
+def _unlike(one: Workload, other: Workload) -> tuple[bool, float]:
+    size = abs(math.log(one.multiply_adds / other.multiply_adds))
+    return one.bottleneck != other.bottleneck, size
 
 
 def stops_helping(work: Workload, seconds: float, machine: Machine) -> Iteration:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 from resnet_repro.analysis.cost import (
     BYTES_PER_PARAMETER,
     Machine,
+    Pace,
     Workload,
     hours,
     paper_workloads,
@@ -18,11 +20,14 @@ from resnet_repro.analysis.cost import (
 )
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.tables import write_table
+from resnet_repro.runs.provenance import cpu_description
+
+DEVICES = (2, 4, 8, 16)
 
 
-def seconds_of_runs(
+def paces_of_runs(
     runs: Sequence[Run], works: Sequence[Workload], hardware: str = ""
-) -> tuple[dict[str, float], str]:
+) -> tuple[dict[str, Pace], str]:
     """Seconds of an iteration as logged on one device, by experiment, and which device it is.
 
     The mean over an experiment's runs; of several devices (or precisions) the one on which most
@@ -46,21 +51,43 @@ def seconds_of_runs(
     if not timed:
         return {}, "no logged run"
     device, times = max(timed.items(), key=lambda found: (len(found[1]), found[0]))
-    return {name: sum(each) / len(each) for name, each in times.items()}, device
+    paces = {name: Pace(sum(s) / len(s), "logged", whole=True) for name, s in times.items()}
+    return paces, device
+
+
+def loader_rate(bench: Path) -> tuple[float, str] | None:
+    """Full-size pictures that a core reads, decodes and prepares a second, and where it did.
+
+    Read from what ``python -m resnet_repro.bench.pictures`` wrote into the folder ``bench``, of
+    this machine's processor if there is one; None where nothing of the kind is there.
+    """
+    found = []
+    for path in sorted(bench.glob("pictures_*.json")):
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            rates = [
+                float(row["images_per_second"])
+                for row in kept["rows"]
+                if row["cores"] == 1 and "loader" in row["what"]
+            ]
+            cpu, kind = str(kept["hardware"]["cpu"]), kept["photographs"]["kind"]
+            found.append((cpu != cpu_description()[0], rates[0], f"{kind}, measured on {cpu}"))
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            continue
+    return min(found)[1:] if found else None
 
 
 def cost_table(
     works: Sequence[Workload],
-    seconds: Mapping[str, float],
+    paces: Mapping[str, Pace],
     machine: Machine | None = None,
-    devices: Sequence[int] = (8, 64),
+    devices: Sequence[int] = DEVICES,
 ) -> pd.DataFrame:
     """One row per training: size, hours on one device as measured, on several as modelled.
 
     Args:
         works: the trainings.
-        seconds: of an iteration of the whole batch on one device, by experiment; trainings
-            without one get no hours.
+        paces: by experiment; trainings without one get no hours.
         machine: of the model.
         devices: numbers of devices to give hours for.
     """
@@ -74,35 +101,40 @@ def cost_table(
             "multiply-adds (1e15)": work.total_multiply_adds / 1e15,
             "gradients (MB)": BYTES_PER_PARAMETER * work.params / 1e6,
         }
-        took = seconds.get(work.name)
-        row["s/iteration"] = None if took is None else f"{took:.3g}"
+        pace = paces.get(work.name)
+        row["s/iteration"] = None if pace is None else f"{pace.seconds:.3g}"
+        row["seconds are"] = None if pace is None else pace.basis
         for n in (1, *devices):
-            row[f"hours on {n}"] = None if took is None else hours(work, took, n, machine)
-        best = None if took is None else stops_helping(work, took, machine).devices
+            row[f"hours on {n}"] = None if pace is None else hours(work, pace, n, machine)
+        best = None if pace is None else stops_helping(work, pace.seconds, machine).devices
         row["helps up to"] = None if best is None else f"{best} device{'s' if best > 1 else ''}"
-        row["then"] = None if took is None else what_stops(work, took, machine)
+        row["then"] = None if pace is None else what_stops(work, pace.seconds, machine)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def notes(machine: Machine, measured: str) -> list[str]:
+def notes(machine: Machine, measured: str, rate_from: str = "assumed") -> list[str]:
     """Sentences to print under the table.
 
     Args:
         machine: of the model.
-        measured: where the seconds come from, in words.
+        measured: on what the seconds were measured, in words.
+        rate_from: where the loader's rate comes from.
     """
+    decoding = "taking the same cores" if machine.same_cores else "beside the device"
+    host = f"{machine.devices_per_host} device{'s' if machine.devices_per_host > 1 else ''} a host"
+    idle = f", no gain below {machine.busy:.0e} multiply-adds a pass and device"
     return [
-        f"Hours on one device: iterations times measured seconds ({measured}); training alone.",
+        f"Seconds on one device: {measured}; training alone, without evaluation. Not measured but "
+        "scaled by multiply-adds where they are from another net.",
         "Multiply-adds: three passes (forward, backward to inputs and to weights) over all images.",
         "Several devices: the longest of the loader, the compute of a device's share of the "
         "batch, and a forward pass plus the ring exchange of fp32 gradients that outlasts the "
         "backward pass; a floor, without stragglers.",
-        f"Assumed: {machine.devices_per_host} devices a host, "
-        f"{machine.link_inside / 1e9:g} GB/s inside and {machine.link_between / 1e9:g} GB/s "
-        f"between hosts, {machine.cores_per_host} cores a host decoding "
-        f"{machine.loader_rate:g} images/s each, no gain below {machine.busy:.0e} multiply-adds "
-        "a pass and device.",
+        f"A core decodes {machine.loader_rate:g} full-size pictures a second ({rate_from}), "
+        f"{machine.cores_per_host} cores a host, {decoding}.",
+        f"Assumed: {host}, {machine.link_inside / 1e9:g} GB/s inside and "
+        f"{machine.link_between / 1e9:g} GB/s between hosts{idle if machine.busy else ''}.",
         "Helps up to: so far each doubling of the devices makes an iteration at least a tenth "
         "faster; then: what holds the next one back (the loader, the link, or a share of the "
         "batch too small to keep a device busy).",
@@ -111,13 +143,16 @@ def notes(machine: Machine, measured: str) -> list[str]:
 
 
 def save_cost(
-    seconds: Mapping[str, float],
+    paces: Mapping[str, Pace],
     out_dir: Path,
     machine: Machine | None = None,
-    measured: str = "nothing measured",
-    devices: Sequence[int] = (8, 64),
+    said: tuple[str, str] = ("nothing measured", "assumed"),
+    devices: Sequence[int] = DEVICES,
 ) -> list[Path]:
-    """Write the costs of all experiments of the paper as ``cost.md``, ``.tex`` and ``.csv``."""
+    """Write the costs of all experiments of the paper as ``cost.md``, ``.tex`` and ``.csv``.
+
+    ``said``: on what the seconds were measured, and where the loader's rate comes from.
+    """
     machine = machine or Machine()
-    table = cost_table(paper_workloads(), seconds, machine, devices)
-    return write_table(table, "cost", out_dir, notes=notes(machine, measured))
+    table = cost_table(paper_workloads(), paces, machine, devices)
+    return write_table(table, "cost", out_dir, notes=notes(machine, *said))

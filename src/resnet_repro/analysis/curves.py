@@ -44,9 +44,10 @@ def fig1(runs: Sequence[Run], paper: Paper | None = None) -> Figure:
         figure = style.new_figure(2)
         left, right = figure.subplots(1, 2, sharey=True)
         book = (paper or Paper()) if panels.comparable(shown) else None
+        unit = panels.iter_unit(shown)
         for axes, kind in ((left, "train"), (right, "test")):
             for group in nets.values():
-                panels.draw_net(axes, group, kind, style.TEST)
+                panels.draw_net(axes, group, kind, style.TEST, unit)
                 panels.draw_paper(axes, book, 1, group[0], kind, style.PAPER_TEST)
             if missing:
                 panels.no_runs(axes, missing, alone=not nets)
@@ -90,10 +91,11 @@ def fig6(runs: Sequence[Run], paper: Paper | None = None) -> Figure:
         axes_row = figure.subplots(1, 3, sharey=True)
         axes_row[0].set_ylabel("error (%)")
         panels.set_limits(list(axes_row), drawn)
-        end = max((run.max_iters for run in drawn), default=panels.PAPER_ITERS) / 1e4
+        unit = panels.iter_unit(drawn)
+        end = max((run.max_iters for run in drawn), default=panels.PAPER_ITERS) / unit
         axes_row[2].set_xlim(end * ZOOM_FROM, end)
         for axes, panel in zip(axes_row, row, strict=True):
-            _draw(axes, panel, book)
+            _draw(axes, panel, book, unit)
         handles, labels = _fig6_legend(drawn, with_paper=book is not None)
         style.underneath(figure, panels.sentences(drawn, book), handles, labels, columns=6)
     return figure
@@ -123,9 +125,9 @@ def _fig6_panels(nets: Nets) -> list[Panel]:
     ]
 
 
-def _draw(axes: Axes, panel: Panel, paper: Paper | None) -> None:
+def _draw(axes: Axes, panel: Panel, paper: Paper | None, unit: float) -> None:
     for group in panel.nets.values():
-        panels.draw_both(axes, group, paper, 6, panel.place)
+        panels.draw_both(axes, group, paper, 6, panel.place, unit)
     axes.set_title(panel.title)
     axes.tick_params(labelleft=True)
     if panel.missing:

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from resnet_repro.analysis import style
+from resnet_repro.analysis.captions import DATA_NAMES
 from resnet_repro.analysis.judge import TEST, TRAINING, compare, seeds_clause
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import check_same_protocol, comparison_notes
@@ -86,13 +87,13 @@ def deviations_table(runs: Sequence[Run]) -> pd.DataFrame:
     for variant in variants(runs):
         if variant.baseline[0].experiment != last_baseline:
             last_baseline = variant.baseline[0].experiment
-            rows.append(_row(f"{variant.baseline[0].label}, as the paper", variant.baseline))
+            rows.append(_row("as the paper", variant.baseline))
         rows.append(
             _row(variant.change, variant.runs)
             | _difference("test", variant.test)
             | _difference("training", variant.training)
         )
-    columns = ["change", "seeds", "test error", "sd"]
+    columns = ["net", "change", "seeds", "test error", "sd"]
     columns += [
         f"{what} {part}" for what in ("test", "training") for part in ("diff", "low", "high")
     ]
@@ -102,7 +103,8 @@ def deviations_table(runs: Sequence[Run]) -> pd.DataFrame:
 def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
     summary = summarise([last_error(run) for run in runs])
     sd = summary.sd if summary.n > 1 else None
-    return {"change": name, "seeds": summary.n, "test error": summary.mean, "sd": sd}
+    net = runs[0].label
+    return {"net": net, "change": name, "seeds": summary.n, "test error": summary.mean, "sd": sd}
 
 
 def _difference(what: str, difference: Difference) -> dict[str, float]:
@@ -141,9 +143,10 @@ def _sentences(found: Sequence[Variant]) -> list[str]:
     bases = sorted({v.test.basis for v in found})
     machines = sorted({f"{r.meta['hardware']['label']}, {r.meta['precision']}" for r in runs})
     iterations = sorted({f"{r.max_iters:,} iterations" for r in runs})
-    data = sorted({str(r.config["data"]["name"]) for r in runs})
+    names = {str(r.config["data"]["name"]) for r in runs}
+    data = sorted(DATA_NAMES.get(name, name) for name in names)
     return [
-        f"Data: {', '.join(data)}; baseline: {seeds_clause(groups)}; {', '.join(iterations)}; "
+        f"{', '.join(data)}; baseline: {seeds_clause(groups)}; {', '.join(iterations)}; "
         f"{'; '.join(machines)}.",
         "Last test error; bars: 95 % interval of the difference, from the "
         f"{' or the '.join(bases)}.",

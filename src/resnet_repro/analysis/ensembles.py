@@ -8,9 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from resnet_repro.analysis.evaluations import Evaluation, Score, evaluations_beside, run_key
+from resnet_repro.analysis.evaluations import (
+    Evaluation,
+    Score,
+    evaluations_beside,
+    not_used,
+    run_key,
+)
 from resnet_repro.analysis.imagenet import DATA_SETS, data_name
-from resnet_repro.analysis.imagenet_tables import QUOTED, paper_rows
+from resnet_repro.analysis.imagenet_tables import QUOTED, left_out, paper_rows
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.paper import Paper
 from resnet_repro.analysis.tables import write_table
@@ -40,7 +46,7 @@ def table5(
     rows += [
         _row(members, found.score)
         for found in evaluations
-        if len(members := [known[key] for key in found.runs if key in known]) > 1
+        if len(members := [known[net.run] for net in found.nets if net.run in known]) > 1
         and found.is_of(members)
     ]
     columns = ["ensemble", "paper top-5 (test)"]
@@ -50,7 +56,8 @@ def table5(
 
 def save_table5(runs: Sequence[Run], out_dir: Path) -> list[Path]:
     """Write Table 5 as ``table5.md``, ``table5.tex`` and ``table5.csv``."""
-    table = table5(runs)
+    evaluations = evaluations_beside(runs)
+    table = table5(runs, evaluations=evaluations)
     said = [
         "Errors in percent. The paper's are on the ImageNet test set, whose labels are not "
         "public; ours are on validation images, so no verdict is given.",
@@ -59,7 +66,7 @@ def save_table5(runs: Sequence[Run], out_dir: Path) -> list[Path]:
     ]
     if len(table) == len(paper_rows(5, Paper())):
         said.append("No ensemble of logged runs was evaluated.")
-    return write_table(table, "table5", out_dir, notes=said)
+    return write_table(table, "table5", out_dir, notes=said + not_used(runs, evaluations))
 
 
 def _row(members: Sequence[Run], score: Score) -> dict[str, Any]:
@@ -69,5 +76,5 @@ def _row(members: Sequence[Run], score: Score) -> dict[str, Any]:
         "ensemble": f"{len(members)} nets: {labels}",
         f"{data} top-1": score.top1,
         f"{data} top-5": score.top5,
-        "runs": f"{score.protocol}, {members[0].profile} profile",
+        "runs": f"{score.protocol}{left_out([score])}, {members[0].profile} profile",
     }

@@ -27,6 +27,7 @@ from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.page_parts import Picture, Table, as_svg, picture, read_table
 from resnet_repro.analysis.paper_figures import FIGURES, paper_figure
+from resnet_repro.analysis.protocol import why_not_comparable
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 # The claims an exhibit bears on, by number (docs/FIDELITY.md).
@@ -61,6 +62,7 @@ class Exhibit:
     Attributes:
         theirs: the paper's own figure, where its curves are known.
         caption: data, profile, seeds, hardware of the runs.
+        apart: why ours must not be held against theirs point by point; empty where it may.
         missing: experiments of the item without a finished run.
         problem: why it could not be drawn; empty where it could.
     """
@@ -72,6 +74,7 @@ class Exhibit:
     pictures: list[Picture] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     caption: str = ""
+    apart: str = ""
     missing: tuple[str, ...] = ()
     problem: str = ""
 
@@ -116,6 +119,13 @@ def variants_of(experiments: Iterable[str]) -> set[str]:
     return {name for name in known if name.rpartition("_")[0] in known}
 
 
+def without_variants(runs: Sequence[Run], conf: Path = CONF) -> list[Run]:
+    """The runs of the nets themselves; a variant has a net's name and must not be averaged in."""
+    known = {path.stem for path in (conf / "experiment").glob("*.yaml")}
+    variants = variants_of(known | {run.experiment for run in runs})
+    return [run for run in runs if run.experiment not in variants]
+
+
 def find_saves() -> tuple[dict[str, Save], dict[str, Save]]:
     """Functions that draw: those of runs by name, and those that need none."""
     of_runs: dict[str, Save] = {}
@@ -155,7 +165,7 @@ def run_exhibits(
     """
     variants = variants_of(name for item in items.values() for name in item.experiments)
     everything = {name: item.experiments for name, item in items.items()}
-    plain = tuple(run.experiment for run in runs if run.experiment not in variants)
+    plain = tuple(run.experiment for run in without_variants(runs))
     everything |= {name: plain for name in saves if name not in items and "claims" not in name}
     exhibits = []
     for name in sorted(everything, key=order):
@@ -221,6 +231,7 @@ def _draw(
             values["tables"] = [read_table(path) for path in paths if path.suffix == ".csv"]
             values["caption"] = caption
             if exhibit.name in FIGURES and runs:
+                values["apart"] = why_not_comparable(runs)
                 alt = f"The paper's own curves: {title}"
                 values["theirs"] = picture(as_svg(paper_figure(exhibit.name)), alt)
         except Exception as error:  # one exhibit must not cost the page

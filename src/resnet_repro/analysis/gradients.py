@@ -13,13 +13,16 @@ from matplotlib.figure import Figure
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.panels import no_runs
+from resnet_repro.analysis.panels import logarithmic, no_runs
 from resnet_repro.analysis.probes import (
+    ByIteration,
     end_ratios,
     gradients,
     logarithm,
+    scaled_gradients,
     signal,
     starts_at_initialisation,
+    weights,
 )
 from resnet_repro.analysis.protocol import by_net
 from resnet_repro.analysis.stats import seeds_phrase
@@ -33,40 +36,49 @@ def save_gradients(runs: Sequence[Run], out_dir: Path) -> list[Path]:
 
 
 def gradient_figure(runs: Sequence[Run]) -> Figure:
-    """Gradient norms by layer at the first and the last logged iteration, and what lies between.
+    """Gradient and weight norms by layer, and how they stand between the first layer and the last.
 
     Upper row: norm of each layer's weight gradient over the layer's place in the net, at
-    initialisation and at the last logged iteration. Lower row: norm of the first layer over that
-    of the last through training, and the forward signal at initialisation: the standard deviation
-    of each conv's output before batch norm.
+    initialisation and at the last logged iteration, and the norm of its weights then. Lower row,
+    over the iterations: the norm of the first layer's gradient over that of the last, bare and
+    with weights as long as at first (:func:`scaled_gradients`); and the forward signal at
+    initialisation: the standard deviation of each conv's output before batch norm.
     Plain nets are dashed; of several seeds the geometric mean is drawn.
     """
     logged = [run for run in runs if gradients(run) is not None]
     nets = by_net(logged)
     with style.style():
-        figure = style.new_figure(2, rows=2, panel=(3.7, 2.6))
-        (start, end), (ratio, forward) = figure.subplots(2, 2)
+        figure = style.new_figure(3, rows=2, panel=(3.1, 2.5))
+        (start, end, size), (bare, scaled, forward) = figure.subplots(2, 3)
         start.set_title("gradient norm at initialisation")
-        end.set_title("gradient norm, last logged iteration")
-        ratio.set_title("gradient norm, first layer over last")
-        forward.set_title("conv output before BN at initialisation (std)")
+        end.set_title("gradient norm, last logged")
+        size.set_title("weight norm, last logged")
+        bare.set_title("gradient norm, first layer over last")
+        scaled.set_title("the same, growth of weights taken out")
+        forward.set_title("conv output before BN\nat initialisation (std)")
         for group in nets.values():
             _draw_by_place(start, group, _at_start)
-            _draw_by_place(end, group, _at_end)
+            _draw_by_place(end, group, _last(gradients))
+            _draw_by_place(size, group, _last(weights))
             _draw_by_place(forward, group, signal)
-            _draw_ratio(ratio, group)
-        for axes in (start, end, forward):
+            _draw_ratio(bare, group, gradients)
+            _draw_ratio(scaled, group, scaled_gradients)
+        for axes in (start, end, size, forward):
             axes.set_xlabel("place in the net (0: first conv, 1: last)")
             axes.set_xlim(0, 1)
-        ratio.set_xlabel("iteration")
-        if nets:
-            _scale(ratio, nets)
-            ratio.axhline(1, color="#555555", linewidth=0.7, zorder=1)
-        for axes in (start, end, ratio, forward):
+        for axes in (bare, scaled) if nets else ():
+            axes.set_xlabel("iteration")
+            _scale(axes, nets)
+            axes.axhline(1, color="#555555", linewidth=0.7, zorder=1)
+        for axes in (start, end, size, bare, scaled):
             if axes.lines:
-                axes.set_yscale("log")
+                logarithmic(axes)
             else:
-                no_runs(axes, ["no gradient norms" if axes is not forward else "no signal"])
+                no_runs(axes, ["no gradient norms"])
+        if forward.lines:
+            forward.set_ylim(bottom=0)
+        else:
+            no_runs(forward, ["no signal"])
         handles, labels = start.get_legend_handles_labels()
         style.underneath(figure, _sentences(logged), handles, labels, columns=4)
     return figure
@@ -77,9 +89,12 @@ def _at_start(run: Run) -> pd.Series[float] | None:
     return None if table is None or not starts_at_initialisation(table) else table.iloc[0]
 
 
-def _at_end(run: Run) -> pd.Series[float] | None:
-    table = gradients(run)
-    return None if table is None else table.iloc[-1]
+def _last(read: ByIteration) -> Curve:
+    def last(run: Run) -> pd.Series[float] | None:
+        table = read(run)
+        return None if table is None else table.iloc[-1]
+
+    return last
 
 
 def _draw_by_place(axes: Axes, runs: Sequence[Run], read: Curve) -> None:
@@ -92,8 +107,8 @@ def _draw_by_place(axes: Axes, runs: Sequence[Run], read: Curve) -> None:
     _line(axes, runs[0], np.linspace(0, 1, len(mean)), mean, label)
 
 
-def _draw_ratio(axes: Axes, runs: Sequence[Run]) -> None:
-    ratios = end_ratios(runs)
+def _draw_ratio(axes: Axes, runs: Sequence[Run], read: ByIteration) -> None:
+    ratios = end_ratios(runs, read)
     _line(axes, runs[0], ratios.index.to_numpy(), ratios.to_numpy(), runs[0].label)
     axes.lines[-1].set_marker("o")
     axes.lines[-1].set_markersize(2.5)
@@ -121,6 +136,8 @@ def _sentences(runs: Sequence[Run]) -> list[str]:
         "Norm of the loss gradient with respect to the weights of each 3x3 conv.",
         *run_sentences(runs),
         "Dashed: plain nets.",
+        "With batch norm after a conv, weights twice as large make the same net with half the "
+        "gradient; lower middle: the norm, were all weights as long as at initialisation.",
     ]
     tables = [table for run in runs if (table := gradients(run)) is not None]
     last = sorted({int(table.index[-1]) for table in tables})

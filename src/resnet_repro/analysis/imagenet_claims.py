@@ -2,8 +2,9 @@
 
 They are about orders between nets and are tested on ImageNet or on Tiny ImageNet, never on both
 together; the sentence names which. Without ``data`` it is ImageNet if it has the nets a claim
-cannot do without, else Tiny ImageNet. Validation errors are those of the single view, which
-every run has; the paper's own tables are 10-crop.
+cannot do without, else Tiny ImageNet. Validation errors are at 10-crop, as the paper's tables,
+where every run of the comparison was tested so, else those of the single view, which every run
+has; the sentence names the protocol too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from resnet_repro.analysis.imagenet import DATA_SETS, TITLES, Nets, nets_by_data
 from resnet_repro.analysis.judge import (
     HOLDS,
     INCONCLUSIVE,
-    TEST,
     ClaimResult,
     Measure,
     all_of,
@@ -37,8 +37,8 @@ from resnet_repro.analysis.judge import (
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.stats import Difference
 from resnet_repro.analysis.tables import write_table
+from resnet_repro.analysis.validation import validation_error
 
-VALIDATION = Measure("validation error", TEST.of, TEST.images)
 OPTIONS = ("A", "B", "C")
 
 
@@ -71,7 +71,9 @@ def plain_degrades_residual_does_not(runs: Sequence[Run], data: str | None = Non
     return conclude(id, title, all_of(*verdicts), sentence, numbers, groups)
 
 
-def shortcuts_beat_plain(runs: Sequence[Run], data: str | None = None) -> ClaimResult:
+def shortcuts_beat_plain(
+    runs: Sequence[Run], data: str | None = None, protocol: str = "10-crop"
+) -> ClaimResult:
     """C8: ResNet-34 with A, B, C all far better than plain-34; B a little better than A, C than B.
 
     Far means by more than the options differ among themselves. The claim is inconclusive at best
@@ -83,19 +85,20 @@ def shortcuts_beat_plain(runs: Sequence[Run], data: str | None = None) -> ClaimR
         return without_runs(id, title, "plain-34 and a ResNet-34 on ImageNet or Tiny ImageNet")
     plain = nets["plain-34"]
     options = {x: nets[f"ResNet-34 {x}"] for x in OPTIONS if f"ResNet-34 {x}" in nets}
-    gains = {x: compare(group, plain, VALIDATION) for x, group in options.items()}
+    error = validation_error([plain, *options.values()], protocol)
+    gains = {x: compare(group, plain, error) for x, group in options.items()}
     verdicts = [verdict_of(gain) for gain in gains.values()]
     each = ", ".join(f"{x} {points(gain.value)}" for x, gain in gains.items())
-    words = [f"validation error (1-crop) of plain-34 minus that of ResNet-34 {each} points"]
+    words = [f"{error.name} of plain-34 minus that of ResNet-34 {each} points"]
     numbers = {f"plain-34 minus ResNet-34 {x}": gain.value for x, gain in gains.items()}
     for worse, better in pairwise(options):
-        step = compare(options[better], options[worse], VALIDATION)
+        step = compare(options[better], options[worse], error)
         verdicts.append(verdict_of(step))
         numbers[f"{worse} minus {better}"] = step.value
         relation = "below" if step.value > 0 else "above"
         words.append(f"{better} {relation} {worse} by {points(abs(step.value))} ({interval(step)})")
     if len(options) > 1:
-        far = _far(options, gains)
+        far = _far(options, gains, error)
         verdicts.append(verdict_of(far))
         numbers["smallest gain minus largest difference of options"] = far.value
         words.append(
@@ -111,7 +114,9 @@ def shortcuts_beat_plain(runs: Sequence[Run], data: str | None = None) -> ClaimR
     return conclude(id, title, all_of(*verdicts), sentence, numbers, groups)
 
 
-def deeper_is_better(runs: Sequence[Run], data: str | None = None) -> ClaimResult:
+def deeper_is_better(
+    runs: Sequence[Run], data: str | None = None, protocol: str = "10-crop"
+) -> ClaimResult:
     """C9: validation error falls from ResNet-34 over 50 and 101 to 152 layers.
 
     ResNet-34 is that of option B, like the deeper ones, else C or A.
@@ -121,10 +126,11 @@ def deeper_is_better(runs: Sequence[Run], data: str | None = None) -> ClaimResul
     if where is None:
         return without_runs(id, title, "two of ResNet-34, 50, 101 and 152")
     chosen = _by_depth(nets)
-    verdict, sentence, numbers = along_depth(chosen, VALIDATION, -1)
+    error = validation_error(list(chosen.values()), protocol)
+    verdict, sentence, numbers = along_depth(chosen, error, -1)
     depths = {group[0].depth for group in chosen.values()}
     missing = [f"ResNet-{depth}" for depth in (34, 50, 101, 152) if depth not in depths]
-    sentence = f"{TITLES[where]}: {sentence.replace(' of ', ' (1-crop) of ', 1)}"
+    sentence = f"{TITLES[where]}: {sentence}"
     if missing:
         verdict = all_of(verdict, INCONCLUSIVE)
         sentence += f"; no runs of {', '.join(missing)}"
@@ -232,10 +238,10 @@ def _throughout(shallow: str, deep: str, gaps: dict[int, Difference], direction:
     )
 
 
-def _far(options: dict[str, list[Run]], gains: dict[str, Difference]) -> Difference:
+def _far(options: dict[str, list[Run]], gains: dict[str, Difference], error: Measure) -> Difference:
     """The smallest gain over plain minus the largest difference between two options."""
     smallest = min(gains.values(), key=lambda gain: gain.value)
-    pairs = [compare(options[x], options[y], VALIDATION) for x, y in combinations(options, 2)]
+    pairs = [compare(options[x], options[y], error) for x, y in combinations(options, 2)]
     largest = max(pairs, key=lambda pair: abs(pair.value))
     turned = Difference(abs(largest.value), largest.se, largest.df, largest.basis)
     return minus(smallest, turned)

@@ -63,15 +63,16 @@ def _draw_pair(
 ) -> None:
     """Draw the two panels of one data set."""
     panels.set_limits(row, shown, FRAME)
+    unit = panels.iter_unit(shown)
     for axes, (place, (title, labels)) in zip(row, PLACES.items(), strict=True):
         between = ": " if data == "imagenet" else ":\n"  # the long name needs two lines
         axes.set_title(TITLES[data] + between + title)
         axes.set_ylabel("error (%)")
         groups = [nets[label] for label in labels if label in nets]
         for group in groups:
-            panels.draw_net(axes, group, "test", style.TEST)
+            panels.draw_net(axes, group, "test", style.TEST, unit)
             panels.draw_paper(axes, paper, 4, group[0], CENTRE_CROP, style.PAPER_TEST, place)
-            panels.draw_net(axes, group, "train", style.TRAIN)
+            panels.draw_net(axes, group, "train", style.TRAIN, unit)
             panels.draw_paper(axes, paper, 4, group[0], "train", style.PAPER_TRAIN, place)
         missing = [label for label in labels if label not in nets]
         if missing:

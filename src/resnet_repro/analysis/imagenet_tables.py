@@ -20,6 +20,7 @@ from resnet_repro.analysis.evaluations import (
     Evaluation,
     Score,
     evaluations_beside,
+    not_used,
     score_of,
 )
 from resnet_repro.analysis.imagenet import (
@@ -33,7 +34,7 @@ from resnet_repro.analysis.imagenet import (
 from resnet_repro.analysis.judge import one_run_sd
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.paper import Paper, PaperValue
-from resnet_repro.analysis.protocol import comparison_notes, why_not_comparable
+from resnet_repro.analysis.protocol import by_net, comparison_notes, why_not_comparable
 from resnet_repro.analysis.stats import summarise, verdict
 from resnet_repro.analysis.tables import write_table
 
@@ -131,12 +132,16 @@ def save_table4(runs: Sequence[Run], out_dir: Path) -> list[Path]:
 
 
 def _save(number: int, runs: Sequence[Run], out_dir: Path) -> list[Path]:
+    evaluations = evaluations_beside(runs)
     return write_table(
-        net_table(number, runs), f"table{number}", out_dir, notes=notes(number, runs)
+        net_table(number, runs, evaluations=evaluations),
+        f"table{number}",
+        out_dir,
+        notes=notes(number, runs, evaluations),
     )
 
 
-def notes(number: int, runs: Sequence[Run]) -> list[str]:
+def notes(number: int, runs: Sequence[Run], evaluations: Sequence[Evaluation] = ()) -> list[str]:
     """Sentences to print under a table."""
     protocol = PROTOCOLS[number]
     said = [
@@ -149,9 +154,17 @@ def notes(number: int, runs: Sequence[Run]) -> list[str]:
         said.append("That Table 4 is multi-scale is inferred: its caption names no protocol.")
     if number > 2:
         said.append("Quoted: others' nets as the paper reports or tested them, not run here.")
-    for nets in nets_by_data(runs).values():
-        said += comparison_notes([run for group in nets.values() for run in group])
-    return said
+    for data, nets in nets_by_data(runs).items():
+        there = [run for group in nets.values() for run in group]
+        said += comparison_notes(there)
+        untested = [run for run in there if score_of(run, protocol, evaluations) is None]
+        if untested:
+            names = ", ".join(f"{x} {seeds_of(group)}" for x, group in by_net(untested).items())
+            said.append(
+                f"Not tested at {protocol} on {data_name(data)}: {names}. A net of which no seed "
+                f"was is shown at {SINGLE_VIEW}."
+            )
+    return said + not_used(runs, evaluations)
 
 
 def _row(
@@ -200,13 +213,20 @@ def _columns(
     if scores:
         only = "" if scores[0].protocol == protocol else " only"
         some = f" (of {len(group)})" if len(used) < len(group) else ""
-        said = f"{scores[0].protocol}{only}, {seeds_of(used)}{some}, {used[0].profile} profile"
+        which = f"{scores[0].protocol}{only}{left_out(scores)}"
+        said = f"{which}, {seeds_of(used)}{some}, {used[0].profile} profile"
     return {
         f"{name} top-1": top1.mean if top1 else None,
         f"{name} 95 %": f"{top1.low:.2f}-{top1.high:.2f}" if top1 and top1.n > 1 else None,
         f"{name} top-5": summarise(top5).mean if top5 and len(top5) == len(scores) else None,
         f"{name} runs": said,
     }
+
+
+def left_out(scores: Sequence[Score]) -> str:
+    """Say behind the protocol how many images could not be shown; empty where all were."""
+    total = sum(score.left_out for score in scores)
+    return f" ({total} undecodable images left out)" if total else ""
 
 
 def _verdict(row: PaperRow, scores: Sequence[Score], used: Sequence[Run], protocol: str) -> str:
@@ -218,6 +238,8 @@ def _verdict(row: PaperRow, scores: Sequence[Score], used: Sequence[Run], protoc
     reason = why_not_comparable(used)
     if scores[0].protocol != protocol:
         reason = f"{scores[0].protocol}, the table's is {protocol}"
+    elif not reason and left_out(scores):
+        reason = left_out(scores).strip(" ()")
     ours = [score.top1 for score in scores]
     seed_sd = one_run_sd(row.net, summarise(ours).mean, data="imagenet")
     images = scores[0].images or VALIDATION_IMAGES["imagenet"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from resnet_repro.config import PROFILES
 from resnet_repro.runs.folder import RunFolder, find_runs
 
 PROFILE_ORDER = ("paper", "short", "quick")
@@ -106,6 +107,16 @@ def load_runs(
     return sorted(runs, key=lambda run: (run.profile, run.experiment, run.seed))
 
 
+def load_run(path: Path) -> Run:
+    """Load the run in one folder, whatever its state.
+
+    Raises:
+        ValueError: a folder whose place contradicts the configuration in it.
+        RunFolderError: there is no run in it.
+    """
+    return _load(RunFolder(Path(path).resolve()))
+
+
 def _load(folder: RunFolder) -> Run:
     config = folder.config()
     place = folder.path.parts[-3:]
@@ -128,16 +139,13 @@ def _load(folder: RunFolder) -> Run:
     )
 
 
-def best_profile(
-    root: Path, experiments: Sequence[str], order: Sequence[str] = PROFILE_ORDER
-) -> str | None:
-    """Return the first profile of ``order`` with a finished run of every experiment, or None."""
-    finished = {
-        folder.path.parts[-3:-1]
-        for folder in find_runs(Path(root))
-        if folder.path.parent.name in experiments and folder.is_finished
-    }
-    for profile in order:
-        if experiments and all((profile, experiment) in finished for experiment in experiments):
-            return profile
-    return None
+def most_telling_profile(logged: Sequence[Run]) -> str | None:
+    """Return the profile with most nets logged; of equals, the longest schedule; None without runs.
+
+    A net counts once, however many of its seeds are there.
+    """
+    nets = {profile: set[str]() for profile in PROFILES}
+    for run in logged:
+        nets[run.profile].add(run.experiment)
+    best = max(PROFILES, key=lambda profile: len(nets[profile]))  # the first of equals
+    return best if nets[best] else None

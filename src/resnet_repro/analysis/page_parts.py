@@ -64,27 +64,35 @@ def picture(svg: str, alt: str) -> Picture:
 def read_table(path: Path) -> Table:
     """Read what :func:`resnet_repro.analysis.tables.write_table` wrote: CSV, Markdown beside it.
 
-    The Markdown has the texts as they are shown and the notes; the CSV says what is a number, and
-    serves alone where there is no Markdown or a ``|`` in a cell makes it unreadable.
+    The Markdown has the texts as they are shown and the notes, without columns that hold nothing;
+    the CSV says what is a number, and serves alone where there is no Markdown or a ``|`` in a cell
+    makes it unreadable.
     """
     head, *rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
     beside = path.with_suffix(".md")
     lines = beside.read_text(encoding="utf-8").splitlines() if beside.exists() else []
     shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[:1] == "|"]
-    if [len(row) for row in shown] != [len(head)] * (len(rows) + 2):  # head and rule
-        shown = [[], [], *([cell or NOTHING for cell in row] for row in rows)]
-    filled = [place for place in range(len(head)) if place == 0 or any(row[place] for row in rows)]
-    places = [place for place in _places(head) if place in filled or not rows]
+    if not _is_whole(shown, len(rows)) or not set(shown[0]) <= set(head):
+        shown = [head, [], *([cell or NOTHING for cell in row] for row in rows)]
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(head)}
+    names = shown[0]
+    kept = [name for name in names if name == names[0] or not rows or any(columns[name])]
+    kept = [kept[place] for place in _places(kept)]
     notes = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
-    if len(places) < len(head):
+    if len(kept) < len(head):
         notes.append("Columns without any value are left out here.")
     return Table(
         path.stem,
-        [head[place] for place in places],
-        [[row[place] for place in places] for row in shown[2:]],
-        [_is_numeric([row[place] for row in rows]) for place in places],
+        kept,
+        [[row[names.index(name)] for name in kept] for row in shown[2:]],
+        [_is_numeric(columns[name]) for name in kept],
         notes,
     )
+
+
+def _is_whole(shown: Sequence[Sequence[str]], rows: int) -> bool:
+    """Whether a Markdown table has its head, its rule and all rows, each with all cells."""
+    return len(shown) == rows + 2 and len({len(row) for row in shown}) == 1
 
 
 def _places(head: Sequence[str]) -> list[int]:

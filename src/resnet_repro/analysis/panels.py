@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, MultipleLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, MultipleLocator, NullFormatter
 
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
@@ -38,10 +38,15 @@ def comparable(runs: Sequence[Run]) -> bool:
     return bool(runs) and not why_not_comparable(runs)
 
 
-def draw_net(axes: Axes, runs: Sequence[Run], kind: str, look: dict[str, Any]) -> None:
-    """Draw one error curve of a net: mean over seeds, band from the lowest to the highest seed."""
+def draw_net(
+    axes: Axes, runs: Sequence[Run], kind: str, look: dict[str, Any], unit: float = 1e4
+) -> None:
+    """Draw one error curve of a net: mean over seeds, band from the lowest to the highest seed.
+
+    ``unit``: iterations that count as 1 on the axis (:func:`iter_unit`).
+    """
     curve = mean_curve(runs, kind)
-    x, colour = curve.index.to_numpy() / 1e4, style.depth_colour(runs[0].depth)
+    x, colour = curve.index.to_numpy() / unit, style.depth_colour(runs[0].depth)
     label = f"{runs[0].label}, {seeds_phrase(len(runs))}, {runs[0].profile} profile"
     axes.plot(x, curve["mean"], color=colour, label=label, zorder=2.5, **look)
     if len(runs) > 1:
@@ -71,12 +76,17 @@ def draw_paper(
 
 
 def draw_both(
-    axes: Axes, runs: Sequence[Run], paper: Paper | None, number: int, panel: str
+    axes: Axes,
+    runs: Sequence[Run],
+    paper: Paper | None,
+    number: int,
+    panel: str,
+    unit: float = 1e4,
 ) -> None:
     """Draw test (bold) and training error (dashed) of a net."""
-    draw_net(axes, runs, "test", style.TEST)
+    draw_net(axes, runs, "test", style.TEST, unit)
     draw_paper(axes, paper, number, runs[0], "test", style.PAPER_TEST, panel)
-    draw_net(axes, runs, "train", style.TRAIN)
+    draw_net(axes, runs, "train", style.TRAIN, unit)
     draw_paper(axes, paper, number, runs[0], "train", style.PAPER_TRAIN, panel)
 
 
@@ -85,6 +95,7 @@ def no_runs(axes: Axes, labels: Sequence[str], *, alone: bool = True) -> None:
     if alone:
         names = "\n".join(textwrap.wrap(", ".join(labels), 30))
         look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "#666666"}
+        look |= {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 2.0}}
         axes.text(0.5, 0.5, f"no runs logged\n{names}", transform=axes.transAxes, **look)
     else:
         note(axes, f"no runs logged: {', '.join(labels)}")
@@ -117,18 +128,37 @@ def note(axes: Axes, text: str) -> None:
     )
 
 
+def logarithmic(axes: Axes) -> None:
+    """Make the upright axis logarithmic, with plain numbers where it spans less than two tens."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 100 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def iter_unit(runs: Sequence[Run]) -> float:
+    """Iterations that count as 1 on the axis: 1e4 as in the paper, 1 for short schedules."""
+    longest = max((run.max_iters for run in runs), default=PAPER_ITERS)
+    return 1e4 if longest >= 1e4 else 1.0
+
+
 def set_limits(row: Sequence[Axes], runs: Sequence[Run], frame: Frame = CIFAR) -> None:
     """Axes as in the paper where the runs follow its schedule, else fitted to the runs."""
     low, high = error_limits(runs, frame)
     milestones = sorted({drop for run in runs for drop in run.config["recipe"]["milestones"]})
+    unit = iter_unit(runs)
     for axes in row:
-        axes.set_xlabel("iter. (1e4)")
-        axes.set_xlim(0, max((run.max_iters for run in runs), default=frame.iters) / 1e4)
+        axes.set_xlabel("iter. (1e4)" if unit > 1 else "iteration")
+        axes.set_xlim(0, max((run.max_iters for run in runs), default=frame.iters) / unit)
         axes.set_ylim(low, high)
         axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_locator(MultipleLocator(5 if high - low <= 30 else 10))
+        if unit == 1:
+            axes.xaxis.set_major_formatter("{x:,.0f}")
         for drop in milestones:
-            axes.axvline(drop / 1e4, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=1)
+            axes.axvline(drop / unit, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=1)
 
 
 def error_limits(runs: Sequence[Run], frame: Frame = CIFAR) -> tuple[float, float]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from resnet_repro.analysis.load import Run
+from resnet_repro.config import filled
 from resnet_repro.runs.folder import RunFolder
 
+ByIteration = Callable[[Run], "pd.DataFrame | None"]
 FIRST_UPDATE = 1  # its gradients are those at initialisation
 
 
@@ -32,10 +34,35 @@ def gradients(run: Run) -> pd.DataFrame | None:
 
     None if not logged.
     """
-    table = _read(run, "gradients")
-    if table is None:
-        return None
-    return table.pivot_table(index="iter", columns="layer", values="grad_norm")
+    return _by_iteration(run, "grad_norm")
+
+
+def weights(run: Run) -> pd.DataFrame | None:
+    """Norm of each conv's weights when that gradient was made, by ``iter`` and layer.
+
+    What is logged is the norm after the update. The first update can be far longer than the
+    weights, so its step is taken off again: the gradient of a conv that a batch norm follows is at
+    a right angle to its weights. None if not logged.
+    """
+    norms, steps = _by_iteration(run, "weight_norm"), gradients(run)
+    if norms is None or steps is None or not starts_at_initialisation(norms):
+        return norms
+    recipe = filled(run.config)["recipe"]
+    rate = recipe["lr" if recipe["warmup"] == "none" else "warmup_lr"]
+    squares = norms.iloc[0] ** 2 - (rate * steps.iloc[0]) ** 2
+    norms.iloc[0] = np.sqrt(squares.where(squares > 0, norms.iloc[0] ** 2))
+    return norms
+
+
+def scaled_gradients(run: Run) -> pd.DataFrame | None:
+    """Norm of each conv's gradient, were its weights as long as at first, by ``iter`` and layer.
+
+    A conv that a batch norm follows makes the same net with weights a times as large, and has 1/a
+    of the gradient. This takes that a out again; at initialisation it is the norm itself. None if
+    not logged.
+    """
+    norms, sizes = gradients(run), weights(run)
+    return None if norms is None or sizes is None else norms * sizes / sizes.iloc[0]
 
 
 def starts_at_initialisation(gradient_table: pd.DataFrame | pd.Series[float]) -> bool:
@@ -43,14 +70,14 @@ def starts_at_initialisation(gradient_table: pd.DataFrame | pd.Series[float]) ->
     return int(gradient_table.index[0]) <= FIRST_UPDATE
 
 
-def end_ratios(runs: Sequence[Run]) -> pd.Series[float]:
-    """Gradient norm of the first layer over that of the last, by iteration.
+def end_ratios(runs: Sequence[Run], read: ByIteration = gradients) -> pd.Series[float]:
+    """What ``read`` gives of the first layer over that of the last, by iteration.
 
     The geometric mean over the runs that logged it, at iterations that all of them have.
     """
     ratios = []
     for run in runs:
-        table = gradients(run)
+        table = read(run)
         if table is not None:
             logs = logarithm(table.to_numpy())
             ratios.append(pd.Series(logs[:, 0] - logs[:, -1], index=table.index))
@@ -63,6 +90,13 @@ def logarithm(norms: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     positive: np.ndarray[Any, Any] = np.maximum(norms, float(np.finfo(np.float32).tiny))
     logs: np.ndarray[Any, Any] = np.log(positive)
     return logs
+
+
+def _by_iteration(run: Run, column: str) -> pd.DataFrame | None:
+    table = _read(run, "gradients")
+    if table is None:
+        return None
+    return table.pivot_table(index="iter", columns="layer", values=column)
 
 
 def _by_layer(run: Run, name: str, column: str) -> pd.Series[float] | None:

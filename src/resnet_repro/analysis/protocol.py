@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from resnet_repro.analysis.load import Run
@@ -105,6 +107,51 @@ def why_not_comparable(runs: Iterable[Run]) -> str:
             if flat.get(key) != value:
                 return f"{key}={flat.get(key)}, the paper's is {value}"
     return ""
+
+
+# What the paper's learning rate was (Sec. 4.2; the ImageNet drops as Fig. 4 shows them).
+_PAPER_RATE: Mapping[str, tuple[float, float, tuple[int, ...], int]] = {
+    "cifar": (0.1, 0.1, (32_000, 48_000), 64_000),
+    "imagenet": (0.1, 0.1, (150_000, 300_000), 600_000),
+}
+# Groups of keys that change the training; of the recipe, those that only say how long it is.
+_TRAINING, _LENGTH = ("data", "model", "recipe"), ("recipe.max_iters", "recipe.milestones")
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How far a run was trained as the paper's net: updates, and why not at all where it is 0."""
+
+    iters: int
+    reason: str = ""
+
+
+def paper_rates(run: Run) -> list[tuple[float, int, int]]:
+    """The paper's learning rates for nets of this family: rate, after and up to which update."""
+    lr, gamma, drops, end = _PAPER_RATE[run.config["model"]["family"]]
+    edges = pairwise((0, *drops, end))
+    return [(lr * gamma**number, *edge) for number, edge in enumerate(edges)]
+
+
+def paper_horizon(run: Run) -> Horizon:
+    """Say up to which update a run followed the paper's protocol, whatever its profile.
+
+    A shorter schedule is the paper's until its first drop; any other change counts from the start.
+    """
+    flat = flatten(run.config)
+    family = run.config["model"]["family"]
+    for key, value in _PAPER_PROTOCOL[family].items():
+        if key not in _LENGTH and flat.get(key) != value:
+            return Horizon(0, f"{key}={flat.get(key)}, the paper's is {value}")
+    for key, (paper, here) in run.meta.get("deviations", {}).items():
+        if key.split(".")[0] in _TRAINING and key not in _LENGTH:
+            return Horizon(0, f"{key}={here}, the paper's is {paper}")
+    lr, gamma, drops, end = _PAPER_RATE[family]
+    for key, value in (("recipe.lr", lr), ("recipe.gamma", gamma)):
+        if flat.get(key) != value:
+            return Horizon(0, f"{key}={flat.get(key)}, the paper's is {value}")
+    moved = {*drops} ^ {*flat["recipe.milestones"]}
+    return Horizon(min([*moved, end, run.max_iters]))
 
 
 _MIXABLE: Mapping[str, Callable[[Run], object]] = {

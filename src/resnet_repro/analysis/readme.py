@@ -5,52 +5,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from resnet_repro.analysis.captions import run_sentences
+from resnet_repro.analysis.captions import DATA_NAMES, run_sentences
 from resnet_repro.analysis.claims import check_all
 from resnet_repro.analysis.curves import save_fig1
+from resnet_repro.analysis.exhibits import without_variants
+from resnet_repro.analysis.imagenet_claims import check_imagenet
+from resnet_repro.analysis.judge import NO_RUNS
 from resnet_repro.analysis.load import PROFILE_ORDER, Run, load_runs
 from resnet_repro.analysis.paper import Paper
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
 from resnet_repro.analysis.stats import clean_training_error, last_error, summarise
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-FIGURES = "docs/figures"
+FIGURES, RESULTS = "docs/figures", "docs/RESULTS.md"
 REPO = Path(__file__).resolve().parents[3]
 
 
 def section(runs: Sequence[Run], figure: str | None) -> str:
-    """The section in Markdown: figure, one table per profile, the claims that could be tested."""
+    """The section in Markdown: figure, table, what the runs are, verdicts of tested claims."""
     if not runs:
         return "No run is logged in this repository yet: `make quickstart` makes the first two.\n"
     lines = [f"![Figure 1 redrawn from the logged runs]({figure})", ""] if figure else []
+    groups = list(_groups(runs))
+    lines += _head("net", "profile", "seeds", "test error (%)", "clean training error (%)", "paper")
+    for group in groups:
+        lines += _rows(group)
+    lines += ["", " ".join(said for group in groups for said in run_sentences(group)), ""]
+    tested = [
+        (int(result.id[1:]), _row(f"{result.id}: {result.title}", result.verdict, group[0].profile))
+        for group in groups
+        for result in (*check_all(group), *check_imagenet(group))
+        if result.verdict != NO_RUNS
+    ]
+    verdicts = [row for _, row in sorted(tested, key=lambda found: found[0])]
+    if verdicts:
+        lines += [*_head("the paper's claim", "verdict", "profile"), *verdicts, ""]
+    return "\n".join([*lines, f"Evidence, intervals and what it means: [{RESULTS}]({RESULTS})."])
+
+
+def _groups(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """Runs of one profile and one data set."""
+    data_sets = sorted({str(run.config["data"]["name"]) for run in runs})
     for profile in PROFILE_ORDER:
-        group = [run for run in runs if run.profile == profile]
-        if group:
-            lines += [*_table(group), "", " ".join(run_sentences(group)), ""]
-            tested = [result for result in check_all(group) if result.verdict != "no runs"]
-            lines += [f"- **{r.id} {r.verdict}**: {r.sentence}" for r in tested]
-            lines += [""] if tested else []
-    return "\n".join(lines)
+        for data in data_sets:
+            wanted = (profile, data)
+            group = [r for r in runs if (r.profile, r.config["data"]["name"]) == wanted]
+            if group:
+                yield group
 
 
-def _table(runs: Sequence[Run]) -> list[str]:
+def _rows(runs: Sequence[Run]) -> list[str]:
     book = Paper()
     comparable = not why_not_comparable(runs)
-    head = ["net", "profile", "seeds", "test error (%)", "clean training error (%)"]
-    rows = ["| " + " | ".join([*head, "paper"]) + " |", "|---" * (len(head) + 1) + "|"]
+    rows = []
     for label, group in by_net(runs).items():
         test = summarise([last_error(run) for run in group])
         clean = [error for run in group if (error := clean_training_error(run)) is not None]
         spread = f" +- {test.sd:.2f}" if test.n > 1 else ""
         value = book.test_error(label)
         paper = f"{value.value:.2f}" if value is not None and comparable else "not comparable"
-        cells = [label, group[0].profile, str(test.n), f"{test.mean:.2f}{spread}"]
-        cells += [f"{sum(clean) / len(clean):.2f}" if clean else "-", paper]
-        rows.append("| " + " | ".join(cells) + " |")
+        data = str(group[0].config["data"]["name"])
+        name = label if data == "cifar10" else f"{label}, {DATA_NAMES.get(data, data)}"
+        cells = [name, group[0].profile, str(test.n), f"{test.mean:.2f}{spread}"]
+        rows.append(_row(*cells, f"{sum(clean) / len(clean):.2f}" if clean else "-", paper))
     return rows
+
+
+def _head(*cells: str) -> list[str]:
+    return [_row(*cells), "|---" * len(cells) + "|"]
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def rewrite(text: str, content: str) -> str:
@@ -68,7 +97,8 @@ def rewrite(text: str, content: str) -> str:
 
 def current(repo: Path = REPO) -> str:
     """The README with its results section made anew from ``results/``."""
-    runs = [r for r in load_runs(repo / "results" / "runs") if r.profile in ("paper", "short")]
+    logged = without_variants(load_runs(repo / "results" / "runs"))
+    runs = [run for run in logged if run.profile in ("paper", "short")]
     shown = f"{FIGURES}/fig1.png" if fig1_runs(runs) else None
     return rewrite((repo / "README.md").read_text(encoding="utf-8"), section(runs, shown))
 
@@ -76,7 +106,11 @@ def current(repo: Path = REPO) -> str:
 def fig1_runs(runs: Sequence[Run]) -> list[Run]:
     """The runs of Figure 1 in the best profile that has both its nets; none where none has."""
     for profile in PROFILE_ORDER:
-        found = [r for r in runs if r.profile == profile and r.label in ("plain-20", "plain-56")]
+        found = [
+            r
+            for r in without_variants(runs)
+            if r.profile == profile and r.label in ("plain-20", "plain-56")
+        ]
         if len({run.label for run in found}) == 2:
             return found
     return []

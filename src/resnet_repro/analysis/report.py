@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jinja2
@@ -26,10 +27,10 @@ from resnet_repro.analysis.exhibits import (
     load_items,
     net_exhibits,
     run_exhibits,
-    variants_of,
+    without_variants,
 )
 from resnet_repro.analysis.imagenet_claims import check_imagenet
-from resnet_repro.analysis.judge import FAILS, HOLDS, INCONCLUSIVE, ClaimResult
+from resnet_repro.analysis.judge import FAILS, HOLDS, INCONCLUSIVE, NO_RUNS, ClaimResult
 from resnet_repro.analysis.load import PROFILE_ORDER, Run
 from resnet_repro.analysis.report_runs import (
     Deviation,
@@ -81,6 +82,7 @@ def report(root: Path, out: Path, profiles: Sequence[str] = PROFILE_ORDER) -> tu
     for logged in read_profiles(root, profiles):
         exhibits = run_exhibits(logged.runs, items, of_runs, hide)
         sections.append(_section(logged, items, exhibits, out.parent, hide))
+    sections.sort(key=lambda section: not section.claims)  # where nothing is finished: at the end
     nets = net_exhibits(of_nets, hide)
     shown = [(section.profile, exhibit) for section in sections for exhibit in section.exhibits]
     problems = [f"{s.profile}: {problem}" for s in sections for problem in s.problems]
@@ -99,9 +101,8 @@ def _section(
     logged: Logged, items: dict[str, Item], exhibits: list[Exhibit], start: Path, hide: list[str]
 ) -> Section:
     experiments = list(dict.fromkeys(name for i in items.values() for name in i.experiments))
-    variants = variants_of(experiments)
     there = {run.experiment for run in logged.runs}
-    claims, problems = _claims([r for r in logged.runs if r.experiment not in variants], hide)
+    claims, problems = _claims(without_variants(logged.runs), hide) if logged.runs else ([], [])
     listed = rows(logged, start)
     return Section(
         logged.profile,
@@ -117,15 +118,24 @@ def _section(
 
 
 def _claims(runs: Sequence[Run], hide: Sequence[str]) -> tuple[list[ClaimResult], list[str]]:
-    """Every claim tested on runs of one profile, by number, and what could not be tested."""
+    """Every claim tested on runs of one profile, by number, and what could not be tested.
+
+    Nets of one name on two data sets are two tests.
+    """
+    by_data: dict[str, list[Run]] = {}
+    for run in runs:
+        by_data.setdefault(str(run.config["data"]["name"]), []).append(run)
+    checks = [partial(check_all, group) for group in by_data.values() or [[]]]
     results: dict[tuple[str, str], ClaimResult] = {}
     problems = []
-    for check in (check_all, check_imagenet):
+    for check in (*checks, partial(check_imagenet, runs)):
         try:
-            results |= {(result.id, result.sentence): result for result in check(runs)}
+            results |= {(result.id, result.sentence): result for result in check()}
         except Exception as error:  # the other claims are still of interest
             problems.append(f"claims: {without(str(error), hide)}")
-    return sorted(results.values(), key=lambda result: int(result.id[1:])), problems
+    tested = {result.id for result in results.values() if result.verdict != NO_RUNS}
+    told = [r for r in results.values() if r.verdict != NO_RUNS or r.id not in tested]
+    return sorted(told, key=lambda result: int(result.id[1:])), problems
 
 
 def _summary(logged: Logged, listed: Sequence[Row]) -> str:
@@ -144,9 +154,10 @@ def _number(count: int, what: str) -> str:
 
 def _matrix(sections: Sequence[Section]) -> dict[str, dict[str, list[ClaimResult]]]:
     """Claims by number and profile; of two data sets there are two results."""
-    ids = dict.fromkeys(claim.id for section in sections for claim in section.claims)
+    tested = [section for section in sections if section.claims]
+    ids = dict.fromkeys(claim.id for section in tested for claim in section.claims)
     return {
-        id: {s.profile: [claim for claim in s.claims if claim.id == id] for s in sections}
+        id: {s.profile: [claim for claim in s.claims if claim.id == id] for s in tested}
         for id in sorted(ids, key=lambda id: int(id[1:]))
     }
 

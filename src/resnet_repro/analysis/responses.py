@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.panels import no_runs
+from resnet_repro.analysis.panels import logarithmic, no_runs
 from resnet_repro.analysis.paper import Paper
 from resnet_repro.analysis.probes import responses
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
 from resnet_repro.analysis.stats import seeds_phrase
 
 NETS = ("plain-20", "plain-56", "ResNet-20", "ResNet-56", "ResNet-110")
+HUGE = 7.0  # twice the top of the paper's axis
 OURS: dict[str, Any] = {"linewidth": 1.5}
 PAPERS: dict[str, Any] = {"linewidth": 0.7, "zorder": 1.5}
 
@@ -51,13 +52,22 @@ def fig7(runs: Sequence[Run], paper: Paper | None = None) -> Figure:
             if missing:
                 no_runs(axes, missing, alone=not nets)
             axes.set_ylabel("std")
-            axes.set_ylim(bottom=0)
+            _scale(axes)
         above.set_title("standard deviation of layer responses")
         below.set_xlabel("layer index (above: in the net's order; below: sorted by size)")
         below.set_xlim(0, max((run.depth for run in shown), default=110))
         handles, labels = above.get_legend_handles_labels()
         style.underneath(figure, _sentences(shown), handles, labels, columns=4)
     return figure
+
+
+def _scale(axes: Axes) -> None:
+    """From 0 as in the paper; logarithmic where one net's responses would hide the others'."""
+    highest = max((float(np.max(line.get_ydata())) for line in axes.lines), default=0.0)
+    if highest > HUGE:
+        logarithmic(axes)
+    else:
+        axes.set_ylim(bottom=0)
 
 
 def _line_style(run: Run) -> Any:
@@ -90,6 +100,9 @@ def _sentences(runs: Sequence[Run]) -> list[str]:
     said = ["Output of each 3x3 conv after batch norm, before ReLU and addition."]
     said += run_sentences(runs)
     said.append("Dashed: plain nets; thin pale: the paper's.")
+    highest = max(float(table.max()) for run in runs if (table := responses(run)) is not None)
+    if highest > HUGE:
+        said.append("Logarithmic axes, unlike the paper's.")
     if len(runs) > len(by_net(runs)):
         said.append("Line: mean over seeds; band: lowest to highest seed.")
     reason = why_not_comparable(runs)

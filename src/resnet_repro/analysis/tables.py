@@ -65,13 +65,12 @@ def write_table(
 ) -> list[Path]:
     """Write a table as Markdown, LaTeX and CSV; equal tables give equal bytes.
 
-    Markdown and LaTeX show two decimals and ``-`` where there is nothing, and carry the notes;
-    the CSV holds the numbers alone.
+    Markdown and LaTeX show two decimals and ``-`` where there is nothing, leave out columns that
+    hold nothing, and carry the notes; the CSV holds the numbers alone, in all columns.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    shown = table.map(_cell)
-    markdown = shown.to_markdown(index=False, disable_numparse=True)
+    shown, markdown = _shown(table), to_markdown(table)
     latex = shown.map(_tex).rename(columns=_tex).to_latex(index=False, escape=False)
     texts = {
         ".md": "\n".join([markdown, "", *(f"- {note}" for note in notes)]).rstrip() + "\n",
@@ -82,6 +81,15 @@ def write_table(
     for path, text in zip(paths, texts.values(), strict=True):
         path.write_text(text, encoding="utf-8")
     return paths
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Return a table as Markdown: two decimals, ``-`` where there is nothing, no empty columns."""
+    return str(_shown(table).to_markdown(index=False, disable_numparse=True))
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    return table.loc[:, table.notna().any() | (len(table) == 0)].map(_cell)
 
 
 def _row(label: str, runs: Sequence[Run], paper: Paper) -> dict[str, Any]:

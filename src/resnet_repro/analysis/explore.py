@@ -1,0 +1,146 @@
+"""For notebooks: find runs from wherever one is, and have what they logged as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from resnet_repro.analysis.exhibits import without_variants
+from resnet_repro.analysis.load import Run, load_run, load_runs
+from resnet_repro.analysis.probes import responses
+from resnet_repro.config import differences as changed_keys
+
+RUNS = Path("results") / "runs"
+
+
+def repository() -> Path:
+    """The folder of the project: that of the working directory, else that of this package.
+
+    Raises:
+        FileNotFoundError: neither holds ``results/runs``.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[3]):
+        if (folder / RUNS).is_dir() and (folder / "pyproject.toml").is_file():
+            return folder
+    raise FileNotFoundError(f"{here} is not in a folder with {RUNS.as_posix()} and pyproject.toml")
+
+
+def runs(
+    profile: str | None = None,
+    experiments: Sequence[str] | None = None,
+    *,
+    data: str | None = None,
+    finished_only: bool = True,
+) -> list[Run]:
+    """The logged runs of a profile (``paper``, ``short``, ``quick``) and a data set, or of all.
+
+    Without ``experiments`` variants of a net are left out, for figures average over a net's runs.
+    Runs under a name of their own are found by :func:`run` alone.
+    """
+    found = load_runs(
+        repository() / RUNS, profile=profile, experiments=experiments, finished_only=finished_only
+    )
+    found = [run for run in found if data in (None, run.config["data"]["name"])]
+    return found if experiments else without_variants(found)
+
+
+def run(profile: str, name: str, seed: int = 0) -> Run:
+    """One run by its place, in whatever state.
+
+    Raises:
+        RunFolderError: it is not there.
+    """
+    return load_run(repository() / RUNS / profile / name / f"seed{seed}")
+
+
+def pick(runs: Sequence[Run], net: str, seed: int = 0) -> Run:
+    """The run of a net as figures call it: ``pick(runs, "ResNet-20")``.
+
+    Raises:
+        KeyError: there is none; names those that are there.
+    """
+    for found in runs:
+        if (found.label, found.seed) == (net, seed):
+            return found
+    there = ", ".join(f"{run.label} seed {run.seed}" for run in runs)
+    raise KeyError(f"no {net} seed {seed}; there is {there or 'nothing'}")
+
+
+def summary(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row per run: errors in percent, where and how long it was trained."""
+    rows = [
+        {
+            "run": run.name,
+            "net": run.label,
+            "profile": run.profile,
+            "seed": run.seed,
+            "iterations": run.max_iters,
+            "test error": _end(run.curve("test")),
+            "best on test": _end(run.curve("test").cummin()),
+            "clean training error": _end(run.curve("train_clean")),
+            "minutes": round(run.meta.get("wall_time_s", math.nan) / 60, 1),
+            "hardware": run.meta.get("hardware", {}).get("label"),
+        }
+        for run in runs
+    ]
+    return pd.DataFrame(rows)
+
+
+def _end(curve: pd.Series[float]) -> float:
+    """The last value, to two decimals; NaN of a run that did not come so far."""
+    return math.nan if curve.empty else round(float(curve.iloc[-1]), 2)
+
+
+def curve_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Every logged number in long form, for figures of your own.
+
+    Returns:
+        Columns ``run``, ``net``, ``seed``, ``kind`` (train, test, ...), ``iter``, ``top1_err`` in
+        percent, ``loss`` in nats, ``lr``.
+    """
+    parts = []
+    for found in runs:
+        logged: list[str] = list(found.metrics["kind"]) if len(found.metrics) else []
+        for kind in (kind for kind in dict.fromkeys(logged) if kind != "event"):
+            curves = {name: found.curve(kind, name) for name in ("top1_err", "loss", "lr")}
+            part = pd.DataFrame(curves).rename_axis("iter").reset_index()
+            who = part.assign(run=found.name, net=found.label, seed=found.seed, kind=kind)
+            parts.append(who)
+    columns = ["run", "net", "seed", "kind", "iter", "top1_err", "loss", "lr"]
+    whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return whole[columns]
+
+
+def response_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Layer responses in long form: ``net``, ``seed``, ``layer`` from 1 on, ``std``.
+
+    Runs that logged none are left out.
+    """
+    parts = [
+        found.rename_axis("layer").reset_index().assign(net=run.label, seed=run.seed)
+        for run in runs
+        if (found := responses(run)) is not None
+    ]
+    columns = ["net", "seed", "layer", "std"]
+    whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return whole[columns]
+
+
+def differences(first: Run, second: Run) -> pd.DataFrame:
+    """Keys of the configuration in which two runs differ, with both values, but for their names."""
+    changed = changed_keys(first.config, second.config)
+    rows = [[key, *pair] for key, pair in changed.items() if key not in ("experiment", "name")]
+    return pd.DataFrame(rows, columns=["key", *names(first, second)])
+
+
+def names(first: Run, second: Run) -> tuple[str, str]:
+    """Short names that tell two runs apart."""
+    if first.label != second.label:
+        return first.label, second.label
+    if first.name != second.name:
+        return first.name, second.name
+    return f"{first.label} seed {first.seed}", f"{second.label} seed {second.seed}"

@@ -1,0 +1,109 @@
+"""Files of ``results/bench``: what was measured, on what, when; and tables of them in Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One file: a part of the measurements on one kind of device.
+
+    Attributes:
+        part: such as ``training``.
+        device: ``cpu`` or ``cuda``.
+        content: everything in the file.
+    """
+
+    part: str
+    device: str
+    content: Mapping[str, Any]
+
+    @property
+    def rows(self) -> list[Row]:
+        """What was measured, one mapping of plain values for each thing."""
+        return list(self.content.get("rows", []))
+
+    @property
+    def hardware(self) -> str:
+        """The device as people call it."""
+        return str(self.content.get("hardware", {}).get("label", "unknown hardware"))
+
+    @property
+    def gpu(self) -> str:
+        """Name of the GPU; empty on a CPU."""
+        return str(self.content.get("hardware", {}).get("gpu") or "")
+
+    @property
+    def where(self) -> str:
+        """Device and precision."""
+        return f"{self.hardware}, {self.content.get('precision')}"
+
+
+def load(folder: Path) -> list[Measured]:
+    """All measurements below ``folder``, by name of the file.
+
+    Files that are not of this kind are passed over.
+
+    Raises:
+        ValueError: a file is no JSON; names it.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON ({error})") from error
+        if isinstance(content, dict) and {"part", "device"} <= content.keys():
+            found.append(Measured(str(content["part"]), str(content["device"]), content))
+    return found
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown, and an empty line."""
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return [*lines, ""]
+
+
+def percent(share: float) -> str:
+    """A share as people say it: ``2.3 %``, two figures."""
+    return f"{significant(100 * share)} %"
+
+
+def significant(value: float, figures: int = 2) -> str:
+    """A number with so many figures, never in powers of ten: ``0.012``, ``3.4``, ``120``."""
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{figures - 1}e}")
+    places = max(0, figures - 1 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:,.{places}f}"
+
+
+def seconds(value: float) -> str:
+    """A time as people say it: ``3.2 ms``, ``1.4 s``, ``2 min 05 s``, ``3 h 10 min``."""
+    if value < 0.001:
+        return f"{significant(1e6 * value)} us"
+    if value < 1:
+        return f"{significant(1e3 * value)} ms"
+    if value < 60:
+        return f"{significant(value)} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+
+
+def amount(value: float, unit: str) -> str:
+    """A large number with the prefix that leaves one to three digits: ``43 GB``, ``1.2 TB``."""
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{significant(value / size)} {prefix}{unit}"
+    return f"{significant(value)} {unit}"

@@ -1,0 +1,191 @@
+"""The parts of docs/RESULTS.md that are numbers: functions from the logged runs to Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+
+from resnet_repro.analysis.captions import seeds_of
+from resnet_repro.analysis.committed import Study
+from resnet_repro.analysis.curve_compare import KINDS, agreement_table, compare_curves
+from resnet_repro.analysis.deviations import deviations_table, variants
+from resnet_repro.analysis.imagenet_tables import net_table
+from resnet_repro.analysis.paper import Paper
+from resnet_repro.analysis.probes import gradients, weights
+from resnet_repro.analysis.results_runs import protocol_block, runs_block
+from resnet_repro.analysis.tables import NETS, table6, to_markdown
+
+NET_NAMES = ("plain-", "ResNet-")  # are not written otherwise at the beginning of a sentence
+SMOOTHED = 3  # points of a digitised curve, where two are compared that lie close
+
+
+def claims_block(study: Study) -> str:
+    """Every claim with its verdict and the evidence."""
+    return "\n".join(
+        f"- **{result.id} {result.verdict}**: {result.title}. {_sentence(result.sentence)}"
+        for result in study.claims
+    )
+
+
+def _sentence(text: str) -> str:
+    begun = text if text.startswith(NET_NAMES) else text[:1].upper() + text[1:]
+    return begun.rstrip(".") + "."
+
+
+def table6_block(study: Study) -> str:
+    """Table 6 in short: our error, the paper's, the public runs', the verdict."""
+    runs = study.of("table6")
+    table = table6(runs)
+    table = table[table["net"].isin(NETS)]
+    error = [
+        f"{row['test error']:.2f}" + (f" +- {row['sd']:.2f}" if pd.notna(row["sd"]) else "")
+        if pd.notna(row["test error"])
+        else "-"
+        for _, row in table.iterrows()
+    ]
+    clean = table["clean training error"].map(lambda x: "-" if pd.isna(x) else f"{x:.2f}")
+    short = pd.DataFrame(
+        {
+            "net": table["net"],
+            "test error (%)": error,
+            "clean training error (%)": clean,
+            "seeds": table["seeds"],
+            "paper": table["paper"],
+            "public runs": table["public runs"],
+            "verdict": table["verdict"],
+        }
+    )
+    profile = f" ({runs[0].profile} profile, {seeds_of(runs)})" if runs else ""
+    return f"{to_markdown(short)}\n\nAll columns{profile}: [table6.md](tables/table6.md)."
+
+
+def agreement_block(study: Study) -> str:
+    """Our curves against the paper's digitised ones, and those that share no iteration with it."""
+    stretches, uncompared = compare_curves(study.logged)
+    lines = []
+    if stretches:
+        lines += [to_markdown(agreement_table(stretches)), "", _picture("agreement"), ""]
+    else:
+        lines += ["No logged curve has an iteration in common with the paper's yet.", ""]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for net in uncompared:
+        reasons.setdefault((net.profile, net.reason), []).append(net.net)
+    if reasons:
+        lines += ["Not compared:", ""]
+    lines += [
+        f"- {', '.join(nets)} ({profile} profile): {reason}"
+        for (profile, reason), nets in reasons.items()
+    ]
+    return "\n".join(lines).rstrip()
+
+
+def crossing_block(_: Study) -> str:
+    """When the paper's own ResNet-56 overtakes its ResNet-20."""
+    book = Paper()
+    parts = []
+    for kind, name in KINDS.items():
+        deep, shallow = (book.curve(6, f"ResNet-{depth}", kind) for depth in (56, 20))
+        gap = (deep - shallow).dropna().rolling(SMOOTHED, center=True, min_periods=1).mean()
+        above = gap[(gap > 0).cumprod().astype(bool)]
+        until = int(above.index[-1]) if len(above) else 0
+        parts.append(f"the {name} up to iteration {until:,}")
+    return (
+        "In the paper's Figure 6, ResNet-56 is above ResNet-20 at the beginning too: "
+        f"{' and '.join(parts)} (means over {SMOOTHED} points)."
+    )
+
+
+def late_start_block(_: Study) -> str:
+    """When each net of the paper's Figure 4 comes below the top of its axis."""
+    nets = ("plain-18", "plain-34", "ResNet-18 A", "ResNet-34 A")
+    begun = [f"{net} at {int(Paper().curve(4, net, 'train').index[0]):,}" for net in nets]
+    return (
+        "In the paper's Figure 4 the training error comes below the top of the axis later for the "
+        f"deeper net of both kinds: {', '.join(begun)} iterations."
+    )
+
+
+def first_update_block(study: Study) -> str:
+    """What the first update does to the first conv's weights, net by net."""
+    rows = []
+    for run in study.of("gradients") + study.checks + study.of("fig4"):
+        norms, sizes = gradients(run), weights(run)
+        if norms is None or sizes is None or len(sizes) < 2:
+            continue
+        rows.append(
+            {
+                "net": f"{run.label}, {run.meta.get('precision')}",
+                "gradient norm, first and last conv, at initialisation": _ends(norms.iloc[0]),
+                "weight norm, first and last conv, at initialisation": _ends(sizes.iloc[0]),
+                "weight norm later": f"{_ends(sizes.iloc[1])} (iteration {sizes.index[1]:,})",
+            }
+        )
+    return to_markdown(pd.DataFrame(rows)) if rows else "No gradient norms are logged yet."
+
+
+def _ends(by_layer: pd.Series[float]) -> str:
+    first, last = (f"{x:,.0f}" if x >= 100 else f"{x:.2g}" for x in by_layer.iloc[[0, -1]])
+    return f"{first}, {last}"
+
+
+def tiny_block(study: Study) -> str:
+    """Errors of the ImageNet nets on Tiny ImageNet beside the paper's ImageNet."""
+    lines = [_picture("fig4"), ""] if study.of("fig4") else []
+    for number in (2, 3):
+        runs = study.of(f"table{number}")
+        table = net_table(number, runs)
+        table = table[table["Tiny ImageNet top-1"].notna()]
+        if table.empty:
+            continue
+        names = {"paper top-1": "paper, ImageNet, 10-crop, top-1", "paper top-5": "top-5"}
+        shown = table.drop(columns=[c for c in table if str(c).startswith(("ImageNet", "verdict"))])
+        link = f"[table{number}.md](tables/table{number}.md)"
+        lines += [f"Nets of Table {number} (whole: {link}):", ""]
+        lines += [to_markdown(shown.rename(columns=names)), ""]
+    return "\n".join(lines).rstrip() or "No run on Tiny ImageNet is finished yet."
+
+
+def atlas_block(study: Study) -> str:
+    """What each changed choice is worth, where it was measured."""
+    runs = study.of("deviations")
+    if not variants(runs):
+        return "No variant with a finished baseline of its profile is logged yet."
+    return f"{_picture('deviations')}\n\n{to_markdown(deviations_table(runs))}"
+
+
+def _picture(name: str) -> str:
+    return f"![{TITLES[name]}](figures/{name}.png)"
+
+
+TITLES = {
+    "fig1": "Figure 1: training and test error of plain nets",
+    "fig6": "Figure 6: training and test error, plain and residual nets",
+    "fig7": "Figure 7: standard deviation of layer responses",
+    "gradients": "Gradient and weight norms by layer and over the iterations",
+    "agreement": "Our curves over the paper's",
+    "fig4": "Figure 4 on Tiny ImageNet: training and validation error",
+    "deviations": "What each changed choice is worth",
+}
+
+
+def _figure_block(name: str) -> Callable[[Study], str]:
+    def block(study: Study) -> str:
+        return _picture(name) if study.of(name) else "No run of it is logged yet."
+
+    return block
+
+
+BLOCKS: Mapping[str, Callable[[Study], str]] = {
+    "runs": runs_block,
+    "protocol": protocol_block,
+    "claims": claims_block,
+    "table 6": table6_block,
+    "curves": agreement_block,
+    "crossing": crossing_block,
+    "late start": late_start_block,
+    "first update": first_update_block,
+    "tiny imagenet": tiny_block,
+    "deviations": atlas_block,
+    **{name: _figure_block(name) for name in ("fig1", "fig6", "fig7", "gradients")},
+}

@@ -1,0 +1,115 @@
+"""The results page, ``docs/RESULTS.md``: numbers, figures and tables made, the reading written.
+
+``python -m resnet_repro.analysis.results_page`` draws ``docs/figures`` and ``docs/tables`` and
+rewrites what stands in the page between ``<!-- made: NAME -->`` and ``<!-- end -->``. The rest is
+written by hand. A paragraph that reads a verdict names it in a comment, for example
+``<!-- reads: C1 holds -->``; where the runs have come to say something else, the command and the
+tests name it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from resnet_repro.analysis.agreement import draw_agreement
+from resnet_repro.analysis.committed import Study
+from resnet_repro.analysis.curve_compare import compare_curves
+from resnet_repro.analysis.deviations import variants
+from resnet_repro.analysis.exhibits import find_saves
+from resnet_repro.analysis.imagenet_claims import save_imagenet_claims
+from resnet_repro.analysis.judge import ClaimResult
+from resnet_repro.analysis.results_blocks import BLOCKS
+from resnet_repro.runs.atomic import write_text_atomic
+
+REPO = Path(__file__).resolve().parents[3]
+RUNS, PAGE = Path("results/runs"), Path("docs/RESULTS.md")
+FIGURES = ("fig1", "fig4", "fig6", "fig7", "gradients", "deviations")
+TABLES = ("table2", "table3", "table6", "claims")
+IMAGENET_CLAIMS, AGREEMENT = "claims_imagenet", "agreement"
+_BLOCK = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.S)
+_READING = re.compile(r"<!-- reads: (.+?) -->")
+
+
+def rewrite(text: str, study: Study) -> str:
+    """Put what the runs say into every block of the page.
+
+    Raises:
+        ValueError: a block nobody makes, or one that is never closed.
+    """
+    opened = text.count("<!-- made: ")
+    if opened != len(_BLOCK.findall(text)):
+        raise ValueError(f"{opened} blocks begin with <!-- made: ... -->, not all end")
+    unknown = [name for _, name, _ in _BLOCK.findall(text) if name not in BLOCKS]
+    if unknown:
+        raise ValueError(f"no block is called {unknown[0]}; one of {', '.join(BLOCKS)}")
+    return _BLOCK.sub(lambda m: f"{m[1]}{BLOCKS[m[2]](study).strip()}\n{m[3]}", text)
+
+
+def outdated(text: str, claims: Sequence[ClaimResult]) -> list[str]:
+    """Readings of the page that were written for other verdicts than the runs give now."""
+    now: dict[str, list[str]] = {}
+    for claim in claims:
+        now.setdefault(claim.id, []).append(claim.verdict)
+    found = []
+    for reading in _READING.findall(text):
+        for word in reading.split(", "):
+            number, _, verdict = word.partition(" ")
+            if now.get(number) != [verdict]:
+                says = " and ".join(now.get(number, ["not known"]))
+                found.append(f"<!-- reads: {reading} -->: {number} is now {says}")
+    return found
+
+
+def draw(study: Study, docs: Path) -> list[Path]:
+    """Draw every figure and table that the finished runs can fill, and take away old ones.
+
+    Returns:
+        What was written.
+    """
+    saves, _ = find_saves()
+    written: list[Path] = []
+    for name in FIGURES:
+        runs = study.of(name)
+        if runs and (name != "deviations" or variants(runs)):
+            written += saves[name](runs, docs / "figures")
+    for name in TABLES:
+        if study.of(name):
+            written += saves[name](study.of(name), docs / "tables")
+    if study.of("fig4", "table3"):
+        written += save_imagenet_claims(study.of("fig4", "table3"), docs / "tables")
+    stretches, _ = compare_curves(study.logged)
+    if stretches:
+        written += draw_agreement(stretches, docs / "figures")
+    for folder in ("figures", "tables"):
+        for path in (docs / folder).glob("*"):
+            if (
+                path.stem in (*FIGURES, *TABLES, IMAGENET_CLAIMS, "agreement")
+                and path not in written
+            ):
+                path.unlink()
+    return written
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Draw, rewrite the page, and name the readings to be read again; 1 if there are any."""
+    parser = argparse.ArgumentParser(description="Write docs/RESULTS.md from the logged runs.")
+    parser.add_argument("--repo", type=Path, default=REPO, help="root of the project")
+    repo = parser.parse_args(words).repo
+    study, page = Study(repo / RUNS), repo / PAGE
+    for path in draw(study, page.parent):
+        print(path.relative_to(repo))
+    text = rewrite(page.read_text(encoding="utf-8"), study)
+    write_text_atomic(page, text)
+    print(PAGE)
+    problems = outdated(text, study.claims)
+    for problem in problems:
+        print(f"{PAGE}: to be read again: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Training from Python: what a notebook or a script says instead of a command.
+
+``resnet_repro.analysis`` is the other half: it reads what was trained.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resnet_repro.compose import compose_sweep
+from resnet_repro.runs.signals import stop_on_signals
+from resnet_repro.training.jobs import run_all
+
+
+def train(*words: str) -> list[Path]:
+    """Do the runs of a command line here: ``train("experiment=cifar10_resnet20", "seed=0,1")``.
+
+    The words are those of ``python -m resnet_repro.train -m``. A finished run is skipped, a stopped
+    one goes on; an interrupt saves first.
+
+    Returns:
+        The run folders, in the order in which they were done.
+
+    Raises:
+        ConfigError: the words name no run that can be done; nothing was written.
+        Exception: what stopped the first run that failed; the others were done all the same.
+        KeyboardInterrupt: a stop was asked for; what was begun is saved.
+    """
+    jobs = compose_sweep(words)
+    with stop_on_signals() as stop_asked:
+        outcomes = run_all(jobs, stop_asked)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    if any(outcome.state == "preempted" for outcome in outcomes):
+        raise KeyboardInterrupt("stopped and saved; say it again to go on")
+    return [outcome.job.folder.path for outcome in outcomes]

@@ -1,0 +1,90 @@
+"""Run the notebooks top to bottom and keep what they show: ``make notebooks``.
+
+``python -m resnet_repro.notebooks [notebooks/NAME.ipynb ...]`` refreshes the ones that are named.
+What is kept is small and says nothing of this machine or this moment but for what cells print.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from PIL import Image
+
+from resnet_repro.runs.atomic import write_text_atomic
+
+FOLDER = Path("notebooks")
+SECONDS = 600  # for one cell
+COLOURS = 128  # of a kept figure: a third of the bytes, to the eye the same
+
+
+def execute(path: Path) -> Any:
+    """Run a notebook in its own folder with this Python; return it with its new outputs.
+
+    Raises:
+        CellExecutionError: a cell raised; the message has the cell and the traceback.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    where = {"metadata": {"path": str(path.parent)}}
+    client = NotebookClient(notebook, kernel_name="python3", timeout=SECONDS, resources=where)
+    client.record_timing = False
+    with tempfile.TemporaryDirectory() as place:  # sockets in a folder: needs no network
+        kernel = client.create_kernel_manager()
+        kernel.transport, kernel.ip = "ipc", f"{place}/kernel"
+        client.execute()
+    return tidy(notebook)
+
+
+def tidy(notebook: Any) -> Any:
+    """Leave out what is of this machine or this moment."""
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:02d}"
+        cell.metadata = nbformat.from_dict({})
+        for output in cell.get("outputs", []):
+            output.pop("metadata", None)
+            if output.output_type == "stream":
+                output.name = "stdout"  # progress is no error, and is not to look like one
+            if output.output_type in ("display_data", "execute_result"):
+                output.metadata = nbformat.from_dict({})
+                if "image/png" in output.data:
+                    output.data["image/png"] = smaller(output.data["image/png"])
+                    output.data["text/plain"] = "<Figure>"
+    return notebook
+
+
+def smaller(png: str) -> str:
+    """A PNG in base64 with few colours, for equal pixels always the same."""
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    text = io.BytesIO()
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(text, "png", optimize=True)
+    return base64.b64encode(text.getvalue()).decode("ascii")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Refresh the notebooks that are named, or all."""
+    parser = argparse.ArgumentParser(description="Run notebooks and keep their outputs.")
+    parser.add_argument("paths", nargs="*", type=Path, help="default: all of notebooks/")
+    asked = parser.parse_args(words)
+    for path in asked.paths or sorted(FOLDER.glob("*.ipynb")):
+        notebook = execute(path)
+        write_text_atomic(path, nbformat.writes(notebook) + "\n")
+        print(f"{path} {path.stat().st_size / 1024:.0f} KiB", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Code blocks of the documents, with where they stand."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+DOCUMENTS = (REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md")))
+BLOCK = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)\n(?P<body>.*?)^(?P=indent)```$", re.M | re.S
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A code block; ``before`` is the text from the block before it."""
+
+    document: str
+    language: str
+    body: str
+    before: str
+
+    @property
+    def path(self) -> str | None:
+        """The file that the text before the block says it is, in backticks at a line's begin."""
+        named = re.findall(r"^`([\w./-]+)`:\s*$", self.before, flags=re.M)
+        return named[-1] if named else None
+
+
+def blocks(document: Path) -> list[Block]:
+    """All code blocks of a document, in order."""
+    text, found, end = document.read_text(encoding="utf-8"), [], 0
+    for match in BLOCK.finditer(text):
+        indent = len(match["indent"])
+        body = "".join(line[indent:] or "\n" for line in match["body"].splitlines(keepends=True))
+        found.append(Block(document.name, match["language"], body, text[end : match.start()]))
+        end = match.end()
+    return found
+
+
+def shell_lines(document: Path) -> list[str]:
+    """Every command of the shell blocks of a document, without comments."""
+    lines = []
+    for block in blocks(document):
+        if block.language in ("sh", "bash"):
+            for line in block.body.replace("\\\n", " ").splitlines():
+                said = re.sub(r"(^|\s)#\s.*$", "", line).strip()
+                if said:
+                    lines.append(said)
+    return lines
+
+
+def words_of(line: str) -> list[str]:
+    """A command as the shell would take it apart."""
+    return shlex.split(line)

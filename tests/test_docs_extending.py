@@ -1,0 +1,168 @@
+"""``docs/EXTENDING.md`` followed word by word: its blocks are applied to a copy of the project."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from doc_blocks import REPO, Block, blocks, shell_lines
+from resnet_repro.runs.folder import RunFolder
+
+EXTENDING = REPO / "docs" / "EXTENDING.md"
+BLOCKS = [block for block in blocks(EXTENDING) if block.language not in ("sh", "bash")]
+COPIED = ("src", "conf", "experiments", "tests", "docs", "Makefile", "pyproject.toml", "README.md")
+# A run of the document takes minutes on real pictures; here it is shown that it can be done.
+SMALL = "recipe.max_iters=4 recipe.milestones=[] recipe.batch_size=16 trainer.threads=1 "
+SMALL += "evaluation.clean_train_images=64 probes.response_images=64"
+
+
+def before_and_after(diff: str) -> tuple[str, str]:
+    """What a hunk finds and what it leaves."""
+    lines = [line or " " for line in diff.splitlines()]
+    before = "".join(f"{line[1:]}\n" for line in lines if line[0] in " -")
+    after = "".join(f"{line[1:]}\n" for line in lines if line[0] in " +")
+    return before, after
+
+
+def apply(block: Block, root: Path) -> None:
+    """Do to a tree what a block says."""
+    assert block.path, block.body
+    path = root / block.path
+    if block.language == "diff":
+        before, after = before_and_after(block.body)
+        text = path.read_text(encoding="utf-8")
+        assert text.count(before) == 1, f"{block.path} has {text.count(before)} times:\n{before}"
+        path.write_text(text.replace(before, after), encoding="utf-8")
+    else:
+        assert not path.exists(), block.path
+        path.write_text(block.body, encoding="utf-8")
+
+
+def test_there_are_five_worked_examples() -> None:
+    titles = re.findall(r"^## (.*)$", EXTENDING.read_text(encoding="utf-8"), flags=re.M)
+    assert titles == ["A net", "A shortcut", "A data set", "An experiment", "A figure"]
+    assert len(BLOCKS) >= 18
+
+
+def is_done(block: Block, root: Path = REPO) -> bool:
+    """Whether somebody has followed the document here."""
+    path = root / str(block.path)
+    if block.language == "diff":
+        return before_and_after(block.body)[1] in path.read_text(encoding="utf-8")
+    return path.exists() and path.read_text(encoding="utf-8") == block.body
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: str(block.path))
+def test_what_a_block_starts_from_is_there(block: Block) -> None:
+    assert block.path, f"no file is named before\n{block.body}"
+    path = REPO / block.path
+    if is_done(block):
+        return
+    if block.language == "diff":
+        before, _ = before_and_after(block.body)
+        assert path.read_text(encoding="utf-8").count(before) == 1
+        return
+    assert not path.exists(), "another file has this name"
+    assert path.parent.is_dir()
+    if block.language == "python":
+        ast.parse(block.body)
+    else:
+        assert block.language == "yaml"
+        assert yaml.safe_load(block.body)
+
+
+class Copy:
+    """A copy of the project in which commands are said as the document says them."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        for name in COPIED:
+            source = REPO / name
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, root / name)
+        for name in ("paper", "architecture"):
+            shutil.copytree(REPO / "results" / name, root / "results" / name)
+        shim = root / "bin" / "python"
+        shim.parent.mkdir()
+        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+        shim.chmod(0o755)
+
+    def say(self, line: str) -> str:
+        """Say a command; return what it prints."""
+        env = os.environ | {
+            "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": str(self.root / "src"),
+            "OMP_NUM_THREADS": "1",
+        }
+        done = subprocess.run(
+            ["bash", "-ec", line], cwd=self.root, env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    def follow(self, line: str) -> None:
+        """Say a line of the document, made small where it trains."""
+        if line == "make test":
+            return
+        if "resnet_repro.train" in line or line.startswith("python experiments/"):
+            data = "" if "mine" in line else "data=synthetic"
+            line = f"{line.replace('seed=0,1,2', 'seed=0,1').replace('--seeds 3', '--seeds 2')}"
+            line = f"{line} {data} {SMALL}"
+        self.say(line)
+
+
+def write_my_pictures(root: Path) -> None:
+    """The file that the data set of the document is read from."""
+    random = np.random.default_rng(0)
+    parts = {}
+    for part, count in (("train", 96), ("test", 48)):
+        parts[f"{part}_images"] = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        parts[f"{part}_labels"] = np.arange(count, dtype=np.uint8) % 3
+    (root / "data").mkdir()
+    np.savez(root / "data" / "mine.npz", **parts)
+
+
+@pytest.mark.slow
+def test_the_document_followed_from_top_to_bottom(tmp_path: Path) -> None:
+    if any(is_done(block) for block in BLOCKS):
+        pytest.skip("the examples are in this tree")
+    copy = Copy(tmp_path / "project")
+    write_my_pictures(copy.root)
+    for block in blocks(EXTENDING):
+        if block.language in ("sh", "bash"):
+            for line in block.body.splitlines():
+                copy.follow(line)
+        else:
+            apply(block, copy.root)
+    assert not shell_lines(EXTENDING)[0].startswith("#")
+    runs = {path.name for path in (copy.root / "results" / "runs" / "quick").iterdir()}
+    assert runs >= {"cifar10_resnet26", "cifar10_resnet20_half", "mine_resnet20", "half_the_rate"}
+    mine = RunFolder(copy.root / "results" / "runs" / "quick" / "mine_resnet20" / "seed0")
+    assert mine.is_finished
+    assert mine.config()["data"]["name"] == "mine"
+    figures = {path.name for path in (copy.root / "results" / "figures").glob("*.svg")}
+    assert figures == {"scaling.svg", "losses.svg"}
+    table = (copy.root / "results" / "tables" / "scaling.md").read_text(encoding="utf-8")
+    assert "half" in table
+    page = (copy.root / "results" / "report" / "index.html").read_text(encoding="utf-8")
+    for title in ("Half against whole identities", "Loss on the test images over the iterations"):
+        assert title in page
+    copy.say("python -m pytest -q -p no:cacheprovider tests/test_half_shortcut.py")
+    copy.say(
+        "python -m pytest -q -p no:cacheprovider tests/test_docs.py -k 'every_item or reference'"
+    )
+    copy.say("make help | grep scaling && make help | grep losses")
+    made = " ".join(str(block.path) for block in BLOCKS if str(block.path).endswith(".py"))
+    if shutil.which("ruff") or (Path(sys.executable).parent / "ruff").exists():
+        copy.say(f"python -m ruff check {made} && python -m ruff format --check {made}")

@@ -1,0 +1,199 @@
+"""``resnet_repro.evaluate data=folder|imagenet`` as a user says it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pictures import SAMPLE, settle
+from resnet_repro import evaluate
+from resnet_repro.data.jpeg import centre_crop, scaled
+from resnet_repro.evaluation.full_size import FullSize
+from resnet_repro.evaluation.protocols import Geometry
+from test_evaluation_commands import MEAN, STD, here, refused, results
+from test_evaluation_pictures import SIZES, fill
+from test_models_formats import randomise
+
+models = pytest.importorskip("torchvision.models")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[nn.Module]]:
+    """Two files as torchvision's, of nets with three classes."""
+    folder, paths, nets = tmp_path_factory.mktemp("weights"), [], []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        nets.append(randomise(models.resnet18(num_classes=3)).eval())
+        paths.append(folder / f"resnet18-{seed}.pth")
+        torch.save(nets[-1].state_dict(), paths[-1])
+    return paths, nets
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return fill(tmp_path / "pictures")
+
+
+@pytest.fixture
+def two_scales(monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
+    """Two of the five, for speed."""
+    scales = (224, 256)
+    opened = FullSize.open
+
+    def smaller(*args: Any, **options: Any) -> FullSize:
+        held_out = opened(*args, **options)
+        held_out.geometry = Geometry(scales=scales)
+        return held_out
+
+    monkeypatch.setattr(FullSize, "open", smaller)
+    return scales
+
+
+def words(root: Path, paths: list[Path], *more: str) -> list[str]:
+    return [
+        "weights=" + ",".join(map(str, paths)),
+        *("format=torchvision", "data=folder", f"data.root={root}", "trainer.loader_workers=1"),
+        f"results_dir={root.parent / 'results'}",
+        *more,
+    ]
+
+
+def pixels(root: Path) -> tuple[Tensor, Tensor]:
+    """The centres of the validation pictures as torchvision's nets see them, and labels."""
+    files = sorted((root / "val").glob("*/*.JPEG"))
+    crops = [torch.from_numpy(centre_crop(path.read_bytes(), "")) for path in files]
+    images = (torch.stack(crops).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+    return images, torch.tensor([int(path.parent.name[1:]) for path in files])
+
+
+def test_one_crop_counts_as_torchvisions_net(
+    root: Path,
+    weights: tuple[list[Path], list[nn.Module]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (path, _), (net, _) = weights
+    assert here(monkeypatch, evaluate, *words(root, [path])) == 0
+    (found,) = results(root.parent / "results").values()
+    images, labels = pixels(root)
+    with torch.no_grad():
+        scores = net(images)
+    assert found["wrong1"] == int((scores.argmax(1) != labels).sum())
+    assert found["loss"] == pytest.approx(F.cross_entropy(scores, labels).item(), rel=1e-4)
+    assert (found["num_samples"], found["left_out"], found["left_out_images"]) == (6, 0, [])
+    assert (found["protocol"], found["kind"]) == ("1-crop", "test")
+    assert found["data"]["name"] == "folder"
+    assert set(found["data"]["digests"]) == {"test_pictures"}
+    assert len(found["data"]["digests"]["test_pictures"]) == 64
+    assert str(root.parent) not in json.dumps(found)
+    assert "| folder test " in capsys.readouterr().out
+
+
+def test_ensembles_and_protocols_are_stored_as_such(
+    root: Path,
+    weights: tuple[list[Path], list[nn.Module]],
+    two_scales: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths, nets = weights
+    for path in sorted((root / "val").glob("*/*_1.JPEG")):
+        path.unlink()  # one of each class will do
+    assert here(monkeypatch, evaluate, *words(root, paths[:1], "protocol=10-crop")) == 0
+    assert here(monkeypatch, evaluate, *words(root, paths, "protocol=multi-scale")) == 0
+    found = results(root.parent / "results")
+    assert set(found) == {"resnet18-0_10-crop", "ensemble2_resnet18-0_multi-scale"}
+    assert found["resnet18-0_10-crop"]["protocol"] == "10-crop"
+    both = found["ensemble2_resnet18-0_multi-scale"]
+    assert both["protocol"] == "ensemble of 2, multi-scale"
+    assert both["loss"] == pytest.approx(slow_ensemble_loss(root, nets, two_scales), rel=1e-3)
+
+
+@torch.no_grad()
+def slow_ensemble_loss(root: Path, nets: list[nn.Module], scales: tuple[int, ...]) -> float:
+    """Average of the nets' softmaxes of their scores averaged over scales and positions."""
+    losses = []
+    for path in sorted((root / "val").glob("*/*.JPEG")):
+        total = torch.zeros(3, dtype=torch.float64)
+        for net in nets:
+            maps: list[Any] = []
+            for side in scales:
+                image = torch.from_numpy(scaled(path.read_bytes(), "", side)).permute(2, 0, 1)
+                x = ((image.float() / 255 - MEAN) / STD)[None]
+                for name, module in net.named_children():
+                    if name == "avgpool":
+                        break
+                    x = module(x)
+                pooled = F.avg_pool2d(x, 7, stride=1)
+                at = F.conv2d(pooled, net.fc.weight[:, :, None, None], net.fc.bias)
+                maps.append(at.mean((2, 3))[0])
+            total += torch.stack(maps).mean(0).double().softmax(0) / 2
+        losses.append(-float(total[int(path.parent.name[1:])].log()))
+    return sum(losses) / len(losses)
+
+
+def test_corrupt_pictures_end_it_or_are_stored_by_name(
+    root: Path,
+    weights: tuple[list[Path], list[nn.Module]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (path, _), _ = weights
+    bad = sorted((root / "val").glob("*/*.JPEG"))[3]
+    bad.write_bytes(b"no picture")
+    code, said = refused(monkeypatch, capsys, *words(root, [path]))
+    assert code == 3
+    assert bad.name in said
+    assert "data.on_corrupt=skip" in said or "on_corrupt=skip" in said
+    assert not (root.parent / "results").exists()
+    assert here(monkeypatch, evaluate, *words(root, [path], "data.on_corrupt=skip")) == 0
+    (found,) = results(root.parent / "results").values()
+    assert (found["num_samples"], found["left_out"]) == (len(SIZES) - 1, 1)
+    (line,) = found["left_out_images"]
+    assert line.startswith(f"val/{bad.parent.name}/{bad.name}: ")
+    assert "1 left out" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_refused(
+    root: Path,
+    weights: tuple[list[Path], list[nn.Module]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (path, _), _ = weights
+
+    def ask(*more: str, place: Path = root) -> tuple[int, str]:
+        return refused(monkeypatch, capsys, *words(place, [path], *more))
+
+    assert "split=val: must be test" in ask("split=val")[1]
+    (root / "val" / "n00000002").rename(root / "elsewhere")
+    assert "resnet18-0.pth: its net has 3 classes, folder has 2" in ask()[1]
+    code, said = ask(place=tmp_path / "nowhere")
+    assert code == 3
+    assert str(tmp_path / "nowhere" / "val") in said
+
+
+def test_real_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not SAMPLE.is_dir():
+        pytest.skip("needs the sample of ImageNet photographs")
+    for path in sorted(SAMPLE.glob("*.JPEG"))[:3]:
+        place = tmp_path / "data" / "val" / path.name.partition("_")[0]
+        place.mkdir(parents=True)
+        (place / path.name).symlink_to(path)
+    settle(tmp_path / "data")
+    torch.manual_seed(0)
+    weights = tmp_path / "resnet18.pth"
+    torch.save(randomise(models.resnet18(num_classes=3)).state_dict(), weights)
+    for protocol in ("1-crop", "10-crop", "multi-scale"):
+        asked = words(tmp_path / "data", [weights], f"protocol={protocol}", "batch_size=8")
+        assert here(monkeypatch, evaluate, *asked) == 0
+    found = results(tmp_path / "results").values()
+    assert {each["num_samples"] for each in found} == {3}
+    assert len({each["data"]["digests"]["test_pictures"] for each in found}) == 1
+    assert len({round(each["loss"], 4) for each in found}) == 3

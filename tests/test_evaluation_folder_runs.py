@@ -1,0 +1,134 @@
+"""Runs of ours on full-size pictures, counted again: as they were logged, and further."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pictures import settle, write_folder
+from resnet_repro import evaluate, export
+from resnet_repro.analysis.evaluations import load_evaluations, score_of
+from resnet_repro.analysis.load import load_runs
+from resnet_repro.compose import make_job
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.runs.identity import metrics_digest
+from small_crops import shrink
+from test_evaluation_commands import here, last, results
+from test_training import do
+
+SMALL = (
+    "experiment=imagenet_resnet18_A", "data=folder", "profile=smoke", "recipe.batch_size=5",
+    "probes.signals=false", "probes.response_images=0", "evaluation.every_iters=4",
+    "evaluation.clean_train_images=0", "trainer.threads=1", "trainer.precision=fp32",
+    "trainer.loader_workers=0",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_crops() -> Iterator[None]:
+    """In training and in its single view; 10-crop and several scales keep the paper's sizes."""
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    write_folder(root, size=(80, 70))
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
+    place = tmp_path_factory.mktemp("results") / "runs"
+    words = (*SMALL, f"data.root={root}", f"runs_dir={place}")
+    jobs = [make_job(*words, f"seed={seed}") for seed in (0, 1)]
+    assert [do(job) for job in jobs] == ["finished", "finished"]
+    return [job.folder for job in jobs]
+
+
+def words(root: Path, out: Path, *runs: RunFolder) -> list[str]:
+    return [
+        "run=" + ",".join(str(run.path) for run in runs),
+        *(f"data.root={root}", f"results_dir={out}", "trainer.loader_workers=0"),
+    ]
+
+
+@pytest.mark.parametrize(("split", "kind"), [("test", "test"), ("train", "train_clean")])
+def test_the_single_view_counts_as_it_was_logged(
+    runs: list[RunFolder],
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    split: str,
+    kind: str,
+) -> None:
+    assert here(monkeypatch, evaluate, *words(root, tmp_path, runs[0]), f"split={split}") == 0
+    (found,) = results(tmp_path).values()
+    logged = last(runs[0], kind)
+    for key in ("kind", "top1_err", "top5_err", "num_samples", "protocol", "bn"):
+        assert found[key] == logged[key], key
+    assert found["loss"] == pytest.approx(logged["loss"], rel=1e-5)
+    (model,) = found["models"]
+    assert (model["run"], model["iter"]) == ("smoke/imagenet_resnet18_A/seed0", 4)
+    assert model["metrics_sha256"] == metrics_digest(runs[0])
+    assert model["normalisation"] == "pixel mean of the training pictures"
+    assert found["data"] == {"name": "folder", "digests": runs[0].meta()["data"]["digests"]}
+
+
+def test_ten_crops_and_an_ensemble_are_joined_with_their_runs(
+    runs: list[RunFolder], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = runs[0].path.parents[3] / "evaluations"
+    assert here(monkeypatch, evaluate, *words(root, out, runs[0]), "protocol=10-crop") == 0
+    assert here(monkeypatch, evaluate, *words(root, out, *runs)) == 0
+    loaded = load_runs(runs[0].path.parents[2])
+    evaluations = load_evaluations(out)
+    alone = score_of(loaded[0], "10-crop", evaluations)
+    assert alone is not None
+    assert (alone.images, alone.left_out) == (6, 0)
+    assert score_of(loaded[1], "10-crop", evaluations) is None
+    (both,) = [found for found in evaluations if found.is_of(loaded)]
+    assert both.score.protocol == "ensemble of 2, 1-crop"
+
+
+def test_precise_statistics_are_those_of_training_pictures(
+    runs: list[RunFolder], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert here(monkeypatch, evaluate, *words(root, tmp_path, runs[0]), "bn=precise") == 0
+    (found,) = results(tmp_path).values()
+    assert (found["bn"], found["models"][0]["bn_images"]) == ("precise", 10)  # two batches of 5
+    assert found["loss"] != pytest.approx(last(runs[0], "test")["loss"], rel=1e-3)
+
+
+def test_exported_weights_say_which_training_they_are_of(
+    runs: list[RunFolder], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "net.pt"
+    assert here(monkeypatch, export, f"run={runs[1].path}", f"out={out}") == 0
+    asked = words(root, tmp_path / "results", runs[1])[1:]
+    assert here(monkeypatch, evaluate, f"weights={out}", "format=ours", *asked) == 0
+    (found,) = results(tmp_path / "results").values()
+    (model,) = found["models"]
+    assert (model["run"], model["iter"]) == ("smoke/imagenet_resnet18_A/seed1", 4)
+    assert model["metrics_sha256"] == metrics_digest(runs[1])
+    assert found["top1_err"] == last(runs[1], "test")["top1_err"]
+
+
+def test_the_mean_of_other_pictures_is_refused(
+    runs: list[RunFolder],
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_folder(tmp_path / "other", size=(80, 70), train=5)
+    settle(tmp_path / "other")
+    asked = words(tmp_path / "other", tmp_path / "results", runs[0])
+    assert here(monkeypatch, evaluate, *asked) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "smoke/imagenet_resnet18_A/seed0: was trained with other train pictures" in said
+    assert not (tmp_path / "results").exists()

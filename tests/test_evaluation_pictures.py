@@ -1,0 +1,316 @@
+"""Full-size pictures under every protocol against slow references, one picture and view a time."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pictures import encoded, photograph, settle, write_folder
+from resnet_repro.config import DataConfig
+from resnet_repro.data import DataError
+from resnet_repro.data.image_folder import load_indices
+from resnet_repro.data.jpeg import centre_crop, scaled
+from resnet_repro.data.statistics import load_statistics
+from resnet_repro.evaluation import full_size
+from resnet_repro.evaluation.counting import ErrorCount, count_errors
+from resnet_repro.evaluation.full_size import FullSize, Whole, alike
+from resnet_repro.evaluation.protocols import Geometry, Scorer, scorer
+from resnet_repro.evaluation.subjects import from_file
+from resnet_repro.options import ConfigError
+
+CPU = torch.device("cpu")
+SIZES = [(300, 260), (260, 300), (300, 260), (231, 400), (640, 480), (300, 260)]
+PROTOCOLS = ("1-crop", "10-crop", "multi-scale")
+
+
+def fill(root: Path) -> Path:
+    """Three classes; six validation pictures in four shapes, three of them alike."""
+    write_folder(root, train=2, val=2)
+    files = sorted((root / "val").glob("*/*.JPEG"))
+    for seed, (path, size) in enumerate(zip(files, SIZES, strict=True)):
+        path.write_bytes(encoded(photograph(*size, seed=seed)))
+    settle(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("kept") / "pictures")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    return fill(tmp_path / "pictures")
+
+
+class Where(nn.Module):
+    """Three scores that depend on where things are; ``dense`` averages over all positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.weight = torch.randn(3, 3, 224, 224, generator=generator) / 60
+        self.kernel = torch.randn(3, 3, 32, 32, generator=generator) / 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("nchw,kchw->nk", x, self.weight)
+
+    def forward_dense(self, x: Tensor, window: int = 7) -> Tensor:
+        at = nn.functional.conv2d(x, self.kernel, stride=32)
+        return nn.functional.avg_pool2d(at, window, stride=1).mean((2, 3))
+
+
+NET = Where()
+
+
+def scores_of(protocol: str, geometry: Geometry | None = None) -> Scorer:
+    return scorer(protocol, NET, lambda x: x.float() / 255, geometry or Geometry())
+
+
+def opened(
+    root: Path,
+    workers: int = 0,
+    *,
+    on_corrupt: str = "stop",
+    ours: bool = False,
+    split: str = "test",
+    name: str = "folder",
+) -> FullSize:
+    choice = DataConfig(name=name, on_corrupt=on_corrupt)
+    return FullSize.open(choice, root, split, ours=ours, device=CPU, workers=workers)
+
+
+def shown_scores(held_out: FullSize, protocol: str, at_once: int) -> dict[int, list[float]]:
+    """Class scores by the number of the picture, which its label and its scores tell."""
+    found = {}
+    score = scores_of(protocol)
+    for shown, labels in held_out.shown(protocol, at_once):
+        for label, each in zip(labels.tolist(), score(shown), strict=True):
+            found[len(found)] = [float(label), *each.tolist()]
+    return found
+
+
+def to_tensor(pixels: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def slowly(root: Path, protocol: str) -> list[list[float]]:
+    """Label and scores of every validation picture, one after the other."""
+    found = []
+    for path in sorted((root / "val").glob("*/*.JPEG")):
+        data = path.read_bytes()
+        if protocol == "1-crop":
+            scores = NET(to_tensor(centre_crop(data, ""))[None])[0]
+        elif protocol == "10-crop":
+            image = to_tensor(scaled(data, "", 256))
+            height, width = image.shape[1] - 224, image.shape[2] - 224
+            places = [(0, 0), (0, width), (height, 0), (height, width), (height // 2, width // 2)]
+            crops = [image[:, t : t + 224, w : w + 224] for t, w in places]
+            views = torch.stack([*crops, *(crop.flip(2) for crop in crops)])
+            scores = NET(views).double().softmax(1).mean(0).log()
+        else:
+            sides = [to_tensor(scaled(data, "", side)) for side in (224, 256, 384, 480, 640)]
+            scores = torch.cat([NET.forward_dense(image[None]) for image in sides]).mean(0)
+        found.append([float(int(path.parent.name[1:])), *scores.tolist()])
+    return found
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 100])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_trap_09_a_picture_scores_the_same_whatever_it_is_shown_with(
+    kept: Path, protocol: str, at_once: int
+) -> None:
+    """In particular ten crops are averaged for each picture alone, of whatever size the others."""
+    found = sorted(shown_scores(opened(kept), protocol, at_once).values())
+    expected = sorted(slowly(kept, protocol))
+    assert len(found) == len(SIZES)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert len({tuple(np.round(row, 3)) for row in found}) == len(SIZES)  # they do differ
+
+
+def test_only_pictures_of_one_shape_are_shown_together_whole(kept: Path) -> None:
+    groups = [len(labels) for _, labels in opened(kept).shown("multi-scale", 100)]
+    assert sorted(groups) == [1, 1, 1, 3]
+    for shown, labels in opened(kept).shown("multi-scale", 2):
+        assert [min(view.shape[2:]) for view in shown] == [224, 256, 384, 480, 640]
+        assert {len(view) for view in shown} == {len(labels)}
+        assert all(view.dtype == torch.uint8 for view in shown)
+
+
+def test_waiting_for_ones_like_has_a_bound_and_loses_nobody() -> None:
+    rng = random.Random(0)
+    shapes = [rng.choice([1, 1, 1, 2, 3, 4, 5]) for _ in range(500)]
+    stream = [Whole([torch.zeros(shape)], torch.tensor([row])) for row, shape in enumerate(shapes)]
+    taken = 0
+
+    def counting() -> Any:
+        nonlocal taken
+        for item in stream:
+            taken += 1
+            yield item
+
+    seen: list[int] = []
+    for group in alike(counting(), 8, waiting=20):
+        assert len({shapes[int(p.label)] for p in group}) == 1
+        assert len(group) <= 8
+        seen += [int(p.label) for p in group]
+        if taken < len(stream):
+            assert taken - len(seen) <= 20
+    assert sorted(seen) == list(range(500))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux does")
+def test_pictures_that_wait_hold_no_files_open(tmp_path: Path) -> None:
+    """Tensors from a worker do, and a process may have 1,024 of them in most places."""
+    write_folder(tmp_path, classes=1, train=1, val=40, size=(60, 50))
+    held_out, waiting, files = opened(tmp_path, workers=1), [], []
+    for picture in held_out._whole([24, 32]):
+        waiting.append(picture)
+        files.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert len(waiting) == 40
+    assert files[-1] < min(files) + 40
+
+
+def resnet(seed: int = 1) -> nn.Module:
+    from resnet_repro.models.registry import build
+
+    net = build("imagenet", 18, "A", num_classes=3).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return net
+
+
+@torch.no_grad()
+def test_fully_convolutional_at_224_is_the_crop_at_224(tmp_path: Path) -> None:
+    """Of a square picture: there the crop is all of it."""
+    write_folder(tmp_path, classes=2, train=1, val=1, size=(300, 300))
+    net = resnet()
+    at_224 = Geometry(centre_side=224, scales=(224,))
+    scores = []
+    for protocol in ("1-crop", "multi-scale"):
+        held_out = opened(tmp_path)
+        held_out.geometry = at_224
+        score = scorer(protocol, net, lambda x: x.float() / 255, at_224)
+        scores.append(torch.cat([score(shown) for shown, _ in held_out.shown(protocol, 2)]))
+    assert scores[0].shape == (2, 3)
+    torch.testing.assert_close(*scores)
+
+
+def count(held_out: FullSize, protocol: str, at_once: int = 4) -> ErrorCount:
+    shown = held_out.shown(protocol, at_once)
+    return count_errors(
+        scores_of(protocol), shown, len(held_out), left_out=lambda: len(held_out.left_out)
+    )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_trap_14_each_picture_counts_once_under_any_number_of_workers(
+    kept: Path, protocol: str
+) -> None:
+    here = count(opened(kept), protocol)
+    assert (here.seen, here.left_out) == (len(SIZES), 0)
+    for workers in (1, 2):
+        there = count(opened(kept, workers), protocol)
+        assert there == here
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_corrupt_picture_is_named_counted_and_never_replaced(
+    own: Path, protocol: str, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = own / "val" / "n00000001" / "n00000001_0.JPEG"
+    good = slowly(own, protocol)
+    bad.write_bytes(bad.read_bytes()[:1000])
+    with pytest.raises(DataError, match="n00000001_0.JPEG"):
+        count(opened(own, workers), protocol)
+    held_out = opened(own, workers, on_corrupt="skip")
+    for _ in range(2):  # a second pass tells it anew, not twice
+        found = count(held_out, protocol)
+        assert (found.seen, found.left_out) == (len(SIZES) - 1, 1)
+        (line,) = held_out.left_out
+        assert line.startswith("val/n00000001/n00000001_0.JPEG: cannot be decoded")
+        assert str(own) not in line
+    assert capsys.readouterr().err.count("skipped: ") == 1
+    others = sorted(shown_scores(held_out, protocol, 4).values())
+    np.testing.assert_allclose(others, sorted(good[:2] + good[3:]), rtol=1e-3, atol=1e-4)
+
+
+def test_trap_08_a_part_of_the_set_is_no_result(own: Path) -> None:
+    held_out = opened(own)
+    batches = list(held_out.shown("1-crop", 2))
+    score = scores_of("1-crop")
+    with pytest.raises(RuntimeError, match="counted 4 images where there are 6"):
+        count_errors(score, batches[:2], len(held_out))
+    with pytest.raises(RuntimeError, match="counted 4 images and left out 1 where there are 6"):
+        count_errors(score, batches[:2], len(held_out), left_out=lambda: 1)
+    assert count_errors(score, batches[:2], 6, left_out=lambda: 2).seen == 4
+    with pytest.raises(RuntimeError, match="counted 0 images and left out 6"):
+        count_errors(score, [], 6, left_out=lambda: 6)
+    next((own / "val").glob("*/*.JPEG")).unlink()  # listed, but gone
+    for protocol in PROTOCOLS:
+        with pytest.raises(DataError, match="cannot be read"):
+            list(FullSize(held_out.index, {}, None, CPU, 0, held_out.corrupt).shown(protocol, 2))
+
+
+@torch.no_grad()
+def test_ours_are_shown_pictures_less_the_mean_of_the_training_pictures(kept: Path) -> None:
+    path = kept.parent / "resnet18.pt"
+    models = pytest.importorskip("torchvision.models")
+    torch.save(models.resnet18(num_classes=3).state_dict(), path)
+    theirs = from_file(path, "torchvision")
+    held_out = opened(kept, ours=True)
+    mean = load_statistics(load_indices(kept)[0], kept).mean
+    image = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    for kind, expected in (("pixel", mean), ("channel", mean.mean((0, 1), keepdims=True))):
+        subject = type(theirs)(**vars(theirs) | {"data": DataConfig(name="folder", mean=kind)})
+        normaliser = held_out.normaliser(subject)
+        wanted = image.double() / 255 - torch.from_numpy(expected).permute(2, 0, 1)
+        torch.testing.assert_close(normaliser(image), wanted.float())
+        assert normaliser.label == f"{kind} mean of the training pictures"
+        larger = image[:, :, :200]  # another size: the mean colour
+        wanted = larger.double() / 255 - torch.from_numpy(mean.mean((0, 1)))[:, None, None]
+        torch.testing.assert_close(normaliser(larger), wanted.float())
+    assert held_out.normaliser(theirs).label.startswith("mean (0.485")
+    assert set(held_out.digests) == {"train_pictures", "test_pictures", "mean_picture"}
+    assert set(opened(kept).digests) == {"test_pictures"}
+    assert opened(kept).digests["test_pictures"] == held_out.digests["test_pictures"]
+    assert set(opened(kept, split="train").digests) == {"train_pictures"}
+
+
+def test_training_pictures_are_not_needed_for_other_peoples_nets(own: Path) -> None:
+    (own / "train").rename(own / "elsewhere")
+    assert len(opened(own)) == len(SIZES)
+    with pytest.raises(DataError, match="train/ is missing"):
+        opened(own, ours=True)
+    with pytest.raises(ConfigError, match="split=val: must be test"):
+        opened(own, split="val")
+
+
+def test_trap_08_a_part_of_imagenet_is_not_imagenet(own: Path) -> None:
+    with pytest.raises(DataError, match="has 6 pictures, ILSVRC-2012's validation set has 50,000"):
+        opened(own, name="imagenet")
+
+
+def test_workers_are_shared_out_by_pixels(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def noted(*_: Any, side: int, workers: int, **__: Any) -> list[Any]:
+        asked.append((side, workers))
+        return []
+
+    monkeypatch.setattr(full_size, "eval_batches", noted)
+    assert list(opened(kept, 16).shown("multi-scale", 1)) == []
+    assert asked == [(224, 1), (256, 2), (384, 3), (480, 5), (640, 8)]
+    asked.clear()
+    assert list(opened(kept, 0).shown("10-crop", 1)) == []
+    assert asked == [(256, 0)]

@@ -1,0 +1,172 @@
+"""The notebooks run top to bottom, call public functions alone, and are committed as they ran."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import resnet_repro.analysis as ra
+from fabricate import fabricate
+
+REPO = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
+WITH_DATA = ("plain-20", "plain-56", "ResNet-20", "ResNet-56")
+runs_notebooks = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("nbclient", "ipykernel")),
+    reason="nbclient and ipykernel are not installed",
+)
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path: Path, kind: str = "code") -> list[dict[str, Any]]:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+def source(cell: dict[str, Any]) -> str:
+    lines = "".join(cell["source"]).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("%"))
+
+
+def test_there_are_notebooks() -> None:
+    assert len(NOTEBOOKS) == 3
+
+
+@each
+def test_only_public_functions_are_called_in_short_cells(path: Path) -> None:
+    allowed = {"resnet_repro.analysis", "resnet_repro.api", "os", "textwrap", "matplotlib.figure"}
+    for cell in cells(path):
+        assert len(source(cell).splitlines()) <= 12
+        for node in ast.walk(ast.parse(source(cell))):
+            if isinstance(node, ast.Import):
+                assert {alias.name for alias in node.names} <= allowed
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module in allowed
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert node.value.id != "ra" or node.attr in ra.__all__, node.attr
+
+
+@each
+def test_it_is_committed_as_it_ran(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text) < 500_000, "figures are kept small"
+    assert [cell["execution_count"] for cell in cells(path)] == [*range(1, len(cells(path)) + 1)], (
+        "make notebooks"
+    )
+    outputs = [output for cell in cells(path) for output in cell["outputs"]]
+    assert not any(output["output_type"] == "error" for output in outputs)
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    for trace in (str(REPO), "/home/", "/root/", "/tmp/", "site-packages", "Traceback"):
+        assert trace not in text, trace
+
+
+@each
+def test_what_it_links_to_exists(path: Path) -> None:
+    for cell in cells(path, "markdown"):
+        for part in "".join(cell["source"]).split("](")[1:]:
+            assert (path.parent / part.partition(")")[0]).exists()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with made-up runs and the notebooks."""
+    shutil.copy(REPO / "pyproject.toml", tmp_path)
+    shutil.copytree(REPO / "notebooks", tmp_path / "notebooks")
+    for label in WITH_DATA:
+        fabricate(tmp_path / "results" / "runs", label, profile="short", probes=True)
+    return tmp_path
+
+
+@runs_notebooks
+@each
+def test_it_runs_top_to_bottom(path: Path, project: Path) -> None:
+    from resnet_repro.notebooks import execute
+
+    notebook = execute(project / "notebooks" / path.name)
+    before = [len(cell["outputs"]) > 0 for cell in cells(path)]
+    after = [len(cell.outputs) > 0 for cell in notebook.cells if cell.cell_type == "code"]
+    assert after == before
+
+
+@runs_notebooks
+def test_a_cell_that_fails_is_told(tmp_path: Path) -> None:
+    import nbformat
+    from nbclient.exceptions import CellExecutionError
+
+    from resnet_repro.notebooks import execute
+
+    cell = nbformat.v4.new_code_cell("1 / 0")
+    path = tmp_path / "fails.ipynb"
+    path.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=[cell])))
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        execute(path)
+
+
+def test_runs_are_found_from_wherever_one_is(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project / "notebooks")
+    assert ra.repository() == project
+    assert [run.label for run in ra.runs("short")] == [*WITH_DATA]
+    root, changed = project / "results" / "runs", "cifar10_resnet20_lr05"
+    fabricate(root, "ResNet-20", profile="short", name=changed, changes={"experiment": changed})
+    assert changed not in {run.experiment for run in ra.runs("short")}
+    assert [run.experiment for run in ra.runs("short", [changed])] == [changed]
+    assert ra.runs("short", data="tiny_imagenet") == []
+    assert len(ra.runs("short", data="cifar10")) == len(WITH_DATA)
+    monkeypatch.chdir("/")
+    assert ra.repository() == REPO
+
+
+def test_every_public_name_is_there_and_costs_nothing_before() -> None:
+    for name in ra.__all__:
+        assert callable(getattr(ra, name)), name
+    assert dir(ra) == ra.__all__
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = ra.nothing
+
+
+def test_a_pair_of_runs(tmp_path: Path) -> None:
+    runs = [
+        ra.load_run(fabricate(tmp_path, label, profile="short", test=test))
+        for label, test in (("plain-20", 20.0), ("ResNet-20", 15.0))
+    ]
+    table = ra.differences(*runs)
+    assert table["key"].tolist() == ["model.shortcut"]
+    assert table.iloc[0].tolist() == ["model.shortcut", "none", "A"]
+    assert ra.pick(runs, "ResNet-20") is runs[1]
+    with pytest.raises(KeyError, match="no ResNet-56 seed 0; there is plain-20 seed 0, ResNet-20"):
+        ra.pick(runs, "ResNet-56")
+    figure = ra.compare(*runs)
+    (gap, _) = figure.axes[2].lines
+    assert gap.get_ydata()[-1] == pytest.approx(-5.0)
+    caption = next(text for text in figure.texts if text.get_gid() == "caption").get_text()
+    assert "They differ in model.shortcut." in caption.replace("\n", " ")
+
+
+def test_zoom_shows_each_drop_and_fits_what_is_seen(tmp_path: Path) -> None:
+    run = ra.load_run(fabricate(tmp_path, "plain-20", profile="short"))
+    figure = ra.zoom([run], "top1_err", width=0.1)
+    assert [axes.get_xlim() for axes in figure.axes] == [(0, 3200), (1280, 1920), (2080, 2720)]
+    low, high = figure.axes[2].get_ylim()
+    late = [run.curve(kind).loc[2080:2720] for kind in ("train", "test")]
+    assert low <= min(curve.min() for curve in late)
+    assert max(curve.max() for curve in late) <= high < 60
+    other = ra.load_run(fabricate(tmp_path, "plain-20", profile="quick"))
+    with pytest.raises(ValueError, match="one schedule are needed, not of 2"):
+        ra.zoom([run, other])
+
+
+def test_a_run_that_has_only_begun_can_be_looked_at(tmp_path: Path) -> None:
+    run = ra.load_run(fabricate(tmp_path, "plain-20", profile="short", state="running", until=60))
+    assert ra.summary([run])["test error"].isna().all()
+    assert len(ra.curve_table([run])) == 1
+    assert len(ra.overview(run).axes) == 2
+    assert ra.curve_table([]).empty
+    assert ra.response_table([run]).empty

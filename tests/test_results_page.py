@@ -1,0 +1,203 @@
+"""The results page says what the runs say, and what is drawn for it comes out the same again."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fabricate import fabricate
+from resnet_repro.analysis.committed import COMMITTED, Study
+from resnet_repro.analysis.judge import ClaimResult
+from resnet_repro.analysis.results_blocks import BLOCKS
+from resnet_repro.analysis.results_page import (
+    PAGE,
+    REPO,
+    RUNS,
+    TABLES,
+    draw,
+    main,
+    outdated,
+    rewrite,
+)
+
+
+@pytest.fixture(scope="module")
+def committed() -> Study:
+    return Study(REPO / RUNS)
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return (REPO / PAGE).read_text(encoding="utf-8")
+
+
+def test_the_committed_page_says_what_the_committed_runs_say(page: str, committed: Study) -> None:
+    assert page == rewrite(page, committed), "make results"
+
+
+def test_no_reading_of_the_committed_page_is_out_of_date(page: str, committed: Study) -> None:
+    assert outdated(page, committed.claims) == []
+
+
+def test_every_block_is_on_the_page_and_every_picture_and_table_is_there(page: str) -> None:
+    assert set(re.findall(r"<!-- made: (.+?) -->", page)) == set(BLOCKS)
+    linked = re.findall(r"\]\(((?:figures|tables)/[^)]+)\)", page)
+    assert len(linked) > 5
+    for name in linked:
+        assert (REPO / "docs" / name).is_file(), name
+
+
+def test_the_committed_tables_are_those_of_the_runs(tmp_path: Path, committed: Study) -> None:
+    from resnet_repro.analysis.exhibits import find_saves
+
+    saves, _ = find_saves()
+    compared = 0
+    for name in TABLES:
+        for path in saves[name](committed.of(name), tmp_path) if committed.of(name) else ():
+            kept = REPO / "docs" / "tables" / path.name
+            assert kept.read_bytes() == path.read_bytes(), f"{kept}: make results"
+            compared += 1
+    assert compared >= 6
+
+
+def test_an_item_without_words_trains_nothing_and_draws_what_is_committed(tmp_path: Path) -> None:
+    for profile in COMMITTED:
+        if (REPO / RUNS / profile).is_dir():
+            away = shutil.ignore_patterns("checkpoints", ".*")
+            shutil.copytree(REPO / RUNS / profile, tmp_path / "runs" / profile, ignore=away)
+    before = sorted(path for path in (tmp_path / "runs").rglob("*") if path.is_file())
+    done = subprocess.run(
+        [
+            sys.executable, "experiments/claims.py", "--out", str(tmp_path / "tables"),
+            f"runs_dir={tmp_path}/runs",
+        ],
+        cwd=REPO, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(path for path in (tmp_path / "runs").rglob("*") if path.is_file()) == before
+    for ending in ("md", "tex", "csv"):
+        drawn = (tmp_path / "tables" / f"claims.{ending}").read_text(encoding="utf-8")
+        assert drawn == (REPO / "docs" / "tables" / f"claims.{ending}").read_text(encoding="utf-8")
+    assert " profile, " in drawn  # it says what it is
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> Path:
+    root = tmp_path / RUNS
+    for label in ("plain-20", "plain-56", "ResNet-20", "ResNet-56"):
+        fabricate(root, label, profile="short", probes=True)
+    return root
+
+
+def test_figures_and_tables_are_the_same_bytes_in_another_process(
+    tmp_path: Path, four: Path
+) -> None:
+    written = draw(Study(four), tmp_path / "here")
+    names = {path.name for path in written}
+    assert {"fig1.png", "fig6.svg", "fig7.png", "gradients.svg", "table6.md"} <= names
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from resnet_repro.analysis.committed import COMMITTED, Study\n"
+        "from resnet_repro.analysis.results_page import draw\n"
+        "draw(Study(Path(sys.argv[1])), Path(sys.argv[2]))\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(four), str(tmp_path / "there")],
+        env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "1"},
+        check=True,
+    )
+    for path in written:
+        there = tmp_path / "there" / path.relative_to(tmp_path / "here")
+        assert there.read_bytes() == path.read_bytes(), path.name
+
+
+def test_what_the_runs_no_longer_fill_is_taken_away(tmp_path: Path, four: Path) -> None:
+    for old in ("figures/fig4.png", "figures/agreement.svg", "tables/table3.md"):
+        (tmp_path / "docs" / old).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "docs" / old).touch()
+    (tmp_path / "docs" / "figures" / "by_hand.png").touch()
+    draw(Study(four), tmp_path / "docs")
+    kept = {path.name for path in (tmp_path / "docs").rglob("*.*")}
+    assert "by_hand.png" in kept
+    assert not kept & {"fig4.png", "agreement.svg", "table3.md"}
+
+
+def test_the_fullest_profile_is_drawn_and_other_profiles_are_not_on_the_page(four: Path) -> None:
+    fabricate(four, "plain-20", profile="paper")
+    for depth in (20, 32, 44, 56, 110):
+        fabricate(four, f"ResNet-{depth}", profile="quick")
+    study = Study(four)
+    assert {run.profile for run in study.of("fig6")} == {"short"}
+    assert {run.profile for run in study.finished} == {"short", "paper"}
+    for label in ("plain-56", "ResNet-20", "ResNet-56"):
+        fabricate(four, label, profile="paper")
+    assert {run.profile for run in Study(four).of("fig6")} == {"paper"}
+
+
+def test_a_stopped_run_stands_in_no_table_and_a_diverged_one_is_told(four: Path) -> None:
+    fabricate(four, "plain-32", profile="short", state="preempted", until=1_000)
+    fabricate(four, "plain-44", profile="short", state="diverged", until=1_000)
+    check = {"profile": "short", "state": "preempted", "until": 200, "precision": "fp32"}
+    fabricate(four, "plain-20", name="check_fp32", **check)  # type: ignore[arg-type]
+    study = Study(four)
+    runs = BLOCKS["runs"](study)
+    assert "plain-20, plain-56, ResNet-20, ResNet-56 " in runs
+    assert "- in no table: `short/cifar10_plain32/seed0`, bf16, stopped at iteration 1,000" in runs
+    assert "- given up, in no figure or table: `short/cifar10_plain44/seed0` diverged" in runs
+    assert "- a look at one question, in no figure or table: `short/check_fp32/seed0`" in runs
+    assert "| plain-32    | -" in BLOCKS["table 6"](study)
+    assert "| plain-20, fp32 |" not in BLOCKS["first update"](study)  # it logged no gradients
+
+
+def test_a_page_of_no_runs_says_so(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    said = {name: block(study) for name, block in BLOCKS.items()}
+    assert said["runs"] == "No run is finished yet."
+    assert said["fig1"] == "No run of it is logged yet."
+    assert said["curves"].startswith("No logged curve has an iteration in common")
+    assert said["claims"].count("no runs") == 10
+    assert said["table 6"].count("no runs") == 11
+    assert draw(study, tmp_path / "docs") == []
+
+
+def test_only_blocks_change_and_broken_ones_are_refused(four: Path) -> None:
+    study = Study(four)
+    text = "by hand\n<!-- made: fig1 -->\nold\n<!-- end -->\nby hand\n"
+    new = rewrite(text, study)
+    assert new.startswith("by hand\n<!-- made: fig1 -->\n![Figure 1")
+    assert new.endswith("\n<!-- end -->\nby hand\n")
+    assert rewrite(new, study) == new
+    with pytest.raises(ValueError, match="no block is called fig99; one of runs"):
+        rewrite(text.replace("fig1", "fig99"), study)
+    with pytest.raises(ValueError, match="not all end"):
+        rewrite("<!-- made: fig1 -->\nold\n", study)
+
+
+def test_a_reading_of_another_verdict_is_named() -> None:
+    claims = [ClaimResult("C1", "", "holds", ""), ClaimResult("C10", "", "fails", "")]
+    assert outdated("<!-- reads: C1 holds, C10 fails -->", claims) == []
+    assert outdated("<!-- reads: C1 holds, C10 holds -->\n<!-- reads: C3 fails -->", claims) == [
+        "<!-- reads: C1 holds, C10 holds -->: C10 is now fails",
+        "<!-- reads: C3 fails -->: C3 is now not known",
+    ]
+
+
+def test_the_command_writes_the_page_and_names_what_must_be_read_again(
+    tmp_path: Path, four: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / PAGE
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("<!-- made: runs -->\n<!-- end -->\n<!-- reads: C5 holds -->\n")
+    assert main(["--repo", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert "docs/figures/fig1.png" in out
+    assert err.startswith("docs/RESULTS.md: to be read again: <!-- reads: C5 holds -->: C5 is now")
+    assert "| short     | CIFAR-10 | plain-20, plain-56" in page.read_text()
+    page.write_text("<!-- made: runs -->\n<!-- end -->\n")
+    assert main(["--repo", str(tmp_path)]) == 0

@@ -1,0 +1,165 @@
+"""``make table2`` and its like count what their protocol lacks, from a real run to the table."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_files
+from resnet_repro.analysis.ensembles import table5
+from resnet_repro.analysis.load import load_runs
+from resnet_repro.compose import compose_run, make_job
+from resnet_repro.data import tiny_imagenet
+from resnet_repro.retest import count_missing
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.runs.identity import metrics_digest
+from test_training import do
+
+SCRIPTS = Path(__file__).parents[1] / "experiments"
+SHAPE = tiny_imagenet.Shape(classes=3, train_per_class=11, test_per_class=2, side=64)
+FEW = (
+    "profile=smoke", "recipe.batch_size=3", "recipe.max_iters=2", "recipe.milestones=[1]",
+    "evaluation.every_iters=2", "evaluation.clean_train_images=1", "probes.signals=false",
+    "probes.response_images=0", "trainer.checkpoint_every_iters=2", "trainer.threads=1",
+)  # fmt: skip
+NETS = ("tiny_plain18", "tiny_resnet18_A")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def three_classes() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_imagenet.load, "__defaults__", (SHAPE, 1))
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tiny")
+    tiny_files.write_zip(root, tiny_files.fake_files(64))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("results") / "runs"
+    for net in NETS:
+        words = (f"experiment={net}", *FEW, f"data.root={tiny}", f"runs_dir={root}")
+        assert do(make_job(*words)) == "finished"
+    return root
+
+
+@pytest.fixture
+def root(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "results" / "runs"))
+
+
+def make(
+    item: str, root: Path, data: Path, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[str, str]:
+    """Say ``make <item>``; return what it told on stderr, and the table it wrote."""
+    argv = [item, "--out", str(root.parent / "tables"), *words, f"runs_dir={root}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*argv, f"data.root={data}", "trainer.threads=1"])
+        runpy.run_path(str(SCRIPTS / f"{item}.py"), run_name="__main__")
+    table = (root.parent / "tables" / f"{item}.md").read_text(encoding="utf-8")
+    return capsys.readouterr().err, table
+
+
+def kept(root: Path) -> dict[str, dict[str, Any]]:
+    return {p.stem: json.loads(p.read_text()) for p in (root.parent / "evaluations").glob("*")}
+
+
+def test_a_table_counts_what_is_missing_once(
+    root: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, table = make("table2", root, tiny, capsys, "--no-train")
+    assert "counting" not in said
+    assert table.count("1-crop only, seed 0, smoke profile") == 2
+    said, table = make("table2", root, tiny, capsys)
+    assert "counting errors at 10-crop of 2 runs first" in said
+    assert table.count("10-crop, seed 0, smoke profile") == 2
+    assert "1-crop only" not in table
+    first = kept(root)
+    assert sorted(first) == [f"{net}_smoke_seed0_10-crop" for net in NETS]
+    for net in NETS:
+        entry = first[f"{net}_smoke_seed0_10-crop"]
+        (model,) = entry["models"]
+        assert (model["run"], model["iter"]) == (f"smoke/{net}/seed0", 2)
+        assert model["metrics_sha256"] == metrics_digest(RunFolder(root / "smoke" / net / "seed0"))
+        assert (entry["protocol"], entry["num_samples"], entry["left_out"]) == ("10-crop", 6, 0)
+    said, again = make("table2", root, tiny, capsys)
+    assert "counting" not in said
+    assert (again, kept(root)) == (table, first)
+
+
+def test_without_weights_it_says_so_and_shows_what_there_is(
+    root: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(root / "smoke" / "tiny_plain18" / "seed0" / "checkpoints")
+    said, table = make("table2", root, tiny, capsys)
+    assert (
+        "not tested at 10-crop, for their final weights are not here: smoke/tiny_plain18/seed0"
+        in said
+    )
+    assert "counting errors at 10-crop of 1 run first" in said
+    assert "| 1-crop only, seed 0, smoke profile" in table
+    assert "| 10-crop, seed 0, smoke profile" in table
+    assert "Not tested at 10-crop on Tiny ImageNet: plain-18 seed 0." in table
+
+
+def test_without_data_it_says_so_and_draws(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, table = make("table2", root, tmp_path / "nowhere", capsys)
+    assert said.count("not tested at 10-crop: smoke/tiny_") == 2
+    assert "10-crop, seed 0" not in table
+    assert kept(root) == {}
+
+
+def test_a_net_trained_again_is_tested_again(
+    root: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("table2", root, tiny, capsys)
+    before = kept(root)
+    shutil.rmtree(root / "smoke" / "tiny_plain18")
+    words = ("experiment=tiny_plain18", *FEW, f"data.root={tiny}", f"runs_dir={root}")
+    assert do(make_job(*words)) == "finished"  # the same weights, but other seconds in its log
+    said, table = make("table2", root, tiny, capsys, "--no-train")
+    line = "Not used: evaluations/tiny_plain18_smoke_seed0_10-crop.json is of another training of "
+    assert line + "smoke/tiny_plain18/seed0" in said
+    assert line in table
+    said, table = make("table2", root, tiny, capsys)
+    assert "counting errors at 10-crop of 1 run first" in said
+    assert "Not used" not in said + table
+    after = kept(root)
+    assert set(after) == set(before)
+    name = "tiny_plain18_smoke_seed0_10-crop"
+    assert after[name]["models"][0]["metrics_sha256"] != before[name]["models"][0]["metrics_sha256"]
+    other = "tiny_resnet18_A_smoke_seed0_10-crop"
+    assert after[other] == before[other]
+
+
+def test_an_ensemble_of_one_run_of_each_net_is_tested_once(
+    root: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (f"data.root={tiny}", f"runs_dir={root}", "trainer.threads=1")
+    config = compose_run(f"experiment={NETS[0]}", *words)
+    runs = load_runs(root)
+    count_missing(runs[:1], "multi-scale", config, together=True)
+    assert kept(root) == {}  # one net is no ensemble
+    count_missing(runs, "multi-scale", config, together=True)
+    ((name, entry),) = kept(root).items()
+    assert name == "ensemble2_tiny_plain18_smoke_seed0_multi-scale"
+    assert [model["run"] for model in entry["models"]] == [f"smoke/{net}/seed0" for net in NETS]
+    assert "counting errors at multi-scale of an ensemble first" in capsys.readouterr().err
+    row = table5(runs).iloc[-1]
+    assert row["ensemble"] == "2 nets: plain-18 seed 0, ResNet-18 A seed 0"
+    assert row["Tiny ImageNet top-1"] == pytest.approx(entry["top1_err"])
+    count_missing(runs, "multi-scale", config, together=True)
+    assert "counting" not in capsys.readouterr().err

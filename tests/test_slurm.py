@@ -1,0 +1,167 @@
+"""The SLURM batch script, with a scheduler made of three small scripts on PATH."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ranks import workers
+from resnet_repro.data.synthetic import TEST_IMAGES, TRAIN_IMAGES
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.training.launch import Job
+from test_ddp_processes import processes
+from test_training import fingerprint, small_job
+
+REPO = Path(__file__).resolve().parents[1]
+BATCH = REPO / "docs" / "slurm" / "train.sbatch"
+CLUSTER = (REPO / "docs" / "CLUSTER.md").read_text(encoding="utf-8")
+
+FAKES = {
+    # `sbatch script words`: what the controller does, on this machine.
+    "sbatch": 'SLURM_JOB_ID=${SLURM_JOB_ID:-4242} exec bash "$@"',
+    "srun": 'while [[ $1 == -* ]]; do shift; done; echo "$@" >> "$SEEN/srun"; "$@"',
+    "scontrol": 'echo "$@" >> "$SEEN/scontrol"; [ "$1" = show ] && echo localhost; true',
+}
+# Stands for both the command and the launcher where only the script's own decisions are tested.
+PYTHON = """
+echo "$@" >> "$SEEN/python"
+case $2 in
+  resnet_repro.train) [ -z "$REFUSED" ] || exit "$REFUSED"; echo "$FOLDER" ;;
+  torch.distributed.run) printf '{\\n  "state": "%s",\\n  "iter": 3\\n}' "$STATE" \
+    > "$FOLDER/status.json"; exit 1 ;;
+esac
+"""
+
+
+def cluster(tmp_path: Path, **more: str) -> dict[str, str]:
+    """A PATH with the scheduler on it, and what a job finds in its environment."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "seen").mkdir()
+    for name, text in (FAKES | {"fakepython": PYTHON}).items():
+        path = tmp_path / "bin" / name
+        path.write_text(f"#!/bin/bash\n{text}\n")
+        path.chmod(0o755)
+    return os.environ | {
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+        "SEEN": f"{tmp_path}/seen",
+        "PYTHON": "fakepython",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_GPUS_ON_NODE": "4",
+        "FOLDER": "",
+        "REFUSED": "",
+        **more,
+    }
+
+
+def seen(tmp_path: Path, name: str) -> list[str]:
+    path = tmp_path / "seen" / name
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def submit(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sbatch", str(BATCH), *words], env=env, cwd=REPO, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "requeued"),
+    [("finished", 0, 0), ("preempted", 0, 1), ("diverged", 5, 0), ("failed", 1, 0)],
+)
+def test_what_is_left_decides(tmp_path: Path, state: str, code: int, requeued: int) -> None:
+    """The launcher's exit code is 1 each time."""
+    env = cluster(tmp_path, STATE=state, FOLDER=str(tmp_path))
+    done = submit(env, "experiment=cifar10_plain20")
+    assert done.returncode == code, done.stderr
+    calls = [call for call in seen(tmp_path, "scontrol") if call.startswith("requeue")]
+    assert calls == ["requeue 4242"] * requeued
+
+
+def test_the_launcher_is_told_of_all_machines(tmp_path: Path) -> None:
+    env = cluster(tmp_path, STATE="finished", FOLDER=str(tmp_path))
+    submit(env, "experiment=cifar10_plain20", "seed=3")
+    first, second = seen(tmp_path, "python")
+    assert first.startswith("-m resnet_repro.train experiment=cifar10_plain20 seed=3 ")
+    assert first.endswith("trainer.launcher=external trainer.devices=8")
+    assert "--nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d --rdzv-id=4242" in second
+    assert second.endswith(f"--rdzv-endpoint=localhost:29500 -m resnet_repro.worker {tmp_path}")
+
+
+@pytest.mark.parametrize(("refused", "code"), [("2", 2), ("", 0)])
+def test_nothing_is_started_for_a_refused_or_a_finished_run(
+    tmp_path: Path, refused: str, code: int
+) -> None:
+    done = submit(cluster(tmp_path, REFUSED=refused), "experiment=cifar10_plain20")
+    assert done.returncode == code
+    assert seen(tmp_path, "srun") == seen(tmp_path, "scontrol") == []
+
+
+WORDS = ("trainer.devices=2", "recipe.max_iters=70", "recipe.milestones=[]",
+         "evaluation.every_iters=70", "probes.response_images=20",
+         "trainer.checkpoint_every_iters=30")  # fmt: skip
+
+
+def real_cluster(tmp_path: Path) -> dict[str, str]:
+    return cluster(
+        tmp_path, PYTHON=sys.executable, SLURM_JOB_NUM_NODES="1", SLURM_GPUS_ON_NODE="2",
+        PORT="0", PYTHONPATH=str(REPO / "src"), SLURM_JOB_ID="77",
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
+def test_warned_it_saves_is_requeued_once_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """USR1 comes to every process of the step, as SLURM sends it, and through the launcher too."""
+    whole, job = small_job(tmp_path / "whole", *WORDS), small_job(tmp_path / "runs", *WORDS)
+    env = real_cluster(tmp_path)
+    warned = subprocess.Popen(["sbatch", str(BATCH), *job.words], env=env, cwd=REPO)
+    warn(job, warned)
+    assert warned.wait() == 0
+    assert job.folder.status()["state"] == "preempted"
+    assert [call for call in seen(tmp_path, "scontrol") if "requeue" in call] == ["requeue 77"]
+    assert processes(job.folder) == {}
+    done = submit(env, *job.words)  # what SLURM does with a requeued job
+    assert done.returncode == 0, done.stderr
+    assert job.folder.status()["state"] == "finished"
+    assert len(seen(tmp_path, "srun")) == 2
+    assert workers(whole, images=(TRAIN_IMAGES, TEST_IMAGES)) == "finished"
+    assert fingerprint(job.folder) == fingerprint(whole.folder)
+    assert submit(env, *job.words).returncode == 0  # once more: nothing to do
+    assert len(seen(tmp_path, "srun")) == 2
+
+
+def warn(job: Job, batch: subprocess.Popen[bytes]) -> None:
+    while job.folder.status().get("iter", 0) < 30:  # the first checkpoint
+        assert batch.poll() is None
+        time.sleep(0.05)
+    for pid in processes(job.folder).values():
+        os.kill(pid, signal.SIGUSR1)
+
+
+def test_submitit_does_the_runs_of_a_sweep(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    root = tmp_path / "runs"
+    words = [word for word in small_job(root).words if not word.startswith("seed")]
+    done = subprocess.run(
+        [sys.executable, "-m", "resnet_repro.train", "-m", *words, "seed=0,1",
+         "hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}/sweep"],
+        cwd=REPO, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    runs = [RunFolder(path) for path in sorted(root.glob("smoke/*/seed*"))]
+    assert [run.path.name for run in runs] == ["seed0", "seed1"]
+    assert all(run.is_finished for run in runs)
+
+
+def test_what_is_copied_from_the_document_names_what_there_is() -> None:
+    for path in set(re.findall(r"(?:docs|conf)/[\w/.]+\.(?:sbatch|yaml|md)", CLUSTER)):
+        assert (REPO / path).exists(), path
+    launchers = {path.stem for path in (REPO / "conf" / "hydra" / "launcher").glob("*.yaml")}
+    assert set(re.findall(r"hydra/launcher=(\w+)", CLUSTER)) <= launchers | {"submitit_local"}

@@ -1,0 +1,303 @@
+"""Runs on folders of full-size pictures: exact resume, shares, corrupt pictures, the record."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pictures import encoded, photograph, settle, write_folder
+from ranks import Failed, together, workers
+from resnet_repro.compose import make_job
+from resnet_repro.data import DataError
+from resnet_repro.data.image_folder import load_indices
+from resnet_repro.data.order import BatchOrder
+from resnet_repro.data.streamed import StreamedImages
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.training.assemble import assemble, load_images
+from resnet_repro.training.device import set_up
+from resnet_repro.training.distributed import SOLO, World
+from resnet_repro.training.launch import Job, launch
+from small_crops import shrink
+from test_training import Silent, StopAt, do, fingerprint
+
+# 3 classes of 4 pictures: a batch of 5 straddles epochs.
+SMALL = (
+    "experiment=imagenet_plain18", "data=folder", "profile=smoke", "recipe.batch_size=5",
+    "probes.signals=false", "probes.response_images=0", "evaluation.every_iters=4",
+    "evaluation.clean_train_images=3", "trainer.threads=1", "trainer.precision=fp32",
+    "trainer.loader_workers=0",
+)  # fmt: skip
+BAD = "train/n00000001/n00000001_2.JPEG"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_crops() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        yield
+
+
+def shrunk(_: World) -> None:
+    """The same in a worker process, which ends with it."""
+    shrink(pytest.MonkeyPatch())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    write_folder(root, size=(80, 70))
+    return root
+
+
+@pytest.fixture
+def spoiled(root: Path, tmp_path: Path) -> Path:
+    """The same pictures, one of them cut off in the middle."""
+    shutil.copytree(root, tmp_path / "spoiled")
+    (tmp_path / "spoiled" / BAD).write_bytes(encoded(photograph(80, 70))[:1500])
+    settle(tmp_path / "spoiled")
+    return tmp_path / "spoiled"
+
+
+def job_on(pictures: Path, root: Path, *words: str) -> Job:
+    return make_job(*SMALL, f"data.root={pictures}", f"runs_dir={root}", *words)
+
+
+@pytest.fixture(scope="module")
+def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that nothing disturbed."""
+    words = ("probes.signals=true", "probes.response_images=4")
+    job = job_on(root, tmp_path_factory.mktemp("whole"), *words)
+    assert do(job) == "finished"
+    return job.folder
+
+
+def test_a_run_on_pictures_is_complete(whole: RunFolder, root: Path) -> None:
+    records = whole.metrics()
+    by_kind = {k: [r["iter"] for r in records if r["kind"] == k] for k in ("train", "test")}
+    assert by_kind == {"train": [1, 2, 3, 4], "test": [4]}
+    assert [r["lr"] for r in records if r["kind"] == "train"] == [0.1, 0.01, 0.001, 0.0001]
+    assert [r["num_samples"] for r in records] == [5, 5, 5, 5, 6, 3]  # train x 4, test, clean
+    assert records[1]["epoch"] == pytest.approx(2 * 5 / 12)
+    data = whole.meta()["data"]
+    train, _ = load_indices(root)
+    assert data["digests"]["train_pictures"] == train.digest()
+    assert set(data["digests"]) == {"train_pictures", "test_pictures", "mean_picture"}
+    assert {key: data[key] for key in data if key != "digests"} == {
+        "name": "folder", "train_images": 12, "test_images": 6, "classes": 3,
+        "colours_measured_on": 12, "left_out": {},
+    }  # fmt: skip
+    assert len(whole.table("responses")) == len(whole.table("signal")) == 17
+
+
+@pytest.mark.parametrize("loaders", [0, 1, 2])
+def test_stopped_and_resumed_gives_the_same_bits_with_any_loaders(
+    whole: RunFolder, root: Path, tmp_path: Path, loaders: int
+) -> None:
+    """Stopped at 3, in the second epoch and between checkpoints; other loaders after the stop."""
+    words = ("probes.signals=true", "probes.response_images=4")
+    first = job_on(root, tmp_path, *words, f"trainer.loader_workers={loaders}")
+    assert do(first, StopAt(3)) == "preempted"
+    assert first.folder.status()["iter"] == 3
+    then = job_on(root, tmp_path, *words, f"trainer.loader_workers={(loaders + 1) % 3}")
+    assert do(then) == "finished"
+    assert fingerprint(then.folder) == fingerprint(whole)
+    assert do(first) == "skipped"
+
+
+def images_of(job: Job, world: World = SOLO) -> StreamedImages:
+    setup = set_up(job.config.trainer)
+    parts, _ = assemble(job.config, setup, load_images(job.config), world)
+    assert isinstance(parts.images, StreamedImages)
+    return parts.images
+
+
+@pytest.fixture
+def no_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnet_repro.training.assemble.replicate", lambda model, _: model)
+
+
+@pytest.mark.usefixtures("no_replica")
+@pytest.mark.parametrize("size", [2, 3])
+def test_workers_share_a_batch_and_the_evaluation(root: Path, tmp_path: Path, size: int) -> None:
+    job = job_on(root, tmp_path)
+    alone = images_of(job)
+    shares = [images_of(job, World(rank, size)) for rank in range(size)]
+    for iteration in (0, 1, 2, 5, 3):  # 2 straddles two epochs; then forward and back
+        images, labels = alone.batch(iteration)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        parts = [share.batch(iteration) for share in shares]
+        assert torch.equal(torch.cat([part[0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[1] for part in parts]), labels)
+        assert [part[0].shape for part in parts] == [share.share_shape for share in shares]
+        assert torch.equal(shares[-1].whole_batch(iteration)[0], images)
+    test = alone.held_out["test"]
+    counted = [
+        batch for rank in range(size) for batch in test.eval_batches(2, first=rank, every=size)
+    ]
+    there = torch.cat([labels for _, labels in counted])
+    assert sorted(there.tolist()) == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_sample_of_pictures_that_lie_by_class_has_all_classes(root: Path, tmp_path: Path) -> None:
+    images = images_of(job_on(root, tmp_path))
+    clean = images.clean(3)
+    (batch,) = clean.eval_batches(10)
+    assert (len(clean), batch[1].tolist()) == (3, [0, 1, 2])
+    assert len(images.clean(12)) == 12
+    (batch,) = images.held_out["test"].eval_batches(10, 3)
+    assert batch[1].tolist() == [0, 1, 2]
+
+
+def test_a_corrupt_picture_stops_the_run_with_its_name(spoiled: Path, tmp_path: Path) -> None:
+    job = job_on(spoiled, tmp_path)
+    with pytest.raises(DataError, match=r"n00000001_2.JPEG.*cannot be decoded") as caught:
+        do(job)
+    assert "\n" not in str(caught.value)
+    assert job.folder.status()["state"] == "failed"
+
+
+def uses(images: int, batch: int, iterations: int, row: int) -> list[int]:
+    """Updates, from 1, whose batch holds a row; twice where it holds it twice, in two epochs."""
+    order = BatchOrder(images, batch, seed=0)
+    return [i + 1 for i in range(iterations) for r in order.batch(i).indices.tolist() if r == row]
+
+
+def test_a_corrupt_picture_is_left_out_counted_and_named_also_across_a_stop(
+    spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad_test = "val/n00000002/n00000002_1.JPEG"
+    (spoiled / bad_test).write_bytes(b"not a picture")
+    words = ("data.on_corrupt=skip", "recipe.max_iters=7", "trainer.log_every_iters=2")
+    words += ("evaluation.clean_train_images=12", "evaluation.every_iters=7")
+    job = job_on(spoiled, tmp_path / "whole", *words)
+    assert do(job) == "finished"
+    train, _ = load_indices(spoiled)
+    (row,) = [row for row in range(12) if train.path(row) == spoiled / BAD]
+    expected = uses(12, 5, 7, row)
+    assert len(expected) >= 2
+    records = job.folder.metrics()
+    told = [(r["iter"], r["value"]) for r in records if r["kind"] == "event"]
+    assert told == [*((i, BAD) for i in expected), (7, bad_test), (7, BAD)]
+    assert job.folder.meta()["data"]["left_out"] == {BAD: len(expected) + 1, bad_test: 1}
+    seen = {r["iter"]: r["num_samples"] for r in records if r["kind"] == "train"}
+    windows = {2: (1, 2), 4: (3, 4), 6: (5, 6), 7: (7,)}
+    assert seen == {
+        end: 5 * len(updates) - sum(use in updates for use in expected)
+        for end, updates in windows.items()
+    }
+    counts = {r["kind"]: r["num_samples"] for r in records if r["kind"].startswith("t")}
+    assert (counts["test"], counts["train_clean"]) == (5, 11)
+    assert capsys.readouterr().err.count(f"skipped: {spoiled / BAD}") == 2  # training, clean pass
+
+    again = job_on(spoiled, tmp_path / "parts", *words)
+    assert do(again, StopAt(expected[0])) == "preempted"  # right after it was first left out
+    assert do(again) == "finished"
+    assert fingerprint(again.folder) == fingerprint(job.folder)
+    assert again.folder.meta()["data"] == job.folder.meta()["data"]
+
+
+def test_two_workers_train_on_the_same_pictures_as_one_and_name_what_each_left_out(
+    spoiled: Path, tmp_path: Path
+) -> None:
+    """Batch-norm over both, so that their losses are one worker's."""
+    (spoiled / "train/n00000000/n00000000_0.JPEG").write_bytes(b"")
+    words = (
+        "data.on_corrupt=skip",
+        "recipe.batch_size=6",
+        "recipe.lr=0.01",
+        "trainer.sync_bn=true",
+    )
+    alone, two = (
+        job_on(spoiled, tmp_path, *words, f"name=by{n}", f"trainer.devices={n}") for n in (1, 2)
+    )
+    assert do(alone) == "finished"
+    assert workers(two, spoil=shrunk) == "finished"
+    records = [job.folder.metrics() for job in (alone, two)]
+    keys = ("kind", "iter", "num_samples", "value")
+    said = [[[r.get(key) for key in keys] for r in each] for each in records]
+    assert said[0] == said[1]
+    assert len({r["value"] for r in records[1] if r["kind"] == "event"}) == 2
+    assert alone.folder.meta()["data"]["left_out"] == two.folder.meta()["data"]["left_out"]
+    losses = [[r["loss"] for r in each if r["kind"] == "train"] for each in records]
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
+    assert losses[1][1] == pytest.approx(losses[0][1], rel=2e-2)
+
+
+def test_a_batch_without_any_picture_left_stops(spoiled: Path, tmp_path: Path) -> None:
+    for path in (spoiled / "train").rglob("*.JPEG"):
+        if path.name.endswith(("_0.JPEG", "_1.JPEG", "_2.JPEG")):
+            path.write_bytes(b"")
+    job = job_on(spoiled, tmp_path, "data.on_corrupt=skip", "recipe.batch_size=2")
+    with pytest.raises(DataError, match="no picture of its batch is left"):
+        do(job)
+
+
+class Killer(Silent):
+    """Kills the processes that decode, once the first update is done."""
+
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        super().update(iteration, top1_err, lr)
+        for child in multiprocessing.active_children():
+            if iteration == 1:
+                child.kill()
+
+
+def test_a_killed_loader_is_told_in_one_line_and_the_run_goes_on_when_said_again(
+    whole: RunFolder, root: Path, tmp_path: Path
+) -> None:
+    words = ("probes.signals=true", "probes.response_images=4", "trainer.loader_workers=1")
+    job = job_on(root, tmp_path, *words)
+    with pytest.raises(DataError, match="a process that decodes pictures was killed") as caught:
+        launch(job, Killer(), lambda: False)
+    assert "\n" not in str(caught.value)
+    assert job.folder.status()["state"] == "failed"
+    assert do(job) == "finished"
+    assert fingerprint(job.folder) == fingerprint(whole)
+
+
+def test_no_process_is_left_when_a_run_is_over(root: Path, tmp_path: Path) -> None:
+    before = set(multiprocessing.active_children())
+    for name, stop in (("whole", None), ("stopped", 2)):
+        job = job_on(root, tmp_path, "trainer.loader_workers=2", f"name={name}")
+        do(job, StopAt(stop or 99))
+        assert set(multiprocessing.active_children()) <= before
+
+
+def test_on_the_same_pictures_only(root: Path, tmp_path: Path) -> None:
+    """Resuming on others is refused by name."""
+    mine = tmp_path / "mine"
+    shutil.copytree(root, mine)
+    job = job_on(mine, tmp_path / "runs")
+    assert do(job, StopAt(2)) == "preempted"
+    (mine / "val/n00000000/n00000000_1.JPEG").rename(mine / "val/n00000000/other.JPEG")
+    with pytest.raises(Exception, match=r"made on other data \(test_pictures changed since\)"):
+        do(job)
+
+
+def test_a_batch_larger_than_the_folder_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="recipe.batch_size=13: must be at most the 12 training"):
+        images_of(job_on(root, tmp_path, "recipe.batch_size=13"))
+
+
+def _share_of_first_batches(job: Job) -> Any:
+    from resnet_repro.training.distributed import join, place
+
+    world = join(place(), torch.device("cpu"), 60)
+    images = images_of(job, world)
+    return [images.batch(i)[1].tolist() for i in range(3)]
+
+
+def test_processes_of_a_run_get_shares_of_the_same_batches(root: Path, tmp_path: Path) -> None:
+    job = job_on(root, tmp_path, "trainer.devices=2", "trainer.loader_workers=1")
+    answers = together(2, _share_of_first_batches, job)
+    for answer in answers:
+        assert not isinstance(answer, Failed), answer.trace
+    alone = images_of(job)
+    for i in range(3):
+        assert answers[0][i] + answers[1][i] == alone.batch(i)[1].tolist()
