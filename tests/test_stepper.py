@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet_repro.data import synthetic
 from resnet_repro.data.images import ResidentImages
 from resnet_repro.data.order import BatchOrder
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import run as run_module
+from resnet_repro.training import stepper as stepper_module
 from resnet_repro.training.assemble import assemble
 from resnet_repro.training.device import set_up
 from resnet_repro.training.errors import DivergedError
@@ -284,3 +286,62 @@ def test_casts_are_not_kept_across_a_capture(
                 state.model.head.fc.weight.mul_(1.5)
             torch.clear_autocast_cache()
     assert enabled == [False, False, True]
+
+
+READS_BACK = {
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.item.default,
+    torch.ops.aten.is_nonzero.default,
+    torch.ops.aten.nonzero.default,
+    torch.ops.aten.masked_select.default,
+    torch.ops.aten.equal.default,
+    torch.ops.aten.bincount.default,
+}
+
+
+class Launched(TorchDispatchMode):
+    """Notes what is computed, and on what shapes; reading anything back is an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        assert function not in READS_BACK, f"{function} would wait for the device"
+        shapes = [value.shape for value in args if isinstance(value, Tensor)]
+        self.calls.append((function, shapes))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_launches_the_same_every_time_and_reads_nothing_back(
+    tmp_path: Path, precision: str
+) -> None:
+    """What a capture demands: nothing depends on the host, and nothing goes to it."""
+    parts, state = parts_of(small_job(tmp_path, f"trainer.precision={precision}"))
+    stepper = GraphedStepper(parts, state, {}, capture=Tape(), ahead=AHEAD)
+    stepper.step(0.1)  # makes the momentum
+    launched = []
+    for _ in range(2):
+        stepper._batches.prepare(state.iteration)
+        with Launched() as noted:
+            stepper._launch()
+        state.iteration += 1
+        launched.append(noted.calls)
+    assert launched[0] == launched[1]
+    aten, functions = torch.ops.aten, {function for function, _ in launched[0]}
+    assert {aten.convolution_backward.default, aten._fused_sgd_.tensor_lr} <= functions
+    with Launched(), pytest.raises(AssertionError, match="would wait for the device"):
+        float(state.window.sums[0, 0])
+
+
+def test_batches_ahead_take_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, _ = parts_of(small_job(tmp_path))
+    assert isinstance(parts.images, ResidentImages)
+    assert BatchesAhead(parts.images).count == 64
+    monkeypatch.setattr(stepper_module, "AHEAD_BYTES", 3 * 16 * 3 * 32 * 32 * 4 + 1)
+    assert BatchesAhead(parts.images).count == 3
+    monkeypatch.setattr(stepper_module, "AHEAD_BYTES", 1)
+    assert BatchesAhead(parts.images).count == 1

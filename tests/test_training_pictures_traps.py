@@ -120,11 +120,12 @@ def test_training_pictures_are_the_crop_less_the_mean_plus_one_colour(
     """Sec. 3.4: one colour for a whole picture; the mean is subtracted from the crop."""
     images = images_of(job_on(root, tmp_path))
     statistics = load_statistics(load_indices(root)[0], root)
-    loader = images._loader(0, 1, range(4), 0)
+    count = images.share_shape[0]
+    loader = images._loader(0, 1, range(count), 0)
     (raw,) = loader
     given, labels = images.batch(0)
     assert torch.equal(labels, raw.labels)
-    for row in range(4):
+    for row in range(count):
         noise = statistics.colours @ (raw.alphas[row].numpy() * statistics.deviations)
         expected = raw.images[row].numpy() / 255 - statistics.mean + noise
         assert np.allclose(given[row].permute(1, 2, 0).numpy(), expected, atol=1e-5)

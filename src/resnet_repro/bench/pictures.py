@@ -139,7 +139,8 @@ def speeds(words: Sequence[str], rounds: int) -> list[Row]:
             given, labels = images.batch(iteration)
         numbers = iter(range(ahead, 1_000_000))
         waiting = seconds_each(lambda: images.batch(next(numbers)), rounds * ahead, synchronise)
-    found = [row(f"the loader alone, {processes} processes", batch / waiting)]
+    several = f"{processes} process{'es' if processes != 1 else ''}"
+    found = [row(f"the loader alone, {several}", batch / waiting)]
     if setup.device.type == "cuda":
         times = [
             seconds_each(lambda: step(state, setup, given, labels, 1e-4), 4, synchronise)
