@@ -11,8 +11,9 @@ from resnet_repro.training import fusion
 from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState
 
-# Whether compiled blocks are faster: on the CPU eager mode's batch-norm kernels win by far
-# (resnet_repro.bench.parity measures it anew).
+# Whether compiled blocks are faster. On the CPU they were measured slower: its batch-norm kernels
+# beat the compiler's. On CUDA they launch fewer kernels, which should pay; not measured yet. What
+# resnet_repro.bench.parity finds decides.
 COMPILE_PAYS = {"cpu": False, "cuda": True}
 
 

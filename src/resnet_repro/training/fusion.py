@@ -65,7 +65,8 @@ def with_compiled_blocks(net: nn.Module) -> nn.Module:
         return net
     twin = copy.copy(net)
     twin._modules = {
-        name: child and with_compiled_blocks(child) for name, child in net._modules.items()
+        name: None if child is None else with_compiled_blocks(child)
+        for name, child in net._modules.items()
     }
     return twin
 
