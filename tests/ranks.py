@@ -20,11 +20,13 @@ from resnet_repro.data import synthetic
 from resnet_repro.runs.faults import VARIABLE
 from resnet_repro.training.distributed import PLACE, SOLO, World, leave, place
 from resnet_repro.training.launch import Job, launch, prepare
-from resnet_repro.worker import work
+from resnet_repro.training.work import work
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Every optimizer imports torch._dynamo: seconds in each process.
-_CONTEXT.set_forkserver_preload(["torch._dynamo", "resnet_repro.worker", "resnet_repro.compose"])
+_CONTEXT.set_forkserver_preload(
+    ["torch._dynamo", "resnet_repro.training.work", "resnet_repro.compose"]
+)
 
 FEW_IMAGES = (400, 60)  # training and test images of the synthetic set in these processes
 

@@ -276,9 +276,9 @@ def test_the_largest_loss_is_named_from_the_numbers() -> None:
 
 def test_growth_is_drawn_where_one_thing_changes() -> None:
     by_depth, by_batch = lines([growth()], BY_DEPTH), lines([growth()], BY_BATCH)
-    assert [line.label for line in by_depth] == ["2 CPU cores, a CPU, batch 8"]
+    assert [line.label(True) for line in by_depth] == ["batch 8, 2 CPU cores, a CPU"]
     assert [row["depth"] for row in by_depth[0].points] == [20, 56, 110]
-    assert [line.label for line in by_batch] == ["2 CPU cores, a CPU, ResNet-20"]
+    assert [line.label(False) for line in by_batch] == ["ResNet-20"]
 
 
 def test_nothing_measured_is_said(tmp_path: Path) -> None:

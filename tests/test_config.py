@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from resnet_repro.compose import compose_run, compose_sweep, load_item, names
-from resnet_repro.config import Config, differences
+from resnet_repro.config import Config
 from resnet_repro.options import ConfigError
+from resnet_repro.same_run import differences
 
 RUN = ("experiment=cifar10_plain20",)
 CIFAR = [name for name in names("experiment") if name.startswith("cifar10_")]

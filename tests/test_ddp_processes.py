@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from test_training import fingerprint, small_job
 LONG = ("trainer.devices=2", "recipe.max_iters=70", "recipe.milestones=[]",
         "evaluation.every_iters=70", "probes.response_images=20",
         "trainer.checkpoint_every_iters=5")  # fmt: skip
+
+REPO = Path(__file__).resolve().parents[1]
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
 
@@ -80,6 +83,33 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
     yield made
     for pid in processes(made.folder).values():
         os.kill(pid, signal.SIGKILL)
+
+
+WARNING = """
+import os, signal, sys
+
+os.kill(os.getpid(), signal.SIGUSR1)
+sys.path.remove(os.path.dirname(__file__))
+del sys.modules["torch"]
+import torch
+"""
+
+
+def test_warned_while_torch_is_imported_it_saves_and_leaves(tmp_path: Path) -> None:
+    """A scheduler's warning comes when it comes; what imports torch here gives it."""
+    job = small_job(tmp_path / "runs", "trainer.launcher=external")
+    assert launch(job, Silent(), never) == "created"
+    (tmp_path / "torch.py").write_text(WARNING)
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
+             "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}  # fmt: skip
+    paths = {"PYTHONPATH": f"{tmp_path}:{REPO / 'src'}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "resnet_repro.worker", str(job.folder.path)],
+        env=os.environ | alone | paths, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    status = job.folder.status()
+    assert (status["state"], status["iter"]) == ("preempted", 1)
 
 
 def test_asked_to_stop_it_saves_and_leaves(job: Job) -> None:

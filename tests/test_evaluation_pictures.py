@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pictures import encoded, photograph, settle, write_folder
-from resnet_repro.config import DataConfig
+from resnet_repro.config_groups import DataConfig
 from resnet_repro.data import DataError
 from resnet_repro.data.image_folder import load_indices
 from resnet_repro.data.jpeg import centre_crop, scaled

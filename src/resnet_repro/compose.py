@@ -19,9 +19,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from resnet_repro.config import Config, differences
+from resnet_repro.config import Config
 from resnet_repro.options import ConfigError, closest
 from resnet_repro.runs.keys import flatten
+from resnet_repro.same_run import differences
 from resnet_repro.training.launch import Job
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

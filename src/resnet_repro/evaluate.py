@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnet_repro.config import DATA_SETS
+from resnet_repro.config_groups import DATA_SETS
 from resnet_repro.evaluation.words import help_text, parse
 from resnet_repro.exits import explained
 from resnet_repro.options import ConfigError, at_least, group, named, one_of, option

@@ -15,7 +15,7 @@ from resnet_repro.analysis.evaluations import evaluations_beside, not_used
 from resnet_repro.analysis.judge import ClaimResult
 from resnet_repro.analysis.load import Run, load_runs, most_telling_profile
 from resnet_repro.compose import Item, compose_run, load_item, make_job
-from resnet_repro.config import PROFILES
+from resnet_repro.config_groups import PROFILES
 from resnet_repro.exits import explained
 from resnet_repro.retest import count_missing
 from resnet_repro.runs.signals import stop_on_signals

@@ -1,8 +1,9 @@
 """What a configuration field may hold: its default, its meaning and its check in one place.
 
-The schema (:mod:`resnet_repro.config`) declares fields with :func:`option`; :func:`build` turns a
-nested mapping into the typed dataclasses or says, in one line, which key, which value and what is
-allowed. Documentation is generated from the same declarations. Pure Python: no Hydra, no torch.
+The schema (:mod:`resnet_repro.config_groups`) declares fields with :func:`option`; :func:`build`
+turns a nested mapping into the typed dataclasses or says, in one line, which key, which value and
+what is allowed. Documentation is generated from the same declarations. Pure Python: no Hydra, no
+torch.
 """
 
 from __future__ import annotations

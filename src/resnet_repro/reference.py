@@ -58,7 +58,7 @@ def as_markdown() -> str:
     lines = [
         "# Configuration",
         "",
-        "Generated from `src/resnet_repro/config.py` by `python -m resnet_repro.reference`.",
+        "Generated from `src/resnet_repro/config_groups.py` by `python -m resnet_repro.reference`.",
         "Defaults are the paper's protocol for CIFAR-10; an experiment, a recipe and a profile in",
         "`conf/` change what differs; the command line wins over all:",
         "`python -m resnet_repro.train experiment=... recipe.lr=0.05`.",

@@ -1,76 +1,28 @@
-"""One worker of a run. Reads the run folder, never Hydra.
+"""One of several workers of a run, in a process of its own. Reads the run folder, never Hydra.
 
-A run on one device calls :func:`work`. On several, torch's launcher starts one process for each:
-``torchrun ... -m resnet_repro.worker RUN_DIR``; on one machine ``resnet_repro.train`` sees to that,
-on several machines the cluster's batch script (``trainer.launcher=external`` makes the folder).
+Torch's launcher starts one for each device: ``torchrun ... -m resnet_repro.worker RUN_DIR``. On one
+machine ``resnet_repro.train`` sees to that, on several the cluster's batch script
+(``trainer.launcher=external`` makes the folder).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from resnet_repro.exits import exit_code
-from resnet_repro.mirror import Mirror
-from resnet_repro.runs.atomic import remove_left_overs
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.runs.lock import WORK, owned
 from resnet_repro.runs.signals import end_with_parent, stop_on_signals
 from resnet_repro.training.channel import ATTENDED, Attended, Unattended
-from resnet_repro.training.distributed import SOLO, World, leave, place
-from resnet_repro.training.errors import DivergedError
-from resnet_repro.training.lanes import Turns, finish
-from resnet_repro.training.parts import Watcher
-from resnet_repro.training.run import run
-
-
-def work(
-    folder: RunFolder, watcher: Watcher, stop_asked: Callable[[], bool], world: World = SOLO
-) -> str:
-    """Do this worker's share: ``finished`` or ``preempted``. Rank 0 keeps ``status.json`` true.
-
-    Raises:
-        Exception: whatever stopped the run; its status then says ``failed`` or ``diverged``.
-    """
-    return finish(work_in_turns(folder, watcher, stop_asked, world))
-
-
-def work_in_turns(
-    folder: RunFolder, watcher: Watcher, stop_asked: Callable[[], bool], world: World = SOLO
-) -> Turns[str]:
-    """As :func:`work`, pausing after each iteration."""
-    states = {True: "finished", False: "preempted"}
-    if world.rank != 0:
-        return states[(yield from run(folder, world, watcher, lambda _: None, stop_asked))]
-    with contextlib.closing(Mirror(folder)) as mirror, owned(folder.path, WORK, patience=20):
-        remove_left_overs(folder.path, folder.checkpoints)
-        kept = {key: folder.status().get(key, 0) for key in ("iter", "max_iters", "restarts")}
-
-        def running(iteration: int) -> None:
-            kept["iter"] = iteration
-            folder.write_status("running", **kept)
-
-        try:
-            turns = run(folder, world, watcher, running, stop_asked, mirror.beside)
-            state = states[(yield from turns)]
-        except Exception as error:
-            diverged = isinstance(error, DivergedError)
-            kept["reason"] = str(error) if diverged else f"{type(error).__name__}: {error}"
-            with contextlib.suppress(OSError):  # the disk may be full: tell of that, not of this
-                folder.write_status("diverged" if diverged else "failed", **kept)
-            raise
-        folder.write_status(state, **kept)
-        return state
 
 
 def main() -> None:
     """Be one of several workers, placed by the launcher's environment; exit code as the command's.
 
     Stopped and saved is exit code 0, or the launcher would take it for a failure: ``status.json``
-    says ``preempted``.
+    says ``preempted``. Torch is imported only once signals are noted: that takes seconds, in which
+    a scheduler may give its warning.
     """
     end_with_parent()
     rank = int(os.environ.get("RANK", 0))
@@ -79,6 +31,9 @@ def main() -> None:
     with stop_on_signals(alone=False) as stop_asked:
         try:
             teller.tell("hello")
+            from resnet_repro.training.distributed import leave, place
+            from resnet_repro.training.work import work
+
             state = work(RunFolder(Path(sys.argv[1])), teller, stop_asked, place())
             leave()
             teller.tell("bye", state=state)

@@ -11,7 +11,7 @@ import pandas as pd
 from resnet_repro.analysis.exhibits import without_variants
 from resnet_repro.analysis.load import Run, load_run, load_runs
 from resnet_repro.analysis.probes import responses
-from resnet_repro.config import differences as changed_keys
+from resnet_repro.same_run import differences as changed_keys
 
 RUNS = Path("results") / "runs"
 

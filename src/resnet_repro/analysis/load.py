@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from resnet_repro.config import PROFILES
+from resnet_repro.config_groups import PROFILES
 from resnet_repro.runs.folder import RunFolder, find_runs
 
 PROFILE_ORDER = ("paper", "short", "quick")
@@ -33,6 +33,9 @@ class Run:
     meta: dict[str, Any] = field(repr=False)
     status: dict[str, Any] = field(repr=False)
     metrics: pd.DataFrame = field(repr=False, compare=False)
+    _tables: dict[str, pd.DataFrame | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def label(self) -> str:
@@ -53,6 +56,12 @@ class Run:
     def max_iters(self) -> int:
         """Updates of the schedule."""
         return int(self.config["recipe"]["max_iters"])
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        """What the run wrote as ``<name>.csv``, not to be changed; None if it did not write it."""
+        if name not in self._tables:
+            self._tables[name] = _numbers(RunFolder(self.path).table(name))
+        return self._tables[name]
 
     def curve(self, kind: str, column: str = "top1_err") -> pd.Series[float]:
         """One column of one kind of record over the iterations; nulls are left out.
@@ -75,6 +84,14 @@ class Run:
         values: np.ndarray[Any, Any] = table[column].to_numpy(float)
         index = pd.Index(table["iter"].to_numpy(int), name="iter")
         return pd.Series(values, index=index, name=column).sort_index()
+
+
+def _numbers(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame | None:
+    """The columns that hold numbers, as such; None without rows."""
+    if not rows:
+        return None
+    table = pd.DataFrame(rows).drop(columns="name")
+    return pd.DataFrame({name: pd.to_numeric(table[name]) for name in table})
 
 
 def load_runs(

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from resnet_repro.analysis.load import Run
-from resnet_repro.config import filled
-from resnet_repro.runs.folder import RunFolder
+from resnet_repro.same_run import filled
 
 ByIteration = Callable[[Run], "pd.DataFrame | None"]
 FIRST_UPDATE = 1  # its gradients are those at initialisation
@@ -93,23 +92,15 @@ def logarithm(norms: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _by_iteration(run: Run, column: str) -> pd.DataFrame | None:
-    table = _read(run, "gradients")
+    table = run.table("gradients")
     if table is None:
         return None
     return table.pivot_table(index="iter", columns="layer", values=column)
 
 
 def _by_layer(run: Run, name: str, column: str) -> pd.Series[float] | None:
-    table = _read(run, name)
+    table = run.table(name)
     if table is None:
         return None
     layers = pd.Index(table["layer"].to_numpy(int), name="layer")
     return pd.Series(table[column].to_numpy(float), index=layers, name=column).sort_index()
-
-
-def _read(run: Run, name: str) -> pd.DataFrame | None:
-    rows = RunFolder(run.path).table(name)
-    if not rows:
-        return None
-    table = pd.DataFrame(rows).drop(columns="name")
-    return pd.DataFrame({name: pd.to_numeric(table[name]) for name in table})

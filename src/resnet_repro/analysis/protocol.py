@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from resnet_repro.analysis.load import Run
-from resnet_repro.config import filled
 from resnet_repro.runs.keys import flatten
+from resnet_repro.same_run import filled
 
 # Keys that say who a run is, or where and by what hands it was done. All others change numbers.
 _IDENTITY = (

@@ -24,6 +24,7 @@ from resnet_repro.bench.record import Scope, command, device_of
 from resnet_repro.bench.turns import Spread, seconds_each, synchroniser
 from resnet_repro.compose import compose_run
 from resnet_repro.training.assemble import load_data
+from resnet_repro.training.memory import return_freed_memory
 
 SCOPES = {
     "cpu": Scope(experiments=(), rounds=3, iterations=2),
@@ -155,6 +156,7 @@ class _ProcessMemory:
 
     def begin(self) -> None:
         self._before: int | None = None
+        return_freed_memory()
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
             self._before = self._peak()

@@ -1,8 +1,8 @@
 """Training speed against the loop everyone writes: ``python -m resnet_repro.bench.training``.
 
 Both train the same net on the same images on the same device, turn about, so that a busy machine
-disturbs both alike. The usual loop gets the number of workers with which it is fastest; they share
-the cores with it, as they do everywhere.
+disturbs both alike, the usual loop in a process of its own. It gets the number of workers with
+which it is fastest; they share the cores with it, as they do everywhere.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from resnet_repro.bench.turns import (
     times_faster,
     turn,
 )
-from resnet_repro.bench.usual import UsualLoop
+from resnet_repro.bench.usual import UsualLoopApart
 from resnet_repro.compose import compose_run
 from resnet_repro.training.assemble import load_data
 
@@ -46,16 +46,16 @@ def compare(experiment: str, scope: Scope, words: Sequence[str]) -> dict[str, An
     """
     arrays = load_data(compose_run(f"experiment={experiment}", *words))
     ours = Training.of(experiment, words, arrays)
-    usual = UsualLoop(ours.config, arrays, ours.setup)
     synchronise = synchroniser(ours.setup.device)
-    workers = usual.best_workers(scope.iterations)
 
     def our_turn() -> Turn:
         seconds_each(ours.iterate, WARM, synchronise)
         return turn(ours.iterate, scope.iterations, synchronise)
 
-    turns = {"usual": lambda: usual.segment(workers, scope.iterations), "ours": our_turn}
-    found = take_turns(turns, scope.rounds)
+    with UsualLoopApart(experiment, words) as usual:
+        workers = usual.best_workers(scope.iterations)
+        turns = {"usual": lambda: usual.segment(workers, scope.iterations), "ours": our_turn}
+        found = take_turns(turns, scope.rounds)
     clock = {name: [each.clock for each in taken] for name, taken in found.items()}
     work = {name: [each.processor for each in taken] for name, taken in found.items()}
     faster = times_faster(clock["usual"], clock["ours"])

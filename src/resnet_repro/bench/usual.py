@@ -1,15 +1,19 @@
 """The training loop everyone writes, as the baseline: torchvision's data set, PIL, DataLoader.
 
 It is what public CIFAR-10 code does: ``torchvision.datasets.CIFAR10`` with random crops and flips
-of PIL images, a ``DataLoader`` with workers, eager fp32 in NCHW with torch's own switches, and the
-loss and accuracy read after every iteration.
+of PIL images, a ``DataLoader`` with workers, eager fp32 in NCHW, and the loss and accuracy read
+after every iteration. It runs in a process of its own, where neither torch's switches nor the
+system's memory are as our runs set them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from types import TracebackType
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +23,13 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from resnet_repro.bench.turns import Turn, children_seconds, synchroniser, turn
+from resnet_repro.compose import compose_run
 from resnet_repro.config import Config
 from resnet_repro.data import Arrays
 from resnet_repro.models.registry import build
 from resnet_repro.runs.provenance import usable_cores
-from resnet_repro.training.device import Setup
+from resnet_repro.training.assemble import load_data
+from resnet_repro.training.device import Setup, choose
 
 PREFETCHED = 2  # batches that a worker of a DataLoader makes in advance
 
@@ -75,20 +81,15 @@ class UsualLoop:
         and disturb whoever has the turn. They are running evenly when the clock starts.
         """
         warm, before = 1 + PREFETCHED * workers, children_seconds()
-        with torchs_own_switches(self._device):
-            batches = self._batches(workers)
-            self._net.train()
-            for _ in range(warm):
-                self._iterate(*next(batches))
-            synchronise = synchroniser(self._device)
-            alone = turn(lambda: self._iterate(*next(batches)), iterations, synchronise)
+        batches = self._batches(workers)
+        self._net.train()
+        for _ in range(warm):
+            self._iterate(*next(batches))
+        synchronise = synchroniser(self._device)
+        alone = turn(lambda: self._iterate(*next(batches)), iterations, synchronise)
         batches.close()  # ends the workers, and has their time counted
         made = warm + iterations + PREFETCHED * workers
         return Turn(alone.clock, alone.processor + (children_seconds() - before) / made)
-
-    def best_workers(self, iterations: int) -> int:
-        """The number of workers with which it is fastest."""
-        return min(worker_choices(), key=lambda workers: self.segment(workers, iterations).clock)
 
     def _batches(self, workers: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
@@ -115,24 +116,42 @@ class UsualLoop:
         (logits.argmax(dim=1) == labels).sum().item()
 
 
-@contextmanager
-def torchs_own_switches(device: torch.device) -> Iterator[None]:
-    """Precision and algorithms as torch comes, whatever our own runs have set.
+class UsualLoopApart:
+    """A :class:`UsualLoop` in a process of its own; ends with the context."""
 
-    On CUDA that is TF32 in convolutions and fp32 in matrix products; the search for the fastest
-    algorithm is switched on, as public code does.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
-    before = conv.fp32_precision, matmul.fp32_precision, torch.backends.cudnn.benchmark
-    conv.fp32_precision, matmul.fp32_precision, torch.backends.cudnn.benchmark = (
-        "tf32",
-        "ieee",
-        True,
-    )
-    try:
-        yield
-    finally:
-        conv.fp32_precision, matmul.fp32_precision, torch.backends.cudnn.benchmark = before
+    def __init__(self, experiment: str, words: Sequence[str]):
+        self._asked = experiment, tuple(words)
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"))
+
+    def __enter__(self) -> UsualLoopApart:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown()
+
+    def segment(self, workers: int, iterations: int) -> Turn:
+        """As :meth:`UsualLoop.segment`."""
+        return self._pool.submit(_segment, self._asked, workers, iterations).result()
+
+    def best_workers(self, iterations: int) -> int:
+        """The number of workers with which it is fastest."""
+        return min(worker_choices(), key=lambda workers: self.segment(workers, iterations).clock)
+
+
+def _segment(asked: tuple[str, tuple[str, ...]], workers: int, iterations: int) -> Turn:
+    return _usual_loop(*asked).segment(workers, iterations)
+
+
+@cache
+def _usual_loop(experiment: str, words: tuple[str, ...]) -> UsualLoop:
+    """That of this process. As public code does, it has cuDNN search for the fastest algorithm."""
+    config = compose_run(f"experiment={experiment}", *words)
+    setup = choose(config.trainer)
+    torch.set_num_threads(setup.threads)
+    torch.backends.cudnn.benchmark = True
+    return UsualLoop(config, load_data(config), setup)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from resnet_repro.config import DataConfig
+from resnet_repro.config_groups import DataConfig
 from resnet_repro.data.arrays import Arrays
 from resnet_repro.data.order import train_split_indices
 from resnet_repro.evaluation.pictures import Pictures

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from resnet_repro.config import DataConfig
+from resnet_repro.config_groups import DataConfig
 from resnet_repro.data.augment import PicturePreparation
 from resnet_repro.data.errors import DataError
 from resnet_repro.data.image_folder import PictureIndex, load_index

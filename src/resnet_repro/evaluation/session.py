@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from resnet_repro.config import PICTURE_SETS, Config, DataConfig, TrainerConfig
+from resnet_repro.config import Config
+from resnet_repro.config_groups import PICTURE_SETS, DataConfig, TrainerConfig
 from resnet_repro.evaluation import choices, results
 from resnet_repro.evaluation.counting import ErrorCount, count_errors
 from resnet_repro.evaluation.full_size import FullSize

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from resnet_repro.config import Config, DataConfig, ModelConfig
+from resnet_repro.config import Config
+from resnet_repro.config_groups import DataConfig, ModelConfig
 from resnet_repro.evaluation.weights import (
     WeightsError,
     WeightsFile,

@@ -23,7 +23,7 @@ LIMIT = 600.0  # seconds after which a process counts as hanging
 # Forked from a server that has imported torch and never used it: no thread exists there, and a
 # process is ready in milliseconds instead of seconds.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch._dynamo", "resnet_repro.worker", __name__])
+_CONTEXT.set_forkserver_preload(["torch._dynamo", "resnet_repro.training.work", __name__])
 
 
 class Silent:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from resnet_repro import data
-from resnet_repro.config import PICTURE_SETS, Config, DataConfig
+from resnet_repro.config import Config
+from resnet_repro.config_groups import PICTURE_SETS, DataConfig
 from resnet_repro.data.arrays import Arrays
 from resnet_repro.data.batches import DeviceDataset
 from resnet_repro.data.images import Images, ResidentImages

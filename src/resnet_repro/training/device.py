@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from resnet_repro.config import TrainerConfig
+from resnet_repro.config_groups import TrainerConfig
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.provenance import cpu_description, multiplies_bf16, usable_cores
+from resnet_repro.training.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def set_up(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> 
         torch.backends.cudnn.benchmark = not trainer.deterministic
         # cuBLAS repeats itself only with a fixed workspace, set before its first use.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    else:
+        keep_freed_memory()
     if trainer.deterministic != torch.are_deterministic_algorithms_enabled():
         # Even to switch it off imports the compiler, seconds on every start.
         torch.use_deterministic_algorithms(trainer.deterministic)

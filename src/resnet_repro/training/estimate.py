@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from resnet_repro.config import PICTURE_SETS, Config, DataConfig
+from resnet_repro.config import Config
+from resnet_repro.config_groups import PICTURE_SETS, DataConfig
 from resnet_repro.data.errors import DataError
 from resnet_repro.training.assemble import data_root, initial_state
 from resnet_repro.training.device import Setup, loader_processes, set_up

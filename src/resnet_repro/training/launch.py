@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_repro.config import Config, TrainerConfig, differences
+from resnet_repro.config import Config
+from resnet_repro.config_groups import TrainerConfig
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.runs.lock import owned
+from resnet_repro.same_run import differences
 from resnet_repro.training.errors import DivergedError
 
 if TYPE_CHECKING:
@@ -139,7 +141,7 @@ def _work(
     folder: RunFolder, trainer: TrainerConfig, watcher: Watcher, stop_asked: Callable[[], bool]
 ) -> Turns[str]:
     if trainer.devices == 1:
-        from resnet_repro.worker import work_in_turns
+        from resnet_repro.training.work import work_in_turns
 
         return (yield from work_in_turns(folder, watcher, stop_asked))
     from resnet_repro.training.workers import run_workers

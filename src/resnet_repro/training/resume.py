@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from resnet_repro.config import differences
 from resnet_repro.runs.folder import RunFolder
+from resnet_repro.same_run import differences
 from resnet_repro.training import checkpoint
 from resnet_repro.training.errors import CheckpointError
 from resnet_repro.training.parts import Parts

