@@ -52,10 +52,10 @@ def made(
 def test_c7_holds_on_the_papers_errors(tmp_path: Path) -> None:
     result = plain_degrades_residual_does_not(made(tmp_path, PAPER))
     assert (result.id, result.verdict, result.profile) == ("C7", "holds", "paper")
-    assert result.sentence.startswith(
-        "ImageNet: training error of plain-34 is above plain-18's throughout: by +"
-    )
-    assert "training error of ResNet-34 A is below ResNet-18 A's throughout" in result.sentence
+    assert result.sentence.startswith("ImageNet: training error of plain-34 minus plain-18's +")
+    assert "; training error of ResNet-34 A minus ResNet-18 A's -" in result.sentence
+    assert "by the claim all above 0" in result.sentence
+    assert "by the claim all below 0" in result.sentence
     assert "in the 3 stretches between drops of the rate" in result.sentence
     assert set(result.numbers) == {
         f"{deep} minus {shallow} to {last}"

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from types import TracebackType
 
 import torch
@@ -31,6 +31,7 @@ from resnet_repro.runs.provenance import usable_cores
 from resnet_repro.training.assemble import load_data
 from resnet_repro.training.device import Setup, choose
 
+START = get_all_start_methods()[0]  # the platform's, not what started this process
 PREFETCHED = 2  # batches that a worker of a DataLoader makes in advance
 
 
@@ -98,6 +99,7 @@ class UsualLoop:
             shuffle=True,
             drop_last=True,
             num_workers=workers,
+            multiprocessing_context=START,
             prefetch_factor=PREFETCHED,
             persistent_workers=True,
             pin_memory=self._device.type == "cuda",
