@@ -76,7 +76,6 @@ def test_c7_holds_on_the_papers_errors(tmp_path: Path) -> None:
 def test_c7_fails_where_it_should(tmp_path: Path, ends: Ends, verdict: str) -> None:
     result = plain_degrades_residual_does_not(made(tmp_path, PAPER | ends))
     assert result.verdict == verdict
-    assert "is not " in result.sentence
 
 
 def test_c7_asks_for_the_whole_training_not_its_end(tmp_path: Path) -> None:
