@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import pytest
 
@@ -136,6 +137,19 @@ def test_sweep_is_checked_whole_before_it_starts() -> None:
 @pytest.mark.parametrize("item", names("item"))
 def test_items_name_experiments_that_exist(item: str) -> None:
     assert set(load_item(item).experiments) <= set(names("experiment"))
+
+
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        (("experiment=cifar10_resnet56",), "ResNet-56"),
+        (("experiment=imagenet_resnet50",), "ResNet-50"),
+        (("experiment=imagenet_resnet50", "model.stride_in=3x3"), "ResNet-50 (stride in 3x3)"),
+        (("experiment=cifar10_resnet20_block1",), "ResNet-20 (1-layer blocks)"),
+    ],
+)
+def test_the_net_is_called_by_all_that_makes_it_another(words: Sequence[str], label: str) -> None:
+    assert compose_run(*words).model.label == label
 
 
 def test_schema_round_trip() -> None:

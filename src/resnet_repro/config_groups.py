@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from resnet_repro.models.labels import net_label
 from resnet_repro.models.rules import FAMILIES, INITS, SHORTCUTS, STRIDES_IN, ZERO_PADS
 from resnet_repro.options import above, at_least, increasing, named, one_of, option, within
 from resnet_repro.runs.wandb_names import KINDS, MODES, PROJECT
@@ -69,6 +70,18 @@ class ModelConfig:
         at_least(0),
     )
     gate_bias: float = option(-2.0, "initial bias of the Highway gate; negative carries")
+
+    @property
+    def label(self) -> str:
+        """How figures and tables call the net."""
+        return net_label(
+            self.family,
+            self.depth,
+            self.shortcut,
+            layers_per_block=self.layers_per_block,
+            zero_pad=self.zero_pad,
+            stride_in=self.stride_in,
+        )
 
 
 @dataclass(frozen=True)

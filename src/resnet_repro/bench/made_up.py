@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_repro.bench.ours import label_of
 from resnet_repro.compose import compose_run, load_item, names
 from resnet_repro.config import Config
 from resnet_repro.models.counts import count_params
@@ -121,5 +120,5 @@ def _meta(config: Config) -> dict[str, Any]:
         "world_size": 1,
         "deterministic": False,
         "data": {"name": config.data.name, "train_images": 50_000, "test_images": 10_000},
-        "net": {"label": label_of(config), "params": params, "multiply_adds": params},
+        "net": {"label": config.model.label, "params": params, "multiply_adds": params},
     }

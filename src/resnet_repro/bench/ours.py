@@ -12,7 +12,6 @@ from resnet_repro.bench.turns import synchroniser
 from resnet_repro.compose import compose_run
 from resnet_repro.config import Config
 from resnet_repro.data import Arrays
-from resnet_repro.models.labels import net_label
 from resnet_repro.training import stepper
 from resnet_repro.training.assemble import assemble
 from resnet_repro.training.device import Setup, set_up
@@ -73,21 +72,9 @@ class Training:
     @property
     def label(self) -> str:
         """How the net is called."""
-        return label_of(self.config)
+        return self.config.model.label
 
     @property
     def batch_size(self) -> int:
         """Images of an iteration."""
         return self.config.recipe.batch_size
-
-
-def label_of(config: Config) -> str:
-    """How the net of a configuration is called in figures and tables."""
-    model = config.model
-    return net_label(
-        model.family,
-        model.depth,
-        model.shortcut,
-        layers_per_block=model.layers_per_block,
-        zero_pad=model.zero_pad,
-    )

@@ -21,7 +21,6 @@ import numpy as np
 from PIL import Image
 
 from resnet_repro.bench import decoding
-from resnet_repro.bench.ours import label_of
 from resnet_repro.bench.record import Scope, command, device_of
 from resnet_repro.bench.turns import Spread, seconds_each, synchroniser
 from resnet_repro.compose import compose_run, make_job
@@ -146,7 +145,7 @@ def speeds(words: Sequence[str], rounds: int) -> list[Row]:
             seconds_each(lambda: step(state, setup, given, labels, 1e-4), 4, synchronise)
             for _ in range(rounds + 1)
         ]
-        found.append(row("updates alone", batch / Spread.of(times[1:]).median, label_of(config)))
+        found.append(row("updates alone", batch / Spread.of(times[1:]).median, config.model.label))
     return found + speeds_of_a_core(config, rounds)
 
 
@@ -164,7 +163,7 @@ def speeds_of_a_core(config: Config, rounds: int) -> list[Row]:
     updating = core_seconds(lambda: step(state, setup, given, labels, 1e-4), rounds)
     return [
         row("the loader alone, in the training process", batch / loading, cores=1),
-        row("updates alone, on the CPU", len(labels) / updating, label_of(config), cores=1),
+        row("updates alone, on the CPU", len(labels) / updating, config.model.label, cores=1),
     ]
 
 

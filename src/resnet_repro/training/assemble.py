@@ -18,7 +18,6 @@ from resnet_repro.data.order import BatchOrder, train_split_indices
 from resnet_repro.data.picture_folder import PictureFolder
 from resnet_repro.data.streamed import StreamedImages
 from resnet_repro.models.counts import count_multiply_adds, count_params
-from resnet_repro.models.labels import net_label
 from resnet_repro.models.registry import build
 from resnet_repro.options import ConfigError
 from resnet_repro.runs import provenance
@@ -171,13 +170,7 @@ def describe(parts: Parts, state: TrainState) -> dict[str, Any]:
         "deterministic": config.trainer.deterministic,
         "data": parts.images.record(),
         "net": {
-            "label": net_label(
-                model.family,
-                model.depth,
-                model.shortcut,
-                layers_per_block=model.layers_per_block,
-                zero_pad=model.zero_pad,
-            ),
+            "label": model.label,
             "params": count_params(state.model),
             "multiply_adds": count_multiply_adds(state.model, parts.share_shape[-1]),
         },
