@@ -152,7 +152,7 @@ def test_a_stopped_run_stands_in_no_table_and_a_diverged_one_is_told(four: Path)
     assert "- given up, in no figure or table: `short/cifar10_plain44/seed0` diverged" in runs
     assert "- a look at one question, in no figure or table: `short/check_fp32/seed0`" in runs
     assert "| plain-32    | -" in BLOCKS["table 6"](study)
-    assert "| plain-20, fp32 |" not in BLOCKS["first update"](study)  # it logged no gradients
+    assert "plain-20, seed 0, fp32" not in BLOCKS["first update"](study)  # it logged no gradients
 
 
 def test_a_page_of_no_runs_says_so(tmp_path: Path) -> None:

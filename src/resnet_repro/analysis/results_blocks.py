@@ -115,7 +115,7 @@ def first_update_block(study: Study) -> str:
             continue
         rows.append(
             {
-                "net": f"{run.label}, {run.meta.get('precision')}",
+                "net": f"{run.label}, seed {run.seed}, {run.meta.get('precision')}",
                 "gradient norm, first and last conv, at initialisation": _ends(norms.iloc[0]),
                 "weight norm, first and last conv, at initialisation": _ends(sizes.iloc[0]),
                 "weight norm later": f"{_ends(sizes.iloc[1])} (iteration {sizes.index[1]:,})",
