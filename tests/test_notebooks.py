@@ -13,6 +13,7 @@ import pytest
 
 import resnet_repro.analysis as ra
 from fabricate import fabricate
+from resnet_repro.analysis.explore import names
 
 REPO = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
@@ -161,6 +162,16 @@ def test_zoom_shows_each_drop_and_fits_what_is_seen(tmp_path: Path) -> None:
     other = ra.load_run(fabricate(tmp_path, "plain-20", profile="quick"))
     with pytest.raises(ValueError, match="one schedule are needed, not of 2"):
         ra.zoom([run, other])
+
+
+def test_runs_side_by_side_are_told_apart(tmp_path: Path) -> None:
+    paths = [fabricate(tmp_path, "plain-20", profile="short", seed=seed) for seed in (0, 1)]
+    paths.append(fabricate(tmp_path, "ResNet-20", profile="short"))
+    paths.append(fabricate(tmp_path, "plain-20", profile="short", name="mine", seed=1))
+    figure = ra.zoom([ra.load_run(path) for path in paths[:3]])
+    _, labels = figure.axes[0].get_legend_handles_labels()
+    assert labels == ["plain-20 seed 0", "plain-20 seed 1", "ResNet-20"]
+    assert names(*map(ra.load_run, paths[1:])) == ["cifar10_plain20", "ResNet-20", "mine"]
 
 
 def test_a_run_that_has_only_begun_can_be_looked_at(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -137,10 +137,16 @@ def differences(first: Run, second: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["key", *names(first, second)])
 
 
-def names(first: Run, second: Run) -> tuple[str, str]:
-    """Short names that tell two runs apart."""
-    if first.label != second.label:
-        return first.label, second.label
-    if first.name != second.name:
-        return first.name, second.name
-    return f"{first.label} seed {first.seed}", f"{second.label} seed {second.seed}"
+def names(*runs: Run) -> list[str]:
+    """A name of each run that no other of them has: its net's, its own, or one with the seed."""
+    ways: list[Callable[[Run], str]] = [
+        lambda run: run.label,
+        lambda run: run.name,
+        lambda run: f"{run.label} seed {run.seed}",
+        lambda run: f"{run.name} seed {run.seed}",
+    ]
+    called = [[way(run) for run in runs] for way in ways]
+    return [
+        next((said[i] for said in called if said.count(said[i]) == 1), str(run.path))
+        for i, run in enumerate(runs)
+    ]

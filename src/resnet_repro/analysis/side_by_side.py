@@ -40,8 +40,8 @@ def zoom(runs: Sequence[Run], column: str = "loss", width: float = 1 / 10) -> Fi
         for axes, window in zip(
             figure.subplots(1, len(windows), squeeze=False)[0], windows, strict=True
         ):
-            for number, run in enumerate(runs):
-                _draw(axes, run, column, COLOURS[number % len(COLOURS)], run.label)
+            for number, (run, name) in enumerate(zip(runs, names(*runs), strict=True)):
+                _draw(axes, run, column, COLOURS[number % len(COLOURS)], name)
             _frame(axes, column, drops)
             _look_through(axes, runs, column, window)
         figure.axes[0].set_title("whole run")
