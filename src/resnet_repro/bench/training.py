@@ -21,7 +21,7 @@ from resnet_repro.bench.turns import (
     times_faster,
     turn,
 )
-from resnet_repro.bench.usual import UsualLoopApart
+from resnet_repro.bench.usual import usual_loop_apart
 from resnet_repro.compose import compose_run
 from resnet_repro.training.assemble import load_data
 
@@ -52,7 +52,7 @@ def compare(experiment: str, scope: Scope, words: Sequence[str]) -> dict[str, An
         seconds_each(ours.iterate, WARM, synchronise)
         return turn(ours.iterate, scope.iterations, synchronise)
 
-    with UsualLoopApart(experiment, words) as usual:
+    with usual_loop_apart(experiment, words) as usual:
         workers = usual.best_workers(scope.iterations)
         turns = {"usual": lambda: usual.segment(workers, scope.iterations), "ours": our_turn}
         found = take_turns(turns, scope.rounds)

@@ -9,11 +9,12 @@ system's memory are as our runs set them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_all_start_methods, get_context
-from types import TracebackType
 
 import torch
 from torch import Tensor, nn
@@ -118,35 +119,33 @@ class UsualLoop:
         (logits.argmax(dim=1) == labels).sum().item()
 
 
+@contextmanager
+def usual_loop_apart(experiment: str, words: Sequence[str]) -> Iterator[UsualLoopApart]:
+    """The usual loop in a process of its own, which ends with the context."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        yield UsualLoopApart(pool, experiment, tuple(words))
+
+
+@dataclass(frozen=True)
 class UsualLoopApart:
-    """A :class:`UsualLoop` in a process of its own; ends with the context."""
+    """A :class:`UsualLoop` in the process of ``pool``."""
 
-    def __init__(self, experiment: str, words: Sequence[str]):
-        self._asked = experiment, tuple(words)
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"))
-
-    def __enter__(self) -> UsualLoopApart:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._pool.shutdown()
+    pool: ProcessPoolExecutor
+    experiment: str
+    words: tuple[str, ...]
 
     def segment(self, workers: int, iterations: int) -> Turn:
         """As :meth:`UsualLoop.segment`."""
-        return self._pool.submit(_segment, self._asked, workers, iterations).result()
+        asked = self.experiment, self.words
+        return self.pool.submit(_segment, *asked, workers, iterations).result()
 
     def best_workers(self, iterations: int) -> int:
         """The number of workers with which it is fastest."""
         return min(worker_choices(), key=lambda workers: self.segment(workers, iterations).clock)
 
 
-def _segment(asked: tuple[str, tuple[str, ...]], workers: int, iterations: int) -> Turn:
-    return _usual_loop(*asked).segment(workers, iterations)
+def _segment(experiment: str, words: tuple[str, ...], workers: int, iterations: int) -> Turn:
+    return _usual_loop(experiment, words).segment(workers, iterations)
 
 
 @cache
