@@ -52,6 +52,11 @@ class Config:
         _check_together(config)
         return config
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells a run from all others, as its records say it."""
+        return {key: getattr(self, key) for key in ("experiment", "name", "profile", "seed")}
+
     def as_mapping(self) -> dict[str, Any]:
         """The configuration as nested plain Python, what ``config.yaml`` holds."""
         return dataclasses.asdict(self)

@@ -99,10 +99,7 @@ def _meta(config: Config) -> dict[str, Any]:
     params = count_params(build_meta(**net, num_classes=10))
     return {
         "schema": 1,
-        "experiment": config.experiment,
-        "name": config.name,
-        "profile": config.profile,
-        "seed": config.seed,
+        **config.identity,
         "command": "made up",
         "started": now(),
         "finished": now(),

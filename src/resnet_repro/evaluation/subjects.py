@@ -147,10 +147,7 @@ def about_run(config: Config, folder: RunFolder, iteration: int) -> dict[str, An
         del pictures[place]
     return {
         "schema": 1,
-        "experiment": config.experiment,
-        "name": config.name,
-        "profile": config.profile,
-        "seed": config.seed,
+        **config.identity,
         "iter": iteration,
         "metrics_sha256": metrics_digest(folder),
         "precision": meta.get("precision"),

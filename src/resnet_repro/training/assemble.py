@@ -156,10 +156,7 @@ def describe(parts: Parts, state: TrainState) -> dict[str, Any]:
     model, workers = config.model, parts.world.size
     return {
         "schema": 1,
-        "experiment": config.experiment,
-        "name": config.name,
-        "profile": config.profile,
-        "seed": config.seed,
+        **config.identity,
         "git": provenance.git_state(),
         "versions": provenance.versions(),
         "hardware": provenance.hardware(setup.gpu, workers, workers * setup.threads),
