@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from resnet_repro.compose import make_job
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.training.checkpoint import load_newest
+from resnet_repro.training.errors import CheckpointError
 from resnet_repro.training.launch import Job, launch
 from resnet_repro.training.loop import DivergedError
 
@@ -82,6 +84,7 @@ def fingerprint(folder: RunFolder) -> dict[str, Any]:
         ],
         "gradients": folder.table("gradients"),
         "signal": folder.table("signal"),
+        "gradient_precision": folder.table("gradient_precision"),
         "responses": folder.table("responses"),
     }
 
@@ -112,6 +115,35 @@ def test_run_folder_is_complete(whole: RunFolder) -> None:
     assert len(layers) == 7
     assert [row["name"] for row in whole.table("signal")] == layers
     assert {row["iter"] for row in whole.table("gradients")} == {"1", "2", "3", "6", "9", "12"}
+
+
+def test_gradients_are_measured_at_bn_outputs_and_against_float64(whole: RunFolder) -> None:
+    rows = whole.table("gradients")
+    assert all(float(row["bn_output_grad_norm"]) > 0 for row in rows)
+    precision = whole.table("gradient_precision")
+    first = [row for row in rows if row["iter"] == "1"]
+    for row, update in zip(precision, first, strict=True):
+        assert row["name"] == update["name"]
+        assert float(row["cosine"]) > 0.999  # fp32
+        assert 0 < float(row["relative_error"]) < 0.05
+        # The same gradients as the first update's: those of the untrained net.
+        assert float(row["grad_norm"]) == pytest.approx(float(update["grad_norm"]), rel=1e-3)
+        known = float(update["bn_output_grad_norm"])
+        assert float(row["bn_output_grad_norm_float64"]) == pytest.approx(known, rel=1e-2)
+
+
+def test_bf16_gradients_are_further_from_float64(whole: RunFolder, tmp_path: Path) -> None:
+    job = small_job(
+        tmp_path, "trainer.precision=bf16", "recipe.max_iters=1", "recipe.milestones=[]"
+    )
+    do(job)
+    fp32, bf16 = whole.table("gradient_precision"), job.folder.table("gradient_precision")
+    worse = [
+        float(b["relative_error"]) > float(f["relative_error"])
+        for b, f in zip(bf16, fp32, strict=True)
+    ]
+    assert all(worse)
+    assert [row["grad_norm_float64"] for row in bf16] == [row["grad_norm_float64"] for row in fp32]
 
 
 def test_rerun_gives_the_same_bits(whole: RunFolder, tmp_path: Path) -> None:
@@ -271,3 +303,23 @@ def test_45k_split_logs_validation_beside_test(tmp_path: Path) -> None:
     assert do(job) == "finished"
     counts = {r["kind"]: r["num_samples"] for r in job.folder.metrics()}
     assert counts == {"train": 32, "test": 10_000, "val": 5_000, "train_clean": 100}
+
+
+def test_a_run_without_its_checkpoints_is_not_begun_anew(tmp_path: Path) -> None:
+    job = small_job(tmp_path, "trainer.checkpoint_every_iters=4")
+    assert do(job, StopAt(6)) == "preempted"
+    shutil.rmtree(job.folder.checkpoints)
+    before = {path: path.read_bytes() for path in job.folder.path.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=r"6 iterations are logged, but checkpoints/ has no"):
+        do(job)
+    after = {path: path.read_bytes() for path in job.folder.path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_again(tmp_path: Path) -> None:
+    job = small_job(tmp_path)
+    assert do(job, StopAt(2)) == "preempted"
+    shutil.rmtree(job.folder.checkpoints)
+    status = job.folder.status()
+    job.folder.write_status("running", iter=0, max_iters=status["max_iters"], restarts=0)
+    assert do(job) == "finished"

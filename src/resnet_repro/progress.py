@@ -104,6 +104,7 @@ class RunProgress:
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
         """Show an iteration; ``top1_err`` is the last logged training error, percent."""
         now = time.monotonic()
+        self._start = min(self._start, iteration - 1)  # a damaged checkpoint was set aside
         if self._bar is not None:
             facts = self._facts(iteration, top1_err, lr, now)
             self._bar.set_postfix_str(self._fitting(facts), refresh=False)

@@ -47,7 +47,7 @@ def hydra_job(_: DictConfig) -> None:
 def run(overrides: Sequence[str]) -> None:
     """Do the run that ``overrides`` name, here."""
     job = make_job(*overrides)
-    start, length = job.folder.status().get("iter", 0), job.config.recipe.max_iters
+    start, length = job.folder.resumes_at, job.config.recipe.max_iters
     with stop_on_signals() as stop_asked:
         progress = JobProgress([1.0])
         state = launch(job, progress.begin(job.label, start, length), stop_asked)

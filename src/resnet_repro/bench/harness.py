@@ -105,7 +105,7 @@ def sides(
         training.stepper,
         log,
         saving(training, folder, log),
-        GradientLog(folder, training.config.recipe.max_iters),
+        GradientLog(folder, training.parts, training.state),
         progress_of(training),
         lambda: False,
     )

@@ -6,7 +6,6 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import cycle
 
 from resnet_repro.bench.ours import Training
 from resnet_repro.progress import JobProgress, RunProgress
@@ -20,6 +19,7 @@ from resnet_repro.training.probes import (
     GradientLog,
     forward_signal,
     gradient_iterations,
+    gradient_precision,
     layer_responses,
 )
 from resnet_repro.training.resume import contents
@@ -76,8 +76,15 @@ def parts_of(training: Training, folder: RunFolder, log: MetricsWriter) -> list[
     def count() -> None:
         evaluate(parts, state, quiet, clock)
 
-    gradients = GradientLog(folder, total)
-    kept = cycle(sorted(gradient_iterations(total)))
+    gradients = GradientLog(folder, parts, state)
+
+    def measure_gradients() -> None:
+        before, state.iteration = state.iteration, 0  # the first update is one of those kept
+        gradients.before()
+        state.iteration = 1
+        gradients.after()
+        state.iteration = before
+
     return [
         Part("looking", HARNESS, total, lambda: look(parts, state, lambda: False, reads=False)),
         Part("progress", HARNESS, total, lambda: progress.update(state.iteration, 50.0, lr)),
@@ -87,7 +94,7 @@ def parts_of(training: Training, folder: RunFolder, log: MetricsWriter) -> list[
             "probes: gradients",
             HARNESS,
             len(gradient_iterations(total)),
-            lambda: gradients(state.model, next(kept)),
+            measure_gradients,
         ),
         Part("probes: signal, responses", HARNESS, 1, lambda: look_inside(training), repeats=1),
         Part("evaluation", EVALUATION, evaluations, count, repeats=3),
@@ -111,8 +118,9 @@ def saving(training: Training, folder: RunFolder, log: MetricsWriter) -> Callabl
 def look_inside(training: Training) -> None:
     """The probes of a run's begin and end: forward signal and layer responses."""
     parts, config = training.parts, training.config
-    images, _ = parts.batch(0)
+    images, labels = parts.batch(0)
     forward_signal(training.state.model, training.setup, images)
+    gradient_precision(training.state.model, training.setup, images, labels)
     count = min(config.probes.response_images, len(parts.images.held_out["test"]))
     batches = parts.images.held_out["test"].eval_batches(config.evaluation.batch_size, count)
     layer_responses(training.state.model, training.setup, batches)

@@ -9,6 +9,7 @@ Layout, ``<runs>/<profile>/<name>/seed<k>/``:
 ``metrics.jsonl``     the source of truth of every figure (:mod:`resnet_repro.runs.metrics`)
 ``responses.csv``     layer responses (Fig. 7)
 ``gradients.csv``     gradient norms; ``signal.csv`` the forward signal at initialisation
+``gradient_precision.csv``  the first gradients compared with float64
 ``checkpoints/``      to go on from; not kept in version control
 ====================  ==============================================================================
 """
@@ -62,6 +63,12 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Folder of the states to go on from."""
         return self.path / "checkpoints"
+
+    @property
+    def resumes_at(self) -> int:
+        """Iteration of the newest checkpoint; 0 where there is none."""
+        names = [path.stem for path in self.checkpoints.glob("iter_*.pt")]
+        return int(max(names).removeprefix("iter_")) if names else 0
 
     def config(self) -> dict[str, Any]:
         """Read the resolved configuration.
@@ -119,9 +126,11 @@ class RunFolder:
         return list(csv.DictReader(io.StringIO(text)))
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write ``<name>.csv``; columns are the keys of the first row."""
+        """Write ``<name>.csv``; a key that a row lacks is left empty there."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(
+            text, fieldnames=list({key: None for row in rows for key in row}), lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(rows)
         write_text_atomic(self.path / f"{name}.csv", text.getvalue())

@@ -165,7 +165,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         """Normalise (N, C, H, W); in training all workers must call it together."""
         if not self.training or not dist.is_initialized():
             return super().forward(input)
-        values = input.float()
+        values = input if input.dtype == torch.float64 else input.float()
         count = values.new_tensor([values.numel() // values.shape[1]])
         sums = _sum(torch.cat([values.sum(dim=(0, 2, 3)), count]))
         mean, seen = sums[:-1] / sums[-1], sums[-1].detach()

@@ -37,18 +37,18 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
         return done
     together = at_once(missing)
     estimates = estimate(missing)
-    begun = sum(bool(_start(job)) for job in missing)
+    begun = sum(bool(job.folder.resumes_at) for job in missing)
     also = f" ({begun} of them begun before)" if begun else ""
     total = duration(sum(estimates))
     say(f"{len(missing)} of {len(jobs)} runs to train{also}: about {total} on {_device_name()}")
     if together > 1:
-        starts = [_start(job) for job in missing]
+        starts = [job.folder.resumes_at for job in missing]
         ended = run_together(missing, starts, estimates, stop_asked)
         return done + [_outcome(job, result) for job, result in ended]
     progress = JobProgress(estimates)
     outcomes = []
     for job in missing:
-        watcher = progress.begin(job.label, _start(job), job.config.recipe.max_iters)
+        watcher = progress.begin(job.label, job.folder.resumes_at, job.config.recipe.max_iters)
         outcomes.append(_try(job, watcher, stop_asked))
         if stop_asked():
             break
@@ -69,12 +69,6 @@ def _try(job: Job, watcher: RunProgress, stop_asked: Callable[[], bool]) -> Outc
         return Outcome(job, "failed", error)
 
 
-def _start(job: Job) -> int:
-    """Iteration from which a run goes on: 0 where its checkpoints did not come along."""
-    begun = any(job.folder.checkpoints.glob("*.pt"))
-    return int(job.folder.status().get("iter", 0)) if begun else 0
-
-
 def estimate(jobs: Sequence[Job]) -> list[float]:
     """Seconds that each run still needs on this device; each experiment is measured once."""
     from resnet_repro.training.estimate import Pace, measure
@@ -85,7 +79,7 @@ def estimate(jobs: Sequence[Job]) -> list[float]:
         if name not in paces:
             paces[name] = measure(job.config)
     return [
-        paces[f"{job.config.name} {job.config.profile}"].seconds(job.config, _start(job))
+        paces[f"{job.config.name} {job.config.profile}"].seconds(job.config, job.folder.resumes_at)
         for job in jobs
     ]
 

@@ -17,7 +17,7 @@ from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.runs.lock import owned
 from resnet_repro.same_run import differences
-from resnet_repro.training.errors import DivergedError
+from resnet_repro.training.errors import CheckpointError, DivergedError
 
 if TYPE_CHECKING:
     from resnet_repro.training.lanes import Lane, Turns
@@ -99,6 +99,7 @@ def launch(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> str:
         ConfigError: this machine cannot do what is asked; nothing was written.
         RunFolderError: the folder cannot be used, or another configuration or process holds it.
         DivergedError: the run diverged, now or when it was tried before.
+        CheckpointError: the run was begun, and its checkpoints are not there; nothing was written.
         Exception: whatever stopped the run; its status then says ``failed``.
     """
     return lane(job, watcher, stop_asked).finish()
@@ -122,6 +123,7 @@ def _launching(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Tu
     if job.is_done():
         return "skipped"
     refuse_diverged(folder)
+    refuse_lost_checkpoints(folder)
     local = trainer.launcher == "local"
     if local:
         choose(trainer, local_size=trainer.devices)
@@ -130,6 +132,7 @@ def _launching(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Tu
         if job.is_done():  # by the process that held the folder a moment ago
             return "skipped"
         refuse_diverged(folder)
+        refuse_lost_checkpoints(folder)
         prepare(job)
         if not local:
             print(folder.path)
@@ -182,6 +185,23 @@ def refuse_diverged(folder: RunFolder) -> None:
         raise DivergedError(
             f"{status.get('reason', 'the run diverged')}; it did so when it was last tried: give a "
             f"changed run a name=... of its own, or remove {folder.path} to try again"
+        )
+
+
+def refuse_lost_checkpoints(folder: RunFolder) -> None:
+    """Raise where a checkpoint was saved and none is there: a clone, a copy, another disk.
+
+    Training from the start would delete what is logged.
+
+    Raises:
+        CheckpointError: names the folder, what is logged, what is missing, and the ways out.
+    """
+    reached = folder.status().get("iter", 0)
+    if reached and not any(folder.checkpoints.glob("iter_*")):
+        raise CheckpointError(
+            f"{folder.path}: {reached} iterations are logged, but checkpoints/ has no checkpoint "
+            "to resume from; copy it there, give this run a name=... of its own, or remove the "
+            "folder"
         )
 
 

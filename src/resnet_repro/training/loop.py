@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import nn
-
 from resnet_repro.training.errors import DivergedError
 from resnet_repro.training.evaluate import evaluate
 from resnet_repro.training.lanes import Turns
 from resnet_repro.training.left_out import tell_left_out
 from resnet_repro.training.parts import Clock, Log, Parts, Watcher
+from resnet_repro.training.probes import GradientLog
 from resnet_repro.training.state import (
     TrainState,
     current_lr,
@@ -29,13 +28,13 @@ def train(
     stepper: Stepper,
     log: Log,
     save: Callable[[], None],
-    probe: Callable[[nn.Module, int], None],
+    gradients: GradientLog,
     watcher: Watcher,
     stop_asked: Callable[[], bool],
 ) -> Turns[bool]:
     """Train from ``state`` to the last iteration or until a stop is asked for.
 
-    ``probe`` may look at the net and its gradients after each update; ``save`` keeps the state.
+    ``gradients`` measures those of a few updates; ``save`` keeps the state.
     With several workers all of them are here, at the same iteration, and leave together. Pauses
     after each iteration, so that other runs can have a turn (:mod:`resnet_repro.training.lanes`).
     Returns whether the run was trained to its end.
@@ -48,6 +47,7 @@ def train(
     clock = Clock(state)
     while state.iteration < recipe.max_iters:
         lr = current_lr(state, recipe)
+        gradients.before()
         stepper.step(lr)
         done = state.iteration
         last = done == recipe.max_iters
@@ -56,7 +56,7 @@ def train(
         stopping = look(parts, state, stop_asked, reads=logs or saves)
         if logs or saves or stopping:
             tell_left_out(parts, state, log)
-        probe(state.model, done)
+        gradients.after()
         if in_warmup(state, recipe) and (below := leave_warmup(state)) is not None:
             log.write("event", iter=done, event="warmup_end", value=below, time=clock.tick())
         if logs:

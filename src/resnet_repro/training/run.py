@@ -19,7 +19,13 @@ from resnet_repro.training.lanes import Turns
 from resnet_repro.training.left_out import count_left_out
 from resnet_repro.training.loop import train
 from resnet_repro.training.parts import Log, Parts, Unheard, Watcher
-from resnet_repro.training.probes import GradientLog, Rows, forward_signal, layer_responses
+from resnet_repro.training.probes import (
+    GradientLog,
+    Rows,
+    forward_signal,
+    gradient_precision,
+    layer_responses,
+)
 from resnet_repro.training.resume import contents, resume
 from resnet_repro.training.state import TrainState, prime
 from resnet_repro.training.stepper import Stepper, make
@@ -83,12 +89,12 @@ def proceed(
     """Go on from the newest checkpoint, or begin; on rank 0 also keep what the folder holds."""
     prime(state, parts.setup, parts.share_shape)
     saved = resume(folder, parts, state)
-    signal = signal_at_start(parts, state)
+    tables = tables_at_start(parts, state)
     stepper = make(parts, state)
     if parts.world.rank != 0:
         return (yield from follow(parts, state, stepper, stop_asked))
-    if signal:
-        folder.write_table("signal", signal)
+    for name, rows in tables.items():
+        folder.write_table(name, rows)
     meta = folder.meta() | describe(parts, state) | {"engine": stepper.engine}
     if saved is None or "started" not in meta:
         meta["started"] = now()
@@ -118,7 +124,6 @@ def lead(
     beside: Callable[[MetricsWriter], Log],
 ) -> Turns[bool]:
     """Train and write, as rank 0 alone does, from ``saved`` or from the start."""
-    signals, max_iters = parts.config.probes.signals, parts.config.recipe.max_iters
     with MetricsWriter(folder.metrics_path, saved["metrics_bytes"] if saved else 0) as file:
         log = beside(file)
         if saved and saved["world_size"] != parts.world.size:
@@ -130,7 +135,7 @@ def lead(
             checkpoint.save(folder.checkpoints, state.iteration, content)
             running(state.iteration)
 
-        gradients = GradientLog(folder, max_iters if signals else None)
+        gradients = GradientLog(folder, parts, state)
         turns = train(parts, state, stepper, log, save, gradients, watcher, stop_asked)
         if not (yield from turns):
             return False
@@ -148,19 +153,23 @@ def follow(
     def save() -> None:
         contents(parts, state)  # rank 0's sums need those of this worker
 
-    turns = train(parts, state, stepper, quiet, save, lambda *_: None, quiet, stop_asked)
+    gradients = GradientLog(None, parts, state)
+    turns = train(parts, state, stepper, quiet, save, gradients, quiet, stop_asked)
     if not (yield from turns):
         return False
     count_clean_training_error(parts, state, quiet)
     return True
 
 
-def signal_at_start(parts: Parts, state: TrainState) -> Rows:
-    """The forward signal of the first batch, whole, on every worker; empty after the start."""
+def tables_at_start(parts: Parts, state: TrainState) -> dict[str, Rows]:
+    """What the first batch, whole, shows of the untrained net, on every worker alike."""
     if not parts.config.probes.signals or state.iteration > 0:
-        return []
-    images, _ = parts.images.whole_batch(0)
-    return forward_signal(state.model, parts.setup, images)
+        return {}
+    images, labels = parts.images.whole_batch(0)
+    return {
+        "signal": forward_signal(state.model, parts.setup, images),
+        "gradient_precision": gradient_precision(state.model, parts.setup, images, labels),
+    }
 
 
 def keep_responses(folder: RunFolder, parts: Parts, state: TrainState) -> None:
