@@ -126,7 +126,7 @@ def test_where_a_run_was_done_does_not_matter(tmp_path: Path) -> None:
         "runs_dir": "other",
         "trainer.device": "cuda",
         "trainer.threads": 8,
-        "logger.wandb": True,
+        "logger.kind": "wandb",
     }
     fabricate(tmp_path, "plain-20", profile="quick", seed=1, changes=changes)
     assert [run.seed for run in by_net(load_runs(tmp_path))["plain-20"]] == [0, 1]

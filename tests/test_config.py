@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
+from resnet_repro.analysis.deviations import _change
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.protocol import check_same_protocol
 from resnet_repro.compose import compose_run, compose_sweep, load_item, names
 from resnet_repro.config import Config
-from resnet_repro.options import ConfigError
-from resnet_repro.same_run import differences
+from resnet_repro.options import HOW, WHAT, WHERE, WHO, ConfigError
+from resnet_repro.runs.wandb_names import run_id
+from resnet_repro.same_run import differences, roles
 
 RUN = ("experiment=cifar10_plain20",)
 CIFAR = [name for name in names("experiment") if name.startswith("cifar10_")]
@@ -42,8 +49,10 @@ VARIANTS = [name for name in names("experiment") if name.rsplit("_", 1)[0] in na
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_change_exactly_one_choice_of_their_baseline(variant: str) -> None:
     baseline = compose_run(f"experiment={variant.rsplit('_', 1)[0]}")
-    changed = differences(baseline.as_mapping(), compose_run(f"experiment={variant}").as_mapping())
-    assert len(changed.keys() - {"experiment", "name"}) == 1
+    differing = differences(
+        baseline.as_mapping(), compose_run(f"experiment={variant}").as_mapping()
+    )
+    assert len(differing.keys() - {"experiment", "name"}) == 1
 
 
 def test_warm_up_is_for_110_and_1202_only() -> None:
@@ -157,17 +166,60 @@ def test_schema_round_trip() -> None:
     assert Config.from_mapping(config.as_mapping()) == config
 
 
-def test_place_of_work_does_not_make_another_run() -> None:
-    config = compose_run(*RUN)
-    elsewhere = dataclasses.replace(
-        config,
-        runs_dir="somewhere",
-        data=dataclasses.replace(config.data, root="else", source="npm"),
-        trainer=dataclasses.replace(config.trainer, device="cpu", threads=1),
-    )
-    assert differences(config.as_mapping(), elsewhere.as_mapping()) == {}
-    other = compose_run(*RUN, "recipe.lr=0.2")
-    assert differences(config.as_mapping(), other.as_mapping()) == {"recipe.lr": (0.1, 0.2)}
+def with_other(config: dict[str, Any], key: str) -> dict[str, Any]:
+    """The configuration with another value of one dotted key."""
+    *groups, last = key.split(".")
+    copied = copy.deepcopy(config)
+    inner = copied
+    for group in groups:
+        inner = inner[group]
+    value = inner[last]
+    inner[last] = not value if isinstance(value, bool) else f"{value}1"
+    return copied
+
+
+def logged(config: dict[str, Any], precision: str = "bf16") -> Run:
+    meta = {"net": {"label": "plain-20"}, "precision": precision}
+    names = {key: config[key] for key in ("experiment", "name", "profile")}
+    where = Path(str(config["seed"]))
+    return Run(where, **names, seed=0, config=config, meta=meta, status={}, metrics=pd.DataFrame())
+
+
+def refuses_to_average(first: Run, second: Run) -> bool:
+    with pytest.raises(ValueError, match="seed 0") as refusal:  # both are seed 0
+        check_same_protocol([first, second])
+    return "will not average" in str(refusal.value)
+
+
+@pytest.mark.parametrize("key", roles())
+def test_one_property_of_a_key_drives_every_comparison(key: str) -> None:
+    config = compose_run(*RUN).as_mapping()
+    other = with_other(config, key)
+    role = roles()[key]
+    assert role in (WHO, WHAT, HOW, WHERE)
+    assert bool(differences(config, other)) == (role in (WHO, WHAT))  # resuming
+    assert (run_id(config) != run_id(other)) == (role in (WHO, WHAT))  # Weights & Biases
+    first, second = logged(config), logged(other, "fp32")
+    assert refuses_to_average(first, second) == (role == WHAT)
+    assert (_change(first, second) != second.experiment) == (role == WHAT)
+
+
+def test_roles_of_keys_that_decide_between_runs() -> None:
+    """By name, so that a key does not change sides unnoticed."""
+    by_role = {
+        role: {key for key, found in roles().items() if found == role} for role in (WHO, HOW, WHERE)
+    }
+    assert by_role[WHO] == set(compose_run(*RUN).identity)
+    assert by_role[WHERE] == {
+        "runs_dir", "data.root", "data.source", "logger.kind", "logger.mode", "logger.project",
+    }  # fmt: skip
+    assert by_role[HOW] == {
+        "data.on_corrupt", "evaluation.batch_size", "probes.signals", "probes.response_images",
+        *(f"trainer.{key}" for key in (
+            "device", "threads", "graph", "compile", "concurrent", "loader_workers", "launcher",
+            "timeout_seconds", "allow_new_world_size", "checkpoint_every_iters",
+        )),
+    }  # fmt: skip
 
 
 def test_a_run_logged_before_a_key_existed_is_still_the_same_run() -> None:
@@ -177,3 +229,6 @@ def test_a_run_logged_before_a_key_existed_is_still_the_same_run() -> None:
     assert differences(older, config) == {}
     changed = compose_run(*RUN, "probes.signals=false", "recipe.lr=0.2").as_mapping()
     assert differences(older, changed) == {"recipe.lr": (0.1, 0.2)}
+    # Nor is what nobody changed told as a change, or the run another one in Weights & Biases.
+    assert run_id(older) == run_id(config)
+    assert _change(logged(older), logged(changed)) == "recipe.lr=0.2"

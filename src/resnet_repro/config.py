@@ -19,20 +19,20 @@ from resnet_repro.config_groups import (
     TrainerConfig,
 )
 from resnet_repro.models.rules import check_net
-from resnet_repro.options import ConfigError, build, group, named, one_of, option, within
+from resnet_repro.options import ConfigError, build, group, named, one_of, where, who, within
 
 
 @dataclass(frozen=True)
 class Config:
     """One run: what is trained, on what, how, and where it is written."""
 
-    experiment: str = option("???", "a file of conf/experiment", named("a file of conf/experiment"))
-    name: str = option(
+    experiment: str = who("???", "a file of conf/experiment", named("a file of conf/experiment"))
+    name: str = who(
         "???", "folder of the run; the experiment unless it is a variant", named("a name")
     )
-    profile: str = option("paper", "length of the schedule", one_of(*PROFILES))
-    seed: int = option(0, "of the weights, the order and the augmentation", within(0, 2**63))
-    runs_dir: str = option("results/runs", "where run folders are kept")
+    profile: str = who("paper", "length of the schedule", one_of(*PROFILES))
+    seed: int = who(0, "of the weights, the order and the augmentation", within(0, 2**63))
+    runs_dir: str = where("results/runs", "where run folders are kept")
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)
     recipe: RecipeConfig = group(RecipeConfig)

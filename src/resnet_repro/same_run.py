@@ -1,41 +1,25 @@
-"""When two configurations, logged or asked for, are the same run. No torch, no Hydra."""
+"""When two configurations, logged or requested, are the same run. No torch, no Hydra.
+
+Every option of the schema has a role (:mod:`resnet_repro.options`), and every comparison asks for
+it: resuming (names and what is computed must agree), averaging over seeds (what is computed),
+deviations, the W&B id.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+import typing
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from resnet_repro.config import Config
+from resnet_repro.options import WHAT, WHO
 from resnet_repro.runs.keys import flatten
-
-# Where and on what a run is done; a finished run is the same run whatever these say. The request
-# `precision: auto` counts as asked: what it became stands in meta.json.
-_PLACE = (
-    "runs_dir",
-    "data.root",
-    "data.source",
-    "data.on_corrupt",
-    "evaluation.batch_size",
-    "probes.signals",
-    "probes.response_images",
-    "trainer.device",
-    "trainer.threads",
-    "trainer.graph",
-    "trainer.compile",
-    "trainer.concurrent",
-    "trainer.loader_workers",
-    "trainer.launcher",
-    "trainer.timeout_seconds",
-    "trainer.allow_new_world_size",
-    "trainer.checkpoint_every_iters",
-    "logger.kind",
-    "logger.mode",
-    "logger.project",
-)
 
 
 def filled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A logged configuration with the defaults of keys that came after it was written.
+    """Return a logged configuration with the defaults of keys added after it was written.
 
     A new key's default is what the code did before there was the key.
     """
@@ -46,15 +30,49 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys whose values make two configurations different runs, with both values.
+@functools.cache
+def roles() -> dict[str, str]:
+    """Return the role of every option by its dotted key."""
+    found: dict[str, str] = {}
 
-    Keys that say only where and on what a run is done are passed over; a key that one lacks has
-    its default there, as in a run that is older than the key.
+    def read(schema: type, prefix: str) -> None:
+        hints = typing.get_type_hints(schema)
+        for field in dataclasses.fields(schema):
+            kind = hints[field.name]
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+                read(kind, f"{prefix}{field.name}.")
+            else:
+                found[prefix + field.name] = field.metadata["role"]
+
+    read(Config, "")
+    return found
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], roles_compared: Collection[str] = (WHO, WHAT)
+) -> dict[str, tuple[Any, Any]]:
+    """Return the keys in which two nested configurations differ, with both values.
+
+    By default the keys that make them different runs; with ``(WHAT,)`` those that make different
+    numbers, as runs of several seeds must not have. A missing key counts as its default. A key
+    that is not in the schema counts as computed.
     """
     before, after = flatten(filled(old)), flatten(filled(new))
     return {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())
-        if key not in _PLACE and before.get(key) != after.get(key)
+        if roles().get(key, WHAT) in roles_compared and before.get(key) != after.get(key)
     }
+
+
+def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes a configuration another run than the default one, by dotted key.
+
+    The same wherever the run is done, and whatever options are added to the schema later.
+    """
+    return {key: now for key, (_, now) in differences({}, config).items()}
+
+
+def changes_training(key: str) -> bool:
+    """Whether a key says what is learnt from which images, not how that is counted or done."""
+    return key.split(".")[0] in ("data", "model", "recipe") and roles().get(key, WHAT) == WHAT

@@ -14,13 +14,10 @@ from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import DATA_NAMES
 from resnet_repro.analysis.judge import TEST, TRAINING, compare, seeds_clause
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.protocol import check_same_protocol, comparison_notes
+from resnet_repro.analysis.protocol import changed_keys, check_same_protocol, comparison_notes
 from resnet_repro.analysis.stats import Difference, last_error, seeds_phrase, summarise
 from resnet_repro.analysis.tables import write_table
-from resnet_repro.runs.keys import flatten
 
-# Keys that name a run; the others say what it does.
-_NAMES = ("experiment", "name", "seed", "runs_dir")
 _WORDS: Mapping[str, str] = {
     "data.train_split=45k": "45,000 training images",
     "data.mean=channel": "mean colour",
@@ -74,9 +71,7 @@ def variants(runs: Sequence[Run]) -> list[Variant]:
 
 def _change(baseline: Run, variant: Run) -> str:
     """Name what the variant changed, in words where there are some."""
-    before, after = flatten(baseline.config), flatten(variant.config)
-    keys = [k for k in sorted(after) if k not in _NAMES and before.get(k) != after[k]]
-    settings = [f"{key}={after[key]}" for key in keys]
+    settings = [f"{key}={value}" for key, (_, value) in changed_keys(baseline, variant).items()]
     return ", ".join(_WORDS.get(setting, setting) for setting in settings) or variant.experiment
 
 

@@ -8,20 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 from resnet_repro.analysis.load import Run
+from resnet_repro.options import WHAT
 from resnet_repro.runs.keys import flatten
-from resnet_repro.same_run import filled
+from resnet_repro.same_run import changes_training, differences
 
-# Keys that say who a run is, or where and by what hands it was done. All others change numbers.
-_IDENTITY = (
-    "seed",
-    "name",
-    "runs_dir",
-    "data.root",
-    "data.source",
-    "logger",
-    "evaluation.batch_size",
-)
-_HANDS = ("trainer.device", "trainer.threads", "trainer.checkpoint_every_iters")
 # What a run must share with the paper before its error is held against the paper's, by family.
 _PAPER_PROTOCOL: Mapping[str, Mapping[str, Any]] = {
     "cifar": {
@@ -52,37 +42,32 @@ def by_net(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return groups
 
 
+def changed_keys(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
+    """Return the keys of what is computed in which two runs differ, with both values.
+
+    A precision spelt out on one machine and found by ``auto`` on another is the same.
+    """
+    changed = differences(first.config, second.config, (WHAT,))
+    if first.meta.get("precision") == second.meta.get("precision"):
+        changed.pop("trainer.precision", None)
+    return changed
+
+
 def check_same_protocol(runs: Sequence[Run]) -> None:
-    """Refuse runs that differ in anything but the seed and the place they were run.
+    """Refuse runs that differ in anything computed but the seed.
 
     Raises:
         ValueError: naming the seeds, the key and the values.
     """
     first, *others = runs
-    settings = _settings(first.config)
-    same_precision = len({run.meta.get("precision") for run in runs}) == 1
     for other in others:
-        theirs = _settings(other.config)
-        for key in sorted(settings.keys() | theirs.keys()):
-            if key == "trainer.precision" and same_precision:
-                continue  # "auto" on one machine and its outcome spelt out on another
-            if settings.get(key) != theirs.get(key):
-                raise ValueError(
-                    f"{first.label}: will not average seed {first.seed} with {key}="
-                    f"{settings.get(key)} and seed {other.seed} with {key}={theirs.get(key)} "
-                    f"({first.path}, {other.path})"
-                )
+        for key, (value, theirs) in changed_keys(first, other).items():
+            raise ValueError(
+                f"{first.label}: will not average seed {first.seed} with {key}={value} "
+                f"and seed {other.seed} with {key}={theirs} ({first.path}, {other.path})"
+            )
         if other.seed == first.seed:
             raise ValueError(f"{first.label}: seed {first.seed} twice ({first.path}, {other.path})")
-
-
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    flat = flatten(filled(config))
-    return {
-        key: value
-        for key, value in flat.items()
-        if key not in _IDENTITY + _HANDS and key.split(".")[0] not in _IDENTITY
-    }
 
 
 def the_profile(runs: Sequence[Run]) -> str:
@@ -114,8 +99,7 @@ _PAPER_RATE: Mapping[str, tuple[float, float, tuple[int, ...], int]] = {
     "cifar": (0.1, 0.1, (32_000, 48_000), 64_000),
     "imagenet": (0.1, 0.1, (150_000, 300_000), 600_000),
 }
-# Groups of keys that change the training; of the recipe, those that only say how long it is.
-_TRAINING, _LENGTH = ("data", "model", "recipe"), ("recipe.max_iters", "recipe.milestones")
+_LENGTH = ("recipe.max_iters", "recipe.milestones")  # only say how long the training is
 
 
 @dataclass(frozen=True)
@@ -144,7 +128,7 @@ def paper_horizon(run: Run) -> Horizon:
         if key not in _LENGTH and flat.get(key) != value:
             return Horizon(0, f"{key}={flat.get(key)}, the paper's is {value}")
     for key, (paper, here) in run.meta.get("deviations", {}).items():
-        if key.split(".")[0] in _TRAINING and key not in _LENGTH:
+        if changes_training(key) and key not in _LENGTH:
             return Horizon(0, f"{key}={here}, the paper's is {paper}")
     lr, gamma, drops, end = _PAPER_RATE[family]
     for key, value in (("recipe.lr", lr), ("recipe.gamma", gamma)):

@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from resnet_repro.config_groups import KINDS as KINDS
+from resnet_repro.config_groups import MODES as MODES
+from resnet_repro.config_groups import PROJECT
 from resnet_repro.runs.metrics import Record
-
-KINDS = ("none", "wandb")
-MODES = ("offline", "online", "disabled")
-PROJECT = "resnet_repro"
-# Where a run is kept and on what it is done do not make it another run.
-_NOT_THE_RUN = ("runs_dir", "logger", "trainer", "probes")
+from resnet_repro.same_run import identifying
 
 
 def as_metrics(record: Record) -> dict[str, Any]:
@@ -38,8 +36,7 @@ def as_metrics(record: Record) -> dict[str, Any]:
 
 def run_id(config: Mapping[str, Any]) -> str:
     """The W&B run id of a configuration: the same whenever and wherever it is run."""
-    said = {key: value for key, value in config.items() if key not in _NOT_THE_RUN}
-    text = json.dumps(said, sort_keys=True, default=str)
+    text = json.dumps(identifying(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
