@@ -59,7 +59,7 @@ notebooks: $(STAMP) ## run the notebooks again and keep what they show
 	@$(PY) -m resnet_repro.notebooks $(ARGS)
 
 bench: $(STAMP) ## measure speed on this device: ARGS='training limit' for parts; writes docs/SPEED.md
-	@$(PY) -m resnet_repro.bench $(ARGS)
+	@$(PY) -m benchmarks $(ARGS)
 
 report: $(STAMP) ## one page: figures, tables, claims, runs
 	@$(PY) -m resnet_repro.analysis.report $(ARGS)
@@ -87,8 +87,8 @@ unit: $(STAMP)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile
 
 reliability: $(STAMP) ## kill, starve and mislead real runs and count what survives: hours; PART=kills
-	@$(PY) -m resnet_repro.reliability $(if $(PART),--part $(PART)) $(ARGS)
-	@$(PY) -m resnet_repro.analysis.reliability
+	@PYTHONPATH=tests $(PY) -m reliability $(if $(PART),--part $(PART)) $(ARGS)
+	@PYTHONPATH=tests $(PY) -m reliability.page
 
 clean: ## remove .venv and caches; results stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

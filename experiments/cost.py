@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
+from resnet_repro import measure_pace
 from resnet_repro.analysis.cost import Machine, Pace, paper_workloads, scaled
 from resnet_repro.analysis.cost_table import DEVICES, loader_rate, paces_of_runs, save_cost
 from resnet_repro.analysis.load import load_runs
-from resnet_repro.bench import cost
 from resnet_repro.exits import explained
 from resnet_repro.training.jobs import say
 
@@ -47,10 +47,10 @@ def _paces(asked: argparse.Namespace, machine: Machine) -> tuple[Mapping[str, Pa
         return paces, "as given", machine
     if asked.hardware:
         return *paces_of_runs(load_runs(asked.runs), works, asked.hardware), machine
-    kept = None if asked.measure else cost.recall(asked.bench)
+    kept = None if asked.measure else measure_pace.recall(asked.bench)
     if kept is None:
-        say(f"measuring {len(cost.NETS)} nets on this device, once")
-        kept = cost.measure_all(asked.bench)
+        say(f"measuring {len(measure_pace.NETS)} nets on this device, once")
+        kept = measure_pace.measure_all(asked.bench)
     if kept["hardware"]["gpu"] is None:  # a host is a device, its cores train and decode
         cores = kept["hardware"]["cores"]
         machine = replace(
@@ -76,7 +76,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--devices", type=int, nargs="*", default=list(DEVICES), help="to give hours for"
     )
-    parser.add_argument("--bench", type=Path, default=cost.OUT, help="folder of measurements")
+    parser.add_argument(
+        "--bench", type=Path, default=measure_pace.OUT, help="folder of measurements"
+    )
     parser.add_argument("--out", type=Path, default=Path("results/tables"), help="folder")
     for field in fields(Machine):
         flag = "--" + field.name.replace("_", "-")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fabricate import fabricate, forget
+from resnet_repro import measure_pace
 from resnet_repro.analysis.cost import (
     Machine,
     Pace,
@@ -25,7 +26,6 @@ from resnet_repro.analysis.cost import (
 )
 from resnet_repro.analysis.cost_table import cost_table, loader_rate, paces_of_runs, save_cost
 from resnet_repro.analysis.load import load_runs
-from resnet_repro.bench import cost
 from resnet_repro.config import Config
 from resnet_repro.runs.provenance import cpu_description, usable_cores
 from resnet_repro.training import estimate
@@ -259,7 +259,7 @@ def measured(folder: Path, **hardware: object) -> Path:
 
 
 def test_a_second_call_is_answered_from_the_file_and_needs_no_torch(tmp_path: Path) -> None:
-    if cost.gpu_name() is not None:
+    if measure_pace.gpu_name() is not None:
         pytest.skip("a machine with a GPU asks torch for its name")
     measured(tmp_path / "bench")
     code = (
@@ -278,17 +278,17 @@ def test_a_second_call_is_answered_from_the_file_and_needs_no_torch(tmp_path: Pa
 
 
 def test_what_another_machine_measured_is_measured_again(tmp_path: Path) -> None:
-    assert cost.recall(tmp_path) is None
-    if cost.gpu_name() is not None:
+    assert measure_pace.recall(tmp_path) is None
+    if measure_pace.gpu_name() is not None:
         pytest.skip("this machine's file has another name")
     others: tuple[dict[str, object], ...] = ({"cpu": "another"}, {"cores": 999}, {"gpu": "H200"})
     for other in others:
         measured(tmp_path, **other)
-        assert cost.recall(tmp_path) is None
+        assert measure_pace.recall(tmp_path) is None
     path = measured(tmp_path)
-    assert cost.recall(tmp_path) is not None
+    assert measure_pace.recall(tmp_path) is not None
     path.write_text(path.read_text().replace('"seconds": 36.0', '"seconds": null'))
-    assert cost.recall(tmp_path) is None
+    assert measure_pace.recall(tmp_path) is None
 
 
 def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,17 +301,19 @@ def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch: pytest.MonkeyPa
         return estimate.Pace(0.5, 0.0, estimate.SETS[config.data.name])
 
     monkeypatch.setattr(estimate, "measure", pace)
-    row = cost.measure("imagenet_resnet50")
+    row = measure_pace.measure("imagenet_resnet50")
     assert asked == [256, 128, 64]
     assert (row["seconds"], row["batch_size"], row["measured"]) == (2.0, 256, 64)
 
 
 def test_measuring_writes_what_is_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "PIXELS", 4 * 32 * 32)  # four images, on a CPU
-    kept = cost.measure_all(tmp_path, ["cifar10_resnet20"], ["trainer.threads=1", "model.depth=8"])
+    kept = measure_pace.measure_all(
+        tmp_path, ["cifar10_resnet20"], ["trainer.threads=1", "model.depth=8"]
+    )
     ((row),) = kept["rows"]
     assert row["experiment"] == "cifar10_resnet20"
     assert row["seconds"] > 0
     assert row["batch_size"] == 128
-    assert cost.recall(tmp_path) == kept
+    assert measure_pace.recall(tmp_path) == kept
     assert {"made", "hardware", "versions", "git", "precision"} <= set(kept)

@@ -14,28 +14,28 @@ from typing import Any
 import pytest
 import torch
 
-from resnet_repro.analysis.bench import page
-from resnet_repro.analysis.measured import Measured
-from resnet_repro.bench import (
+from benchmarks import (
     __main__,
+    baseline_loop,
     growth,
     harness,
+    kernel_time,
     limit,
     record,
     schedule,
-    spent,
     start,
     training,
-    usual,
 )
-from resnet_repro.bench.growth import Point
-from resnet_repro.bench.made_up import write_runs
-from resnet_repro.bench.mirrored import cost_of_wandb
-from resnet_repro.bench.moved import least
-from resnet_repro.bench.ours import Training
-from resnet_repro.bench.record import Scope
-from resnet_repro.bench.spent import CONV, NORM, OTHER, UPDATE, WAITING, kind_of, time_spent
-from resnet_repro.bench.turns import Spread, take_turns, times_faster
+from benchmarks.fake_runs import write_runs
+from benchmarks.growth import Point
+from benchmarks.harness_run import Training
+from benchmarks.kernel_time import CONV, NORM, OTHER, UPDATE, WAITING, kind_of, time_spent
+from benchmarks.measured import Measured
+from benchmarks.min_traffic import least
+from benchmarks.mirrored import cost_of_wandb
+from benchmarks.page import page
+from benchmarks.record import Scope
+from benchmarks.turns import Spread, take_turns, times_faster
 from resnet_repro.compose import compose_run
 from resnet_repro.data.synthetic import make
 from resnet_repro.models.counts import count_multiply_adds
@@ -58,7 +58,7 @@ def measured_by(
     assert {"made", "hardware", "versions", "precision", "threads", "command"} <= kept.keys()
     assert torch.__version__.startswith(kept["versions"]["torch"].partition("+")[0])
     assert kept["threads"] == 1
-    assert f"resnet_repro.bench.{part}" in kept["command"]
+    assert f"benchmarks.{part}" in kept["command"]
     assert page([Measured(part, "cpu", kept)])  # the page takes what the part writes
     return kept
 
@@ -67,7 +67,7 @@ def test_training_is_compared_with_the_usual_loop(tmp_path: Path) -> None:
     (row,) = measured_by("training", training.measure, tmp_path)["rows"]
     assert row["net"] == "ResNet-8"
     assert row["times_faster_lowest"] <= row["times_faster"] <= row["times_faster_highest"]
-    assert row["usual_workers"] in usual.worker_choices()
+    assert row["usual_workers"] in baseline_loop.worker_choices()
     assert 0 < row["data_share"] < 1
     assert row["times_less_work"] > 0
     assert torch.get_num_threads() == row["threads"] == 1
@@ -76,7 +76,7 @@ def test_training_is_compared_with_the_usual_loop(tmp_path: Path) -> None:
 
 def test_the_usual_loop_is_the_usual_one() -> None:
     arrays = make(train_images=64, test_images=8)
-    data = usual.usual_data(arrays)
+    data = baseline_loop.usual_data(arrays)
     image, label = data[3]
     assert len(data) == 64
     assert (tuple(image.shape), image.dtype) == ((3, 32, 32), torch.float32)
@@ -152,7 +152,7 @@ def test_only_kernels_count_on_a_gpu() -> None:
         event("Optimizer.step", kinds.CUDA, note=True),
     ]
     seen: Any = SimpleNamespace(events=lambda: events)
-    assert list(spent._on_device(seen)) == [("sm90_xmma_fprop", 0.001)]
+    assert list(kernel_time._on_device(seen)) == [("sm90_xmma_fprop", 0.001)]
 
 
 def test_time_of_nothing_is_waiting() -> None:
@@ -264,7 +264,7 @@ def test_made_up_runs_have_what_real_ones_have(tmp_path: Path) -> None:
 
 
 def test_wandb_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnet_repro.bench.mirrored.find_spec", lambda _: None)
+    monkeypatch.setattr("benchmarks.mirrored.find_spec", lambda _: None)
     config = compose_run("experiment=cifar10_resnet20").as_mapping()
     assert cost_of_wandb(RunFolder(tmp_path), config, 5) == "wandb is not installed"
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from resnet_repro.analysis.bench import page, save
-from resnet_repro.analysis.bench_growth import BY_BATCH, BY_DEPTH, lines
-from resnet_repro.analysis.bench_sections import where_lost
-from resnet_repro.analysis.bench_targets import MISSED, OPEN, REACHED, judged
-from resnet_repro.analysis.measured import Measured, amount, load, percent, seconds, significant
+from benchmarks.measured import Measured, amount, load, percent, seconds, significant
+from benchmarks.page import page, save
+from benchmarks.page_growth import BY_BATCH, BY_DEPTH, lines
+from benchmarks.page_sections import where_lost
+from benchmarks.page_targets import MISSED, OPEN, REACHED, judged
 
 REPO = Path(__file__).resolve().parents[1]
 H200 = {"label": "1x NVIDIA H200", "gpu": "NVIDIA H200", "cpu": "a CPU", "cores": 16}
@@ -33,7 +33,7 @@ def measured(part: str, device: str = "cpu", **content: Any) -> Measured:
         "threads": 16 if device == "cuda" else 2,
         "hardware": H200 if device == "cuda" else TWO_CORES,
         "versions": {"torch": "2.15.0", "python": "3.12.1"},
-        "command": f"python -m resnet_repro.bench.{part}",
+        "command": f"python -m benchmarks.{part}",
         "load_before": 0.1,
     }
     return Measured(part, device, common | content)
@@ -317,7 +317,7 @@ def test_numbers_are_said_as_people_say_them(said: str, words: str) -> None:
 def test_speed_page_agrees_with_the_measurements() -> None:
     written = (REPO / "docs" / "SPEED.md").read_text(encoding="utf-8")
     found = load(REPO / "results" / "bench")
-    assert written == page(found), "python -m resnet_repro.analysis.bench"
+    assert written == page(found), "python -m benchmarks.page"
     if any(each.part == "growth" for each in found):
         assert (REPO / "docs" / "figures" / "growth.png").exists()
 
@@ -328,5 +328,5 @@ def test_no_measurement_names_a_place() -> None:
 
 
 def test_the_page_needs_no_torch() -> None:
-    code = "import sys, resnet_repro.analysis.bench; sys.exit('torch' in sys.modules)"
+    code = "import sys, benchmarks.page; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

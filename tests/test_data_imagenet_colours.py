@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import decoding
 from pictures import SAMPLE, encoded, photograph, settle, write_folder
-from resnet_repro.bench import decoding
 from resnet_repro.data import DataError, statistics
 from resnet_repro.data.augment import PicturePreparation
 from resnet_repro.data.draws import picture_draw

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from resnet_repro.reliability import (
+from reliability import (
     __main__ as command,
 )
-from resnet_repro.reliability import (
+from reliability import (
     crashes,
     damage,
     defects,
@@ -27,12 +27,12 @@ from resnet_repro.reliability import (
     stops,
     teams,
 )
-from resnet_repro.reliability.parts import PARTS, Part
-from resnet_repro.reliability.phases import PHASES, Marks, judged_from_outside
-from resnet_repro.reliability.processes import say
-from resnet_repro.reliability.record import Record
-from resnet_repro.reliability.subject import VARIANTS, small_job
-from resnet_repro.reliability.workshop import NothingToCompareError, Trial, Workshop
+from reliability.parts import PARTS, Part
+from reliability.phases import PHASES, Marks, judged_from_outside
+from reliability.processes import say
+from reliability.record import Record
+from reliability.subject import VARIANTS, small_job
+from reliability.workshop import NothingToCompareError, Trial, Workshop
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
 
@@ -83,7 +83,7 @@ def test_named_places_are_those_of_the_code() -> None:
     """Each is in the source, and each name that the source passes by is in the list."""
     written = "".join(
         path.read_text(encoding="utf-8")
-        for path in Path(crashes.__file__).parents[1].rglob("*.py")
+        for path in (defects.REPO / "src" / "resnet_repro").rglob("*.py")
         if path.parent.name in ("runs", "training")
     )
     named = {point.partition(":")[0] for point in crashes.points()}
@@ -203,7 +203,7 @@ def test_every_defect_finds_the_text_it_replaces() -> None:
     """The code has moved on where this fails: the defect must move with it."""
     assert len({defect.name for defect in defects.DEFECTS}) == len(defects.DEFECTS) >= 14
     for defect in defects.DEFECTS:
-        path = defects.SOURCE / "resnet_repro" / defect.file
+        path = defects.REPO / "src" / "resnet_repro" / defect.file
         assert defects.with_defect(path.read_text(encoding="utf-8"), defect)
         for test in defect.tests:
             file, _, name = test.partition("::")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from reliability.page import DOCUMENT, RECORDS, current, load_parts, section
+from reliability.parts import PARTS
 from resnet_repro.analysis.readme import REPO
-from resnet_repro.analysis.reliability import DOCUMENT, RECORDS, current, load_parts, section
-from resnet_repro.reliability.parts import PARTS
 
 SESSION = {
     "first": "2026-01-02T00:00:00Z",
@@ -28,9 +28,7 @@ def record(folder: Path, part: str, *trials: dict[str, Any]) -> None:
 
 
 def test_the_committed_document_says_what_the_committed_records_say() -> None:
-    assert (REPO / DOCUMENT).read_text(encoding="utf-8") == current(), (
-        "python -m resnet_repro.analysis.reliability"
-    )
+    assert (REPO / DOCUMENT).read_text(encoding="utf-8") == current(), "python -m reliability.page"
 
 
 def test_every_part_of_the_programme_has_a_row(tmp_path: Path) -> None:

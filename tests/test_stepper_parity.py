@@ -1,4 +1,4 @@
-"""The checks of ``resnet_repro.bench.parity``: they pass where ways agree and fail where not."""
+"""The checks of ``benchmarks.parity``: they pass where ways agree and fail where not."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from resnet_repro.bench import parity, subject
-from resnet_repro.bench.record import Scope
+from benchmarks import parity, subject
+from benchmarks.record import Scope
 from resnet_repro.training import fusion, stepper
 from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState

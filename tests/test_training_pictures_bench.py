@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import decoding, pictures
+from benchmarks.record import Scope
 from pictures import encoded, photograph
-from resnet_repro.bench import decoding, pictures
-from resnet_repro.bench.record import Scope
 from small_crops import CROP, shrink
 
 WORDS = ("trainer.threads=1", "trainer.loader_workers=1", "trainer.device=cpu")

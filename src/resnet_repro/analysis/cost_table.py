@@ -58,7 +58,7 @@ def paces_of_runs(
 def loader_rate(bench: Path) -> tuple[float, str] | None:
     """Full-size pictures that a core reads, decodes and prepares a second, and where it did.
 
-    Read from what ``python -m resnet_repro.bench.pictures`` wrote into the folder ``bench``, of
+    Read from what ``python -m benchmarks.pictures`` wrote into the folder ``bench``, of
     this machine's processor if there is one; None where nothing of the kind is there.
     """
     found = []

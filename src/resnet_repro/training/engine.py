@@ -13,7 +13,7 @@ from resnet_repro.training.state import TrainState
 
 # Whether compiled blocks are faster. On the CPU they were measured slower: its batch-norm kernels
 # beat the compiler's. On CUDA they launch fewer kernels, which should pay; not measured yet. What
-# resnet_repro.bench.parity finds decides.
+# benchmarks.parity finds decides.
 COMPILE_PAYS = {"cpu": False, "cuda": True}
 
 

@@ -1,0 +1,126 @@
+"""The parts of the harness, each as the training loop calls it, with the counts of a whole run."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.harness_run import Training
+from resnet_repro.progress import JobProgress, RunProgress
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.runs.metrics import MetricsWriter
+from resnet_repro.training import checkpoint
+from resnet_repro.training.evaluate import evaluate
+from resnet_repro.training.loop import log_training, look
+from resnet_repro.training.parts import Clock, Unheard
+from resnet_repro.training.probes import (
+    GradientLog,
+    forward_signal,
+    gradient_iterations,
+    gradient_precision,
+    layer_responses,
+)
+from resnet_repro.training.resume import contents
+from resnet_repro.training.state import current_lr
+
+# What a part is for: the harness itself, the protocol's own counting of errors, or asked for.
+HARNESS, EVALUATION, OPTIONAL = "harness", "evaluation", "optional"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something beside the steps.
+
+    Attributes:
+        times: how often a whole run has it.
+        work: does it once.
+        repeats: how often it is timed.
+        unit: how many times ``work`` one time is.
+    """
+
+    name: str
+    kind: str
+    times: int
+    work: Callable[[], object]
+    repeats: int = 20
+    unit: float = 1.0
+
+
+class Terminal(io.StringIO):
+    """A terminal that nobody looks at: progress is drawn as on a real one."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+def progress_of(training: Training) -> RunProgress:
+    """The line of progress of a run, as at a terminal."""
+    lines = JobProgress([1.0], Terminal())
+    return lines.begin(training.label, 0, training.config.recipe.max_iters)
+
+
+def parts_of(training: Training, folder: RunFolder, log: MetricsWriter) -> list[Part]:
+    """The parts of a run's harness; an iteration has been done and its gradients are there."""
+    parts, state, config = training.parts, training.state, training.config
+    recipe, held_out = config.recipe, parts.images.held_out["test"]
+    total, lr = recipe.max_iters, current_lr(state, recipe)
+    logs = math.ceil(total / config.trainer.log_every_iters)
+    saves = math.ceil(total / config.trainer.checkpoint_every_iters)
+    evaluations = math.ceil(total / config.evaluation.every_iters)
+    clean = (config.evaluation.clean_train_images or parts.order.num_images) / len(held_out)
+    clock, quiet, progress = Clock(state), Unheard(), progress_of(training)
+
+    def count() -> None:
+        evaluate(parts, state, quiet, clock)
+
+    gradients = GradientLog(folder, parts, state)
+
+    def measure_gradients() -> None:
+        before, state.iteration = state.iteration, 0  # the first update is one of those kept
+        gradients.before()
+        state.iteration = 1
+        gradients.after()
+        state.iteration = before
+
+    return [
+        Part("looking", HARNESS, total, lambda: look(parts, state, lambda: False, reads=False)),
+        Part("progress", HARNESS, total, lambda: progress.update(state.iteration, 50.0, lr)),
+        Part("logging", HARNESS, logs, lambda: log_training(parts, state, log, lr, clock)),
+        Part("checkpoints", HARNESS, saves, saving(training, folder, log), repeats=5),
+        Part(
+            "probes: gradients",
+            HARNESS,
+            len(gradient_iterations(total)),
+            measure_gradients,
+        ),
+        Part("probes: signal, responses", HARNESS, 1, lambda: look_inside(training), repeats=1),
+        Part("evaluation", EVALUATION, evaluations, count, repeats=3),
+        Part("clean training error", EVALUATION, 1, count, repeats=1, unit=clean),
+    ]
+
+
+def saving(training: Training, folder: RunFolder, log: MetricsWriter) -> Callable[[], None]:
+    """What a run does to be able to go on from where it stands."""
+    parts, state = training.parts, training.state
+
+    def save() -> None:
+        content = contents(parts, state) | {"metrics_bytes": log.sync()}
+        checkpoint.save(folder.checkpoints, state.iteration, content)
+        max_iters = parts.config.recipe.max_iters
+        folder.write_status("running", iter=state.iteration, max_iters=max_iters)
+
+    return save
+
+
+def look_inside(training: Training) -> None:
+    """The probes of a run's begin and end: forward signal and layer responses."""
+    parts, config = training.parts, training.config
+    images, labels = parts.batch(0)
+    forward_signal(training.state.model, training.setup, images)
+    gradient_precision(training.state.model, training.setup, images, labels)
+    count = min(config.probes.response_images, len(parts.images.held_out["test"]))
+    batches = parts.images.held_out["test"].eval_batches(config.evaluation.batch_size, count)
+    layer_responses(training.state.model, training.setup, batches)

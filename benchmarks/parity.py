@@ -1,0 +1,243 @@
+"""Do the fast ways to train do what the plain one does? ``python -m benchmarks.parity``.
+
+One command for everything about speed that only a GPU can show to be right; on a CPU it checks what
+there is there. Each row is a check: what was found, what is allowed, whether it passed. Exit code 1
+if one failed.
+
+``batches``      those prepared ahead on the device against those of the order: how many differ
+``first loss``   against eager fp32 with the same seed: distance, nats
+``losses``       of the first hundred iterations likewise, their mean distance. The way ``rounding``
+                 is eager fp32 itself with its first weights changed in the last bit, the larger of
+                 two: at the paper's rate rounding alone carries two runs that far apart. Others may
+                 be :data:`TIMES` as far
+``same bits``    replaying a graph against launching its kernels; a run that was stopped, saved and
+                 gone on with; two runs at the same time against one alone. In deterministic mode
+``rerun``        the same run twice in deterministic mode; ``costs`` is its time over that without
+``evaluation``   wrong counts of the captured forward pass against the net's own
+``compiling``    whether it pays: ``costs`` is the time of an iteration over that without
+
+``--experiments cifar10_resnet56 --iterations 50 trainer.precision=fp32`` changes what is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.harness_run import Training
+from benchmarks.record import Scope, command
+from benchmarks.subject import (
+    COMPILED,
+    EAGER,
+    GRAPH,
+    NAMES,
+    Row,
+    Subject,
+    fingerprint,
+    first_losses,
+    nudge,
+    snapshot,
+)
+from benchmarks.turns import seconds_each, synchroniser, take_turns, times_faster
+from resnet_repro.data.images import ResidentImages
+from resnet_repro.evaluation.counting import ErrorCount, count_errors
+from resnet_repro.options import ConfigError
+from resnet_repro.training.graph import USUAL_CALLS
+from resnet_repro.training.lanes import Lane, Turns, turn_about
+from resnet_repro.training.stepper import BatchesAhead
+
+SCOPES = {
+    "cpu": Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=100),
+    "cuda": Scope(experiments=("cifar10_resnet20", "cifar10_resnet110"), rounds=5, iterations=100),
+}
+FIRST = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 1e-2}  # nats that the first loss may be off
+TIMES = {"fp32": 2.0, "tf32": 2.0, "bf16": 2.5}  # the distance of rounding, over all losses
+REPEATABLE = "trainer.deterministic=true"
+BITS = 2 * USUAL_CALLS + 14  # iterations whose bits are compared: most of them replayed
+TIMED = {"cpu": 3, "cuda": 200}  # iterations of a timed turn
+
+
+def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+    """Do every check that this device allows on every experiment of ``scope``."""
+    rows = []
+    for experiment in scope.experiments:
+        subject = Subject.of(experiment, words, scope.iterations)
+        for row in checks(subject, scope.rounds):
+            print(line(row), flush=True)
+            rows.append(row)
+    return {"rows": rows}
+
+
+def line(row: Row) -> str:
+    """A check as one line of the terminal."""
+    mark = {True: "ok", False: "FAILED", None: "not here"}[row["passed"]]
+    facts = [row[key] for key in ("experiment", "check", "way", "precision")]
+    found = "" if row["found"] is None else f"{row['found']:.3g} of {row['allowed']:.3g}"
+    costs = "" if row["costs"] is None else f"costs {row['costs']:.3f}"
+    return f"{mark:9} " + " ".join([*(f"{fact or '':18}" for fact in facts), found, costs])
+
+
+def checks(subject: Subject, rounds: int) -> Iterator[Row]:
+    """All checks of one net."""
+    yield batches(subject)
+    yield from losses(subject)
+    if subject.device == "cuda":
+        yield from same_bits(subject)
+        yield from evaluation(subject)
+    yield from rerun(subject, rounds)
+    yield from compiling(subject, rounds)
+
+
+def batches(subject: Subject) -> Row:
+    """How many of the batches prepared ahead are not those of the order."""
+    parts = subject.training(*EAGER).parts
+    assert isinstance(parts.images, ResidentImages)
+    ahead, differing = BatchesAhead(parts.images), 0
+    for iteration in range(subject.iterations):
+        ahead.prepare(iteration)
+        found = ahead.at(torch.tensor([iteration % ahead.count], device=parts.setup.device))
+        expected = parts.batch(iteration)
+        differing += not all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    return subject.row("batches", "ahead", differing)
+
+
+def losses(subject: Subject) -> Iterator[Row]:
+    """Distance of the losses from those of eager fp32."""
+    plain = (*EAGER, "trainer.precision=fp32")
+    reference = first_losses(subject.training(*plain), subject.iterations)
+    roundings = []
+    for number in (0, 1):
+        nudged = subject.training(*plain)
+        nudge(nudged, number)
+        found = first_losses(nudged, subject.iterations)
+        roundings.append(float((found - reference).abs().mean()))
+    apart = max(roundings)
+    yield subject.row("losses", "rounding", apart, apart, precision="fp32")
+    for precision in subject.precisions:
+        for way in subject.ways:
+            if (precision, way) == ("fp32", EAGER):
+                continue
+            try:
+                training = subject.training(*way, f"trainer.precision={precision}")
+            except ConfigError as error:
+                yield subject.not_here("losses", way, error)
+                continue
+            away = (first_losses(training, subject.iterations) - reference).abs()
+            facts: Row = {"precision": precision}
+            yield subject.row("first loss", NAMES[way], float(away[0]), FIRST[precision], **facts)
+            allowed = TIMES[precision] * apart
+            yield subject.row("losses", NAMES[way], float(away.mean()), allowed, **facts)
+
+
+def same_bits(subject: Subject) -> Iterator[Row]:
+    """Ways that launch the same kernels in the same order must not differ in a bit.
+
+    The rate drops on the way, when graphs are captured already.
+    """
+    words = (REPEATABLE, "recipe.warmup=none", f"recipe.milestones=[{BITS // 2 + 1}]")
+    eager = subject.training(*EAGER, *words)
+    first_losses(eager, BITS)
+    expected = fingerprint(eager)
+
+    def row(way: str, training: Training) -> Row:
+        return subject.row("same bits", way, int(fingerprint(training) != expected))
+
+    graph = subject.training(*GRAPH, *words)
+    first_losses(graph, BITS)
+    yield row("graph", graph)
+    stopped = subject.training(*GRAPH, *words)
+    first_losses(stopped, BITS // 2)
+    resumed = subject.resumed(stopped, snapshot(stopped))
+    first_losses(resumed, BITS - BITS // 2)
+    yield row("graph, stopped and resumed", resumed)
+    both = [subject.training(*GRAPH, *words) for _ in range(2)]
+    lanes = [lambda run=run: Lane(turns(run, BITS), on_cuda=False) for run in both]
+    for number, ended in turn_about(lanes, len(lanes), lambda: False):
+        if isinstance(ended, Exception):
+            raise ended
+        yield row(f"graph, run {number + 1} of 2 at once", both[number])
+
+
+def turns(training: Training, count: int) -> Turns[None]:
+    """So many iterations, with a pause after each; on the training's own stream."""
+    for _ in range(count):
+        training.iterate()
+        yield
+
+
+def evaluation(subject: Subject) -> Iterator[Row]:
+    """Wrong counts by the captured forward pass and by the net, before and after it was trained."""
+    training = subject.training(*GRAPH)
+    for when in ("early", "later"):
+        first_losses(training, BITS)
+        a, b = (counted(training, captured=captured) for captured in (True, False))
+        apart = abs(a.wrong1 - b.wrong1) + abs(a.wrong5 - b.wrong5)
+        yield subject.row("evaluation", f"graph, {when}", apart, loss=abs(a.loss - b.loss))
+
+
+def counted(training: Training, *, captured: bool) -> ErrorCount:
+    """Errors on the test images, as a run counts them."""
+    state, parts = training.state, training.parts
+    assert state.scorer is not None
+    test = parts.images.held_out["test"]
+    forward = state.scorer if captured else state.model
+    with torch.cuda.stream(training.stream), parts.setup.autocast():
+        state.model.eval()
+        batches = test.eval_batches(parts.config.evaluation.batch_size)
+        return count_errors(forward, batches, len(test))
+
+
+def rerun(subject: Subject, rounds: int) -> Iterator[Row]:
+    """Bits of a second run in deterministic mode, and what that mode costs."""
+    for way in subject.ways[1:] if subject.device == "cuda" else subject.ways:
+        try:
+            repeated = [subject.training(*way, REPEATABLE) for _ in range(2)]
+        except ConfigError as error:
+            yield subject.not_here("rerun", way, error)
+            continue
+        for training in repeated:
+            first_losses(training, BITS)
+        differ = int(fingerprint(repeated[0]) != fingerprint(repeated[1]))
+        seconds = [seconds_of(repeated[0]) for _ in range(rounds)]
+        free = subject.training(*way)
+        costs = round(times_faster(seconds, [seconds_of(free) for _ in seconds]).median, 3)
+        yield subject.row("rerun", NAMES[way], differ, costs=costs)
+
+
+def compiling(subject: Subject, rounds: int) -> Iterator[Row]:
+    """What compiled blocks cost or save, in every precision."""
+    for precision in subject.precisions:
+        word = f"trainer.precision={precision}"
+        try:
+            compiled = subject.training(*COMPILED, word)
+        except ConfigError as error:
+            yield subject.not_here("compiling", COMPILED, error)
+            continue
+        as_is = subject.training(*subject.ways[-2], word)
+        sides = {"compiled": partial(seconds_of, compiled), "as is": partial(seconds_of, as_is)}
+        found = take_turns(sides, rounds)
+        costs = round(times_faster(found["compiled"], found["as is"]).median, 3)
+        yield subject.row("compiling", "compiled", 0, precision=precision, costs=costs)
+
+
+def seconds_of(training: Training) -> float:
+    """Seconds of an iteration, over many; the first ones of a run are not timed."""
+    device = training.setup.device
+    for _ in range(max(0, USUAL_CALLS + 1 - training.state.iteration)):
+        training.iterate()
+    return seconds_each(training.iterate, TIMED[device.type], synchroniser(device))
+
+
+def main() -> int:
+    """Check, write ``results/bench/parity_<device>.json``; 1 if a check failed."""
+    rows = json.loads(command("parity", measure, SCOPES).read_text(encoding="utf-8"))["rows"]
+    return int(any(row["passed"] is False for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""How long the paper's runs take here: ``python -m benchmarks.schedule``.
+
+An update and an evaluation of each net are timed, and multiplied by how often a run of 64,000
+iterations has them; compiling, capturing and first iterations count once. It is a projection: the
+README's runs say how long they took.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.harness_run import Training
+from benchmarks.record import Scope, command
+from benchmarks.turns import Spread, seconds_each, synchroniser
+from resnet_repro.compose import compose_run
+from resnet_repro.training.assemble import load_data
+from resnet_repro.training.evaluate import evaluate
+from resnet_repro.training.parts import Clock, Unheard
+
+PLAIN = tuple(f"cifar10_plain{depth}" for depth in (20, 56, 110))
+RESIDUAL = tuple(f"cifar10_resnet{depth}" for depth in (20, 56, 110, 1202))
+SCOPES = {
+    "cpu": Scope(experiments=("cifar10_plain20", "cifar10_plain56", *RESIDUAL[:3]), rounds=3),
+    "cuda": Scope(experiments=(*PLAIN, *RESIDUAL), rounds=5, iterations=50),
+}
+EVALUATIONS = 2  # timed
+
+
+def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+    """Project the run of every experiment of ``scope``."""
+    return {"rows": [project(name, scope, words) for name in scope.experiments]}
+
+
+def project(experiment: str, scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+    """Seconds of a whole run of one net, and of what it consists."""
+    arrays = load_data(compose_run(f"experiment={experiment}", *words))
+    training = Training.of(experiment, words, arrays)
+    parts, state, config = training.parts, training.state, training.config
+    synchronise = synchroniser(training.setup.device)
+    times = [
+        seconds_each(training.iterate, scope.iterations, synchronise) for _ in range(scope.rounds)
+    ]
+    step = Spread.of(times).median
+
+    def count() -> None:
+        evaluate(parts, state, Unheard(), Clock(state))
+
+    count()
+    evaluation = seconds_each(count, EVALUATIONS, synchronise)
+    clean_images = config.evaluation.clean_train_images or parts.order.num_images
+    clean = evaluation * clean_images / len(parts.images.held_out["test"])
+    iterations = config.recipe.max_iters
+    evaluations = math.ceil(iterations / config.evaluation.every_iters)
+    return {
+        "net": training.label,
+        "experiment": experiment,
+        "depth": config.model.depth,
+        "batch_size": training.batch_size,
+        "iterations": iterations,
+        "engine": training.stepper.engine,
+        "step_seconds": step,
+        "evaluation_seconds": evaluation,
+        "ready_seconds": round(training.ready_seconds, 3),
+        "run_seconds": round(
+            training.ready_seconds + iterations * step + evaluations * evaluation + clean, 2
+        ),
+    }
+
+
+if __name__ == "__main__":
+    command("schedule", measure, SCOPES)

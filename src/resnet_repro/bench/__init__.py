@@ -1,1 +1,0 @@
-"""Measurements of parts of this program against what others use."""

@@ -1,0 +1,137 @@
+"""How long an iteration takes on this device: ``python -m resnet_repro.measure_pace``.
+
+A few iterations of a handful of nets on made-up images; ``make cost`` scales the rest by their
+multiply-adds. ``results/bench/cost_<device>.json`` keeps what was measured. Nothing here needs
+torch before something is to be measured: asking again is answered at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnet_repro.exits import explained
+from resnet_repro.runs.atomic import write_text_atomic
+from resnet_repro.runs.folder import now
+from resnet_repro.runs.provenance import (
+    cpu_description,
+    git_state,
+    hardware,
+    usable_cores,
+    versions,
+)
+
+if TYPE_CHECKING:
+    from resnet_repro.training.device import Setup
+
+NETS = ("cifar10_resnet20", "cifar10_resnet110", "imagenet_resnet34_A", "imagenet_resnet50")
+OUT = Path("results/bench")
+SMALLEST_BATCH = 8
+SCHEMA = 1
+
+
+def recall(folder: Path) -> dict[str, Any] | None:
+    """What was measured on a device like this one; None where nothing was."""
+    gpu = gpu_name()
+    path = folder / f"cost_{'cuda' if gpu else 'cpu'}.json"
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        there = [kept["hardware"][key] for key in ("gpu", "cpu", "cores")]
+        sorted((row["experiment"], float(row["seconds"])) for row in kept["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return kept if there == [gpu, cpu_description()[0], usable_cores()] else None
+
+
+def gpu_name() -> str | None:
+    """The GPU that a run would take; torch, which takes seconds to load, is asked only then."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return None
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def measure_all(
+    folder: Path, nets: Sequence[str] = NETS, words: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Measure, write the file, return what is in it; ``words`` are configuration for every net.
+
+    Raises:
+        ConfigError: there is no such net.
+    """
+    from resnet_repro.compose import compose_run
+    from resnet_repro.training.device import set_up
+
+    setup = set_up(compose_run(f"experiment={nets[0]}", *words).trainer)
+    kept = provenance("cost", setup) | {"load_before": round(os.getloadavg()[0], 2)}
+    kept["rows"] = [measure(net, words) for net in nets]
+    write(folder, kept)
+    return kept
+
+
+def provenance(part: str, setup: Setup) -> dict[str, Any]:
+    """What a file of ``results/bench`` begins with: device, versions, revision, date."""
+    return {
+        "schema": SCHEMA,
+        "part": part,
+        "made": now(),
+        "device": setup.device.type,
+        "precision": setup.precision,
+        "threads": setup.threads,
+        "hardware": hardware(setup.gpu, 1, setup.threads),
+        "versions": versions() | {"pillow": metadata.version("pillow")},
+        "git": git_state(),
+    }
+
+
+def write(out: Path, kept: Mapping[str, Any]) -> Path:
+    """Write ``<part>_<device>.json``; return its path."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{kept['part']}_{kept['device']}.json"
+    write_text_atomic(path, json.dumps(kept, indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def measure(experiment: str, words: Sequence[str] = ()) -> dict[str, Any]:
+    """Seconds of an iteration of the experiment's batch, halved as often as memory asks for."""
+    import torch
+
+    from resnet_repro.compose import compose_run
+    from resnet_repro.training import estimate
+
+    # No pictures are there: decoding is measured by itself.
+    said = [f"experiment={experiment}", f"data.root={os.devnull}", *words]
+    batch = whole = compose_run(*said).recipe.batch_size
+    while True:
+        try:
+            pace = estimate.measure(compose_run(*said, f"recipe.batch_size={batch}"))
+        except torch.OutOfMemoryError:
+            if batch <= SMALLEST_BATCH:
+                raise
+            batch //= 2
+            torch.cuda.empty_cache()
+            continue
+        seconds = pace.per_update * whole / batch
+        return {
+            "experiment": experiment,
+            "seconds": seconds,
+            "batch_size": whole,
+            "measured": batch,
+        }
+
+
+def main() -> None:
+    """Measure and say where it was written."""
+    with explained():
+        kept = measure_all(OUT)
+    for row in kept["rows"]:
+        print(f"{row['experiment']:24}{row['seconds']:10.4g} s an iteration of {row['batch_size']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Runs on several workers: one is killed or hangs, or the launcher, or the command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reliability.processes import (
+    at_work,
+    begin_as_is,
+    do,
+    ended,
+    seconds_until_gone,
+)
+from reliability.record import Outcome
+from reliability.subject import Reference, fingerprint, small_job
+from reliability.workshop import NothingToCompareError, Trial, Workshop
+from resnet_repro.runs.signals import STOP_SIGNALS
+from resnet_repro.training.launch import Job
+
+SIZES = (2, 3, 4)
+ITERATIONS = 4  # that a run goes on for before it is hurt
+TIMEOUT = 20.0  # seconds after which a silent worker is given up
+WORDS = (
+    "recipe.max_iters=80",
+    "recipe.milestones=[40,60]",
+    "trainer.log_every_iters=10",
+    "trainer.checkpoint_every_iters=5",
+    "evaluation.every_iters=40",
+    f"trainer.timeout_seconds={TIMEOUT:g}",
+)
+WAITING = 240.0  # seconds for workers to come up on a busy machine
+
+# What is hurt, and how. A worker that is stopped, not killed, is one that hangs.
+FAULTS: dict[str, tuple[str, signal.Signals]] = {
+    "rank 0 killed": ("0", signal.SIGKILL),
+    "last rank killed": ("last", signal.SIGKILL),
+    "launcher killed": ("launcher", signal.SIGKILL),
+    "command killed": ("command", signal.SIGKILL),
+    "last rank hangs": ("last", signal.SIGSTOP),
+}
+STOPS = {
+    f"{number.name} to {whom}": (whom, number)
+    for whom in ("command", "launcher", "workers")
+    for number in STOP_SIGNALS
+}
+
+
+def trials(shop: Workshop) -> Iterator[Trial]:
+    """Every fault for 2, 3 and 4 workers; every signal for 2. ``shop.count``: the most workers."""
+    for size in SIZES:
+        if size <= (shop.count or max(SIZES)):
+            for name, (whom, number) in FAULTS.items():
+                work = partial(hurt, shop, size, whom, number)
+                yield Trial(f"{size} workers: {name}", work)
+    for name, (whom, number) in STOPS.items():
+        yield Trial(f"2 workers: {name}", partial(hurt, shop, 2, whom, number))
+
+
+def words(size: int) -> tuple[str, ...]:
+    """Of a run on ``size`` workers."""
+    return (*WORDS, f"trainer.devices={size}")
+
+
+def hurt(shop: Workshop, size: int, whom: str, number: signal.Signals, folder: Path) -> Outcome:
+    """Hurt a run once it is under way; all processes must end; then say it again to its end."""
+    job = small_job(folder, *words(size))
+    process = begin_as_is(do, job)
+    found = under_way(job, size, process)
+    began = time.monotonic()
+    if whom == "command":
+        os.kill(process.pid, number)
+    elif whom == "workers":
+        for pid in (pid for pid, what in found.items() if what.isdigit()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+    else:
+        name = str(size - 1) if whom == "last" else whom
+        (pid,) = (pid for pid, what in found.items() if what == name)
+        os.kill(pid, number)
+    process.join(WAITING)
+    hanging = process.is_alive()
+    code = ended(process)
+    gone, orphans = seconds_until_gone(job.folder.path)
+    to_exit = round(time.monotonic() - began, 2)
+    state = job.folder.status().get("state")
+    again = begin_as_is(do, job)
+    again.join(WAITING)
+    told = {"workers": size, "codes": [code, ended(again)], "state": state, "orphans": orphans}
+    told |= {"to_exit_s": to_exit, "after_command_s": gone}
+    verdict = whole(shop, size).verdict(job.folder)
+    expected = {"preempted"} if number in STOP_SIGNALS else {"failed", "preempted"}
+    fine = verdict["ok"] and not orphans and not hanging and state in expected
+    return verdict | told | {"ok": fine}
+
+
+def under_way(job: Job, size: int, process: Any) -> dict[int, str]:
+    """Wait until all workers train; their processes.
+
+    Raises:
+        RuntimeError: they do not come up.
+    """
+    began = time.monotonic()
+    while job.folder.status().get("iter", 0) < ITERATIONS:
+        if not process.is_alive() or time.monotonic() - began > WAITING:
+            raise RuntimeError(f"{size} workers did not come up: {job.folder.status()}")
+        time.sleep(0.02)
+    return at_work(job.folder.path)
+
+
+def whole(shop: Workshop, size: int) -> Reference:
+    """The undisturbed run on ``size`` workers."""
+    made = shop.scratch / f"workers{size}"
+    job = small_job(made, *words(size))
+    if not job.folder.is_finished:
+        process = begin_as_is(do, job)
+        process.join(WAITING)
+        if code := ended(process):
+            raise NothingToCompareError(f"{job.folder.path}: {code}")
+    return Reference(fingerprint(job.folder), 0.0)
