@@ -27,7 +27,8 @@ from benchmarks.turns import Turn, children_seconds, synchroniser, turn
 from resnet_repro.compose import compose_run
 from resnet_repro.config import Config
 from resnet_repro.data import Arrays
-from resnet_repro.models.registry import build
+from resnet_repro.models.build import build
+from resnet_repro.models.spec import NetSpec
 from resnet_repro.runs.provenance import usable_cores
 from resnet_repro.training.assemble import load_data
 from resnet_repro.training.device import Setup, choose
@@ -65,7 +66,7 @@ class UsualLoop:
     def __init__(self, config: Config, arrays: Arrays, setup: Setup):
         model, recipe = config.model, config.recipe
         net: nn.Module = build(
-            model.family, model.depth, model.shortcut, num_classes=arrays.num_classes
+            NetSpec(model.family, model.depth, model.shortcut), arrays.num_classes
         )
         self._net, self._device = net.to(setup.device), setup.device
         self._data, self._batch_size = usual_data(arrays), recipe.batch_size

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from resnet_repro.compose import compose_run, load_item, names
 from resnet_repro.config import Config
-from resnet_repro.models.counts import count_params
-from resnet_repro.models.registry import build_meta
+from resnet_repro.models.build import build_meta
+from resnet_repro.models.count import count_params
 from resnet_repro.runs.folder import RunFolder, now
 from resnet_repro.runs.metrics import MetricsWriter
 from resnet_repro.runs.provenance import hardware, versions
@@ -94,9 +94,7 @@ def _log(log: MetricsWriter, config: Config, random: np.random.Generator) -> Non
 
 
 def _meta(config: Config) -> dict[str, Any]:
-    net = dataclasses.asdict(config.model)
-    net.pop("init")
-    params = count_params(build_meta(**net, num_classes=10))
+    params = count_params(build_meta(config.model, 10))
     return {
         "schema": 1,
         **config.identity,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from resnet_repro.models.counts import count_params, list_layers
+from resnet_repro.models.count import count_params, list_layers
 
 # Passes over a conv's output, by the kernels that make them.
 CONV_PASSES = {

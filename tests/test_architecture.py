@@ -12,7 +12,7 @@ import pytest
 from resnet_repro import architecture
 from resnet_repro.analysis.counted import Counted, pool_before
 from resnet_repro.analysis.paper import Paper
-from resnet_repro.models.counts import count_multiply_adds, count_params, list_layers
+from resnet_repro.models.count import count_multiply_adds, count_params, list_layers
 
 
 @pytest.fixture(scope="module")

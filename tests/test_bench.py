@@ -38,8 +38,9 @@ from benchmarks.record import Scope
 from benchmarks.turns import Spread, take_turns, times_faster
 from resnet_repro.compose import compose_run
 from resnet_repro.data.synthetic import make
-from resnet_repro.models.counts import count_multiply_adds
-from resnet_repro.models.registry import build_meta
+from resnet_repro.models.build import build_meta
+from resnet_repro.models.count import count_multiply_adds
+from resnet_repro.models.spec import NetSpec
 from resnet_repro.runs.folder import RunFolder
 
 WORDS = ("data=synthetic", "model.depth=8", "recipe.batch_size=8", "trainer.threads=1")
@@ -163,7 +164,7 @@ def test_time_of_nothing_is_waiting() -> None:
 @pytest.mark.parametrize(("depth", "gigabytes"), [(20, 0.5), (56, 1.5), (110, 3.0)])
 def test_least_bytes_by_hand(depth: int, gigabytes: float) -> None:
     """Eleven passes over every conv output in two bytes, for batches of 128."""
-    net = build_meta("cifar", depth, "A", num_classes=10)
+    net = build_meta(NetSpec("cifar", depth, "A"), 10)
     found = least(net, 128, 32, "bf16")
     n = (depth - 2) // 6
     outputs = 16 * 32**2 * (2 * n + 1) + 32 * 16**2 * 2 * n + 64 * 8**2 * 2 * n

@@ -240,7 +240,7 @@ def test_safetensors_hold_the_same_net(
     out = tmp_path / "net.safetensors"
     assert here(monkeypatch, export, f"run={runs[0].path}", f"out={out}", "format=safetensors") == 0
     expected, subject = from_run(runs[0].path), from_file(out, "ours")
-    assert subject.settings == expected.settings
+    assert (subject.spec, subject.num_classes) == (expected.spec, expected.num_classes)
     for name, value in subject.net.state_dict().items():
         assert torch.equal(value, expected.net.state_dict()[name])
 
@@ -248,7 +248,7 @@ def test_safetensors_hold_the_same_net(
 def test_a_checkpoint_in_its_run_folder_is_weights_too(runs: list[RunFolder]) -> None:
     subject = from_file(runs[0].checkpoints / "iter_00000006.pt", "ours")
     assert subject.name == "cifar10_resnet20_smoke_seed0_iter6"
-    assert subject.label == "ResNet-8"
+    assert subject.spec.label == "ResNet-8"
 
 
 def test_torchvision_weights_under_every_protocol(

@@ -22,6 +22,8 @@ from resnet_repro.evaluation.counting import ErrorCount, count_errors
 from resnet_repro.evaluation.full_size import FullSize, Whole, alike
 from resnet_repro.evaluation.protocols import Geometry, Scorer, scorer
 from resnet_repro.evaluation.subjects import from_file
+from resnet_repro.models.build import build
+from resnet_repro.models.spec import NetSpec
 from resnet_repro.options import ConfigError
 
 CPU = torch.device("cpu")
@@ -178,9 +180,7 @@ def test_pictures_that_wait_hold_no_files_open(tmp_path: Path) -> None:
 
 
 def resnet(seed: int = 1) -> nn.Module:
-    from resnet_repro.models.registry import build
-
-    net = build("imagenet", 18, "A", num_classes=3).eval()
+    net = build(NetSpec("imagenet", 18, "A"), 3).eval()
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):

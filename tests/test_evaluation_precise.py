@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from resnet_repro.evaluation.precise import precise_bn
-from resnet_repro.models.registry import build
+from resnet_repro.models.build import build
+from resnet_repro.models.spec import NetSpec
 
 
 def batches(*sizes: int) -> list[Tensor]:
@@ -18,7 +19,7 @@ def batches(*sizes: int) -> list[Tensor]:
 
 
 def trained_net(**settings: int) -> nn.Module:
-    net = build("cifar", 8, "B", num_classes=4, seed=2, **settings)
+    net = build(NetSpec("cifar", 8, "B", **settings), 4, seed=2)
     for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.running_mean.fill_(0.7)
         norm.running_var.fill_(3.0)

@@ -24,7 +24,8 @@ from resnet_repro.evaluation.protocols import (
     scorer,
     ten_crop,
 )
-from resnet_repro.models.registry import build
+from resnet_repro.models.build import build
+from resnet_repro.models.spec import NetSpec
 
 SMALL = Geometry(crop=24, centre_side=28, ten_crop_side=28, scales=(24, 32, 40), window=1)
 
@@ -143,7 +144,7 @@ def test_the_loss_of_averaged_probabilities_is_that_of_the_average() -> None:
 
 @pytest.fixture(scope="module")
 def resnet() -> nn.Module:
-    net = build("imagenet", 18, "A", num_classes=6).eval()
+    net = build(NetSpec("imagenet", 18, "A"), 6).eval()
     generator = torch.Generator().manual_seed(1)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -18,7 +18,8 @@ from resnet_repro.evaluation import weights
 from resnet_repro.evaluation.subjects import from_file
 from resnet_repro.evaluation.weights import WeightsError, checked_tensors, read
 from resnet_repro.exits import CHECKPOINT, exit_code
-from resnet_repro.models.registry import build
+from resnet_repro.models.build import build
+from resnet_repro.models.spec import NetSpec
 from test_models_formats import TheirNet
 
 Write = Callable[[Path, Any], None]
@@ -194,7 +195,7 @@ def ours_saying(path: Path, about: dict[str, Any] | str) -> None:
     """A file as ``export`` writes it, with another story about its net."""
     from resnet_repro.export import packed
 
-    state = build("cifar", 8, "A", num_classes=10).state_dict()
+    state = build(NetSpec("cifar", 8, "A"), 10).state_dict()
     path.write_bytes(packed(state, about, "state_dict"))  # type: ignore[arg-type]
 
 
@@ -204,11 +205,11 @@ GOOD = {"model": {"depth": 8, "shortcut": "A"}, "data": {"name": "cifar10"}}
 def test_a_file_of_ours_says_its_net(tmp_path: Path) -> None:
     ours_saying(tmp_path / "a.pt", GOOD)
     subject = from_file(tmp_path / "a.pt", "ours")
-    assert subject.label == "ResNet-8"
+    assert subject.spec.label == "ResNet-8"
     assert not subject.net.training
     plain = {"model": {"depth": 8, "shortcut": "none"}, "data": {}}
     ours_saying(tmp_path / "b.pt", plain)  # the same tensors: only the story differs
-    assert from_file(tmp_path / "b.pt", "ours").label == "plain-8"
+    assert from_file(tmp_path / "b.pt", "ours").spec.label == "plain-8"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_a_story_that_cannot_be_is_refused_in_one_line(
 
 
 def test_a_state_dict_that_says_no_net_is_refused(tmp_path: Path) -> None:
-    torch.save(build("cifar", 8, "A", num_classes=10).state_dict(), tmp_path / "a.pt")
+    torch.save(build(NetSpec("cifar", 8, "A"), 10).state_dict(), tmp_path / "a.pt")
     with pytest.raises(WeightsError, match=r"does not say its net; expected a file of .*export"):
         from_file(tmp_path / "a.pt", "ours")
 
@@ -255,9 +256,9 @@ def test_the_wrong_format_names_the_keys(tmp_path: Path) -> None:
 def test_an_export_is_a_plain_state_dict(tmp_path: Path) -> None:
     ours_saying(tmp_path / "a.pt", GOOD)
     loaded = torch.load(io.BytesIO((tmp_path / "a.pt").read_bytes()), weights_only=True)
-    net = build("cifar", 8, "A", num_classes=10, seed=5)
+    net = build(NetSpec("cifar", 8, "A"), 10, seed=5)
     net.load_state_dict(loaded)
-    expected = build("cifar", 8, "A", num_classes=10).state_dict()
+    expected = build(NetSpec("cifar", 8, "A"), 10).state_dict()
     assert loaded.keys() == expected.keys()
     for name, value in net.state_dict().items():
         assert torch.equal(value, expected[name])

@@ -18,8 +18,8 @@ from resnet_repro.compose import CONF, compose_run, load_item, make_job, names
 from resnet_repro.data import DataError, picture_folder, tiny_imagenet
 from resnet_repro.data.picture_folder import TRAIN_PICTURES, load_pictures
 from resnet_repro.data.statistics import load_statistics
-from resnet_repro.models.counts import count_params
-from resnet_repro.models.registry import build_meta
+from resnet_repro.models.build import build_meta
+from resnet_repro.models.count import count_params
 from resnet_repro.models.shortcuts import (
     IdentityShortcut,
     NoShortcut,
@@ -198,10 +198,7 @@ def test_experiments_are_those_whose_cost_is_told() -> None:
         assert (recipe.max_iters, recipe.batch_size) == SCHEDULES["imagenet"]
         epochs = [milestone * work.batch / TRAIN_PICTURES for milestone in recipe.milestones]
         assert epochs == pytest.approx([30, 60, 90], abs=1e-3)
-        net = build_meta(
-            "imagenet", config.model.depth, config.model.shortcut, num_classes=1000,
-            stride_in=config.model.stride_in,
-        )  # fmt: skip
+        net = build_meta(config.model, 1000)
         assert count_params(net) == work.params
 
 
@@ -233,7 +230,7 @@ def test_trap_15_plain_nets_have_no_shortcut_and_residual_nets_those_they_claim(
     experiment: str,
 ) -> None:
     model = compose_run(f"experiment={experiment}").model
-    net = build_meta("imagenet", model.depth, model.shortcut, num_classes=1000)
+    net = build_meta(model, 1000)
     kinds = [type(module) for module in net.modules()]
     blocks = {18: 8, 34: 16, 50: 16, 101: 33, 152: 50}[model.depth]
     if "plain" in experiment:

@@ -270,7 +270,11 @@ def test_a_net_that_no_longer_fits_is_named(
     job = small_job(tmp_path, *QUICK)
     assert do(job, StopAt(3)) == "preempted"
     build = assemble_module.build
-    monkeypatch.setattr(assemble_module, "build", lambda f, depth, *a, **k: build(f, 14, *a, **k))
+    monkeypatch.setattr(
+        assemble_module,
+        "build",
+        lambda spec, *rest: build(dataclasses.replace(spec, depth=14), *rest),
+    )
     with pytest.raises(CheckpointError, match=r"made by another net \(\d+ weights differ; .* None"):
         do(job)
 

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from resnet_repro.models.build import build, build_meta
 from resnet_repro.models.formats import StateDictError, convert, net_of
-from resnet_repro.models.registry import build, build_meta
+from resnet_repro.models.spec import NetSpec
 
 torchvision_models = pytest.importorskip("torchvision.models")
 
@@ -71,19 +72,13 @@ def test_akamaster_weights_give_the_same_scores(n, prefix, wrapped):
     state = {prefix + key: tensor for key, tensor in theirs.state_dict().items()}
     file = {"state_dict": state, "best_prec1": 91.7} if wrapped else state
     net = net_of("akamaster", file)
-    assert net == {
-        "num_classes": 10,
-        "family": "cifar",
-        "depth": 6 * n + 2,
-        "shortcut": "A",
-        "zero_pad": "both",
-    }
-    ours = build(**net)
+    assert net == (NetSpec("cifar", 6 * n + 2, "A", zero_pad="both"), 10)
+    ours = build(*net)
     ours.load_state_dict(convert("akamaster", file, ours))
     x = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours.eval()(x), theirs(x))
-        padded_at_the_end = build("cifar", 6 * n + 2, "A", num_classes=10)
+        padded_at_the_end = build(NetSpec("cifar", 6 * n + 2, "A"), 10)
         padded_at_the_end.load_state_dict(ours.state_dict())
         assert not torch.allclose(padded_at_the_end.eval()(x), theirs(x), rtol=1e-2)
 
@@ -93,16 +88,15 @@ def test_torchvision_weights_give_the_same_scores(depth):
     theirs = randomise(getattr(torchvision_models, f"resnet{depth}")(num_classes=12))
     state = theirs.state_dict()
     net = net_of("torchvision", state)
-    assert (net["depth"], net["shortcut"], net["num_classes"]) == (depth, "B", 12)
-    assert net.get("stride_in", "1x1") == ("3x3" if depth == 50 else "1x1")
-    ours = build(**net)
+    assert net == (NetSpec("imagenet", depth, "B", stride_in="3x3" if depth == 50 else "1x1"), 12)
+    ours = build(*net)
     ours.load_state_dict(convert("torchvision", state, ours))
     x = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         expected = theirs(x)
         torch.testing.assert_close(ours.eval()(x), expected, rtol=1e-4, atol=1e-4)
         if depth == 50:  # the stride's place is not in the weights, only in the outputs
-            papers = build("imagenet", depth, "B", num_classes=12)
+            papers = build(NetSpec("imagenet", depth, "B"), 12)
             papers.load_state_dict(ours.state_dict())
             assert not torch.allclose(papers.eval()(x), expected, rtol=1e-2)
 
@@ -112,8 +106,8 @@ def test_torchvision_keys_and_shapes_fit_the_deep_nets(depth):
     with torch.device("meta"):
         state = getattr(torchvision_models, f"resnet{depth}")().state_dict()
     net = net_of("torchvision", state)
-    assert net["depth"] == depth
-    ours = build_meta(**net)
+    assert net[0].depth == depth
+    ours = build_meta(*net)
     assert convert("torchvision", state, ours).keys() == ours.state_dict().keys()
 
 
@@ -122,7 +116,7 @@ def akamaster_state():
 
 
 def test_missing_and_unexpected_keys_are_named():
-    ours = build_meta("cifar", 20, "A", num_classes=10)
+    ours = build_meta(NetSpec("cifar", 20, "A"), 10)
     state = akamaster_state()
     state["module.layer2.1.bn9000.weight"] = state.pop("module.layer2.1.conv2.weight")
     state["module.extra"] = torch.zeros(1)
@@ -134,22 +128,22 @@ def test_missing_and_unexpected_keys_are_named():
 
 def test_weights_of_another_depth_or_width_are_refused():
     with pytest.raises(StateDictError, match=r"missing .* stage1\.3\.residual\.conv1\.weight"):
-        convert("akamaster", akamaster_state(), build_meta("cifar", 32, "A", num_classes=10))
+        convert("akamaster", akamaster_state(), build_meta(NetSpec("cifar", 32, "A"), 10))
     with pytest.raises(StateDictError, match=r"unexpected .* layer1\.1\.conv1\.weight"):
-        convert("akamaster", akamaster_state(), build_meta("cifar", 8, "A", num_classes=10))
+        convert("akamaster", akamaster_state(), build_meta(NetSpec("cifar", 8, "A"), 10))
     with pytest.raises(StateDictError, match=r"head\.fc\.weight is \(10, 64\), .* \(100, 64\)"):
-        convert("akamaster", akamaster_state(), build_meta("cifar", 20, "A", num_classes=100))
+        convert("akamaster", akamaster_state(), build_meta(NetSpec("cifar", 20, "A"), 100))
 
 
 def test_long_lists_of_keys_are_cut():
     state = {"linear.weight": torch.zeros(10, 64)}
     with pytest.raises(StateDictError, match=r"and \d+ more$"):
-        convert("akamaster", state, build_meta("cifar", 20, "A", num_classes=10))
+        convert("akamaster", state, build_meta(NetSpec("cifar", 20, "A"), 10))
 
 
 def test_old_files_without_batch_counters_are_accepted():
     state = {k: v for k, v in akamaster_state().items() if "num_batches" not in k}
-    ours = build("cifar", 20, "A", num_classes=10)
+    ours = build(NetSpec("cifar", 20, "A"), 10)
     ours.load_state_dict(convert("akamaster", state, ours))
     assert ours.stem.bn.num_batches_tracked == 0
 
@@ -161,8 +155,8 @@ def test_akamasters_option_b_is_recognised():
         for key, tensor in shortcut.state_dict().items():
             state[f"module.layer{stage}.0.shortcut.{key}"] = tensor
     net = net_of("akamaster", state)
-    assert net == {"num_classes": 10, "family": "cifar", "depth": 20, "shortcut": "B"}
-    assert convert("akamaster", state, build_meta(**net)).keys()
+    assert net == (NetSpec("cifar", 20, "B"), 10)
+    assert convert("akamaster", state, build_meta(*net)).keys()
 
 
 @pytest.mark.parametrize(

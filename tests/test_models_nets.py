@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from resnet_repro.models.blocks import Block
-from resnet_repro.models.init import init_weights
-from resnet_repro.models.introspect import conv_bn_layers
-from resnet_repro.models.registry import build, build_meta
+from resnet_repro.models.build import build, build_meta
+from resnet_repro.models.count import conv_bn_layers
+from resnet_repro.models.spec import NetSpec
 
 
 @pytest.fixture(autouse=True)
@@ -26,30 +26,30 @@ def equal_weights(a, b):
 @pytest.mark.parametrize("shortcut", ["A", "B", "gate"])
 def test_same_seed_same_weights_whatever_the_global_generator(shortcut):
     torch.manual_seed(1)
-    first = build("cifar", 20, shortcut, num_classes=10, seed=5)
+    first = build(NetSpec("cifar", 20, shortcut), 10, seed=5)
     torch.manual_seed(2)
-    second = build("cifar", 20, shortcut, num_classes=10, seed=5)
+    second = build(NetSpec("cifar", 20, shortcut), 10, seed=5)
     assert equal_weights(first, second)
-    assert not equal_weights(first, build("cifar", 20, shortcut, num_classes=10, seed=6))
+    assert not equal_weights(first, build(NetSpec("cifar", 20, shortcut), 10, seed=6))
 
 
 def test_building_does_not_move_the_global_generator():
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    build("cifar", 20, "C", num_classes=10)
+    build(NetSpec("cifar", 20, "C"), 10)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_nets_that_differ_in_the_shortcut_start_with_the_same_main_path():
-    plain = build("cifar", 20, "none", num_classes=10, seed=1).state_dict()
+    plain = build(NetSpec("cifar", 20, "none"), 10, seed=1).state_dict()
     for shortcut in ("A", "B", "C", "gate"):
-        other = build("cifar", 20, shortcut, num_classes=10, seed=1).state_dict()
+        other = build(NetSpec("cifar", 20, shortcut), 10, seed=1).state_dict()
         assert all(torch.equal(tensor, other[key]) for key, tensor in plain.items())
 
 
 @pytest.mark.parametrize("init", ["he_fan_in", "he_fan_out"])
 def test_init_std_is_sqrt_2_over_fan(init):
-    net = build("imagenet", 50, "B", num_classes=1000, init=init)
+    net = build(NetSpec("imagenet", 50, "B", init=init), 1000)
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             weight = layer.weight.detach()
@@ -64,7 +64,7 @@ def test_init_std_is_sqrt_2_over_fan(init):
 
 
 def test_bn_starts_at_weight_1_bias_0_and_unit_statistics():
-    net = build("cifar", 20, "B", num_classes=10)
+    net = build(NetSpec("cifar", 20, "B"), 10)
     layers = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(layers) == 21
     for bn in layers:
@@ -75,17 +75,10 @@ def test_bn_starts_at_weight_1_bias_0_and_unit_statistics():
         assert bn.num_batches_tracked == 0
 
 
-def test_unknown_init_is_named():
-    with pytest.raises(ValueError, match="init='xavier': expected he_fan_in or he_fan_out"):
-        build("cifar", 20, "A", num_classes=10, init="xavier")
-    with pytest.raises(ValueError, match="init='xavier'"):
-        init_weights(nn.Linear(1, 1), "xavier", generator=torch.Generator())
-
-
 def test_a_net_is_float32_on_the_cpu_in_training_mode_without_conv_biases():
     torch.set_default_dtype(torch.float64)
     try:
-        net = build("cifar", 20, "B", num_classes=100)
+        net = build(NetSpec("cifar", 20, "B"), 100)
     finally:
         torch.set_default_dtype(torch.float32)
     assert net.training
@@ -105,20 +98,20 @@ def test_a_net_is_float32_on_the_cpu_in_training_mode_without_conv_biases():
 @pytest.mark.parametrize("shortcut", ["none", "A", "B", "C"])
 @pytest.mark.parametrize("depth", [18, 50])
 def test_imagenet_nets_take_any_image_size(depth, shortcut):
-    net = build("imagenet", depth, shortcut, num_classes=7).eval()
+    net = build(NetSpec("imagenet", depth, shortcut), 7).eval()
     with torch.no_grad():
         assert net(torch.randn(1, 3, 64, 64)).shape == (1, 7)
         assert net(torch.randn(1, 3, 65, 97)).shape == (1, 7)
 
 
 def test_1202_layers_build_on_meta_and_have_2n_convs_a_stage():
-    net = build_meta("cifar", 1202, "A", num_classes=10)
+    net = build_meta(NetSpec("cifar", 1202, "A"), 10)
     assert [len(stage) for stage in (net.stage1, net.stage2, net.stage3)] == [200, 200, 200]
     assert all(p.is_meta for p in net.parameters())
 
 
 def test_1202_layers_run_forward_and_backward_and_keep_two_maps_a_layer():
-    net = build("cifar", 1202, "A", num_classes=10)
+    net = build(NetSpec("cifar", 1202, "A"), 10)
     weights = {p.data_ptr() for p in net.parameters()}
     kept = {}
 
@@ -138,14 +131,14 @@ def test_1202_layers_run_forward_and_backward_and_keep_two_maps_a_layer():
 
 @pytest.mark.parametrize(("depth", "shortcut"), [(18, "A"), (34, "none"), (50, "B")])
 def test_forward_dense_equals_forward_at_224(depth, shortcut):
-    net = build("imagenet", depth, shortcut, num_classes=10).eval()
+    net = build(NetSpec("imagenet", depth, shortcut), 10).eval()
     with torch.no_grad():
         x = torch.randn(1, 3, 224, 224)
         torch.testing.assert_close(net.forward_dense(x), net(x), rtol=1e-4, atol=1e-4)
 
 
 def test_forward_dense_averages_the_fc_over_all_7x7_windows():
-    net = build("imagenet", 18, "A", num_classes=5).eval()
+    net = build(NetSpec("imagenet", 18, "A"), 5).eval()
     with torch.no_grad():
         x = torch.randn(2, 3, 256, 320)
         features = net.features(x)
@@ -165,7 +158,7 @@ def test_forward_dense_averages_the_fc_over_all_7x7_windows():
 
 
 def test_forward_dense_refuses_an_image_smaller_than_its_window():
-    net = build("imagenet", 18, "A", num_classes=5).eval()
+    net = build(NetSpec("imagenet", 18, "A"), 5).eval()
     with pytest.raises(ValueError, match="map is 6x7, smaller than the pooling window 7"):
         net.forward_dense(torch.randn(1, 3, 192, 224))
 
@@ -173,7 +166,7 @@ def test_forward_dense_refuses_an_image_smaller_than_its_window():
 @pytest.mark.parametrize("shortcut", ["none", "A", "C", "gate"])
 @pytest.mark.parametrize("depth", [8, 20])
 def test_probes_see_the_6n_plus_1_layers_in_the_order_they_run(depth, shortcut):
-    net = build("cifar", depth, shortcut, num_classes=10)
+    net = build(NetSpec("cifar", depth, shortcut), 10)
     layers = conv_bn_layers(net)
     assert len(layers) == depth - 1
     ran = []
@@ -189,7 +182,7 @@ def test_probes_see_the_6n_plus_1_layers_in_the_order_they_run(depth, shortcut):
 
 @pytest.mark.parametrize(("depth", "count"), [(18, 17), (34, 33), (50, 17), (101, 34)])
 def test_probes_see_stem_and_3x3_convs_of_imagenet_nets(depth, count):
-    layers = conv_bn_layers(build_meta("imagenet", depth, "C", num_classes=10))
+    layers = conv_bn_layers(build_meta(NetSpec("imagenet", depth, "C"), 10))
     assert len(layers) == count
     assert layers[0][1].kernel_size == (7, 7)
     assert {conv.kernel_size for _, conv, _ in layers[1:]} == {(3, 3)}
@@ -213,7 +206,7 @@ def test_a_net_without_bn_has_no_layers_to_probe():
 )
 def test_a_block_compiles_as_one_graph(family, depth, options):
     torch._dynamo.reset()
-    net = build(family, depth, num_classes=10, **options)
+    net = build(NetSpec(family, depth, **options), 10)
     block = [m for m in net.modules() if isinstance(m, Block)][-1]  # the last: no change of shape
     before = net.stage2[0]  # changes the shape
     for one in (block, before):
@@ -230,7 +223,7 @@ def test_the_number_of_graphs_to_compile_does_not_grow_with_depth():
         graphs.append(graph)
         return graph.forward
 
-    net = build("cifar", 26, "A", num_classes=10)
+    net = build(NetSpec("cifar", 26, "A"), 10)
     for module in net.modules():
         if isinstance(module, Block):
             module.compile(fullgraph=True, backend=backend)
@@ -240,7 +233,7 @@ def test_the_number_of_graphs_to_compile_does_not_grow_with_depth():
 
 @pytest.mark.parametrize("shortcut", ["none", "A", "B", "gate"])
 def test_bf16_autocast_runs_every_shortcut(shortcut):
-    net = build("cifar", 8, shortcut, num_classes=10)
+    net = build(NetSpec("cifar", 8, shortcut), 10)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = net(torch.randn(2, 3, 32, 32)).float().square().mean()
     loss.backward()

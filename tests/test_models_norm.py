@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from resnet_repro.models.build import build
 from resnet_repro.models.norm import GroupedBatchNorm2d, make_norm
-from resnet_repro.models.registry import build
+from resnet_repro.models.spec import NetSpec
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,7 @@ def test_momentum_none_averages_all_batches_as_in_bn():
 
 @pytest.mark.parametrize("group", [0, 2])
 def test_eps_momentum_and_group_reach_every_bn_of_a_net(group):
-    net = build("cifar", 8, "B", num_classes=10, bn_eps=1e-3, bn_momentum=0.01, bn_group=group)
+    net = build(NetSpec("cifar", 8, "B", bn_eps=1e-3, bn_momentum=0.01, bn_group=group), 10)
     layers = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(layers) == 9
     assert all((bn.eps, bn.momentum) == (1e-3, 0.01) for bn in layers)
@@ -99,5 +100,5 @@ def test_eps_momentum_and_group_reach_every_bn_of_a_net(group):
 
 
 def test_a_grouped_net_and_a_plain_bn_net_share_checkpoints():
-    grouped = build("cifar", 8, "A", num_classes=10, bn_group=64)
-    build("cifar", 8, "A", num_classes=10).load_state_dict(grouped.state_dict())
+    grouped = build(NetSpec("cifar", 8, "A", bn_group=64), 10)
+    build(NetSpec("cifar", 8, "A"), 10).load_state_dict(grouped.state_dict())

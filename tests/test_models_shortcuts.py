@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from resnet_repro.models.blocks import BasicBlock, Bottleneck
+from resnet_repro.models.build import build
 from resnet_repro.models.norm import make_norm
-from resnet_repro.models.registry import build
 from resnet_repro.models.shortcuts import GatedShortcut, ZeroPadShortcut, make_shortcut
+from resnet_repro.models.spec import NetSpec
 
 NORM = make_norm()
 
@@ -124,7 +125,7 @@ def test_gate_interpolates_between_carry_and_residual(bias, left):
 
 @pytest.mark.parametrize("depth", [20, 56])
 def test_at_the_start_gates_mostly_carry(depth):
-    net = build("cifar", depth, "gate", num_classes=10)
+    net = build(NetSpec("cifar", depth, "gate"), 10)
     opened = []
     for module in net.modules():
         if isinstance(module, GatedShortcut):
@@ -137,7 +138,7 @@ def test_at_the_start_gates_mostly_carry(depth):
 
 
 def test_gate_bias_is_where_gates_start():
-    net = build("cifar", 20, "gate", num_classes=10, gate_bias=-3.5)
+    net = build(NetSpec("cifar", 20, "gate", gate_bias=-3.5), 10)
     gates = [m.gate for m in net.modules() if isinstance(m, GatedShortcut)]
     assert len(gates) == 9
     assert all((gate.bias == -3.5).all() and gate.weight.any() for gate in gates)
@@ -153,7 +154,7 @@ def test_channels_last_is_kept_through_a_block(kind):
 
 
 def test_the_output_of_a_bn_is_not_overwritten_by_the_relu_after_it():
-    net = build("cifar", 8, "A", num_classes=10)
+    net = build(NetSpec("cifar", 8, "A"), 10)
     kept = []
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from resnet_repro.models.build import build
 from resnet_repro.models.norm import GroupedBatchNorm2d
-from resnet_repro.models.registry import build
+from resnet_repro.models.spec import NetSpec
 from resnet_repro.training import fusion
 from resnet_repro.training.device import Setup
 from test_training import do, fingerprint, small_job
@@ -41,7 +42,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def net_of(depth: int, shortcut: str = "A", **more: Any) -> nn.Module:
-    return build("cifar", depth, shortcut, num_classes=10, **more)
+    return build(NetSpec("cifar", depth, shortcut, **more), 10)
 
 
 def test_compiled_run_is_recorded_and_its_folder_complete(

@@ -28,11 +28,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from resnet_repro.models.counts import Layer, count_params, list_layers
-from resnet_repro.models.imagenet import VGG19
-from resnet_repro.models.labels import net_label
-from resnet_repro.models.registry import build_meta
-from resnet_repro.models.rules import BOTTLENECK_DEPTHS, STRIDES_IN
+from resnet_repro.models.build import build_meta
+from resnet_repro.models.count import Layer, count_params, list_layers
+from resnet_repro.models.nets import VGG19
+from resnet_repro.models.spec import BOTTLENECK_DEPTHS, NetSpec
 from resnet_repro.runs.atomic import write_text_atomic
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "architecture"
@@ -43,26 +42,26 @@ CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 
 @dataclass(frozen=True)
 class Net:
-    """One net of the list: how it is called and how it is chosen."""
+    """One net of the list; without a spec it is VGG-19."""
 
-    family: str  # imagenet | vgg | cifar
-    label: str
-    depth: int
-    shortcut: str
-    stride_in: str = "1x1"  # of bottlenecks: the conv that has the stride
+    spec: NetSpec | None = None
+
+    @property
+    def family(self) -> str:
+        """``imagenet``, ``vgg`` or ``cifar``."""
+        return self.spec.family if self.spec else "vgg"
+
+    @property
+    def label(self) -> str:
+        """Name of the net."""
+        return self.spec.label if self.spec else "VGG-19"
 
     def build(self) -> nn.Module:
         """Make the net on the meta device."""
-        if self.family == "vgg":
+        if self.spec is None:
             with torch.device("meta"):
                 return VGG19(CLASSES["vgg"])
-        return build_meta(
-            self.family,
-            self.depth,
-            self.shortcut,
-            num_classes=CLASSES[self.family],
-            stride_in=self.stride_in,
-        )
+        return build_meta(self.spec, CLASSES[self.family])
 
 
 def nets() -> list[Net]:
@@ -71,23 +70,17 @@ def nets() -> list[Net]:
     Bottleneck nets with either place of the stride, CIFAR nets with each shortcut. Nobody has
     trained a plain net of 1202 layers.
     """
-    shallow = [(18, kind) for kind in ("none", "A", "B", "C")]
-    shallow += [(34, kind) for kind in ("none", "A", "B", "C")]
-    found = [Net("vgg", "VGG-19", 19, "none")]
-    found += [_net("imagenet", depth, kind) for depth, kind in shallow]
-    found += [
-        _net("imagenet", depth, "B", stride_in=place)
-        for place in STRIDES_IN
+    specs = [
+        NetSpec("imagenet", depth, kind) for depth in (18, 34) for kind in ["none", "A", "B", "C"]
+    ]
+    specs += [
+        NetSpec("imagenet", depth, "B", stride_in=place)
+        for place in ("1x1", "3x3")
         for depth in BOTTLENECK_DEPTHS
     ]
-    found += [_net("cifar", depth, "none") for depth in CIFAR_DEPTHS[:-1]]
-    found += [_net("cifar", depth, kind) for depth in CIFAR_DEPTHS for kind in ("A", "B", "C")]
-    return found
-
-
-def _net(family: str, depth: int, shortcut: str, stride_in: str = "1x1") -> Net:
-    label = net_label(family, depth, shortcut, stride_in=stride_in)
-    return Net(family, label, depth, shortcut, stride_in)
+    specs += [NetSpec("cifar", depth, "none") for depth in CIFAR_DEPTHS[:-1]]
+    specs += [NetSpec("cifar", depth, kind) for depth in CIFAR_DEPTHS for kind in "ABC"]
+    return [Net(), *map(Net, specs)]
 
 
 def layer_rows(net: Net, layers: list[Layer]) -> Iterator[dict[str, Any]]:
@@ -147,9 +140,9 @@ def summary_row(net: Net, params: int, layers: list[Layer]) -> dict[str, Any]:
     return {
         "family": net.family,
         "net": net.label,
-        "depth": net.depth,
-        "shortcut": net.shortcut,
-        "stride_in": net.stride_in if net.depth in BOTTLENECK_DEPTHS else "",
+        "depth": net.spec.depth if net.spec else 19,
+        "shortcut": net.spec.shortcut if net.spec else "none",
+        "stride_in": net.spec.stride_in if net.spec and net.spec.has_bottlenecks else "",
         "image_size": IMAGE_SIZE[net.family],
         "classes": CLASSES[net.family],
         "weighted_layers": sum(not layer.on_shortcut for layer in layers),

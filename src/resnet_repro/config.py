@@ -13,12 +13,11 @@ from resnet_repro.config_groups import (
     DataConfig,
     EvaluationConfig,
     LoggerConfig,
-    ModelConfig,
     ProbesConfig,
     RecipeConfig,
     TrainerConfig,
 )
-from resnet_repro.models.rules import check_net
+from resnet_repro.models.spec import NetSpec
 from resnet_repro.options import ConfigError, build, group, named, one_of, where, who, within
 
 
@@ -34,7 +33,7 @@ class Config:
     seed: int = who(0, "of the weights, the order and the augmentation", within(0, 2**63))
     runs_dir: str = where("results/runs", "where run folders are kept")
     data: DataConfig = group(DataConfig)
-    model: ModelConfig = group(ModelConfig)
+    model: NetSpec = group(NetSpec)
     recipe: RecipeConfig = group(RecipeConfig)
     evaluation: EvaluationConfig = group(EvaluationConfig)
     probes: ProbesConfig = group(ProbesConfig)
@@ -64,11 +63,7 @@ class Config:
 
 def _check_together(config: Config) -> None:
     """Refuse values that are fine one by one and impossible together."""
-    model, recipe = config.model, config.recipe
-    try:
-        check_net(**dataclasses.asdict(model))
-    except ValueError as error:
-        raise ConfigError(f"model.{error}") from error
+    recipe = config.recipe
     if recipe.milestones and recipe.milestones[-1] >= recipe.max_iters:
         raise ConfigError(
             f"recipe.milestones={recipe.milestones}: must all be below "

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resnet_repro.models.labels import net_label
-from resnet_repro.models.rules import FAMILIES, INITS, SHORTCUTS, STRIDES_IN, ZERO_PADS
 from resnet_repro.options import (
     above,
     at_least,
@@ -54,46 +52,6 @@ class DataConfig:
         "left out, counted and named",
         one_of("stop", "skip"),
     )
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The net (Sec. 3.3, 4.2)."""
-
-    family: str = option("cifar", "family of nets", one_of(*FAMILIES))
-    depth: int = option(20, "number of weighted layers", at_least(8))
-    shortcut: str = option(
-        "none",
-        "none: plain net; A zero-padded identity, B projections where dimensions grow, "
-        "C projections everywhere, gate: Highway",
-        one_of(*SHORTCUTS),
-    )
-    layers_per_block: int = option(2, "3x3 convs in a block", one_of(1, 2, 3))
-    zero_pad: str = option("end", "where option A puts the new channels", one_of(*ZERO_PADS))
-    init: str = option("he_fan_in", "He initialisation", one_of(*INITS))
-    stride_in: str = option(
-        "1x1", "the conv of a bottleneck that has the stride", one_of(*STRIDES_IN)
-    )
-    bn_eps: float = option(1e-5, "batch-norm epsilon", above(0))
-    bn_momentum: float = option(0.1, "share of a new batch in the running statistics", within(0, 1))
-    bn_group: int = option(
-        0,
-        "images normalised together; 64 emulates the paper's two devices, 0: the batch",
-        at_least(0),
-    )
-    gate_bias: float = option(-2.0, "initial bias of the Highway gate; negative carries")
-
-    @property
-    def label(self) -> str:
-        """How figures and tables call the net."""
-        return net_label(
-            self.family,
-            self.depth,
-            self.shortcut,
-            layers_per_block=self.layers_per_block,
-            zero_pad=self.zero_pad,
-            stride_in=self.stride_in,
-        )
 
 
 @dataclass(frozen=True)

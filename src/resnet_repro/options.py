@@ -134,7 +134,22 @@ def build(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
             made[name] = build(typing.cast(type, kind), value, f"{key}.")
         else:
             made[name] = _checked(key, value, kind, field.metadata["check"])
-    return schema(**made)
+    try:
+        return schema(**made)
+    except ConfigError as error:  # the schema's own, of values that are impossible together
+        raise ConfigError(f"{prefix}{error}") from None
+
+
+def check_fields(made: Any) -> None:
+    """Check every field of a schema made by hand, as :func:`build` does.
+
+    Raises:
+        ConfigError: wrong type or value out of range.
+    """
+    hints = typing.get_type_hints(type(made))
+    for field in dataclasses.fields(made):
+        name = field.name
+        _checked(name, getattr(made, name), hints[name], field.metadata["check"])
 
 
 def unknown_key(key: str, schema: type, prefix: str = "") -> ConfigError:

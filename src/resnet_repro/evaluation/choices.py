@@ -60,7 +60,7 @@ def check_protocol(subjects: Sequence[Subject], protocol: str) -> None:
     Raises:
         ConfigError: CIFAR nets under another protocol than the single view.
     """
-    if protocol != "1-crop" and any(s.settings["family"] == "cifar" for s in subjects):
+    if protocol != "1-crop" and any(s.spec.family == "cifar" for s in subjects):
         raise ConfigError(
             f"protocol={protocol}: must be 1-crop; "
             "CIFAR nets are tested on the single view (Sec. 4.2)"

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from resnet_repro.config import Config
-from resnet_repro.config_groups import DataConfig, ModelConfig
+from resnet_repro.config_groups import DataConfig
 from resnet_repro.evaluation.weights import (
     WeightsError,
     WeightsFile,
@@ -21,9 +21,9 @@ from resnet_repro.evaluation.weights import (
     read,
 )
 from resnet_repro.models import formats
-from resnet_repro.models.counts import count_params
-from resnet_repro.models.labels import net_label
-from resnet_repro.models.registry import build_meta
+from resnet_repro.models.build import build_meta
+from resnet_repro.models.count import count_params
+from resnet_repro.models.spec import NetSpec
 from resnet_repro.options import ConfigError, build
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.runs.identity import metrics_digest
@@ -37,35 +37,27 @@ class Subject:
     """A net on the CPU, float32, in evaluation mode.
 
     ``name`` is a word for file names, ``source`` what a result records of where the weights come
-    from, ``settings`` the arguments of ``build_meta``. ``data`` says which data set and which mean
+    from, ``spec`` which net it is. ``data`` says which data set and which mean
     the net was trained with, ``precision`` in which, and ``digests`` are of those data; there are
     none for other people's nets. ``config`` is that of a run.
     """
 
     name: str
     net: nn.Module
-    settings: dict[str, Any]
+    spec: NetSpec
+    num_classes: int
     source: dict[str, Any]
     data: DataConfig | None = None
     precision: str | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
     config: Config | None = None
 
-    @property
-    def num_classes(self) -> int:
-        """Classes the net tells apart."""
-        return int(self.settings["num_classes"])
-
-    @property
-    def label(self) -> str:
-        """How tables call the net."""
-        named = ("family", "depth", "shortcut", "layers_per_block", "zero_pad", "stride_in")
-        return net_label(**{key: self.settings[key] for key in named if key in self.settings})
-
     def record(self) -> dict[str, Any]:
         """What a result says of the net and its weights."""
-        net = {"label": self.label, "params": count_params(self.net)} | self.settings
-        return {"net": net} | self.source
+        net = {"label": self.spec.label, "params": count_params(self.net)}
+        settings = dataclasses.asdict(self.spec)
+        del settings["init"]  # no property of trained weights
+        return {"net": net | settings | {"num_classes": self.num_classes}} | self.source
 
 
 def from_file(path: Path, fmt: str) -> Subject:
@@ -85,12 +77,12 @@ def from_file(path: Path, fmt: str) -> Subject:
         # The old files also hold other things beside their state dict; those are left alone.
         inner = checked_tensors(file, inner)
     try:
-        settings = formats.net_of(fmt, {"state_dict": inner})
-        net = build_meta(**settings).to_empty(device="cpu")
+        spec, num_classes = formats.net_of(fmt, {"state_dict": inner})
+        net = build_meta(spec, num_classes).to_empty(device="cpu")
         net.load_state_dict(formats.convert(fmt, {"state_dict": inner}, net))
     except ValueError as error:  # StateDictError, and sizes no net has
         raise WeightsError(f"{path}: {one_line(str(error), 400)}") from error
-    return Subject(path.stem, net.eval(), settings, source)
+    return Subject(path.stem, net.eval(), spec, num_classes, source)
 
 
 def from_run(path: Path) -> Subject:
@@ -190,13 +182,11 @@ def _with_net(
     if fc is None or fc.ndim != 2:
         raise WeightsError(f"{file.path}: holds no weights of ours, head.fc.weight is missing")
     try:
-        model = build(ModelConfig, _group(about, "model"), "model.")
+        spec = build(NetSpec, _group(about, "model"), "model.")
         data = build(DataConfig, _group(about, "data"), "data.")
-        settings = dataclasses.asdict(model) | {"num_classes": fc.shape[0]}
-        del settings["init"]
-        if model.depth > len(state):  # before millions of layers are built for a few tensors
-            raise ConfigError(f"depth {model.depth} with {len(state)} tensors")
-        net = build_meta(**settings).to_empty(device="cpu")
+        if spec.depth > len(state):  # before millions of layers are built for a few tensors
+            raise ConfigError(f"depth {spec.depth} with {len(state)} tensors")
+        net = build_meta(spec, fc.shape[0]).to_empty(device="cpu")
     except ValueError as error:
         said = one_line(str(error), 300)
         raise WeightsError(f"{file.path}: says a net that cannot be: {said}") from error
@@ -207,7 +197,7 @@ def _with_net(
     digests = about.get("digests")
     parts = digests.items() if isinstance(digests, Mapping) else ()
     kept = {str(part): digest for part, digest in parts if _is_digest(digest)}
-    return Subject(name, net.eval(), settings, source, data, known, kept)
+    return Subject(name, net.eval(), spec, fc.shape[0], source, data, known, kept)
 
 
 def _load(file: WeightsFile, net: nn.Module, state: dict[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from resnet_repro.models.rules import BOTTLENECK_DEPTHS, IMAGENET_BLOCKS
+from resnet_repro.models.spec import BOTTLENECK_DEPTHS, IMAGENET_BLOCKS, NetSpec
 
 FORMATS = ("akamaster", "torchvision")
 
@@ -29,8 +29,8 @@ class StateDictError(ValueError):
     """A state dict that is not what its format or its net says; the message names the keys."""
 
 
-def net_of(fmt: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``registry.build`` for the net that a state dict belongs to.
+def net_of(fmt: str, state: Mapping[str, Any]) -> tuple[NetSpec, int]:
+    """Return the net that a state dict belongs to, and its number of classes.
 
     Raises:
         StateDictError: the keys are not those of a net of this format.
@@ -45,15 +45,15 @@ def net_of(fmt: str, state: Mapping[str, Any]) -> dict[str, Any]:
     projects = any(f".{_PROJECTION[fmt]}." in key for key in keys)
     if head not in keys or keys[head].ndim != 2:
         raise StateDictError(f"these are no {fmt} weights: missing {head}")
-    net: dict[str, Any] = {"num_classes": keys[head].shape[0]}
+    classes = keys[head].shape[0]
     if fmt == "akamaster" and len(counts) == 3 and len(set(counts)) == 1:
-        net |= {"family": "cifar", "depth": 6 * counts[0] + 2}
-        return net | ({"shortcut": "B"} if projects else {"shortcut": "A", "zero_pad": "both"})
+        depth = 6 * counts[0] + 2
+        option_a = NetSpec("cifar", depth, "A", zero_pad="both")
+        return NetSpec("cifar", depth, "B") if projects else option_a, classes
     deep = any(re.search(r"\.conv3\.", key) for key in keys)
     for depth, table in IMAGENET_BLOCKS.items():
         if fmt == "torchvision" and table == counts and deep == (depth in BOTTLENECK_DEPTHS):
-            net |= {"family": "imagenet", "depth": depth, "shortcut": "B"}
-            return net | ({"stride_in": "3x3"} if deep else {})
+            return NetSpec("imagenet", depth, "B", stride_in="3x3" if deep else "1x1"), classes
     raise StateDictError(f"these are no {fmt} weights: stages of {list(counts)} blocks")
 
 

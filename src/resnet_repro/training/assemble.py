@@ -17,8 +17,8 @@ from resnet_repro.data.images import Images, ResidentImages
 from resnet_repro.data.order import BatchOrder, train_split_indices
 from resnet_repro.data.picture_folder import PictureFolder
 from resnet_repro.data.streamed import StreamedImages
-from resnet_repro.models.counts import count_multiply_adds, count_params
-from resnet_repro.models.registry import build
+from resnet_repro.models.build import build
+from resnet_repro.models.count import count_multiply_adds, count_params
 from resnet_repro.options import ConfigError
 from resnet_repro.runs import provenance
 from resnet_repro.training.device import Setup, loader_processes
@@ -126,22 +126,7 @@ def initial_state(
     config: Config, setup: Setup, num_classes: int, world: World = SOLO
 ) -> TrainState:
     """A net with the weights of the seed, its optimizer, nothing trained; on every worker alike."""
-    model = config.model
-    net = build(
-        model.family,
-        model.depth,
-        model.shortcut,
-        num_classes=num_classes,
-        layers_per_block=model.layers_per_block,
-        zero_pad=model.zero_pad,
-        init=model.init,
-        bn_eps=model.bn_eps,
-        bn_momentum=model.bn_momentum,
-        bn_group=model.bn_group,
-        stride_in=model.stride_in,
-        gate_bias=model.gate_bias,
-        seed=config.seed,
-    )
+    net = build(config.model, num_classes, config.seed)
     if config.trainer.sync_bn:
         synchronise_norms(net)
     # Channels last: the layout in which convolutions of few channels run fastest here.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet_repro.models.introspect import conv_bn_layers
+from resnet_repro.models.count import conv_bn_layers
 from resnet_repro.models.norm import GroupedBatchNorm2d
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.device import Setup

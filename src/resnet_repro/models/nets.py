@@ -1,4 +1,4 @@
-"""The ImageNet family (Sec. 3.3, Table 1), and VGG-19 for the comparison of Fig. 3."""
+"""The two families of nets (Sec. 3.3, 4.2), and VGG-19 for the comparison of Fig. 3."""
 
 from __future__ import annotations
 
@@ -8,28 +8,59 @@ from torch import Tensor, nn
 
 from resnet_repro.models.blocks import BlockFactory, Head, make_stage
 from resnet_repro.models.norm import NormFactory
-from resnet_repro.models.rules import BOTTLENECK_DEPTHS, IMAGENET_BLOCKS
+from resnet_repro.models.spec import NetSpec
+
+
+class CifarNet(nn.Module):
+    """The CIFAR family (Sec. 4.2): 6n+2 layers, plain, residual or gated.
+
+    3x3 stem of 16 filters; three stages of 2n 3x3 convs of 16, 32, 64 filters at 32, 16, 8 pixels;
+    head. Takes images (N, 3, H, W), float, 32x32 in the paper; returns class scores
+    (N, num_classes).
+    """
+
+    def __init__(
+        self, spec: NetSpec, *, block: BlockFactory, norm: NormFactory, num_classes: int
+    ) -> None:
+        super().__init__()
+        blocks = spec.blocks_per_stage
+        self.stem = nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv2d(3, 16, 3, padding=1, bias=False), bn=norm(16), relu=nn.ReLU()
+            )
+        )
+        self.stage1 = make_stage(block, blocks[0], 16, 16, stride=1)
+        self.stage2 = make_stage(block, blocks[1], 16, 32, stride=2)
+        self.stage3 = make_stage(block, blocks[2], 32, 64, stride=2)
+        self.head = Head(64, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores of images."""
+        x = self.stem(x)
+        x = self.stage1(x)
+        x = self.stage2(x)
+        x = self.stage3(x)
+        scores: Tensor = self.head(x)
+        return scores
 
 
 class ImageNetNet(nn.Module):
-    """7x7 stem with max pool, four stages (conv2_x to conv5_x), head: plain and ResNet-18 to 152.
+    """The ImageNet family (Sec. 3.3, Table 1): plain and ResNet-18 to 152.
 
+    7x7 stem with max pool, four stages (conv2_x to conv5_x), head.
     Takes images (N, 3, H, W), float, 224x224 in the paper's training; any size goes, for the
     head's pool is global. Returns class scores (N, num_classes).
 
     The stem's pool has one pixel of padding, as torchvision's. Caffe's, in the authors' release,
     has none and rounds the size up: the same 56x56 map with windows shifted by one pixel.
-
-    Raises:
-        KeyError: a depth that Table 1 does not have.
     """
 
     def __init__(
-        self, depth: int, *, block: BlockFactory, norm: NormFactory, num_classes: int
+        self, spec: NetSpec, *, block: BlockFactory, norm: NormFactory, num_classes: int
     ) -> None:
         super().__init__()
-        blocks = IMAGENET_BLOCKS[depth]
-        widths = [256, 512, 1024, 2048] if depth in BOTTLENECK_DEPTHS else [64, 128, 256, 512]
+        blocks = spec.blocks_per_stage
+        widths = [256, 512, 1024, 2048] if spec.has_bottlenecks else [64, 128, 256, 512]
         self.stem = nn.Sequential(
             OrderedDict(
                 conv=nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),

@@ -6,9 +6,9 @@ from functools import cache
 import pytest
 import torch
 
-from resnet_repro.models.counts import count_multiply_adds, count_params, list_layers
-from resnet_repro.models.imagenet import VGG19
-from resnet_repro.models.registry import build_meta
+from resnet_repro.models.build import build_meta
+from resnet_repro.models.count import count_multiply_adds, count_params, list_layers
+from resnet_repro.models.nets import VGG19
 from resnet_repro.models.shortcuts import (
     GatedShortcut,
     IdentityShortcut,
@@ -16,6 +16,7 @@ from resnet_repro.models.shortcuts import (
     ProjectionShortcut,
     ZeroPadShortcut,
 )
+from resnet_repro.models.spec import NetSpec
 
 CIFAR_A = {20: 269722, 32: 464154, 44: 658586, 56: 853018, 110: 1727962, 1202: 19421274}
 CIFAR_B = {20: 272474, 56: 855770, 110: 1730714, 1202: 19424026}
@@ -42,11 +43,11 @@ TABLE1_GIGA = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}
 
 
 def cifar(depth, shortcut, **options):
-    return build_meta("cifar", depth, shortcut, num_classes=10, **options)
+    return build_meta(NetSpec("cifar", depth, shortcut, **options), 10)
 
 
 def imagenet(depth, shortcut, **options):
-    return build_meta("imagenet", depth, shortcut, num_classes=1000, **options)
+    return build_meta(NetSpec("imagenet", depth, shortcut, **options), 1000)
 
 
 @cache

@@ -1,0 +1,84 @@
+"""From a spec to a net with the weights of a seed: He normal (the paper's reference [13])."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import nn
+
+from resnet_repro.models.blocks import BasicBlock, BlockFactory, Bottleneck, on_shortcut
+from resnet_repro.models.nets import CifarNet, ImageNetNet
+from resnet_repro.models.norm import make_norm
+from resnet_repro.models.shortcuts import GatedShortcut, make_shortcut
+from resnet_repro.models.spec import NetSpec
+
+
+def build(spec: NetSpec, num_classes: int, seed: int = 0) -> CifarNet | ImageNetNet:
+    """Return a net on the CPU, float32, in training mode; its weights depend on ``seed`` alone.
+
+    Torch's global generator is neither used nor moved.
+
+    Raises:
+        ValueError: ``num_classes`` below 1.
+    """
+    net = build_meta(spec, num_classes)
+    net.to_empty(device="cpu")
+    init_weights(net, spec.init, generator=torch.Generator().manual_seed(seed))
+    return net
+
+
+def build_meta(spec: NetSpec, num_classes: int) -> CifarNet | ImageNetNet:
+    """Return the same net on the meta device: shapes without weights, to count and to list.
+
+    Raises:
+        ValueError: ``num_classes`` below 1.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes={num_classes}: must be at least 1")
+    norm = make_norm(spec.bn_eps, spec.bn_momentum, spec.bn_group)
+    shortcut = partial(
+        make_shortcut, spec.shortcut, norm=norm, zero_pad=spec.zero_pad, gate_bias=spec.gate_bias
+    )
+    block: BlockFactory
+    if spec.has_bottlenecks:
+        block = partial(Bottleneck, shortcut=shortcut, norm=norm, stride_in=spec.stride_in)
+    else:
+        block = partial(BasicBlock, shortcut=shortcut, norm=norm, layers=spec.layers_per_block)
+    kind = ImageNetNet if spec.family == "imagenet" else CifarNet
+    with torch.device("meta"):
+        net = kind(spec, block=block, norm=norm, num_classes=num_classes)
+    return net.float()  # whatever torch's default dtype is
+
+
+def init_weights(model: nn.Module, init: str, *, generator: torch.Generator) -> None:
+    """Fill all weights and BN statistics of ``model`` (CPU) in place.
+
+    Convs and the fc: normal, mean 0, std sqrt(2 / n), n the inputs (``he_fan_in``) or the outputs
+    (``he_fan_out``) that one weight connects to: k * k * channels. Biases 0, a gate's bias its
+    ``gate_bias``. BN: weight 1, bias 0, running mean 0 and variance 1.
+
+    The main path is drawn before the shortcuts, so that of one seed plain net, options A, B, C
+    and the gated net start with the same convs and fc.
+    """
+    named = list(model.named_modules())
+    main = [module for name, module in named if not on_shortcut(name)]
+    rest = [module for name, module in named if on_shortcut(name)]
+    for module in main + rest:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            _he_normal(module, init, generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    for module in rest:
+        if isinstance(module, GatedShortcut) and module.gate.bias is not None:
+            nn.init.constant_(module.gate.bias, module.gate_bias)
+
+
+def _he_normal(layer: nn.Conv2d | nn.Linear, init: str, generator: torch.Generator) -> None:
+    window = math.prod(layer.weight.shape[2:])  # 1 for the fc
+    channels = layer.weight.shape[1] if init == "he_fan_in" else layer.weight.shape[0]
+    with torch.no_grad():
+        layer.weight.normal_(0.0, math.sqrt(2.0 / (channels * window)), generator=generator)
+        if layer.bias is not None:
+            layer.bias.zero_()
