@@ -15,7 +15,7 @@ WORKDIR /project
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN mkdir -p src/resnet_repro \
     && touch src/resnet_repro/__init__.py \
-    && pip install --no-cache-dir -c constraints.txt -e '.[dev,wandb]'
+    && pip install --no-cache-dir -c constraints.txt -e '.[dev]'
 COPY . .
 
 CMD ["python", "-m", "resnet_repro.train", "--help"]

@@ -9,7 +9,9 @@ bare step run turn about on one net: the difference is what everything that fall
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,13 @@ from benchmarks.harness_parts import (
     saving,
 )
 from benchmarks.harness_run import Training
-from benchmarks.mirrored import cost_of_wandb
 from benchmarks.record import Scope, command
-from benchmarks.turns import Spread, seconds_each, synchroniser, take_turns
+from benchmarks.turns import Spread, children_seconds, seconds_each, synchroniser, take_turns
 from resnet_repro.compose import compose_run
+from resnet_repro.mirror import end, follower
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
-from resnet_repro.training.assemble import load_data
+from resnet_repro.training.assemble import describe, load_data
 from resnet_repro.training.loop import train
 from resnet_repro.training.probes import GradientLog
 
@@ -38,6 +40,7 @@ SCOPES = {
     "cpu": Scope(rounds=5, iterations=20),
     "cuda": Scope(rounds=7, iterations=1_000),  # one evaluation and one checkpoint in every turn
 }
+WANDB_SECONDS = 60.0  # that its process may take to end
 Row = dict[str, Any]
 
 
@@ -137,18 +140,24 @@ def row_of(training: Training, part: Part, total: float) -> Row:
 def wandb_rows(
     training: Training, folder: RunFolder, rows: Sequence[Row], total: float
 ) -> tuple[list[Row], list[str]]:
-    """The mirror's costs, or why they are missing."""
+    """What a mirror in W&B costs a whole run, offline; or why that was not measured."""
+    if find_spec("wandb") is None:
+        return [], ["W&B: wandb is not installed"]
     records = sum(row["times"] for row in rows if row["part"] in ("logging", "evaluation"))
-    cost = cost_of_wandb(folder, training.config.as_mapping(), records)
-    if isinstance(cost, str):
-        return [], [f"W&B: {cost}"]
-    listed = (
-        ("W&B offline: opening", 1, cost.opening),
-        ("W&B offline: records", records, cost.record),
-        ("W&B offline: processor time of its process", 1, cost.process),
-    )
+    folder.write_config(dict(training.config.as_mapping()))
+    folder.write_meta(describe(training.parts, training.state))
+    with MetricsWriter(folder.metrics_path) as log:
+        for number in range(records - len(folder.metrics())):
+            log.write("train", iter=number, epoch=0.256, loss=1.5, top1_err=55.0, lr=0.1, time=9.0)
+    before, began = children_seconds(), time.perf_counter()
+    process = follower(folder, "offline")
+    opened = time.perf_counter() - began
+    if code := end(process, WANDB_SECONDS):
+        return [], [f"W&B: its process ended with exit code {code}"]
+    listed = {"starting": opened, "processor time of its process": children_seconds() - before}
     return [
-        _row(training, name, OPTIONAL, times, seconds, total) for name, times, seconds in listed
+        _row(training, f"W&B offline: {name}", OPTIONAL, 1, seconds, total)
+        for name, seconds in listed.items()
     ], []
 
 

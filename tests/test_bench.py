@@ -32,11 +32,9 @@ from benchmarks.harness_run import Training
 from benchmarks.kernel_time import CONV, NORM, OTHER, UPDATE, WAITING, kind_of, time_spent
 from benchmarks.measured import Measured
 from benchmarks.min_traffic import least
-from benchmarks.mirrored import cost_of_wandb
 from benchmarks.page import page
 from benchmarks.record import Scope
 from benchmarks.turns import Spread, take_turns, times_faster
-from resnet_repro.compose import compose_run
 from resnet_repro.data.synthetic import make
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_multiply_adds
@@ -91,6 +89,8 @@ def test_harness_is_counted_part_by_part(tmp_path: Path) -> None:
     parts = {row["part"]: row for row in kept["rows"]}
     assert (parts["logging"]["times"], parts["evaluation"]["times"]) == (640, 64)
     assert {"looking", "progress", "checkpoints", "probes: gradients"} < parts.keys()
+    assert parts["W&B offline: processor time of its process"]["seconds_each"] > 0.1
+    assert kept["notes"] == []
     (net,) = kept["nets"]
     own = [row["share"] for row in kept["rows"] if row["kind"] == "harness"]
     assert net["share_of_harness"] == pytest.approx(sum(own), abs=1e-4)
@@ -262,12 +262,6 @@ def test_made_up_runs_have_what_real_ones_have(tmp_path: Path) -> None:
     assert folder.is_finished
     assert len(folder.table("responses")) == 19
     assert len(folder.table("gradients")) == 7 * 19
-
-
-def test_wandb_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.mirrored.find_spec", lambda _: None)
-    config = compose_run("experiment=cifar10_resnet20").as_mapping()
-    assert cost_of_wandb(RunFolder(tmp_path), config, 5) == "wandb is not installed"
 
 
 def test_turns_are_taken_in_both_orders() -> None:

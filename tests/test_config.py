@@ -15,8 +15,8 @@ from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import check_same_protocol
 from resnet_repro.compose import compose_run, compose_sweep, load_item, names
 from resnet_repro.config import Config
+from resnet_repro.mirror import run_id
 from resnet_repro.options import HOW, WHAT, WHERE, WHO, ConfigError
-from resnet_repro.runs.wandb_names import run_id
 from resnet_repro.same_run import differences, roles
 
 RUN = ("experiment=cifar10_plain20",)

@@ -172,7 +172,7 @@ class TrainerConfig:
 class LoggerConfig:
     """A mirror of the records in Weights & Biases; figures come from the run folder alone."""
 
-    kind: str = where("none", "wandb: also there, if the package is installed", one_of(*KINDS))
+    kind: str = where("none", "wandb: also in Weights & Biases", one_of(*KINDS))
     mode: str = where(
         "offline",
         "offline: into wandb/ of the run folder, for wandb sync; online: offline where that "

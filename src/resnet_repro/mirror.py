@@ -1,91 +1,283 @@
-"""A run's mirror in Weights & Biases, from its first record to the picture of its curves.
+"""A run's mirror in Weights & Biases: a process of its own that reads the run folder as it grows.
 
-``python -m resnet_repro.mirror RUN_DIR ...`` sends runs that were logged without one.
+The run folder is the source of every figure, and the interface: nothing is sent to the process.
+It ends when its standard input does, so it outlives neither a finished run nor a killed one. What
+goes wrong there (no package, no key, no network, a crash, a full disk) costs the run one line on
+standard error. Each part of a run that was stopped and resumed holds the earlier records too: the
+newest folder below ``wandb/`` is the whole run, under the same W&B id.
 
-Opening costs the run a process start, a record a write to a pipe; what waits comes after the
-run's state is on the disk. Whatever goes wrong costs one line and nothing else.
+``python -m resnet_repro.mirror RUN_DIR ...`` sends runs that were logged without a mirror.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import select
+import signal
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from resnet_repro.config_groups import MODES, PROJECT
 from resnet_repro.exits import explained
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.runs.metrics import MetricsWriter
-from resnet_repro.runs.wandb_names import MODES
-from resnet_repro.runs.wandb_sink import Mirrored, NullSink, Sink, open_sink, to_stderr
+from resnet_repro.runs.metrics import Record
+from resnet_repro.same_run import identifying
 
+Log = TypeVar("Log")
+SOURCE = Path(__file__).resolve().parents[1]
+LOOK_SECONDS = 0.5  # between two looks at the log
+INIT_SECONDS = 10.0  # for a server that does not answer
+CLOSE_SECONDS = 30.0  # a finished run waits at most so long for W&B
+FINISH_SECONDS = 60.0  # after the last record; then the process ends whatever it does
+FAILED = 3  # exit code of the process after it said why
 FINAL = ("test", "val", "train_clean")  # kinds of record that a summary has the last of
+# The configuration says what is asked for: settings from outside would be a second source.
+SET_BY_RUN = ("MODE", "DISABLED", "DIR", "PROJECT", "RUN_ID", "RESUME")
+SETTINGS: dict[str, Any] = {
+    "console": "off", "silent": True, "quiet": True, "init_timeout": INIT_SECONDS,
+    "disable_git": True, "save_code": False,  # revision and machine are in the run's meta.json
+    "x_disable_stats": True, "x_disable_meta": True,
+}  # fmt: skip
 
 
 class Mirror:
-    """What the records of one run also go to, as its configuration says.
+    """The mirror of a run as its configuration asks for it. No method raises; only close waits."""
 
-    Args:
-        folder: of the run.
-        warn: told at most one line.
-    """
+    def __init__(self, folder: RunFolder):
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def __init__(self, folder: RunFolder, warn: Callable[[str], None] = to_stderr):
-        self._folder, self._warn = folder, once(warn)
-        self._sink: Sink = NullSink()
-
-    def beside(self, log: MetricsWriter) -> Mirrored:
-        """Open the mirror beside a log, which has cut off what will be logged again."""
-        config = self._folder.config()
-        asked = config.get("logger", {})
-        kind, mode = asked.get("kind", "none"), asked.get("mode", "offline")
-        self._sink = open_sink(kind, mode, self._folder, config, self._warn)
-        return Mirrored(log, self._sink)
+    def beside(self, log: Log) -> Log:
+        """Start following a run whose log was opened: it ends at the checkpoint; return the log."""
+        try:
+            logger = self._folder.config().get("logger", {})
+            if logger.get("kind", "none") != "none" and logger["mode"] != "disabled":
+                self._process = follower(self._folder, logger["mode"])
+        except Exception as error:
+            notify(in_one_line(error))
+        return log
 
     def close(self) -> None:
         """End it once ``status.json`` says what became of the run.
 
-        A finished run leaves its summary and a picture and waits for a moment; any other, which
-        may have been asked to make room, waits for nothing.
+        Only a finished run waits; any other may have been asked to make room.
         """
-        sink, self._sink = self._sink, NullSink()
+        process, self._process = self._process, None
+        if process is None:
+            return
         try:
-            state = str(self._folder.status().get("state"))
-            if state == "finished":
-                send_the_end(sink, self._folder, self._warn)
-            sink.close(state, None if state == "finished" else 0)
+            end(process, CLOSE_SECONDS if self._folder.is_finished else 0)
         except Exception as error:
-            self._warn(f"W&B: {type(error).__name__}: {error}")
+            notify(in_one_line(error))
 
 
-def once(warn: Callable[[str], None]) -> Callable[[str], None]:
-    """``warn`` for the first time, then silence."""
+def follower(folder: RunFolder, mode: str) -> subprocess.Popen[bytes]:
+    """Start the process that mirrors a run until its standard input is closed."""
+    ours = {f"WANDB_{name}" for name in SET_BY_RUN}
+    env = {key: value for key, value in os.environ.items() if key not in ours}
+    paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-P", "-m", "resnet_repro.mirror"]  # -P: ./wandb is not the package
+    return subprocess.Popen(
+        [*command, "--follow", "--mode", mode, str(folder.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=env | {"PYTHONPATH": os.pathsep.join(paths), "WANDB_ERROR_REPORTING": "false"},
+        start_new_session=True,  # Ctrl-C is for the run
+    )
+
+
+def end(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """Let a follower finish; its exit code, or None where ``seconds`` are 0 and it is still busy.
+
+    One that takes longer is killed.
+    """
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        code = process.wait(seconds) if seconds else process.poll()
+    except subprocess.TimeoutExpired:
+        process.kill()
+        notify(f"its process did not finish in {seconds:.0f} s")
+        return process.wait()
+    if code not in (0, FAILED, None):
+        notify(f"its process ended (exit code {code})")
+    return code
+
+
+def notify(message: str) -> None:
+    """Print a line, where there is somebody to read it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print(f"W&B: {message}", file=sys.stderr, flush=True)
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return an error in one short line."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "wandb":
+        return "the package wandb is not installed"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+# What follows runs in the process of the mirror.
+
+
+def follow(folder: RunFolder, mode: str) -> None:
+    """Be the process of a mirror: log the run until standard input ends; never returns."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the run decides when it is over
+    os.nice(10)  # training comes first
+    say = only_voice()
+    code = 0
+    try:
+        mirror_run(folder, mode, say)
+    except BaseException as error:
+        say(in_one_line(error))
+        code = FAILED
+    leave_in_time()
+    with contextlib.suppress(BaseException):
+        sys.modules["wandb"].teardown()  # ends its service, which would be left as a zombie
+    os._exit(code)  # past the exit hooks of wandb, which may wait for a service that is gone
+
+
+def only_voice() -> Callable[[str], None]:
+    """Silence everything but the returned function, which prints the first line it gets."""
+    try:
+        voice = os.fdopen(os.dup(2), "w")
+    except OSError:  # standard error is closed
+        voice = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process lives
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     said: list[str] = []
 
-    def warn_once(message: str) -> None:
-        said.append(message)
-        if len(said) == 1:
-            warn(message)
+    def say(message: str) -> None:
+        if not said:
+            said.append(message)
+            with contextlib.suppress(OSError):
+                print(f"W&B: {message}", file=voice, flush=True)
 
-    return warn_once
+    return say
 
 
-def send_the_end(sink: Sink, folder: RunFolder, warn: Callable[[str], None]) -> None:
-    """Send the last numbers and a picture; matplotlib is imported here, after training."""
-    sink.summary(final_numbers(folder))
-    if not sink.is_open:
-        return
-    try:
+def mirror_run(folder: RunFolder, mode: str, say: Callable[[str], None]) -> None:
+    """Log records as they are written, then the final numbers and a picture of the curves.
+
+    Raises:
+        Exception: whatever wandb raises.
+        OSError: the files cannot be written where they belong.
+    """
+    place = folder.path / "wandb"
+    place.mkdir(exist_ok=True)
+    run = opened(init_arguments(place, folder.config()), mode, say)
+    files = Path(run.dir).resolve().parent
+    if folder.path.resolve() not in files.parents:
+        raise OSError(f"{folder.path} cannot be written")
+    held = int((getattr(run, "resumed", False) and run.summary.get("record")) or 0)
+    last = 0
+    for number, record in enumerate(growing(folder.metrics_path), start=1):
+        last = record.get("iter", last)
+        if number > held:  # a resumed online run knows the earlier ones
+            run.log(as_metrics(record) | {"record": number})
+    run.summary.update(final_numbers(folder))
+    try:  # a picture that cannot be drawn must not cost the numbers
         from resnet_repro.analysis.glance import save_picture
 
-        sink.picture("curves", save_picture(folder.path, folder.path / "wandb"))
+        image = importlib.import_module("wandb").Image(str(save_picture(folder.path, place)))
+        run.log({"iter": last, "curves": image})
     except Exception as error:
-        warn(f"W&B: no picture of the curves ({type(error).__name__}: {error})")
+        say(f"no picture of the curves ({in_one_line(error)})")
+    run.finish(exit_code=int(not folder.is_finished))
+    check_written(files)
+
+
+def opened(asked: dict[str, Any], mode: str, say: Callable[[str], None]) -> Any:
+    """Open the W&B run; where online logging is not possible, offline."""
+    wandb: Any = importlib.import_module("wandb")
+    known = getattr(wandb.Settings, "model_fields", SETTINGS)
+    settings = {key: value for key, value in SETTINGS.items() if key in known}
+    try:
+        run = wandb.init(mode=mode, settings=wandb.Settings(**settings), **asked)
+    except Exception as error:
+        if mode != "online":
+            raise
+        wandb.teardown()  # its service would say that the run id is in use
+        run = wandb.init(mode="offline", settings=wandb.Settings(**settings), **asked)
+        reason = in_one_line(error)
+        say(f"online logging is not possible ({reason}); logging offline, `wandb sync` sends it")
+    run.define_metric("iter", hidden=True)
+    run.define_metric("record", hidden=True)
+    run.define_metric("*", step_metric="iter")  # W&B's own step would refuse to go back
+    return run
+
+
+def growing(path: Path) -> Iterator[Record]:
+    """Yield the records of a log as they are written, until standard input ends."""
+    torn = b""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        is_over = False
+        while not is_over:
+            ready, _, _ = select.select([0], [], [], LOOK_SECONDS)
+            is_over = bool(ready) and not os.read(0, 1)
+            *lines, torn = (torn + file.read()).split(b"\n")
+            if is_over:
+                leave_in_time()
+            yield from map(json.loads, lines)
+
+
+def leave_in_time() -> None:
+    """End this process some time from now, whatever it does then."""
+    watchdog = threading.Timer(FINISH_SECONDS, os._exit, [1])
+    watchdog.daemon = True
+    watchdog.start()
+
+
+def check_written(files: Path) -> None:
+    """Refuse to call a run logged whose file is not there: wandb is silent about a full disk.
+
+    Raises:
+        OSError: there is no file, it is empty, or nothing more can be written beside it.
+    """
+    written = list(files.glob("run-*.wandb"))
+    if not written or not written[0].stat().st_size:
+        raise OSError(f"{files} holds no data")
+    probe = files / ".probe"
+    try:
+        probe.write_bytes(bytes(1 << 16))
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def as_metrics(record: Record) -> dict[str, Any]:
+    """Return a record under W&B's names: ``iter``, ``epoch``, ``train/loss``, ``test/top1_err``.
+
+    Views other than the single one with running statistics are named: ``test/10-crop/loss``.
+    """
+    kind = str(record["kind"])
+    common = {key: record[key] for key in ("iter", "epoch") if record.get(key) is not None}
+    if kind == "event":
+        return common | {f"event/{record['event']}": record.get("value", 1)}
+    usual = {"protocol": "1-crop", "bn": "running"}
+    view = [str(record[key]) for key, normal in usual.items() if record.get(key, normal) != normal]
+    return common | {
+        "/".join([kind, *view, key]): value
+        for key, value in record.items()
+        if isinstance(value, int | float) and key not in ("iter", "epoch")
+    }
 
 
 def final_numbers(folder: RunFolder) -> dict[str, Any]:
-    """The last error of each kind, and what ``meta.json`` says of size, speed and machine."""
+    """Return the last error of each kind, and what ``meta.json`` says of size and speed."""
     meta, last = folder.meta(), {record["kind"]: record for record in folder.metrics()}
     values = {f"last/{kind}/top1_err": last[kind]["top1_err"] for kind in FINAL if kind in last}
     values |= {key: meta.get(key) for key in ("images_per_second", "wall_time_s", "precision")}
@@ -94,28 +286,53 @@ def final_numbers(folder: RunFolder) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def send(folder: RunFolder, mode: str) -> None:
-    """Send a run that was logged without a mirror, whole.
-
-    Raises:
-        RunFolderError: it cannot be read.
-    """
-    warn = once(to_stderr)
-    sink = open_sink("wandb", mode, folder, folder.config(), warn)
-    send_the_end(sink, folder, warn)
-    sink.close(str(folder.status().get("state")))
+def run_id(config: Mapping[str, Any]) -> str:
+    """Return the W&B id of a configuration: the same whenever and wherever it is run."""
+    text = json.dumps(identifying(config), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Send the runs that are named."""
+def init_arguments(place: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``wandb.init``; the id that the folder got first stays its id."""
+    kept = place / "run_id"
+    if not kept.exists():
+        kept.write_text(run_id(config) + "\n", encoding="utf-8")
+    model, shortcut = config["model"], config["model"]["shortcut"]
+    kind = "plain" if shortcut == "none" else f"shortcut {shortcut}"
+    return {
+        "project": config.get("logger", {}).get("project", PROJECT),
+        "id": kept.read_text(encoding="utf-8").strip(),
+        "resume": "allow",
+        "name": f"{config['name']} {config['profile']} seed{config['seed']}",
+        "group": config["experiment"],
+        "tags": [config["profile"], model["family"], kind],
+        "dir": str(place.parent.resolve()),  # wandb makes its own wandb/ there
+        "config": dict(config),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Send the runs that are named; exit code 1 if one could not be sent."""
     parser = argparse.ArgumentParser(description="Send logged runs to Weights & Biases.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_DIR")
     parser.add_argument("--mode", choices=[m for m in MODES if m != "disabled"], default="offline")
-    asked = parser.parse_args(words)
+    parser.add_argument(
+        "--follow", action="store_true", help="one run that grows, until standard input ends"
+    )
+    asked = parser.parse_args(arguments)
+    folders = [RunFolder(path) for path in asked.folders]
+    if asked.follow:
+        follow(folders[0], asked.mode)
+    failed = False
     with explained():
-        for path in asked.folders:
-            send(RunFolder(path), asked.mode)
-            print(path, file=sys.stderr)
+        for folder in folders:
+            folder.config()
+        for folder in folders:
+            sent = end(follower(folder, asked.mode), FINISH_SECONDS + INIT_SECONDS) == 0
+            print(f"{folder.path}{'' if sent else ': not sent'}", file=sys.stderr)
+            failed |= not sent
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

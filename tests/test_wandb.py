@@ -1,0 +1,394 @@
+"""The W&B mirror: everything arrives there, and nothing that happens there reaches the run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fabricate import fabricate, make_config, make_meta
+from resnet_repro import mirror
+from resnet_repro.compose import compose_run, make_job
+from resnet_repro.mirror import Mirror, as_metrics, run_id
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.runs.metrics import MetricsWriter
+from resnet_repro.training.launch import launch
+
+HERE = Path(__file__).resolve().parent
+TINY = (
+    "experiment=cifar10_resnet20", "profile=smoke", "data=synthetic", "model.depth=8",
+    "recipe.batch_size=16", "evaluation.clean_train_images=100", "trainer.threads=1",
+    "probes.response_images=100",
+)  # fmt: skip
+real_wandb = pytest.mark.skipif(
+    importlib.util.find_spec("wandb") is None, reason="the package wandb is not installed"
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in [key for key in os.environ if key.startswith("WANDB")]:
+        monkeypatch.delenv(key)
+
+
+@pytest.fixture
+def break_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Put the stand-in in the place of wandb; the word it gets says what goes wrong."""
+    place = tmp_path / "packages"
+    place.mkdir()
+    (place / "wandb.py").write_text((HERE / "fake_wandb.py").read_text())
+    paths = [str(place), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setenv("FAKE_WANDB", "")
+    return lambda how: monkeypatch.setenv("FAKE_WANDB", how)
+
+
+def begun(root: Path, mode: str = "offline", kind: str = "wandb", **changes: Any) -> RunFolder:
+    """A run folder whose configuration asks for a mirror."""
+    config = make_config("ResNet-20", "quick", 3, None, changes)
+    config["logger"] = {"kind": kind, "mode": mode, "project": "mine"}
+    folder = RunFolder.at(root, config)
+    folder.write_config(config)
+    folder.write_meta(make_meta(config, "ResNet-20", "fp32", "1 CPU core"))
+    return folder
+
+
+def log_some(folder: RunFolder, keep: int | None = 0, state: str = "finished") -> bytes:
+    """Log what a run would from the checkpoint at ``keep`` bytes; return the metrics file."""
+    with MetricsWriter(folder.metrics_path, keep) as file:
+        ours = Mirror(folder)
+        log = ours.beside(file)
+        for it in range(len(folder.metrics()) + 1, 6):
+            log.write("train", iter=it, epoch=it / 4, loss=2.0 / it, top1_err=50.0, lr=0.1)
+        log.write("test", iter=5, loss=float("nan"), top1_err=40.0, protocol="1-crop")
+        folder.write_status(state)
+        ours.close()
+        ours.close()  # the second time there is nothing left to close
+    return folder.metrics_path.read_bytes()
+
+
+def asked_of_wandb(folder: RunFolder, part: int = -1) -> list[dict[str, Any]]:
+    """What the stand-in was asked in one part of the run."""
+    files = sorted((folder.path / "wandb").glob("*-run-*/run-*.wandb"))
+    return [json.loads(line) for line in files[part].read_text().splitlines()]
+
+
+def records(folder: RunFolder, part: int = -1) -> list[dict[str, Any]]:
+    """The records that arrived in one part of the run."""
+    logged = [e["values"] for e in asked_of_wandb(folder, part) if e["what"] == "log"]
+    return [values for values in logged if "record" in values]
+
+
+def until(condition: Callable[[], object]) -> None:
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < 60
+        time.sleep(0.02)
+
+
+# The stand-in, a log that grows.
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("none", "offline"), ("wandb", "disabled")])
+def test_without_a_mirror_nothing_is_started(
+    tmp_path: Path, kind: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "follower", lambda *_: pytest.fail("started"))
+    folder = begun(tmp_path, mode, kind)
+    log_some(folder)
+    assert not (folder.path / "wandb").exists()
+
+
+@pytest.mark.usefixtures("break_as")
+def test_records_arrive_while_the_run_goes_on(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    ours = Mirror(folder)
+    with ours.beside(MetricsWriter(folder.metrics_path)) as log:
+        log.write("train", iter=1, loss=2.0)
+        until(lambda: list(folder.path.glob("wandb/*-run-*/run-*")) and records(folder))
+        log.write("train", iter=2, loss=1.0)
+        until(lambda: len(records(folder)) == 2)
+    process = ours._process
+    assert process is not None
+    assert os.getpgid(process.pid) != os.getpgid(0), "Ctrl-C is not for it"
+    process.send_signal(signal.SIGTERM)
+    assert process.poll() is None
+    assert process.stdin is not None
+    process.stdin.close()  # as the death of the run does
+    assert process.wait(30) == 0
+    assert asked_of_wandb(folder)[-1] == {"what": "finish", "exit_code": 1}
+
+
+@pytest.mark.usefixtures("break_as")
+def test_a_resumed_run_keeps_its_id_and_its_newest_part_is_whole(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = begun(tmp_path)
+    log_some(folder)
+    cut = folder.metrics_path.read_bytes().find(b"\n") + 1  # back to a checkpoint
+    log_some(folder, keep=cut)
+    assert capfd.readouterr().err == ""
+    assert asked_of_wandb(folder, 0)[0]["id"] == asked_of_wandb(folder, 1)[0]["id"]
+    assert records(folder, 0) == records(folder, 1)
+    (folder.path / "wandb" / "run_id").write_text("another\n")
+    log_some(folder, keep=cut)
+    assert asked_of_wandb(folder)[0]["id"] == "another", "the folder's id wins"
+
+
+def test_a_resumed_online_run_does_not_log_twice(
+    tmp_path: Path, break_as: Callable[[str], None]
+) -> None:
+    break_as("resumed")  # and holds two records
+    folder = begun(tmp_path, "online")
+    log_some(folder)
+    assert [values["record"] for values in records(folder)] == [3, 4, 5, 6]
+
+
+BROKEN = {
+    "not installed": "the package wandb is not installed",
+    "crashes at once": "its process ended",
+    "black hole": "did not finish",
+    "deaf": "did not finish",
+    "process killed": "its process ended",
+    "service killed": "Connection lost",
+    "disk full": "holds no data",
+    "elsewhere": "cannot be written",
+    "never finishes": "did not finish",
+    "no key": "logging offline",
+    "no network": "logging offline",
+    "folder in the way": "File exists",
+    "no picture": "no picture of the curves",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_whatever_breaks_costs_one_line_and_no_record(
+    tmp_path: Path,
+    how: str,
+    break_as: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    if BROKEN[how] == "did not finish":
+        monkeypatch.setattr(mirror, "CLOSE_SECONDS", 0.5)
+    break_as(how)
+    folder = begun(tmp_path, "online")
+    if how == "folder in the way":
+        (folder.path / "wandb").write_text("in the way")
+    elif how == "no picture":
+        (folder.path / "wandb" / "overview.png").mkdir(parents=True)
+    written = log_some(folder)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("W&B: ")
+    assert BROKEN[how] in line
+    assert written == log_some(begun(tmp_path / "other", kind="none"))
+    if BROKEN[how] in ("logging offline", "no picture of the curves"):
+        assert len(records(folder)) == 6
+
+
+@pytest.mark.parametrize("state", ["preempted", "failed", "diverged"])
+def test_a_run_that_makes_room_waits_for_nothing(
+    tmp_path: Path, state: str, break_as: Callable[[str], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    break_as("never finishes")
+    began = time.monotonic()
+    log_some(begun(tmp_path), state=state)
+    assert time.monotonic() - began < mirror.CLOSE_SECONDS / 2
+    assert capfd.readouterr().err == ""
+
+
+# A run that was logged, sent later.
+
+
+@pytest.mark.usefixtures("break_as")
+def test_a_logged_run_can_be_sent_later(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder(fabricate(tmp_path, "plain-20", profile="smoke"))
+    mirror.main([str(folder.path)])
+    assert capfd.readouterr().err == f"{folder.path}\n"
+    assert len(records(folder)) == len(folder.metrics())
+    logged = [e["values"] for e in asked_of_wandb(folder) if e["what"] == "log"]
+    assert logged[-1]["curves"]["bytes"] > 5_000
+
+
+def test_what_cannot_be_sent_is_named_and_the_exit_code_says_so(
+    tmp_path: Path, break_as: Callable[[str], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = fabricate(tmp_path, "plain-20", profile="smoke")
+    break_as("not installed")
+    with pytest.raises(SystemExit) as stopped:
+        mirror.main([str(folder)])
+    assert stopped.value.code == 1
+    told = ["W&B: the package wandb is not installed", f"{folder}: not sent"]
+    assert capfd.readouterr().err.splitlines() == told
+    with pytest.raises(SystemExit) as stopped:
+        mirror.main([str(folder), str(tmp_path / "nothing")])
+    assert stopped.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'nothing'}")
+
+
+# Names.
+
+
+def test_names_of_metrics_say_the_view() -> None:
+    record = {"kind": "test", "iter": 7, "top1_err": 9.0, "protocol": "10-crop", "bn": "precise"}
+    assert as_metrics(record) == {"iter": 7, "test/10-crop/precise/top1_err": 9.0}
+    event = {"kind": "event", "iter": 9, "event": "warmup_end", "value": 79.5, "time": 3.0}
+    assert as_metrics(event) == {"iter": 9, "event/warmup_end": 79.5}
+
+
+def test_the_id_is_of_the_run_not_of_its_place() -> None:
+    config = make_config("plain-20", "quick", 0, None, {})
+    same = make_config("plain-20", "quick", 0, None, {"trainer.threads": 3, "runs_dir": "x"})
+    assert run_id(config) == run_id(same)
+    others = [make_config("plain-20", "quick", 1, None, {})]
+    others += [make_config("plain-20", "quick", 0, None, {"recipe.lr": 0.05})]
+    assert len({run_id(config), *map(run_id, others)}) == 3
+
+
+def test_the_logger_makes_no_other_run() -> None:
+    assert compose_run(*TINY, "logger=wandb").logger.kind == "wandb"
+    assert compose_run(*TINY).logger.kind == "none"
+    assert not {k for k in make_job(*TINY, "logger=wandb").deviations if k.startswith("logger")}
+
+
+# The real command.
+
+
+class Nobody:
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        pass
+
+    def enter(self, phase: str, iteration: int) -> None:
+        pass
+
+
+def train(runs: Path, *words: str) -> RunFolder:
+    """Train the tiny run below ``runs`` as the command does."""
+    job = make_job(*TINY, f"runs_dir={runs}", *words)
+    launch(job, Nobody(), lambda: False)
+    return job.folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The run without a mirror."""
+    return train(tmp_path_factory.mktemp("alone"))
+
+
+def same_run(one: RunFolder, other: RunFolder) -> None:
+    def content(folder: RunFolder) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        newest = max(folder.checkpoints.glob("*.pt"))
+        logged = [{k: v for k, v in r.items() if k != "time"} for r in folder.metrics()]
+        return logged, dict(torch.load(newest, weights_only=True)["model"])
+
+    (records, before), (others, after) = content(one), content(other)
+    assert records == others
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert one.status()["state"] == other.status()["state"] == "finished"
+
+
+@pytest.mark.usefixtures("break_as")
+def test_what_a_person_finds_there(
+    tmp_path: Path, alone: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = train(tmp_path, "logger=wandb", "logger.project=mine")
+    assert "W&B" not in capfd.readouterr().err
+    same_run(alone, folder)
+    init, *rest = asked_of_wandb(folder)
+    assert (init["mode"], init["project"]) == ("offline", "mine")
+    assert init["group"] == "cifar10_resnet20"
+    assert init["tags"] == ["smoke", "cifar", "shortcut A"]
+    assert init["id"] == run_id(folder.config())
+    assert init["config"] == folder.config()
+    assert {"what": "define_metric", "name": "*", "step_metric": "iter"} in rest
+    logged = records(folder)
+    assert [values["record"] for values in logged] == list(range(1, len(folder.metrics()) + 1))
+    tests = [r for r in folder.metrics() if r["kind"] == "test"]
+    assert [v["test/top1_err"] for v in logged if "test/top1_err" in v] == [
+        r["top1_err"] for r in tests
+    ]
+    (summary,) = [entry["values"] for entry in rest if entry["what"] == "summary"]
+    assert summary["last/test/top1_err"] == tests[-1]["top1_err"]
+    assert summary["params"] == folder.meta()["net"]["params"]
+    assert summary["images_per_second"] > 0
+    assert rest[-1] == {"what": "finish", "exit_code": 0}
+
+
+def test_stopped_by_a_signal_the_command_does_not_wait(
+    tmp_path: Path, break_as: Callable[[str], None]
+) -> None:
+    break_as("never finishes")
+    longer = (
+        "recipe.max_iters=400", "recipe.milestones=[]", "trainer.checkpoint_every_iters=20",
+        "evaluation.every_iters=400", "logger=wandb", f"runs_dir={tmp_path}",
+    )  # fmt: skip
+    folder = make_job(*TINY, *longer).folder
+    process = subprocess.Popen(
+        [sys.executable, "-m", "resnet_repro.train", *TINY, *longer],
+        cwd=HERE.parent, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until(lambda: folder.status().get("iter", 0) >= 20 and list(folder.path.glob("wandb/*-run-*")))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 75
+    assert folder.status()["state"] == "preempted"
+
+
+@real_wandb
+def test_the_real_package(
+    tmp_path: Path,
+    alone: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
+    folder = train(tmp_path, "logger=wandb")
+    assert capfd.readouterr().err == ""
+    same_run(alone, folder)
+    (file,) = folder.path.glob("wandb/offline-run-*/run-*.wandb")
+    assert file.stem == f"run-{run_id(folder.config())}"
+    content = file.read_bytes()
+    for name in (b"test/top1_err", b"train/loss", b"last/test/top1_err", b"multiply_adds"):
+        assert name in content
+    (picture,) = file.parent.glob("files/media/images/curves_*.png")
+    assert picture.read_bytes() == (folder.path / "wandb" / "overview.png").read_bytes()
+    for name, key in (("no key", None), ("no network", "0" * 40)):
+        if key:
+            monkeypatch.setenv("WANDB_API_KEY", key)
+        online = begun(tmp_path / name, "online")
+        log_some(online)
+        (line,) = capfd.readouterr().err.splitlines()
+        assert "logging offline" in line
+
+
+@real_wandb
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_the_real_package_whose_service_is_killed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = begun(tmp_path)
+    ours = Mirror(folder)
+    with ours.beside(MetricsWriter(folder.metrics_path)) as log:
+        log.write("train", iter=0, loss=1.0)
+        until(lambda: list(folder.path.glob("wandb/offline-run-*/run-*.wandb")))
+        assert ours._process is not None
+        children = Path(f"/proc/{ours._process.pid}/task/{ours._process.pid}/children")
+        for child in map(int, children.read_text().split()):
+            assert b"wandb" in Path(f"/proc/{child}/cmdline").read_bytes()
+            os.kill(child, signal.SIGKILL)
+        for it in range(50):
+            log.write("train", iter=it, loss=1.0)
+        folder.write_status("finished")
+    ours.close()
+    assert len(capfd.readouterr().err.splitlines()) == 1
