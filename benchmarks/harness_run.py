@@ -15,11 +15,11 @@ from resnet_repro.data import Arrays
 from resnet_repro.training import stepper
 from resnet_repro.training.assemble import assemble
 from resnet_repro.training.device import Setup, set_up
-from resnet_repro.training.graph import USUAL_CALLS
+from resnet_repro.training.graph import EAGER_CALLS
 from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState, current_lr
 
-WARM = USUAL_CALLS + 1  # calls after which every step is like the next: a graph is captured by then
+WARM = EAGER_CALLS + 1  # calls after which every step is like the next: a graph is captured by then
 
 
 @dataclass

@@ -47,9 +47,8 @@ from benchmarks.turns import seconds_each, synchroniser, take_turns, times_faste
 from resnet_repro.data.images import ResidentImages
 from resnet_repro.evaluation.counting import ErrorCount, count_errors
 from resnet_repro.options import ConfigError
-from resnet_repro.training.graph import USUAL_CALLS
+from resnet_repro.training.graph import EAGER_CALLS, BatchesAhead
 from resnet_repro.training.lanes import Lane, Turns, turn_about
-from resnet_repro.training.stepper import BatchesAhead
 
 SCOPES = {
     "cpu": Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=100),
@@ -58,7 +57,7 @@ SCOPES = {
 FIRST = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 1e-2}  # nats that the first loss may be off
 TIMES = {"fp32": 2.0, "tf32": 2.0, "bf16": 2.5}  # the distance of rounding, over all losses
 REPEATABLE = "trainer.deterministic=true"
-BITS = 2 * USUAL_CALLS + 14  # iterations whose bits are compared: most of them replayed
+BITS = 2 * EAGER_CALLS + 14  # iterations whose bits are compared: most of them replayed
 TIMED = {"cpu": 3, "cuda": 200}  # iterations of a timed turn
 
 
@@ -183,9 +182,9 @@ def evaluation(subject: Subject) -> Iterator[Row]:
 def counted(training: Training, *, captured: bool) -> ErrorCount:
     """Errors on the test images, as a run counts them."""
     state, parts = training.state, training.parts
-    assert state.scorer is not None
+    assert state.graphed_eval is not None
     test = parts.images.held_out["test"]
-    forward = state.scorer if captured else state.model
+    forward = state.graphed_eval if captured else state.model
     with torch.cuda.stream(training.stream), parts.setup.autocast():
         state.model.eval()
         batches = test.eval_batches(parts.config.evaluation.batch_size)
@@ -228,7 +227,7 @@ def compiling(subject: Subject, rounds: int) -> Iterator[Row]:
 def seconds_of(training: Training) -> float:
     """Seconds of an iteration, over many; the first ones of a run are not timed."""
     device = training.setup.device
-    for _ in range(max(0, USUAL_CALLS + 1 - training.state.iteration)):
+    for _ in range(max(0, EAGER_CALLS + 1 - training.state.iteration)):
         training.iterate()
     return seconds_each(training.iterate, TIMED[device.type], synchroniser(device))
 

@@ -24,7 +24,7 @@ from resnet_repro.training.distributed import World, join, place, replicate
 from resnet_repro.training.evaluate import even_batch_size
 from resnet_repro.training.launch import Job
 from resnet_repro.training.parts import Parts
-from resnet_repro.training.state import TrainState, forward_backward, prime
+from resnet_repro.training.state import TrainState, forward_backward, settle_ddp_buckets
 from test_training import Silent, do, fingerprint, small_job
 
 SHORT = ("recipe.max_iters=6", "recipe.milestones=[4]", "recipe.lr=0.01", "probes.signals=false",
@@ -143,7 +143,7 @@ def test_stopped_and_resumed_gives_the_same_bits(tmp_path: Path, devices: int) -
 
 
 def without_settling(_: World) -> None:
-    run_module.prime = lambda *_: None  # type: ignore[assignment]
+    run_module.settle_ddp_buckets = lambda *_: None  # type: ignore[assignment]
 
 
 @pytest.mark.slow
@@ -209,7 +209,7 @@ def _meet(job: Job) -> Any:
     parts, state = assemble(config, setup, synthetic.make(200, 70), world)
     before = [buffer.clone() for buffer in state.model.buffers()]
     generator = torch.get_rng_state()
-    prime(state, setup, parts.share_shape)
+    settle_ddp_buckets(state, setup, parts.share_shape)
     assert all(p.grad is None for p in state.model.parameters())
     assert all(map(torch.equal, before, state.model.buffers()))
     assert torch.equal(generator, torch.get_rng_state())

@@ -12,15 +12,13 @@ from resnet_repro.data import synthetic
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import run as run_module
 from resnet_repro.training.assemble import assemble
-from resnet_repro.training.device import set_up
+from resnet_repro.training.device import Setup, set_up
 from resnet_repro.training.errors import DivergedError
-from resnet_repro.training.graph import (
-    USUAL_CALLS,
-)
+from resnet_repro.training.graph import EAGER_CALLS, GraphedStepper
 from resnet_repro.training.launch import Job
 from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState
-from resnet_repro.training.stepper import GraphedStepper, make
+from resnet_repro.training.stepper import EagerStepper, make
 from test_training import WARM, StopAt, do, fingerprint, small_job
 
 AHEAD = 5  # divides neither the iterations nor the log points
@@ -71,10 +69,10 @@ def test_replayed_run_is_the_eager_run(whole: RunFolder, tmp_path: Path, tape: T
     assert job.folder.meta()["engine"] == {"step": "graph"}
     # The step; and evaluation, thrice two batches, the first as usual.
     assert tape.captures == 2
-    assert tape.replays == (12 - USUAL_CALLS) + (3 * 2 - 1)
+    assert tape.replays == (12 - EAGER_CALLS) + (3 * 2 - 1)
 
 
-@pytest.mark.parametrize("stop_at", [1, USUAL_CALLS, USUAL_CALLS + 1, AHEAD, 7, 11])
+@pytest.mark.parametrize("stop_at", [1, EAGER_CALLS, EAGER_CALLS + 1, AHEAD, 7, 11])
 def test_stopped_and_resumed_gives_the_same_bits(
     whole: RunFolder, tmp_path: Path, tape: Tape, stop_at: int
 ) -> None:
@@ -156,14 +154,14 @@ def test_gradients_may_be_read_between_replays(tmp_path: Path) -> None:
     (parts, state), (other_parts, other) = parts_of(job), parts_of(job)
     graphed = GraphedStepper(parts, state, {}, capture=Tape(), ahead=AHEAD)
     eager = make(other_parts, other)
-    for _ in range(USUAL_CALLS + 3):
+    for _ in range(EAGER_CALLS + 3):
         graphed.step(0.1)
         eager.step(0.1)
         for a, b in zip(state.model.parameters(), other.model.parameters(), strict=True):
             assert a.grad is not None
             assert b.grad is not None
             assert torch.equal(a.grad, b.grad)
-    assert state.iteration == other.iteration == USUAL_CALLS + 3
+    assert state.iteration == other.iteration == EAGER_CALLS + 3
 
 
 def test_rate_is_written_only_when_it_changes(
@@ -180,3 +178,35 @@ def test_rate_is_written_only_when_it_changes(
         graphed.step(lr)
     assert written == [0.1, 0.01]
     assert [group["lr"] for group in state.optimizer.param_groups] == [0.01, 0.01]
+
+
+def in_double(optimizer: torch.optim.SGD) -> None:
+    """Stands in for the SGD kernel of CUDA: it multiplies by the rate in double."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            assert p.grad is not None
+            kept = optimizer.state[p]
+            kept["momentum_buffer"] = 0.9 * kept.get("momentum_buffer", 0) + p.grad
+            p.data.copy_(p.data.double() - float(group["lr"]) * kept["momentum_buffer"].double())
+
+
+def weights_after(job: Job, *, graph: bool) -> list[torch.Tensor]:
+    parts, state = parts_of(job)
+    eager = EagerStepper(parts, state, {})
+    made = GraphedStepper(parts, state, {}, capture=Tape()) if graph else eager
+    for lr in (0.1, 0.1, 0.1, 0.1, 0.01, 0.01):
+        made.step(lr)
+    return [p.detach().clone() for p in state.model.parameters()]
+
+
+def test_one_rate_for_eager_and_replayed_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph holds it as float32; CUDA computes in double, where 0.1 is another number."""
+    monkeypatch.setattr(torch.optim.SGD, "step", in_double)
+    job = small_job(tmp_path)
+    replayed, eager = weights_after(job, graph=True), weights_after(job, graph=False)
+    assert not all(map(torch.equal, replayed, eager))  # with the rates of a CPU
+    cuda, rate = Setup(torch.device("cuda", 0), "fp32", 1, None), Setup.rate
+    monkeypatch.setattr(Setup, "rate", lambda _, lr: rate(cuda, lr))
+    assert all(map(torch.equal, replayed, weights_after(job, graph=False)))

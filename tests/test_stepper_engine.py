@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from resnet_repro.options import ConfigError
-from resnet_repro.training import engine, fusion
+from resnet_repro.training import compiled, stepper
 from resnet_repro.training.distributed import World
 from resnet_repro.training.stepper import EagerStepper, make
 from test_stepper import parts_of
@@ -23,10 +23,10 @@ def test_on_the_cpu_steps_are_eager_and_nothing_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts, state = parts_of(small_job(tmp_path))
-    stepper = make(parts, state)
-    assert isinstance(stepper, EagerStepper)
-    assert stepper.engine == {"step": "eager", "blocks": "eager", "remarks": []}
-    assert state.replica is state.model
+    made = make(parts, state)
+    assert isinstance(made, EagerStepper)
+    assert made.engine == {"step": "eager", "blocks": "eager", "remarks": []}
+    assert state.train_net is state.model
     assert capsys.readouterr().err == ""
 
 
@@ -37,8 +37,8 @@ def no_compiler(*_: Any, **__: Any) -> str:
 def test_without_a_compiler_one_line_is_said_and_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fusion, "why_not", no_compiler)
-    monkeypatch.setitem(engine.COMPILE_PAYS, "cpu", True)
+    monkeypatch.setattr(compiled, "why_not", no_compiler)
+    monkeypatch.setitem(stepper.COMPILE_PAYS, "cpu", True)
     job = small_job(tmp_path, "recipe.max_iters=2", "recipe.milestones=[]")
     assert do(job) == "finished"
     line = (
@@ -53,13 +53,13 @@ def test_without_a_compiler_one_line_is_said_and_training_goes_on(
 
 def chosen(
     monkeypatch: pytest.MonkeyPatch, root: Path, *words: str, world: World | None = None
-) -> engine.Engine:
+) -> stepper.Engine:
     """What would be done on a GPU; nothing is computed."""
     parts, state = parts_of(small_job(root, *words))
     setup = dataclasses.replace(parts.setup, device=torch.device("cuda"))
     parts = dataclasses.replace(parts, setup=setup, world=world or parts.world)
-    monkeypatch.setattr(fusion, "why_not", lambda *_, **__: None)
-    return engine.choose(parts, state)
+    monkeypatch.setattr(compiled, "why_not", lambda *_, **__: None)
+    return stepper.choose(parts, state)
 
 
 def test_on_a_gpu_steps_are_captured_and_blocks_compiled(

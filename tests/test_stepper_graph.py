@@ -15,9 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet_repro.data.images import ResidentImages
 from resnet_repro.data.order import BatchOrder
-from resnet_repro.training import stepper as stepper_module
-from resnet_repro.training.graph import Replayed, ReplayedForward, capture_on_cuda
-from resnet_repro.training.stepper import BatchesAhead, GraphedStepper
+from resnet_repro.training import graph
+from resnet_repro.training.graph import (
+    BatchesAhead,
+    GraphedEval,
+    GraphedStepper,
+    Replayed,
+    capture_on_cuda,
+)
 from test_stepper import AHEAD, Tape, parts_of
 from test_training import small_job
 
@@ -48,7 +53,7 @@ def test_many_batches_of_the_order_are_the_single_ones() -> None:
 def test_work_is_done_as_usual_then_captured_once_then_replayed() -> None:
     done: list[int] = []
     tape = Tape()
-    replayed = Replayed(lambda: done.append(1), tape, usual_calls=2)
+    replayed = Replayed(lambda: done.append(1), tape, eager_calls=2)
     counts: list[Any] = []
     for _ in range(4):
         replayed()
@@ -60,7 +65,7 @@ def test_forward_pass_is_replayed_for_one_shape_and_follows_the_weights(tmp_path
     parts, state = parts_of(small_job(tmp_path))
     state.model.eval()
     tape, shapes = Tape(), [16, 16, 16, 9, 16, 20]
-    forward = ReplayedForward(state.model, parts.setup, tape)
+    forward = GraphedEval(state.model, parts.setup, tape)
     with torch.no_grad():
         for count in shapes:
             images = torch.randn(count, 3, 32, 32).contiguous(memory_format=torch.channels_last)
@@ -79,8 +84,8 @@ def test_capture_records_on_the_current_stream_and_gives_the_replay(
             said.append("replayed")
 
     @contextmanager
-    def recording(graph: Graph, stream: str) -> Iterator[None]:
-        said.append((type(graph), stream))
+    def recording(graph: Graph, **how: str) -> Iterator[None]:
+        said.append((type(graph), how))
         yield
         said.append("recorded")
 
@@ -88,7 +93,8 @@ def test_capture_records_on_the_current_stream_and_gives_the_replay(
     monkeypatch.setattr(torch.cuda, "graph", recording)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: "mine")
     replay = capture_on_cuda(lambda: said.append("launched"))
-    assert said == [(Graph, "mine"), "launched", "recorded"]
+    how = {"stream": "mine", "capture_error_mode": "thread_local"}  # beside pinning threads
+    assert said == [(Graph, how), "launched", "recorded"]
     replay()
     assert said[3:] == ["replayed"]
 
@@ -106,7 +112,7 @@ def test_casts_are_not_kept_across_a_capture(
         scores: Tensor = state.model(images)
         return scores
 
-    forward = ReplayedForward(net, parts.setup, Tape())
+    forward = GraphedEval(net, parts.setup, Tape())
     images = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), parts.setup.autocast():
         for count in (4, 4, 3):
@@ -156,7 +162,7 @@ def test_a_step_launches_the_same_every_time_and_reads_nothing_back(
     for _ in range(2):
         stepper._batches.prepare(state.iteration)
         with Launched() as noted:
-            stepper._launch()
+            stepper._update()
         state.iteration += 1
         launched.append(noted.calls)
     assert launched[0] == launched[1]
@@ -170,7 +176,7 @@ def test_batches_ahead_take_little_memory(tmp_path: Path, monkeypatch: pytest.Mo
     parts, _ = parts_of(small_job(tmp_path))
     assert isinstance(parts.images, ResidentImages)
     assert BatchesAhead(parts.images).count == 64
-    monkeypatch.setattr(stepper_module, "AHEAD_BYTES", 3 * 16 * 3 * 32 * 32 * 4 + 1)
+    monkeypatch.setattr(graph, "AHEAD_BYTES", 3 * 16 * 3 * 32 * 32 * 4 + 1)
     assert BatchesAhead(parts.images).count == 3
-    monkeypatch.setattr(stepper_module, "AHEAD_BYTES", 1)
+    monkeypatch.setattr(graph, "AHEAD_BYTES", 1)
     assert BatchesAhead(parts.images).count == 1

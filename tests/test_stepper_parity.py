@@ -13,10 +13,11 @@ import torch
 
 from benchmarks import parity, subject
 from benchmarks.record import Scope
-from resnet_repro.training import fusion, stepper
+from resnet_repro.training import compiled, graph, stepper
+from resnet_repro.training.graph import GraphedStepper
 from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState
-from resnet_repro.training.stepper import GraphedStepper, Stepper
+from resnet_repro.training.stepper import Stepper
 
 TINY = (
     "data=synthetic", "profile=smoke", "model.depth=8", "recipe.batch_size=8", "trainer.threads=1",
@@ -31,10 +32,10 @@ def same_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(parity, "BITS", 6)
     monkeypatch.setitem(parity.TIMED, "cpu", 1)
     torch._dynamo.reset()
-    fusion._compiled.cache_clear()
+    compiled._compiled.cache_clear()
     yield
     torch._dynamo.reset()
-    fusion._compiled.cache_clear()
+    compiled._compiled.cache_clear()
     torch.use_deterministic_algorithms(False)
 
 
@@ -105,7 +106,7 @@ def test_a_graph_that_forgets_the_rate_fails(
     with_graphs: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one would that keeps the number it was captured with."""
-    monkeypatch.setattr(GraphedStepper, "_set_lr", lambda self, lr: None)
+    monkeypatch.setattr(graph, "set_rate", lambda optimizer, lr: None)
     assert {row["passed"] for row in parity.same_bits(tiny())} == {False}
 
 
@@ -113,13 +114,12 @@ def test_a_forward_pass_of_old_weights_fails(
     with_graphs: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one would that has the weights' casts from outside the graph."""
-    from resnet_repro.training.graph import ReplayedForward
 
-    def stale(self: ReplayedForward) -> None:
-        if self._logits is None:
-            self._logits = self._net(self._images)
+    def stale(self: graph._Forward) -> None:
+        if not self.logits.numel():
+            self.logits = self._net(self.images)
 
-    monkeypatch.setattr(ReplayedForward, "_forward", stale)
+    monkeypatch.setattr(graph._Forward, "__call__", stale)
     assert False in {row["passed"] for row in parity.evaluation(tiny())}
 
 
@@ -130,7 +130,7 @@ def test_other_batches_and_other_losses_fail(monkeypatch: pytest.MonkeyPatch) ->
     assert found["rounding", "fp32"]["found"] == 0
     assert not found["eager", "bf16"]["passed"]
     monkeypatch.setattr(
-        stepper.BatchesAhead, "at", lambda self, row: (self._images[0], self._labels[0])
+        graph.BatchesAhead, "at", lambda self, row: (self._images[0], self._labels[0])
     )
     assert parity.batches(tiny())["found"] == 3
 
@@ -152,7 +152,7 @@ def test_a_rerun_with_other_bits_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_cannot_be_had_neither_passes_nor_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusion, "why_not", lambda *_, **__: "there is no compiler")
+    monkeypatch.setattr(compiled, "why_not", lambda *_, **__: "there is no compiler")
     rows = [*parity.compiling(tiny(), 1)]
     assert [row["passed"] for row in rows] == [None, None]
     assert rows[0]["why_not"] == "trainer.compile=always: there is no compiler"

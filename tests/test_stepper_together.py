@@ -17,11 +17,12 @@ from resnet_repro.runs.lock import owned
 from resnet_repro.training import concurrent, jobs
 from resnet_repro.training import run as run_module
 from resnet_repro.training.concurrent import Together, at_once
+from resnet_repro.training.graph import GraphedStepper
 from resnet_repro.training.lanes import AHEAD, Lane, finish, turn_about
 from resnet_repro.training.launch import Job
 from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState
-from resnet_repro.training.stepper import GraphedStepper, Stepper
+from resnet_repro.training.stepper import Stepper
 from test_training import do, fingerprint, never, small_job
 
 TOGETHER = "trainer.concurrent=2"

@@ -115,10 +115,15 @@ def run(jobs: Sequence[Job], budget: float | None) -> None:
 
 
 def default_device() -> str:
-    """``cuda`` where torch sees one, else ``cpu``."""
-    import torch
+    """``cuda`` where a run would use it, else ``cpu``.
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    Raises:
+        ConfigError: a GPU is visible that torch cannot use.
+    """
+    from resnet_repro.config_groups import TrainerConfig
+    from resnet_repro.training.device import sees_cuda
+
+    return "cuda" if sees_cuda(TrainerConfig()) else "cpu"
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ DEFECTS = (
            "dist.all_reduce(raised, dist.ReduceOp.MAX)", "pass",
            ("test_ddp.py::test_what_workers_share_and_what_they_do_not",)),
     Defect("workers do not settle their sums before they resume", "training/state.py",
-           "    if state.replica is state.model:\n        return\n    before =",
+           "    if state.train_net is state.model:\n        return\n    before =",
            "    return\n    before =",
            ("test_ddp.py::test_stopped_and_resumed_gives_the_same_bits[3]",)),
     Defect("workers outlive their command", "runs/signals.py",

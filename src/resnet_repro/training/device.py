@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -12,6 +16,9 @@ from resnet_repro.config_groups import TrainerConfig
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.provenance import cpu_description, multiplies_bf16, usable_cores
 from resnet_repro.training.memory import keep_freed_memory
+
+DEV = Path("/dev")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Setup:
     gpu: str | None
 
     def autocast(self, *, cache: bool = True) -> AbstractContextManager[object]:
-        """The context of a forward pass: convs in bf16 where that is the precision.
+        """Context of a forward pass: convs in bf16 where that is the precision.
 
         ``cache``: a weight that is used twice within the context is cast once.
         """
@@ -35,24 +42,31 @@ class Setup:
             cache_enabled=cache,
         )
 
+    def rate(self, lr: float) -> float:
+        """The learning rate as this device applies it.
+
+        A graph keeps the rate as float32 on the device, and the SGD kernel of CUDA multiplies by it
+        in double: an eager step that used the double 0.1 would round other weights otherwise. So on
+        CUDA every step uses the float32 value. The kernel of the CPU rounds by itself.
+        """
+        return float(torch.tensor(lr, dtype=torch.float32)) if self.device.type == "cuda" else lr
+
 
 def set_up(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> Setup:
     """Choose device and precision, and set torch's global switches to match.
 
     Args:
-        trainer: what is asked for.
-        local_rank: which of this machine's workers this is.
-        local_size: how many of them there are; they share the cores.
+        trainer: the configuration.
+        local_rank: index of this worker on this machine, and of its GPU.
+        local_size: workers on this machine; they share the cores.
 
     Raises:
-        ConfigError: what was asked for is not to be had on this machine.
+        ConfigError: this machine cannot do what the configuration asks.
     """
     setup = choose(trainer, local_rank, local_size)
     torch.set_num_threads(setup.threads)
     if setup.device.type == "cuda":
-        matmul = "tf32" if setup.precision == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = matmul
-        torch.backends.cudnn.conv.fp32_precision = matmul  # type: ignore[attr-defined]
+        set_fp32_precision("tf32" if setup.precision == "tf32" else "ieee")
         torch.backends.cudnn.benchmark = not trainer.deterministic
         # cuBLAS repeats itself only with a fixed workspace, set before its first use.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -64,26 +78,87 @@ def set_up(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> 
     return setup
 
 
+def set_fp32_precision(value: str) -> None:
+    """Set how CUDA multiplies fp32 numbers: ``ieee``, or ``tf32`` with 10 bits of mantissa.
+
+    Torch has old and new switches for it. Where only the new ones are set, the compiler or a
+    library that reads an old one raises ("mix of the legacy and new APIs"), so both are set alike.
+    """
+    torch.set_float32_matmul_precision("high" if value == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = value == "tf32"
+    torch.backends.cuda.matmul.fp32_precision = value
+    torch.backends.cudnn.conv.fp32_precision = value  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn.fp32_precision = value  # type: ignore[attr-defined]
+
+
 def sees_cuda(trainer: TrainerConfig) -> bool:
-    """Whether a run is to compute on CUDA, and could."""
-    return trainer.device != "cpu" and torch.cuda.is_available()
+    """Whether a run is to compute on CUDA, and could.
+
+    Raises:
+        ConfigError: ``trainer.device=auto`` where a GPU is visible that torch cannot use.
+    """
+    if trainer.device == "cpu":
+        return False
+    if torch.cuda.is_available():
+        return True
+    if trainer.device == "auto" and (gpu := unusable_gpu()):
+        raise ConfigError(f"trainer.device=auto: {gpu}")
+    return False
+
+
+def unusable_gpu() -> str | None:
+    """Describe a visible NVIDIA GPU, asked for where torch cannot use CUDA; ``None``: none is.
+
+    ``CUDA_VISIBLE_DEVICES`` set to nothing hides the GPUs on purpose.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return None
+    driver = _driver()
+    if driver is None and not _device_files():
+        return None
+    cuda = torch.version.cuda
+    built = f"built for CUDA {cuda}" if cuda else "built without CUDA"
+    return (
+        f"an NVIDIA GPU is here (driver {driver or 'unknown'}), but torch {torch.__version__}, "
+        f"{built}, cannot use it: install a torch that the driver supports, or a newer driver; "
+        "or train on the CPU with trainer.device=cpu"
+    )
+
+
+def _device_files() -> list[Path]:
+    return list(DEV.glob("nvidia[0-9]*"))
+
+
+def _driver() -> str | None:
+    """Version of a loaded NVIDIA driver that has a GPU."""
+    if _device_files() and NVIDIA_DRIVER.exists():
+        found = re.search(r"Module\s.*?(\d+\.[\d.]+)", NVIDIA_DRIVER.read_text(errors="replace"))
+        if found:
+            return found[1]
+    if shutil.which("nvidia-smi") is None:
+        return None
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.split("\n")[0].strip() or None
 
 
 def choose(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> Setup:
-    """As :func:`set_up`, touching nothing.
+    """Choose as :func:`set_up` does, without setting anything.
 
     Raises:
-        ConfigError: what was asked for is not to be had on this machine.
+        ConfigError: this machine cannot do what the configuration asks.
     """
     cuda = sees_cuda(trainer)
     if trainer.device == "cuda" and not cuda:
-        raise ConfigError(
-            f"trainer.device=cuda: no CUDA device is visible (torch {torch.__version__}); "
-            "use trainer.device=cpu or auto"
-        )
+        none = f"no CUDA device is visible (torch {torch.__version__}); "
+        why = unusable_gpu() or none + "use trainer.device=cpu or auto"
+        raise ConfigError(f"trainer.device=cuda: {why}")
     device = torch.device("cpu")
     if cuda:
-        device = torch.device("cuda", local_rank) if local_size > 1 else torch.device("cuda")
+        device = torch.device("cuda", local_rank)  # always with an index: NCCL demands one
         if local_size > torch.cuda.device_count():
             raise ConfigError(
                 f"trainer.devices={trainer.devices}: {torch.cuda.device_count()} CUDA devices are "
@@ -100,7 +175,7 @@ def choose(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> 
 
 
 def loader_processes(trainer: TrainerConfig, local_size: int = 1) -> int:
-    """Processes that decode pictures for one of ``local_size`` workers; 0: it does so itself."""
+    """Processes that decode pictures for one of ``local_size`` workers; 0: the worker decodes."""
     if trainer.loader_workers >= 0:
         return trainer.loader_workers
     return max(1, usable_cores() // local_size)

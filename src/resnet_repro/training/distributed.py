@@ -58,8 +58,8 @@ class World:
         dist.all_reduce(raised, dist.ReduceOp.MAX)
         return tuple(bool(flag) for flag in raised.tolist())
 
-    def first(self, work: Callable[[], T]) -> T:
-        """Do ``work`` on rank 0, then on the others: the first may fetch, the others find."""
+    def rank0_first(self, work: Callable[[], T]) -> T:
+        """Do ``work`` on rank 0, then on the others: rank 0 may download, the others read."""
         if self.size == 1 or self.rank == 0:
             result = work()
         if self.size > 1:
@@ -166,7 +166,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if not self.training or not dist.is_initialized():
             return super().forward(input)
         values = input if input.dtype == torch.float64 else input.float()
-        count = values.new_tensor([values.numel() // values.shape[1]])
+        count = values.new_full((1,), values.numel() // values.shape[1])  # no copy from the host
         sums = _sum(torch.cat([values.sum(dim=(0, 2, 3)), count]))
         mean, seen = sums[:-1] / sums[-1], sums[-1].detach()
         centred = values - mean[:, None, None]

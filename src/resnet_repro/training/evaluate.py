@@ -54,7 +54,7 @@ def count_and_log(
     size = even_batch_size(count, parts.config.evaluation.batch_size, world.size)
     batches = images.eval_batches(size, first=world.rank, every=world.size)
     with parts.setup.autocast():
-        forward = state.scorer or state.model
+        forward = state.graphed_eval or state.model
         found = count_errors(forward, batches, count, world.sum, lambda: len(images.gone))
     tell_left_out(parts, state, log, images)
     log.write(

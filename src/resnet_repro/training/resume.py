@@ -34,7 +34,7 @@ def resume(folder: RunFolder, parts: Parts, state: TrainState) -> dict[str, Any]
     Raises:
         CheckpointError: none can be trusted, or it was made by another run or in another way.
     """
-    saved = parts.world.first(lambda: checkpoint.load_newest(folder.checkpoints))
+    saved = parts.world.rank0_first(lambda: checkpoint.load_newest(folder.checkpoints))
     if saved is None:
         return None
     refuse_another_run(folder, parts, saved)

@@ -27,7 +27,7 @@ from resnet_repro.training.probes import (
     layer_responses,
 )
 from resnet_repro.training.resume import contents, resume
-from resnet_repro.training.state import TrainState, prime
+from resnet_repro.training.state import TrainState, settle_ddp_buckets
 from resnet_repro.training.stepper import Stepper, make
 
 
@@ -71,7 +71,7 @@ def begin(
     """Set up device, images and net, and train."""
     setup = set_up(config.trainer, world.local_rank, world.local_size)
     world = join(world, setup.device, config.trainer.timeout_seconds)
-    found = world.first(lambda: load_images(config))
+    found = world.rank0_first(lambda: load_images(config))
     parts, state = assemble(config, setup, found, world)
     with closing(parts.images):
         return (yield from proceed(folder, parts, state, watcher, running, stop_asked, beside))
@@ -87,7 +87,7 @@ def proceed(
     beside: Callable[[MetricsWriter], Log],
 ) -> Turns[bool]:
     """Go on from the newest checkpoint, or begin; on rank 0 also keep what the folder holds."""
-    prime(state, parts.setup, parts.share_shape)
+    settle_ddp_buckets(state, parts.setup, parts.share_shape)
     saved = resume(folder, parts, state)
     tables = tables_at_start(parts, state)
     stepper = make(parts, state)

@@ -19,11 +19,11 @@ from resnet_repro.training.window import Window
 
 @dataclass
 class TrainState:
-    """Everything a run must remember to go on; its configuration says the rest.
+    """Everything that a run needs to resume, beside its configuration.
 
-    ``replica`` is what the forward pass in training goes through: ``model`` itself or, with several
-    workers, what averages its gradients over them, or the same net with compiled blocks. ``scorer``
-    is the captured forward pass of evaluation, where there is one; it counts what ``model`` would.
+    ``train_net`` is the forward pass in training: ``model`` itself, with several workers its
+    DistributedDataParallel, or the same net with compiled blocks. ``graphed_eval`` is the captured
+    forward pass of evaluation, where there is one; it counts what ``model`` would.
     ``iteration`` counts finished updates;
     ``warmup_exit`` is the iteration at which the smoothed training error was first seen below 80 %;
     ``plateau`` is what the evaluations so far mean for the rate (``recipe.schedule=plateau``);
@@ -33,8 +33,8 @@ class TrainState:
     model: nn.Module
     optimizer: torch.optim.SGD
     window: Window
-    replica: nn.Module
-    scorer: Callable[[Tensor], Tensor] | None = None
+    train_net: nn.Module
+    graphed_eval: Callable[[Tensor], Tensor] | None = None
     iteration: int = 0
     warmup_exit: int | None = None
     plateau: Plateau = field(default_factory=Plateau)
@@ -59,7 +59,7 @@ class TrainState:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go back to a saved state."""
+        """Restore a saved state."""
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.window.restore(saved["window"])
@@ -71,7 +71,7 @@ class TrainState:
 
 
 def sgd(model: nn.Module, recipe: RecipeConfig) -> torch.optim.SGD:
-    """SGD as the paper: v := momentum v + g; w := w - lr v (Sec. 3.4).
+    """SGD as in the paper: v := momentum v + g; w := w - lr v (Sec. 3.4).
 
     Equal to Caffe's v := momentum v + lr g while the rate is constant.
     """
@@ -100,10 +100,10 @@ def current_lr(state: TrainState, recipe: RecipeConfig, iteration: int | None = 
 
 
 def step(state: TrainState, setup: Setup, images: Tensor, labels: Tensor, lr: float) -> None:
-    """One update: forward, loss, backward, SGD; counts the batch's errors on the way.
+    """Do one update: forward, loss, backward, SGD; count the batch's errors.
 
     The gradient is that of the mean loss over the whole batch, of which ``images`` are this
-    worker's share, be the shares equal or not.
+    worker's share; shares may differ in size.
 
     Args:
         state: is changed in place.
@@ -112,44 +112,49 @@ def step(state: TrainState, setup: Setup, images: Tensor, labels: Tensor, lr: fl
         labels: (N,), int64.
         lr: learning rate of this update.
     """
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
+    set_rate(state.optimizer, setup.rate(lr))
     loss, logits = forward_backward(state, setup, images, labels)
     state.optimizer.step()
     state.window.add(state.iteration, loss, wrong_counts(logits, labels), len(labels))
     state.iteration += 1
 
 
+def set_rate(optimizer: torch.optim.SGD, lr: float | Tensor) -> None:
+    """Have the next update use this rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
 def forward_backward(
     state: TrainState, setup: Setup, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Set the gradients; return the share's part of the batch's mean loss, and its logits."""
-    state.replica.train()
+    state.train_net.train()
     with setup.autocast():
-        logits = state.replica(images)
+        logits = state.train_net(images)
     part, workers = len(labels) / state.window.batch_size, state.window.world.size
     loss = F.cross_entropy(logits.float(), labels)
     if part != 1:
         loss = loss * part
     state.optimizer.zero_grad(set_to_none=True)
-    # The replica takes the mean of the workers' gradients where their sum is wanted.
+    # DistributedDataParallel takes the mean of the workers' gradients; their sum is needed.
     (loss * workers if workers > 1 else loss).backward()  # type: ignore[no-untyped-call]
     return loss.detach(), logits.detach()
 
 
-def prime(state: TrainState, setup: Setup, shape: tuple[int, int, int, int]) -> None:
-    """Let several workers settle in what order they add up gradients; nothing else changes.
+def settle_ddp_buckets(state: TrainState, setup: Setup, shape: tuple[int, int, int, int]) -> None:
+    """Run two dummy steps so that DistributedDataParallel fixes its bucket order.
 
-    After its first pass DistributedDataParallel sorts its buckets anew. A process that goes on from
-    a checkpoint would take one step with the unsorted ones, adding in another order than the run
-    that was never stopped: other bits, from three workers on.
+    It sorts its buckets after its first pass. A process that resumes from a checkpoint would take
+    one step with unsorted buckets and add gradients in another order than a run that was never
+    stopped: other bits, from three workers on.
 
     Args:
-        state: its gradients are dropped; its batch-norm statistics come out as they went in.
+        state: its gradients are dropped; its batch-norm statistics do not change.
         setup: of the run.
         shape: of this worker's share of a batch, (N, 3, H, W).
     """
-    if state.replica is state.model:
+    if state.train_net is state.model:
         return
     before = [buffer.clone() for buffer in state.model.buffers()]
     images = torch.zeros(shape, device=setup.device).contiguous(memory_format=torch.channels_last)
@@ -169,9 +174,9 @@ def is_finite(state: TrainState) -> bool:
 
 
 def watch_plateau(state: TrainState, recipe: RecipeConfig, error: float) -> bool:
-    """Take in the held-out error, percent, of an evaluation; whether the rate drops with it.
+    """Record an evaluation's held-out error in percent; return whether the rate drops now.
 
-    The evaluations of a warm-up do not count: its rate is not the one that is to drop.
+    Evaluations during a warm-up do not count: its rate is not the one that drops.
     """
     begun = recipe.warmup != "iters400" or state.iteration > WARMUP_ITERS
     if recipe.schedule != "plateau" or in_warmup(state, recipe) or not begun:

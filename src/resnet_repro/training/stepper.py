@@ -1,31 +1,26 @@
-"""How the updates of a run are done: one by one from the host, or replayed as one CUDA graph.
+"""How the updates of a run are done: eagerly, or as a CUDA graph; with or without compiled blocks.
 
-Eager: the host prepares each batch and launches each kernel. Graphed: images, crops and flips of
-many batches are prepared on the device in one go; a step (choose the batch, forward, loss,
-backward, SGD, counts) is captured once and replayed. It needs nothing from the host: a counter on
-the device picks the batch, the rate is a number on the device that is written when it changes,
-losses and wrong counts stay there until something is logged. The kernels are the same, so are the
-results.
+:func:`make` decides as the configuration asks and the machine allows, and returns the stepper. What
+was decided, the engine, is recorded in ``meta.json``.
 """
 
 from __future__ import annotations
 
-import math
 import sys
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
 from resnet_repro.data.images import ResidentImages
-from resnet_repro.evaluation.counting import wrong_counts
-from resnet_repro.training import fusion
-from resnet_repro.training.engine import choose
-from resnet_repro.training.graph import Capture, Replayed, ReplayedForward, capture_on_cuda
+from resnet_repro.options import ConfigError
+from resnet_repro.training import compiled
+from resnet_repro.training.graph import GraphedStepper
 from resnet_repro.training.parts import Parts
-from resnet_repro.training.state import TrainState, forward_backward, step
+from resnet_repro.training.state import TrainState, step
 
-AHEAD, AHEAD_BYTES = 64, 2**28  # most batches prepared in one go, and the memory they may take
+# Whether compiled blocks are faster. On the CPU they were measured slower: its batch-norm kernels
+# beat the compiler's. On CUDA they launch fewer kernels, which should pay; not measured yet. What
+# benchmarks.parity finds decides.
+COMPILE_PAYS = {"cpu": False, "cuda": True}
 
 
 class Stepper(Protocol):
@@ -36,13 +31,13 @@ class Stepper(Protocol):
     def step(self, lr: float) -> None:
         """Do the update that follows the state's iteration, at this rate.
 
-        Loss, errors and gradient of it may still be on their way when this returns; reading them
+        The device may still be computing loss, errors and gradient when this returns; reading them
         (the state's window, ``.grad``) waits for them.
         """
 
 
 class EagerStepper:
-    """Batch and step, iteration by iteration."""
+    """The host prepares each batch and launches each kernel."""
 
     def __init__(self, parts: Parts, state: TrainState, engine: dict[str, Any]):
         self._parts, self._state, self.engine = parts, state, engine
@@ -53,118 +48,86 @@ class EagerStepper:
         step(self._state, self._parts.setup, images, labels, lr)
 
 
-class BatchesAhead:
-    """The next batches of a run, ready on the device.
+@dataclass
+class Engine:
+    """How the updates of a run are done, and remarks where one would expect otherwise."""
 
-    Args:
-        images: of the run; their batches are not shared out among workers.
-        count: batches prepared in one go; by default as many as fit into a little memory.
-    """
+    graph: bool = False
+    compiled: bool = False
+    remarks: list[str] = field(default_factory=list)
 
-    def __init__(self, images: ResidentImages, count: int | None = None):
-        batch, _, height, width = images.share_shape
-        room = AHEAD_BYTES // (4 * math.prod(images.share_shape))
-        self.count = count = count or max(1, min(AHEAD, room))
-        self._source = images
-        self._first = -1  # iteration of the first of them
-        device = images.train_set.device
-        self._images = torch.empty(count, batch, height, width, 3, device=device)
-        self._labels = torch.empty(count, batch, dtype=torch.int64, device=device)
+    def record(self) -> dict[str, Any]:
+        """What ``meta.json`` says of it."""
+        names = {"step": ("eager", "graph")[self.graph]}
+        names["blocks"] = ("eager", "compiled")[self.compiled]
+        return names | {"remarks": self.remarks}
 
-    def prepare(self, iteration: int) -> None:
-        """See to it that the batch of this iteration is among them."""
-        first = iteration - iteration % self.count
-        if first == self._first:
-            return
-        chosen = self._source.order.batches(first, self.count)
-        images, labels = self._source.train_set.train_batch(chosen)
-        self._images.copy_(images.permute(0, 2, 3, 1).view_as(self._images))
-        self._labels.copy_(labels.view_as(self._labels))
-        self._first = first
+    def note(self, key: str, asked: str, what: str, why: str | None) -> None:
+        """Remark on what is not done, if there is a reason why.
 
-    def at(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        """Batch number ``row`` of them; ``row`` (1,) is a number the device knows."""
-        images = self._images.index_select(0, row).squeeze(0)
-        return images.permute(0, 3, 1, 2), self._labels.index_select(0, row).squeeze(0)
-
-
-class GraphedStepper:
-    """The whole step as one graph.
-
-    Args:
-        parts: of a run with its images on the device, alone on it.
-        state: where it stands, a checkpoint loaded already: the graph keeps the addresses.
-        engine: what it is, for ``meta.json``.
-        capture: how a graph is made.
-        ahead: batches prepared in one go.
-    """
-
-    def __init__(
-        self,
-        parts: Parts,
-        state: TrainState,
-        engine: dict[str, Any],
-        capture: Capture = capture_on_cuda,
-        ahead: int | None = None,
-    ):
-        assert isinstance(parts.images, ResidentImages)
-        self._setup, self._state, self.engine = parts.setup, state, engine
-        self._batches = BatchesAhead(parts.images, ahead)
-        self._norms = fusion.plain_norms(state.model)
-        device, window = parts.setup.device, state.window
-        self._lr = torch.empty((), dtype=torch.float32, device=device)
-        self._lr_there: float | None = None  # what it holds
-        lengths = [self._batches.count, window.length]
-        self._lengths = torch.tensor(lengths, device=device)
-        # Where this iteration's batch lies, and where its sums go; the device counts on by itself.
-        self._rows = torch.tensor([state.iteration % length for length in lengths], device=device)
-        self._update = Replayed(self._launch, capture)
-        state.scorer = ReplayedForward(state.model, parts.setup, capture)
-
-    def step(self, lr: float) -> None:
-        """Do the update that follows the state's iteration."""
-        self._batches.prepare(self._state.iteration)
-        if lr != self._lr_there:
-            self._lr.fill_(lr)
-            self._lr_there = lr
-        self._update()
-        self._set_lr(lr)  # what a checkpoint keeps
-        self._state.iteration += 1
-
-    def _launch(self) -> None:
-        state = self._state
-        images, labels = self._batches.at(self._rows[:1])
-        with fusion.counted_together(self._norms):
-            loss, logits = forward_backward(state, self._setup, images, labels)
-        self._set_lr(self._lr)
-        state.optimizer.step()
-        state.window.add_at(self._rows[1:], loss, wrong_counts(logits, labels), len(labels))
-        self._rows.add_(1).remainder_(self._lengths)
-
-    def _set_lr(self, lr: float | Tensor) -> None:
-        for group in self._state.optimizer.param_groups:
-            group["lr"] = lr
+        Raises:
+            ConfigError: the configuration demands it.
+        """
+        if why and asked == "always":
+            raise ConfigError(f"trainer.{key}={asked}: {why}")
+        if why:
+            self.remarks.append(f"trainer.{key}={asked}: {what} ({why})")
 
 
 def make(parts: Parts, state: TrainState) -> Stepper:
-    """What does the updates of a run, as its configuration and this machine allow.
+    """Return what does the updates of a run, as its configuration and this machine allow.
 
-    This is the one way to train: :func:`resnet_repro.training.run.run` calls it, and so does
-    anything that measures a step. Call it when ``state`` stands where it is to go on, weights
-    loaded, and on CUDA with a stream of its own as the current one
-    (:class:`resnet_repro.training.lanes.Lane`); then ``stepper.step(lr)`` again and again. The
-    state's net may be looked at between two steps, but no other step be done on it. Sets
-    ``state.replica`` (compiled blocks) and ``state.scorer`` (captured evaluation); compiles, if it
-    does, here. A GPU is at work behind the caller's back: synchronise before reading a clock.
+    This is the one way to train: a run calls it, and so does anything that measures a step. Call it
+    when ``state`` is where training starts or resumes, weights loaded, and on CUDA with a stream of
+    its own as the current one; then ``stepper.step(lr)`` again and again. The state's net may be
+    inspected between two steps, but no other step be done on it. Sets ``state.train_net`` (compiled
+    blocks) and ``state.graphed_eval``; compiles, if it does, here. On a GPU steps are asynchronous:
+    synchronise before reading a clock.
 
     Raises:
-        ConfigError: something was asked for that cannot be had.
+        ConfigError: the configuration demands what this machine cannot do.
     """
     engine = choose(parts, state)
     if parts.world.rank == 0:
         for remark in engine.remarks:
             print(remark, file=sys.stderr, flush=True)
     if engine.compiled:
-        state.replica = fusion.with_compiled_blocks(state.model)
+        state.train_net = compiled.with_compiled_blocks(state.model)
     kind = GraphedStepper if engine.graph else EagerStepper
     return kind(parts, state, engine.record())
+
+
+def choose(parts: Parts, state: TrainState) -> Engine:
+    """Decide as the configuration asks and the machine allows; compiles the blocks on the way.
+
+    Raises:
+        ConfigError: the configuration demands what this machine cannot do.
+    """
+    engine, trainer = Engine(), parts.config.trainer
+    obstacle = _obstacle(parts)
+    on_cuda = parts.setup.device.type == "cuda"
+    if trainer.graph == "always" or (trainer.graph == "auto" and on_cuda):
+        why = obstacle if on_cuda else "needs a CUDA device"
+        engine.graph = why is None
+        engine.note("graph", trainer.graph, "steps are not captured", why)
+    if trainer.compile == "always" or (
+        trainer.compile == "auto" and COMPILE_PAYS[parts.setup.device.type]
+    ):
+        why = obstacle
+        if trainer.compile == "auto" and trainer.deterministic:
+            why = why or "trainer.deterministic=true"
+        why = why or compiled.why_not(
+            state.model, parts.setup, parts.share_shape, counters_apart=engine.graph
+        )
+        engine.compiled = why is None
+        engine.note("compile", trainer.compile, "blocks are not compiled", why)
+    return engine
+
+
+def _obstacle(parts: Parts) -> str | None:
+    """What keeps a run from doing its steps in any way but one by one."""
+    if parts.world.size > 1:
+        return f"{parts.world.size} workers add up their gradients in every step"
+    if not isinstance(parts.images, ResidentImages):
+        return "full-size pictures are decoded as training goes on"
+    return None

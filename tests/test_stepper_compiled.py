@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from resnet_repro.models.build import build
 from resnet_repro.models.norm import GroupedBatchNorm2d
 from resnet_repro.models.spec import NetSpec
-from resnet_repro.training import fusion
+from resnet_repro.training import compiled
 from resnet_repro.training.device import Setup
 from test_training import do, fingerprint, small_job
 
@@ -35,10 +35,10 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     torch._dynamo.reset()
-    fusion._compiled.cache_clear()
+    compiled._compiled.cache_clear()
     yield found
     torch._dynamo.reset()
-    fusion._compiled.cache_clear()
+    compiled._compiled.cache_clear()
 
 
 def net_of(depth: int, shortcut: str = "A", **more: Any) -> nn.Module:
@@ -66,8 +66,8 @@ def test_what_is_compiled_does_not_grow_with_the_depth(graphs: list[int]) -> Non
     for depth in (14, 32):
         graphs.clear()
         torch._dynamo.reset()
-        fusion._compiled.cache_clear()
-        train_once(fusion.with_compiled_blocks(net_of(depth)))
+        compiled._compiled.cache_clear()
+        train_once(compiled.with_compiled_blocks(net_of(depth)))
         counts.append(list(graphs))
     assert len(counts[0]) == 5
     assert counts[0] == counts[1]
@@ -75,8 +75,8 @@ def test_what_is_compiled_does_not_grow_with_the_depth(graphs: list[int]) -> Non
 
 def test_trying_the_compiler_compiles_what_training_uses(graphs: list[int]) -> None:
     net = net_of(20)
-    before, twin = copy.deepcopy(net.state_dict()), fusion.with_compiled_blocks(net)
-    assert fusion.why_not(net, SETUP, SHAPE, counters_apart=False) is None
+    before, twin = copy.deepcopy(net.state_dict()), compiled.with_compiled_blocks(net)
+    assert compiled.why_not(net, SETUP, SHAPE, counters_apart=False) is None
     assert len(graphs) == 5
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -89,17 +89,17 @@ def test_trying_the_compiler_compiles_what_training_uses(graphs: list[int]) -> N
 def test_more_kinds_of_block_than_the_compiler_keeps_by_itself(graphs: list[int]) -> None:
     """Beyond its limit of eight it would refuse, or silently stop compiling."""
     for shortcut in ("none", "A", "B", "C", "gate"):
-        train_once(fusion.with_compiled_blocks(net_of(14, shortcut)))
+        train_once(compiled.with_compiled_blocks(net_of(14, shortcut)))
     assert len(graphs) > 16
 
 
 def test_compiled_net_shares_everything_with_the_net(graphs: list[int]) -> None:
     net = net_of(14)
-    twin = fusion.with_compiled_blocks(net)
+    twin = compiled.with_compiled_blocks(net)
     shared = {id(p) for p in net.parameters()}
     assert {id(p) for p in twin.parameters()} == shared
     assert {id(b) for b in twin.buffers()} == {id(b) for b in net.buffers()}
-    assert not any(isinstance(module, fusion.CompiledBlock) for module in net.modules())
+    assert not any(isinstance(module, compiled.CompiledBlock) for module in net.modules())
     other = copy.deepcopy(net)
     train_once(twin)
     train_once(other)
@@ -110,7 +110,7 @@ def test_compiled_net_shares_everything_with_the_net(graphs: list[int]) -> None:
     for (name, a), b in zip(net.named_buffers(), other.buffers(), strict=True):
         assert torch.equal(a, b), name
     twin.eval()
-    assert not any(bn.training for bn in fusion.plain_norms(net))
+    assert not any(bn.training for bn in compiled.plain_norms(net))
 
 
 def test_a_compiler_that_is_not_there_is_named(
@@ -122,8 +122,8 @@ def test_a_compiler_that_is_not_there_is_named(
     monkeypatch.setattr(inductor, "fx_graph_cache", False)
     monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
     torch._dynamo.reset()
-    fusion._compiled.cache_clear()
-    why = fusion.why_not(net_of(8), SETUP, SHAPE, counters_apart=False)
+    compiled._compiled.cache_clear()
+    why = compiled.why_not(net_of(8), SETUP, SHAPE, counters_apart=False)
     assert why is not None
     assert "compiler" in why.lower()
     assert "\n" not in why
@@ -138,16 +138,16 @@ def test_batches_are_counted_as_each_layer_would(tmp_path: Path) -> None:
         GroupedBatchNorm2d(2, 1, eps=1e-5, momentum=0.1),
     ]
     net, plain = nn.Sequential(*norms), copy.deepcopy(nn.Sequential(*norms))
-    found = fusion.plain_norms(net)
+    found = compiled.plain_norms(net)
     assert [id(norm) for norm in found] == [id(norm) for norm in norms[:2]]
     for _ in range(3):
         images = torch.randn(4, 2, 3, 3)
-        with fusion.counted_together(found):
+        with compiled.counted_together(found):
             made = net(images)
         assert torch.equal(made, plain(images))
     for (name, a), b in zip(net.named_buffers(), plain.buffers(), strict=True):
         assert torch.equal(a, b), name
-    with pytest.raises(ValueError, match="in the middle"), fusion.counted_together(found):
+    with pytest.raises(ValueError, match="in the middle"), compiled.counted_together(found):
         raise ValueError("in the middle")
     assert [int(norm.num_batches_tracked or 0) for norm in found] == [3, 3]
 

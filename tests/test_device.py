@@ -1,0 +1,134 @@
+"""What a run computes on: CUDA's index, rate and precision switches, and no silent CPU."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import resnet_repro
+from resnet_repro.config_groups import TrainerConfig
+from resnet_repro.options import ConfigError
+from resnet_repro.study import default_device
+from resnet_repro.training import device
+from resnet_repro.training.device import Setup, choose, set_fp32_precision, set_up
+
+CUDA = Setup(torch.device("cuda", 0), "tf32", 1, "a GPU")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(("rank", "size"), [(0, 1), (0, 2), (1, 2)])
+def test_a_gpu_always_has_an_index(rank: int, size: int) -> None:
+    """One GPU a machine and several machines, too: ``set_device`` refuses one without."""
+    assert choose(TrainerConfig(), rank, size).device == torch.device("cuda", rank)
+
+
+def test_on_cuda_the_rate_is_the_one_a_graph_holds() -> None:
+    for lr in (0.1, 0.01, 0.001, 1e-4, 0.05):
+        assert CUDA.rate(lr) == torch.tensor(lr).item() != lr
+        assert Setup(torch.device("cpu"), "fp32", 1, None).rate(lr) == lr
+
+
+class Host:
+    """A stand-in for a machine with an NVIDIA GPU."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch):
+        self.root = root
+        (root / "bin").mkdir()
+        monkeypatch.setattr(device, "DEV", root)
+        monkeypatch.setattr(device, "NVIDIA_DRIVER", root / "version")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setenv("PATH", str(root / "bin"))
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def device_files(self) -> None:
+        (self.root / "nvidia0").touch()
+        words = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 2023"
+        (self.root / "version").write_text(words)
+
+    def nvidia_smi(self, *words: str) -> None:
+        path = self.root / "bin" / "nvidia-smi"
+        path.write_text("#!/bin/sh\n" + "\n".join(words))
+        path.chmod(0o755)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("cuda", ["13.2", None])
+@pytest.mark.parametrize("shown_by", [Host.device_files, lambda h: h.nvidia_smi("echo 535.104.05")])
+def test_a_gpu_that_torch_cannot_use_stops_the_run(
+    host: Host, monkeypatch: pytest.MonkeyPatch, shown_by: Callable[[Host], None], cuda: str | None
+) -> None:
+    """Not silently weeks on the CPU; the versions to compare are named."""
+    shown_by(host)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    built = f"built for CUDA {cuda}" if cuda else "built without CUDA"
+    expected = f"(driver 535.104.05), but torch {torch.__version__}, {built}, cannot use it"
+    for asked in ("auto", "cuda"):
+        with pytest.raises(ConfigError) as caught:
+            choose(TrainerConfig(device=asked))
+        assert f"trainer.device={asked}: an NVIDIA GPU is here {expected}" in str(caught.value)
+        assert "trainer.device=cpu" in str(caught.value)
+    with pytest.raises(ConfigError, match="an NVIDIA GPU is here"):
+        default_device()  # the CPU's study instead of the GPU's
+    assert choose(TrainerConfig(device="cpu")).device.type == "cpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden on purpose
+    assert choose(TrainerConfig()).device.type == "cpu"
+
+
+@pytest.mark.parametrize("smi", [None, "exit 9", "true"])
+def test_a_host_without_a_gpu_trains_on_the_cpu(host: Host, smi: str | None) -> None:
+    """Also with the program but neither driver nor GPU, as in many images."""
+    if smi:
+        host.nvidia_smi(smi)
+    assert choose(TrainerConfig()).device.type == default_device() == "cpu"
+    with pytest.raises(ConfigError, match="trainer.device=cuda: no CUDA device is visible"):
+        choose(TrainerConfig(device="cuda"))
+
+
+LEGACY = {"allow_tf32", "get_float32_matmul_precision"}
+
+
+@pytest.fixture
+def switches() -> Iterator[None]:
+    yield
+    set_fp32_precision("ieee")
+    torch.backends.cudnn.allow_tf32 = True  # torch's own default
+    torch.backends.cudnn.benchmark = False
+
+
+@pytest.mark.usefixtures("two_gpus", "switches")
+@pytest.mark.parametrize("precision", ["tf32", "fp32", "bf16"])
+def test_old_and_new_precision_switches_agree(precision: str) -> None:
+    """Whoever reads an old one, as compilers do, would raise if only the new ones were set."""
+    set_up(TrainerConfig(precision=precision, threads=1))
+    tf32, now = precision == "tf32", torch.backends
+    assert now.cuda.matmul.fp32_precision == ("tf32" if tf32 else "ieee")
+    assert now.cudnn.conv.fp32_precision == ("tf32" if tf32 else "ieee")
+    assert now.cuda.matmul.allow_tf32 == now.cudnn.allow_tf32 == tf32
+    assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+    with now.cudnn.flags(enabled=True):  # reads and restores all of them
+        pass
+
+
+def test_nothing_of_ours_reads_the_old_switches() -> None:
+    reading = []
+    for path in sorted(Path(resnet_repro.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            old = isinstance(node, ast.Attribute) and node.attr in LEGACY
+            if old and not isinstance(node.ctx, ast.Store):
+                reading.append(f"{path}:{node.lineno}")
+    assert reading == []
