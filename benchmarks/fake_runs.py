@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_repro.compose import compose_run, load_item, names
+from resnet_repro.compose import compose_run
+from resnet_repro.conf import load_item, names
 from resnet_repro.config import Config
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_params

@@ -28,6 +28,7 @@ from benchmarks.harness_parts import (
 from benchmarks.harness_run import Training
 from benchmarks.record import Scope, command
 from benchmarks.turns import Spread, children_seconds, seconds_each, synchroniser, take_turns
+from resnet_repro import paths
 from resnet_repro.compose import compose_run
 from resnet_repro.mirror import end, follower
 from resnet_repro.runs.folder import RunFolder
@@ -64,7 +65,7 @@ def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
 
 def harness_of(training: Training, scope: Scope) -> tuple[list[Row], Row, list[str]]:
     """One net's parts with their shares, the loop against the bare step, and what is missing."""
-    runs_dir = Path(training.config.runs_dir)
+    runs_dir = paths.runs(training.config.runs_dir)
     runs_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bench_", dir=runs_dir) as path:  # on the runs' disk
         folder = RunFolder(Path(path))

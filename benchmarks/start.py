@@ -20,14 +20,15 @@ from typing import Any
 from benchmarks.fake_runs import write_runs
 from benchmarks.record import Scope, command
 from benchmarks.turns import Spread, children_seconds, take_turns
-from resnet_repro.compose import CONF, names
+from resnet_repro.conf import names
+from resnet_repro.paths import REPOSITORY
 
 SCOPES = {
     "cpu": Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=1),
     "cuda": Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=1),
 }
 RUNS = 60
-REPO = CONF.parent
+REPO = REPOSITORY
 LOOK_SECONDS = 0.005  # between two looks for the first record
 
 

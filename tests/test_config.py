@@ -10,13 +10,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from resnet_repro import paths
 from resnet_repro.analysis.deviations import _change
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import check_same_protocol
-from resnet_repro.compose import compose_run, compose_sweep, load_item, names
+from resnet_repro.compose import compose_run, compose_sweep, make_job
+from resnet_repro.conf import load_item, names, protocol
 from resnet_repro.config import Config
 from resnet_repro.mirror import run_id
 from resnet_repro.options import HOW, WHAT, WHERE, WHO, ConfigError
+from resnet_repro.runs.keys import flatten
 from resnet_repro.same_run import differences, roles
 
 RUN = ("experiment=cifar10_plain20",)
@@ -37,7 +40,7 @@ def test_experiment_is_the_paper_by_default() -> None:
 @pytest.mark.parametrize("profile", names("profile"))
 def test_every_experiment_composes_in_every_profile(experiment: str, profile: str) -> None:
     config = compose_run(f"experiment={experiment}", f"profile={profile}")
-    assert config.profile == profile
+    assert config == protocol(experiment, profile)  # conf/ read without Hydra is the same
     net = experiment.split("_")[1]
     assert net.endswith(str(config.model.depth))
     assert (config.model.shortcut == "none") == net.startswith("plain")
@@ -81,7 +84,7 @@ REFUSED = [
     ("recipe.lr=0", "recipe.lr=0: must be a finite number > 0"),
     ("recipe.lr=-0.1", "recipe.lr=-0.1: must be a finite number > 0"),
     ("recipe.lr=nan", "recipe.lr=nan: must be a finite number > 0"),
-    ("recipe.lr=1e400", "recipe.lr=inf: must be a finite number > 0"),
+    ("recipe.lr=1e400", "recipe.lr=1e400: must be a finite number > 0"),
     ("seed=1.5", "seed=1.5: must be an integer in"),
     ("seed=true", "seed=true: must be an integer in"),
     ("seed=-1", "seed=-1: must be an integer in"),
@@ -93,21 +96,25 @@ REFUSED = [
     ("model.depth=21", "model.depth=21: a CIFAR net has 6n+2 layers"),
     ("model.shortcut=D", "model.shortcut=D: must be one of none, A, B, C, gate"),
     ("model=resnet51", "model=resnet51: is a group of options"),
-    ("recipe.milestones=[150,100]", "recipe.milestones=[150, 100]: must be increasing"),
-    ("recipe.milestones=[100,a]", "recipe.milestones=[100, 'a']: must be increasing"),
+    ("recipe.milestones=[150,100]", "recipe.milestones=[150,100]: must be increasing"),
+    ("recipe.milestones=[100,a]", "recipe.milestones=[100,a]: must be increasing"),
     ("recipe.max_iters=100", "recipe.milestones=[32000, 48000]: must all be below"),
     ("recipe.momentum=1.0", "recipe.momentum=1.0: must be a finite number in [0, 1)"),
     ("recipe.weight_decay=-1", "recipe.weight_decay=-1: must be a finite number >= 0"),
     ("recipe.warmup=cosin", "recipe.warmup=cosin: must be one of none, error80, iters400"),
     ("model.bn_group=48", "model.bn_group=48: must divide recipe.batch_size=128"),
     ("trainer.precision=fp16", "trainer.precision=fp16: must be one of auto, fp32, tf32, bf16"),
-    ("data=imagenett", "data=imagenett: must be one of cifar10"),
+    ("data=imagenett", "data=imagenett: did you mean imagenet?"),
     ("profile=fast", "profile=fast: must be one of paper, quick, short, smoke"),
     ("name=../up", "name=../up: must be"),
     ("recipe.lr=${nope}", "recipe.lr: cannot be resolved"),
     ("recipe.lr=${oc.env:NOT_THERE}", "recipe.lr: cannot be resolved"),
-    ("recipe.lr='0.1", "could not read"),
-    ("seed=[1", "could not read"),
+    ("recipe.lr='0.1", "recipe.lr='0.1: cannot be read"),
+    ("seed=[1", "seed=[1: cannot be read"),
+    ('seed="1"', 'seed="1": must be an integer in'),
+    ("recipe.lr='0.1'", "recipe.lr='0.1': must be a finite number"),
+    ("name=a b", "name=a b: must be a name of letters"),
+    ("name=null", "name=null: must be a name of letters"),
 ]
 
 
@@ -120,8 +127,10 @@ def test_refused(word: str, message: str) -> None:
 
 
 def test_unknown_experiment_lists_what_there_is() -> None:
-    with pytest.raises(ConfigError, match="experiment=resnet20: must be one of .*cifar10_resnet20"):
-        compose_run("experiment=resnet20")
+    with pytest.raises(ConfigError, match="experiment=net: must be one of .*cifar10_resnet20"):
+        compose_run("experiment=net")
+    with pytest.raises(ConfigError, match=r"cifar10_resent20: did you mean cifar10_resnet20\?$"):
+        compose_run("experiment=cifar10_resent20")
     with pytest.raises(ConfigError, match="experiment is not set; one of .*cifar10_plain20"):
         compose_run("profile=quick")
     with pytest.raises(ConfigError, match="add -m"):
@@ -159,6 +168,54 @@ def test_items_name_experiments_that_exist(item: str) -> None:
 )
 def test_the_net_is_called_by_all_that_makes_it_another(words: Sequence[str], label: str) -> None:
     assert compose_run(*words).model.label == label
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "value"),
+    [
+        ("name=12e4567", "name", "12e4567"),
+        ("name=inf", "name", "inf"),
+        ("name=007", "name", "007"),
+        ("name=é", "name", "é"),
+        ("+name=1e5", "name", "1e5"),
+        ("name='quoted'", "name", "quoted"),
+        ("name=lr${recipe.lr}", "name", "lr0.1"),
+        ("runs_dir=/a=b", "runs_dir", "/a=b"),
+        ("runs_dir=~/x y", "runs_dir", "~/x y"),
+        ("runs_dir='/a,b'", "runs_dir", "/a,b"),
+        ("runs_dir=it's", "runs_dir", "it's"),
+        ("runs_dir=C:(x)", "runs_dir", "C:(x)"),
+        ("runs_dir=12", "runs_dir", "12"),
+        ("data.root=/ä/{b}", "data.root", "/ä/{b}"),
+        ("logger.project=1e3", "logger.project", "1e3"),
+    ],
+)
+def test_text_is_taken_as_typed(word: str, key: str, value: str) -> None:
+    assert flatten(compose_run(*RUN, word).as_mapping())[key] == value
+
+
+def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert make_job(*RUN, "runs_dir=~/x").folder.path.parts[:4] == ("/", "home", "me", "x")
+    assert paths.data("~") == Path("/home/me")
+    with pytest.raises(ConfigError, match="~nobody_here/x: "):
+        paths.given("~nobody_here/x")
+
+
+def test_runs_and_data_are_the_repositorys_wherever_a_command_is_called(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable in ("RESNET_REPRO_RUNS", "RESNET_REPRO_DATA"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(paths.REPOSITORY)
+    assert (paths.runs(), paths.data()) == (Path("results/runs"), Path("data"))
+    monkeypatch.chdir(tmp_path)
+    assert paths.runs() == paths.REPOSITORY / "results" / "runs"
+    assert paths.data() == paths.REPOSITORY / "data"
+    monkeypatch.setenv("RESNET_REPRO_RUNS", "~/runs")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert paths.runs() == Path("/home/me/runs")
+    assert paths.runs("here") == Path("here")
 
 
 def test_schema_round_trip() -> None:

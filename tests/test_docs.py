@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from resnet_repro.compose import compose_run, names
+from resnet_repro.compose import compose_run
+from resnet_repro.conf import names
 from resnet_repro.reference import as_markdown
 
 REPO = Path(__file__).resolve().parents[1]

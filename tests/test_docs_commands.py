@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from doc_blocks import DOCUMENTS, REPO, blocks, shell_lines, words_of
-from resnet_repro.compose import compose_run, compose_sweep, names
+from resnet_repro.compose import compose_run, compose_sweep
+from resnet_repro.conf import names
 from resnet_repro.config_groups import PROFILES
 from resnet_repro.evaluation.words import parse
 

@@ -14,7 +14,8 @@ import tiny_files
 from fabricate_imagenet import imagenet_run
 from resnet_repro.analysis.cost import SCHEDULES, paper_workloads
 from resnet_repro.analysis.paper import Paper
-from resnet_repro.compose import CONF, compose_run, load_item, make_job, names
+from resnet_repro.compose import compose_run, make_job
+from resnet_repro.conf import load_item, names
 from resnet_repro.data import DataError, picture_folder, tiny_imagenet
 from resnet_repro.data.picture_folder import TRAIN_PICTURES, load_pictures
 from resnet_repro.data.statistics import load_statistics
@@ -27,6 +28,7 @@ from resnet_repro.models.shortcuts import (
     ZeroPadShortcut,
 )
 from resnet_repro.options import ConfigError
+from resnet_repro.paths import CONF
 from resnet_repro.training import estimate
 from small_crops import CROP, shrink
 from test_training import do

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from resnet_repro.compose import load_item
+from resnet_repro.conf import load_item
 from resnet_repro.runs.folder import RunFolder, find_runs
 
 REPO = Path(__file__).resolve().parents[1]

@@ -13,7 +13,8 @@ import pytest
 
 from resnet_repro import study
 from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
-from resnet_repro.compose import load_item, make_job, names
+from resnet_repro.compose import make_job
+from resnet_repro.conf import load_item, names
 from resnet_repro.runs.folder import RunFolder, find_runs
 from resnet_repro.training.jobs import estimate
 from resnet_repro.training.launch import Job
@@ -84,7 +85,7 @@ def test_list_tells_done_running_begun_and_missing(
         "missing",
     ]
     assert lines[6] == "6 runs: 1 done, 1 running, 2 begun, 1 missing, 1 diverged"
-    assert len(lines) == 7
+    assert lines[7:] == ["--time measures how long the rest takes on this machine"]
 
 
 def test_list_tells_the_time_that_is_left(

@@ -15,7 +15,8 @@ from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.paper import Paper
 from resnet_repro.analysis.protocol import comparison_notes
 from resnet_repro.analysis.tables import table6
-from resnet_repro.compose import compose_run, names
+from resnet_repro.compose import compose_run
+from resnet_repro.conf import names
 from resnet_repro.data.cifar10 import DIGESTS
 from resnet_repro.training.checkpoint import load_newest
 from test_training import StopAt, do, fingerprint, small_job

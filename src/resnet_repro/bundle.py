@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_repro import paths
 from resnet_repro.config import Config
 from resnet_repro.runs.folder import find_runs
 from resnet_repro.runs.provenance import REVISION, git_state
@@ -43,7 +43,7 @@ def write_bundle(jobs: Sequence[Job], out: Path) -> Path:
 def _prepared(jobs: Sequence[Job]) -> list[Path]:
     """Files of the data sets that these jobs need, as far as they were prepared here."""
     names = {job.config.data.name for job in jobs}
-    files = sorted(Path(os.environ.get("RESNET_REPRO_DATA") or "data").glob("*.npz"))
+    files = sorted(paths.data().glob("*.npz"))
     return [path for path in files if path.stem.replace("-", "_").startswith(tuple(names))]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +17,20 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
+from resnet_repro.conf import load_item, names, protocol
 from resnet_repro.config import Config
-from resnet_repro.options import ConfigError, closest
+from resnet_repro.options import UNNAMED, ConfigError, closest, leaves, shown
+from resnet_repro.paths import CONF
 from resnet_repro.runs.keys import flatten
-from resnet_repro.same_run import differences
-from resnet_repro.training.launch import Job
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from resnet_repro.training.launch import Job, job_of
 
 # Every key exists with its default before any file is read. A plain mapping, not a typed one:
 # types and ranges are checked in one place (Config.from_mapping), with one form of message.
 ConfigStore.instance().store(name="schema", node=Config().as_mapping())
-
-
-@dataclass(frozen=True)
-class Item:
-    """One figure or table of the paper and the runs it is made of (``conf/item``)."""
-
-    name: str
-    experiments: tuple[str, ...]
-
-    @property
-    def drawn(self) -> tuple[str, ...]:
-        """What its logged runs are of: also its Tiny ImageNet nets on ImageNet, never trained here.
-
-        Those take weeks; where they were trained, they are shown beside the others.
-        """
-        full_size = [name.replace("tiny_", "imagenet_", 1) for name in self.experiments]
-        known = {*names("experiment")} - {*self.experiments}
-        return (*self.experiments, *(name for name in full_size if name in known))
 
 
 def compose_run(*overrides: str) -> Config:
@@ -56,8 +39,9 @@ def compose_run(*overrides: str) -> Config:
     Raises:
         ConfigError: one line naming the key, the value and what is allowed.
     """
-    with _hydra(), _one_line(overrides):
-        return _checked(compose("config", overrides=list(overrides), return_hydra_config=True))
+    with _one_line(overrides):
+        config = _composed(overrides)
+        return replace(config, name=config.experiment) if config.name == UNNAMED else config
 
 
 def make_job(*overrides: str) -> Job:
@@ -67,13 +51,14 @@ def make_job(*overrides: str) -> Job:
         ConfigError: as :func:`compose_run`.
     """
     config = compose_run(*overrides)
-    paper = compose_run(f"experiment={config.experiment}", f"seed={config.seed}")
-    changed = differences(paper.as_mapping(), config.as_mapping())
-    return Job(config, tuple(overrides), {key: list(pair) for key, pair in changed.items()})
+    paper = protocol(config.experiment) or compose_run(f"experiment={config.experiment}")
+    return job_of(config, overrides, paper)
 
 
-def _checked(composed: DictConfig) -> Config:
-    """Make what Hydra composed (with its ``hydra`` node) ours."""
+def _composed(overrides: Sequence[str]) -> Config:
+    words = [quoted(word) for word in overrides]
+    with _hydra():
+        composed = compose("config", overrides=words, return_hydra_config=True)
     experiment = composed.hydra.runtime.choices.experiment
     with open_dict(composed):
         composed.pop("hydra")
@@ -85,10 +70,10 @@ def _checked(composed: DictConfig) -> Config:
             f"experiment={experiment}: its file must begin with the line '# @package _global_'"
         )
     values["experiment"] = experiment
-    if values.get("name") == "???":
-        values["name"] = experiment
-    config = Config.from_mapping(values)
     given = flatten(values)
+    if values.get("name") == UNNAMED:
+        del values["name"]
+    config = Config.from_mapping(values)
     if gone := [key for key in flatten(config.as_mapping()) if key not in given]:
         raise ConfigError(f"~{gone[0]}: an option cannot be taken away, only given a value")
     return config
@@ -98,46 +83,61 @@ def compose_sweep(overrides: Sequence[str]) -> list[Job]:
     """Compose and check every run of a Hydra multirun, before the first one starts.
 
     Raises:
-        ConfigError: as :func:`compose_run`, or the sweep is empty.
+        ConfigError: as :func:`compose_run`, the sweep is empty, or two of its runs have one folder.
     """
     with _hydra(), _one_line(overrides):
         loader = GlobalHydra.instance().config_loader()
-        words = [*_item_words(overrides), *overrides]
+        words = [quoted(word) for word in (*_item_words(overrides), *overrides)]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
-        jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
-    if not jobs:
+        batches = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+    if not batches:
         raise ConfigError("the sweep is empty: no experiment matches")
-    return [make_job(*job) for job in jobs]
+    jobs: dict[Path, Job] = {}
+    for batch in batches:
+        job = make_job(*batch)
+        other = jobs.setdefault(job.folder.path, job)
+        if other.config != job.config:
+            raise ConfigError(_collision(other.config, job.config))
+    return list(jobs.values())
+
+
+def _collision(first: Config, second: Config) -> str:
+    one, other = flatten(first.as_mapping()), flatten(second.as_mapping())
+    keys = [key for key in one if one[key] != other[key]]
+    values = ", ".join(f"{key}={shown(one[key])} and {shown(other[key])}" for key in keys)
+    how = f"'name={first.name}-${{{keys[0]}}}'"
+    return f"name={first.name}: two runs of the sweep have it ({values}); name them apart: {how}"
 
 
 def _item_words(overrides: Sequence[str]) -> list[str]:
     """Return the sweep an ``item=`` word stands for; the command line wins over it."""
     chosen = [word.removeprefix("item=") for word in overrides if word.startswith("item=")]
     given = {word.split("=")[0] for word in overrides}
-    if not chosen or chosen[-1] == "null":
+    if not chosen or chosen[-1] == "null" or "experiment" in given:
         return []
-    params = {"experiment": ",".join(load_item(chosen[-1]).experiments)}
-    return [f"{key}={value}" for key, value in params.items() if key not in given]
+    return [f"experiment={','.join(load_item(chosen[-1]).experiments)}"]
 
 
-def load_item(name: str) -> Item:
-    """Read ``conf/item/<name>.yaml``.
+_TEXT = {
+    f"{prefix}{key}"
+    for key, kind, _ in leaves(Config)
+    if kind is str and key not in ("experiment", "profile")  # config groups
+    for prefix in ("", "+", "++")
+}
+_PLAIN = re.compile(r"(?!(nan|inf|true|false)$)[a-z_][a-z0-9_./,-]*|null|", re.IGNORECASE)
+_SYNTAX = re.compile(r"['\"\[]|(choice|range|interval|glob|shuffle|sort|tag)\(|.*\$\{")
 
-    Raises:
-        ConfigError: there is no such item.
+
+def quoted(word: str) -> str:
+    """Quote a value that is text, so that Hydra takes it as typed: a path, a name like 12e4567.
+
+    What is plain, quoted already, an interpolation or a sweep's function stays as it is.
     """
-    if name not in names("item"):
-        raise ConfigError(f"item={name}: must be one of {', '.join(names('item'))}")
-    words = [f"item={name}", f"experiment={names('experiment')[0]}"]  # any: only the sweep is read
-    with _hydra(), _one_line(words):
-        composed = compose("config", overrides=words, return_hydra_config=True)
-    listed = composed.hydra.sweeper.params.experiment
-    return Item(name, tuple(word.strip() for word in listed.split(",")))
-
-
-def names(group: str) -> list[str]:
-    """Return the choices of a config group, sorted."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    key, equals, value = word.partition("=")
+    if not equals or key not in _TEXT or _PLAIN.fullmatch(value) or _SYNTAX.match(value):
+        return word
+    parts = ["'" + part.replace("'", "\\'") + "'" for part in value.split(",")]
+    return f"{key}={','.join(parts)}"
 
 
 @contextmanager
@@ -154,12 +154,20 @@ def _one_line(overrides: Sequence[str]) -> Iterator[None]:
     """Turn what Hydra and OmegaConf raise into one line in the project's words."""
     try:
         yield
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        raise ConfigError(_as_typed(str(error), overrides)) from error
     except MarkedYAMLError as error:
         raise ConfigError(_where(error)) from error
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, KeyError) as error:
         raise ConfigError(_explain(str(error), overrides)) from error
+
+
+def _as_typed(message: str, overrides: Sequence[str]) -> str:
+    """Show a refused value as it stands on the command line, not as it was read."""
+    for key, _, typed in (word.lstrip("+").partition("=") for word in overrides):
+        if typed and (found := re.fullmatch(rf"{re.escape(key)}=.*?(: must be .*)", message)):
+            return f"{key}={typed}{found[1]}"
+    return message
 
 
 @contextmanager
@@ -184,6 +192,8 @@ def _explain(message: str, overrides: Sequence[str]) -> str:
     if match := re.search(r"Could not override '([^']+)'", message):
         keys = list(flatten(Config().as_mapping()))
         return f"unknown option '{match[1]}'; {closest(match[1], keys)}"
+    if "hydra/launcher/submitit" in message:
+        return "hydra/launcher: submitit is not installed; pip install '.[slurm]'"
     if match := re.search(r"Could not find '([\w/]+)/([^'/]+)'", message):
         group, value = match[1], match[2]
         if group == "recipe":
@@ -192,19 +202,35 @@ def _explain(message: str, overrides: Sequence[str]) -> str:
                 f"one of {', '.join(names('recipe'))}"
             )
         known = re.findall(r"^\t(\S+)$", message, re.M) if "/" in group else names(group)
+        if near := get_close_matches(value, known, n=1):
+            return f"{group}={value}: did you mean {near[0]}?"
         return f"{group}={value}: must be one of {', '.join(known)}"
-    if "hydra/launcher/submitit" in message:
-        return "hydra/launcher: submitit is not installed; pip install '.[slurm]'"
     if "You must specify 'experiment'" in message:
         if any(word.startswith("item=") for word in overrides):
             return "item names several runs; add -m to sweep over them"
         return f"experiment is not set; one of {', '.join(names('experiment'))}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", message):
-        return f"{match[1]}: several values for one run; add -m to sweep over them"
+        return (
+            f"{match[1]}: several values for one run; add -m to sweep over them, or quote a value "
+            "with a comma twice: \"key='a,b'\""
+        )
     first, *rest = message.strip().splitlines()
     if "interpolation" in message.lower():
         key = next((line.split(": ")[1] for line in rest if "full_key" in line), "a value")
         return f"{key}: cannot be resolved: {first}"
     if re.search(r"viable ?alt|token recognition|mismatched input|extraneous", message, re.I):
-        return f"could not read {' '.join(overrides)!r}: {first}"
+        return _unreadable(overrides, first)
     return first
+
+
+def _unreadable(overrides: Sequence[str], reason: str) -> str:
+    """Name the word that Hydra's grammar does not read, and how text is given."""
+    parser = OverridesParser.create()
+    for word in overrides:
+        try:
+            parser.parse_override(quoted(word))
+        except HydraException:
+            key, _, value = word.partition("=")
+            text = shlex.quote(f"{key}='{value}'")
+            return f"{word}: cannot be read ({reason}); if it is text, quote it twice: {text}"
+    return f"{' '.join(overrides)}: cannot be read ({reason})"

@@ -18,20 +18,32 @@ from resnet_repro.config_groups import (
     TrainerConfig,
 )
 from resnet_repro.models.spec import NetSpec
-from resnet_repro.options import ConfigError, build, group, named, one_of, where, who, within
+from resnet_repro.options import (
+    UNNAMED,
+    ConfigError,
+    build,
+    group,
+    named,
+    one_of,
+    where,
+    who,
+    within,
+)
 
 
 @dataclass(frozen=True)
 class Config:
     """One run: what is trained, on what, how, and where it is written."""
 
-    experiment: str = who("???", "a file of conf/experiment", named("a file of conf/experiment"))
+    experiment: str = who(UNNAMED, "a file of conf/experiment", named("a file of conf/experiment"))
     name: str = who(
-        "???", "folder of the run; the experiment unless it is a variant", named("a name")
+        UNNAMED, "folder of the run; the experiment unless it is a variant", named("a name")
     )
     profile: str = who("paper", "length of the schedule", one_of(*PROFILES))
     seed: int = who(0, "of the weights, the order and the augmentation", within(0, 2**63))
-    runs_dir: str = where("results/runs", "where run folders are kept")
+    runs_dir: str = where(
+        "auto", "where run folders are kept; auto: $RESNET_REPRO_RUNS if set, else results/runs"
+    )
     data: DataConfig = group(DataConfig)
     model: NetSpec = group(NetSpec)
     recipe: RecipeConfig = group(RecipeConfig)

@@ -11,10 +11,12 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from resnet_repro import paths
 from resnet_repro.analysis.evaluations import evaluations_beside, not_used
 from resnet_repro.analysis.judge import ClaimResult
 from resnet_repro.analysis.load import Run, load_runs, most_telling_profile
-from resnet_repro.compose import Item, compose_run, load_item, make_job
+from resnet_repro.compose import compose_run, make_job
+from resnet_repro.conf import Item, load_item
 from resnet_repro.config_groups import PROFILES
 from resnet_repro.exits import explained
 from resnet_repro.retest import count_missing
@@ -45,7 +47,7 @@ def main(
     with explained():
         item = load_item(item_name)
         config = compose_run(f"experiment={item.experiments[0]}", *asked.overrides)
-        root = Path(config.runs_dir)
+        root = paths.runs(config.runs_dir)
         logged = load_runs(root, experiments=item.drawn)
         profile = asked.profile or most_telling_profile(logged)
         if asked.train and (asked.profile or asked.seeds or profile is None):

@@ -14,7 +14,7 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -69,12 +69,18 @@ def increasing(what: str) -> Check:
     )
 
 
+LONGEST_NAME = 100
+UNNAMED = "???"  # stands for a value that is yet to be given
+
+
 def named(what: str) -> Check:
     """Pass words usable as a folder name."""
     return Check(
-        f"{what} of letters, digits, '.', '_', '+', '-', at most 100",
+        f"{what} of letters, digits, '.', '_', '+', '-', at most {LONGEST_NAME}",
         lambda v: (
-            0 < len(v) <= 100 and v[0] not in ".-" and all(c.isalnum() or c in "._+-" for c in v)
+            0 < len(v) <= LONGEST_NAME
+            and v[0] not in ".-"
+            and all(c.isalnum() or c in "._+-" for c in v)
         ),
         alone=True,
     )
@@ -108,6 +114,17 @@ who = partial(option, role=WHO)
 def group(kind: type) -> Any:
     """Declare a field that is a schema of its own."""
     return dataclasses.field(default_factory=kind)
+
+
+def leaves(schema: type, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+    """Yield every option of a schema and its groups: dotted key, type, declaration."""
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        kind, key = hints[field.name], prefix + field.name
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            yield from leaves(kind, f"{key}.")
+        else:
+            yield key, kind, field
 
 
 def build(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:

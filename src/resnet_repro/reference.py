@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from resnet_repro.config import Config
-from resnet_repro.options import noun, shown
+from resnet_repro.options import UNNAMED, noun, shown
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def _entries(schema: type, prefix: str) -> Iterator[Entry]:
         check, kind = field.metadata["check"], hints[field.name]
         allowed = check.allowed if check.alone else f"{noun(kind)} {check.allowed}".strip()
         default = shown(getattr(defaults, field.name))
-        default = "" if default == "???" else default
+        default = "" if default == UNNAMED else default
         yield Entry(prefix + field.name, default, allowed, field.metadata["help"])
 
 

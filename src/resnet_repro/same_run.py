@@ -7,14 +7,12 @@ deviations, the W&B id.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import typing
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from resnet_repro.config import Config
-from resnet_repro.options import WHAT, WHO
+from resnet_repro.options import WHAT, WHO, leaves
 from resnet_repro.runs.keys import flatten
 
 
@@ -33,19 +31,7 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
 @functools.cache
 def roles() -> dict[str, str]:
     """Return the role of every option by its dotted key."""
-    found: dict[str, str] = {}
-
-    def read(schema: type, prefix: str) -> None:
-        hints = typing.get_type_hints(schema)
-        for field in dataclasses.fields(schema):
-            kind = hints[field.name]
-            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-                read(kind, f"{prefix}{field.name}.")
-            else:
-                found[prefix + field.name] = field.metadata["role"]
-
-    read(Config, "")
-    return found
+    return {key: field.metadata["role"] for key, _, field in leaves(Config)}
 
 
 def differences(

@@ -1,7 +1,7 @@
 """``python -m resnet_repro.study``: the whole study, in the order of ``conf/study.yaml``.
 
 ``run`` does what is missing until a budget is used (``trainer.concurrent=4``: four runs at a time
-on one device); ``list`` says what is done, begun and missing.
+on one device); ``list`` says what is done, begun and missing, and ``--time`` how long that takes.
 ``bundle`` packs code, data and composed configurations for a host that has only Python and torch;
 there, ``run --bundle`` works from it, and ``pack`` brings the run folders home without checkpoints.
 """
@@ -9,52 +9,73 @@ there, ``run --bundle`` works from it, and ``pack`` brings the run folders home 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from socket import gethostname
-from typing import Any
 
+from resnet_repro import paths
 from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
 from resnet_repro.exits import PREEMPTED, explained
 from resnet_repro.options import ConfigError
+from resnet_repro.paths import CONF
 from resnet_repro.progress import duration
 from resnet_repro.runs.signals import is_alive, stop_on_signals
 from resnet_repro.training.jobs import estimate, report, run_all, say
-from resnet_repro.training.launch import Job
+from resnet_repro.training.launch import Job, job_of
 
 KINDS = ("done", "running", "begun", "missing", "diverged", "failed")
 UNDONE = ("running", "begun", "missing")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-def plan(device: str, item: str | None = None, overrides: Sequence[str] = ()) -> list[Job]:
+def plan(
+    device: str,
+    item: str | None = None,
+    overrides: Sequence[str] = (),
+    runs_dir: str = paths.AUTO,
+) -> list[Job]:
     """Compose the runs of the study that make sense on ``device``, in the order of work.
 
     Args:
         device: ``cpu`` or ``cuda``.
         item: only runs that this item of the paper is made of.
         overrides: configuration words for every run.
+        runs_dir: where run folders are kept.
 
     Raises:
         ConfigError: the list names something that does not exist.
     """
-    from omegaconf import OmegaConf
+    import yaml  # a bundle's host has none
 
-    from resnet_repro.compose import CONF, load_item, make_job
+    from resnet_repro.conf import load_item
 
     wanted = load_item(item).experiments if item else None
-    blocks: Any = OmegaConf.to_container(OmegaConf.load(CONF / "study.yaml"))
-    words = [
-        (f"experiment={experiment}", f"profile={block['profile']}", f"seed={seed}")
+    blocks = yaml.safe_load((CONF / "study.yaml").read_text(encoding="utf-8"))
+    return [
+        _job(experiment, block["profile"], seed, runs_dir, overrides)
         for block in blocks
         if block["device"] == device
         for seed in block["seeds"]
         for experiment in block["experiments"]
         if wanted is None or experiment in wanted
     ]
-    return [make_job(*run, *overrides) for run in words]
+
+
+def _job(experiment: str, profile: str, seed: int, runs_dir: str, overrides: Sequence[str]) -> Job:
+    """Make one job; Hydra, slow to import and to compose, only where there are overrides."""
+    from resnet_repro.conf import protocol
+
+    words = [f"experiment={experiment}", f"profile={profile}", f"seed={seed}"]
+    words += [f"runs_dir={runs_dir}"] if runs_dir != paths.AUTO else []
+    own, paper = protocol(experiment, profile), protocol(experiment)
+    if overrides or not own or not paper:
+        from resnet_repro.compose import make_job
+
+        return make_job(*words, *overrides)
+    return job_of(dataclasses.replace(own, seed=seed, runs_dir=runs_dir), words, paper)
 
 
 def state_of(job: Job) -> str:
@@ -97,6 +118,8 @@ def show(jobs: Sequence[Job], *, timed: bool = False) -> None:
     left = [job for job, kind in zip(jobs, kinds, strict=True) if kind in UNDONE]
     if timed and left:
         print(f"what is left takes about {duration(sum(estimate(left)))} on this machine")
+    elif left:
+        print("--time measures how long the rest takes on this machine")
 
 
 def run(jobs: Sequence[Job], budget: float | None) -> None:
@@ -115,11 +138,13 @@ def run(jobs: Sequence[Job], budget: float | None) -> None:
 
 
 def default_device() -> str:
-    """``cuda`` where a run would use it, else ``cpu``.
+    """``cuda`` where a run would use it, else ``cpu``; torch is imported only where a driver is.
 
     Raises:
         ConfigError: a GPU is visible that torch cannot use.
     """
+    if not any(Path(f"/dev/{driver}").exists() for driver in ("nvidiactl", "kfd", "dxg")):
+        return "cpu"
     from resnet_repro.config_groups import TrainerConfig
     from resnet_repro.training.device import sees_cuda
 
@@ -131,19 +156,20 @@ def main() -> None:
     asked = _arguments()
     with explained():
         if asked.what == "pack":
-            print(pack_runs(Path(asked.runs_dir), Path(asked.out)))
+            print(pack_runs(paths.runs(asked.runs_dir), paths.given(asked.out)))
             return
         if asked.bundle:
-            jobs = load_jobs(Path(asked.bundle), Path(asked.runs_dir))
+            jobs = load_jobs(paths.given(asked.bundle), paths.runs(asked.runs_dir))
         else:
-            words = [f"runs_dir={asked.runs_dir}", *asked.overrides]
-            jobs = plan(asked.device or default_device(), asked.item, words)
+            jobs = plan(
+                asked.device or default_device(), asked.item, asked.overrides, asked.runs_dir
+            )
         if not jobs:
             raise ConfigError(f"item={asked.item}: no run of the study belongs to it here")
         if asked.what == "bundle":
-            print(write_bundle(jobs, Path(asked.out)))
+            print(write_bundle(jobs, paths.given(asked.out)))
         elif asked.what == "list":
-            show(jobs, timed=(asked.device or default_device()) == default_device())
+            show(jobs, timed=asked.time)
         else:
             run(jobs, asked.budget)
 
@@ -154,7 +180,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=seconds, help="stop after 90s, 25m, 2h")
     parser.add_argument("--item", help="only the runs of one figure or table")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: what torch sees")
-    parser.add_argument("--runs-dir", default="results/runs", help="where run folders are kept")
+    parser.add_argument("--runs-dir", default=paths.AUTO, help="where run folders are kept")
+    parser.add_argument("--time", action="store_true", help="list: measure how long the rest takes")
     parser.add_argument("--bundle", help="folder of an unpacked bundle to run from")
     parser.add_argument("--out", default="study.tar", help="archive that bundle or pack writes")
     parser.add_argument("overrides", nargs="*", help="configuration words for every run")

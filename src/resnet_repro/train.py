@@ -17,14 +17,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from resnet_repro.compose import (
-    CONF,
     compose_run,
     compose_sweep,
     hydra_in_one_line,
     make_job,
-    names,
 )
+from resnet_repro.conf import names
 from resnet_repro.exits import PREEMPTED, explained
+from resnet_repro.paths import CONF
 from resnet_repro.progress import JobProgress
 from resnet_repro.reference import as_help
 from resnet_repro.runs.signals import stop_on_signals

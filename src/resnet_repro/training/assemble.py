@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from resnet_repro import data
+from resnet_repro import data, paths
 from resnet_repro.config import Config
 from resnet_repro.config_groups import PICTURE_SETS, DataConfig
 from resnet_repro.data.arrays import Arrays
@@ -51,9 +50,7 @@ def load_data(config: Config) -> Arrays:
 
 def data_root(choice: DataConfig) -> Path:
     """The folder in which data are looked for."""
-    if choice.root == "auto":
-        return Path(os.environ.get("RESNET_REPRO_DATA") or "data")
-    return Path(choice.root)
+    return paths.data(choice.root)
 
 
 def assemble(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnet_repro import paths
 from resnet_repro.config import Config
 from resnet_repro.config_groups import TrainerConfig
 from resnet_repro.options import ConfigError
@@ -39,7 +41,7 @@ class Job:
     @property
     def folder(self) -> RunFolder:
         """Where the run lies or will lie."""
-        return RunFolder.at(Path(self.config.runs_dir), self.config.as_mapping())
+        return RunFolder.at(paths.runs(self.config.runs_dir), self.config.as_mapping())
 
     @property
     def label(self) -> str:
@@ -61,6 +63,13 @@ class Job:
         return self.folder.is_finished
 
 
+def job_of(config: Config, words: Sequence[str], paper: Config) -> Job:
+    """Make a job, and note how its protocol differs from the ``paper``'s for the same net."""
+    before = dataclasses.replace(paper, seed=config.seed).as_mapping()
+    changed = differences(before, config.as_mapping())
+    return Job(config, tuple(words), {key: list(pair) for key, pair in changed.items()})
+
+
 def check_same_run(folder: RunFolder, config: Config) -> None:
     """Refuse to mix two configurations in one folder.
 
@@ -69,6 +78,7 @@ def check_same_run(folder: RunFolder, config: Config) -> None:
     """
     try:
         if not folder.config_path.exists():
+            refuse_former_name(folder, config)
             return
     except OSError as error:
         raise RunFolderError(f"{folder.path}: cannot be used ({error.strerror})") from error
@@ -86,6 +96,24 @@ def check_same_run(folder: RunFolder, config: Config) -> None:
         raise RunFolderError(
             f"{folder.path} holds another run ({listed}); give this one a name=... of its own, "
             "or remove the folder"
+        )
+
+
+def refuse_former_name(folder: RunFolder, config: Config) -> None:
+    """Raise where a variant without a folder of its own was begun under its experiment's name.
+
+    Raises:
+        RunFolderError: says where it is and how to keep it.
+    """
+    former = folder.path.parent.with_name(config.experiment) / folder.path.name
+    before = RunFolder(former)
+    if former == folder.path or not before.config_path.exists():
+        return
+    if differences(before.config(), config.as_mapping()).keys() <= {"name"}:
+        raise RunFolderError(
+            f"{former} holds this run under its experiment's name, which a variant no longer has; "
+            f"move it to {folder.path} and set name: {config.name} in its config.yaml to keep it, "
+            "or remove it"
         )
 
 

@@ -58,7 +58,7 @@ def refuse_another_run(folder: RunFolder, parts: Parts, saved: dict[str, Any]) -
             "add trainer.allow_new_world_size=true to go on with the same batches in other shares"
         )
     changed = differences(saved["config"], parts.config.as_mapping())
-    for expected in ("trainer.devices", "trainer.precision"):  # spoken of above
+    for expected in ("trainer.devices", "trainer.precision", "name"):  # above; a folder renamed
         changed.pop(expected, None)
     if changed:
         listed = "; ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())

@@ -1,0 +1,182 @@
+"""``conf/`` read without Hydra: its choices, the items of the paper, each experiment as it stands.
+
+Hydra composes what a command line asks for (:mod:`resnet_repro.compose`). What an experiment is
+without any word of a command line is needed more often, to compare with: to name variants, to note
+deviations from the paper, to tell which runs stand for a net. That needs no more than YAML.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from resnet_repro.config import Config
+from resnet_repro.options import LONGEST_NAME, WHAT, ConfigError, shown
+from resnet_repro.paths import CONF
+from resnet_repro.same_run import differences
+
+# Groups whose computed keys make a run a variant: precision and devices are noted beside it.
+_GROUPS = ("data", "model", "recipe", "evaluation")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One figure or table of the paper and the runs it is made of (``conf/item``)."""
+
+    name: str
+    experiments: tuple[str, ...]
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """What its logged runs are of: also its Tiny ImageNet nets on ImageNet, never trained here.
+
+        Those take weeks; where they were trained, they are shown beside the others.
+        """
+        full_size = [name.replace("tiny_", "imagenet_", 1) for name in self.experiments]
+        known = {*names("experiment")} - {*self.experiments}
+        return (*self.experiments, *(name for name in full_size if name in known))
+
+
+def names(group: str) -> list[str]:
+    """Return the choices of a config group, sorted."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def load_item(name: str) -> Item:
+    """Read ``conf/item/<name>.yaml``.
+
+    Raises:
+        ConfigError: there is no such item, or it lists no experiments.
+    """
+    if name not in names("item"):
+        raise ConfigError(f"item={name}: must be one of {', '.join(names('item'))}")
+    listed = ""
+    for content in _layers("item", name):
+        listed = (
+            content.get("hydra", {}).get("sweeper", {}).get("params", {}).get("experiment", listed)
+        )
+    if not listed:
+        raise ConfigError(f"{CONF / 'item' / name}.yaml lists no experiments")
+    return Item(name, tuple(word.strip() for word in listed.split(",")))
+
+
+@functools.cache
+def protocol(experiment: str, profile: str = "paper") -> Config | None:
+    """Return an experiment as ``conf/`` has it at a profile, seed 0.
+
+    ``None`` where there is no such experiment, or its file uses more of Hydra than is read here:
+    other files of its group and ``override /GROUP: NAME`` under ``defaults``, then values.
+    """
+    if experiment not in names("experiment"):
+        return None
+    chosen = {"data": "cifar10", "logger": "none", "profile": profile}
+    values: dict[str, Any] = {}
+    try:
+        own = list(_layers("experiment", experiment, chosen))
+        recipe = chosen.get("recipe", f"{chosen['data']}_{chosen['profile']}")
+        for content in _layers("data", chosen["data"]):
+            _merge(values, {"data": content})
+        for content in _layers("recipe", recipe):
+            _merge(values, content)
+        for content in own:
+            _merge(values, content)
+        values = {"experiment": experiment, "name": experiment, "profile": profile} | values
+        return Config.from_mapping(values)
+    except (ConfigError, OSError, yaml.YAMLError):
+        return None
+
+
+def changed_from_experiment(config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]] | None:
+    """Return where a logged or composed run is not its experiment's at the same profile.
+
+    Only keys of data, model, recipe and evaluation that say what is computed. A run without such
+    keys stands for the net in the paper's figures, tables and claims; any other is a variant.
+
+    Args:
+        config: the nested configuration, such as ``config.yaml`` of a run; keys added later may
+            be missing.
+
+    Returns:
+        The dotted keys, sorted, with the experiment's value and the run's;
+        ``None`` where ``conf/`` has no such experiment to compare with.
+    """
+    experiment = protocol(str(config.get("experiment")), str(config.get("profile")))
+    return None if experiment is None else changed(experiment, config)
+
+
+def changed(experiment: Config, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the same against an experiment as it was composed."""
+    found = differences(experiment.as_mapping(), config, (WHAT,))
+    return {key: pair for key, pair in found.items() if key.split(".")[0] in _GROUPS}
+
+
+def variant_name(experiment: str, changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return the name of a run whose computed keys differ from its experiment's.
+
+    Readable and the same for the same changes: ``cifar10_resnet20-lr0.05-nesterov_true``. What
+    would make it too long for a folder is replaced by a digest.
+    """
+    parts = [experiment, *(_part(key, value) for key, (_, value) in changed.items())]
+    name = "-".join(parts)
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    while len("-".join([*parts, digest])) > LONGEST_NAME:
+        parts.pop()
+    return "-".join([*parts, digest])
+
+
+def _part(key: str, value: Any) -> str:
+    last = "data" if key == "data.name" else key.rpartition(".")[2]
+    if isinstance(value, list):
+        return f"{last}{'+'.join(map(shown, value))}" if value else f"{last}_none"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{last}{shown(value)}" if is_number else f"{last}_{shown(value)}"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Hydra reads it: ``1e-4`` is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _layers(
+    group: str, name: str, chosen: dict[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the contents of a file and of those it is based on, the later winning.
+
+    ``override /GROUP: NAME`` is noted in ``chosen``.
+
+    Raises:
+        ConfigError: a default that is neither.
+    """
+    text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
+    content = yaml.load(text, _Loader) or {}
+    for default in content.pop("defaults", []):
+        if default == "_self_":
+            continue
+        if isinstance(default, str):
+            yield from _layers(group, default, chosen)
+            continue
+        ((key, choice),) = default.items()
+        if chosen is None or not key.startswith("override /") or not isinstance(choice, str):
+            raise ConfigError(f"{CONF / group / name}.yaml: only Hydra reads {key}")
+        chosen[key.removeprefix("override /")] = choice
+    yield content
+
+
+def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping):
+            _merge(values.setdefault(key, {}), value)
+        else:
+            values[key] = value

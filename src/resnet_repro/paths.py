@@ -1,0 +1,56 @@
+"""Where the repository, the runs and the data lie, whatever folder a command is called from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from resnet_repro.options import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONF = REPOSITORY / "conf"
+AUTO = "auto"
+
+
+def given(text: str) -> Path:
+    """Return the path that a person wrote: ``~`` is the home folder.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{text}: {error}") from error
+
+
+def runs(text: str = AUTO) -> Path:
+    """Return the folder of run folders; ``auto``: ``RESNET_REPRO_RUNS``, else the repository's."""
+    return _place(text, "RESNET_REPRO_RUNS", "results/runs")
+
+
+def data(text: str = AUTO) -> Path:
+    """Return the folder of the data; ``auto``: ``RESNET_REPRO_DATA``, else the repository's."""
+    return _place(text, "RESNET_REPRO_DATA", "data")
+
+
+def _place(text: str, variable: str, inside: str) -> Path:
+    if text != AUTO:
+        return given(text)
+    if os.environ.get(variable):
+        return given(os.environ[variable])
+    place = REPOSITORY / inside
+    return place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
+
+
+def check_installed() -> None:
+    """Refuse to work without the repository: conf/ and the paper's numbers are not in a wheel.
+
+    Raises:
+        ConfigError: the package was copied to where Python keeps packages.
+    """
+    if Path(__file__).resolve().parents[1] != REPOSITORY / "src":
+        raise ConfigError(
+            "resnet_repro is installed without its repository (conf/, results/paper); "
+            "install it from there with: pip install -e ."
+        )
