@@ -13,7 +13,7 @@ from torch import Tensor
 from ranks import FEW_IMAGES, Failed, never, together, workers
 from resnet_repro.config import Config
 from resnet_repro.data import synthetic
-from resnet_repro.evaluation.counting import ErrorCount, count_errors
+from resnet_repro.evaluation.count import ErrorCount, count_errors
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.training import run as run_module

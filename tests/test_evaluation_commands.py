@@ -14,13 +14,17 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet_repro import data, evaluate, export
+from resnet_repro import api, data, evaluate, export
+from resnet_repro.data import DataError
 from resnet_repro.data.arrays import Arrays
+from resnet_repro.evaluation import session
 from resnet_repro.evaluation.protocols import Geometry, scorer
 from resnet_repro.evaluation.subjects import from_file, from_run
+from resnet_repro.evaluation.weights import WeightsError
 from resnet_repro.runs.folder import RunFolder
 from test_models_formats import TheirNet, randomise
 from test_training import do, small_job
@@ -233,16 +237,71 @@ def test_exported_weights_need_no_run_folder_and_count_the_same(
     assert found["models"][0]["run"] == "smoke/cifar10_resnet20/seed1"
 
 
-def test_safetensors_hold_the_same_net(
-    runs: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_of_weights_has_a_table_and_counts_the_logged_error_to_the_last_image(
+    runs: list[RunFolder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("safetensors")
+    out = tmp_path / "weights"
+    out.mkdir()
+    asked = (f"run={runs[0].path},{runs[1].path}", f"out={out}", "format=safetensors")
+    assert here(monkeypatch, export, *asked) == 0
+    assert f"{out / 'README.md'}\n" in capsys.readouterr().out
+    table = (out / "README.md").read_text(encoding="utf-8")
+    for seed, run in enumerate(runs):
+        path = out / f"cifar10_resnet20_smoke_seed{seed}.safetensors"
+        expected, subject = from_run(run.path), from_file(path, "ours")
+        assert (subject.spec, subject.num_classes) == (expected.spec, expected.num_classes)
+        for name, value in subject.net.state_dict().items():
+            assert torch.equal(value, expected.net.state_dict()[name])
+        words = (f"weights={path}", "format=ours", f"results_dir={tmp_path}")
+        assert here(monkeypatch, evaluate, *words) == 0
+        found, logged = results(tmp_path)[path.stem], last(run, "test")
+        assert found["wrong1"] == round(logged["top1_err"] * logged["num_samples"] / 100)
+        for key in ("top1_err", "top5_err", "num_samples"):
+            assert found[key] == logged[key]
+        (line,) = [line for line in table.splitlines() if path.name in line]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        run_key = f"results/runs/smoke/cifar10_resnet20/seed{seed}"
+        error = f"{logged['top1_err']:.2f}"
+        assert cells == [
+            "ResNet-8",
+            "synthetic",
+            str(seed),
+            error,
+            "500",
+            path.name,
+            digest,
+            run_key,
+        ]
+
+
+def test_five_lines_of_python_classify_a_picture_without_the_data(
+    runs: list[RunFolder], arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "net.safetensors"
     assert here(monkeypatch, export, f"run={runs[0].path}", f"out={out}", "format=safetensors") == 0
-    expected, subject = from_run(runs[0].path), from_file(out, "ours")
-    assert (subject.spec, subject.num_classes) == (expected.spec, expected.num_classes)
-    for name, value in subject.net.state_dict().items():
-        assert torch.equal(value, expected.net.state_dict()[name])
+    monkeypatch.setattr(data, "load", pytest.fail)
+    net = api.load_net(out)
+    with torch.no_grad():
+        expected = from_run(runs[0].path).net(ours_sees(arrays)[:20]).softmax(1)
+    for pixels, probabilities in zip(arrays.test_images, expected, strict=False):
+        found = net.classify(Image.fromarray(pixels), most=10)
+        assert [name for name, _ in found[:1]] == [str(int(probabilities.argmax()))]
+        for name, probability in found:
+            assert probability == pytest.approx(float(probabilities[int(name)]), abs=1e-6)
+    assert len(net.classify(Image.new("L", (640, 480)))) == 5  # any size, any mode
+    without = tmp_path / "without.pt"
+    monkeypatch.setattr("resnet_repro.evaluation.exports.load_images", no_data)
+    assert here(monkeypatch, export, f"run={runs[0].path}", f"out={without}") == 0
+    with pytest.raises(WeightsError, match="holds no mean of the training images"):
+        api.load_net(without)
+
+
+def no_data(_: object) -> None:
+    raise DataError("not there")
 
 
 def test_a_checkpoint_in_its_run_folder_is_weights_too(runs: list[RunFolder]) -> None:
@@ -350,8 +409,60 @@ def test_a_result_is_replaced_by_itself_but_not_by_another(
     capsys.readouterr()
     other = tmp_path / "other.th"
     torch.save(randomise(TheirNet(2)).state_dict(), other)
+    monkeypatch.setattr(session, "count_split", pytest.fail)  # refused before anything is counted
     code, said = refused(monkeypatch, capsys, f"weights={other}", *words[1:])
     assert code == 2
     assert "same.json holds another evaluation" in said
     assert (tmp_path / "same.json").read_bytes() == before
     assert math.isfinite(json.loads(before)["loss"])
+    os.mkfifo(tmp_path / "pipe.json")
+    for name, message in (
+        ("pipe", "pipe.json holds another"),
+        ("x", "results_dir=/dev/null/x: ca"),
+    ):
+        place = "results_dir=/dev/null/x" if name == "x" else words[4]
+        code, said = refused(monkeypatch, capsys, *words[:3], f"name={name}", place)
+        assert (code, message in said) == (2, True)
+
+
+def test_files_of_one_name_from_two_folders_are_both_counted_and_kept(
+    akamaster: tuple[Path, nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them in a folder with a comma in its name."""
+    paths = [tmp_path / folder / "model_best.pth.tar" for folder in ("first", "lr=0.1,b=2")]
+    for path, seed in zip(paths, (1, 2), strict=True):
+        path.parent.mkdir()
+        torch.manual_seed(seed)
+        content = {"state_dict": TheirNet(1).state_dict(), "epoch": 3}
+        torch.save(content, path)
+    shown = [str(path).replace(",", r"\,") for path in paths]
+    words = ("format=akamaster", "data.name=synthetic", f"results_dir={tmp_path / 'results'}")
+    for path in (*shown, *shown):  # a rerun replaces its own
+        assert here(monkeypatch, evaluate, f"weights={path}", *words) == 0
+    found = results(tmp_path / "results")
+    assert len(found) == 2
+    assert "model_best.pth" in found
+    assert {each["models"][0]["sha256"] for each in found.values()} == {
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
+    }
+    assert all(name == each["name"] for name, each in found.items())
+    assert found["model_best.pth"]["notes"] == [
+        "model_best.pth.tar: took state_dict of its contents"
+    ]
+
+
+def test_the_number_is_printed_even_if_it_cannot_be_kept(
+    akamaster: tuple[Path, nn.Module],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("resnet_repro.evaluation.results.write_text_atomic", full)
+    words = (f"weights={akamaster[0]}", "format=akamaster", "data.name=synthetic")
+    assert here(monkeypatch, evaluate, *words, f"results_dir={tmp_path}") == 2
+    said = capsys.readouterr()
+    assert "| ResNet-8 (zero pad both) |" in said.out
+    assert said.err.splitlines()[-1].endswith("cannot be written (No space left on device)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from resnet_repro.data.image_folder import load_indices
 from resnet_repro.data.jpeg import centre_crop, scaled
 from resnet_repro.data.statistics import load_statistics
 from resnet_repro.evaluation import full_size
-from resnet_repro.evaluation.counting import ErrorCount, count_errors
+from resnet_repro.evaluation.choices import check_classes
+from resnet_repro.evaluation.count import ErrorCount, count_errors
 from resnet_repro.evaluation.full_size import FullSize, Whole, alike
 from resnet_repro.evaluation.protocols import Geometry, Scorer, scorer
 from resnet_repro.evaluation.subjects import from_file
@@ -314,3 +316,18 @@ def test_workers_are_shared_out_by_pixels(kept: Path, monkeypatch: pytest.Monkey
     asked.clear()
     assert list(opened(kept, 0).shown("10-crop", 1)) == []
     assert asked == [(256, 0)]
+
+
+def test_imagenet_weights_need_classes_in_the_order_of_wordnet_ids() -> None:
+    """With folders 0 to 999 label 2 is class "10", and the error is that of chance."""
+    net: Any = SimpleNamespace(data=None, num_classes=1000, source={"file": "resnet50.pth"})
+    own: Any = SimpleNamespace(data=DataConfig(), num_classes=1000, source={"file": "ours.pt"})
+    wordnet: Any = SimpleNamespace(num_classes=1000, classes=[f"n{n:08}" for n in range(1000)])
+    numbers: Any = SimpleNamespace(num_classes=1000, classes=sorted(map(str, range(1000))))
+    assert check_classes([net, own], wordnet, "imagenet") == []
+    with pytest.raises(
+        ConfigError, match=r"resnet50.pth: .* 1,000 folders have other names, as 0$"
+    ):
+        check_classes([own, net], numbers, "imagenet")
+    (doubt,) = check_classes([own, net], numbers, "folder")  # may be a net of this very folder
+    assert doubt.endswith("its errors mean nothing here")

@@ -8,21 +8,25 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from resnet_repro.evaluation.counting import count_errors
-from resnet_repro.evaluation.crops import centre_crop, resize_shorter, ten_crops
-from resnet_repro.evaluation.pictures import Normaliser, Pictures, theirs
+from resnet_repro.data.arrays import Arrays
+from resnet_repro.evaluation.count import count_errors
+from resnet_repro.evaluation.images import SmallImages, subtract, theirs
 from resnet_repro.evaluation.protocols import (
     Geometry,
+    central_view,
     ensemble,
     log_mean_softmax,
     multi_scale,
     one_crop,
     protocol_name,
+    resize_shorter,
     scorer,
     ten_crop,
+    ten_crops,
 )
 from resnet_repro.models.build import build
 from resnet_repro.models.spec import NetSpec
@@ -73,7 +77,7 @@ def test_images_of_the_right_size_are_not_touched() -> None:
 
 def test_one_crop_is_the_centre() -> None:
     pictures = images(3, 28, 40)
-    for picture, view in zip(pictures, centre_crop(pictures, 24), strict=True):
+    for picture, view in zip(pictures, central_view(pictures, 24), strict=True):
         assert torch.equal(view, picture[:, 2:26, 8:32])
     net = TinyNet()
     expected = torch.cat([net(picture[None, :, 2:26, 8:32]) for picture in pictures])
@@ -82,7 +86,7 @@ def test_one_crop_is_the_centre() -> None:
 
 def test_crops_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="no crop of 24x24 fits into images of 20x40"):
-        centre_crop(images(1, 20, 40), 24)
+        central_view(images(1, 20, 40), 24)
 
 
 def slow_ten_crop(net: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
@@ -201,15 +205,20 @@ def test_normalisation_comes_after_the_crop() -> None:
     """As in the authors' release: the mean image is as large as a crop."""
     pictures, mean = images(2, 28, 28), images(1, 24, 24, seed=5)[0]
     net = TinyNet()
-    found = scorer("1-crop", net, Normaliser("mean image", mean), SMALL)(pictures)
+    found = scorer("1-crop", net, subtract("mean image", mean), SMALL)(pictures)
     torch.testing.assert_close(found, net(pictures[:, :, 2:26, 2:26] - mean))
 
 
 def test_a_mean_image_is_resized_for_views_of_another_size() -> None:
     pictures, mean = images(2, 36, 48), images(1, 24, 24, seed=5)[0]
     expected = pictures - pil_resize(mean, 36, 48)
-    found = Normaliser("mean image", mean)(pictures)
+    found = subtract("mean image", mean)(pictures)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def small_images(pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> SmallImages:
+    arrays = Arrays(pixels, labels, pixels, labels, 10, {})
+    return SmallImages.open(arrays, [], "test", torch.device("cpu"))
 
 
 def test_their_normalisation_is_torchvisions() -> None:
@@ -223,17 +232,17 @@ def test_their_normalisation_is_torchvisions() -> None:
     )
     expected = torch.stack([chain(Image.fromarray(image)) for image in pixels])
     device = torch.device("cpu")
-    ((shown, _),) = Pictures.put(pixels, np.zeros(4, dtype=np.uint8), device).batches(4)
+    ((shown, _),) = small_images(pixels, np.zeros(4, dtype=np.uint8)).shown("1-crop", 4)
     assert torch.equal(theirs(device)(shown), expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 11])
 def test_trap_08_14_every_image_is_shown_once_whatever_the_batch(batch_size: int) -> None:
     pixels = np.arange(10, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2)
-    held_out = Pictures.put(pixels.repeat(3, 3), np.arange(10), torch.device("cpu"))
+    held_out = small_images(pixels.repeat(3, 3), np.arange(10, dtype=np.uint8))
     seen = [
         (round(float(image[0, 0, 0]) * 255), int(label))
-        for shown, labels in held_out.batches(batch_size)
+        for shown, labels in held_out.shown("1-crop", batch_size)
         for image, label in zip(shown, labels, strict=True)
     ]
     assert seen == [(i, i) for i in range(10)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
@@ -14,13 +15,16 @@ import pytest
 import torch
 from torch import nn
 
+from resnet_repro.config_groups import DataConfig
 from resnet_repro.evaluation import weights
+from resnet_repro.evaluation.exports import packed
 from resnet_repro.evaluation.subjects import from_file
 from resnet_repro.evaluation.weights import WeightsError, checked_tensors, read
 from resnet_repro.exits import CHECKPOINT, exit_code
 from resnet_repro.models.build import build
+from resnet_repro.models.formats import to_torchvision
 from resnet_repro.models.spec import NetSpec
-from test_models_formats import TheirNet
+from test_models_formats import TheirNet, randomise
 
 Write = Callable[[Path, Any], None]
 
@@ -70,10 +74,146 @@ def test_code_in_a_file_is_refused_by_name_and_not_run(tmp_path: Path, write: Wr
     assert canary.exists()
 
 
-def test_a_whole_pickled_net_is_refused_by_its_class(tmp_path: Path) -> None:
-    torch.save(nn.Linear(1, 1), tmp_path / "net.pt")
-    with pytest.raises(WeightsError, match=r"more than data: torch\.nn\.modules\.linear\.Linear"):
-        read(tmp_path / "net.pt")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_what_training_scripts_keep_beside_weights_is_refused_with_the_way_out(
+    tmp_path: Path,
+) -> None:
+    state = TheirNet(1).state_dict()
+    for content, message in (
+        (TheirNet(1), r"torch\.nn\.modules.*; a whole model: .* save model\.state_dict\(\)$"),
+        ({"model": state, "args": argparse.Namespace(lr=1)}, r"argparse\.Namespace; if you trust"),
+        ({"model": state, "root": Path("x")}, r"pathlib\.\w+; if you trust .* save its weights"),
+    ):
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(WeightsError, match=message) as caught:
+            read(tmp_path / "a.pt")
+        assert len(str(caught.value).splitlines()) == 1
+    torch.jit.save(torch.jit.script(nn.Linear(1, 1)), tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match="a TorchScript program; save its state_dict"):
+        read(tmp_path / "a.pt")
+    # the advice, followed
+    torch.save({"model": state, "args": argparse.Namespace(lr=1)}, tmp_path / "old.pt")
+    trusted = torch.load(tmp_path / "old.pt", weights_only=False)
+    torch.save(trusted["model"], tmp_path / "new.pt")
+    assert from_file(tmp_path / "new.pt", "akamaster").spec.depth == 8
+
+
+STATE = TheirNet(1).state_dict()
+OTHER = TheirNet(1).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ({"state_dict": STATE, "best_prec1": 91.7}, "state_dict"),
+        (
+            {"model": STATE, "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}}},
+            "model",
+        ),
+        ({"net": STATE, "acc": 91.7, "epoch": 3}, "net"),
+        ({"checkpoint": {"model": STATE}, "epoch": 3}, "checkpoint.model"),
+    ],
+)
+def test_the_only_state_dict_of_a_file_is_taken_and_named(
+    tmp_path: Path, content: dict[str, Any], key: str
+) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    subject = from_file(tmp_path / "a.pt", "akamaster")
+    assert torch.equal(subject.net.state_dict()["head.fc.weight"], STATE["linear.weight"])
+    assert subject.source["weights_key"] == key
+    assert subject.notes == (f"a.pt: took {key} of its contents",)
+
+
+@pytest.mark.parametrize(
+    ("content", "keys"),
+    [
+        ({"state_dict": STATE, "state_dict_ema": OTHER}, ("state_dict", "state_dict_ema")),
+        ({"model": STATE, "model_ema": OTHER, "epoch": 3}, ("model", "model_ema")),
+        ({"model": {"online": STATE, "target": OTHER}}, ("model.online", "model.target")),
+        ({"net": STATE, "ema": {"shadow": {"module": OTHER}}}, ("net", "ema.shadow.module")),
+    ],
+)
+def test_one_of_several_state_dicts_must_be_chosen(
+    tmp_path: Path, content: dict[str, Any], keys: tuple[str, str]
+) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(content, path)
+    with pytest.raises(
+        WeightsError, match=r"holds several state dicts; choose .*: " + ", ".join(keys)
+    ):
+        from_file(path, "akamaster")
+    for key, state in zip(keys, (STATE, OTHER), strict=True):
+        subject = from_file(path, "akamaster", key)
+        assert torch.equal(subject.net.state_dict()["head.fc.weight"], state["linear.weight"])
+    with pytest.raises(
+        WeightsError, match=f"weights_key=best: no state dict; there is {keys[0]}, "
+    ):
+        from_file(path, "akamaster", "best")
+
+
+def test_dicts_in_circles_and_deep_ones_hold_no_state_dict(tmp_path: Path) -> None:
+    circle: dict[str, Any] = {"epoch": 3}
+    circle["self"] = circle
+    torch.save(circle, tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        from_file(tmp_path / "a.pt", "akamaster")
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.",
+               "_fsdp_wrapped_module.", "net.module."],
+)  # fmt: skip
+def test_wrappers_are_taken_off_in_any_order_and_said(tmp_path: Path, prefix: str) -> None:
+    state = {f"{prefix}{key}": value for key, value in STATE.items()}
+    torch.save({"model": state, "epoch": 3}, tmp_path / "a.pt")
+    subject = from_file(tmp_path / "a.pt", "akamaster")
+    wrappers = prefix.rstrip(".").split(".")
+    assert subject.source["wrappers"] == wrappers
+    assert subject.notes[1] == f"a.pt: took {', '.join(wrappers)} out of the keys"
+    x = torch.rand(2, 3, 32, 32)
+    torch.save(STATE, tmp_path / "b.pt")
+    with torch.no_grad():
+        assert torch.equal(subject.net(x), from_file(tmp_path / "b.pt", "akamaster").net(x))
+
+
+def test_wrappers_inside_a_net_and_averaged_models(tmp_path: Path) -> None:
+    """A stage compiled alone; torch's averaged model; and weights that are there twice."""
+    inside = {key.replace("layer1.", "layer1._orig_mod."): value for key, value in STATE.items()}
+    torch.save(inside, tmp_path / "a.pt")
+    assert from_file(tmp_path / "a.pt", "akamaster").source["wrappers"] == ["_orig_mod"]
+    averaged = torch.optim.swa_utils.AveragedModel(TheirNet(1)).state_dict()
+    torch.save(averaged, tmp_path / "a.pt")
+    assert from_file(tmp_path / "a.pt", "akamaster").source["wrappers"] == ["n_averaged", "module"]
+    torch.save(STATE | {f"module.{key}": value for key, value in OTHER.items()}, tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match=r"two sets of weights: conv1\.weight"):
+        from_file(tmp_path / "a.pt", "akamaster")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("conv1.weight", torch.ones(16, 3, 3, 3, dtype=torch.int8), "is int8; expected floating"),
+        ("linear.bias", torch.ones(10, dtype=torch.bool), "is bool; expected floating"),
+        ("bn1.weight", torch.ones(16, dtype=torch.int64), "is int64; expected floating"),
+        ("bn1.bias", torch.full((16,), 1e300, dtype=torch.float64), "values that are not finite"),
+        ("layer1.0.bn1.running_var", -torch.ones(16), "is a variance and holds negative values"),
+        ("layer1.0.bn1.running_var", torch.full((16,), torch.nan), "values that are not finite"),
+        ("bn1.running_mean", torch.full((16,), -torch.inf), "values that are not finite"),
+        ("bn1.running_mean", torch.ones(16, dtype=torch.uint8), "is uint8; expected floating"),
+    ],
+)
+def test_numbers_of_the_wrong_kind_are_refused_by_file_and_key(
+    tmp_path: Path, key: str, value: torch.Tensor, message: str
+) -> None:
+    torch.save(STATE | {key: value}, tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match=rf"a\.pt: {key} {message}|a\.pt: {key} holds {message}"):
+        from_file(tmp_path / "a.pt", "akamaster")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match="not a regular file"):
+        read(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("write", [new_archive, old_format])
@@ -139,15 +279,6 @@ def test_a_shape_that_claims_more_than_is_stored_is_refused(tmp_path: Path) -> N
         from_file(tmp_path / "expanded.pt", "akamaster")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
-    state = TheirNet(1).state_dict()
-    state["layer2.0.conv1.weight"][3, 1] = value
-    torch.save(state, tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match=r"layer2\.0\.conv1\.weight holds values that are not"):
-        from_file(tmp_path / "a.pt", "akamaster")
-
-
 @pytest.mark.parametrize(
     "value", [3, "text", torch.zeros(2, 2).to_sparse(), torch.zeros(2, device="meta"), None]
 )
@@ -166,26 +297,13 @@ def test_what_a_file_says_cannot_steer_the_terminal(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 400
 
 
-def test_no_file_and_a_folder_are_said(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.pt", tmp_path):
-        with pytest.raises(WeightsError, match="no such file"):
+def test_no_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+    for path, message in ((tmp_path / "none.pt", "no such file"), (tmp_path, "not a regular file")):
+        with pytest.raises(WeightsError, match=message):
             read(path)
 
 
-def test_safetensors_without_the_package_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def missing(name: str) -> None:
-        raise ImportError(name)
-
-    (tmp_path / "a.safetensors").write_bytes(b"\0" * 16)
-    monkeypatch.setattr(weights.importlib, "import_module", missing)
-    with pytest.raises(WeightsError, match="needs the package safetensors"):
-        read(tmp_path / "a.safetensors")
-
-
 def test_damaged_safetensors_are_refused(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors")
     (tmp_path / "a.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(WeightsError, match="not a safetensors file, or damaged"):
         read(tmp_path / "a.safetensors")
@@ -193,8 +311,6 @@ def test_damaged_safetensors_are_refused(tmp_path: Path) -> None:
 
 def ours_saying(path: Path, about: dict[str, Any] | str) -> None:
     """A file as ``export`` writes it, with another story about its net."""
-    from resnet_repro.export import packed
-
     state = build(NetSpec("cifar", 8, "A"), 10).state_dict()
     path.write_bytes(packed(state, about, "state_dict"))  # type: ignore[arg-type]
 
@@ -251,6 +367,48 @@ def test_the_wrong_format_names_the_keys(tmp_path: Path) -> None:
     torch.save(TheirNet(1).state_dict(), tmp_path / "a.pt")
     with pytest.raises(WeightsError, match=r"no torchvision weights: missing fc\.weight"):
         from_file(tmp_path / "a.pt", "torchvision")
+
+
+@torch.no_grad()
+def test_where_torchvision_keyed_bottlenecks_have_the_stride_can_be_said(tmp_path: Path) -> None:
+    papers = randomise(build(NetSpec("imagenet", 50, "B"), 3))
+    twin = NetSpec("imagenet", 50, "B", stride_in="3x3")  # renames the keys; the stride is no key
+    path = tmp_path / "caffe.pth"
+    torch.save(to_torchvision(papers.state_dict(), twin), path)
+    x = torch.rand(1, 3, 64, 64)
+    said = from_file(path, "torchvision", stride_in="1x1")
+    assert said.spec == NetSpec("imagenet", 50, "B")
+    torch.testing.assert_close(said.net(x), papers(x))
+    assert not torch.allclose(from_file(path, "torchvision").net(x), papers(x), rtol=1e-2)
+    torch.save(to_torchvision(build(NetSpec("imagenet", 18, "B"), 3).state_dict(),
+                              NetSpec("imagenet", 18, "B")), path)  # fmt: skip
+    with pytest.raises(WeightsError, match="only bottlenecks"):
+        from_file(path, "torchvision", stride_in="3x3")
+
+
+def test_ours_in_torchvisions_keys_are_prepared_as_they_were_trained(tmp_path: Path) -> None:
+    spec = NetSpec("imagenet", 18, "B")
+    state = to_torchvision(build(spec, 3).state_dict(), spec)
+    about = {"model": {"family": "imagenet", "depth": 18, "shortcut": "B"},
+             "data": {"name": "folder", "mean": "channel"}, "name": "x", "profile": "paper",
+             "seed": 3, "iter": 7, "precision": "bf16"}  # fmt: skip
+    (tmp_path / "a.pth").write_bytes(packed(state, about, "torchvision"))
+    subject = from_file(tmp_path / "a.pth", "torchvision")
+    assert subject.data == DataConfig(name="folder", mean="channel")
+    assert (subject.precision, subject.spec) == ("bf16", spec)
+    assert (subject.source["run"], subject.source["iter"]) == ("paper/x/seed3", 7)
+
+
+def test_weights_changed_after_their_export_are_not_the_runs(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    state = build(NetSpec("cifar", 8, "A"), 10).state_dict()
+    ours_saying(path, GOOD | {"weights_sha256": weights.tensors_digest(state)})
+    assert from_file(path, "ours").num_classes == 10
+    state = torch.load(path, weights_only=True)
+    state["head.fc.bias"] += 1
+    torch.save(state, path)  # torch keeps the table in which the export says what it is
+    with pytest.raises(WeightsError, match="its weights were changed after they were exported"):
+        from_file(path, "ours")
 
 
 def test_an_export_is_a_plain_state_dict(tmp_path: Path) -> None:

@@ -44,6 +44,12 @@ from test_models_formats import TheirNet
         (("run=.", "trainer=cpu"), "unknown option 'trainer'"),
         (("run=.", "name=../../x"), "name=../../x: must be"),
         (("run=.", "weights"), "could not read 'weights': must be key=value"),
+        (
+            ("run=.", "weights_key=ema"),
+            "weights_key=ema: only with format=akamaster or torchvision",
+        ),
+        (("run=.", "stride_in=1x1"), "stride_in=1x1: only with format=torchvision"),
+        (("weights=a", "format=torchvision", "stride_in=7x7"), "stride_in=7x7: must be one of 1x1"),
     ],
 )
 def test_bad_words_are_refused_in_one_line(
@@ -67,6 +73,9 @@ def test_bad_words_are_refused_in_one_line(
         (("run=.", "out=nowhere/a.pt"), "out=nowhere/a.pt: must be a file in an existing folder"),
         (("run=.", "out=a.safetensors"), "must end in .safetensors exactly if"),
         (("run=.", "out=a.pt", "format=onnx"), "format=onnx: must be one of state_dict, safet"),
+        (("run=.,..", "out=a.pt"), "out=a.pt: must be an existing folder where there are several"),
+        (("run=.,.", "out=."), "run=.,.: two runs of the same name"),
+        (("run=.", "out=/dev/null"), "out=/dev/null: must be a file in an existing folder"),
     ],
 )
 def test_bad_words_for_export_are_refused_in_one_line(
@@ -81,13 +90,28 @@ def test_bad_words_for_export_are_refused_in_one_line(
     assert message in said
 
 
-def test_safetensors_export_without_the_package_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_only_regular_files_and_free_names_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda _: None)
-    words = ("run=.", f"out={tmp_path / 'a.safetensors'}", "format=safetensors")
-    assert here(monkeypatch, export, *words) == 2
-    assert "needs the package safetensors" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe.pt")
+    (tmp_path / "broken.pt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.pt").mkdir()
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "b_a_c.pt")
+    run = tmp_path / "a" / "b" / "c"
+    run.mkdir(parents=True)
+    for out in ("pipe.pt", "broken.pt", "out"):
+        assert here(monkeypatch, export, f"run={run}", f"out={tmp_path / out}") == 2
+        assert "must be a file in an existing folder" in capsys.readouterr().err
+    assert (tmp_path / "pipe.pt").is_fifo()
+
+
+def test_a_comma_in_a_path_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a,b.pt").touch()
+    assert here(monkeypatch, evaluate, f"weights={tmp_path}/a,b.pt", "format=ours") == 2
+    assert r"a comma in a path is written \," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", ["evaluate", "export"])

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from resnet_repro.models.build import build, build_meta
-from resnet_repro.models.formats import StateDictError, convert, net_of
+from resnet_repro.models.formats import StateDictError, convert, net_of, to_torchvision
 from resnet_repro.models.spec import NetSpec
 
 torchvision_models = pytest.importorskip("torchvision.models")
@@ -65,16 +65,13 @@ def randomise(net):
 
 
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_akamaster_weights_give_the_same_scores(n, prefix, wrapped):
+def test_akamaster_weights_give_the_same_scores(n):
     theirs = randomise(TheirNet(n))
-    state = {prefix + key: tensor for key, tensor in theirs.state_dict().items()}
-    file = {"state_dict": state, "best_prec1": 91.7} if wrapped else state
-    net = net_of("akamaster", file)
+    state = theirs.state_dict()
+    net = net_of("akamaster", state)
     assert net == (NetSpec("cifar", 6 * n + 2, "A", zero_pad="both"), 10)
     ours = build(*net)
-    ours.load_state_dict(convert("akamaster", file, ours))
+    ours.load_state_dict(convert("akamaster", state, ours))
     x = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours.eval()(x), theirs(x))
@@ -102,24 +99,56 @@ def test_torchvision_weights_give_the_same_scores(depth):
 
 
 @pytest.mark.parametrize("depth", [101, 152])
-def test_torchvision_keys_and_shapes_fit_the_deep_nets(depth):
+def test_torchvision_keys_and_shapes_fit_the_deep_nets_both_ways(depth):
     with torch.device("meta"):
-        state = getattr(torchvision_models, f"resnet{depth}")().state_dict()
+        theirs = getattr(torchvision_models, f"resnet{depth}")()
+    state = theirs.state_dict()
     net = net_of("torchvision", state)
     assert net[0].depth == depth
     ours = build_meta(*net)
     assert convert("torchvision", state, ours).keys() == ours.state_dict().keys()
+    theirs.load_state_dict(to_torchvision(ours.state_dict(), net[0]), assign=True)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_ours_load_strictly_into_torchvisions_with_equal_scores(depth):
+    spec = NetSpec("imagenet", depth, "B", stride_in="3x3" if depth == 50 else "1x1")
+    ours = randomise(build(spec, 12))
+    theirs = getattr(torchvision_models, f"resnet{depth}")(num_classes=12).eval()
+    theirs.load_state_dict(to_torchvision(ours.state_dict(), spec), strict=True)
+    x = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(x), ours(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (NetSpec("cifar", 20, "B"), "ResNet-20 B cannot be saved .* ImageNet family only"),
+        (NetSpec("imagenet", 18, "A"), "ResNet-18 A .* have option B, not option A"),
+        (NetSpec("imagenet", 34, "C"), "ResNet-34 C .* have option B, not option C"),
+        (NetSpec("imagenet", 18, "none"), "plain-18 .* have option B, not plain nets"),
+        (
+            NetSpec("imagenet", 50, "B"),
+            "ResNet-50 .* stride in the 3x3 conv, this net's in the 1x1",
+        ),
+        (NetSpec("imagenet", 18, "B", bn_eps=1e-3), "eps 1e-5, this net's 0.001"),
+    ],
+)
+def test_nets_that_torchvision_does_not_have_are_refused_with_the_reason(spec, reason):
+    with pytest.raises(StateDictError, match=reason):
+        to_torchvision(build_meta(spec, 10).state_dict(), spec)
 
 
 def akamaster_state():
-    return {"module." + key: tensor for key, tensor in TheirNet(3).state_dict().items()}
+    return dict(TheirNet(3).state_dict())
 
 
 def test_missing_and_unexpected_keys_are_named():
     ours = build_meta(NetSpec("cifar", 20, "A"), 10)
     state = akamaster_state()
-    state["module.layer2.1.bn9000.weight"] = state.pop("module.layer2.1.conv2.weight")
-    state["module.extra"] = torch.zeros(1)
+    state["layer2.1.bn9000.weight"] = state.pop("layer2.1.conv2.weight")
+    state["extra"] = torch.zeros(1)
     with pytest.raises(StateDictError) as caught:
         convert("akamaster", state, ours)
     assert "stage2.1.residual.conv2.weight" in str(caught.value)
@@ -153,7 +182,7 @@ def test_akamasters_option_b_is_recognised():
     for stage, inputs, width in ((2, 16, 32), (3, 32, 64)):
         shortcut = nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width))
         for key, tensor in shortcut.state_dict().items():
-            state[f"module.layer{stage}.0.shortcut.{key}"] = tensor
+            state[f"layer{stage}.0.shortcut.{key}"] = tensor
     net = net_of("akamaster", state)
     assert net == (NetSpec("cifar", 20, "B"), 10)
     assert convert("akamaster", state, build_meta(*net)).keys()
@@ -163,7 +192,6 @@ def test_akamasters_option_b_is_recognised():
     ("fmt", "state", "message"),
     [
         ("caffe", {}, "format='caffe': expected one of akamaster, torchvision"),
-        ("akamaster", {"state_dict": 3}, "state_dict is a int"),
         ("akamaster", {"epoch": 3, "lr": 0.1}, "no tensors under epoch, lr"),
         ("torchvision", {}, r"missing fc\.weight"),
         ("torchvision", {"fc.weight": torch.zeros(3)}, r"missing fc\.weight"),

@@ -32,7 +32,7 @@ def test_responses_of_a_run_that_is_not_finished(tmp_path: Path) -> None:
 
 def test_refusals_are_one_line(tmp_path: Path) -> None:
     for words, message in (
-        ((), "run is not set"),
+        (("images=5",), "run is not set"),
         (("run=nowhere", "images=0"), "images=0: must be an integer >= 1"),
         ((f"run={tmp_path}",), "config.yaml: cannot be read"),
     ):

@@ -8,8 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from resnet_repro.compose import compose_sweep
+from resnet_repro.evaluation.exports import Classifier, load_classifier
 from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.training.jobs import run_all
+
+
+def load_net(path: str | Path) -> Classifier:
+    """Load weights that ``resnet_repro.export`` wrote: ``load_net(FILE).classify(picture)``.
+
+    ``picture`` is a PIL image of any size; the data set is not needed.
+
+    Raises:
+        WeightsError: the file is refused, is none of ours, or was exported without the data.
+    """
+    return load_classifier(Path(path))
 
 
 def train(*words: str) -> list[Path]:

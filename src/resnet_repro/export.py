@@ -1,124 +1,92 @@
-"""``python -m resnet_repro.export run=RUN_DIR out=FILE``: the final weights of a finished run.
+"""``python -m resnet_repro.export run=RUN_DIR out=FILE``: the final weights of finished runs.
 
-Writes a plain state dict, which ``load_state_dict`` takes as it is, or safetensors. The file also
-says which net it is and how its images were prepared, so that ``resnet_repro.evaluate
-weights=FILE format=ours`` needs nothing else.
+    run=RUN_DIR out=net.pt                             a plain state dict
+    run=RUN_DIR out=net.safetensors format=safetensors
+    run=RUN_DIR out=resnet50.pth format=torchvision    for torchvision's resnet18 to resnet152
+    run=RUN_DIR,RUN_DIR,... out=FOLDER format=...      one file a run, and a table in README.md
+
+The file also says which net it is and how its images were prepared, so that ``resnet_repro.evaluate
+weights=FILE format=ours`` needs nothing else. With the mean of the training images, taken from the
+data, ``resnet_repro.api.load_net`` classifies pictures with it.
 
 Exit codes: 0 done, 1 a defect of this program, 2 bad options, 4 no good final checkpoint.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import sys
-from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from resnet_repro.evaluation.words import help_text, parse
-from resnet_repro.exits import explained
-from resnet_repro.options import ConfigError, one_of, option
-from resnet_repro.runs.atomic import write_atomic
+from resnet_repro.evaluation.command import run_command
+from resnet_repro.options import ConfigError, group, one_of, option
 
-if TYPE_CHECKING:
-    from torch import Tensor
+SUFFIXES = {"state_dict": ".pt", "safetensors": ".safetensors", "torchvision": ".pth"}
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The training images, for their mean."""
+
+    root: str = option("auto", "folder of the data; auto: $RESNET_REPRO_DATA if set, else data/")
 
 
 @dataclass(frozen=True)
 class Options:
     """Everything the command line can say."""
 
-    run: str | None = option(None, "folder of a finished run")
-    out: str | None = option(None, "file to write; an older one is replaced")
-    format: str = option("state_dict", "of the file", one_of("state_dict", "safetensors"))
+    run: list[str] = option([], "folders of finished runs")
+    out: str | None = option(
+        None, "file to write, or an existing folder for one file a run; older ones are replaced"
+    )
+    format: str = option("state_dict", "of the file", one_of(*SUFFIXES))
+    data: DataOptions = group(DataOptions)
 
 
-def check(options: Options) -> tuple[Path, Path]:
-    """Refuse what can be refused without torch; return the run folder and the file.
+def check(options: Options) -> dict[Path, Path]:
+    """Refuse what can be refused without torch; return the file of each run.
 
     Raises:
         ConfigError: one line naming the key, the value and what is allowed.
     """
-    if options.run is None or options.out is None:
-        raise ConfigError(f"{'run' if options.run is None else 'out'} is not set; see --help")
-    run, out = Path(options.run), Path(options.out)
-    if not run.is_dir():
-        raise ConfigError(f"run={run}: must be an existing folder")
-    if not out.parent.is_dir() or out.is_dir():
-        raise ConfigError(f"out={out}: must be a file in an existing folder")
-    safe = options.format == "safetensors"
-    if safe and importlib.util.find_spec("safetensors") is None:
-        raise ConfigError(
-            "format=safetensors: needs the package safetensors, which is not installed; "
-            "install it or use format=state_dict"
-        )
-    if safe != (out.suffix == ".safetensors"):
-        raise ConfigError(f"out={out}: must end in .safetensors exactly if format=safetensors")
-    return run, out
+    if not options.run or options.out is None:
+        raise ConfigError(f"{'out' if options.run else 'run'} is not set; see --help")
+    runs, out = [Path(run) for run in options.run], Path(options.out)
+    for run in runs:
+        if not run.is_dir():
+            raise ConfigError(f"run={run}: must be an existing folder")
+    suffix, safe = SUFFIXES[options.format], options.format == "safetensors"
+    if out.is_dir():
+        names = ["_".join(run.absolute().parts[i] for i in (-2, -3, -1)) for run in runs]
+        files = {run: out / f"{name}{suffix}" for run, name in zip(runs, names, strict=True)}
+    elif len(runs) > 1:
+        raise ConfigError(f"out={out}: must be an existing folder where there are several runs")
+    else:
+        files = {runs[0]: out}
+    if len(set(files.values())) < len(runs):
+        raise ConfigError(f"run={','.join(options.run)}: two runs of the same name")
+    for file in files.values():
+        free = file.is_file() or not (file.exists() or file.is_symlink())
+        if not file.parent.is_dir() or not free:
+            raise ConfigError(f"out={file}: must be a file in an existing folder")
+        if safe != (file.suffix == ".safetensors"):
+            raise ConfigError(f"out={file}: must end in .safetensors exactly if format=safetensors")
+    return files
 
 
-def packed(state: Mapping[str, Tensor], about: Mapping[str, Any], form: str) -> bytes:
-    """Return the bytes of a file of ``state`` that also says what ``about`` says."""
-    import io
+def export(options: Options) -> None:
+    """Write the files, say what they are, and in a folder list them in a table."""
+    files = check(options)
+    from resnet_repro.evaluation import exports
 
-    import torch
-
-    from resnet_repro.evaluation.weights import ABOUT
-
-    # As any program lays tensors out; ours lie channels last in memory.
-    tensors = OrderedDict(
-        (name, value.detach().cpu().contiguous()) for name, value in state.items()
-    )
-    said = json.dumps(about)
-    if form == "safetensors":
-        save = importlib.import_module("safetensors.torch").save
-        return bytes(save(tensors, metadata={ABOUT: said}))
-    # torch's own table of modules goes with every state dict; load_state_dict passes over entries
-    # it does not know.
-    tensors._metadata = OrderedDict({"": {"version": 1, ABOUT: said}})  # type: ignore[attr-defined]
-    buffer = io.BytesIO()
-    torch.save(tensors, buffer)
-    return buffer.getvalue()
-
-
-def export(run: Path, out: Path, form: str) -> str:
-    """Write the file; return its SHA-256.
-
-    Raises:
-        RunFolderError: no run there, or it is not finished.
-        WeightsError: its final checkpoint is missing or damaged.
-        ConfigError: the file cannot be written.
-    """
-    import hashlib
-
-    from resnet_repro.evaluation.subjects import about_run, from_run
-    from resnet_repro.runs.folder import RunFolder
-
-    subject = from_run(run)
-    config = subject.config
-    assert config is not None
-    about = about_run(config, RunFolder(run), config.recipe.max_iters)
-    data = packed(subject.net.state_dict(), about, form)
-    try:
-        write_atomic(out, lambda file: file.write(data))
-    except OSError as error:
-        raise ConfigError(f"out={out}: cannot be written ({error.strerror})") from error
-    return hashlib.sha256(data).hexdigest()
+    for run, out in files.items():
+        print(f"{out}  sha256 {exports.write(run, out, options.format, options.data.root)}")
+    if options.out is not None and Path(options.out).is_dir():
+        print(exports.write_table(Path(options.out)))
 
 
 def main() -> None:
-    """Read the words, write the file, say what it is."""
-    words = sys.argv[1:]
-    if not words or {"-h", "--help"} & set(words):
-        print(f"{__doc__.strip()}\n\nOptions [default]:\n{help_text(Options)}")
-        raise SystemExit(0 if words else 2)
-    with explained():
-        options = parse(Options, words)
-        run, out = check(options)
-        print(f"{out}  sha256 {export(run, out, options.format)}")
+    """Do what the command line asks."""
+    run_command(__doc__, Options, export)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,11 @@ not finished, or with another number of images. Needs the run's checkpoints.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_repro.config import Config
-from resnet_repro.evaluation.words import help_text, parse
-from resnet_repro.exits import explained
+from resnet_repro.evaluation.command import run_command
 from resnet_repro.options import ConfigError, at_least, option
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.lock import owned
@@ -57,18 +55,18 @@ def measure(folder: RunFolder, images: int, threads: int = 0) -> int:
     return state.iteration
 
 
+def run(options: Options) -> None:
+    """Measure and print what was measured."""
+    if not options.run:
+        raise ConfigError("run is not set; see --help")
+    folder = RunFolder(Path(options.run))
+    iteration = measure(folder, options.images, options.threads)
+    print(f"{folder.path}/responses.csv: {options.images} test images, iteration {iteration}")
+
+
 def main() -> None:
     """Do what the command line asks."""
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        print(f"{__doc__}\n{help_text(Options)}")
-        return
-    with explained():
-        asked = parse(Options, sys.argv[1:])
-        if not asked.run:
-            raise ConfigError("run is not set; see --help")
-        folder = RunFolder(Path(asked.run))
-        iteration = measure(folder, asked.images, asked.threads)
-        print(f"{folder.path}/responses.csv: {asked.images} test images, iteration {iteration}")
+    run_command(__doc__, Options, run)
 
 
 if __name__ == "__main__":

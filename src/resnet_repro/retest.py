@@ -1,4 +1,4 @@
-"""Finished runs under a further protocol: what a table needs and nobody has counted yet."""
+"""Errors of finished runs under a further protocol, counted where a table lacks them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resnet_repro.analysis.evaluations import Evaluation, evaluations_beside, ru
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import by_net
 from resnet_repro.config import Config
-from resnet_repro.evaluate import DataOptions, Options, TrainerOptions
+from resnet_repro.evaluation.options import DataOptions, Options, TrainerOptions
 from resnet_repro.exits import exit_code
 from resnet_repro.training.jobs import say
 
@@ -18,7 +18,7 @@ from resnet_repro.training.jobs import say
 def count_missing(
     runs: Sequence[Run], protocol: str, config: Config, *, together: bool = False
 ) -> None:
-    """Test final nets under ``protocol`` where that was not done, and say what cannot be.
+    """Test final nets under ``protocol`` where that was not done; name those that cannot be.
 
     Args:
         runs: finished runs of one profile.
@@ -63,7 +63,7 @@ def _is_tested(group: Sequence[Run], protocol: str, evaluations: Sequence[Evalua
 
 
 def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
-    """Evaluate and write the result beside the runs; an error a user can act on is said."""
+    """Evaluate and write the result beside the runs; print an error that a user can act on."""
     from resnet_repro.evaluation import results
     from resnet_repro.evaluation.session import evaluate
 
@@ -71,6 +71,7 @@ def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
     folder = group[0].path.parents[2].parent / "evaluations"
     options = Options(
         run=[str(run.path) for run in group],
+        results_dir=str(folder),
         protocol=protocol,
         data=DataOptions(root=data.root, source=data.source, on_corrupt=data.on_corrupt),
         trainer=TrainerOptions(
@@ -78,13 +79,13 @@ def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
         ),
     )
     names = " + ".join(run_key(run.path) for run in group)
+    done = f"not tested at {protocol}: {names}"
     try:
         result = evaluate(options)
-        path = results.write(folder, result)
+        errors = f"top-1 {result['top1_err']:.2f} %, top-5 {result['top5_err']:.2f} %"
+        done = f"{names} at {protocol}: {errors}"
+        say(f"{done}; {os.path.relpath(results.write(folder, result))}")
     except Exception as error:
         if exit_code(error) is None:
             raise
-        say(f"not tested at {protocol}: {names}: {error}")
-        return
-    errors = f"top-1 {result['top1_err']:.2f} %, top-5 {result['top5_err']:.2f} %"
-    say(f"{names} at {protocol}: {errors}; {os.path.relpath(path)}")
+        say(f"{done}: {error}")

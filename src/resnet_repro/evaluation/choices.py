@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from resnet_repro.config_groups import DataConfig
-from resnet_repro.data.arrays import Arrays
-from resnet_repro.data.order import train_split_indices
-from resnet_repro.evaluation.pictures import Pictures
+from resnet_repro.evaluation.images import CountedImages
+from resnet_repro.evaluation.options import DataOptions, TrainerOptions
 from resnet_repro.evaluation.subjects import Subject
 from resnet_repro.options import ConfigError
 
-if TYPE_CHECKING:
-    from resnet_repro.evaluate import DataOptions, TrainerOptions
+IMAGENET_CLASSES = 1_000
+
+
+def check_protocol(subjects: Sequence[Subject], protocol: str) -> None:
+    """Refuse a protocol that the paper does not have for a family.
+
+    Raises:
+        ConfigError: CIFAR nets under another protocol than the single view.
+    """
+    if protocol != "1-crop" and any(subject.spec.family == "cifar" for subject in subjects):
+        raise ConfigError(
+            f"protocol={protocol}: must be 1-crop; "
+            "CIFAR nets are tested on the single view (Sec. 4.2)"
+        )
 
 
 def choose_data(subjects: Sequence[Subject], asked: DataOptions) -> DataConfig:
@@ -54,39 +65,37 @@ def choose_precision(subjects: Sequence[Subject], asked: TrainerOptions) -> str:
     return "fp32" if precision == "tf32" and on_cpu else precision
 
 
-def check_protocol(subjects: Sequence[Subject], protocol: str) -> None:
-    """Refuse a protocol that the paper does not have for a family.
+def check_classes(subjects: Sequence[Subject], images: CountedImages, name: str) -> list[str]:
+    """Refuse a net that tells other classes apart than the data set has; return what is in doubt.
+
+    Other people's ImageNet weights number their classes in the order of the WordNet ids; folders
+    of other names are in another order, and the error would be that of chance.
 
     Raises:
-        ConfigError: CIFAR nets under another protocol than the single view.
+        ConfigError: names both numbers of classes, or a class whose number is not known.
     """
-    if protocol != "1-crop" and any(s.spec.family == "cifar" for s in subjects):
-        raise ConfigError(
-            f"protocol={protocol}: must be 1-crop; "
-            "CIFAR nets are tested on the single view (Sec. 4.2)"
-        )
-
-
-def check_classes(subjects: Sequence[Subject], num_classes: int, name: str) -> None:
-    """Refuse a net that tells other classes apart than the data set has.
-
-    Raises:
-        ConfigError: names both numbers.
-    """
+    doubts = []
     for subject in subjects:
-        if subject.num_classes != num_classes:
-            where = subject.source.get("file") or subject.source["run"]
+        where = subject.source.get("file") or subject.source["run"]
+        if subject.num_classes != images.num_classes:
             raise ConfigError(
-                f"{where}: its net has {subject.num_classes} classes, {name} has {num_classes}"
+                f"{where}: its net has {subject.num_classes} classes, "
+                f"{name} has {images.num_classes}"
             )
+        strange = [each for each in images.classes if not re.fullmatch(r"n\d{8}", each)]
+        if subject.data is None and subject.num_classes == IMAGENET_CLASSES and strange:
+            doubt = (
+                f"{where}: numbers its classes as their WordNet ids (n01440764, ...) are ordered; "
+                f"{len(strange):,} folders have other names, as {strange[0]}"
+            )
+            if name == "imagenet":
+                raise ConfigError(doubt)
+            doubts.append(f"{doubt}; if it is an ImageNet net, its errors mean nothing here")
+    return doubts
 
 
 def check_training_data(subjects: Sequence[Subject], digests: Mapping[str, str]) -> None:
     """Refuse a net of ours whose training images are not those that the mean is taken from.
-
-    Args:
-        subjects: the nets, with the digests of the data they were trained with.
-        digests: of the data that were found.
 
     Raises:
         ConfigError: names the net and what differs.
@@ -98,26 +107,3 @@ def check_training_data(subjects: Sequence[Subject], digests: Mapping[str, str])
                     f"{subject.source['run']}: was trained with other {part.replace('_', ' ')} "
                     f"(SHA-256 {digest:.12}) than those found here ({digests[part]:.12})"
                 )
-
-
-def choose_pictures(
-    subjects: Sequence[Subject], split: str, arrays: Arrays, device: torch.device
-) -> Pictures:
-    """All images of ``test``, ``train`` or ``val``, on the device.
-
-    Raises:
-        ConfigError: nets that were trained on different images, or no validation images.
-    """
-    if split == "test":
-        return Pictures.put(arrays.test_images, arrays.test_labels, device)
-    trained_on = {subject.data.train_split if subject.data else "all" for subject in subjects}
-    if len(trained_on) > 1:
-        raise ConfigError(f"split={split}: the nets were trained on different images")
-    train, val = train_split_indices(trained_on.pop(), len(arrays.train_labels))
-    rows = train if split == "train" else val
-    if not len(rows):
-        raise ConfigError(
-            "split=val: the net was trained on all images; only runs with data.train_split=45k "
-            "have validation images"
-        )
-    return Pictures.put(arrays.train_images[rows], arrays.train_labels[rows], device)

@@ -23,9 +23,8 @@ from resnet_repro.data.loader import Corrupt, eval_batches, train_batches
 from resnet_repro.data.order import BatchOrder
 from resnet_repro.data.picture_folder import TEST_PICTURES, PictureFolder, find, load_pictures
 from resnet_repro.data.pictures import PictureBatch
-from resnet_repro.evaluation.crops import ten_crops
-from resnet_repro.evaluation.pictures import AsTrained, Prepare, theirs
-from resnet_repro.evaluation.protocols import Geometry, Shown
+from resnet_repro.evaluation.images import Preparation, theirs
+from resnet_repro.evaluation.protocols import Geometry, Shown, ten_crops
 from resnet_repro.evaluation.subjects import Subject
 from resnet_repro.options import ConfigError
 
@@ -117,8 +116,13 @@ class FullSize:
         return cls(index, digests, trained_on, device, workers, corrupt)
 
     @property
-    def num_classes(self) -> int:
+    def classes(self) -> Sequence[str]:
         """Folders of the index."""
+        return self.index.classes
+
+    @property
+    def num_classes(self) -> int:
+        """Number of those folders."""
         return len(self.index.classes)
 
     def shown(self, protocol: str, at_once: int) -> Iterator[tuple[Shown, Tensor]]:
@@ -185,12 +189,14 @@ class FullSize:
     def _labels(self, group: Sequence[Whole]) -> Tensor:
         return torch.cat([picture.label for picture in group]).to(self.device)
 
-    def normaliser(self, subject: Subject) -> Prepare:
+    def normaliser(self, subject: Subject) -> Preparation:
         """As in training for nets of ours (Sec. 3.4), torchvision's colours for others."""
         data = subject.data
         if data is None:
             return theirs(self.device)
-        return AsTrained(f"{data.mean} mean of the training pictures", self._preparation(data.mean))
+        prepare = self._preparation(data.mean)
+        label = f"{data.mean} mean of the training pictures"
+        return Preparation(label, lambda images: prepare.test(images.permute(0, 2, 3, 1)))
 
     def next_epoch(self, subject: Subject) -> Iterator[Tensor]:
         """The augmented batches that would have followed the run, all of them full."""

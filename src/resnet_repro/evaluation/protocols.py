@@ -1,7 +1,9 @@
-"""How held-out images are shown to a net (Sec. 3.4); imports nothing of ours but the crops.
+"""How held-out images are shown to a net (Sec. 3.4); imports nothing of ours.
+
+Images are (N, 3, H, W) float, and need not be square.
 
 A protocol is a function from images (N, 3, H, W) to class scores (N, classes) float32, to be
-given to :func:`resnet_repro.evaluation.counting.count_errors`. Where images come at the right
+given to :func:`resnet_repro.evaluation.count.count_errors`. Where images come at the right
 sizes already, decoded so, it takes their views instead (:data:`Shown`). Scores that are averages
 of softmaxes are returned as their logarithm, whose cross-entropy is that of the average.
 
@@ -17,14 +19,13 @@ Several nets make an ensemble: their softmaxes are averaged.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
-
-from resnet_repro.evaluation.crops import centre_crop, resize_shorter, ten_crops
+from torch.nn import functional as F
 
 PROTOCOLS = ("1-crop", "10-crop", "multi-scale")
 PAPER_SCALES = (224, 256, 384, 480, 640)
@@ -69,10 +70,64 @@ class Geometry:
         return cls(size, size, scales[1], scales, math.ceil(size / STRIDE))
 
 
+def resize_shorter(images: Tensor, side: int) -> Tensor:
+    """Scale images so that their shorter side is ``side``, the other in proportion.
+
+    Bilinear, averaging over all pixels that fall into one where it shrinks. Images of that size
+    already come back as they are.
+    """
+    height, width = images.shape[-2:]
+    shorter = min(height, width)
+    if shorter == side:
+        return images
+    size = [round(length * side / shorter) for length in (height, width)]
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def central_view(images: Tensor, crop: int) -> Tensor:
+    """The central ``crop`` x ``crop`` part; of two equally central ones the upper, left one.
+
+    Raises:
+        ValueError: the images are smaller than the crop.
+    """
+    height, width = _room(images, crop)
+    return _cut(images, height // 2, width // 2, crop)
+
+
+def ten_crops(images: Tensor, crop: int) -> Iterator[Tensor]:
+    """Ten batches of views, each (N, 3, crop, crop): four corners, centre, and their mirrors.
+
+    Corners are those of the full rectangle; the paper does not say whether it means those of a
+    central square. One batch per view, so that no view of an image meets another image's.
+
+    Raises:
+        ValueError: the images are smaller than the crop.
+    """
+    height, width = _room(images, crop)
+    corners = [(0, 0), (0, width), (height, 0), (height, width), (height // 2, width // 2)]
+    for top, left in corners:
+        view = _cut(images, top, left, crop)
+        yield view
+        yield view.flip(3).contiguous(memory_format=torch.channels_last)
+
+
+def _room(images: Tensor, crop: int) -> tuple[int, int]:
+    """How far a crop can move down and to the right."""
+    height, width = images.shape[-2:]
+    if min(height, width) < crop:
+        raise ValueError(f"no crop of {crop}x{crop} fits into images of {height}x{width}")
+    return height - crop, width - crop
+
+
+def _cut(images: Tensor, top: int, left: int, crop: int) -> Tensor:
+    view = images[..., top : top + crop, left : left + crop]
+    return view.contiguous(memory_format=torch.channels_last)
+
+
 def views_of(protocol: str, images: Tensor, geometry: Geometry) -> Iterable[Tensor]:
     """The views of images (N, 3, H, W) that a protocol shows, one after the other."""
     if protocol == "1-crop":
-        return [centre_crop(resize_shorter(images, geometry.centre_side), geometry.crop)]
+        return [central_view(resize_shorter(images, geometry.centre_side), geometry.crop)]
     if protocol == "10-crop":
         return ten_crops(resize_shorter(images, geometry.ten_crop_side), geometry.crop)
     return (resize_shorter(images, side) for side in geometry.scales)

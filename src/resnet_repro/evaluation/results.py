@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ _IDENTITY = ("kind", "protocol", "bn", "data")
 _COLUMNS = ("net", "weights", "data", "protocol", "bn", "images", "top-1 err %", "top-5 err %")
 
 
-def file_name(subjects: list[str], protocol: str, bn: str, split: str) -> str:
+def made_name(subjects: list[str], protocol: str, bn: str, split: str) -> str:
     """Name of an evaluation: its weights, and what differs from the usual test."""
     first, others = subjects[0], len(subjects) - 1
     parts = [first if not others else f"ensemble{others + 1}_{first}"]
@@ -29,6 +31,26 @@ def file_name(subjects: list[str], protocol: str, bn: str, split: str) -> str:
     return kept.lstrip(".-")[:100] or "weights"
 
 
+def free_name(folder: Path, asked: str | None, result: Mapping[str, Any]) -> str:
+    """The name under which a result can be kept, before anything is counted.
+
+    It is ``asked``, or the one made for ``result``. Where another evaluation has the made one, as
+    that of another file called ``model_best.pth.tar``, a digest of what is evaluated is added.
+
+    Raises:
+        ConfigError: the file asked for holds another evaluation, or nothing can be written there.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"results_dir={folder}: cannot be written")
+    name = asked or str(result["name"])
+    if asked is None and _holds_another(folder / f"{name}.json", result):
+        told = json.dumps([_nets(result["models"]), *(result[key] for key in _IDENTITY)])
+        name = f"{name[:91]}_{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+    _refuse_another(folder / f"{name}.json", result)
+    return name
+
+
 def write(folder: Path, result: Mapping[str, Any]) -> Path:
     """Write ``<folder>/<name>.json``, whole or not at all.
 
@@ -38,11 +60,7 @@ def write(folder: Path, result: Mapping[str, Any]) -> Path:
     path = folder / f"{result['name']}.json"
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     try:
-        if path.exists() and not _is_same(path, json.loads(text)):
-            raise ConfigError(
-                f"{path} holds another evaluation (other weights, protocol or data); "
-                "give this one a name=... of its own, or remove that file"
-            )
+        _refuse_another(path, result)
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomic(path, text)
     except OSError as error:
@@ -72,20 +90,31 @@ def table(result: Mapping[str, Any]) -> str:
     )
 
 
-def _is_same(path: Path, new: Mapping[str, Any]) -> bool:
+def _refuse_another(path: Path, result: Mapping[str, Any]) -> None:
+    if _holds_another(path, result):
+        raise ConfigError(
+            f"{path} holds another evaluation (other weights, protocol or data); "
+            "give this one a name=... of its own, or remove that file"
+        )
+
+
+def _holds_another(path: Path, result: Mapping[str, Any]) -> bool:
+    """Whether ``path`` is there and is not an earlier result of the same evaluation."""
+    if not path.is_file():
+        return path.exists() or path.is_symlink()
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    if not isinstance(old, dict) or not isinstance(old.get("models"), list):
-        return False
-    same = all(old.get(key) == new[key] for key in _IDENTITY)
-    return same and _nets(old["models"]) == _nets(new["models"])
+        same = all(old[key] == result[key] for key in _IDENTITY)
+        return not same or _nets(old["models"]) != _nets(result["models"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return True
 
 
-def _nets(models: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+def _nets(models: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     """Which nets; of ours run and iteration, so that one trained again replaces its result."""
     return [
-        (model["run"], model.get("iter")) if "run" in model else (model.get("sha256"),)
+        [model["run"], model.get("iter")]
+        if "run" in model
+        else [model.get("sha256"), model.get("weights_key"), model["net"].get("stride_in", "1x1")]
         for model in models
     ]

@@ -19,6 +19,8 @@ from resnet_repro.evaluation.weights import (
     checked_tensors,
     one_line,
     read,
+    state_dict_of,
+    tensors_digest,
 )
 from resnet_repro.models import formats
 from resnet_repro.models.build import build_meta
@@ -39,7 +41,8 @@ class Subject:
     ``name`` is a word for file names, ``source`` what a result records of where the weights come
     from, ``spec`` which net it is. ``data`` says which data set and which mean
     the net was trained with, ``precision`` in which, and ``digests`` are of those data; there are
-    none for other people's nets. ``config`` is that of a run.
+    none for other people's nets. ``config`` is that of a run. ``notes`` say what was chosen from a
+    file or changed in its keys.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Subject:
     precision: str | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
     config: Config | None = None
+    notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """What a result says of the net and its weights."""
@@ -60,10 +64,14 @@ class Subject:
         return {"net": net | settings | {"num_classes": self.num_classes}} | self.source
 
 
-def from_file(path: Path, fmt: str) -> Subject:
+def from_file(
+    path: Path, fmt: str, weights_key: str | None = None, stride_in: str | None = None
+) -> Subject:
     """Build the net a weights file belongs to.
 
-    ``ours`` takes an exported file, which says its net, or a checkpoint inside its run folder.
+    ``ours`` takes an exported file, which says its net, or a checkpoint inside its run folder. Of
+    other formats ``weights_key`` chooses one of several state dicts, and ``stride_in`` says where
+    torchvision-keyed bottlenecks have the stride, which their keys do not tell.
 
     Raises:
         WeightsError: the file is refused, is not of this format, or does not say its net.
@@ -72,17 +80,26 @@ def from_file(path: Path, fmt: str) -> Subject:
     source = {"file": path.name, "sha256": file.sha256, "bytes": file.bytes, "format": fmt}
     if fmt == OURS:
         return _ours(file, source)
-    inner = file.content.get("state_dict", file.content)
-    if isinstance(inner, Mapping):
-        # The old files also hold other things beside their state dict; those are left alone.
-        inner = checked_tensors(file, inner)
+    key, state = state_dict_of(file, weights_key)
+    tensors = checked_tensors(file, state)
     try:
-        spec, num_classes = formats.net_of(fmt, {"state_dict": inner})
+        plain, wrappers = formats.unwrapped(tensors)
+        spec, num_classes = formats.net_of(fmt, plain)
+        if stride_in is not None:
+            spec = dataclasses.replace(spec, stride_in=stride_in)
         net = build_meta(spec, num_classes).to_empty(device="cpu")
-        net.load_state_dict(formats.convert(fmt, {"state_dict": inner}, net))
+        net.load_state_dict(formats.convert(fmt, plain, net))
     except ValueError as error:  # StateDictError, and sizes no net has
         raise WeightsError(f"{path}: {one_line(str(error), 400)}") from error
-    return Subject(path.stem, net.eval(), spec, num_classes, source)
+    source |= {"weights_key": key or None, "wrappers": wrappers}
+    notes = [f"{path.name}: took {one_line(key)} of its contents"] if key else []
+    notes += [f"{path.name}: took {', '.join(wrappers)} out of the keys"] if wrappers else []
+    subject = Subject(path.stem, net.eval(), spec, num_classes, source, notes=tuple(notes))
+    if file.about is None:
+        return subject
+    _check_unchanged(file, tensors)  # ours after all, exported for torchvision
+    training = _training(file, file.about)
+    return dataclasses.replace(subject, source=source | _origin(file.about), **training)
 
 
 def from_run(path: Path) -> Subject:
@@ -117,8 +134,11 @@ def final_checkpoint(folder: RunFolder, max_iters: int) -> WeightsFile:
             "use weights=... with an exported file, or train the run again"
         )
     file = read(path)
+    said = path.with_name(path.name + ".sha256")
     try:
-        expected = path.with_name(path.name + ".sha256").read_text(encoding="utf-8").strip()
+        if not said.is_file():  # a pipe would be waited for
+            raise OSError
+        expected = said.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be verified, its digest is unreadable") from error
     if file.sha256 != expected:
@@ -183,7 +203,6 @@ def _with_net(
         raise WeightsError(f"{file.path}: holds no weights of ours, head.fc.weight is missing")
     try:
         spec = build(NetSpec, _group(about, "model"), "model.")
-        data = build(DataConfig, _group(about, "data"), "data.")
         if spec.depth > len(state):  # before millions of layers are built for a few tensors
             raise ConfigError(f"depth {spec.depth} with {len(state)} tensors")
         net = build_meta(spec, fc.shape[0]).to_empty(device="cpu")
@@ -192,12 +211,32 @@ def _with_net(
         raise WeightsError(f"{file.path}: says a net that cannot be: {said}") from error
     _load(file, net, state)
     name = f"{about.get('name')}_{about.get('profile')}_seed{about.get('seed')}"
-    precision = about.get("precision")
-    known = precision if precision in ("fp32", "tf32", "bf16") else None
-    digests = about.get("digests")
+    if file.about is not None:
+        _check_unchanged(file, state)
+    return Subject(name, net.eval(), spec, fc.shape[0], source, **_training(file, about))
+
+
+def _check_unchanged(file: WeightsFile, state: Mapping[str, Tensor]) -> None:
+    """Refuse an export whose weights are not those that it was written with."""
+    digest = (file.about or {}).get("weights_sha256")
+    if digest not in (None, tensors_digest(state)):
+        raise WeightsError(f"{file.path}: its weights were changed after they were exported")
+
+
+def _training(file: WeightsFile, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Data set, precision and digests of a training, as attributes of a subject."""
+    try:
+        data = build(DataConfig, _group(about, "data"), "data.")
+    except ValueError as error:
+        said = one_line(str(error), 300)
+        raise WeightsError(f"{file.path}: says data that cannot be: {said}") from error
+    precision, digests = about.get("precision"), about.get("digests")
     parts = digests.items() if isinstance(digests, Mapping) else ()
-    kept = {str(part): digest for part, digest in parts if _is_digest(digest)}
-    return Subject(name, net.eval(), spec, fc.shape[0], source, data, known, kept)
+    return {
+        "data": data,
+        "precision": precision if precision in ("fp32", "tf32", "bf16") else None,
+        "digests": {str(part): digest for part, digest in parts if _is_digest(digest)},
+    }
 
 
 def _load(file: WeightsFile, net: nn.Module, state: dict[str, Tensor]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import json
 import pickletools
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -22,6 +22,10 @@ from resnet_repro.training.errors import CheckpointError
 
 LARGEST_FILE = 2**30  # bytes; ResNet-152 with its optimizer's state takes half of that
 ABOUT = "resnet_repro"  # key under which our exports say which net they are
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+DEEPEST = 4  # dicts within dicts that may hold a state dict
+# What training scripts keep beside the weights: harmless, and yet more than data.
+COMPANIONS = ("argparse.", "omegaconf.", "pathlib.", "types.SimpleNamespace", "numpy.", "easydict.")
 
 
 class WeightsError(CheckpointError):
@@ -50,7 +54,8 @@ def read(path: Path, largest: int = LARGEST_FILE) -> WeightsFile:
     """
     try:
         if not path.is_file():
-            raise WeightsError(f"{path}: no such file")
+            there = path.exists() or path.is_symlink()
+            raise WeightsError(f"{path}: {'not a regular file' if there else 'no such file'}")
         with path.open("rb") as file:
             data = file.read(largest + 1)
     except OSError as error:
@@ -64,12 +69,53 @@ def read(path: Path, largest: int = LARGEST_FILE) -> WeightsFile:
     return WeightsFile(path, hashlib.sha256(data).hexdigest(), len(data), content, about)
 
 
-def checked_tensors(file: WeightsFile, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of ``content``, a state dict in ``file``, if they are plain numbers.
+def state_dicts(content: Mapping[str, Any], depth: int = DEEPEST) -> dict[str, Mapping[str, Any]]:
+    """The state dicts in ``content`` by their names, nested ones as ``model.net``.
+
+    A state dict has a tensor under a key that ends in ``weight``; ``content`` itself, if it is
+    one, has the empty name and is the only one.
+    """
+    keys = [key for key, value in content.items() if isinstance(value, Tensor)]
+    if any(str(key).rpartition(".")[2] == "weight" for key in keys):
+        return {"": content}
+    found: dict[str, Mapping[str, Any]] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping) and depth:
+            inner = state_dicts(value, depth - 1)
+            found |= {f"{key}.{name}".rstrip("."): state for name, state in inner.items()}
+    return found
+
+
+def state_dict_of(file: WeightsFile, name: str | None) -> tuple[str, Mapping[str, Any]]:
+    """The state dict called ``name``, or the only one of a file, and its name.
 
     Raises:
-        WeightsError: an entry is no plain tensor, holds NaN or infinity, or its shape claims more
-            than ``LARGEST_FILE`` bytes (a few stored numbers can claim to be any shape).
+        WeightsError: there is none, none of that name, or more than one to choose from; the
+            message lists them.
+    """
+    found = state_dicts(file.content)
+    listed = one_line(", ".join(key or "the file itself" for key in found), 300)
+    if not found:
+        raise WeightsError(f"{file.path}: holds no state dict, no tensors with names in ...weight")
+    if name is not None and name not in found:
+        raise WeightsError(
+            f"{file.path}: weights_key={one_line(name)}: no state dict; there is {listed}"
+        )
+    if name is None and len(found) > 1:
+        raise WeightsError(
+            f"{file.path}: holds several state dicts; choose one with weights_key=...: {listed}"
+        )
+    chosen = next(iter(found)) if name is None else name
+    return chosen, found[chosen]
+
+
+def checked_tensors(file: WeightsFile, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of ``content``, a state dict in ``file``, if they can be weights.
+
+    Raises:
+        WeightsError: an entry is no plain tensor, is not floating (but for counters of batches),
+            holds NaN or infinity in float32, is a negative variance, or its shape claims more than
+            ``LARGEST_FILE`` bytes (a few stored numbers can claim to be any shape).
     """
     claimed = 0
     for name, value in content.items():
@@ -79,9 +125,25 @@ def checked_tensors(file: WeightsFile, content: Mapping[str, Any]) -> dict[str, 
         claimed += value.numel() * value.element_size()
         if claimed > LARGEST_FILE:
             raise WeightsError(f"{file.path}: claims more than {LARGEST_FILE} bytes of weights")
-        if not bool(torch.isfinite(value).all()):
+        if label.rpartition(".")[2] in ("num_batches_tracked", "n_averaged"):
+            continue  # counts, which no net in evaluation mode reads
+        if value.dtype not in FLOATS:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise WeightsError(f"{file.path}: {label} is {kind}; expected floating-point weights")
+        if not bool(torch.isfinite(value.float()).all()):
             raise WeightsError(f"{file.path}: {label} holds values that are not finite")
+        if label.endswith("running_var") and bool((value < 0).any()):
+            raise WeightsError(f"{file.path}: {label} is a variance and holds negative values")
     return {str(name): value for name, value in content.items()}
+
+
+def tensors_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and bytes of a state dict, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def one_line(text: str, most: int = 200) -> str:
@@ -108,9 +170,12 @@ def _load_pickle(path: Path, data: bytes, largest: int) -> tuple[Any, Mapping[st
             warnings.simplefilter("ignore")  # advice on how to load files less safely
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a made-up file can fail in any way
+        if "TorchScript" in str(error):
+            raise WeightsError(f"{path}: a TorchScript program; save its state_dict()") from error
         if names := _refused_globals(data, str(error)):
             raise WeightsError(
                 f"{path}: refused, holds more than data: {one_line(', '.join(names[:3]))}"
+                + _advice(names)
             ) from error
         raise WeightsError(
             f"{path}: not a weights file, or damaged ({type(error).__name__})"
@@ -119,6 +184,18 @@ def _load_pickle(path: Path, data: bytes, largest: int) -> tuple[Any, Mapping[st
     table = getattr(content, "_metadata", None)
     root = table.get("") if isinstance(table, Mapping) else None
     return content, _about(root.get(ABOUT) if isinstance(root, Mapping) else None)
+
+
+def _advice(names: list[str]) -> str:
+    """How to save again a file that holds these classes beside or instead of tensors."""
+    if any(name.startswith("torch.nn.modules.") for name in names):
+        return "; a whole model: load it where its code is and save model.state_dict()"
+    if all(name.startswith(COMPANIONS) for name in names):
+        return (
+            "; if you trust the file, save its weights alone: c = torch.load(FILE, "
+            "weights_only=False), then torch.save(c['model'], NEW) with the key they are under"
+        )
+    return ""
 
 
 def _check_archive(path: Path, data: bytes, largest: int) -> None:
@@ -165,11 +242,7 @@ def _load_safetensors(
 ) -> tuple[Any, Mapping[str, Any] | None]:
     del largest  # nothing is packed
     try:
-        safetensors = importlib.import_module("safetensors.torch")
-    except ImportError as error:
-        raise WeightsError(f"{path}: needs the package safetensors, which is not here") from error
-    try:
-        content = safetensors.load(data)
+        content = safetensors.torch.load(data)
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])
         about = header.get("__metadata__", {}).get(ABOUT)

@@ -1,8 +1,7 @@
-"""Other people's state dicts, renamed to ours. Dict in, dict out: reading files is not done here.
+"""Other people's state dicts, renamed to ours, and ours to torchvision's. Reads no files.
 
 ================  =================================================================================
-``akamaster``     CIFAR nets of akamaster/pytorch_resnet_cifar10: a dict that holds ``state_dict``,
-                  keys with or without ``module.``; A with zero channels on both sides
+``akamaster``     CIFAR nets of akamaster/pytorch_resnet_cifar10: A with zero channels on both sides
 ``torchvision``   ``resnet18`` to ``resnet152``: option B, bottlenecks with the stride in the 3x3
 ================  =================================================================================
 """
@@ -18,8 +17,13 @@ from torch import Tensor, nn
 from resnet_repro.models.spec import BOTTLENECK_DEPTHS, IMAGENET_BLOCKS, NetSpec
 
 FORMATS = ("akamaster", "torchvision")
+# Names that wrappers put before or into keys: torch's own for several devices, compilation, shards
+# and recomputation, and what training frameworks call the net they hold.
+WRAPPERS = (
+    *("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"),
+    *("model", "net", "network"),
+)
 
-_TENSOR = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 # What the two call the head and the layers of a projection.
 _HEAD = {"akamaster": "linear", "torchvision": "fc"}
 _PROJECTION = {"akamaster": "shortcut", "torchvision": "downsample"}
@@ -35,7 +39,7 @@ def net_of(fmt: str, state: Mapping[str, Any]) -> tuple[NetSpec, int]:
     Raises:
         StateDictError: the keys are not those of a net of this format.
     """
-    keys = _unwrap(fmt, state)
+    keys = _checked(fmt, state)
     head = f"{_HEAD[fmt]}.weight"
     blocks: dict[int, set[int]] = {}
     for key in keys:
@@ -57,6 +61,27 @@ def net_of(fmt: str, state: Mapping[str, Any]) -> tuple[NetSpec, int]:
     raise StateDictError(f"these are no {fmt} weights: stages of {list(counts)} blocks")
 
 
+def unwrapped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Take the names of wrappers out of the keys, in any order; also return those found.
+
+    Raises:
+        StateDictError: two keys become one.
+    """
+    found: dict[str, None] = {}
+    plain: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if key == "n_averaged":  # of torch's averaged model: how many were averaged
+            found[key] = None
+            continue
+        parts = key.split(".")
+        found |= {part: None for part in parts if part in WRAPPERS}
+        name = ".".join(part for part in parts if part not in WRAPPERS)
+        if name in plain:
+            raise StateDictError(f"two sets of weights: {name} is there with and without wrappers")
+        plain[name] = tensor
+    return plain, list(found)
+
+
 def convert(fmt: str, state: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
     """Return ``state`` under the keys of ``model``, complete and of the right shapes.
 
@@ -66,14 +91,10 @@ def convert(fmt: str, state: Mapping[str, Any], model: nn.Module) -> dict[str, T
         StateDictError: keys are missing or unexpected (they are named), or shapes differ.
     """
     ours = model.state_dict()
-    renamed: dict[str, Tensor] = {}
-    unexpected: list[str] = []
-    for key, tensor in _unwrap(fmt, state).items():
-        name = _rename(fmt, key)
-        if name in ours:
-            renamed[name] = tensor
-        else:
-            unexpected.append(key)
+    names = {_their_key(fmt, name): name for name in ours}
+    given = _checked(fmt, state)
+    renamed = {names[key]: tensor for key, tensor in given.items() if key in names}
+    unexpected = [key for key in given if key not in names]
     for name, tensor in ours.items():
         if name.endswith(".num_batches_tracked"):
             renamed.setdefault(name, tensor.new_zeros(()))
@@ -92,30 +113,47 @@ def convert(fmt: str, state: Mapping[str, Any], model: nn.Module) -> dict[str, T
     return {name: renamed[name] for name in ours}
 
 
-def _unwrap(fmt: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
+def to_torchvision(state: Mapping[str, Tensor], spec: NetSpec) -> dict[str, Tensor]:
+    """Rename our state dict to that of torchvision's ``resnet<depth>``, of equal scores.
+
+    Raises:
+        StateDictError: torchvision has no such net; the message says why.
+    """
+    reason = ""
+    if spec.family != "imagenet":
+        reason = "torchvision has nets of the ImageNet family only"
+    elif spec.shortcut != "B":
+        kind = "plain nets" if spec.shortcut == "none" else f"option {spec.shortcut}"
+        reason = f"torchvision's nets have option B, not {kind}"
+    elif spec.has_bottlenecks and spec.stride_in != "3x3":
+        reason = "torchvision's bottlenecks have the stride in the 3x3 conv, this net's in the 1x1"
+    elif spec.bn_eps != 1e-5:
+        reason = f"torchvision's batch norm has eps 1e-5, this net's {spec.bn_eps:g}"
+    if reason:
+        raise StateDictError(f"{spec.label} cannot be saved as torchvision's: {reason}")
+    return {_their_key("torchvision", key): tensor for key, tensor in state.items()}
+
+
+def _checked(fmt: str, state: Mapping[str, Any]) -> Mapping[str, Tensor]:
     if fmt not in FORMATS:
         raise StateDictError(f"format={fmt!r}: expected one of {', '.join(FORMATS)}")
-    inner = state.get("state_dict", state)
-    if not isinstance(inner, Mapping):
-        raise StateDictError(f"state_dict is a {type(inner).__name__}, expected a dict of tensors")
-    not_tensors = [str(key) for key, value in inner.items() if not isinstance(value, Tensor)]
+    not_tensors = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     if not_tensors:
         raise StateDictError(f"these are no {fmt} weights: no tensors under {_some(not_tensors)}")
-    return {str(key).removeprefix("module."): value for key, value in inner.items()}
+    return state
 
 
-def _rename(fmt: str, key: str) -> str | None:
-    rules = (
-        (rf"(conv|bn)1\.{_TENSOR}", r"stem.\1.\2"),
-        (rf"layer(\d+)\.(\d+)\.(conv\d|bn\d)\.{_TENSOR}", r"stage\1.\2.residual.\3.\4"),
-        (rf"layer(\d+)\.(\d+)\.{_PROJECTION[fmt]}\.0\.{_TENSOR}", r"stage\1.\2.shortcut.conv.\3"),
-        (rf"layer(\d+)\.(\d+)\.{_PROJECTION[fmt]}\.1\.{_TENSOR}", r"stage\1.\2.shortcut.bn.\3"),
-        (rf"{_HEAD[fmt]}\.{_TENSOR}", r"head.fc.\1"),
-    )
-    for pattern, name in rules:
-        if found := re.fullmatch(pattern, key):
-            return found.expand(name)
-    return None
+def _their_key(fmt: str, ours: str) -> str:
+    key = ours
+    for pattern, theirs in (
+        (r"^stem\.(conv|bn)\.", r"\g<1>1."),
+        (r"^stage(\d+)\.(\d+)\.residual\.", r"layer\1.\2."),
+        (r"^stage(\d+)\.(\d+)\.shortcut\.conv\.", rf"layer\1.\2.{_PROJECTION[fmt]}.0."),
+        (r"^stage(\d+)\.(\d+)\.shortcut\.bn\.", rf"layer\1.\2.{_PROJECTION[fmt]}.1."),
+        (r"^head\.fc\.", f"{_HEAD[fmt]}."),
+    ):
+        key = re.sub(pattern, theirs, key)
+    return key
 
 
 def _some(items: list[str], most: int = 8) -> str:

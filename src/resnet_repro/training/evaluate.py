@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from resnet_repro.data.images import HeldOut
-from resnet_repro.evaluation.counting import count_errors
+from resnet_repro.evaluation.count import count_errors
 from resnet_repro.training.left_out import tell_left_out
 from resnet_repro.training.parts import Clock, Log, Parts
 from resnet_repro.training.state import TrainState, current_lr, watch_plateau

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet_repro.config_groups import RecipeConfig
-from resnet_repro.evaluation.counting import wrong_counts
+from resnet_repro.evaluation.count import wrong_counts
 from resnet_repro.training.device import Setup
 from resnet_repro.training.schedule import WARMUP_ERROR, WARMUP_ITERS, Plateau, lr_at
 from resnet_repro.training.window import Window

