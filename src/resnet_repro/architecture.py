@@ -123,18 +123,6 @@ def _shape(block: list[Layer]) -> tuple[object, ...]:
     )
 
 
-def drop_norms(model: nn.Module) -> nn.Module:
-    """Take BN out of a net that is only to be listed.
-
-    BN is no layer of the list, and its shapes take most of the time of 1202 layers.
-    """
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, nn.Identity())
-    return model
-
-
 def summary_row(net: Net, params: int, layers: list[Layer]) -> dict[str, Any]:
     """Row of ``summary.csv`` for one net."""
     return {
@@ -158,7 +146,7 @@ def write(folder: Path = FOLDER) -> list[Path]:
     for net in nets():
         model = net.build()
         params = count_params(model)
-        listed = list_layers(drop_norms(model), IMAGE_SIZE[net.family])
+        listed = list_layers(model, IMAGE_SIZE[net.family])
         layers += list(layer_rows(net, listed))
         summary.append(summary_row(net, params, listed))
     folder.mkdir(parents=True, exist_ok=True)
