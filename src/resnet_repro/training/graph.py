@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from resnet_repro.data.images import ResidentImages
-from resnet_repro.evaluation.counting import wrong_counts
+from resnet_repro.evaluation.count import wrong_counts
 from resnet_repro.training import compiled
 from resnet_repro.training.device import Setup
 from resnet_repro.training.parts import Parts
