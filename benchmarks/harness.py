@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from benchmarks.harness_parts import (
     Part,
     parts_of,
     progress_of,
-    saving,
 )
 from benchmarks.harness_run import Training
 from benchmarks.record import Scope, command
@@ -34,8 +34,8 @@ from resnet_repro.mirror import end, follower
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
 from resnet_repro.training.assemble import describe, load_data
-from resnet_repro.training.loop import train
-from resnet_repro.training.probes import GradientLog
+from resnet_repro.training.log import Log, RunLog
+from resnet_repro.training.loop import Loop
 
 SCOPES = {
     "cpu": Scope(rounds=5, iterations=20),
@@ -69,8 +69,8 @@ def harness_of(training: Training, scope: Scope) -> tuple[list[Row], Row, list[s
     runs_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bench_", dir=runs_dir) as path:  # on the runs' disk
         folder = RunFolder(Path(path))
-        with MetricsWriter(folder.metrics_path) as log:
-            turns = sides(training, folder, log, scope)
+        with closing(RunLog(folder, 0)) as log:
+            turns = sides(training, log, scope)
             step = Spread.of(turns["step"]).median
             total = step * training.config.recipe.max_iters
             rows = [row_of(training, part, total) for part in parts_of(training, folder, log)]
@@ -95,29 +95,19 @@ def harness_of(training: Training, scope: Scope) -> tuple[list[Row], Row, list[s
     )
 
 
-def sides(
-    training: Training, folder: RunFolder, log: MetricsWriter, scope: Scope
-) -> dict[str, list[float]]:
+def sides(training: Training, log: Log, scope: Scope) -> dict[str, list[float]]:
     """Seconds of an iteration of the bare step and of the loop, round by round.
 
     Both do the updates of one net, the loop with all that is due in its iterations.
     """
     synchronise = synchroniser(training.setup.device)
-    loop = train(
-        training.parts,
-        training.state,
-        training.stepper,
-        log,
-        saving(training, folder, log),
-        GradientLog(folder, training.parts, training.state),
-        progress_of(training),
-        lambda: False,
-    )
+    run = training.parts, training.state, training.stepper
+    loop = Loop(*run, log, progress_of(training), lambda: False)
 
     def in_the_loop() -> None:
         with torch.cuda.stream(training.stream):
             for _ in range(scope.iterations):
-                next(loop)
+                loop.advance()
 
     return take_turns(
         {

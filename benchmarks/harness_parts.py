@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from benchmarks.harness_run import Training
 from resnet_repro.progress import JobProgress, RunProgress
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.runs.metrics import MetricsWriter
-from resnet_repro.training import checkpoint
+from resnet_repro.training.checkpoint import contents
 from resnet_repro.training.evaluate import evaluate
-from resnet_repro.training.loop import log_training, look
-from resnet_repro.training.parts import Clock, Unheard
+from resnet_repro.training.log import Clock, Log, NullLog
+from resnet_repro.training.loop import check_stop_and_finite, log_training
 from resnet_repro.training.probes import (
     GradientLog,
     forward_signal,
@@ -22,7 +21,6 @@ from resnet_repro.training.probes import (
     gradient_precision,
     layer_responses,
 )
-from resnet_repro.training.resume import contents
 from resnet_repro.training.state import current_lr
 
 # What a part is for: the harness itself, the protocol's own counting of errors, or asked for.
@@ -62,7 +60,7 @@ def progress_of(training: Training) -> RunProgress:
     return lines.begin(training.label, 0, training.config.recipe.max_iters)
 
 
-def parts_of(training: Training, folder: RunFolder, log: MetricsWriter) -> list[Part]:
+def parts_of(training: Training, folder: RunFolder, log: Log) -> list[Part]:
     """The parts of a run's harness; an iteration has been done and its gradients are there."""
     parts, state, config = training.parts, training.state, training.config
     recipe, held_out = config.recipe, parts.images.held_out["test"]
@@ -71,10 +69,13 @@ def parts_of(training: Training, folder: RunFolder, log: MetricsWriter) -> list[
     saves = math.ceil(total / config.trainer.checkpoint_every_iters)
     evaluations = math.ceil(total / config.evaluation.every_iters)
     clean = (config.evaluation.clean_train_images or parts.order.num_images) / len(held_out)
-    clock, quiet, progress = Clock(state), Unheard(), progress_of(training)
+    clock, quiet, progress = Clock(state), NullLog(), progress_of(training)
 
     def count() -> None:
         evaluate(parts, state, quiet, clock)
+
+    def look() -> None:
+        check_stop_and_finite(parts, state, lambda: False, reads=False)
 
     gradients = GradientLog(folder, parts, state)
 
@@ -86,10 +87,10 @@ def parts_of(training: Training, folder: RunFolder, log: MetricsWriter) -> list[
         state.iteration = before
 
     return [
-        Part("looking", HARNESS, total, lambda: look(parts, state, lambda: False, reads=False)),
+        Part("looking", HARNESS, total, look),
         Part("progress", HARNESS, total, lambda: progress.update(state.iteration, 50.0, lr)),
         Part("logging", HARNESS, logs, lambda: log_training(parts, state, log, lr, clock)),
-        Part("checkpoints", HARNESS, saves, saving(training, folder, log), repeats=5),
+        Part("checkpoints", HARNESS, saves, saving(training, log), repeats=5),
         Part(
             "probes: gradients",
             HARNESS,
@@ -102,17 +103,9 @@ def parts_of(training: Training, folder: RunFolder, log: MetricsWriter) -> list[
     ]
 
 
-def saving(training: Training, folder: RunFolder, log: MetricsWriter) -> Callable[[], None]:
-    """What a run does to be able to go on from where it stands."""
-    parts, state = training.parts, training.state
-
-    def save() -> None:
-        content = contents(parts, state) | {"metrics_bytes": log.sync()}
-        checkpoint.save(folder.checkpoints, state.iteration, content)
-        max_iters = parts.config.recipe.max_iters
-        folder.write_status("running", iter=state.iteration, max_iters=max_iters)
-
-    return save
+def saving(training: Training, log: Log) -> Callable[[], None]:
+    """What a run does so that it can be resumed from where it stands."""
+    return lambda: log.save(contents(training.parts, training.state))
 
 
 def look_inside(training: Training) -> None:

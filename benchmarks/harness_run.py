@@ -13,10 +13,9 @@ from resnet_repro.compose import compose_run
 from resnet_repro.config import Config
 from resnet_repro.data import Arrays
 from resnet_repro.training import stepper
-from resnet_repro.training.assemble import assemble
+from resnet_repro.training.assemble import RunContext, assemble
 from resnet_repro.training.device import Setup, set_up
 from resnet_repro.training.graph import EAGER_CALLS
-from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState, current_lr
 
 WARM = EAGER_CALLS + 1  # calls after which every step is like the next: a graph is captured by then
@@ -32,7 +31,7 @@ class Training:
 
     config: Config
     setup: Setup
-    parts: Parts
+    parts: RunContext
     state: TrainState
     stepper: stepper.Stepper
     stream: torch.cuda.Stream | None

@@ -48,7 +48,6 @@ from resnet_repro.data.images import ResidentImages
 from resnet_repro.evaluation.count import ErrorCount, count_errors
 from resnet_repro.options import ConfigError
 from resnet_repro.training.graph import EAGER_CALLS, BatchesAhead
-from resnet_repro.training.lanes import Lane, Turns, turn_about
 
 SCOPES = {
     "cpu": Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=100),
@@ -155,18 +154,11 @@ def same_bits(subject: Subject) -> Iterator[Row]:
     first_losses(resumed, BITS - BITS // 2)
     yield row("graph, stopped and resumed", resumed)
     both = [subject.training(*GRAPH, *words) for _ in range(2)]
-    lanes = [lambda run=run: Lane(turns(run, BITS), on_cuda=False) for run in both]
-    for number, ended in turn_about(lanes, len(lanes), lambda: False):
-        if isinstance(ended, Exception):
-            raise ended
-        yield row(f"graph, run {number + 1} of 2 at once", both[number])
-
-
-def turns(training: Training, count: int) -> Turns[None]:
-    """So many iterations, with a pause after each; on the training's own stream."""
-    for _ in range(count):
-        training.iterate()
-        yield
+    for _ in range(BITS):
+        for run in both:
+            run.iterate()
+    for number, run in enumerate(both, start=1):
+        yield row(f"graph, run {number} of 2 at once", run)
 
 
 def evaluation(subject: Subject) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from benchmarks.turns import Spread, seconds_each, synchroniser
 from resnet_repro.compose import compose_run
 from resnet_repro.training.assemble import load_data
 from resnet_repro.training.evaluate import evaluate
-from resnet_repro.training.parts import Clock, Unheard
+from resnet_repro.training.log import Clock, NullLog
 
 PLAIN = tuple(f"cifar10_plain{depth}" for depth in (20, 56, 110))
 RESIDUAL = tuple(f"cifar10_resnet{depth}" for depth in (20, 56, 110, 1202))
@@ -45,7 +45,7 @@ def project(experiment: str, scope: Scope, words: Sequence[str]) -> dict[str, An
     step = Spread.of(times).median
 
     def count() -> None:
-        evaluate(parts, state, Unheard(), Clock(state))
+        evaluate(parts, state, NullLog(), Clock(state))
 
     count()
     evaluation = seconds_each(count, EVALUATIONS, synchronise)

@@ -20,12 +20,12 @@ from resnet_repro.data import synthetic
 from resnet_repro.runs.faults import VARIABLE
 from resnet_repro.training.distributed import PLACE, SOLO, World, leave, place
 from resnet_repro.training.launch import Job, launch, prepare
-from resnet_repro.training.work import work
+from resnet_repro.training.run import Run
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Every optimizer imports torch._dynamo: seconds in each process.
 _CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "resnet_repro.training.work", "resnet_repro.compose"]
+    ["torch._dynamo", "resnet_repro.training.run", "resnet_repro.compose"]
 )
 
 FEW_IMAGES = (400, 60)  # training and test images of the synthetic set in these processes
@@ -35,6 +35,9 @@ class Silent:
     """A watcher that only remembers the last iteration."""
 
     iteration = 0
+
+    def enter(self, phase: str, iteration: int) -> None:
+        pass
 
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
         self.iteration = iteration
@@ -138,7 +141,8 @@ def _share(
     if spoil is not None:
         spoil(world)
     asked = stop_after is not None and world.rank == world.size - 1
-    return work(job.folder, Silent(), StopAt(stop_after or 0) if asked else never, world)
+    stop = StopAt(stop_after or 0) if asked else never
+    return Run(job.folder, Silent(), stop, world).finish()
 
 
 def in_background(job: Job) -> Any:

@@ -17,13 +17,12 @@ from resnet_repro.evaluation.count import ErrorCount, count_errors
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.training import run as run_module
-from resnet_repro.training.assemble import assemble
+from resnet_repro.training.assemble import RunContext, assemble
 from resnet_repro.training.checkpoint import load_newest
 from resnet_repro.training.device import set_up
 from resnet_repro.training.distributed import World, join, place, replicate
 from resnet_repro.training.evaluate import even_batch_size
 from resnet_repro.training.launch import Job
-from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState, forward_backward, settle_ddp_buckets
 from test_training import Silent, do, fingerprint, small_job
 
@@ -31,7 +30,7 @@ SHORT = ("recipe.max_iters=6", "recipe.milestones=[4]", "recipe.lr=0.01", "probe
          "probes.response_images=0", "evaluation.every_iters=6")  # fmt: skip
 
 
-def alone(monkeypatch: pytest.MonkeyPatch, config: Config, rank: int, size: int) -> Parts:
+def alone(monkeypatch: pytest.MonkeyPatch, config: Config, rank: int, size: int) -> RunContext:
     """The parts of one of ``size`` workers that never meets the others."""
     monkeypatch.setattr("resnet_repro.training.assemble.replicate", lambda model, _: model)
     arrays = synthetic.make(200, 70)
@@ -179,18 +178,18 @@ def test_a_started_number_of_workers_that_is_not_the_asked_one_is_refused(tmp_pa
     job = small_job(tmp_path, *SHORT, "trainer.devices=3")
     job.folder.write_config(job.config.as_mapping())
     with pytest.raises(ConfigError, match=r"trainer.devices=3: but 2 workers were started"):
-        run_module.run(job.folder, World(1, 2), Silent(), lambda _: None, never)
+        run_module.Run(job.folder, Silent(), never, World(1, 2))
 
 
 def _poison(world: World) -> None:
     """The second worker's images of iteration 3 are not numbers."""
-    batch = Parts.batch
+    batch = RunContext.batch
 
-    def poisoned(self: Parts, iteration: int) -> tuple[Tensor, Tensor]:
+    def poisoned(self: RunContext, iteration: int) -> tuple[Tensor, Tensor]:
         images, labels = batch(self, iteration)
         return images * (float("nan") if world.rank == 1 and iteration == 3 else 1), labels
 
-    Parts.batch = poisoned  # type: ignore[method-assign]
+    RunContext.batch = poisoned  # type: ignore[method-assign]
 
 
 def test_divergence_on_one_worker_stops_all_with_its_name(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ranks import Silent, in_background, never, workers
 from resnet_repro.data.synthetic import TEST_IMAGES, TRAIN_IMAGES
 from resnet_repro.exits import exit_code
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.training.errors import WorkersLostError
+from resnet_repro.training import WorkersLostError
 from resnet_repro.training.launch import Job, launch
 from test_training import fingerprint, small_job
 

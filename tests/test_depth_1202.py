@@ -7,14 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ranks import Silent, never
 from resnet_repro.compose import make_job
 from resnet_repro.data import synthetic
 from resnet_repro.training.launch import launch
-
-
-class Silent:
-    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
-        pass
 
 
 def test_1202_layers_train_and_evaluate_within_8_gib(
@@ -28,7 +24,7 @@ def test_1202_layers_train_and_evaluate_within_8_gib(
         "trainer.log_every_iters=1", "evaluation.clean_train_images=4",
         "probes.response_images=2", f"runs_dir={tmp_path}",
     )  # fmt: skip
-    assert launch(job, Silent(), lambda: False) == "finished"
+    assert launch(job, Silent(), never) == "finished"
     folder = job.folder
     assert folder.meta()["net"] == {
         "label": "ResNet-1202",

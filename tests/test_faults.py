@@ -17,10 +17,10 @@ from resnet_repro.data import synthetic
 from resnet_repro.exits import exit_code
 from resnet_repro.runs.atomic import DiskFullError
 from resnet_repro.runs.folder import RunFolder, RunFolderError
+from resnet_repro.training import CheckpointError, DivergedError
 from resnet_repro.training import assemble as assemble_module
 from resnet_repro.training import loop as loop_module
 from resnet_repro.training.checkpoint import load_newest
-from resnet_repro.training.errors import CheckpointError, DivergedError
 from resnet_repro.training.launch import Job, launch
 from test_training import Silent, StopAt, do, fingerprint, small_job
 
@@ -223,7 +223,7 @@ def test_on_a_gpu_a_bad_loss_is_found_before_it_is_saved(
         def __getattr__(self, name: str) -> object:
             return getattr(self._setup, name)
 
-    look = loop_module.look
+    look = loop_module.check_stop_and_finite
 
     def look_as_on_gpu(parts, state, stop_asked, *, reads):  # type: ignore[no-untyped-def]
         seen.append((state.iteration, reads))
@@ -233,7 +233,7 @@ def test_on_a_gpu_a_bad_loss_is_found_before_it_is_saved(
         })(), state, stop_asked, reads=reads)  # fmt: skip
 
     seen: list[tuple[int, bool]] = []
-    monkeypatch.setattr(loop_module, "look", look_as_on_gpu)
+    monkeypatch.setattr(loop_module, "check_stop_and_finite", look_as_on_gpu)
     spoil_gradient(monkeypatch, 2)
     job = small_job(
         tmp_path, "trainer.log_every_iters=12", "trainer.checkpoint_every_iters=6",

@@ -10,13 +10,12 @@ import torch
 
 from resnet_repro.data import synthetic
 from resnet_repro.runs.folder import RunFolder
+from resnet_repro.training import DivergedError
 from resnet_repro.training import run as run_module
-from resnet_repro.training.assemble import assemble
+from resnet_repro.training.assemble import RunContext, assemble
 from resnet_repro.training.device import Setup, set_up
-from resnet_repro.training.errors import DivergedError
 from resnet_repro.training.graph import EAGER_CALLS, GraphedStepper
 from resnet_repro.training.launch import Job
-from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState
 from resnet_repro.training.stepper import EagerStepper, make
 from test_training import WARM, StopAt, do, fingerprint, small_job
@@ -45,7 +44,7 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
     """From here on, runs are replayed."""
     tape = Tape()
 
-    def graphed(parts: Parts, state: TrainState) -> GraphedStepper:
+    def graphed(parts: RunContext, state: TrainState) -> GraphedStepper:
         return GraphedStepper(parts, state, {"step": "graph"}, capture=tape, ahead=AHEAD)
 
     monkeypatch.setattr(run_module, "make", graphed)
@@ -143,7 +142,7 @@ def test_divergence_is_named_as_without_graphs(
     assert str(replayed.value) == str(eager.value)
 
 
-def parts_of(job: Job) -> tuple[Parts, TrainState]:
+def parts_of(job: Job) -> tuple[RunContext, TrainState]:
     config = job.config
     return assemble(config, set_up(config.trainer), synthetic.make(200, 70))
 

@@ -14,8 +14,8 @@ import torch
 from benchmarks import parity, subject
 from benchmarks.record import Scope
 from resnet_repro.training import compiled, graph, stepper
+from resnet_repro.training.assemble import RunContext
 from resnet_repro.training.graph import GraphedStepper
-from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState
 from resnet_repro.training.stepper import Stepper
 
@@ -44,7 +44,7 @@ def with_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs that are no graphs: replaying does the work again."""
     plain = stepper.make
 
-    def make(parts: Parts, state: TrainState) -> Stepper:
+    def make(parts: RunContext, state: TrainState) -> Stepper:
         if parts.config.trainer.graph == "auto" and parts.config.trainer.compile == "never":
             return GraphedStepper(parts, state, {}, capture=lambda work: work, ahead=4)
         return plain(parts, state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -11,19 +11,21 @@ from typing import ClassVar
 import pytest
 import torch
 
+from ranks import Silent, never
 from resnet_repro.options import ConfigError
+from resnet_repro.progress import JobProgress
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.runs.lock import owned
 from resnet_repro.training import concurrent, jobs
 from resnet_repro.training import run as run_module
+from resnet_repro.training.assemble import RunContext
 from resnet_repro.training.concurrent import Together, at_once
 from resnet_repro.training.graph import GraphedStepper
-from resnet_repro.training.lanes import AHEAD, Lane, finish, turn_about
-from resnet_repro.training.launch import Job
-from resnet_repro.training.parts import Parts
+from resnet_repro.training.launch import Job, begin
+from resnet_repro.training.run import AHEAD, Run
 from resnet_repro.training.state import TrainState
 from resnet_repro.training.stepper import Stepper
-from test_training import do, fingerprint, never, small_job
+from test_training import do, fingerprint, small_job
 
 TOGETHER = "trainer.concurrent=2"
 
@@ -48,7 +50,7 @@ def test_turn_about_gives_the_same_folders(tmp_path: Path, monkeypatch: pytest.M
     steps: list[str] = []
     make = run_module.make
 
-    def noting(parts: Parts, state: TrainState) -> Stepper:
+    def noting(parts: RunContext, state: TrainState) -> Stepper:
         name = parts.config.name
         graphed = GraphedStepper(parts, state, {}, capture=lambda work: work, ahead=5)
         stepper = graphed if name == "b" else make(parts, state)
@@ -137,47 +139,16 @@ def test_the_line_tells_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(concurrent.time, "monotonic", lambda: clock[0])
     runs, stream = three(tmp_path, TOGETHER), io.StringIO()
     together = Together(runs, [0, 6, 0], [60.0, 30.0, 30.0], stream)
-    together.watcher(runs[0]).update(6, 81.25, 0.1)
+    together.begin(runs[0].label, 0, 12).update(6, 81.25, 0.1)
     assert stream.getvalue() == ""  # too early
     clock[0] += 20
-    together.watcher(runs[1]).update(9, None, 0.1)
-    together.end(runs[0])
+    together.begin(runs[1].label, 6, 12).update(9, None, 0.1)
+    together.end(runs[0].label)
     # 6 + 3 iterations in 20 s; 30 + 15 of 120 s of work are done, 75 s are left.
     assert stream.getvalue() == (
         "[0 of 3 over] a smoke seed 0 6/12, train err 81.2 %; b smoke seed 1 9/12; "
         "0.5 it/s, all runs: 33 s\n"
     )
-
-
-def counting(name: str, count: int, said: list[str]) -> Generator[None, None, str]:
-    try:
-        for number in range(count):
-            said.append(f"{name}{number}")
-            yield
-        if name == "bad":
-            raise ValueError(name)
-        return name
-    finally:
-        said.append(f"{name} over")
-
-
-def test_lanes_take_turns_and_end_by_themselves() -> None:
-    said: list[str] = []
-    counts = {"a": 3, "bad": 1, "c": 2}
-    ways = [lambda n=n, k=k: Lane(counting(n, k, said), on_cuda=False) for n, k in counts.items()]
-    ended = [(number, str(result)) for number, result in turn_about(ways, 2, never)]
-    assert ended == [(1, "bad"), (0, "a"), (2, "c")]
-    assert said == ["a0", "bad0", "a1", "bad over", "a2", "c0", "a over", "c1", "c over"]
-    assert finish(counting("d", 2, said)) == "d"
-
-
-def test_what_is_left_unfinished_lets_go() -> None:
-    said: list[str] = []
-    ways = [lambda n=n: Lane(counting(n, 9, said), on_cuda=False) for n in "ab"]
-    ways.append(lambda: Lane(counting("bad", 0, said), on_cuda=False))
-    for _ in turn_about(ways, 3, never):  # the bad one ends first
-        break
-    assert said[-2:] == ["a over", "b over"]
 
 
 class Mark:
@@ -189,8 +160,8 @@ class Mark:
         self.reached = False
         self.made.append(self)
 
-    def record(self) -> None:
-        pass
+    def record(self, stream: str) -> None:
+        assert stream == "a stream of its own"
 
     def query(self) -> bool:
         return self.reached
@@ -200,45 +171,79 @@ class Mark:
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a lane does on a GPU that is as slow as one likes; returns the streams it was on."""
-    streams: list[str] = []
+def streams(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs use the streams and events of a GPU that finishes nothing until someone waits for it.
+
+    Returns the streams that work was done on.
+    """
+    used: list[str] = []
 
     @contextmanager
     def on(stream: str) -> Iterator[None]:
-        streams.append(stream)
+        used.append(stream)
         yield
 
     monkeypatch.setattr(Mark, "made", [])
     monkeypatch.setattr(torch.cuda, "Stream", lambda: "a stream of its own")
     monkeypatch.setattr(torch.cuda, "stream", on)
     monkeypatch.setattr(torch.cuda, "Event", Mark)
-    return streams
+    monkeypatch.setattr(run_module, "sees_cuda", lambda trainer: trainer.device != "cpu")
+    return used
 
 
-def test_a_lane_does_not_run_far_ahead_of_its_gpu(gpu: list[str]) -> None:
-    lane = Lane(counting("a", 99, []), on_cuda=True)
+def test_a_run_does_not_get_far_ahead_of_its_gpu(tmp_path: Path, streams: list[str]) -> None:
+    run = begin(small_job(tmp_path), Silent(), never)
+    assert isinstance(run, Run)
     for _ in range(AHEAD):
-        assert lane.is_ready()
-        lane.advance()
-    assert gpu == ["a stream of its own"] * AHEAD
-    assert not lane.is_ready()
-    lane.wait()  # for the oldest
+        assert run.is_ready()
+        run.advance()
+        run.mark()
+    assert streams == ["a stream of its own"] * AHEAD
+    assert not run.is_ready()
+    run.wait()  # for the oldest
     assert [mark.reached for mark in Mark.made] == [True] + [False] * (AHEAD - 1)
-    assert lane.is_ready()
-    lane.advance()
-    assert not lane.is_ready()
+    assert run.is_ready()
+    run.advance()
+    run.mark()
+    assert not run.is_ready()
+    run.close()
+    assert finishes(small_job(tmp_path))  # its locks are released
 
 
-def test_a_slow_lane_does_not_hold_up_a_fast_one(
-    gpu: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The GPU is at once done with what the fast one asks for, and never with the slow one's."""
-    said: list[str] = []
-    slow = Lane(counting("slow", 99, said), on_cuda=True)
-    fast = Lane(counting("fast", 30, said), on_cuda=False)
-    ended = turn_about([lambda: slow, lambda: fast], 2, never)
-    assert next(ended) == (1, "fast")
-    assert [word for word in said if word.startswith("slow")] == [f"slow{n}" for n in range(AHEAD)]
-    ended.close()
-    assert said[-1] == "slow over"
+def finishes(job: Job) -> bool:
+    return do(job) == "finished"
+
+
+def test_a_slow_run_does_not_hold_up_a_fast_one(tmp_path: Path, streams: list[str]) -> None:
+    """The GPU finishes nothing of the slow one; the fast one needs no GPU at all."""
+    slow = small_job(tmp_path, TOGETHER, "name=slow")
+    fast = small_job(tmp_path, TOGETHER, "name=fast", "trainer.device=cpu")
+    reached = 0
+
+    def stop() -> bool:
+        nonlocal reached
+        if fast.folder.is_finished:
+            reached = reached or len(Mark.made)
+            for mark in Mark.made:
+                mark.reached = True
+        return False
+
+    outcomes = jobs.train_together([slow, fast], 2, JobProgress([1.0, 1.0]), stop)
+    assert [o.job.config.name for o in outcomes] == ["fast", "slow"]
+    assert {o.state for o in outcomes} == {"finished"}
+    assert reached == AHEAD
+
+
+def test_an_interrupt_releases_what_is_under_way(tmp_path: Path) -> None:
+    runs, looks = three(tmp_path, TOGETHER), 0
+
+    def interrupt() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 9:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run_all(runs, interrupt)
+    assert {o.state for o in jobs.run_all(runs, never)} == {"finished"}

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
+from ranks import Silent, StopAt, never
 from resnet_repro.compose import make_job
 from resnet_repro.runs.folder import RunFolder, RunFolderError
+from resnet_repro.training import CheckpointError, DivergedError
 from resnet_repro.training.checkpoint import load_newest
-from resnet_repro.training.errors import CheckpointError
 from resnet_repro.training.launch import Job, launch
-from resnet_repro.training.loop import DivergedError
 
 SMALL = (
     "experiment=cifar10_resnet20",
@@ -30,30 +30,6 @@ SMALL = (
     "trainer.threads=1",
     "trainer.precision=fp32",
 )
-
-
-class Silent:
-    """A watcher that only remembers the last iteration."""
-
-    iteration = 0
-
-    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
-        self.iteration = iteration
-
-
-class StopAt:
-    """Asks for a stop at the n-th look."""
-
-    def __init__(self, look: int):
-        self.looks_left = look
-
-    def __call__(self) -> bool:
-        self.looks_left -= 1
-        return self.looks_left == 0
-
-
-def never() -> bool:
-    return False
 
 
 def small_job(root: Path, *words: str) -> Job:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from fabricate import fabricate, make_config, make_meta
+from ranks import Silent, never
 from resnet_repro import mirror
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.mirror import Mirror, as_metrics, run_id
@@ -265,18 +266,10 @@ def test_the_logger_makes_no_other_run() -> None:
 # The real command.
 
 
-class Nobody:
-    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
-        pass
-
-    def enter(self, phase: str, iteration: int) -> None:
-        pass
-
-
 def train(runs: Path, *words: str) -> RunFolder:
     """Train the tiny run below ``runs`` as the command does."""
     job = make_job(*TINY, f"runs_dir={runs}", *words)
-    launch(job, Nobody(), lambda: False)
+    launch(job, Silent(), never)
     return job.folder
 
 

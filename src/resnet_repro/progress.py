@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Never, TextIO
+from typing import TYPE_CHECKING, Never, Protocol, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -37,6 +37,19 @@ def is_redrawn(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+PHASES = ("load", "train", "evaluate", "save", "end")
+
+
+class Watcher(Protocol):
+    """Whoever observes a run."""
+
+    def enter(self, phase: str, iteration: int) -> None:
+        """Note that one of :data:`PHASES` begins; between two updates the run is in ``train``."""
+
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        """Note an iteration; ``top1_err`` is the last logged training error, percent."""
+
+
 class JobProgress:
     """Progress of several runs done one after the other.
 
@@ -59,7 +72,7 @@ class JobProgress:
         self._run = RunProgress(self, label, start, max_iters, self._stream)
         return self._run
 
-    def end(self) -> None:
+    def end(self, label: str = "") -> None:  # noqa: ARG002
         """Finish the line of the current run."""
         if self._run is not None:
             self._spent += self._run.close()
@@ -100,6 +113,9 @@ class RunProgress:
                 mininterval=0.2,
                 dynamic_ncols=True,
             )
+
+    def enter(self, phase: str, iteration: int) -> None:
+        """Do nothing."""
 
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
         """Show an iteration; ``top1_err`` is the last logged training error, percent."""

@@ -35,8 +35,8 @@ def measure(folder: RunFolder, images: int, threads: int = 0) -> int:
         RunFolderError: no run is there, or another process works on it.
     """
     from resnet_repro.training.assemble import assemble, load_images
+    from resnet_repro.training.checkpoint import resume
     from resnet_repro.training.device import set_up
-    from resnet_repro.training.resume import resume
     from resnet_repro.training.run import keep_responses
 
     config = Config.from_mapping(folder.config())
@@ -45,13 +45,13 @@ def measure(folder: RunFolder, images: int, threads: int = 0) -> int:
         probes=dataclasses.replace(config.probes, response_images=images),
         trainer=dataclasses.replace(config.trainer, threads=threads),
     )
-    parts, state = assemble(config, set_up(config.trainer), load_images(config))
+    context, state = assemble(config, set_up(config.trainer), load_images(config))
     with owned(folder.path):
-        if resume(folder, parts, state) is None:
+        if resume(folder, context, state) is None:
             raise ConfigError(
                 f"run={folder.path}: has no checkpoint; checkpoints are not committed"
             )
-        keep_responses(folder, parts, state)
+        keep_responses(folder, context, state)
     return state.iteration
 
 

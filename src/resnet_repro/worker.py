@@ -32,9 +32,9 @@ def main() -> None:
         try:
             teller.tell("hello")
             from resnet_repro.training.distributed import leave, place
-            from resnet_repro.training.work import work
+            from resnet_repro.training.run import Run
 
-            state = work(RunFolder(Path(sys.argv[1])), teller, stop_asked, place())
+            state = Run(RunFolder(Path(sys.argv[1])), teller, stop_asked, place()).finish()
             leave()
             teller.tell("bye", state=state)
         except Exception as error:

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from reliability.processes import Silent, begin, ended, finish
+from reliability.processes import begin, ended, finish, quietly
 from reliability.record import Outcome
 from reliability.subject import VARIANTS, small_job
 from reliability.workshop import Trial, Workshop
 from resnet_repro.exits import DISK_FULL, exit_code
-from resnet_repro.training.launch import Job, launch
+from resnet_repro.training.launch import Job
 
 # A folder, a configuration, half a checkpoint, one, two, three (before the first is dropped).
 KIBIBYTES = (4, 8, 12, 16, 20, 24, 32, 64, 200, 400, 700, 800, 1000, 1300, 1400, 1600, 1800, 1960)
@@ -68,7 +68,7 @@ def told(answer: Path, job: Job, limit: int | None = None) -> None:
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        launch(job, Silent(), lambda: False)
+        quietly(job)
     except Exception as error:
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from reliability.processes import Silent, at_work, begin, do, ended, finish
+from reliability.processes import at_work, begin, do, ended, finish, quietly
 from reliability.record import Outcome
 from reliability.subject import left_overs, small_job
 from reliability.workshop import Trial, Workshop
-from resnet_repro.training.launch import Job, launch
+from resnet_repro.training.launch import Job
 
 MAX_SLOPE = 0.1  # MiB of memory a cycle: a net of this size and its momentum are 0.6
 WARM = 10  # cycles until caches are filled
@@ -76,10 +76,10 @@ def cycles(job: Job, count: int, answer: Path) -> None:
     page = os.sysconf("SC_PAGE_SIZE") / 2**20
     seen: dict[str, list[float]] = {"files": [], "memory": []}
     for _ in range(count):
-        launch(job, Silent(), lambda: True)
+        quietly(job, lambda: True)
         seen["files"].append(len(list(Path("/proc/self/fd").iterdir())))
         seen["memory"].append(int(Path("/proc/self/statm").read_text().split()[1]) * page)
-    launch(job, Silent(), lambda: False)
+    quietly(job)
     answer.write_text(json.dumps(seen))
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from resnet_repro.runs.faults import crash_point
 from resnet_repro.runs.folder import RunFolder
@@ -35,65 +34,40 @@ class Marks:
         self._byte[0] = PHASES.index(name)
 
 
-Entering = Callable[[str, int], None]
-Turns = Generator[None, None, Any]
-
-
-def watch(marks: Marks, slow: float = 0.0, entering: Entering = lambda *_: None) -> None:
-    """Note from now on what this process does.
+class Noting:
+    """Watches a run and notes what it does.
 
     Args:
-        marks: where.
-        slow: seconds to spend in the middle of each save, and four times that of a load, which
-            comes but once.
-        entering: is told of each phase that begins, and at which iteration.
+        marks: where; ``None``: nowhere.
+        entering: told of each phase that begins, and at which iteration.
     """
-    from resnet_repro.training import checkpoint, loop
-    from resnet_repro.training import run as run_module
 
-    marks.phase = "start-up"
-    places: list[tuple[Any, str, str]] = [
-        (run_module, "resume", "load"),
-        (run_module, "train", "train"),
-        (loop, "evaluate", "evaluate"),
-        (run_module, "count_clean_training_error", "evaluate"),
-        (run_module, "keep_responses", "evaluate"),
-        (checkpoint, "save", "save"),
-    ]
-    for module, name, phase in places:
-        setattr(module, name, _marked(getattr(module, name), marks, phase, entering))
+    def __init__(self, marks: Marks | None, entering: Callable[[str, int], None] | None = None):
+        self._marks, self._entering = marks, entering
+        if marks is not None:
+            marks.phase = "start-up"
+
+    def enter(self, phase: str, iteration: int) -> None:
+        """Note a phase."""
+        if self._entering is not None:
+            self._entering(phase, iteration)
+        if self._marks is not None:
+            self._marks.phase = phase
+
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        """Do nothing."""
+
+
+def slow_down(seconds: float) -> None:
+    """Spend so long in the middle of each save, and four times that in a load, which comes once."""
+    from resnet_repro.training import checkpoint
 
     def linger(name: str) -> None:
         if name in LINGERING:
-            time.sleep(slow * LINGERING[name])
+            time.sleep(seconds * LINGERING[name])
         crash_point(name)
 
     checkpoint.crash_point = linger  # type: ignore[attr-defined]
-
-
-def _marked(work: Callable[..., Any], marks: Marks, phase: str, entering: Entering) -> Any:
-    def marked(*args: Any, **more: Any) -> Any:
-        began = marks.phase
-        entering(phase, _iteration(args))
-        marks.phase = phase
-        made = work(*args, **more)
-        if isinstance(made, Generator):
-            return in_turns(made)
-        marks.phase = began
-        return made
-
-    def in_turns(made: Turns) -> Turns:
-        result = yield from made
-        marks.phase = "end"
-        return result
-
-    return marked
-
-
-def _iteration(args: tuple[Any, ...]) -> int:
-    """The iteration that a function was called at: of the state it works on, or told as such."""
-    found = [getattr(arg, "iteration", arg) for arg in args]
-    return next((value for value in found if isinstance(value, int)), 0)
 
 
 def judged_from_outside(folder: RunFolder, killed: int) -> str:

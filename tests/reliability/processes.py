@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reliability.phases import Marks, watch
+from reliability.phases import Marks, Noting, slow_down
 from reliability.subject import FEW_IMAGES
 from resnet_repro.runs.faults import VARIABLE
 from resnet_repro.runs.signals import stop_on_signals
@@ -24,14 +24,12 @@ LIMIT = 600.0  # seconds after which a process counts as hanging
 # Forked from a server that has imported torch and never used it: no thread exists there, and a
 # process is ready in milliseconds instead of seconds.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch._dynamo", "resnet_repro.training.work", __name__])
+_CONTEXT.set_forkserver_preload(["torch._dynamo", "resnet_repro.training.run", __name__])
 
 
-class Silent:
-    """A watcher that does not look."""
-
-    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
-        """Look away."""
+def quietly(job: Job, stop_asked: Callable[[], bool] = lambda: False) -> str:
+    """Do ``job`` in this process, with nobody watching."""
+    return launch(job, Noting(None), stop_asked)
 
 
 def begin(work: Callable[..., Any], *args: Any) -> Any:
@@ -57,13 +55,17 @@ def _few_images(work: Callable[..., Any], *args: Any) -> None:
 
 def do(job: Job, marks: Path | None = None, slow: float = 0.0, crash: str | None = None) -> None:
     """Do ``job`` as the command would; the process's exit code is 0 where it came to its end."""
-    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
     if crash is not None:
         os.environ[VARIABLE] = crash
-    if marks is not None:
-        watch(Marks(marks), slow)
+    slow_down(slow)
+    watched(job, Noting(Marks(marks) if marks else None))
+
+
+def watched(job: Job, watcher: Noting) -> None:
+    """Do ``job`` until a signal; the process's exit code is 0 where it came to its end."""
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
     with stop_on_signals() as stop_asked:
-        state = launch(job, Silent(), stop_asked)
+        state = launch(job, watcher, stop_asked)
     sys.exit(0 if state in ("finished", "skipped") else 75)
 
 

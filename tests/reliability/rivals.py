@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from reliability.processes import Silent, begin, command, ended, environment
+from reliability.processes import begin, command, ended, environment, quietly
 from reliability.record import Outcome
 from reliability.subject import VARIANTS, small_job
 from reliability.workshop import Trial, Workshop
 from resnet_repro.runs.folder import RunFolderError
-from resnet_repro.training.launch import Job, launch
+from resnet_repro.training.launch import Job
 
 EVERY = 10  # every tenth pair are real commands
 REFUSED = 2
@@ -47,7 +47,7 @@ def race(job: Job, at: float, answer: Path) -> None:
     """Begin ``job`` at a moment; the exit code is the command's."""
     time.sleep(max(0.0, at - time.monotonic()))
     try:
-        launch(job, Silent(), lambda: False)
+        quietly(job)
     except RunFolderError as error:
         answer.write_text(str(error))
         os._exit(REFUSED)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from reliability.phases import Marks, watch
-from reliability.processes import begin, do, ended, finish
+from reliability.phases import Marks, Noting
+from reliability.processes import begin, do, ended, finish, watched
 from reliability.record import Outcome
 from reliability.subject import VARIANTS, small_job
 from reliability.workshop import Trial, Workshop
@@ -64,8 +64,7 @@ def signalled(folder: Path, job: Job, number: int, phase: str, group: bool) -> N
             os.killpg(0, number) if group else os.kill(os.getpid(), number)
 
     os.setpgrp()
-    watch(Marks(folder / "marks"), 0.0, entering)
-    do(job)
+    watched(job, Noting(Marks(folder / "marks"), entering))
 
 
 def asked_twice(shop: Workshop, number: signal.Signals, folder: Path) -> Outcome:

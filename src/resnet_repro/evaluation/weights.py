@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from resnet_repro.training.errors import CheckpointError
+from resnet_repro.training import CheckpointError
 
 LARGEST_FILE = 2**30  # bytes; ResNet-152 with its optimizer's state takes half of that
 ABOUT = "resnet_repro"  # key under which our exports say which net they are

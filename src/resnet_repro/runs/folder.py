@@ -100,6 +100,12 @@ class RunFolder:
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "updated": now()}
         self._write_json("status.json", {"state": state} | values | owner)
 
+    def update_status(self, state: str, **changes: Any) -> None:
+        """Record a new state; what is not changed of the run's place stays."""
+        before = self.status()
+        kept = {key: before.get(key, 0) for key in ("iter", "max_iters", "restarts")}
+        self.write_status(state, **kept | changes)
+
     def meta(self) -> dict[str, Any]:
         """Provenance; an empty mapping before the run began."""
         return self._json("meta.json")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from resnet_repro import data, paths
 from resnet_repro.config import Config
@@ -22,9 +24,32 @@ from resnet_repro.options import ConfigError
 from resnet_repro.runs import provenance
 from resnet_repro.training.device import Setup, loader_processes
 from resnet_repro.training.distributed import SOLO, World, replicate, synchronise_norms
-from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState, sgd
 from resnet_repro.training.window import Window
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run is made of besides its state."""
+
+    config: Config
+    setup: Setup
+    images: Images
+    world: World = SOLO
+
+    @property
+    def order(self) -> BatchOrder:
+        """Which images make up which batch."""
+        return self.images.order
+
+    @property
+    def share_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the images of :meth:`batch`."""
+        return self.images.share_shape
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """The worker's share of the batch after ``iteration`` updates: images and labels."""
+        return self.images.batch(iteration)
 
 
 def load_images(config: Config) -> Arrays | PictureFolder:
@@ -55,7 +80,7 @@ def data_root(choice: DataConfig) -> Path:
 
 def assemble(
     config: Config, setup: Setup, found: Arrays | PictureFolder, world: World = SOLO
-) -> tuple[Parts, TrainState]:
+) -> tuple[RunContext, TrainState]:
     """Prepare the images and their order, the net and its optimizer.
 
     With several workers all call it.
@@ -66,7 +91,7 @@ def assemble(
         else streamed(config, setup, found, world)
     )
     state = initial_state(config, setup, num_classes=images.num_classes, world=world)
-    return Parts(config, setup, images, world), state
+    return RunContext(config, setup, images, world), state
 
 
 def resident(config: Config, setup: Setup, arrays: Arrays, world: World) -> ResidentImages:
@@ -132,10 +157,10 @@ def initial_state(
     return TrainState(net, sgd(net, config.recipe), window, replicate(net, world))
 
 
-def describe(parts: Parts, state: TrainState) -> dict[str, Any]:
+def describe(context: RunContext, state: TrainState) -> dict[str, Any]:
     """What ``meta.json`` says of a run before its first iteration."""
-    config, setup = parts.config, parts.setup
-    model, workers = config.model, parts.world.size
+    config, setup = context.config, context.setup
+    model, workers = config.model, context.world.size
     return {
         "schema": 1,
         **config.identity,
@@ -147,10 +172,10 @@ def describe(parts: Parts, state: TrainState) -> dict[str, Any]:
         "threads": setup.threads,
         "world_size": workers,
         "deterministic": config.trainer.deterministic,
-        "data": parts.images.record(),
+        "data": context.images.record(),
         "net": {
             "label": model.label,
             "params": count_params(state.model),
-            "multiply_adds": count_multiply_adds(state.model, parts.share_shape[-1]),
+            "multiply_adds": count_multiply_adds(state.model, context.share_shape[-1]),
         },
     }

@@ -48,6 +48,11 @@ class Attended:
         if select.select([], [self._line], [], 0)[1]:
             self.tell("at", at=[iteration, top1_err, lr])
 
+    def enter(self, phase: str, iteration: int) -> None:
+        """Say what the run does now, unless nobody listens."""
+        if select.select([], [self._line], [], 0)[1]:
+            self.tell("enter", at=[phase, iteration])
+
     def failed(self, error: BaseException) -> None:
         """Say what ended this worker."""
         self.tell(
@@ -74,6 +79,9 @@ class Unattended:
             self._said = time.monotonic()
             err = "" if top1_err is None else f", train err {top1_err:.1f} %"
             print(f"iteration {iteration}{err}, lr {lr:g}", file=sys.stderr, flush=True)
+
+    def enter(self, phase: str, iteration: int) -> None:
+        """Do nothing."""
 
     def failed(self, error: BaseException) -> None:
         """Say what ended this worker, in one line where that is enough."""

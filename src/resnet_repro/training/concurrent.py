@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TextIO
 
 from resnet_repro.options import ConfigError, shown
 from resnet_repro.progress import QUIET_SECONDS, duration
-from resnet_repro.training.launch import Job, lane
+from resnet_repro.training.launch import Job
 
 # What torch sets for a whole process: runs in one must agree in it.
 SHARED = ("device", "precision", "deterministic", "threads", "concurrent")
@@ -35,29 +34,6 @@ def at_once(jobs: Sequence[Job]) -> int:
     return min(together, len(jobs))
 
 
-def run_together(
-    jobs: Sequence[Job],
-    starts: Sequence[int],
-    estimates: Sequence[float],
-    stop_asked: Callable[[], bool],
-) -> Iterator[tuple[Job, str | Exception]]:
-    """Train the runs turn about; yield each as it ends, with its state or its error.
-
-    Args:
-        jobs: in order of work.
-        starts: iteration from which each goes on.
-        estimates: seconds each would take alone.
-        stop_asked: whether to stop.
-    """
-    from resnet_repro.training.lanes import turn_about
-
-    progress = Together(jobs, starts, estimates)
-    ways = [partial(lane, job, progress.watcher(job), stop_asked) for job in jobs]
-    for number, result in turn_about(ways, at_once(jobs), stop_asked):
-        progress.end(jobs[number])
-        yield jobs[number], result
-
-
 class _Seen:
     """Watches one of the runs."""
 
@@ -65,6 +41,9 @@ class _Seen:
         self._together, self._start, self._max, self._seconds = together, start, max_iters, seconds
         self.iteration, self.top1_err = start, math.nan
         self.state = "waiting"
+
+    def enter(self, phase: str, iteration: int) -> None:
+        """Do nothing."""
 
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:  # noqa: ARG002
         """Take note of an iteration."""
@@ -106,13 +85,14 @@ class Together:
         self._began = self._printed = time.monotonic()
         self._stream = stream or sys.stderr
 
-    def watcher(self, job: Job) -> _Seen:
+    def begin(self, label: str, start: int, max_iters: int) -> _Seen:  # noqa: ARG002
         """What watches this run."""
-        return self._seen[job.label]
+        return self._seen[label]
 
-    def end(self, job: Job) -> None:
+    def end(self, label: str = "") -> None:
         """Take note that a run is over, however it ended."""
-        self._seen[job.label].state = "ended"
+        if label:
+            self._seen[label].state = "ended"
 
     def show(self) -> None:
         """Print the line, if the last was some time ago."""

@@ -6,12 +6,12 @@ import math
 
 from resnet_repro.data.images import HeldOut
 from resnet_repro.evaluation.count import count_errors
-from resnet_repro.training.left_out import tell_left_out
-from resnet_repro.training.parts import Clock, Log, Parts
+from resnet_repro.training.assemble import RunContext
+from resnet_repro.training.log import Clock, Log, log_skipped
 from resnet_repro.training.state import TrainState, current_lr, watch_plateau
 
 
-def evaluate(parts: Parts, state: TrainState, log: Log, clock: Clock) -> None:
+def evaluate(context: RunContext, state: TrainState, log: Log, clock: Clock) -> None:
     """Count the errors on every held-out set, each image once, in its single view.
 
     With ``recipe.schedule=plateau`` the rate may drop with it: by the validation images where there
@@ -19,25 +19,25 @@ def evaluate(parts: Parts, state: TrainState, log: Log, clock: Clock) -> None:
     """
     clock.tick()
     errors = {
-        kind: count_and_log(parts, state, log, clock, kind, images)
-        for kind, images in parts.images.held_out.items()
+        kind: count_and_log(context, state, log, clock, kind, images)
+        for kind, images in context.images.held_out.items()
     }
-    recipe = parts.config.recipe
+    recipe = context.config.recipe
     last = state.iteration == recipe.max_iters
     if not last and watch_plateau(state, recipe, errors.get("val", errors["test"])):
         lr = current_lr(state, recipe)
         log.write("event", iter=state.iteration, event="lr_drop", value=lr, time=clock.tick())
 
 
-def count_clean_training_error(parts: Parts, state: TrainState, log: Log) -> None:
+def count_clean_training_error(context: RunContext, state: TrainState, log: Log) -> None:
     """Count the final net's errors on training images without augmentation (``train_clean``)."""
-    there = parts.order.num_images
-    images = parts.images.clean(min(parts.config.evaluation.clean_train_images or there, there))
-    count_and_log(parts, state, log, Clock(state), "train_clean", images)
+    there = context.order.num_images
+    images = context.images.clean(min(context.config.evaluation.clean_train_images or there, there))
+    count_and_log(context, state, log, Clock(state), "train_clean", images)
 
 
 def count_and_log(
-    parts: Parts,
+    context: RunContext,
     state: TrainState,
     log: Log,
     clock: Clock,
@@ -48,19 +48,19 @@ def count_and_log(
 
     With several workers each takes every N-th batch, all with rank 0's batch-norm statistics.
     """
-    world, count = parts.world, len(images)
+    world, count = context.world, len(images)
     world.share_statistics(state.model)
     state.model.eval()
-    size = even_batch_size(count, parts.config.evaluation.batch_size, world.size)
+    size = even_batch_size(count, context.config.evaluation.batch_size, world.size)
     batches = images.eval_batches(size, first=world.rank, every=world.size)
-    with parts.setup.autocast():
+    with context.setup.autocast():
         forward = state.graphed_eval or state.model
         found = count_errors(forward, batches, count, world.sum, lambda: len(images.gone))
-    tell_left_out(parts, state, log, images)
+    log_skipped(context, state, log, images)
     log.write(
         kind,
         iter=state.iteration,
-        epoch=parts.order.epoch_of(state.iteration),
+        epoch=context.order.epoch_of(state.iteration),
         loss=found.loss,
         top1_err=found.top1_err,
         top5_err=found.top5_err,

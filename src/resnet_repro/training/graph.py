@@ -23,8 +23,8 @@ from torch import Tensor
 from resnet_repro.data.images import ResidentImages
 from resnet_repro.evaluation.count import wrong_counts
 from resnet_repro.training import compiled
+from resnet_repro.training.assemble import RunContext
 from resnet_repro.training.device import Setup
-from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState, forward_backward, set_rate
 
 Work = Callable[[], None]
@@ -146,7 +146,7 @@ class GraphedStepper:
 
     def __init__(
         self,
-        parts: Parts,
+        parts: RunContext,
         state: TrainState,
         engine: dict[str, Any],
         capture: Capture = capture_on_cuda,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from resnet_repro.exits import PREEMPTED, exit_code
-from resnet_repro.progress import JobProgress, RunProgress, duration
+from resnet_repro.progress import JobProgress, Watcher, duration
 from resnet_repro.runs.provenance import cpu_description, usable_cores
-from resnet_repro.training.concurrent import at_once, run_together
-from resnet_repro.training.launch import Job, launch
+from resnet_repro.training.concurrent import Together, at_once
+from resnet_repro.training.launch import Job, begin
+
+if TYPE_CHECKING:
+    from resnet_repro.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -43,30 +48,86 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
     say(f"{len(missing)} of {len(jobs)} runs to train{also}: about {total} on {_device_name()}")
     if together > 1:
         starts = [job.folder.resumes_at for job in missing]
-        ended = run_together(missing, starts, estimates, stop_asked)
-        return done + [_outcome(job, result) for job, result in ended]
-    progress = JobProgress(estimates)
-    outcomes = []
-    for job in missing:
-        watcher = progress.begin(job.label, job.folder.resumes_at, job.config.recipe.max_iters)
-        outcomes.append(_try(job, watcher, stop_asked))
-        if stop_asked():
-            break
+        progress: JobProgress | Together = Together(missing, starts, estimates)
+    else:
+        progress = JobProgress(estimates)
+    outcomes = train_together(missing, together, progress, stop_asked)
     progress.end()
     return done + outcomes
 
 
-def _outcome(job: Job, result: str | Exception) -> Outcome:
-    if isinstance(result, Exception):
-        return Outcome(job, "failed", result)
-    return Outcome(job, result)
+def train_together(
+    jobs: Sequence[Job], most: int, progress: JobProgress | Together, stop_asked: Callable[[], bool]
+) -> list[Outcome]:
+    """Train up to ``most`` runs at the same time, an iteration of each in turn.
 
+    The next begins as one ends. An error ends its own run alone. Once a stop is asked for, no other
+    run begins; those that have begun see it too and end by themselves.
+    """
+    from resnet_repro.training.memory import free_after_run
 
-def _try(job: Job, watcher: RunProgress, stop_asked: Callable[[], bool]) -> Outcome:
+    waiting, outcomes = deque(jobs), list[Outcome]()
+    under_way: list[_UnderWay] = []
     try:
-        return Outcome(job, launch(job, watcher, stop_asked))
-    except Exception as error:
-        return Outcome(job, "failed", error)
+        while True:
+            while waiting and len(under_way) < most and not stop_asked():
+                job = waiting.popleft()
+                first, last = job.folder.resumes_at, job.config.recipe.max_iters
+                watcher = progress.begin(job.label, first, last)
+                under_way.append(_UnderWay(job, watcher, stop_asked))
+            if not under_way:
+                return outcomes
+            ready = [work for work in under_way if work.is_ready()]
+            if not ready:
+                under_way[0].wait()
+            for work in ready:
+                if outcome := work.advance():
+                    free_after_run(outcome.error)
+                    under_way.remove(work)
+                    outcomes.append(outcome)
+                    progress.end(work.job.label)
+    finally:
+        for work in under_way:
+            work.close()
+
+
+class _UnderWay:
+    """A run that takes turns with others; its first turn begins it."""
+
+    def __init__(self, job: Job, watcher: Watcher, stop_asked: Callable[[], bool]):
+        self.job, self._watcher, self._stop_asked = job, watcher, stop_asked
+        self._run: Run | None = None
+
+    def is_ready(self) -> bool:
+        """Whether the device needs more of it to do."""
+        return self._run is None or self._run.is_ready()
+
+    def wait(self) -> None:
+        """Wait until the device has done more of it."""
+        if self._run is not None:
+            self._run.wait()
+
+    def advance(self) -> Outcome | None:
+        """Do one iteration; where the run ends with it, let go of it and return its outcome."""
+        try:
+            if self._run is None:
+                made = begin(self.job, self._watcher, self._stop_asked)
+                if not isinstance(made, str):
+                    self._run = made
+                    return None
+            elif (made := self._run.advance()) is None:
+                self._run.mark()
+                return None
+            outcome = Outcome(self.job, made)
+        except Exception as error:
+            outcome = Outcome(self.job, "failed", error)
+        self._run = None
+        return outcome
+
+    def close(self) -> None:
+        """Leave it where it is."""
+        if self._run is not None:
+            self._run.close()
 
 
 def estimate(jobs: Sequence[Job]) -> list[float]:

@@ -8,22 +8,22 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_repro import paths
 from resnet_repro.config import Config
-from resnet_repro.config_groups import TrainerConfig
 from resnet_repro.options import ConfigError
+from resnet_repro.progress import Watcher
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.runs.lock import owned
 from resnet_repro.same_run import differences
-from resnet_repro.training.errors import CheckpointError, DivergedError
+from resnet_repro.training import CheckpointError, DivergedError
 
 if TYPE_CHECKING:
-    from resnet_repro.training.lanes import Lane, Turns
-    from resnet_repro.training.parts import Watcher
+    from resnet_repro.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -124,27 +124,18 @@ def launch(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> str:
     ``created``.
 
     Raises:
-        ConfigError: this machine cannot do what is asked; nothing was written.
+        ConfigError: this machine cannot do what the configuration asks; nothing was written.
         RunFolderError: the folder cannot be used, or another configuration or process holds it.
         DivergedError: the run diverged, now or when it was tried before.
-        CheckpointError: the run was begun, and its checkpoints are not there; nothing was written.
+        CheckpointError: the run was begun and its checkpoints are missing; nothing was written.
         Exception: whatever stopped the run; its status then says ``failed``.
     """
-    return lane(job, watcher, stop_asked).finish()
+    run = begin(job, watcher, stop_asked)
+    return run if isinstance(run, str) else run.finish()
 
 
-def lane(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Lane[str]:
-    """As :func:`launch`, to be done in turns with other runs."""
-    from resnet_repro.training.device import sees_cuda
-    from resnet_repro.training.lanes import Lane
-
-    alone = job.config.trainer.devices == 1
-    return Lane(
-        _launching(job, watcher, stop_asked), on_cuda=alone and sees_cuda(job.config.trainer)
-    )
-
-
-def _launching(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Turns[str]:
+def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Run | str:
+    """As :func:`launch`, but return a run in this process before its first iteration."""
     from resnet_repro.training.device import choose
 
     folder, trainer = job.folder, job.config.trainer
@@ -156,7 +147,9 @@ def _launching(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Tu
     if local:
         choose(trainer, local_size=trainer.devices)
     made = make_folder(folder.path)
-    with owned(folder.path), nothing_left_if_refused(made):
+    with ExitStack() as resources:
+        resources.enter_context(owned(folder.path))
+        resources.enter_context(nothing_left_if_refused(made))
         if job.is_done():  # by the process that held the folder a moment ago
             return "skipped"
         refuse_diverged(folder)
@@ -165,27 +158,15 @@ def _launching(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Tu
         if not local:
             print(folder.path)
             return "created"
-        return (yield from _work(folder, trainer, watcher, stop_asked))
+        if trainer.devices > 1:
+            from resnet_repro.training.workers import run_workers
 
+            return run_workers(folder, trainer, watcher, stop_asked)
+        from resnet_repro.training.run import Run
 
-def _work(
-    folder: RunFolder, trainer: TrainerConfig, watcher: Watcher, stop_asked: Callable[[], bool]
-) -> Turns[str]:
-    if trainer.devices == 1:
-        from resnet_repro.training.work import work_in_turns
-
-        return (yield from work_in_turns(folder, watcher, stop_asked))
-    from resnet_repro.training.workers import run_workers
-
-    try:
-        return run_workers(folder, trainer, watcher, stop_asked)
-    except Exception as error:
-        status = folder.status()
-        if status["state"] != "diverged":  # here more is known than rank 0 could know
-            kept = {key: status[key] for key in ("iter", "max_iters", "restarts")}
-            with contextlib.suppress(OSError):
-                folder.write_status("failed", reason=f"{type(error).__name__}: {error}", **kept)
-        raise
+        run = Run(folder, watcher, stop_asked)
+        run.resources = resources.pop_all()
+        return run
 
 
 def prepare(job: Job) -> None:

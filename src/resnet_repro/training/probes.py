@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from resnet_repro.models.count import conv_bn_layers
 from resnet_repro.models.norm import GroupedBatchNorm2d
 from resnet_repro.runs.folder import RunFolder
+from resnet_repro.training.assemble import RunContext
 from resnet_repro.training.device import Setup
-from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState
 
 Rows = list[dict[str, Any]]
@@ -45,21 +45,21 @@ class GradientLog:
 
     Args:
         folder: of the run; ``None`` on the other ranks.
-        parts: of the run.
+        context: of the run.
         state: of the run; is not changed.
     """
 
-    def __init__(self, folder: RunFolder | None, parts: Parts, state: TrainState):
-        self._folder, self._parts, self._state = folder, parts, state
-        wanted = parts.config.probes.signals
-        length = parts.config.recipe.max_iters
+    def __init__(self, folder: RunFolder | None, context: RunContext, state: TrainState):
+        self._folder, self._context, self._state = folder, context, state
+        wanted = context.config.probes.signals
+        length = context.config.recipe.max_iters
         self._iterations = gradient_iterations(length) if wanted else frozenset[int]()
         self._at_outputs: list[float] = []
 
     def before(self) -> None:
         """Measure the gradients at the BN outputs, if the next update is one of those kept."""
         if self._state.iteration + 1 in self._iterations:
-            self._at_outputs = bn_output_gradient_norms(self._parts, self._state)
+            self._at_outputs = bn_output_gradient_norms(self._context, self._state)
 
     def after(self) -> None:
         """Write the norms of the last update's gradients, if it is one of those kept."""
@@ -95,20 +95,24 @@ def gradient_norms(model: nn.Module, iteration: int) -> Rows:
     ]
 
 
-def bn_output_gradient_norms(parts: Parts, state: TrainState) -> list[float]:
+def bn_output_gradient_norms(context: RunContext, state: TrainState) -> list[float]:
     """L2 norm of the gradient of the next batch's mean loss at each BN output (Sec. 4.1).
 
     This is the "backward propagated gradient". Unlike the gradient of a conv's weights it does not
     depend on their length, which batch norm makes meaningless. Each worker takes its share of the
     batch, on a copy of the net; the norm is that over the whole batch.
     """
-    images, labels = parts.images.whole_batch(state.iteration)
-    share = parts.world.share(len(labels))
+    images, labels = context.images.whole_batch(state.iteration)
+    share = context.world.share(len(labels))
     mine = slice(share.start, share.stop)
     found = _gradients(
-        copy.deepcopy(state.model), images[mine], labels[mine], parts.setup.autocast(), len(labels)
+        copy.deepcopy(state.model),
+        images[mine],
+        labels[mine],
+        context.setup.autocast(),
+        len(labels),
     )
-    squares = parts.world.sum(torch.stack(found.at_outputs).square())
+    squares = context.world.sum(torch.stack(found.at_outputs).square())
     return [float(norm) for norm in squares.sqrt().tolist()]
 
 

@@ -2,188 +2,222 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from typing import Any
 
+import torch
+
 from resnet_repro.config import Config
+from resnet_repro.mirror import Mirror
 from resnet_repro.options import ConfigError
+from resnet_repro.progress import Watcher
+from resnet_repro.runs.atomic import remove_left_overs
 from resnet_repro.runs.folder import RunFolder, now
-from resnet_repro.runs.metrics import MetricsWriter
-from resnet_repro.training import checkpoint
-from resnet_repro.training.assemble import assemble, describe, load_images
-from resnet_repro.training.device import set_up
-from resnet_repro.training.distributed import World, join
+from resnet_repro.runs.lock import WORK, owned
+from resnet_repro.training import checkpoint, note_failure
+from resnet_repro.training.assemble import RunContext, assemble, describe, load_images
+from resnet_repro.training.checkpoint import resume
+from resnet_repro.training.device import sees_cuda, set_up
+from resnet_repro.training.distributed import SOLO, World, join
 from resnet_repro.training.evaluate import count_clean_training_error
-from resnet_repro.training.lanes import Turns
-from resnet_repro.training.left_out import count_left_out
-from resnet_repro.training.loop import train
-from resnet_repro.training.parts import Log, Parts, Unheard, Watcher
+from resnet_repro.training.log import Log, NullLog, RunLog, count_skipped
+from resnet_repro.training.loop import Loop
 from resnet_repro.training.probes import (
-    GradientLog,
     Rows,
     forward_signal,
     gradient_precision,
     layer_responses,
 )
-from resnet_repro.training.resume import contents, resume
 from resnet_repro.training.state import TrainState, settle_ddp_buckets
 from resnet_repro.training.stepper import Stepper, make
 
+AHEAD = 8  # iterations that may wait for the device while other runs share it
 
-def run(
-    folder: RunFolder,
-    world: World,
-    watcher: Watcher,
-    running: Callable[[int], None],
-    stop_asked: Callable[[], bool],
-    beside: Callable[[MetricsWriter], Log] = lambda log: log,
-) -> Turns[bool]:
-    """Train the run of ``folder`` from where it stands; return whether it came to its end.
 
-    ``running`` is told of each iteration that the run can go on from; ``beside`` may put something
-    beside the log that sees the records too.
+class Run:
+    """The run of a folder, on this worker. Rank 0 alone writes, and keeps ``status.json`` true.
+
+    On CUDA everything is launched on a stream of the run's own: graphs can be captured there, and
+    what several runs have launched is computed at the same time.
+
+    Args:
+        folder: of the run, its configuration written.
+        watcher: told of every iteration and phase.
+        stop_asked: whether to stop after this iteration.
+        world: this worker's place.
 
     Raises:
-        ConfigError: at once: the workers are not as many as asked for; later: the machine cannot do
-            what the configuration asks.
-        DataError: the data cannot be had or are not what they should be.
-        CheckpointError: checkpoints exist and none can be trusted.
-        DivergedError: the loss is no longer finite.
+        ConfigError: there are not as many workers as asked for.
     """
-    config = Config.from_mapping(folder.config())
-    if world.size != config.trainer.devices:
-        raise ConfigError(
-            f"trainer.devices={config.trainer.devices}: but {world.size} workers were started"
-        )
-    return begin(config, folder, world, watcher, running, stop_asked, beside)
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        watcher: Watcher,
+        stop_asked: Callable[[], bool],
+        world: World = SOLO,
+    ):
+        self.folder, self._stop_asked, self._world = folder, stop_asked, world
+        self._watcher = watcher if world.rank == 0 else NullLog()
+        self._config = Config.from_mapping(folder.config())
+        devices = self._config.trainer.devices
+        if world.size != devices:
+            raise ConfigError(f"trainer.devices={devices}: but {world.size} workers were started")
+        self.resources = ExitStack()  # released when the run ends, however it does
+        self._loop: Loop | None = None
+        on_cuda = world.size == 1 and sees_cuda(self._config.trainer)
+        self._stream = torch.cuda.Stream() if on_cuda else None  # type: ignore[no-untyped-call]
+        self._marks: deque[torch.cuda.Event] = deque()
+
+    def finish(self) -> str:
+        """Do all of the run: ``finished`` or ``preempted``."""
+        while (state := self.advance()) is None:
+            pass
+        return state
+
+    def advance(self) -> str | None:
+        """Do one iteration and all that is due in it; the first call builds and resumes the run.
+
+        Returns ``None`` while the run goes on, then ``finished`` or ``preempted``. The device may
+        still be at work then.
+
+        Raises:
+            Exception: what stopped the run; its status then says ``failed`` or ``diverged``.
+        """
+        with self._on_stream(), ExitStack() as unless_it_goes_on:
+            unless_it_goes_on.push(self.resources)
+            if self._loop is None:
+                self._loop = self._start()
+            elif self._loop.is_done:
+                self._complete(self._loop)
+                return self._end("finished")
+            elif self._loop.advance():
+                return self._end("preempted")
+            unless_it_goes_on.pop_all()
+            return None
+
+    def mark(self) -> None:
+        """Mark how far the device has to come: the work launched so far."""
+        if self._stream is not None:
+            mark = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            mark.record(self._stream)
+            self._marks.append(mark)
+
+    def is_ready(self) -> bool:
+        """Whether the device has caught up so far that it needs more to do.
+
+        Without this the host would fill the queue of a run with long iterations and then wait for
+        it, while the other runs starve.
+        """
+        while self._marks and self._marks[0].query():  # type: ignore[no-untyped-call]
+            self._marks.popleft()
+        return len(self._marks) < AHEAD
+
+    def wait(self) -> None:
+        """Wait until the device has reached the oldest mark."""
+        if self._marks:
+            self._marks[0].synchronize()
+
+    def close(self) -> None:
+        """Leave the run where it is and release what it holds."""
+        with self._on_stream():
+            self.resources.close()
+
+    def _on_stream(self) -> AbstractContextManager[object]:
+        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
+
+    def _start(self) -> Loop:
+        """Build the run and resume from its newest checkpoint."""
+        folder, hold, config = self.folder, self.resources.enter_context, self._config
+        leads = self._world.rank == 0
+        if leads:
+            mirror = hold(closing(Mirror(folder)))
+            hold(owned(folder.path, WORK, patience=20))
+            remove_left_overs(folder.path, folder.checkpoints)
+            self.resources.push(self._note_failure)
+        setup = set_up(config.trainer, self._world.local_rank, self._world.local_size)
+        world = join(self._world, setup.device, config.trainer.timeout_seconds)
+        found = world.rank0_first(lambda: load_images(config))
+        context, state = assemble(config, setup, found, world)
+        hold(closing(context.images))
+        settle_ddp_buckets(state, setup, context.share_shape)
+        self._watcher.enter("load", 0)
+        saved = resume(folder, context, state)
+        tables = tables_at_start(context, state)
+        stepper = make(context, state)
+        log: Log = NullLog()
+        if leads:
+            self._write_start(context, state, stepper, tables)
+            log = hold(closing(RunLog(folder, saved["metrics_bytes"] if saved else 0)))
+            mirror.beside(log)
+            if saved and saved["world_size"] != world.size:
+                values: dict[str, Any] = {"event": "world_size", "value": world.size}
+                log.write("event", iter=state.iteration, **values, time=round(state.time, 3))
+        self._watcher.enter("train", state.iteration)
+        return Loop(context, state, stepper, log, self._watcher, self._stop_asked)
+
+    def _write_start(
+        self, context: RunContext, state: TrainState, stepper: Stepper, tables: dict[str, Rows]
+    ) -> None:
+        """Write what the folder holds of a run before its next iteration."""
+        folder = self.folder
+        for name, rows in tables.items():
+            folder.write_table(name, rows)
+        meta = folder.meta() | describe(context, state) | {"engine": stepper.engine}
+        if state.iteration == 0 or "started" not in meta:
+            meta["started"] = now()
+        folder.write_meta(meta)
+        checkpoint.prune(folder.checkpoints)
+        folder.update_status("running", iter=state.iteration)
+
+    def _complete(self, loop: Loop) -> None:
+        """Measure the final net; write that and the run's speed."""
+        context, state, folder = loop.context, loop.state, loop.log.folder
+        self._watcher.enter("evaluate", state.iteration)
+        count_clean_training_error(context, state, loop.log)
+        loop.log.sync()
+        if folder is not None:
+            keep_responses(folder, context, state)
+            meta = folder.meta() | speed(context, state)
+            meta["data"]["left_out"] = count_skipped(folder.metrics())
+            folder.write_meta(meta)
+        self._watcher.enter("end", state.iteration)
+
+    def _end(self, state: str) -> str:
+        if self._world.rank == 0:
+            self.folder.update_status(state)
+        return state
+
+    def _note_failure(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception):
+            note_failure(self.folder, error)
 
 
-def begin(
-    config: Config,
-    folder: RunFolder,
-    world: World,
-    watcher: Watcher,
-    running: Callable[[int], None],
-    stop_asked: Callable[[], bool],
-    beside: Callable[[MetricsWriter], Log],
-) -> Turns[bool]:
-    """Set up device, images and net, and train."""
-    setup = set_up(config.trainer, world.local_rank, world.local_size)
-    world = join(world, setup.device, config.trainer.timeout_seconds)
-    found = world.rank0_first(lambda: load_images(config))
-    parts, state = assemble(config, setup, found, world)
-    with closing(parts.images):
-        return (yield from proceed(folder, parts, state, watcher, running, stop_asked, beside))
-
-
-def proceed(
-    folder: RunFolder,
-    parts: Parts,
-    state: TrainState,
-    watcher: Watcher,
-    running: Callable[[int], None],
-    stop_asked: Callable[[], bool],
-    beside: Callable[[MetricsWriter], Log],
-) -> Turns[bool]:
-    """Go on from the newest checkpoint, or begin; on rank 0 also keep what the folder holds."""
-    settle_ddp_buckets(state, parts.setup, parts.share_shape)
-    saved = resume(folder, parts, state)
-    tables = tables_at_start(parts, state)
-    stepper = make(parts, state)
-    if parts.world.rank != 0:
-        return (yield from follow(parts, state, stepper, stop_asked))
-    for name, rows in tables.items():
-        folder.write_table(name, rows)
-    meta = folder.meta() | describe(parts, state) | {"engine": stepper.engine}
-    if saved is None or "started" not in meta:
-        meta["started"] = now()
-    folder.write_meta(meta)
-    checkpoint.prune(folder.checkpoints)
-    running(state.iteration)
-    done = yield from lead(
-        folder, parts, state, stepper, saved, watcher, running, stop_asked, beside
-    )
-    if not done:
-        return False
-    keep_responses(folder, parts, state)
-    meta["data"]["left_out"] = count_left_out(folder.metrics())
-    folder.write_meta(meta | speed(parts, state))
-    return True
-
-
-def lead(
-    folder: RunFolder,
-    parts: Parts,
-    state: TrainState,
-    stepper: Stepper,
-    saved: dict[str, Any] | None,
-    watcher: Watcher,
-    running: Callable[[int], None],
-    stop_asked: Callable[[], bool],
-    beside: Callable[[MetricsWriter], Log],
-) -> Turns[bool]:
-    """Train and write, as rank 0 alone does, from ``saved`` or from the start."""
-    with MetricsWriter(folder.metrics_path, saved["metrics_bytes"] if saved else 0) as file:
-        log = beside(file)
-        if saved and saved["world_size"] != parts.world.size:
-            values: dict[str, Any] = {"event": "world_size", "value": parts.world.size}
-            log.write("event", iter=state.iteration, **values, time=round(state.time, 3))
-
-        def save() -> None:
-            content = contents(parts, state) | {"metrics_bytes": file.sync()}
-            checkpoint.save(folder.checkpoints, state.iteration, content)
-            running(state.iteration)
-
-        gradients = GradientLog(folder, parts, state)
-        turns = train(parts, state, stepper, log, save, gradients, watcher, stop_asked)
-        if not (yield from turns):
-            return False
-        count_clean_training_error(parts, state, log)
-        file.sync()
-    return True
-
-
-def follow(
-    parts: Parts, state: TrainState, stepper: Stepper, stop_asked: Callable[[], bool]
-) -> Turns[bool]:
-    """Train as the other workers do: the same collectives in the same order, nothing written."""
-    quiet = Unheard()
-
-    def save() -> None:
-        contents(parts, state)  # rank 0's sums need those of this worker
-
-    gradients = GradientLog(None, parts, state)
-    turns = train(parts, state, stepper, quiet, save, gradients, quiet, stop_asked)
-    if not (yield from turns):
-        return False
-    count_clean_training_error(parts, state, quiet)
-    return True
-
-
-def tables_at_start(parts: Parts, state: TrainState) -> dict[str, Rows]:
+def tables_at_start(context: RunContext, state: TrainState) -> dict[str, Rows]:
     """What the first batch, whole, shows of the untrained net, on every worker alike."""
-    if not parts.config.probes.signals or state.iteration > 0:
+    if not context.config.probes.signals or state.iteration > 0:
         return {}
-    images, labels = parts.images.whole_batch(0)
+    images, labels = context.images.whole_batch(0)
     return {
-        "signal": forward_signal(state.model, parts.setup, images),
-        "gradient_precision": gradient_precision(state.model, parts.setup, images, labels),
+        "signal": forward_signal(state.model, context.setup, images),
+        "gradient_precision": gradient_precision(state.model, context.setup, images, labels),
     }
 
 
-def keep_responses(folder: RunFolder, parts: Parts, state: TrainState) -> None:
+def keep_responses(folder: RunFolder, context: RunContext, state: TrainState) -> None:
     """Write the layer responses of the final net on the first test images (Fig. 7)."""
-    config, test = parts.config, parts.images.held_out["test"]
+    config, test = context.config, context.images.held_out["test"]
     count = min(config.probes.response_images, len(test))
     if count:
         batches = test.eval_batches(config.evaluation.batch_size, count)
-        folder.write_table("responses", layer_responses(state.model, parts.setup, batches))
+        folder.write_table("responses", layer_responses(state.model, context.setup, batches))
 
 
-def speed(parts: Parts, state: TrainState) -> dict[str, Any]:
+def speed(context: RunContext, state: TrainState) -> dict[str, Any]:
     """What ``meta.json`` says of a run that came to its end."""
-    images = state.iteration * parts.config.recipe.batch_size
+    images = state.iteration * context.config.recipe.batch_size
     return {
         "finished": now(),
         "wall_time_s": round(state.time, 1),

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from resnet_repro.data.images import ResidentImages
 from resnet_repro.options import ConfigError
 from resnet_repro.training import compiled
+from resnet_repro.training.assemble import RunContext
 from resnet_repro.training.graph import GraphedStepper
-from resnet_repro.training.parts import Parts
 from resnet_repro.training.state import TrainState, step
 
 # Whether compiled blocks are faster. On the CPU they were measured slower: its batch-norm kernels
@@ -39,7 +39,7 @@ class Stepper(Protocol):
 class EagerStepper:
     """The host prepares each batch and launches each kernel."""
 
-    def __init__(self, parts: Parts, state: TrainState, engine: dict[str, Any]):
+    def __init__(self, parts: RunContext, state: TrainState, engine: dict[str, Any]):
         self._parts, self._state, self.engine = parts, state, engine
 
     def step(self, lr: float) -> None:
@@ -74,7 +74,7 @@ class Engine:
             self.remarks.append(f"trainer.{key}={asked}: {what} ({why})")
 
 
-def make(parts: Parts, state: TrainState) -> Stepper:
+def make(parts: RunContext, state: TrainState) -> Stepper:
     """Return what does the updates of a run, as its configuration and this machine allow.
 
     This is the one way to train: a run calls it, and so does anything that measures a step. Call it
@@ -97,7 +97,7 @@ def make(parts: Parts, state: TrainState) -> Stepper:
     return kind(parts, state, engine.record())
 
 
-def choose(parts: Parts, state: TrainState) -> Engine:
+def choose(parts: RunContext, state: TrainState) -> Engine:
     """Decide as the configuration asks and the machine allows; compiles the blocks on the way.
 
     Raises:
@@ -124,7 +124,7 @@ def choose(parts: Parts, state: TrainState) -> Engine:
     return engine
 
 
-def _obstacle(parts: Parts) -> str | None:
+def _obstacle(parts: RunContext) -> str | None:
     """What keeps a run from doing its steps in any way but one by one."""
     if parts.world.size > 1:
         return f"{parts.world.size} workers add up their gradients in every step"

@@ -17,20 +17,23 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from resnet_repro.config_groups import TrainerConfig
 from resnet_repro.data.errors import DataError
 from resnet_repro.options import ConfigError
+from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import DiskFullError
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.runs.metrics import MetricsError
 from resnet_repro.runs.signals import end_with_parent, is_alive
+from resnet_repro.training import (
+    CheckpointError,
+    DivergedError,
+    WorkersLostError,
+    note_failure,
+)
 from resnet_repro.training.channel import ATTENDED, heard
-from resnet_repro.training.errors import CheckpointError, DivergedError, WorkersLostError
-
-if TYPE_CHECKING:
-    from resnet_repro.training.parts import Watcher
 
 AFTER_FAILURE = 5.0  # seconds the other workers get to end once one has failed: none can go on
 AFTER_LAUNCHER = 15.0  # seconds they get to save once the launcher is gone
@@ -51,17 +54,21 @@ def run_workers(
         Exception: what stopped the run, as if it had been done in this process.
         WorkersLostError: a worker was killed, fell silent or met a defect of this program.
     """
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as noise:
-        team = Team(start_launcher(folder, trainer, noise), watcher)
-        try:
-            team.follow(stop_asked)
-        finally:
-            team.kill()
-        state = folder.status()["state"]
-        if state in ("finished", "preempted"):
-            return str(state)
-        noise.seek(0)
-        raise team.failure(noise.read(), trainer.timeout_seconds)
+    try:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as noise:
+            team = Team(start_launcher(folder, trainer, noise), watcher)
+            try:
+                team.follow(stop_asked)
+            finally:
+                team.kill()
+            state = folder.status()["state"]
+            if state in ("finished", "preempted"):
+                return str(state)
+            noise.seek(0)
+            raise team.failure(noise.read(), trainer.timeout_seconds)
+    except Exception as error:  # here more is known than rank 0 could know
+        note_failure(folder, error)
+        raise
 
 
 def start_launcher(
@@ -138,6 +145,8 @@ class Team:
             self._pids[rank] = message["pid"]
         elif event == "at" and rank == 0:
             self._watcher.update(*message["at"])
+        elif event == "enter" and rank == 0:
+            self._watcher.enter(*message["at"])
         elif event in ("bye", "error"):
             self._pids.pop(rank, None)
             if event == "error":
