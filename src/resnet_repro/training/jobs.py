@@ -109,6 +109,7 @@ class _UnderWay:
 
     def advance(self) -> Outcome | None:
         """Do one iteration; where the run ends with it, let go of it and return its outcome."""
+        made: Run | str | None
         try:
             if self._run is None:
                 made = begin(self.job, self._watcher, self._stop_asked)
@@ -118,7 +119,7 @@ class _UnderWay:
             elif (made := self._run.advance()) is None:
                 self._run.mark()
                 return None
-            outcome = Outcome(self.job, made)
+            outcome = Outcome(self.job, str(made))
         except Exception as error:
             outcome = Outcome(self.job, "failed", error)
         self._run = None
