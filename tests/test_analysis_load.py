@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fabricate import fabricate, tear
-from resnet_repro.analysis.load import load_runs, most_telling_profile
+from resnet_repro.analysis.load import load_run, load_runs, most_telling_profile
 from resnet_repro.analysis.protocol import (
     by_net,
     check_same_protocol,
@@ -15,7 +20,7 @@ from resnet_repro.analysis.protocol import (
     the_profile,
     why_not_comparable,
 )
-from resnet_repro.runs.folder import RunFolder
+from resnet_repro.runs.folder import RunFolder, RunFolderError
 
 
 def test_a_run_knows_its_net_and_its_curves(tmp_path: Path) -> None:
@@ -88,13 +93,90 @@ def test_a_torn_last_record_costs_only_itself(tmp_path: Path) -> None:
     assert len(after.metrics) == len(before.metrics) - 1
 
 
-def test_a_folder_in_the_wrong_place_is_refused(tmp_path: Path) -> None:
+def test_a_folder_in_the_wrong_place_is_skipped_but_can_be_looked_at(tmp_path: Path) -> None:
+    """A copy of a run would count as another seed; alone it is a run like any other."""
     path = fabricate(tmp_path, "plain-20", profile="quick")
+    fabricate(tmp_path, "plain-20", profile="paper", seed=1)
     wrong = tmp_path / "paper" / "cifar10_plain20" / "seed0"
-    wrong.parent.mkdir(parents=True)
     path.rename(wrong)
-    with pytest.raises(ValueError, match=r"paper/cifar10_plain20/seed0.*quick/cifar10_plain20"):
-        load_runs(tmp_path)
+    skipped: list[str] = []
+    (run,) = load_runs(tmp_path, skip=skipped.append)
+    assert run.seed == 1
+    (reason,) = skipped
+    assert re.search(r"paper/cifar10_plain20/seed0.*quick/cifar10_plain20", reason)
+    assert load_run(wrong).profile == "quick"
+    (tmp_path / "linked").symlink_to(wrong)
+    assert load_run(tmp_path / "linked").seed == 0
+
+
+def without(key: str) -> Callable[[Path], None]:
+    """Take a dotted key out of a file of a run."""
+
+    def change(path: Path) -> None:
+        *groups, last = key.split(".")
+        values = yaml.safe_load(path.read_text())
+        inner = values
+        for group in groups:
+            inner = inner[group]
+        del inner[last]
+        path.write_text(json.dumps(values))
+
+    return change
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "says"),
+    [
+        ("config.yaml", without("seed"), "has no 'seed'"),
+        ("config.yaml", without("model.depth"), "has no 'model.depth'"),
+        ("config.yaml", without("recipe"), "has no 'recipe.batch_size'"),
+        ("config.yaml", lambda path: path.write_text("- 1"), "not a mapping"),
+        ("config.yaml", lambda path: path.write_text("a: [1"), "expected"),
+        ("config.yaml", fifo, "cannot be read (not a regular file)"),
+        ("meta.json", without("net"), "has no 'net.label'"),
+        ("meta.json", Path.unlink, "cannot be read (there is no such file)"),
+        ("meta.json", lambda path: path.write_text('{"net": {"label": 20}}'), "must be text"),
+        ("meta.json", lambda path: path.write_bytes(b"\xff"), "cannot be read (not UTF-8)"),
+        ("status.json", without("state"), "has no 'state'"),
+        ("status.json", lambda path: path.write_text("[" * 100_000), "recursion"),
+        ("metrics.jsonl", lambda path: path.write_text('{"kind": "train"}\n{}\n'), "line 1 is not"),
+        ("metrics.jsonl", fifo, "cannot be read (not a regular file)"),
+    ],
+)
+def test_a_damaged_file_is_named_and_takes_no_other_run_along(
+    tmp_path: Path, name: str, damage: Callable[[Path], None], says: str
+) -> None:
+    path = fabricate(tmp_path, "plain-20", profile="quick") / name
+    fabricate(tmp_path, "plain-20", profile="quick", seed=1)
+    damage(path)
+    skipped: list[str] = []
+    (run,) = load_runs(tmp_path, skip=skipped.append)
+    assert run.seed == 1
+    (reason,) = skipped
+    assert reason.startswith(f"{path}: ")
+    assert says in reason
+    assert "\n" not in reason
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("layer,std\n1,2\n3\n", "line 3 has not the columns of the first"),
+        ("layer,std\n1,2,4\n", "line 2 has not the columns of the first"),
+        ("layer,std\n1,many\n", "not a table of numbers"),
+    ],
+)
+def test_a_damaged_table_is_named(tmp_path: Path, text: str, says: str) -> None:
+    path = fabricate(tmp_path, "plain-20", profile="quick")
+    (path / "responses.csv").write_text(text)
+    (run,) = load_runs(tmp_path)
+    with pytest.raises(RunFolderError, match=f"responses.csv: {says}"):
+        run.table("responses")
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hostile = fabricate(root, "plain-44", profile="quick")
     changed = json.loads((hostile / "meta.json").read_text())
     changed |= {
-        "net": {"label": HOSTILE},
+        "net": {"label": HOSTILE, "params": 1},
         "hardware": {"label": f'"{HOSTILE}'},
         "deviations": {"recipe.lr": [0.1, HOSTILE], "recipe.max_iters": [64000, 400]},
     }
@@ -202,7 +202,7 @@ def test_what_cannot_be_shown_is_told(
     written: tuple[int, str], page: Page, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert written[0] == 1
-    assert "cifar10_resnet20: quick/cifar10_resnet20/seed0/metrics.jsonl: line 1" in page.text
+    assert "quick/cifar10_resnet20/seed0/metrics.jsonl: line 1" in page.text
     fabricate(tmp_path, "plain-20", profile="quick")
     fabricate(tmp_path, "plain-20", profile="quick", seed=1, changes={"recipe.lr": 0.5})
     code, text = write(tmp_path, tmp_path / "report.html")

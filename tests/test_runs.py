@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
+import os
 import signal
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fabricate import make_config
+from resnet_repro.data.cache import locked
 from resnet_repro.runs.atomic import write_atomic, write_text_atomic
 from resnet_repro.runs.folder import RunFolder, RunFolderError, find_runs
 from resnet_repro.runs.lock import owned
@@ -26,6 +33,70 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
         write_atomic(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def linked_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, fifo, linked_to_itself])
+def test_what_is_no_regular_file_is_not_replaced(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "file"
+    make(path)
+    kind = path.lstat().st_mode
+    with pytest.raises(OSError, match=r"not a regular file|symbolic links"):
+        write_text_atomic(path, "new")
+    assert path.lstat().st_mode == kind
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EIO])
+@pytest.mark.parametrize("of_folder", [True, False])
+def test_files_are_written_where_they_cannot_be_forced_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, of_folder: bool
+) -> None:
+    """A file that has its name is written, whatever the sync of its folder says."""
+    fsync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir() == of_folder:
+            raise OSError(error, "refused")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    path = tmp_path / "file"
+    if error == errno.EIO and not of_folder:
+        with pytest.raises(OSError, match="refused"):
+            write_text_atomic(path, "new")
+        assert not path.exists()
+    else:
+        write_text_atomic(path, "new")
+        assert path.read_text() == "new"
+    if error != errno.EIO:
+        with MetricsWriter(tmp_path / "metrics.jsonl") as log:
+            log.write("train", iter=1)
+            assert log.sync() == (tmp_path / "metrics.jsonl").stat().st_size
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("lock", [owned, locked])
+def test_a_file_system_without_locks_costs_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, lock: Callable[[Path], object]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with warnings.catch_warnings(record=True) as told, lock(tmp_path):
+        pass
+    (warning,) = told
+    assert str(warning.message).startswith(f"{tmp_path}: this file system has no locks")
 
 
 def test_metrics_cut_at_every_byte_lose_at_most_one_record(tmp_path: Path) -> None:
@@ -46,9 +117,11 @@ def test_metrics_cut_at_every_byte_lose_at_most_one_record(tmp_path: Path) -> No
 
 def test_metrics_with_a_damaged_middle_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"kind": "train"}\n{"kind": "tra\n{"kind": "train"}\n')
-    with pytest.raises(MetricsError, match="line 2"):
-        read_metrics(path)
+    whole = '{"kind": "train", "iter": 1}\n'
+    for damaged in ('{"kind": "tra\n', "[]\n", '{"kind": "train"}\n', '{"iter": 1}\n'):
+        path.write_text(whole + damaged + whole)
+        with pytest.raises(MetricsError, match="line 2"):
+            read_metrics(path)
 
 
 def test_metrics_go_back_to_the_checkpoint(tmp_path: Path) -> None:
@@ -79,7 +152,7 @@ def test_metrics_are_plain_json_even_where_numbers_are_not(tmp_path: Path) -> No
 
 
 def test_folder_depends_on_the_configuration_alone(tmp_path: Path) -> None:
-    config = {"profile": "quick", "name": "net", "seed": 3, "lr": 1e-5}
+    config = make_config("plain-20", "quick", 3, None, {"name": "net", "recipe.lr": 1e-5})
     folder = RunFolder.at(tmp_path, config)
     assert folder.path == tmp_path / "quick" / "net" / "seed3"
     assert folder.status() == {}

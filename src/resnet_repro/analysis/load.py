@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from resnet_repro.config_groups import PROFILES
-from resnet_repro.runs.folder import RunFolder, find_runs
+from resnet_repro.runs.folder import RunFolder, RunFolderError, find_runs
+from resnet_repro.runs.metrics import MetricsError
 
 PROFILE_ORDER = ("paper", "short", "quick")
 
@@ -60,7 +62,7 @@ class Run:
     def table(self, name: str) -> pd.DataFrame | None:
         """What the run wrote as ``<name>.csv``, not to be changed; None if it did not write it."""
         if name not in self._tables:
-            self._tables[name] = _numbers(RunFolder(self.path).table(name))
+            self._tables[name] = _numbers(RunFolder(self.path), name)
         return self._tables[name]
 
     def curve(self, kind: str, column: str = "top1_err") -> pd.Series[float]:
@@ -86,12 +88,30 @@ class Run:
         return pd.Series(values, index=index, name=column).sort_index()
 
 
-def _numbers(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame | None:
-    """The columns that hold numbers, as such; None without rows."""
+def _numbers(folder: RunFolder, name: str) -> pd.DataFrame | None:
+    """Return the columns of ``<name>.csv`` that hold numbers; None where it was not written.
+
+    Raises:
+        RunFolderError: it cannot be read, or something else than a number is there.
+    """
+    rows = folder.table(name)
     if not rows:
         return None
-    table = pd.DataFrame(rows).drop(columns="name")
-    return pd.DataFrame({name: pd.to_numeric(table[name]) for name in table})
+    table = pd.DataFrame(rows).drop(columns="name", errors="ignore")
+    try:
+        return pd.DataFrame({name: pd.to_numeric(table[name]) for name in table})
+    except ValueError as error:
+        raise RunFolderError(f"{folder.path / name}.csv: not a table of numbers") from error
+
+
+_told: set[str] = set()
+
+
+def tell_once(reason: str) -> None:
+    """Name a folder that is skipped and the cause on standard error, once."""
+    if reason not in _told:
+        _told.add(reason)
+        print(f"skipped: {reason}", file=sys.stderr)
 
 
 def load_runs(
@@ -100,14 +120,13 @@ def load_runs(
     profile: str | None = None,
     experiments: Sequence[str] | None = None,
     finished_only: bool = True,
+    skip: Callable[[str], object] = tell_once,
 ) -> list[Run]:
     """Load the runs below ``root``, sorted by profile, experiment and seed.
 
     A run whose name is not its experiment is a variant and is left out; so is one that diverged
-    or failed, whatever else is asked.
-
-    Raises:
-        ValueError: a folder whose place contradicts the configuration in it.
+    or failed, whatever else is asked. So is a folder that cannot be read or is not where its
+    configuration belongs: ``skip`` gets its path and the cause in one line.
     """
     runs = []
     for folder in find_runs(Path(root)):
@@ -115,42 +134,51 @@ def load_runs(
             continue
         if experiments is not None and folder.path.parent.name not in experiments:
             continue
-        state = folder.status().get("state")
-        if state in ("diverged", "failed") or (finished_only and state != "finished"):
+        try:
+            state = folder.status().get("state")
+            if state in ("diverged", "failed") or (finished_only and state != "finished"):
+                continue
+            run = load_run(folder.path)
+            check_place(run)
+        except (RunFolderError, MetricsError) as error:
+            skip(str(error))
             continue
-        run = _load(folder)
         if run.name == run.experiment:
             runs.append(run)
     return sorted(runs, key=lambda run: (run.profile, run.experiment, run.seed))
 
 
-def load_run(path: Path) -> Run:
-    """Load the run in one folder, whatever its state.
+def check_place(run: Run) -> None:
+    """Check that a run lies where its configuration says: a copy would count as another seed.
 
     Raises:
-        ValueError: a folder whose place contradicts the configuration in it.
-        RunFolderError: there is no run in it.
+        RunFolderError: it does not.
     """
-    return _load(RunFolder(Path(path).resolve()))
-
-
-def _load(folder: RunFolder) -> Run:
-    config = folder.config()
-    place = folder.path.parts[-3:]
-    written = (config["profile"], config["name"], f"seed{config['seed']}")
+    place, written = run.path.parts[-3:], (run.profile, run.name, f"seed{run.seed}")
     if place != written:
-        raise ValueError(
-            f"{folder.path}: the folder says {'/'.join(place)}, its config.yaml "
+        raise RunFolderError(
+            f"{run.path}: the folder says {'/'.join(place)}, its config.yaml "
             f"{'/'.join(written)}; move it back to where its configuration belongs"
         )
+
+
+def load_run(path: Path) -> Run:
+    """Load the run in one folder, whatever its state and wherever it lies.
+
+    Raises:
+        RunFolderError: there is no run in it, or one of its files lacks what every run has.
+        MetricsError: its log is damaged.
+    """
+    folder = RunFolder(Path(path))
+    config = folder.config()
     return Run(
         path=folder.path,
         experiment=config["experiment"],
         name=config["name"],
         profile=config["profile"],
-        seed=int(config["seed"]),
+        seed=config["seed"],
         config=config,
-        meta=folder.meta(),
+        meta=folder.trained_meta(),
         status=folder.status(),
         metrics=pd.DataFrame.from_records(folder.metrics()),
     )

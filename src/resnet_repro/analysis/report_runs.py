@@ -67,13 +67,9 @@ def read_profiles(root: Path, profiles: Sequence[str]) -> list[Logged]:
         folders.setdefault(folder.path.parts[-3], []).append(folder)
     found = []
     for profile in profiles:
-        runs: list[Run] = []
         problems: list[str] = []
-        for name in dict.fromkeys(folder.path.parts[-2] for folder in folders.get(profile, [])):
-            try:
-                runs += load_runs(root, profile=profile, experiments=[name])
-            except (ValueError, KeyError, TypeError, OSError, RunFolderError) as error:
-                problems.append(f"{name}: {without(str(error), [str(root)])}")
+        runs = load_runs(root, profile=profile, skip=problems.append)
+        problems = [without(problem, [str(root)]) for problem in problems]
         if profile in folders:
             found.append(Logged(profile, runs, folders[profile], problems))
     return found

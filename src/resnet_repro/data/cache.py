@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import zipfile
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from resnet_repro.data.arrays import digest
 from resnet_repro.data.errors import DataError, UnwritableError
 from resnet_repro.runs.atomic import write_atomic
+from resnet_repro.runs.lock import take
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -85,11 +85,7 @@ def locked(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
+        take(descriptor, root, wait=True)
         yield
     finally:
         os.close(descriptor)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -23,22 +24,49 @@ class DiskFullError(OSError):
 
 
 def disk_full(path: Path, error: OSError) -> DiskFullError:
-    """Say in one line that ``path`` could not be written for want of room."""
+    """Return the error that there is no room for ``path``, in one line."""
     free = shutil.disk_usage(path.parent).free
     return DiskFullError(
         error.errno,
         f"{path}: cannot be written ({error.strerror}, {free:,} bytes free); what was saved before "
-        "is whole: make room and say it again",
+        "is whole: make room and rerun the same command",
     )
 
 
-def fsync_directory(directory: Path) -> None:
-    """Make a rename in ``directory`` survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def is_regular_or_free(path: Path) -> bool:
+    """Whether a file can be read from or written to ``path``: nothing there, or a regular file.
+
+    Opening a pipe would wait for its other end; replacing a device would take it away.
+
+    Raises:
+        OSError: the file system does not answer, such as for a link to itself.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+
+
+def fsync(descriptor: int) -> None:
+    """Force a file to the disk, where the file system offers that."""
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make a rename in ``directory`` survive a power cut, where the file system can.
+
+    The file has its name already: what goes wrong here is no failure of the write.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -49,8 +77,10 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     Raises:
         DiskFullError: there is no room.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or ``path`` is something else than a regular file.
     """
+    if not is_regular_or_free(path):
+        raise OSError(errno.EEXIST, "not a regular file", str(path))
     crash_point(f"before-tmp{path.suffix}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -58,7 +88,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             crash_point(f"after-write{path.suffix}")
-            os.fsync(file.fileno())
+            fsync(file.fileno())
         crash_point(f"after-fsync{path.suffix}")
         temporary.replace(path)
         fsync_directory(path.parent)

@@ -23,15 +23,24 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_repro.runs.atomic import write_text_atomic
+from resnet_repro.runs.atomic import is_regular_or_free, write_text_atomic
 from resnet_repro.runs.metrics import Record, read_metrics
 
 STATES = ("created", "running", "finished", "preempted", "diverged", "failed")
+# What readers of a run rely on, by file.
+CONFIG: dict[str, type] = {
+    "experiment": str, "name": str, "profile": str, "seed": int, "data.name": str,
+    "model.depth": int, "model.shortcut": str, "recipe.batch_size": int, "recipe.max_iters": int,
+    "recipe.milestones": list,
+}  # fmt: skip
+STATUS: dict[str, type] = {"state": str}
+META: dict[str, type] = {"net.label": str, "net.params": int}
+KINDS = {str: "text", int: "an integer", list: "a list"}
 
 
 class RunFolderError(RuntimeError):
@@ -74,24 +83,21 @@ class RunFolder:
         """Read the resolved configuration.
 
         Raises:
-            RunFolderError: the file is missing or is not a mapping.
+            RunFolderError: the file is missing, unreadable, or lacks what every run has.
         """
-        try:
-            loaded = _parse_yaml(self.config_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{self.config_path}: cannot be read ({error})") from error
-        if not isinstance(loaded, dict):
-            raise RunFolderError(f"{self.config_path}: not a configuration")
-        return loaded
+        return self._read("config.yaml", _parse_yaml, CONFIG)
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Make the folder and write its configuration."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(self.config_path, _to_yaml(config))
+        self._write("config.yaml", _to_yaml(config))
 
     def status(self) -> dict[str, Any]:
-        """Where the run stands; an empty mapping where nothing was begun."""
-        return self._json("status.json")
+        """Return where the run stands; an empty mapping where nothing was begun.
+
+        Raises:
+            RunFolderError: the file cannot be read or does not say it.
+        """
+        return self._read("status.json", json.loads, STATUS, missing={})
 
     def write_status(self, state: str, **values: Any) -> None:
         """Record where the run stands and who says so."""
@@ -107,15 +113,31 @@ class RunFolder:
         self.write_status(state, **kept | changes)
 
     def meta(self) -> dict[str, Any]:
-        """Provenance; an empty mapping before the run began."""
-        return self._json("meta.json")
+        """Return the provenance; an empty mapping before the run began.
+
+        Raises:
+            RunFolderError: the file cannot be read.
+        """
+        return self._read("meta.json", json.loads, {}, missing={})
+
+    def trained_meta(self) -> dict[str, Any]:
+        """Return the provenance of a run that began to train.
+
+        Raises:
+            RunFolderError: the file is missing, unreadable, or lacks what every such run has.
+        """
+        return self._read("meta.json", json.loads, META)
 
     def write_meta(self, meta: dict[str, Any]) -> None:
         """Record provenance."""
         self._write_json("meta.json", meta)
 
     def metrics(self) -> list[Record]:
-        """All logged records, in order."""
+        """Return all logged records, in order; none where nothing was logged.
+
+        Raises:
+            MetricsError: the file cannot be read, or is damaged in a way a crash cannot explain.
+        """
         return read_metrics(self.metrics_path)
 
     @property
@@ -124,12 +146,20 @@ class RunFolder:
         return bool(self.status().get("state") == "finished")
 
     def table(self, name: str) -> list[dict[str, str]]:
-        """Rows of ``<name>.csv``; empty where it was not written."""
+        """Return the rows of ``<name>.csv``; none where it was not written.
+
+        Raises:
+            RunFolderError: the file cannot be read, or a row has not the columns of the first.
+        """
+        path = self.path / f"{name}.csv"
         try:
-            text = (self.path / f"{name}.csv").read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return []
-        return list(csv.DictReader(io.StringIO(text)))
+            rows = list(csv.DictReader(io.StringIO(self._text(path.name) or ""), strict=True))
+        except csv.Error as error:
+            raise RunFolderError(f"{path}: not a table ({error})") from error
+        for number, row in enumerate(rows, start=2):
+            if None in row or None in row.values():
+                raise RunFolderError(f"{path}: line {number} has not the columns of the first")
+        return rows
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write ``<name>.csv``; a key that a row lacks is left empty there."""
@@ -139,25 +169,63 @@ class RunFolder:
         )
         writer.writeheader()
         writer.writerows(rows)
-        write_text_atomic(self.path / f"{name}.csv", text.getvalue())
+        self._write(f"{name}.csv", text.getvalue())
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _read(
+        self,
+        name: str,
+        parse: Callable[[str], Any],
+        required: Mapping[str, type],
+        missing: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        text = self._text(name)
+        if text is None:
+            if missing is None:
+                raise RunFolderError(f"{self.path / name}: cannot be read (there is no such file)")
+            return missing
+        try:
+            return checked(parse(text), required)
+        except (ValueError, RecursionError) as error:
+            raise RunFolderError(f"{self.path / name}: {error}") from error
+
+    def _text(self, name: str) -> str | None:
         path = self.path / name
         try:
-            loaded = json.loads(path.read_text(encoding="utf-8"))
+            if not is_regular_or_free(path):
+                raise RunFolderError(f"{path}: cannot be read (not a regular file)")
+            return path.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
-            return {}
+            return None
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise RunFolderError(f"{path}: not JSON ({error})") from error
-        if not isinstance(loaded, dict):
-            raise RunFolderError(f"{path}: not a JSON object")
-        return loaded
+        except UnicodeDecodeError as error:
+            raise RunFolderError(f"{path}: cannot be read (not UTF-8)") from error
+
+    def _write(self, name: str, text: str) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(self.path / name, text)
 
     def _write_json(self, name: str, values: dict[str, Any]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
+        self._write(name, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def checked(values: Any, required: Mapping[str, type]) -> dict[str, Any]:
+    """Return ``values``, a nested mapping that has the required dotted keys with such values.
+
+    Raises:
+        ValueError: it has not; names the key.
+    """
+    if not isinstance(values, dict):
+        raise ValueError("not a mapping")
+    for key, kind in required.items():
+        found: Any = values
+        for part in key.split("."):
+            if not isinstance(found, Mapping) or part not in found:
+                raise ValueError(f"has no {key!r}")
+            found = found[part]
+        if not isinstance(found, kind) or isinstance(found, bool):
+            raise ValueError(f"{key}={found!r}: must be {KINDS[kind]}")
+    return values
 
 
 # Every JSON text is YAML: a host with torch and little else still writes and reads config.yaml.

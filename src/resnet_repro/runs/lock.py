@@ -1,12 +1,14 @@
-"""One owner for one run folder."""
+"""One owner for one run folder, and the lock that everything here uses."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import socket
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +21,34 @@ COMMAND = ".lock"  # held by the command that a user said
 WORK = ".work.lock"  # held by the one process that writes: rank 0's, if there are several
 
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # of a network file system
+
+
+def take(descriptor: int, folder: Path, *, wait: bool) -> None:
+    """Lock an open file of ``folder``; the system unlocks it when the process ends.
+
+    Where the file system has no locks, warn once and continue without one.
+
+    Raises:
+        BlockingIOError: another process holds it, and ``wait`` is false.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{folder}: this file system has no locks ({error.strerror}); "
+            "start no second process that writes there",
+            stacklevel=2,
+        )
+
+
 @contextmanager
 def owned(
     folder: Path, name: str = COMMAND, *, patience: float = 0.0, after_death: float = 15.0
 ) -> Iterator[None]:
-    """Hold ``folder`` for this process; the system lets go of it however the process ends.
+    """Hold ``folder`` for this process; the lock ends with the process, however it ends.
 
     Args:
         folder: an existing run folder.
@@ -58,7 +83,7 @@ def _take(descriptor: int, lock: Path, patience: float, after_death: float) -> N
     began = time.monotonic()
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take(descriptor, lock.parent, wait=False)
         except BlockingIOError:
             owner = lock.read_text(encoding="utf-8")
             if time.monotonic() - began < max(patience, _grace(owner, after_death)):

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from resnet_repro.runs.atomic import FULL, disk_full
+from resnet_repro.runs.atomic import FULL, disk_full, fsync, is_regular_or_free
 from resnet_repro.runs.faults import crash_point
 
 Record = dict[str, Any]
@@ -45,11 +45,17 @@ def read_metrics(path: Path) -> list[Record]:
     """Read all records; a last line torn by a crash is dropped, a torn middle is refused.
 
     Raises:
-        MetricsError: a line before the last is not a JSON object.
+        MetricsError: it cannot be read, or a line before the last is no record with its kind and
+            iteration.
     """
-    if not path.exists():
+    try:
+        if not is_regular_or_free(path):
+            raise MetricsError(f"{path}: cannot be read (not a regular file)")
+        lines = path.read_bytes().split(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise MetricsError(f"{path}: cannot be read ({error.strerror})") from error
     complete, tail = lines[:-1], lines[-1]  # a whole record always ends in a newline
     records: list[Record] = []
     for number, line in enumerate(complete, start=1):
@@ -67,7 +73,8 @@ def _parse(line: bytes) -> Record | None:
         record = json.loads(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) else None
+    is_record = isinstance(record, dict) and isinstance(record.get("kind"), str)
+    return record if is_record and isinstance(record.get("iter"), int) else None
 
 
 class MetricsWriter:
@@ -120,7 +127,7 @@ class MetricsWriter:
 
     def sync(self) -> int:
         """Force all records to the disk; return the length to remember in a checkpoint."""
-        os.fsync(self._file.fileno())
+        fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
