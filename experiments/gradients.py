@@ -10,5 +10,5 @@ if __name__ == "__main__":
     main(
         "gradients",
         draw=gradients.save_gradients,
-        claims=[mechanism_claims.gradients_do_not_vanish],
+        claims=[mechanism_claims.gradients_stay_healthy],
     )

@@ -1,4 +1,4 @@
-"""Our error curves held against the paper's digitised ones, iteration by iteration.
+"""Our error curves compared with the paper's digitised ones, iteration by iteration.
 
 Two curves are compared only while both nets were trained alike: the same data, net and recipe, and
 the same learning rate up to that iteration. A short run is thus comparable up to its first drop.
@@ -7,20 +7,18 @@ A run that was stopped counts here as far as it goes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from resnet_repro.analysis.judge import one_run_sd, sign
+from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.paper import Paper
+from resnet_repro.analysis.paper import Noise, Paper
 from resnet_repro.analysis.protocol import Horizon, by_net, paper_horizon, paper_rates
-from resnet_repro.analysis.stats import Difference
+from resnet_repro.analysis.stats import Difference, Side, contrast, equivalence
 
-ENOUGH_STEPS = 3  # of the paper's curve, to tell its wiggle
 _CURVES = {"cifar": (6, "test"), "imagenet": (4, "val_center_crop")}  # figure, held-out curve
 KINDS = {"train": "training error", "test": "test error"}
 
@@ -34,8 +32,7 @@ class Stretch:
         runs: those behind our curve.
         ours, paper: errors in percent over the iterations that both have.
         course: ours on the same grid from the first update on, where the paper shows none, too.
-        gap: mean of ours minus the paper's, with the noise it has to be held against; None where
-            the paper's curve has too few points to tell.
+        gap: mean of ours minus the paper's over the seeds, with its noise.
     """
 
     net: str
@@ -45,7 +42,7 @@ class Stretch:
     ours: pd.Series[float]
     paper: pd.Series[float]
     course: pd.Series[float]
-    gap: Difference | None
+    gap: Difference
 
     @property
     def differences(self) -> pd.Series[float]:
@@ -54,10 +51,8 @@ class Stretch:
 
     @property
     def verdict(self) -> str:
-        """``within the noise``, ``above``, ``below``, or that nothing can be said."""
-        if self.gap is None:
-            return "too few points"
-        return {0: "within the noise", 1: "above", -1: "below"}[sign(self.gap)]
+        """``reproduced``, ``compatible``, ``differs`` or ``no verdict``, as for a last error."""
+        return str(equivalence(self.gap.value, self.gap.reach))
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class Uncompared:
 def compare_curves(
     runs: Sequence[Run], paper: Paper | None = None
 ) -> tuple[list[Stretch], list[Uncompared]]:
-    """Hold every net of these runs, finished or not, against the paper's curve of it.
+    """Compare every net of these runs, finished or not, with the paper's curve of it.
 
     Raises:
         ValueError: runs of one net and profile that must not be averaged.
@@ -93,20 +88,22 @@ def compare_curves(
 
 def _of_net(net: str, group: Sequence[Run], horizon: Horizon, paper: Paper) -> list[Stretch]:
     found = []
+    rates = paper_rates(group[0])
     for kind in KINDS:
         theirs = _paper_curve(group[0], net, kind, paper)
         grid = np.arange(0, horizon.iters + 1, step := _step(theirs))[1:]
-        ours = logged_at(group, kind, grid, step)
-        for rate, first, last in paper_rates(group[0]):
-            whole = theirs[(theirs.index > first) & (theirs.index <= last)]
-            course = ours[(ours.index > first) & (ours.index <= last)]
-            part = course[course.index.isin(whole.index)]
+        table = pd.concat([logged_at(run, kind, grid, step) for run in group], axis=1).sort_index()
+        for rate, first, last in rates:
+            course = table[(table.index > first) & (table.index <= last)]
+            part = course[course.index.isin(theirs.index)]
             if part.empty:
                 continue
-            near = course[course.index <= part.index[-1]].tail(max(len(part), ENOUGH_STEPS + 1))
-            gap = _gap(net, part, whole, wiggle(near), len(group))
-            same = whole.loc[part.index]
-            found.append(Stretch(net, kind, rate, tuple(group), part, same, course, gap))
+            same = theirs.loc[part.index]
+            # Public seed noise is that of a test error at the end of the schedule.
+            ended = kind == "test" and rate == rates[-1][0]
+            gap = _gap(part.sub(same, axis=0), public_noise(group) if ended else None)
+            ours, whole = (pd.Series(t.mean(axis=1), dtype=float) for t in (part, course))
+            found.append(Stretch(net, kind, rate, tuple(group), ours, same, whole, gap))
     return found
 
 
@@ -121,58 +118,37 @@ def _step(curve: pd.Series[float]) -> int:
 
 
 def logged_at(
-    runs: Sequence[Run], kind: str, iters: np.ndarray[tuple[int], np.dtype[np.int_]], step: int
+    run: Run, kind: str, iters: np.ndarray[tuple[int], np.dtype[np.int_]], step: int
 ) -> pd.Series[float]:
-    """Our curve at given iterations, the mean over the seeds that came so far; percent.
+    """The curve of a run at given iterations, as far as it came; percent.
 
     A test error is that of the evaluation there; a training error the mean over the mini-batches
     of the ``step`` iterations before, where all of them were logged.
     """
-    curves = []
-    for run in runs:
-        curve = run.curve(kind)
-        if kind == "test":
-            curves.append(curve[curve.index.isin(iters)])
-            continue
-        seen = run.curve("train", "num_samples").reindex(curve.index)
-        batch = int(run.config["recipe"]["batch_size"])
-        values = {}
-        for it in iters:
-            inside = (curve.index > it - step) & (curve.index <= it)
-            if inside.any() and seen[inside].sum() >= step * batch:
-                values[int(it)] = float(np.average(curve[inside], weights=seen[inside]))
-        curves.append(pd.Series(values, dtype=float))
-    table = pd.concat(curves, axis=1)
-    return pd.Series(table.mean(axis=1), dtype=float).sort_index()
+    curve = run.curve(kind)
+    if kind == "test":
+        return curve[curve.index.isin(iters)]
+    seen = run.curve("train", "num_samples").reindex(curve.index)
+    batch = int(run.config["recipe"]["batch_size"])
+    values = {}
+    for it in iters:
+        inside = (curve.index > it - step) & (curve.index <= it)
+        if inside.any() and seen[inside].sum() >= step * batch:
+            values[int(it)] = float(np.average(curve[inside], weights=seen[inside]))
+    return pd.Series(values, dtype=float)
 
 
-def _gap(
-    net: str, ours: pd.Series[float], paper: pd.Series[float], own: float | None, seeds: int
-) -> Difference | None:
-    """Mean difference with its noise: the wiggle along the curves, and the level of a run.
+def _gap(differences: pd.DataFrame, public: Noise | None) -> Difference:
+    """Mean of ours minus the paper's over a stretch, with the noise of the seeds and the paper's.
 
-    Each curve's wiggle is its own; ours (``own``), where it has too few points to tell, is taken
-    to be the paper's. The level of a whole run varies by :func:`one_run_sd`.
+    The paper's curve is one run: its noise is the public one, else that of one of our seeds.
     """
-    theirs = wiggle(paper)
-    if theirs is None:
-        return None
-    noise = theirs**2 + (theirs**2 / seeds if own is None else own**2)
-    level = (1 + 1 / seeds) * one_run_sd(net, float(paper.mean())) ** 2
-    value = float((ours - paper.loc[ours.index]).mean())
-    return Difference(value, math.sqrt(noise / len(ours) + level), math.inf, "noise of one run")
-
-
-def wiggle(curve: pd.Series[float]) -> float | None:
-    """Standard deviation of a curve's points about its course; None if there are too few.
-
-    From the steps between neighbours, less their median, so that a course that rises or falls
-    evenly counts for nothing; by the median size, so that a drop does not count either.
-    """
-    steps = np.diff(curve.to_numpy())
-    if len(steps) < ENOUGH_STEPS:
-        return None
-    return 1.4826 * float(np.median(np.abs(steps - np.median(steps)))) / math.sqrt(2)
+    means = differences.mean().dropna().to_numpy(float)
+    ours = Side(means, public)
+    if public is not None:
+        return contrast((1, ours), (-1, Side([0.0], public)))
+    found = contrast((1, ours))
+    return replace(found, se=found.se * (len(means) + 1) ** 0.5)
 
 
 def _why_not(net: str, group: Sequence[Run], horizon: Horizon, paper: Paper) -> str:
@@ -205,13 +181,13 @@ def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
             "mean difference": float(s.differences.mean()),
             "sd": float(s.differences.std()) if len(s.ours) > 1 else None,
             "largest": float(s.differences.iloc[int(s.differences.abs().argmax())]),
-            "noise (95 %)": None if s.gap is None else s.gap.reach,
-            "ours is": s.verdict,
+            "noise (95 %)": s.gap.reach if s.gap.known else None,
+            "verdict": s.verdict,
         }
         for s in stretches
     ]
     columns = ["net", "error", "profile", "seeds", "rate", "iterations", "points"]
-    columns += ["mean difference", "sd", "largest", "noise (95 %)", "ours is"]
+    columns += ["mean difference", "sd", "largest", "noise (95 %)", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 
 

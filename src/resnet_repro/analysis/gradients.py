@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.panels import logarithmic, no_runs
 from resnet_repro.analysis.probes import (
     ByIteration,
+    bn_output_gradients,
     end_ratios,
     gradients,
     logarithm,
@@ -38,55 +41,68 @@ def save_gradients(runs: Sequence[Run], out_dir: Path) -> list[Path]:
 def gradient_figure(runs: Sequence[Run]) -> Figure:
     """Gradient and weight norms by layer, and how they stand between the first layer and the last.
 
-    Upper row: norm of each layer's weight gradient over the layer's place in the net, at
-    initialisation and at the last logged iteration, and the norm of its weights then. Lower row,
-    over the iterations: the norm of the first layer's gradient over that of the last, bare and
+    Upper row, over the layer's place in the net: norm of the gradient at the output of each batch
+    norm at initialisation, norm of each conv's weight gradient at initialisation and at the last
+    logged iteration, and the norm of its weights then. Lower row: what claim C10 tests, the first
+    layer over the last at the batch norms' outputs; the same of the weight gradients, bare and
     with weights as long as at first (:func:`scaled_gradients`); and the forward signal at
     initialisation: the standard deviation of each conv's output before batch norm.
-    Plain nets are dashed; of several seeds the geometric mean is drawn.
+    Plain nets are dashed; every seed has its own line.
     """
     logged = [run for run in runs if gradients(run) is not None]
-    nets = by_net(logged)
+    places: dict[str, Curve] = {
+        "gradient at BN outputs\nat initialisation": _at_start(bn_output_gradients),
+        "weight gradient\nat initialisation": _at_start(gradients),
+        "weight gradient\nlast logged": _last(gradients),
+        "weight norm\nlast logged": _last(weights),
+        "conv output before BN\nat initialisation (std)": signal,
+    }
+    over_iterations: dict[str, ByIteration] = {
+        "gradient at BN outputs\nfirst layer over last": bn_output_gradients,
+        "weight gradient\nfirst layer over last": gradients,
+        "the same, growth of\nweights taken out": scaled_gradients,
+    }
     with style.style():
-        figure = style.new_figure(3, rows=2, panel=(3.1, 2.5))
-        (start, end, size), (bare, scaled, forward) = figure.subplots(2, 3)
-        start.set_title("gradient norm at initialisation")
-        end.set_title("gradient norm, last logged")
-        size.set_title("weight norm, last logged")
-        bare.set_title("gradient norm, first layer over last")
-        scaled.set_title("the same, growth of weights taken out")
-        forward.set_title("conv output before BN\nat initialisation (std)")
-        for group in nets.values():
-            _draw_by_place(start, group, _at_start)
-            _draw_by_place(end, group, _last(gradients))
-            _draw_by_place(size, group, _last(weights))
-            _draw_by_place(forward, group, signal)
-            _draw_ratio(bare, group, gradients)
-            _draw_ratio(scaled, group, scaled_gradients)
-        for axes in (start, end, size, forward):
+        figure = style.new_figure(4, rows=2, panel=(2.6, 2.5))
+        (*upper, forward), lower = _split(figure)
+        for axes, (title, curve) in zip([*upper, forward], places.items(), strict=True):
+            axes.set_title(title)
             axes.set_xlabel("place in the net (0: first conv, 1: last)")
             axes.set_xlim(0, 1)
-        for axes in (bare, scaled) if nets else ():
+            _draw(axes, logged, curve, by_place=True)
+        for axes, (title, read) in zip(lower, over_iterations.items(), strict=True):
+            axes.set_title(title)
             axes.set_xlabel("iteration")
-            _scale(axes, nets)
-            axes.axhline(1, color="#555555", linewidth=0.7, zorder=1)
-        for axes in (start, end, size, bare, scaled):
+            _draw(axes, logged, partial(end_ratios, read=read))
+            _scale(axes)
+        for axes in (*upper, *lower):
             if axes.lines:
                 logarithmic(axes)
             else:
-                no_runs(axes, ["no gradient norms"])
+                no_runs(axes, ["no such gradient norms"])
+        for axes in lower:
+            axes.axhline(1, color="#555555", linewidth=0.7, zorder=1)
         if forward.lines:
             forward.set_ylim(bottom=0)
         else:
             no_runs(forward, ["no signal"])
-        handles, labels = start.get_legend_handles_labels()
+        handles, labels = figure.axes[1].get_legend_handles_labels()
         style.underneath(figure, _sentences(logged), handles, labels, columns=4)
     return figure
 
 
-def _at_start(run: Run) -> pd.Series[float] | None:
-    table = gradients(run)
-    return None if table is None or not starts_at_initialisation(table) else table.iloc[0]
+def _split(figure: Figure) -> tuple[list[Axes], list[Axes]]:
+    """The panels over the place in the net, forward signal last, and those over iterations."""
+    (*upper, size), (*lower, forward) = figure.subplots(2, 4)
+    return [*upper, size, forward], list(lower)
+
+
+def _at_start(read: ByIteration) -> Curve:
+    def start(run: Run) -> pd.Series[float] | None:
+        table = read(run)
+        return None if table is None or not starts_at_initialisation(table) else table.iloc[0]
+
+    return start
 
 
 def _last(read: ByIteration) -> Curve:
@@ -97,51 +113,46 @@ def _last(read: ByIteration) -> Curve:
     return last
 
 
-def _draw_by_place(axes: Axes, runs: Sequence[Run], read: Curve) -> None:
-    """Draw a quantity of each layer over the layer's place in the net, 0 to 1."""
-    rows = [logarithm(values.to_numpy()) for run in runs if (values := read(run)) is not None]
-    if not rows:
-        return
-    mean = np.exp(np.mean(rows, axis=0))
-    label = f"{runs[0].label}, {seeds_phrase(len(rows))}"
-    _line(axes, runs[0], np.linspace(0, 1, len(mean)), mean, label)
+def _draw(axes: Axes, runs: Sequence[Run], read: Curve, *, by_place: bool = False) -> None:
+    """One line a run, over the layer's place in the net from 0 to 1 or over the iterations.
+
+    The legend has one entry a net.
+    """
+    for group in by_net(runs).values():
+        curves = [curve for run in group if (curve := read(run)) is not None]
+        dashes = (0, (4, 1.6)) if group[0].is_plain else "-"
+        look: dict[str, Any] = {"color": style.depth_colour(group[0].depth), "linestyle": dashes}
+        if not by_place:
+            look |= {"marker": "o", "markersize": 2.5}
+        for number, curve in enumerate(curves):
+            label = f"{group[0].label}, {seeds_phrase(len(curves))}" if number == 0 else None
+            x = np.linspace(0, 1, len(curve)) if by_place else curve.index.to_numpy(float)
+            y = np.exp(logarithm(curve.to_numpy()))
+            axes.plot(x, y, linewidth=1.2, label=label, **look)
 
 
-def _draw_ratio(axes: Axes, runs: Sequence[Run], read: ByIteration) -> None:
-    ratios = end_ratios(runs, read)
-    _line(axes, runs[0], ratios.index.to_numpy(), ratios.to_numpy(), runs[0].label)
-    axes.lines[-1].set_marker("o")
-    axes.lines[-1].set_markersize(2.5)
-
-
-def _line(axes: Axes, run: Run, x: np.ndarray, y: np.ndarray, label: str) -> None:
-    dashes = (0, (4, 1.6)) if run.is_plain else "-"
-    colour = style.depth_colour(run.depth)
-    axes.plot(x, y, color=colour, linestyle=dashes, linewidth=1.4, label=label)
-
-
-def _scale(axes: Axes, nets: dict[str, list[Run]]) -> None:
+def _scale(axes: Axes) -> None:
     """Iterations on a logarithmic axis that has a place for 0."""
-    iters = np.unique(np.concatenate([end_ratios(group).index for group in nets.values()]))
-    later = iters[iters > 0]
-    if len(later):
-        axes.set_xscale("symlog", linthresh=float(later[0]))
-        axes.set_xlim(0, float(later[-1]))
+    iters = np.unique(np.concatenate([[0.0], *(line.get_xdata() for line in axes.lines)]))
+    if len(iters) > 1:
+        axes.set_xscale("symlog", linthresh=float(iters[1]))
+        axes.set_xlim(0, float(iters[-1]))
 
 
 def _sentences(runs: Sequence[Run]) -> list[str]:
     if not runs:
         return ["No runs with gradient norms logged."]
     said = [
-        "Norm of the loss gradient with respect to the weights of each 3x3 conv.",
+        "Norm of the loss gradient with respect to the output of each batch norm and to the "
+        "weights of each 3x3 conv.",
         *run_sentences(runs),
         "Dashed: plain nets.",
         "With batch norm after a conv, weights twice as large make the same net with half the "
-        "gradient; lower middle: the norm, were all weights as long as at initialisation.",
+        "gradient; third below: the norm, were all weights as long as at initialisation.",
     ]
     tables = [table for run in runs if (table := gradients(run)) is not None]
     last = sorted({int(table.index[-1]) for table in tables})
     said.append(f"Last logged iteration: {', '.join(f'{it:,}' for it in last)}.")
     if len(runs) > len(by_net(runs)):
-        said.append("Geometric mean over seeds.")
+        said.append("One line a seed.")
     return said

@@ -10,7 +10,6 @@ from resnet_repro.analysis.protocol import by_net
 
 DATA_SETS = ("imagenet", "tiny_imagenet")
 TITLES = {"imagenet": "ImageNet", "tiny_imagenet": "Tiny ImageNet, 64x64, 200 classes"}
-VALIDATION_IMAGES = {"imagenet": 50_000, "tiny_imagenet": 10_000}
 
 Nets = dict[str, list[Run]]
 

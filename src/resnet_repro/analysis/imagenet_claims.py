@@ -11,30 +11,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import combinations, pairwise
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.imagenet import DATA_SETS, TITLES, Nets, nets_by_data
 from resnet_repro.analysis.judge import (
-    INCONCLUSIVE,
     ClaimResult,
     Measure,
-    all_of,
     along_depth,
     compare,
     conclude,
+    decide,
     interval,
-    minus,
     points,
-    seeds_clause,
-    verdict_of,
+    side,
     without_runs,
 )
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.stats import Difference
+from resnet_repro.analysis.stats import Difference, contrast
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.analysis.validation import validation_error
 
@@ -48,26 +46,28 @@ def plain_degrades_residual_does_not(runs: Sequence[Run], data: str | None = Non
     the rate never drops): point by point a training curve is noise. Residual nets are compared
     under option A, as in Fig. 4.
     """
-    id, title = "C7", "ImageNet: plain-34 trains worse than plain-18, ResNet-34 better"
+    id, title = "C7", "plain-34 trains worse than plain-18, ResNet-34 better than ResNet-18"
     plain, residual = ("plain-18", "plain-34"), ("ResNet-18 A", "ResNet-34 A")
     where, nets = _data_with(runs, data, plain)
     if where is None:
         return without_runs(id, title, "plain-18 and plain-34 on ImageNet or Tiny ImageNet")
-    verdicts, words, groups = [], [], []
+    parts, words, groups = [], [], []
     numbers: dict[str, float] = {}
+    complete = True
     for (shallow, deep), direction in ((plain, 1), (residual, -1)):
         missing = [label for label in (shallow, deep) if label not in nets]
         if missing:
-            verdicts.append(INCONCLUSIVE)
+            complete = False
             words.append(f"no runs of {' and '.join(missing)}")
             continue
         groups += [nets[shallow], nets[deep]]
         gaps = _training_gaps(nets[shallow], nets[deep])
-        verdicts += [verdict_of(gap, direction) for gap in gaps.values()]
+        parts += [(gap, direction) for gap in gaps.values()]
         numbers |= {f"{deep} minus {shallow} to {last:,}": gap.value for last, gap in gaps.items()}
         words.append(_in_each_stretch(shallow, deep, gaps, direction))
-    sentence = f"{TITLES[where]}: {'; '.join(words)} ({seeds_clause(groups)})"
-    return conclude(id, title, all_of(*verdicts), sentence, numbers, groups)
+    sentence = f"{TITLES[where]}: {'; '.join(words)}"
+    verdict = decide(parts, complete=complete)
+    return conclude(id, title, verdict, sentence, numbers, groups)
 
 
 def shortcuts_beat_plain(
@@ -86,19 +86,19 @@ def shortcuts_beat_plain(
     options = {x: nets[f"ResNet-34 {x}"] for x in OPTIONS if f"ResNet-34 {x}" in nets}
     error = validation_error([plain, *options.values()], protocol)
     gains = {x: compare(group, plain, error) for x, group in options.items()}
-    verdicts = [verdict_of(gain) for gain in gains.values()]
+    parts = [(gain, 1) for gain in gains.values()]
     each = ", ".join(f"{x} {points(gain.value)}" for x, gain in gains.items())
     words = [f"{error.name} of plain-34 minus that of ResNet-34 {each} points"]
     numbers = {f"plain-34 minus ResNet-34 {x}": gain.value for x, gain in gains.items()}
     for worse, better in pairwise(options):
         step = compare(options[better], options[worse], error)
-        verdicts.append(verdict_of(step))
+        parts.append((step, 1))
         numbers[f"{worse} minus {better}"] = step.value
         relation = "below" if step.value > 0 else "above"
         words.append(f"{better} {relation} {worse} by {points(abs(step.value))} ({interval(step)})")
     if len(options) > 1:
-        far = _far(options, gains, error)
-        verdicts.append(verdict_of(far))
+        far = _far(plain, options, error)
+        parts.append((far, 1))
         numbers["smallest gain minus largest difference of options"] = far.value
         words.append(
             "the smallest gain over plain is "
@@ -106,11 +106,11 @@ def shortcuts_beat_plain(
         )
     missing = [f"ResNet-34 {x}" for x in OPTIONS if x not in options]
     if missing:
-        verdicts.append(INCONCLUSIVE)
         words.append(f"no runs of {' and '.join(missing)}")
     groups = [plain, *options.values()]
-    sentence = f"{TITLES[where]}: {'; '.join(words)} ({seeds_clause(groups)})"
-    return conclude(id, title, all_of(*verdicts), sentence, numbers, groups)
+    sentence = f"{TITLES[where]}: {'; '.join(words)}"
+    verdict = decide(parts, complete=not missing)
+    return conclude(id, title, verdict, sentence, numbers, groups)
 
 
 def deeper_is_better(
@@ -126,17 +126,18 @@ def deeper_is_better(
         return without_runs(id, title, "two of ResNet-34, 50, 101 and 152")
     chosen = _by_depth(nets)
     error = validation_error(list(chosen.values()), protocol)
-    verdict, sentence, numbers = along_depth(chosen, error, -1)
+    found = along_depth(chosen, error, -1)
     depths = {group[0].depth for group in chosen.values()}
     missing = [f"ResNet-{depth}" for depth in (34, 50, 101, 152) if depth not in depths]
-    sentence = f"{TITLES[where]}: {sentence}"
+    sentence = f"{TITLES[where]}: {found.sentence}"
     if missing:
-        verdict = all_of(verdict, INCONCLUSIVE)
         sentence += f"; no runs of {', '.join(missing)}"
-    return conclude(id, title, verdict, sentence, numbers, list(chosen.values()))
+    steps = [(step, -1) for step in found.steps]
+    verdict = decide([(found.ends, -1)], steps, complete=not missing)
+    return conclude(id, title, verdict, sentence, found.numbers, list(chosen.values()))
 
 
-IMAGENET_CLAIMS: tuple[Callable[[Sequence[Run]], ClaimResult], ...] = (
+IMAGENET_CLAIMS: tuple[Callable[[Sequence[Run], str | None], ClaimResult], ...] = (
     plain_degrades_residual_does_not,
     shortcuts_beat_plain,
     deeper_is_better,
@@ -146,8 +147,7 @@ IMAGENET_CLAIMS: tuple[Callable[[Sequence[Run]], ClaimResult], ...] = (
 def check_imagenet(runs: Sequence[Run]) -> list[ClaimResult]:
     """Test C7 to C9 on each data set that has runs, ImageNet first; once where none has."""
     there: list[str | None] = [data for data, nets in nets_by_data(runs).items() if nets]
-    claims = (plain_degrades_residual_does_not, shortcuts_beat_plain, deeper_is_better)
-    return [claim(runs, data) for data in there or [None] for claim in claims]
+    return [claim(runs, data) for data in there or [None] for claim in IMAGENET_CLAIMS]
 
 
 def save_imagenet_claims(runs: Sequence[Run], out_dir: Path) -> list[Path]:
@@ -201,33 +201,24 @@ def _training_gaps(shallow: Sequence[Run], deep: Sequence[Run]) -> dict[int, Dif
             Measure(
                 f"training error to {last}",
                 partial(_mean_training_error, after=after, last=last),
-                partial(_training_images, after=after, last=last),
             ),
         )
         for after, last in pairwise([0, *drops, total])
     }
 
 
-def _stretch(run: Run, column: str, after: int, last: int) -> pd.Series[float]:
-    curve = run.curve("train", column)
-    return curve[(curve.index > after) & (curve.index <= last)]
-
-
 def _mean_training_error(run: Run, after: int, last: int) -> float:
-    errors = _stretch(run, "top1_err", after, last)
+    curve = run.curve("train")
+    errors = curve[(curve.index > after) & (curve.index <= last)]
     if errors.empty:
         raise ValueError(f"{run.path}: no training error between iterations {after} and {last}")
     return float(errors.mean())
 
 
-def _training_images(run: Run, after: int, last: int) -> int:
-    return int(_stretch(run, "num_samples", after, last).sum())
-
-
 def _in_each_stretch(shallow: str, deep: str, gaps: dict[int, Difference], direction: int) -> str:
     """Say how far one training error lies from another in each stretch, and where it should."""
     sizes = ", ".join(f"{gap.value:+.2f}" for gap in gaps.values())
-    least = min(gaps.values(), key=lambda gap: direction * gap.value / gap.se)
+    least = min(gaps.values(), key=lambda gap: direction * gap.value - gap.reach)
     return (
         f"training error of {deep} minus {shallow}'s {sizes} points in the {len(gaps)} stretches "
         f"between drops of the rate, by the claim all {'above' if direction > 0 else 'below'} 0 "
@@ -235,10 +226,12 @@ def _in_each_stretch(shallow: str, deep: str, gaps: dict[int, Difference], direc
     )
 
 
-def _far(options: dict[str, list[Run]], gains: dict[str, Difference], error: Measure) -> Difference:
-    """The smallest gain over plain minus the largest difference between two options."""
-    smallest = min(gains.values(), key=lambda gain: gain.value)
-    pairs = [compare(options[x], options[y], error) for x, y in combinations(options, 2)]
-    largest = max(pairs, key=lambda pair: abs(pair.value))
-    turned = Difference(abs(largest.value), largest.se, largest.df, largest.basis)
-    return minus(smallest, turned)
+def _far(plain: list[Run], options: dict[str, list[Run]], error: Measure) -> Difference:
+    """The smallest gain over plain minus the largest difference between two options.
+
+    A net that is in both counts with both factors, as its noise does.
+    """
+    sides = {x: side(group, error) for x, group in options.items()}
+    means = {x: float(np.mean(found.values)) for x, found in sides.items()}
+    worst, best = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    return contrast((1, side(plain, error)), (-2, sides[worst]), (1, sides[best]))

@@ -26,12 +26,11 @@ from resnet_repro.analysis.evaluations import (
 from resnet_repro.analysis.imagenet import (
     DATA_SETS,
     TITLES,
-    VALIDATION_IMAGES,
     Nets,
     data_name,
     nets_by_data,
 )
-from resnet_repro.analysis.judge import one_run_sd
+from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.paper import Paper, PaperValue
 from resnet_repro.analysis.protocol import by_net, comparison_notes, why_not_comparable
@@ -241,7 +240,5 @@ def _verdict(row: PaperRow, scores: Sequence[Score], used: Sequence[Run], protoc
     elif not reason and left_out(scores):
         reason = left_out(scores).strip(" ()")
     ours = [score.top1 for score in scores]
-    seed_sd = one_run_sd(row.net, summarise(ours).mean, data="imagenet")
-    images = scores[0].images or VALIDATION_IMAGES["imagenet"]
     value = PaperValue(row.top1, "Table")
-    return verdict(ours, value, seed_sd, not_comparable=reason, images=images).sentence
+    return verdict(ours, value, public_noise(used), not_comparable=reason).sentence

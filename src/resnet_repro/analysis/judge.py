@@ -1,43 +1,49 @@
-"""What a claim returns, and how two nets are compared under the noise of their runs."""
+"""What a claim returns, how nets are compared, and how comparisons become a verdict."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from resnet_repro.analysis.captions import DATA_NAMES
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.paper import Paper
-from resnet_repro.analysis.protocol import by_net, comparison_notes, the_profile
+from resnet_repro.analysis.paper import Noise, Paper
+from resnet_repro.analysis.protocol import (
+    by_net,
+    comparison_notes,
+    the_profile,
+    why_not_comparable,
+)
 from resnet_repro.analysis.stats import (
-    ENOUGH_SEEDS,
-    PUBLIC_RUNS,
     Difference,
-    binomial_sd,
+    Side,
+    contrast,
     final_training_error,
-    final_training_images,
     last_error,
     seeds_phrase,
-    summarise,
-    welch,
 )
 
+# A claim about the paper is decided at the paper's protocol; other runs only show an order.
 HOLDS, FAILS, INCONCLUSIVE, NO_RUNS = "holds", "fails", "inconclusive", "no runs"
+SAME, OPPOSITE, OPEN = "same order as the paper", "opposite order", "open"
+ELSEWHERE = {HOLDS: SAME, FAILS: OPPOSITE, INCONCLUSIVE: OPEN}
 # Top-1 error of ResNet-50 over five runs, 23.60 +- 0.12 (Goyal et al. 2017, Table 1).
-IMAGENET_SEED_SD, IMAGENET_SEED_SD_AT = 0.12, 23.6
+IMAGENET_SEED_NOISE = Noise(0.12, 4)
 Nets = Mapping[str, Sequence[Run]]
 
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A claim held against logged runs.
+    """A claim tested on logged runs.
 
     Attributes:
         id: C1 to C10 of ``docs/FIDELITY.md``.
-        verdict: ``holds``, ``fails``, ``inconclusive`` or ``no runs``.
-        numbers: what the verdict rests on, by name.
-        sentence: the same in words, with the numbers, profile and seeds in it.
+        verdict: ``holds``, ``fails`` or ``inconclusive`` at the paper's protocol; elsewhere
+            ``same order as the paper``, ``opposite order`` or ``open``; or ``no runs``.
+        sentence: what the verdict rests on in words, with numbers and ``where``.
+        numbers: the same by name.
+        where: data set, profile, iterations, number of seeds and level of the errors.
         profile: of the runs; None where there are none.
         seeds: seeds used, by net.
     """
@@ -47,6 +53,7 @@ class ClaimResult:
     verdict: str
     sentence: str
     numbers: dict[str, float] = field(default_factory=dict)
+    where: str = ""
     profile: str | None = None
     experiments: tuple[str, ...] = ()
     seeds: dict[str, list[int]] = field(default_factory=dict)
@@ -58,84 +65,56 @@ class ClaimResult:
 
 @dataclass(frozen=True)
 class Measure:
-    """A number per run that claims compare: an error in percent and the images behind it."""
+    """A number per run that claims compare, in percent; whether public runs tell its seed noise."""
 
     name: str
     of: Callable[[Run], float]
-    images: Callable[[Run], int]
+    public: bool = False
 
 
-TRAINING = Measure("training error", final_training_error, final_training_images)
-TEST = Measure("test error", last_error, lambda run: int(run.curve("test", "num_samples").iloc[-1]))
+TRAINING = Measure("training error", final_training_error)
+TEST = Measure("test error", last_error, public=True)
+Part = tuple[Difference, int]  # a difference and the sign it has by the claim
+
+
+def public_noise(runs: Sequence[Run]) -> Noise | None:
+    """Seed noise of the test error of one such run by public figures; None where none applies.
+
+    They are of nets trained by the paper's protocol: CIFAR nets of 20 to 110 layers that train,
+    and residual nets on ImageNet. A shorter schedule has no figure, nor has a training error.
+    """
+    run = runs[0]
+    if why_not_comparable(runs):
+        return None
+    if run.config["model"]["family"] == "imagenet":
+        return None if run.is_plain else IMAGENET_SEED_NOISE
+    trains = run.depth <= (56 if run.is_plain else 110)
+    return Paper().seed_noise() if trains else None
+
+
+def side(runs: Sequence[Run], measure: Measure) -> Side:
+    """The runs of one net in a comparison."""
+    return Side([measure.of(run) for run in runs], public_noise(runs) if measure.public else None)
 
 
 def compare(lower: Sequence[Run], upper: Sequence[Run], measure: Measure) -> Difference:
-    """Mean of ``upper`` minus mean of ``lower`` with its noise.
+    """Mean of ``upper`` minus mean of ``lower`` with its noise over seeds."""
+    return contrast((1, side(upper, measure)), (-1, side(lower, measure)))
 
-    With three or more seeds on both sides the noise is that of the seeds (Welch). Below that it
-    is the noise of one run: the public seed standard deviation and the counting noise.
+
+def decide(parts: Sequence[Part], barred: Sequence[Part] = (), *, complete: bool = True) -> str:
+    """Verdict of a claim about several differences.
+
+    It holds where each of ``parts`` has its sign beyond the noise, and fails where one of them or
+    of ``barred`` has the other; there, the 5 % are shared among all. If the runs are not
+    ``complete`` it is inconclusive at best.
     """
-    sides = [(runs, summarise([measure.of(run) for run in runs])) for runs in (lower, upper)]
-    value = sides[1][1].mean - sides[0][1].mean
-    if all(summary.n >= ENOUGH_SEEDS for _, summary in sides):
-        se, df = welch([(summary.sd**2 / summary.n, summary.n - 1) for _, summary in sides])
-        return Difference(value, se, df, "noise over seeds")
-    parts: list[tuple[float, float]] = []
-    for runs, summary in sides:
-        data = str(runs[0].config["data"]["name"])
-        seed_sd = one_run_sd(runs[0].label, summary.mean, data=data)
-        images = sum(measure.images(run) for run in runs)
-        parts += [
-            (seed_sd**2 / summary.n, PUBLIC_RUNS - 1),
-            (binomial_sd(summary.mean, images) ** 2, math.inf),
-        ]
-    se, df = welch(parts)
-    return Difference(value, se, df, "noise of one run")
-
-
-def one_run_sd(
-    label: str, error: float, paper: Paper | None = None, *, data: str = "cifar10"
-) -> float:
-    """Expect this standard deviation over seeds, percent, where too few seeds were run.
-
-    The public value of the net at the end of the paper's schedule, or the typical one. An error
-    far above those varies more: there, the same share of the error (about 2.5 %) is taken. On
-    ImageNet, with five times the test images, the public value is smaller; for Tiny ImageNet
-    there is none, and the cautious CIFAR rule stands.
-    """
-    if data == "imagenet":
-        return IMAGENET_SEED_SD * max(1.0, error / IMAGENET_SEED_SD_AT)
-    paper = paper or Paper()
-    public = paper.public(label).seed_sd
-    return max(
-        public if public is not None else paper.typical_seed_sd(),
-        paper.typical_relative_seed_sd() * error,
-    )
-
-
-def sign(difference: Difference) -> int:
-    """1 or -1 where the 95 % interval lies on one side of 0, else 0."""
-    return int(difference.low > 0) - int(difference.high < 0)
-
-
-def verdict_of(difference: Difference, expected: int = 1) -> str:
-    """Verdict of the claim that the difference has the expected sign."""
-    return {expected: HOLDS, -expected: FAILS, 0: INCONCLUSIVE}[sign(difference)]
-
-
-def all_of(*verdicts: str) -> str:
-    """Verdict of a claim of several parts: the worst of theirs."""
-    for word in (FAILS, INCONCLUSIVE):
-        if word in verdicts:
-            return word
-    return HOLDS
-
-
-def minus(one: Difference, two: Difference) -> Difference:
-    """Difference of two differences, with the noise of both."""
-    se, df = welch([(one.se**2, one.df), (two.se**2, two.df)])
-    basis = one.basis if one.basis == two.basis else "noise of one run and over seeds"
-    return Difference(one.value - two.value, se, df, basis)
+    every = [*parts, *barred]
+    if any(difference.sign(len(every)) == -expected for difference, expected in every):
+        return FAILS
+    if complete and all(difference.sign() == expected for difference, expected in parts):
+        return HOLDS
+    return INCONCLUSIVE
 
 
 def points(value: float) -> str:
@@ -145,6 +124,8 @@ def points(value: float) -> str:
 
 def interval(difference: Difference) -> str:
     """The 95 % interval of the size of a difference in words, and where its noise comes from."""
+    if not difference.known:
+        return "no interval: one seed, and no public figure of its noise"
     low, high = difference.low, difference.high
     if difference.value < 0:
         low, high = -high, -low
@@ -161,40 +142,56 @@ def seeds_clause(groups: Sequence[Sequence[Run]]) -> str:
     return f"{profile} profile, {each}"
 
 
-def along_depth(
-    nets: Nets, measure: Measure, direction: int, *, ends_decide: bool = False
-) -> tuple[str, str, dict[str, float]]:
-    """Verdict, sentence and numbers of: the measure moves with depth in one direction.
+def setting(groups: Sequence[Sequence[Run]]) -> str:
+    """Say on what a verdict rests: data set, seeds, iterations and level of the test errors."""
+    runs = [run for group in groups for run in group]
+    data = " and ".join(sorted({str(run.config["data"]["name"]) for run in runs}))
+    lengths = sorted({run.max_iters for run in runs})
+    errors = [sum(map(last_error, group)) / len(group) for group in groups]
+    held_out = "validation" if runs[0].config["model"]["family"] == "imagenet" else "test"
+    return (
+        f"{DATA_NAMES.get(data, data)}, {seeds_clause(groups)}, "
+        f"{' or '.join(f'{length:,}' for length in lengths)} iterations, "
+        f"{held_out} error {min(errors):.1f} to {max(errors):.1f} %"
+    )
 
-    The deepest net must differ from the shallowest beyond the noise; unless ``ends_decide``, no
-    pair of neighbours may move the other way beyond the noise.
+
+@dataclass(frozen=True)
+class Trend:
+    """How a measure moves with depth: from the first net to the last, and from each to the next."""
+
+    ends: Difference
+    steps: list[Difference]
+    sentence: str
+    numbers: dict[str, float]
+
+
+def along_depth(nets: Nets, measure: Measure, direction: int) -> Trend:
+    """Compare a measure along the nets, which by the claim moves in one direction.
+
+    The sentence names the steps that go the other way beyond the noise.
     """
     labels = list(nets)
     first, last = labels[0], labels[-1]
     ends = compare(nets[first], nets[last], measure)
-    verdict = verdict_of(ends, direction)
-    numbers = {
-        f"{measure.name} of {label}": summarise([measure.of(run) for run in group]).mean
-        for label, group in nets.items()
-    }
-    numbers[f"{measure.name} of {last} minus {first}"] = ends.value
+    means = {x: sum(map(measure.of, group)) / len(group) for x, group in nets.items()}
     sentence = (
         f"{measure.name} of {last} is {'above' if ends.value > 0 else 'below'} {first}'s by "
-        f"{points(abs(ends.value))} points ({seeds_clause(list(nets.values()))}; {interval(ends)})"
+        f"{points(abs(ends.value))} points ({interval(ends)})"
     )
-    if len(labels) > 2:
-        sentence += ": " + ", ".join(
-            f"{label} {numbers[f'{measure.name} of {label}']:.2f}" for label in labels
-        )
-        for one, two in itertools.pairwise(labels):
-            step = compare(nets[one], nets[two], measure)
-            if sign(step) == -direction:
-                verdict = verdict if ends_decide else FAILS
-                sentence += (
-                    f"; from {one} to {two} it {'falls' if direction > 0 else 'rises'} by "
-                    f"{abs(step.value):.2f}, beyond the noise"
-                )
-    return verdict, sentence, numbers
+    pairs = list(itertools.pairwise(labels)) if len(labels) > 2 else []
+    steps = [compare(nets[one], nets[two], measure) for one, two in pairs]
+    if steps:
+        sentence += ": " + ", ".join(f"{x} {mean:.2f}" for x, mean in means.items())
+    for (one, two), step in zip(pairs, steps, strict=True):
+        if step.sign(len(steps) + 1) == -direction:
+            sentence += (
+                f"; from {one} to {two} it {'falls' if direction > 0 else 'rises'} by "
+                f"{abs(step.value):.2f}, beyond the noise"
+            )
+    numbers = {f"{measure.name} of {x}": mean for x, mean in means.items()}
+    numbers[f"{measure.name} of {last} minus {first}"] = ends.value
+    return Trend(ends, steps, sentence, numbers)
 
 
 def plain_nets(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -219,15 +216,22 @@ def conclude(
     sentence: str,
     numbers: dict[str, float],
     groups: Sequence[Sequence[Run]],
+    elsewhere: Mapping[str, str] = ELSEWHERE,
 ) -> ClaimResult:
-    """Make the result of a claim from the runs it rests on; what was mixed is said."""
+    """Make the result of a claim from the runs it rests on.
+
+    Runs of another protocol than the paper's get the verdict's word in ``elsewhere``. What was
+    mixed in the comparison is named.
+    """
     runs = [run for group in groups for run in group]
+    where = setting(groups)
     return ClaimResult(
         id,
         title,
-        verdict,
-        " ".join([sentence + ".", *comparison_notes(runs)]),
+        elsewhere[verdict] if why_not_comparable(runs) else verdict,
+        " ".join([f"{sentence}. {where}.", *comparison_notes(runs)]),
         {key: round(value, 4) for key, value in numbers.items()},
+        where,
         the_profile(runs),
         tuple(dict.fromkeys(run.experiment for run in runs)),
         {group[0].label: [run.seed for run in group] for group in groups},

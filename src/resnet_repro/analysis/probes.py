@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,14 @@ def gradients(run: Run) -> pd.DataFrame | None:
     None if not logged.
     """
     return _by_iteration(run, "grad_norm")
+
+
+def bn_output_gradients(run: Run) -> pd.DataFrame | None:
+    """Norm of the loss gradient at the output of each conv's batch norm, by ``iter`` and layer.
+
+    None if not logged, as in runs older than the column.
+    """
+    return _by_iteration(run, "bn_output_grad_norm")
 
 
 def weights(run: Run) -> pd.DataFrame | None:
@@ -69,19 +77,16 @@ def starts_at_initialisation(gradient_table: pd.DataFrame | pd.Series[float]) ->
     return int(gradient_table.index[0]) <= FIRST_UPDATE
 
 
-def end_ratios(runs: Sequence[Run], read: ByIteration = gradients) -> pd.Series[float]:
-    """What ``read`` gives of the first layer over that of the last, by iteration.
+def end_ratios(run: Run, read: ByIteration = gradients) -> pd.Series[float] | None:
+    """What ``read`` gives of the first layer over that of the last, by iteration; None if nothing.
 
-    The geometric mean over the runs that logged it, at iterations that all of them have.
+    0 where the first layer is dead, a very large number where the last is.
     """
-    ratios = []
-    for run in runs:
-        table = read(run)
-        if table is not None:
-            logs = logarithm(table.to_numpy())
-            ratios.append(pd.Series(logs[:, 0] - logs[:, -1], index=table.index))
-    mean = pd.concat(ratios, axis=1, join="inner").mean(axis=1)
-    return pd.Series(np.exp(mean.to_numpy()), index=mean.index)
+    table = read(run)
+    if table is None:
+        return None
+    logs = logarithm(table.to_numpy())
+    return pd.Series(np.exp(logs[:, 0] - logs[:, -1]), index=table.index)
 
 
 def logarithm(norms: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -93,7 +98,7 @@ def logarithm(norms: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _by_iteration(run: Run, column: str) -> pd.DataFrame | None:
     table = run.table("gradients")
-    if table is None:
+    if table is None or column not in table:
         return None
     return table.pivot_table(index="iter", columns="layer", values=column)
 

@@ -1,7 +1,8 @@
-"""Numbers over seeds, the noise of one run, and the verdict against the paper's value.
+"""Numbers over seeds, their noise, and the verdict against the paper's value.
 
-All errors and differences in percent (points). The test set has 10,000 images, so a count of
-errors has a binomial standard deviation of about 0.25 points at 7 % error, whatever is trained.
+All errors and differences in percent (points). Nets that are compared are tested on the same
+images, and the standard deviation over seeds already contains what counting on them adds: no
+binomial noise is added. Constants and rules stand in ``docs/FIDELITY.md`` with their sources.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats as distributions
 
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.paper import PaperValue
+from resnet_repro.analysis.paper import Noise, PaperValue
 
-TEST_IMAGES = 10_000
-ENOUGH_SEEDS = 3  # below this a standard deviation over our own seeds is not worth using
-PUBLIC_RUNS = 5  # the public seed standard deviations are over five runs each
 TAIL = 1 / 16  # of the schedule: iterations 60k to 64k of the paper's
 LEVEL = 0.95
+MARGIN = 1.0  # points within which a net of the paper counts as reproduced
+Numbers = float | NDArray[np.float64]
+REPRODUCED, COMPATIBLE, DIFFERS, NO_VERDICT = "reproduced", "compatible", "differs", "no verdict"
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,6 @@ class Summary:
     low: float
     high: float
 
-    @property
-    def half_width(self) -> float:
-        """Half the interval."""
-        return (self.high - self.low) / 2
-
 
 def summarise(values: Sequence[float]) -> Summary:
     """Summarise one number per seed.
@@ -55,14 +53,16 @@ def summarise(values: Sequence[float]) -> Summary:
     if n == 1:
         return Summary(1, mean, math.nan, math.nan, math.nan)
     sd = float(np.std(values, ddof=1))
-    reach = float(distributions.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
+    reach = float(half_interval(sd / math.sqrt(n), n - 1))
     return Summary(n, mean, sd, mean - reach, mean + reach)
 
 
-def binomial_sd(error: float, images: int = TEST_IMAGES) -> float:
-    """Standard deviation of an error in percent counted on so many images."""
-    share = min(max(error / 100, 0.0), 1.0)
-    return 100 * math.sqrt(share * (1 - share) / images)
+def count_interval(error: float, images: int) -> tuple[float, float]:
+    """95 % interval of an error in percent from its count alone (Clopper and Pearson 1934)."""
+    wrong, tail = round(error / 100 * images), (1 - LEVEL) / 2
+    low = distributions.beta.ppf(tail, wrong, images - wrong + 1) if wrong else 0.0
+    high = distributions.beta.ppf(1 - tail, wrong + 1, images - wrong) if wrong < images else 1.0
+    return 100 * float(low), 100 * float(high)
 
 
 def last_error(run: Run, kind: str = "test") -> float:
@@ -97,12 +97,6 @@ def final_training_error(run: Run) -> float:
     return float(tail.mean()) if len(tail) else float(curve.iloc[-1])
 
 
-def final_training_images(run: Run) -> int:
-    """Images behind :func:`final_training_error`."""
-    seen = run.curve("train", "num_samples")
-    return int(seen[seen.index > run.max_iters * (1 - TAIL)].sum() or seen.iloc[-1])
-
-
 def _of(run: Run, kind: str) -> pd.Series[float]:
     curve = run.curve(kind)
     if curve.empty:
@@ -111,12 +105,24 @@ def _of(run: Run, kind: str) -> pd.Series[float]:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A difference with its noise.
+class Side:
+    """Runs of one net in a comparison.
 
     Attributes:
-        value: points.
-        se: standard error; ``df`` its degrees of freedom (inf where the noise is taken as known).
+        values: one number per seed along the last axis; further axes are independent repetitions.
+        public: seed noise of one run as others measured it; None where no such figure applies.
+    """
+
+    values: Sequence[float] | NDArray[np.float64]
+    public: Noise | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A sum and difference of means with its noise, points; NaN where the noise is not known.
+
+    Attributes:
+        se: standard error; ``df`` its degrees of freedom.
         basis: where the noise comes from, in words.
     """
 
@@ -126,9 +132,14 @@ class Difference:
     basis: str
 
     @property
+    def known(self) -> bool:
+        """Whether there is a figure of the noise."""
+        return not math.isnan(self.se)
+
+    @property
     def reach(self) -> float:
         """Half of the 95 % interval."""
-        return float(distributions.t.ppf((1 + LEVEL) / 2, self.df)) * self.se
+        return float(half_interval(self.se, self.df))
 
     @property
     def low(self) -> float:
@@ -140,19 +151,79 @@ class Difference:
         """Upper end of the 95 % interval."""
         return self.value + self.reach
 
+    def sign(self, tests: int = 1) -> int:
+        """1 or -1 where the interval lies on one side of 0, else 0.
 
-def welch(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+        Of several ``tests``, each has its share of the 5 % (Bonferroni).
+        """
+        reach = half_interval(self.se, self.df, tests)
+        return int(self.value > reach) - int(self.value < -reach)
+
+
+def half_interval(se: Numbers, df: Numbers, tests: int = 1) -> NDArray[np.float64]:
+    """Half of the 95 % t interval."""
+    quantile = distributions.t.ppf(1 - (1 - LEVEL) / 2 / tests, df)
+    return np.asarray(quantile * np.asarray(se), float)
+
+
+def contrast(*terms: tuple[float, Side]) -> Difference:
+    """Add up means of runs, each with a factor: ``(1, upper), (-1, lower)`` is a difference.
+
+    The variance of a net's run is the larger of that over our seeds and the public one, with the
+    degrees of freedom of that figure; of a single seed without a public figure it is unknown.
+    """
+    value, se, df, own, public = combine(terms)
+    sources = ("our seeds",) * bool(own > 0) + ("public runs",) * bool(public > 0)
+    basis = " and ".join(sources) if not np.isnan(se) else "unknown"
+    return Difference(float(value), float(se), float(df), f"noise of {basis or 'our seeds'}")
+
+
+def combine(terms: Sequence[tuple[float, Side]]) -> list[NDArray[Any]]:
+    """Return value, standard error, degrees of freedom, variance from our seeds and from public.
+
+    Arrays, where the sides have further axes: this is also what the simulation calls.
+    """
+    value, parts, shared = np.zeros(()), [], dict[Noise | None, Any]()
+    for factor, side in terms:
+        values = np.asarray(side.values, float)
+        n = values.shape[-1]
+        own = values.var(axis=-1, ddof=1) if n > 1 else np.zeros(values.shape[:-1])
+        floor = (0.0 if n > 1 else math.nan) if side.public is None else side.public.sd**2
+        value = value + factor * values.mean(axis=-1)
+        parts.append((factor**2 / n * np.where(own > floor, own, 0.0), max(n - 1, 1)))
+        rest = factor**2 / n * np.where(own > floor, 0.0, floor)
+        shared[side.public] = shared.get(side.public, 0.0) + rest
+    ours = sum(variance for variance, _ in parts)
+    parts += [(variance, noise.df if noise else 1) for noise, variance in shared.items()]
+    return [value, *welch(parts), np.asarray(ours), np.asarray(sum(shared.values()))]
+
+
+def welch(parts: Sequence[tuple[Any, float]]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Combine independent variances of means by Welch and Satterthwaite.
 
     Args:
-        parts: variance and its degrees of freedom (``inf`` for a known one).
+        parts: variance and its degrees of freedom.
 
     Returns:
         Standard error and degrees of freedom of the sum.
     """
-    total = sum(variance for variance, _ in parts)
-    spread = sum(variance**2 / df for variance, df in parts)
-    return math.sqrt(total), (total**2 / spread if spread > 0 else math.inf)
+    total = np.asarray(sum(variance for variance, _ in parts), float)
+    spread = np.asarray(sum(variance**2 / df for variance, df in parts), float)
+    never = np.full(np.broadcast(total, spread).shape, math.inf)
+    return np.sqrt(total), np.divide(total**2, spread, out=never, where=spread != 0)
+
+
+def equivalence(value: Numbers, reach: Numbers, margin: float = MARGIN) -> NDArray[np.str_]:
+    """Say what the 95 % interval ``value`` +- ``reach`` of a difference means.
+
+    *reproduced*: it lies within the margin; *differs*: it excludes 0 and does not; *compatible*:
+    it contains 0 and is not within, too wide to say; *no verdict*: the noise is not known.
+    """
+    return np.select(
+        [np.isnan(reach), np.abs(value) + reach <= margin, np.abs(value) <= reach],
+        [NO_VERDICT, REPRODUCED, COMPATIBLE],
+        DIFFERS,
+    )
 
 
 @dataclass(frozen=True)
@@ -160,8 +231,8 @@ class Verdict:
     """Our error against the paper's.
 
     Attributes:
-        word: ``reproduced``, ``differs``, ``inconclusive`` or ``not comparable``.
-        sentence: the same with its numbers.
+        word: ``reproduced``, ``compatible``, ``differs``, ``no verdict`` or ``not comparable``.
+        sentence: the same with its numbers and the number of seeds.
         difference: ours minus the paper's; None where not comparable.
     """
 
@@ -173,61 +244,35 @@ class Verdict:
 def verdict(
     ours: Sequence[float],
     paper: PaperValue,
-    seed_sd: float,
+    public: Noise | None,
     *,
     not_comparable: str = "",
-    images: int = TEST_IMAGES,
 ) -> Verdict:
-    """Judge our last test errors against the paper's value (``docs/FIDELITY.md``).
-
-    Each run is a draw with the noise of its seed and the binomial noise of the test set. Ours is
-    the mean of n draws, the paper's is one (ResNet-110: five). The interval for the difference
-    contains 0: reproduced, or with fewer than three seeds inconclusive, for then a gap could
-    hide in the noise of one run. It does not: differs.
+    """Judge our last test errors against the paper's value by equivalence.
 
     Args:
         ours: last test error of each seed, percent.
-        paper: the paper's value.
-        seed_sd: public standard deviation over seeds (five runs); used for the paper's draw
-            where the paper gives none, and for ours below three seeds.
-        not_comparable: why the runs must not be held against the paper; then no verdict.
-        images: that the error was counted on.
+        paper: the paper's value, one draw unless it says otherwise.
+        public: seed noise of one run; without it there is no verdict, nor was a margin fixed.
+        not_comparable: why the runs must not be compared with the paper; then no verdict.
     """
     if not_comparable:
         return Verdict("not comparable", f"not comparable: {not_comparable}")
-    difference = difference_from_paper(ours, paper, seed_sd, images)
-    bounds = f"95 % interval {difference.low:+.2f} to {difference.high:+.2f}"
-    size = f"{difference.value:+.2f} points, {bounds}"
-    few = len(ours) < ENOUGH_SEEDS
-    if difference.low <= 0 <= difference.high:
-        if few:
-            return Verdict(
-                "inconclusive", f"inconclusive ({size}; {seeds_phrase(len(ours))})", difference
-            )
-        return Verdict("reproduced", f"reproduced ({size})", difference)
-    return Verdict("differs", f"differs by {size}", difference)
+    difference = difference_from_paper(ours, paper, public)
+    word = str(equivalence(difference.value, difference.reach))
+    bounds = "seed noise unknown"
+    if difference.known:
+        bounds = f"95 % interval {difference.low:+.2f} to {difference.high:+.2f}"
+    numbers = f"{difference.value:+.2f} points, {bounds}; {seeds_phrase(len(ours))}"
+    return Verdict(word, f"{word} ({numbers})", difference)
 
 
 def difference_from_paper(
-    ours: Sequence[float], paper: PaperValue, seed_sd: float, images: int = TEST_IMAGES
+    ours: Sequence[float], paper: PaperValue, public: Noise | None
 ) -> Difference:
-    """Our mean minus the paper's value with the noise of both."""
-    summary = summarise(ours)
-    few = summary.n < ENOUGH_SEEDS
-    our_sd, our_df = (seed_sd, PUBLIC_RUNS - 1) if few else (summary.sd, summary.n - 1)
-    paper_sd, paper_df = (
-        (seed_sd, PUBLIC_RUNS - 1) if paper.sd is None else (paper.sd, paper.runs - 1)
-    )
-    se, df = welch(
-        [
-            (our_sd**2 / summary.n, our_df),
-            (binomial_sd(summary.mean, images) ** 2 / summary.n, math.inf),
-            (paper_sd**2 / paper.runs, paper_df),
-            (binomial_sd(paper.value, images) ** 2 / paper.runs, math.inf),
-        ]
-    )
-    basis = "public seed noise" if few else f"our {summary.n} seeds"
-    return Difference(summary.mean - paper.value, se, df, basis)
+    """Our mean minus the paper's value, with the noise of both."""
+    theirs = public if paper.sd is None else Noise(paper.sd / paper.runs**0.5, paper.runs - 1)
+    return contrast((1, Side(ours, public)), (-1, Side([paper.value], theirs)))
 
 
 def seeds_phrase(n: int) -> str:

@@ -9,10 +9,15 @@ from typing import Any
 
 import pandas as pd
 
+from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.paper import Paper, PaperValue, PublicRuns
 from resnet_repro.analysis.protocol import by_net, comparison_notes, why_not_comparable
 from resnet_repro.analysis.stats import (
+    COMPATIBLE,
+    DIFFERS,
+    MARGIN,
+    REPRODUCED,
     best_error,
     clean_training_error,
     last_error,
@@ -48,6 +53,8 @@ def table6_notes(runs: Sequence[Run]) -> list[str]:
     return [
         "Errors in percent on the 10,000 test images, single view; sd and 95 % t interval over "
         "seeds. The headline is the last evaluation.",
+        f"Verdict: on the 95 % interval of ours minus the paper's value; {REPRODUCED}: within "
+        f"{MARGIN} points; {DIFFERS}: excludes 0; {COMPATIBLE}: contains 0, but too wide to say.",
         "Best on test was chosen on the test set and flatters.",
         "A plain net's paper value is a reading of Fig. 6: the paper prints none.",
         "Quoted: reported by the paper from others' work, not run here.",
@@ -111,7 +118,7 @@ def _row(label: str, runs: Sequence[Run], paper: Paper) -> dict[str, Any]:
         "clean training error": summarise(clean).mean if clean else None,
         "paper": _paper_words(label, value),
         "public runs": _public_words(public),
-        "verdict": _verdict(runs, value, public, paper),
+        "verdict": _verdict(runs, value),
     }
 
 
@@ -149,16 +156,15 @@ def _public_words(public: PublicRuns) -> str:
     return f"{public.median:g} ({public.low:g}-{public.high:g}{runs})"
 
 
-def _verdict(
-    runs: Sequence[Run], value: PaperValue | None, public: PublicRuns, paper: Paper
-) -> str:
+def _verdict(runs: Sequence[Run], value: PaperValue | None) -> str:
     if not runs:
         return "no runs"
     if value is None:
         return "above 60 is claim C1" if runs[0].label == "plain-110" else "not in the paper"
-    seed_sd = public.seed_sd if public.seed_sd is not None else paper.typical_seed_sd()
     ours = [last_error(run) for run in runs]
-    return verdict(ours, value, seed_sd, not_comparable=why_not_comparable(runs)).sentence
+    return verdict(
+        ours, value, public_noise(runs), not_comparable=why_not_comparable(runs)
+    ).sentence
 
 
 def _cell(value: Any) -> str:

@@ -16,9 +16,9 @@ def validation_error(groups: Sequence[Sequence[Run]], protocol: str) -> Measure:
     found = {run_key(run.path): score_of(run, protocol, evaluations) for run in runs}
     scores = {key: score for key, score in found.items() if score is not None}
     if len(scores) < len(runs):
-        return Measure(f"validation error ({SINGLE_VIEW})", TEST.of, TEST.images)
+        return Measure(f"validation error ({SINGLE_VIEW})", TEST.of, public=True)
     return Measure(
         f"validation error ({protocol})",
         lambda run: scores[run_key(run.path)].top1,
-        lambda run: scores[run_key(run.path)].images,
+        public=True,
     )
