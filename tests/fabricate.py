@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ def fabricate(
     precision: str = "bf16",
     hardware: str = "2 CPU cores, AMD EPYC",
     responses: Sequence[float] | None = None,
-    gradients: dict[int, Sequence[float]] | None = None,
+    gradients: Mapping[int, Sequence[float]] | None = None,
+    bn_gradients: Mapping[int, Sequence[float]] | None = None,
     probes: bool = False,
     jitter: float = 1.0,
 ) -> Path:
@@ -63,7 +64,9 @@ def fabricate(
         test: the last test error, exactly; ``train``: the mean end of the training curve.
         until: the last iteration logged; all by default.
         changes: dotted configuration keys to set.
-        probes: log believable responses, gradient norms and signal.
+        gradients: norms of weight gradients by iteration and layer; ``bn_gradients``: at the
+            outputs of the batch norms, which runs of an older version did not log.
+        probes: log believable responses, gradient norms, their precision and signal.
         jitter: factor of the noise along the curves.
     """
     config = make_config(label, profile, seed, name, changes or {})
@@ -86,6 +89,11 @@ def fabricate(
             it: np.geomspace(growth ** (0.5 if it > 1 else 1), 1, depth - 1) / (1 + it / max_iters)
             for it in (1, max_iters // 4, max_iters)
         }
+        bn_gradients = bn_gradients or gradients
+        agreement = {"cosine": 0.5, "relative_error": 1.2, "grad_norm": 2.0}
+        agreement |= {f"{name}_float64": 1.9 for name in ("grad_norm", "bn_output_grad_norm")}
+        rows = [_layer(i) | agreement | {"bn_output_grad_norm": 2.1} for i in range(1, depth)]
+        folder.write_table("gradient_precision", rows)
         signal = {"input_mean_square": 1.0, "output_std": 1.0}
         folder.write_table("signal", [_layer(i) | signal for i in range(1, depth)])
     if responses is not None:
@@ -96,6 +104,7 @@ def fabricate(
             {"iter": it}
             | _layer(i)
             | {"grad_norm": f"{norm:.5g}", "weight_norm": _weights(it, norm, i)}
+            | ({"bn_output_grad_norm": f"{bn_gradients[it][i - 1]:.5g}"} if bn_gradients else {})
             for it, values in gradients.items()
             for i, norm in enumerate(values, 1)
         ]

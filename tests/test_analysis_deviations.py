@@ -39,7 +39,7 @@ def test_each_variant_is_held_against_the_net_its_name_begins_with(runs: list[Ru
     assert fewer.test.value == pytest.approx(0.6)
     assert fewer.test.low > 0  # sd 0.1 over three seeds on both sides
     assert nesterov.test.low < 0 < nesterov.test.high
-    assert fewer.test.basis == "noise over seeds"
+    assert fewer.test.basis == "noise of our seeds and public runs"
 
 
 def test_table_has_the_baseline_first_and_no_difference_for_it(runs: list[Run]) -> None:

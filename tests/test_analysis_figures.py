@@ -19,7 +19,7 @@ from resnet_repro.analysis.curves import fig1, fig6
 from resnet_repro.analysis.gradients import gradient_figure
 from resnet_repro.analysis.load import Run, load_runs
 from resnet_repro.analysis.paper import Paper
-from resnet_repro.analysis.probes import end_ratios, scaled_gradients, weights
+from resnet_repro.analysis.probes import bn_output_gradients, end_ratios, scaled_gradients, weights
 from resnet_repro.analysis.responses import fig7
 
 FIG6 = ["plain-20", "plain-32", "plain-44", "plain-56", "plain-110"] + [
@@ -221,11 +221,12 @@ def test_gradient_figure(tmp_path: Path) -> None:
     fabricate(tmp_path, "ResNet-56", profile="quick", probes=True)
     fabricate(tmp_path, "ResNet-20", profile="quick")  # logged none: not drawn
     figure = gradient_figure(load_runs(tmp_path))
-    start, _end, _size, bare, scaled, _forward = figure.axes
-    assert curves_of(start) == ["plain-56, 1 seed", "ResNet-56, 1 seed"]
-    for axes in (bare, scaled):  # the weights did not grow
+    at_outputs, start, _end, _size, outputs, bare, scaled, _forward = figure.axes
+    for axes in (at_outputs, start):
+        assert curves_of(axes) == ["plain-56, 1 seed", "ResNet-56, 1 seed"]
+    for axes in (outputs, bare, scaled):  # the weights did not grow
         lines = {str(line.get_label()): line for line in axes.lines}
-        ratios = np.asarray(lines["plain-56"].get_ydata(), float)
+        ratios = np.asarray(lines["plain-56, 1 seed"].get_ydata(), float)
         assert ratios[0] == pytest.approx(1200, rel=1e-3)
         assert axes.get_yscale() == "log"
     assert "Last logged iteration: 400." in caption(figure)
@@ -241,11 +242,14 @@ def test_the_growth_of_weights_is_taken_out_of_gradients(tmp_path: Path) -> None
     table.loc[grown, "weight_norm"] *= 10
     table.loc[grown, "grad_norm"] /= 10
     table.to_csv(path / "gradients.csv", index=False)
-    runs = load_runs(tmp_path)
-    assert end_ratios(runs).tolist() == pytest.approx([4.0, 0.4, 0.4])
-    assert end_ratios(runs, scaled_gradients).tolist() == pytest.approx([4.0, 4.0, 4.0])
-    sizes = weights(runs[0])
+    (run,) = load_runs(tmp_path)
+    bare, scaled, sizes = end_ratios(run), end_ratios(run, scaled_gradients), weights(run)
+    assert bare is not None
+    assert scaled is not None
     assert sizes is not None
+    assert bare.tolist() == pytest.approx([4.0, 0.4, 0.4])
+    assert scaled.tolist() == pytest.approx([4.0, 4.0, 4.0])
+    assert end_ratios(run, bn_output_gradients) is None  # as in runs of an older version
     assert sizes[1].tolist() == pytest.approx([10.01, 100.1, 100.1])  # before the first update
 
 

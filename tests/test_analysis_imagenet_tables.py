@@ -135,7 +135,7 @@ def test_evaluations_fill_what_a_run_did_not_log(tmp_path: Path) -> None:
     row = net_table(3, runs).set_index("net").loc["ResNet-50"]
     assert row["ImageNet top-1"] == pytest.approx(22.9)
     assert row["ImageNet runs"] == "10-crop, seed 0 (of 2), paper profile"
-    assert row["verdict"].startswith("inconclusive (+0.05 points")
+    assert row["verdict"].startswith("reproduced (+0.05 points")
     assert net_table(4, runs).set_index("net").loc["ResNet-50", "ImageNet top-1"] == 20.8
 
 

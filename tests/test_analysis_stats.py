@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fabricate import fabricate
+from resnet_repro.analysis import fidelity
+from resnet_repro.analysis.judge import Part, decide
 from resnet_repro.analysis.load import load_runs
-from resnet_repro.analysis.paper import Paper, PaperValue
+from resnet_repro.analysis.paper import Noise, Paper, PaperValue
 from resnet_repro.analysis.stats import (
+    Difference,
+    Side,
     best_error,
-    binomial_sd,
     clean_training_error,
+    contrast,
+    count_interval,
     difference_from_paper,
     final_training_error,
-    final_training_images,
     last_error,
     mean_last_ten,
     summarise,
@@ -25,90 +31,165 @@ from resnet_repro.analysis.stats import (
 )
 
 TABLE6 = PaperValue(8.75, "Table 6")
+PUBLIC = Paper().seed_noise()
 
 
 def test_summary_by_hand() -> None:
     summary = summarise([8.0, 9.0, 10.0])
-    # sd 1, t(0.975, 2) = 4.302653, half width 4.302653 / sqrt(3)
+    # sd 1, t(0.975, 2) = 4.302653, half width 4.302653 / sqrt(3) = 2.484138
     assert (summary.n, summary.mean, summary.sd) == (3, 9.0, 1.0)
-    assert summary.half_width == pytest.approx(2.484138, abs=1e-5)
-    assert (summary.low, summary.high) == (
-        pytest.approx(6.515862, abs=1e-5),
-        pytest.approx(11.484138, abs=1e-5),
-    )
-
-
-def test_summary_of_one_run_has_no_interval() -> None:
-    summary = summarise([8.0])
-    assert summary.mean == 8.0
-    assert all(math.isnan(value) for value in (summary.sd, summary.low, summary.high))
+    assert summary.low == pytest.approx(6.515862, abs=1e-5)
+    assert summary.high == pytest.approx(11.484138, abs=1e-5)
+    one = summarise([8.0])
+    assert one.mean == 8.0
+    assert all(math.isnan(value) for value in (one.sd, one.low, one.high))
     with pytest.raises(ValueError, match="nothing"):
         summarise([])
 
 
-def test_binomial_noise_of_ten_thousand_images() -> None:
-    assert binomial_sd(7.0) == pytest.approx(0.25515, abs=1e-5)
-    assert binomial_sd(8.75) == pytest.approx(0.28257, abs=1e-5)
-    assert binomial_sd(0.0) == binomial_sd(100.0) == 0.0
-    assert binomial_sd(50.0, 100) == pytest.approx(5.0)
+def test_the_interval_of_a_count_is_the_exact_one() -> None:
+    assert count_interval(0.0, 50_000) == (0.0, pytest.approx(100 * (1 - 0.025 ** (1 / 50_000))))
+    low, high = count_interval(0.02, 50_000)  # 10 of 50,000: Poisson 4.795 to 18.39
+    assert (low, high) == (pytest.approx(4.795 / 500, 1e-3), pytest.approx(18.39 / 500, 1e-3))
+    assert count_interval(100.0, 100)[1] == 100.0
 
 
 def test_welch_degrees_of_freedom() -> None:
     # equal variances 1 with 4 degrees each: 8; a known variance adds none of its own
     assert welch([(1.0, 4), (1.0, 4)]) == (pytest.approx(math.sqrt(2)), pytest.approx(8.0))
     assert welch([(1.0, 4), (1.0, math.inf)]) == (pytest.approx(math.sqrt(2)), pytest.approx(16.0))
-    assert welch([(1.0, math.inf)])[1] == math.inf
     assert welch([(0.0, 2)]) == (0.0, math.inf)
 
 
+def test_the_larger_noise_counts_and_an_unknown_one_is_no_noise_at_all() -> None:
+    public = Noise(0.2, 20)
+    # scatter 0.1 < 0.2: the public figure, for both sides the same estimate
+    calm = contrast((1, Side([8.9, 9.0, 9.1], public)), (-1, Side([8.0], public)))
+    assert (calm.se, calm.df) == (pytest.approx(0.2 * math.sqrt(1 / 3 + 1)), pytest.approx(20))
+    assert calm.basis == "noise of public runs"
+    # scatter 1 > 0.2: our own, by Welch with the public one
+    wild = contrast((1, Side([8.0, 9.0, 10.0], public)), (-1, Side([8.0], public)))
+    assert wild.se == pytest.approx(math.sqrt(1 / 3 + 0.04))
+    assert wild.df == pytest.approx((1 / 3 + 0.04) ** 2 / ((1 / 3) ** 2 / 2 + 0.04**2 / 20))
+    assert wild.basis == "noise of our seeds and public runs"
+    own = contrast((1, Side([8.0, 9.0, 10.0])), (-1, Side([7.0, 8.0])))
+    assert own.se == pytest.approx(math.sqrt(1 / 3 + 0.5 / 2))
+    assert own.basis == "noise of our seeds"
+    unknown = contrast((1, Side([8.0, 9.0, 10.0])), (-1, Side([2.0])))
+    assert (unknown.value, unknown.known, unknown.sign()) == (7.0, False, 0)
+    twice = contrast((2, Side([1.0, 2.0])))  # a factor counts squared
+    assert (twice.value, twice.se) == (3.0, pytest.approx(2 * math.sqrt(0.5 / 2)))
+
+
 def test_difference_from_the_paper_by_hand() -> None:
-    difference = difference_from_paper([8.5, 8.7, 8.9], TABLE6, seed_sd=0.22)
-    # ours 0.2^2/3 + 0.281836^2/3, the paper 0.22^2 + 0.282571^2
-    ours = 0.04 / 3 + 8.7 * 91.3 / 10_000 / 3
-    theirs = 0.22**2 + 8.75 * 91.25 / 10_000
+    difference = difference_from_paper([8.5, 8.7, 8.9], TABLE6, PUBLIC)
     assert difference.value == pytest.approx(-0.05)
-    assert difference.se == pytest.approx(math.sqrt(ours + theirs))
-    freedom = (ours + theirs) ** 2 / ((0.04 / 3) ** 2 / 2 + (0.22**2) ** 2 / 4)
-    assert difference.df == pytest.approx(freedom)
+    assert difference.se == pytest.approx(PUBLIC.sd * math.sqrt(1 / 3 + 1))  # no binomial noise
+    assert difference.df == pytest.approx(20)
 
 
 def test_resnet110_is_five_runs_of_the_paper() -> None:
     paper = Paper().test_error("ResNet-110")
     assert paper == PaperValue(6.61, "Table 6, mean of 5", runs=5, sd=0.16, best=6.43)
-    ours = [6.5, 6.6, 6.7, 6.8, 6.9]
-    difference = difference_from_paper(ours, paper, seed_sd=0.3)
-    variance = (0.025 + 6.7 * 93.3 / 10_000 + 0.16**2 + 6.61 * 93.39 / 10_000) / 5
-    assert difference.se == pytest.approx(math.sqrt(variance))  # seed_sd is not needed
+    difference = difference_from_paper([6.5, 6.6, 6.7, 6.8, 6.9], paper, PUBLIC)
+    assert difference.se == pytest.approx(math.sqrt((PUBLIC.sd**2 + 0.16**2) / 5))
 
 
 @pytest.mark.parametrize(
     ("ours", "word"),
     [
         ([8.6, 8.7, 8.8], "reproduced"),
+        ([9.1, 9.2, 9.3], "reproduced"),
+        ([9.4, 9.5, 9.6], "differs"),
         ([9.9, 10.0, 10.1], "differs"),
         ([7.4, 7.5, 7.6], "differs"),
-        ([8.7], "inconclusive"),
-        ([9.3, 9.4], "inconclusive"),
+        ([8.0, 9.5, 13.5], "compatible"),  # scatter is no evidence of agreement
+        ([8.7], "reproduced"),
+        ([9.3], "compatible"),
+        ([8.75, 9.75], "compatible"),
         ([11.0], "differs"),
     ],
 )
 def test_verdict_words(ours: list[float], word: str) -> None:
-    result = verdict(ours, TABLE6, seed_sd=0.22)
+    result = verdict(ours, TABLE6, PUBLIC)
     assert result.word == word
     assert result.difference is not None
-    assert f"{sum(ours) / len(ours) - 8.75:+.2f} points" in result.sentence
+    assert result.sentence.startswith(f"{word} ({sum(ours) / len(ours) - 8.75:+.2f} points, 95 % ")
+    assert result.sentence.endswith(f"; {len(ours)} seed{'s' * (len(ours) > 1)})")
 
 
-def test_a_fixed_band_would_fail_a_correct_resnet56() -> None:
-    paper = Paper().test_error("ResNet-56")
-    assert paper is not None
-    assert verdict([7.2, 7.4, 7.6], paper, seed_sd=0.27).word == "reproduced"  # 0.43 away
+def test_a_real_difference_within_the_margin_is_reproduced() -> None:
+    assert verdict([8.3] * 50, TABLE6, PUBLIC).word == "reproduced"
+    paper = PaperValue(8.75, "many", runs=1000, sd=0.2)
+    found = verdict([8.3, 8.31, 8.29] * 20, paper, PUBLIC)
+    assert found.difference is not None
+    assert found.difference.high < 0
+    assert found.word == "reproduced"
 
 
-def test_other_profiles_get_no_verdict() -> None:
-    result = verdict([8.75] * 3, TABLE6, seed_sd=0.22, not_comparable="short profile")
+def test_other_profiles_and_nets_of_unknown_noise_get_no_verdict() -> None:
+    result = verdict([8.75] * 3, TABLE6, PUBLIC, not_comparable="short profile")
     assert (result.word, result.difference) == ("not comparable", None)
     assert result.sentence == "not comparable: short profile"
+    result = verdict([7.9, 8.0], PaperValue(7.93, "Table 6"), None)
+    assert result.sentence == "no verdict (+0.02 points, seed noise unknown; 2 seeds)"
+
+
+@pytest.mark.parametrize("seeds", fidelity.SEEDS)
+def test_error_rates_of_the_verdict(seeds: int) -> None:
+    same = fidelity.verdict_rates(0.0, seeds)
+    assert same["differs"] <= 5.5  # of 20,000: 5 % and three standard errors
+    assert same["reproduced"] > 70
+    assert fidelity.verdict_rates(1.0, seeds)["reproduced"] <= 3.0
+    assert fidelity.verdict_rates(2.0, seeds)["differs"] > 95
+    assert fidelity.verdict_rates(0.5, seeds)["reproduced"] < 60
+    scattered = fidelity.verdict_rates(0.0, seeds, 2.0)["differs"]
+    assert (scattered > 10) if seeds == 1 else (scattered < 7)  # one seed cannot know
+
+
+def test_the_tables_of_fidelity_are_those_of_the_rules() -> None:
+    text = fidelity.PAGE.read_text(encoding="utf-8")
+    assert text == fidelity.current(text), "python -m resnet_repro.analysis.fidelity"
+    assert set(fidelity.BLOCKS) <= {part.split(" -->")[0] for part in text.split("<!-- made: ")}
+
+
+def simulated(steps: list[float], seeds: int, trials: int = 1000) -> list[str]:
+    """Verdicts of a claim that four nets rise, of normal runs around these means."""
+    random, found = np.random.default_rng(3), []
+    for _ in range(trials):
+        nets = [Side(mean + random.standard_normal(seeds)) for mean in steps]
+        pairs = [(nets[0], nets[-1]), *pairwise(nets)]
+        ends, *rest = (contrast((1, upper), (-1, lower)) for lower, upper in pairs)
+        found.append(decide([(ends, 1)], [(step, 1) for step in rest]))
+    return found
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_error_rates_of_a_claim_of_several_parts(seeds: int) -> None:
+    level = simulated([0, 0, 0, 0], seeds)
+    assert level.count("fails") <= 45  # 2.5 % meant, shared among four parts
+    assert level.count("holds") <= 45
+    assert simulated([0, 9, 18, 27], seeds, 200).count("holds") > 150
+    assert simulated([27, 18, 9, 0], seeds, 200).count("fails") > 100
+
+
+def test_a_claim_is_decided_by_its_parts() -> None:
+    up, down, flat = (Difference(value, 1.0, 50, "") for value in (5.0, -5.0, 0.1))
+    slight = Difference(-2.1, 1.0, 50, "")  # beyond 95 %, but not if it is one of several
+
+    def verdict_of(*values: Difference, barred: list[Part] | None = None) -> str:
+        return decide([(value, 1) for value in values], barred or [])
+
+    assert verdict_of(up, up) == "holds"
+    assert verdict_of(up, flat) == "inconclusive"
+    assert verdict_of(up, down) == "fails"
+    assert verdict_of(up, barred=[(flat, 1)]) == "holds"
+    assert verdict_of(up, barred=[(down, 1)]) == "fails"
+    assert verdict_of(slight) == "fails"
+    assert verdict_of(up, up, slight) == "inconclusive"
+    assert verdict_of(up, Difference(5.0, math.nan, math.nan, "unknown")) == "inconclusive"
+    assert decide([(up, 1)], complete=False) == "inconclusive"
+    assert decide([(down, 1)], complete=False) == "fails"
 
 
 def test_numbers_of_a_run(tmp_path: Path) -> None:
@@ -121,7 +202,6 @@ def test_numbers_of_a_run(tmp_path: Path) -> None:
     curve = run.curve("train")
     assert final_training_error(run) == pytest.approx(curve[curve.index > 60_000].mean())
     assert final_training_error(run) == pytest.approx(1.4)
-    assert final_training_images(run) == 4_000 * 128
     lines = path.joinpath("metrics.jsonl").read_text().splitlines(True)
     path.joinpath("metrics.jsonl").write_text("".join(x for x in lines if '"train"' in x))
     (bare,) = load_runs(tmp_path)
@@ -139,10 +219,8 @@ def test_paper_values_say_where_they_come_from() -> None:
     assert paper.public("ResNet-56").runs == 13
     assert paper.public("plain-110").runs == 0
     assert paper.public("Highway-20").median is None
-    assert paper.endpoint("plain-56", "train") == 5.61
-    assert paper.endpoint("plain-110", "train") is None
-    expected = math.sqrt((0.13**2 + 2 * 0.22**2 + 0.27**2) / 4)
-    assert paper.typical_seed_sd() == pytest.approx(expected)
+    expected = math.sqrt((0.13**2 + 2 * 0.22**2 + 0.27**2 + 0.16**2) / 5)
+    assert (PUBLIC.sd, PUBLIC.df) == (pytest.approx(expected), 20)
 
 
 def test_paper_curves() -> None:

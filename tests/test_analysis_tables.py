@@ -34,8 +34,8 @@ def test_rows_numbers_and_verdicts(tmp_path: Path) -> None:
     assert ours["clean training error"] == pytest.approx(0.72)
     assert ours["public runs"] == "8.41 (8.04-9.18, 10)"
     assert ours["verdict"].startswith("reproduced (-0.05 points, 95 % interval ")
-    assert table.loc["ResNet-56", "verdict"].startswith("differs by +2.03 points")
-    assert table.loc["plain-20", "verdict"].startswith("inconclusive (-0.10 points")
+    assert table.loc["ResNet-56", "verdict"].startswith("differs (+2.03 points")
+    assert table.loc["plain-20", "verdict"].startswith("reproduced (-0.10 points")
     assert table.loc["ResNet-32", "verdict"] == "no runs"
 
 

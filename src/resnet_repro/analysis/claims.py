@@ -177,7 +177,8 @@ def depth_1202_overfits(runs: Sequence[Run]) -> ClaimResult:
     return conclude(id, title, verdict, sentence, numbers, [shallow, deep])
 
 
-CIFAR_CLAIMS: tuple[Callable[[Sequence[Run]], ClaimResult], ...] = (
+Claim = Callable[[Sequence[Run]], ClaimResult]
+CIFAR_CLAIMS: tuple[Claim, ...] = (
     plain_test_error_rises,
     plain_training_error_rises,
     residual_errors_fall,

@@ -35,14 +35,14 @@ def section(runs: Sequence[Run], figure: str | None) -> str:
         lines += _rows(group)
     lines += ["", " ".join(said for group in groups for said in run_sentences(group)), ""]
     tested = [
-        (int(result.id[1:]), _row(f"{result.id}: {result.title}", result.verdict, group[0].profile))
+        (int(result.id[1:]), _row(f"{result.id}: {result.title}", result.verdict, result.where))
         for group in groups
         for result in (*check_all(group), *check_imagenet(group))
         if result.verdict != NO_RUNS
     ]
     verdicts = [row for _, row in sorted(tested, key=lambda found: found[0])]
     if verdicts:
-        lines += [*_head("the paper's claim", "verdict", "profile"), *verdicts, ""]
+        lines += [*_head("the paper's claim", "verdict", "from"), *verdicts, ""]
     return "\n".join([*lines, f"Evidence, intervals and what it means: [{RESULTS}]({RESULTS})."])
 
 

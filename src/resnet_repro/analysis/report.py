@@ -30,8 +30,18 @@ from resnet_repro.analysis.exhibits import (
     without_variants,
 )
 from resnet_repro.analysis.imagenet_claims import check_imagenet
-from resnet_repro.analysis.judge import FAILS, HOLDS, INCONCLUSIVE, NO_RUNS, ClaimResult
+from resnet_repro.analysis.judge import (
+    FAILS,
+    HOLDS,
+    INCONCLUSIVE,
+    NO_RUNS,
+    OPEN,
+    OPPOSITE,
+    SAME,
+    ClaimResult,
+)
 from resnet_repro.analysis.load import PROFILE_ORDER, Run
+from resnet_repro.analysis.mechanism_claims import AS_SAID
 from resnet_repro.analysis.report_runs import (
     Deviation,
     Logged,
@@ -41,6 +51,7 @@ from resnet_repro.analysis.report_runs import (
     rows,
     without,
 )
+from resnet_repro.analysis.stats import COMPATIBLE, DIFFERS, REPRODUCED
 from resnet_repro.runs.atomic import write_text_atomic
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -51,8 +62,9 @@ WHAT = {
     "quick": "the same nets on a schedule of minutes",
 }
 # The look of a verdict by its first words.
-_LOOKS = {HOLDS: "good", "reproduced": "good", FAILS: "bad", "differs": "bad"}
-_LOOKS |= {INCONCLUSIVE: "open", "finished": "good", "diverged": "bad", "failed": "bad"}
+_LOOKS = {HOLDS: "good", REPRODUCED: "good", FAILS: "bad", DIFFERS: "bad"}
+_LOOKS |= dict.fromkeys((COMPATIBLE, INCONCLUSIVE, SAME, OPPOSITE, OPEN, *AS_SAID.values()), "open")
+_LOOKS |= {"finished": "good", "diverged": "bad", "failed": "bad"}
 
 
 @dataclass(frozen=True)
