@@ -44,6 +44,15 @@ def bn_output_gradients(run: Run) -> pd.DataFrame | None:
     return _by_iteration(run, "bn_output_grad_norm")
 
 
+def gradient_precision(run: Run) -> pd.DataFrame | None:
+    """The first gradients in the run's precision compared with float64, by layer.
+
+    Columns as in ``gradient_precision.csv``. None if not logged.
+    """
+    table = run.table("gradient_precision")
+    return None if table is None else table.set_index("layer").sort_index()
+
+
 def weights(run: Run) -> pd.DataFrame | None:
     """Norm of each conv's weights when that gradient was made, by ``iter`` and layer.
 

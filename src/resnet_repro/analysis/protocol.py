@@ -70,6 +70,23 @@ def check_same_protocol(runs: Sequence[Run]) -> None:
             raise ValueError(f"{first.label}: seed {first.seed} twice ({first.path}, {other.path})")
 
 
+def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
+    """What differs from the paper's protocol in the way of computing: name, paper, here, runs.
+
+    Caffe, in which the authors worked, computes in fp32 and keeps channels before rows; here
+    channels are always last in memory.
+    """
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        names = found.setdefault(str(run.meta.get("precision")), [])
+        if run.experiment not in names:
+            names.append(run.experiment)
+    rows = [("precision", "fp32", here, names) for here, names in sorted(found.items())]
+    everywhere = list(dict.fromkeys(run.experiment for run in runs))
+    layout = [("memory layout", "NCHW", "channels last", everywhere)] if runs else []
+    return [row for row in rows if row[2] != "fp32"] + layout
+
+
 def the_profile(runs: Sequence[Run]) -> str:
     """Return the profile of all the runs.
 

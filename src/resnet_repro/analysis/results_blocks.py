@@ -12,7 +12,7 @@ from resnet_repro.analysis.curve_compare import KINDS, agreement_table, compare_
 from resnet_repro.analysis.deviations import deviations_table, variants
 from resnet_repro.analysis.imagenet_tables import net_table
 from resnet_repro.analysis.paper import Paper
-from resnet_repro.analysis.probes import gradients, weights
+from resnet_repro.analysis.probes import gradient_precision, gradients, weights
 from resnet_repro.analysis.results_runs import protocol_block, runs_block
 from resnet_repro.analysis.tables import NETS, table6, to_markdown
 
@@ -61,7 +61,7 @@ def table6_block(study: Study) -> str:
 
 
 def agreement_block(study: Study) -> str:
-    """Our curves against the paper's digitised ones, and those that share no iteration with it."""
+    """Our curves compared with the paper's digitised ones, and those that share no iteration with it."""
     stretches, uncompared = compare_curves(study.logged)
     lines = []
     if stretches:
@@ -122,6 +122,30 @@ def first_update_block(study: Study) -> str:
             }
         )
     return to_markdown(pd.DataFrame(rows)) if rows else "No gradient norms are logged yet."
+
+
+def gradient_precision_block(study: Study) -> str:
+    """How precise the logged gradients are: of the first batch at initialisation, net by net."""
+    rows = []
+    for run in study.of("gradients") + study.checks + study.of("fig4"):
+        found = gradient_precision(run)
+        if found is None:
+            continue
+        weight, output = ("grad_norm", "bn_output_grad_norm")
+        row = {"net": f"{run.label}, seed {run.seed}, {run.meta.get('precision')}"}
+        for conv, values in (("first", found.iloc[0]), ("last", found.iloc[-1])):
+            row |= {
+                f"{conv} conv: cosine": f"{values['cosine']:.2f}",
+                f"{conv} conv: relative error": f"{values['relative_error']:.2f}",
+                f"{conv} conv: norm, in float64": _pair(values, weight),
+                f"{conv} BN output: norm, in float64": _pair(values, output),
+            }
+        rows.append(row)
+    return to_markdown(pd.DataFrame(rows)) if rows else "No run has logged it yet."
+
+
+def _pair(values: pd.Series[float], norm: str) -> str:
+    return f"{values[norm]:.3g}, {values[f'{norm}_float64']:.3g}"
 
 
 def _ends(by_layer: pd.Series[float]) -> str:
@@ -185,6 +209,7 @@ BLOCKS: Mapping[str, Callable[[Study], str]] = {
     "crossing": crossing_block,
     "late start": late_start_block,
     "first update": first_update_block,
+    "gradient precision": gradient_precision_block,
     "tiny imagenet": tiny_block,
     "deviations": atlas_block,
     **{name: _figure_block(name) for name in ("fig1", "fig6", "fig7", "gradients")},

@@ -10,6 +10,7 @@ from resnet_repro.analysis.captions import DATA_NAMES
 from resnet_repro.analysis.committed import COMMITTED, Study
 from resnet_repro.analysis.exhibits import variants_of
 from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.protocol import unlike_caffe
 from resnet_repro.analysis.report_runs import deviations
 from resnet_repro.analysis.tables import to_markdown
 
@@ -84,16 +85,20 @@ def _seeds(runs: Sequence[Run]) -> str:
 
 
 def protocol_block(study: Study) -> str:
-    """The keys in which the finished runs differ from the paper's protocol."""
+    """In what the finished runs differ from the paper's protocol: keys, and how they compute."""
     changed = [
-        found
+        (f"`{found.key}`", found.paper, found.here, list(found.runs))
         for found in deviations(study.finished)
         if found.key.split(".")[0] in ("data", "model", "recipe")
     ]
-    if not changed:
-        return "No key of data, net or recipe differs from the paper's protocol in any run."
+    every = {run.experiment for run in study.finished}
     rows = [
-        {"key": f"`{d.key}`", "paper's protocol": d.paper, "here": d.here, "in": ", ".join(d.runs)}
-        for d in changed
+        {
+            "key": key,
+            "paper's protocol": paper,
+            "here": here,
+            "in": "every run" if set(names) == every else ", ".join(names),
+        }
+        for key, paper, here, names in changed + unlike_caffe(study.finished)
     ]
-    return to_markdown(pd.DataFrame(rows))
+    return to_markdown(pd.DataFrame(rows)) if rows else "No run is finished yet."
