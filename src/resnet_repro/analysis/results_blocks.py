@@ -61,7 +61,7 @@ def table6_block(study: Study) -> str:
 
 
 def agreement_block(study: Study) -> str:
-    """Our curves compared with the paper's digitised ones, and those that share no iteration with it."""
+    """Our curves compared with the paper's, and nets that share no iteration with it."""
     stretches, uncompared = compare_curves(study.logged)
     lines = []
     if stretches:
