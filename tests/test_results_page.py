@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fabricate import fabricate
+from fabricate import ENDS, fabricate
 from resnet_repro.analysis.committed import COMMITTED, Study
 from resnet_repro.analysis.judge import ClaimResult
+from resnet_repro.analysis.readme import section
 from resnet_repro.analysis.results_blocks import BLOCKS
 from resnet_repro.analysis.results_page import (
     PAGE,
@@ -201,3 +202,43 @@ def test_the_command_writes_the_page_and_names_what_must_be_read_again(
     assert "| short     | CIFAR-10 | plain-20, plain-56" in page.read_text()
     page.write_text("<!-- made: runs -->\n<!-- end -->\n")
     assert main(["--repo", str(tmp_path)]) == 0
+
+
+def test_finished_runs_of_the_papers_protocol_decide(tmp_path: Path, four: Path) -> None:
+    """Table 6 with verdicts, every CIFAR claim, curves compared: the page of the whole study."""
+    for label, (test, train) in ENDS["paper"].items():
+        for seed, shift in enumerate((-0.1, 0.0, 0.1)):
+            errors = {"test": test + shift, "train": train + shift / 20}
+            probes = int(label.split("-")[1]) <= 110
+            fabricate(four, label, seed=seed, probes=probes, **errors)  # type: ignore[arg-type]
+    study = Study(four)
+    verdicts = {claim.id: claim.verdict for claim in study.claims if claim.profile == "paper"}
+    assert verdicts == dict.fromkeys(("C1", "C2", "C3", "C4", "C5", "C6"), "holds") | {
+        "C10": "fails"  # made to explode
+    }
+    rows = {line.split("|")[1].strip(): line for line in BLOCKS["table 6"](study).splitlines()[:13]}
+    for label in ENDS["paper"]:
+        verdict = {"plain-110": "above 60 is claim C1", "ResNet-1202": "no verdict ("}
+        assert verdict.get(label, "reproduced (") in rows[label], rows[label]
+        assert label == "plain-110" or "; 3 seeds)" in rows[label]
+    curves = [line for line in BLOCKS["curves"](study).splitlines() if "test error" in line]
+    ends = [line for line in curves if "| 0.001 " in line and "ResNet-20" in line]
+    assert ["reproduced" in line for line in ends] == [True]
+    assert "plain-20, seed 0, bf16" in BLOCKS["gradient precision"](study)
+    page = section(study.finished, None)
+    setting = "CIFAR-10, paper profile, 3 seeds each, 64,000 iterations, test error 9.7 to 65.0 %"
+    assert f"| C1: plain nets: test error rises with depth | holds | {setting} |" in page
+    short = "CIFAR-10, short profile, 1 seed each, 3,200 iterations, test error 40.0 to 40.0 %"
+    assert f"| C1: plain nets: test error rises with depth | open | {short} |" in page
+
+
+def test_a_run_that_misses_the_paper_is_said_to(four: Path) -> None:
+    for seed in range(3):
+        fabricate(four, "ResNet-20", seed=seed, test=10.4 + 0.1 * seed)
+        fabricate(four, "ResNet-56", seed=seed, test=11.4 + 0.1 * seed, train=0.9 + 0.01 * seed)
+        fabricate(four, "plain-20", seed=seed, test=9.2 + 0.1 * seed)
+        fabricate(four, "plain-56", seed=seed, test=8.2 + 0.1 * seed, train=0.1 + 0.01 * seed)
+    study = Study(four)
+    verdicts = {claim.id: claim.verdict for claim in study.claims}
+    assert [verdicts[id] for id in ("C1", "C2", "C3", "C4")] == ["fails"] * 4
+    assert "| differs (+1.75 points" in BLOCKS["table 6"](study)

@@ -113,14 +113,14 @@ def first_update_block(study: Study) -> str:
         norms, sizes = gradients(run), weights(run)
         if norms is None or sizes is None or len(sizes) < 2:
             continue
-        rows.append(
-            {
-                "net": f"{run.label}, seed {run.seed}, {run.meta.get('precision')}",
-                "gradient norm, first and last conv, at initialisation": _ends(norms.iloc[0]),
-                "weight norm, first and last conv, at initialisation": _ends(sizes.iloc[0]),
-                "weight norm later": f"{_ends(sizes.iloc[1])} (iteration {sizes.index[1]:,})",
-            }
-        )
+        row = {
+            "net": f"{run.label}, seed {run.seed}, {run.meta.get('precision')}",
+            "gradient norm, first and last conv, at initialisation": _ends(norms.iloc[0]),
+            "weight norm, first and last conv, at initialisation": _ends(sizes.iloc[0]),
+            "weight norm later": f"{_ends(sizes.iloc[1])} (iteration {sizes.index[1]:,})",
+        }
+        if row not in rows:  # a look at one question may repeat a run
+            rows.append(row)
     return to_markdown(pd.DataFrame(rows)) if rows else "No gradient norms are logged yet."
 
 
@@ -131,21 +131,19 @@ def gradient_precision_block(study: Study) -> str:
         found = gradient_precision(run)
         if found is None:
             continue
-        weight, output = ("grad_norm", "bn_output_grad_norm")
         row = {"net": f"{run.label}, seed {run.seed}, {run.meta.get('precision')}"}
         for conv, values in (("first", found.iloc[0]), ("last", found.iloc[-1])):
-            row |= {
-                f"{conv} conv: cosine": f"{values['cosine']:.2f}",
-                f"{conv} conv: relative error": f"{values['relative_error']:.2f}",
-                f"{conv} conv: norm, in float64": _pair(values, weight),
-                f"{conv} BN output: norm, in float64": _pair(values, output),
-            }
+            row[f"weight gradient, {conv} conv"] = (
+                f"cosine {values['cosine']:.2f}, relative error {values['relative_error']:.2f}, "
+                f"norm {_norm(values, 'grad_norm')}"
+            )
+            row[f"gradient at {conv} BN output"] = _norm(values, "bn_output_grad_norm")
         rows.append(row)
     return to_markdown(pd.DataFrame(rows)) if rows else "No run has logged it yet."
 
 
-def _pair(values: pd.Series[float], norm: str) -> str:
-    return f"{values[norm]:.3g}, {values[f'{norm}_float64']:.3g}"
+def _norm(values: pd.Series[float], norm: str) -> str:
+    return f"{values[norm]:.3g} ({values[f'{norm}_float64']:.3g})"
 
 
 def _ends(by_layer: pd.Series[float]) -> str:
