@@ -67,7 +67,7 @@ def gradient_figure(runs: Sequence[Run]) -> Figure:
         (*upper, forward), lower = _split(figure)
         for axes, (title, curve) in zip([*upper, forward], places.items(), strict=True):
             axes.set_title(title)
-            axes.set_xlabel("place in the net (0: first conv, 1: last)")
+            axes.set_xlabel("place in the net")
             axes.set_xlim(0, 1)
             _draw(axes, logged, curve, by_place=True)
         for axes, (title, read) in zip(lower, over_iterations.items(), strict=True):
@@ -146,7 +146,7 @@ def _sentences(runs: Sequence[Run]) -> list[str]:
         "Norm of the loss gradient with respect to the output of each batch norm and to the "
         "weights of each 3x3 conv.",
         *run_sentences(runs),
-        "Dashed: plain nets.",
+        "Place 0: first conv, 1: last. Dashed: plain nets.",
         "With batch norm after a conv, weights twice as large make the same net with half the "
         "gradient; third below: the norm, were all weights as long as at initialisation.",
     ]

@@ -165,6 +165,11 @@ def underneath(
         linespacing=1.3,
         gid="caption",
     )
+    # The solver's last digits vary from process to process; the bytes of a figure must not.
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position([round(side, 5) for side in axes.get_position().bounds])
 
 
 def _legend_at(
