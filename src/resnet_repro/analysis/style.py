@@ -169,7 +169,8 @@ def underneath(
     engine.execute(figure)
     figure.set_layout_engine("none")
     for axes in figure.axes:
-        axes.set_position([round(side, 5) for side in axes.get_position().bounds])
+        left, bottom, width, height = (round(side, 5) for side in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))
 
 
 def _legend_at(
