@@ -25,10 +25,10 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from resnet_repro.data.draws import Draw, offset, picture_draw
-from resnet_repro.data.errors import DataError
-from resnet_repro.data.image_folder import SUFFIXES
+from resnet_repro.data import DataError
+from resnet_repro.data.folder import SUFFIXES
 from resnet_repro.data.jpeg import CROP, read_picture, train_crop
+from resnet_repro.data.order import Draw, offset, picture_draw
 from resnet_repro.exits import explained
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.provenance import cpu_description

@@ -44,7 +44,7 @@ from benchmarks.subject import (
     snapshot,
 )
 from benchmarks.turns import seconds_each, synchroniser, take_turns, times_faster
-from resnet_repro.data.images import ResidentImages
+from resnet_repro.data.resident import ResidentImages
 from resnet_repro.evaluation.count import ErrorCount, count_errors
 from resnet_repro.options import ConfigError
 from resnet_repro.training.graph import EAGER_CALLS, BatchesAhead

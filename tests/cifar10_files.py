@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_repro.data import PARTS, digest
 from resnet_repro.data import cifar10_formats as formats
-from resnet_repro.data.arrays import PARTS, digest
 
 ROWS = 8  # images in each file
 

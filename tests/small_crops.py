@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resnet_repro.data import jpeg, pictures, statistics, streamed
+from resnet_repro.data import colours, jpeg, loader, streamed
 
 CROP = 64
 
@@ -13,6 +13,6 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     """Let ``patch`` make the crops of training and testing and the mean picture small."""
     patch.setattr(jpeg.train_crop, "__defaults__", (CROP,))
     patch.setattr(jpeg.centre_crop, "__defaults__", (jpeg.TEST_SIDE, CROP))
-    patch.setattr(pictures, "SIDES", (72, 120))
-    for module in (pictures, statistics, streamed):
+    patch.setattr(loader, "SIDES", (72, 120))
+    for module in (colours, loader, streamed):
         patch.setattr(module, "CROP", CROP)

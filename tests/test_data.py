@@ -11,8 +11,8 @@ import torch
 
 from cifar10_files import FAKE
 from resnet_repro.data import DataError, load, synthetic
-from resnet_repro.data.batches import DeviceDataset
 from resnet_repro.data.order import BatchOrder, permutation, train_split_indices
+from resnet_repro.data.resident import DeviceDataset
 
 KNOWN = {
     "indices": [47848, 34552, 24994, 32827, 31943],

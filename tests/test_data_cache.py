@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_repro.data.arrays import PARTS, digest
+from resnet_repro.data import PARTS, DataError, digest
 from resnet_repro.data.cache import load_arrays, locked, store_arrays, told
-from resnet_repro.data.errors import DataError
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ import torch
 
 from benchmarks import decoding
 from pictures import SAMPLE, encoded, photograph, settle, write_folder
-from resnet_repro.data import DataError, statistics
-from resnet_repro.data.augment import PicturePreparation
-from resnet_repro.data.draws import picture_draw
-from resnet_repro.data.image_folder import load_index
+from resnet_repro.data import DataError, colours
+from resnet_repro.data.colours import PicturePreparation
+from resnet_repro.data.folder import load_index
 from resnet_repro.data.jpeg import (
     train_crop,
 )
+from resnet_repro.data.order import picture_draw
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +35,17 @@ def test_statistics_are_those_of_the_crops(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = load_index(folder / "train", tmp_path / "index.npz")
-    found = statistics.load_statistics(index, tmp_path, processes=1)
+    found = colours.load_statistics(index, tmp_path, processes=1)
     files = [index.path(row).read_bytes() for row in range(len(index))]
     crops = [train_crop(f, "x", picture_draw(0, 0, row)) / 255 for row, f in enumerate(files)]
-    colours = np.concatenate(crops).reshape(-1, 3)
+    pixels = np.concatenate(crops).reshape(-1, 3)
     assert found.pictures == len(index) == 8
     assert np.allclose(found.mean, np.mean(crops, axis=0), atol=1e-12)
     rebuilt = found.colours @ np.diag(found.deviations**2) @ found.colours.T
-    assert np.allclose(rebuilt, np.cov(colours.T, bias=True), atol=1e-12)
+    assert np.allclose(rebuilt, np.cov(pixels.T, bias=True), atol=1e-12)
     assert (np.diff(found.deviations) <= 0).all()
-    monkeypatch.setattr(statistics, "_CHUNK", 3)
-    two = statistics.load_statistics(index, tmp_path / "other", processes=2)
+    monkeypatch.setattr(colours, "_CHUNK", 3)
+    two = colours.load_statistics(index, tmp_path / "other", processes=2)
     assert two.digest == found.digest
     assert np.array_equal(two.colours, found.colours)
 
@@ -54,23 +54,23 @@ def test_statistics_are_kept_for_the_same_pictures_only(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = load_index(folder / "train", tmp_path / "index.npz")
-    first = statistics.load_statistics(index, tmp_path, sample=3, processes=1)
+    first = colours.load_statistics(index, tmp_path, sample=3, processes=1)
     assert first.pictures == 3
     calls: list[int] = []
-    measure = statistics._measure
+    measure = colours._measure
 
     def spy(*args: Any) -> Any:
         calls.append(1)
         return measure(*args)
 
-    monkeypatch.setattr(statistics, "_measure", spy)
-    again = statistics.load_statistics(index, tmp_path, sample=3, processes=1)
+    monkeypatch.setattr(colours, "_measure", spy)
+    again = colours.load_statistics(index, tmp_path, sample=3, processes=1)
     assert (again.digest, calls) == (first.digest, [])
     val = load_index(folder / "val", tmp_path / "val.npz")
-    assert statistics.load_statistics(val, tmp_path, processes=1).digest != first.digest
+    assert colours.load_statistics(val, tmp_path, processes=1).digest != first.digest
     (kept,) = tmp_path.glob(".colours-*-3.npz")
     kept.write_bytes(kept.read_bytes()[:-40])
-    assert statistics.load_statistics(index, tmp_path, sample=3, processes=1).digest == first.digest
+    assert colours.load_statistics(index, tmp_path, sample=3, processes=1).digest == first.digest
     assert len(calls) == 2
 
 
@@ -80,16 +80,16 @@ def test_statistics_name_a_corrupt_picture(tmp_path: Path) -> None:
     bad.write_bytes(b"junk")
     index = load_index(tmp_path / "train", tmp_path / "index.npz")
     with pytest.raises(DataError, match="n00000000_1.JPEG"):
-        statistics.load_statistics(index, tmp_path, processes=1)
-    found = statistics.load_statistics(index, tmp_path, processes=1, skip_corrupt=True)
+        colours.load_statistics(index, tmp_path, processes=1)
+    found = colours.load_statistics(index, tmp_path, processes=1, skip_corrupt=True)
     assert found.pictures == 2
 
 
-def fake_statistics() -> statistics.ColourStatistics:
+def fake_statistics() -> colours.ColourStatistics:
     rng = np.random.default_rng(1)
-    colours, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    axes, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     mean = rng.uniform(0.3, 0.6, (224, 224, 3))
-    return statistics.ColourStatistics(mean, np.array([0.4, 0.1, 0.02]), colours, 1, "")
+    return colours.ColourStatistics(mean, np.array([0.4, 0.1, 0.02]), axes, 1, "")
 
 
 @pytest.mark.parametrize("mean", ["pixel", "channel"])
@@ -120,7 +120,7 @@ def test_pictures_of_other_sizes_lose_the_mean_colour() -> None:
 
 def test_decoding_processes_do_not_need_torch() -> None:
     code = (
-        "import sys, resnet_repro.data.statistics, resnet_repro.data.tiny_imagenet;"
+        "import sys, resnet_repro.data.colours, resnet_repro.data.tiny_imagenet;"
         "sys.exit('torch' in sys.modules)"
     )
     paths = os.pathsep.join(p for p in sys.path if p)
@@ -162,5 +162,5 @@ def test_sample_statistics_settle_in_a_read_only_place(folder: Path, tmp_path: P
     settle(folder)
     (tmp_path / "file").write_text("")
     index = load_index(folder / "train", tmp_path / "file" / "index.npz")
-    found = statistics.load_statistics(index, tmp_path / "file", sample=2, processes=1)
+    found = colours.load_statistics(index, tmp_path / "file", sample=2, processes=1)
     assert found.pictures == 2

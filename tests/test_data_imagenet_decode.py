@@ -13,7 +13,6 @@ from torchvision.transforms import v2
 
 from pictures import encoded, photograph
 from resnet_repro.data import order
-from resnet_repro.data.draws import ALPHA_STD, Draw, offset, picture_draw
 from resnet_repro.data.jpeg import (
     PictureError,
     centre_crop,
@@ -22,6 +21,7 @@ from resnet_repro.data.jpeg import (
     scaled,
     train_crop,
 )
+from resnet_repro.data.order import ALPHA_STD, Draw, offset, picture_draw
 
 
 def by_hand(encoded_: bytes, draw: Draw) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 
 from pictures import settle, write_folder
 from resnet_repro.data import DataError
-from resnet_repro.data.image_folder import load_index, load_indices
+from resnet_repro.data.folder import load_index, load_indices
 
 CPU = torch.device("cpu")
 

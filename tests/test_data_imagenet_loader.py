@@ -14,12 +14,16 @@ import torch
 
 from pictures import encoded, photograph, write_folder
 from resnet_repro.data import DataError
-from resnet_repro.data.draws import picture_draw
-from resnet_repro.data.image_folder import PictureIndex, load_indices
+from resnet_repro.data.folder import PictureIndex, load_indices
 from resnet_repro.data.jpeg import centre_crop, train_crop
-from resnet_repro.data.loader import Corrupt, PictureLoader, eval_batches, train_batches
-from resnet_repro.data.order import BatchOrder
-from resnet_repro.data.pictures import PictureBatch
+from resnet_repro.data.loader import (
+    Corrupt,
+    PictureBatch,
+    PictureLoader,
+    eval_batches,
+    train_batches,
+)
+from resnet_repro.data.order import BatchOrder, picture_draw
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnet_repro.data import DataError, tiny_imagenet
-from resnet_repro.data.arrays import PARTS, digest
+from resnet_repro.data import PARTS, DataError, digest, tiny_imagenet
 from resnet_repro.data.jpeg import pixels
 from resnet_repro.data.tiny_imagenet import CACHE, load
 from tiny_files import SHAPE, WNIDS, WRITERS, Writer, fake_files, write_tar, write_zip

@@ -12,7 +12,7 @@ import pytest
 
 from pictures import TINY_ARCHIVE, encoded, photograph
 from resnet_repro.data import DataError
-from resnet_repro.data import tiny_imagenet_source as source
+from resnet_repro.data import files as source
 from resnet_repro.data.tiny_imagenet import CACHE, load
 from tiny_files import SHAPE, WRITERS, Writer, fake_files, write_tar, write_zip
 

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet_repro import api, data, evaluate, export
-from resnet_repro.data import DataError
-from resnet_repro.data.arrays import Arrays
+from resnet_repro.data import Arrays, DataError
 from resnet_repro.evaluation import session
 from resnet_repro.evaluation.protocols import Geometry, scorer
 from resnet_repro.evaluation.subjects import from_file, from_run

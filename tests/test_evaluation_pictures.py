@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from pictures import encoded, photograph, settle, write_folder
 from resnet_repro.config_groups import DataConfig
 from resnet_repro.data import DataError
-from resnet_repro.data.image_folder import load_indices
+from resnet_repro.data.colours import load_statistics
+from resnet_repro.data.folder import load_indices
 from resnet_repro.data.jpeg import centre_crop, scaled
-from resnet_repro.data.statistics import load_statistics
 from resnet_repro.evaluation import full_size
 from resnet_repro.evaluation.choices import check_classes
 from resnet_repro.evaluation.count import ErrorCount, count_errors

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from resnet_repro.data.arrays import Arrays
+from resnet_repro.data import Arrays
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.evaluation.images import SmallImages, subtract, theirs
 from resnet_repro.evaluation.protocols import (

@@ -16,9 +16,9 @@ from resnet_repro.analysis.cost import SCHEDULES, paper_workloads
 from resnet_repro.analysis.paper import Paper
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import load_item, names
-from resnet_repro.data import DataError, picture_folder, tiny_imagenet
-from resnet_repro.data.picture_folder import TRAIN_PICTURES, load_pictures
-from resnet_repro.data.statistics import load_statistics
+from resnet_repro.data import DataError, folder, tiny_imagenet
+from resnet_repro.data.colours import load_statistics
+from resnet_repro.data.folder import TRAIN_PICTURES, load_pictures
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_params
 from resnet_repro.models.shortcuts import (
@@ -62,7 +62,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def three_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both data sets have three classes."""
-    monkeypatch.setattr(picture_folder, "CLASSES", 3)
+    monkeypatch.setattr(folder, "CLASSES", 3)
     monkeypatch.setattr(tiny_imagenet.load, "__defaults__", (TINY_SHAPE, 1))
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from resnet_repro.data.images import ResidentImages
 from resnet_repro.data.order import BatchOrder
+from resnet_repro.data.resident import ResidentImages
 from resnet_repro.training import graph
 from resnet_repro.training.graph import (
     BatchesAhead,

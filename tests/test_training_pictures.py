@@ -15,7 +15,7 @@ from pictures import encoded, photograph, settle, write_folder
 from ranks import Failed, together, workers
 from resnet_repro.compose import make_job
 from resnet_repro.data import DataError
-from resnet_repro.data.image_folder import load_indices
+from resnet_repro.data.folder import load_indices
 from resnet_repro.data.order import BatchOrder
 from resnet_repro.data.streamed import StreamedImages
 from resnet_repro.runs.folder import RunFolder

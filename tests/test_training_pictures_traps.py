@@ -15,9 +15,9 @@ import torch
 
 from pictures import settle, write_folder
 from resnet_repro.compose import make_job
-from resnet_repro.data.image_folder import load_indices
+from resnet_repro.data.colours import load_statistics
+from resnet_repro.data.folder import load_indices
 from resnet_repro.data.jpeg import centre_crop
-from resnet_repro.data.statistics import load_statistics
 from resnet_repro.data.streamed import StreamedImages
 from resnet_repro.training.assemble import assemble, load_images
 from resnet_repro.training.device import set_up

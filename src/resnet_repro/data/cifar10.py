@@ -9,11 +9,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from resnet_repro.data import PARTS, Arrays, DataError, UnwritableError, digest
 from resnet_repro.data import cifar10_sources as sources
-from resnet_repro.data.arrays import PARTS, Arrays, digest
 from resnet_repro.data.cache import load_arrays, locked, store_arrays
 from resnet_repro.data.cifar10_formats import Parts
-from resnet_repro.data.errors import DataError, UnwritableError
 
 # SHA-256 over uint8 bytes: images as (N, 32, 32, 3), labels as (N,). Written in the official
 # binary layout these arrays have the published MD5 sums of the six official files.

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnet_repro.data.errors import DataError
+from resnet_repro.data import DataError
 
 Parts = dict[str, NDArray[np.uint8]]
 

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from resnet_repro.data.draws import Draw, offset
-from resnet_repro.data.errors import DataError
+from resnet_repro.data import DataError
+from resnet_repro.data.order import Draw, offset
 
 Pixels = NDArray[np.uint8]
 

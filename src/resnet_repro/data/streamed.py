@@ -13,15 +13,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnet_repro.data.augment import PicturePreparation
-from resnet_repro.data.errors import DataError
-from resnet_repro.data.image_folder import PictureIndex
-from resnet_repro.data.images import Gone, Prepared, Share
+from resnet_repro.data import DataError, Prepared, Share, Skipped
+from resnet_repro.data.colours import PicturePreparation
+from resnet_repro.data.folder import PictureFolder, PictureIndex
 from resnet_repro.data.jpeg import CROP
-from resnet_repro.data.loader import Corrupt, PictureLoader, eval_batches, train_batches
+from resnet_repro.data.loader import (
+    Corrupt,
+    PictureBatch,
+    PictureLoader,
+    eval_batches,
+    train_batches,
+)
 from resnet_repro.data.order import BatchOrder
-from resnet_repro.data.picture_folder import PictureFolder
-from resnet_repro.data.pictures import PictureBatch
 
 Rows = NDArray[np.int64]
 
@@ -31,14 +34,14 @@ class _Missing:
 
     def __init__(self, index: PictureIndex):
         self._index = index
-        self.gone: list[Gone] = []
+        self.skipped: list[Skipped] = []
 
     def name_of(self, row: int) -> str:
         """The path of a picture below the folder of the data set: ``train/<class>/<file>``."""
         return self._index.path(row).relative_to(self._index.root.parent).as_posix()
 
     def _note(self, number: int, batch: PictureBatch, rows: Rows) -> None:
-        self.gone += [(number, row) for row in rows[~batch.valid.numpy()].tolist()]
+        self.skipped += [(number, row) for row in rows[~batch.valid.numpy()].tolist()]
 
 
 class PictureSet(_Missing):

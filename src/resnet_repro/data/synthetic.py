@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_repro.data.arrays import Arrays, digest
+from resnet_repro.data import Arrays, digest
 from resnet_repro.data.order import raw
 
 CLASSES, SIDE, COARSE = 10, 32, 4

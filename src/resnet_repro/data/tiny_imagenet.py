@@ -17,13 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_repro.data import tiny_imagenet_source as source
-from resnet_repro.data.arrays import PARTS, Arrays
-from resnet_repro.data.cache import locked
-from resnet_repro.data.errors import DataError
+from resnet_repro.data import PARTS, Arrays, DataError
+from resnet_repro.data import files as source
+from resnet_repro.data.cache import load_sealed, locked, store_sealed
+from resnet_repro.data.files import Files
 from resnet_repro.data.jpeg import PictureError, pixels
-from resnet_repro.data.sealed import load_sealed, store_sealed
-from resnet_repro.data.tiny_imagenet_source import Files
 from resnet_repro.data.workers import map_chunks
 
 CACHE = f"{source.NAME}.npz"

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from resnet_repro.data.errors import DataError
+from resnet_repro.data import DataError
 from resnet_repro.runs.provenance import usable_cores
 
 Task = TypeVar("Task")

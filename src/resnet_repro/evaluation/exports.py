@@ -22,8 +22,8 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from resnet_repro.data import Arrays, DataError
-from resnet_repro.data.batches import DeviceDataset
 from resnet_repro.data.order import train_split_indices
+from resnet_repro.data.resident import DeviceDataset
 from resnet_repro.evaluation.choices import check_training_data
 from resnet_repro.evaluation.subjects import Subject, about_run, from_file, from_run
 from resnet_repro.evaluation.weights import ABOUT, WeightsError, read, tensors_digest

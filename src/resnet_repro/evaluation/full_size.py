@@ -16,13 +16,18 @@ import torch
 from torch import Tensor
 
 from resnet_repro.config_groups import DataConfig
-from resnet_repro.data.augment import PicturePreparation
-from resnet_repro.data.errors import DataError
-from resnet_repro.data.image_folder import PictureIndex, load_index
-from resnet_repro.data.loader import Corrupt, eval_batches, train_batches
+from resnet_repro.data import DataError
+from resnet_repro.data.colours import PicturePreparation
+from resnet_repro.data.folder import (
+    TEST_PICTURES,
+    PictureFolder,
+    PictureIndex,
+    find,
+    load_index,
+    load_pictures,
+)
+from resnet_repro.data.loader import Corrupt, PictureBatch, eval_batches, train_batches
 from resnet_repro.data.order import BatchOrder
-from resnet_repro.data.picture_folder import TEST_PICTURES, PictureFolder, find, load_pictures
-from resnet_repro.data.pictures import PictureBatch
 from resnet_repro.evaluation.images import Preparation, theirs
 from resnet_repro.evaluation.protocols import Geometry, Shown, ten_crops
 from resnet_repro.evaluation.subjects import Subject

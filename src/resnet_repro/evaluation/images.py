@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_repro.data.arrays import Arrays
-from resnet_repro.data.batches import DeviceDataset
+from resnet_repro.data import Arrays
 from resnet_repro.data.order import BatchOrder, train_split_indices
+from resnet_repro.data.resident import DeviceDataset
 from resnet_repro.evaluation.protocols import Geometry, Shown
 from resnet_repro.evaluation.subjects import Subject
 from resnet_repro.options import ConfigError

@@ -12,11 +12,10 @@ from torch import Tensor
 from resnet_repro import data, paths
 from resnet_repro.config import Config
 from resnet_repro.config_groups import PICTURE_SETS, DataConfig
-from resnet_repro.data.arrays import Arrays
-from resnet_repro.data.batches import DeviceDataset
-from resnet_repro.data.images import Images, ResidentImages
+from resnet_repro.data import Arrays, Images
+from resnet_repro.data.folder import PictureFolder
 from resnet_repro.data.order import BatchOrder, train_split_indices
-from resnet_repro.data.picture_folder import PictureFolder
+from resnet_repro.data.resident import DeviceDataset, ResidentImages
 from resnet_repro.data.streamed import StreamedImages
 from resnet_repro.models.build import build
 from resnet_repro.models.count import count_multiply_adds, count_params

@@ -11,7 +11,7 @@ import torch
 
 from resnet_repro.config import Config
 from resnet_repro.config_groups import PICTURE_SETS, DataConfig
-from resnet_repro.data.errors import DataError
+from resnet_repro.data import DataError
 from resnet_repro.training.assemble import data_root, initial_state
 from resnet_repro.training.device import Setup, loader_processes, set_up
 from resnet_repro.training.state import TrainState, step
@@ -106,10 +106,9 @@ def look_at(config: Config) -> tuple[Sizes, float]:
 
 
 def _pictures(choice: DataConfig) -> tuple[Sizes, float]:
-    from resnet_repro.data.draws import picture_draw
-    from resnet_repro.data.image_folder import load_indices
+    from resnet_repro.data.folder import find, load_indices
     from resnet_repro.data.jpeg import CROP, PictureError, read_picture, train_crop
-    from resnet_repro.data.picture_folder import find
+    from resnet_repro.data.order import picture_draw
 
     train, test = load_indices(find(choice.name, data_root(choice)))
     times = []

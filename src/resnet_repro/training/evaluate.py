@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from resnet_repro.data.images import HeldOut
+from resnet_repro.data import EvalImages
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.training.assemble import RunContext
 from resnet_repro.training.log import Clock, Log, log_skipped
@@ -42,7 +42,7 @@ def count_and_log(
     log: Log,
     clock: Clock,
     kind: str,
-    images: HeldOut,
+    images: EvalImages,
 ) -> float:
     """Evaluate the net on ``images``, write the record, return the top-1 error in percent.
 
@@ -55,7 +55,7 @@ def count_and_log(
     batches = images.eval_batches(size, first=world.rank, every=world.size)
     with context.setup.autocast():
         forward = state.graphed_eval or state.model
-        found = count_errors(forward, batches, count, world.sum, lambda: len(images.gone))
+        found = count_errors(forward, batches, count, world.sum, lambda: len(images.skipped))
     log_skipped(context, state, log, images)
     log.write(
         kind,

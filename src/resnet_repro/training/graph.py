@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnet_repro.data.images import ResidentImages
+from resnet_repro.data.resident import ResidentImages
 from resnet_repro.evaluation.count import wrong_counts
 from resnet_repro.training import compiled
 from resnet_repro.training.assemble import RunContext

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from resnet_repro.data.images import LeavesOut
+from resnet_repro.data import MaySkip
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter, Record
 from resnet_repro.training import checkpoint
@@ -104,7 +104,7 @@ class Clock:
 
 
 def log_skipped(
-    context: RunContext, state: TrainState, log: Log, held_out: LeavesOut | None = None
+    context: RunContext, state: TrainState, log: Log, held_out: MaySkip | None = None
 ) -> None:
     """Write an event for each image skipped since the last call, in order; all workers call it.
 
@@ -118,8 +118,8 @@ def log_skipped(
         held_out: the images that were just evaluated; by default those of training.
     """
     images, world = held_out or context.images, context.world
-    mine = list(images.gone)
-    images.gone.clear()
+    mine = list(images.skipped)
+    images.skipped.clear()
     counts = torch.zeros(world.size, dtype=torch.int64)
     counts[world.rank] = len(mine)
     there = world.sum(counts).tolist()

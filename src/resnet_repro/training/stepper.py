@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from resnet_repro.data.images import ResidentImages
+from resnet_repro.data.resident import ResidentImages
 from resnet_repro.options import ConfigError
 from resnet_repro.training import compiled
 from resnet_repro.training.assemble import RunContext

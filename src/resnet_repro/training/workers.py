@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from resnet_repro.config_groups import TrainerConfig
-from resnet_repro.data.errors import DataError
+from resnet_repro.data import DataError
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import DiskFullError

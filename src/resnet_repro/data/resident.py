@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_repro.data.order import Batch
+from resnet_repro.data import Arrays, Prepared, Share, Skipped
+from resnet_repro.data.order import Batch, BatchOrder
 
 
 class DeviceDataset:
@@ -53,7 +55,7 @@ class DeviceDataset:
         self, images: NDArray[np.uint8], labels: NDArray[np.uint8], device: torch.device
     ) -> None:
         self.device = device
-        self.gone: list[tuple[int, int]] = []  # and it stays so: all images are there
+        self.skipped: list[tuple[int, int]] = []  # and it stays so: all images are there
         self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         self.labels = torch.from_numpy(np.asarray(labels)).to(device, torch.int64)
 
@@ -136,3 +138,67 @@ def _mean_image(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     for start in range(0, len(images), 10_000):
         total += images[start : start + 10_000].sum(axis=0, dtype=np.int64)
     return total / (255 * len(images))
+
+
+class ResidentImages:
+    """A data set of small images that lies on the device as a whole.
+
+    Args:
+        name: of the data set.
+        arrays: all of it.
+        train_set: the training images in use.
+        held_out: kind of record -> images.
+        order: over the rows of ``train_set``.
+        share: of a batch that falls to this worker.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arrays: Arrays,
+        train_set: DeviceDataset,
+        held_out: Mapping[str, DeviceDataset],
+        order: BatchOrder,
+        share: Share,
+    ):
+        self.train_set, self.held_out, self.order = train_set, held_out, order
+        self.num_classes, self.digests = arrays.num_classes, arrays.digests
+        self.skipped: list[Skipped] = []  # and it stays so: all images are there
+        self._name, self._share = name, share
+        self._counts = len(arrays.train_labels), len(arrays.test_labels)
+
+    @property
+    def share_shape(self) -> tuple[int, int, int, int]:
+        """Shape (N, 3, H, W) of the images of :meth:`batch`."""
+        height, width = self.train_set.images.shape[1:3]
+        return len(self._share(self.order.batch_size)), 3, height, width
+
+    def batch(self, iteration: int) -> Prepared:
+        """The worker's share of the batch after ``iteration`` updates."""
+        whole = self.order.batch(iteration)
+        share = self._share(len(whole.indices))
+        mine = slice(share.start, share.stop)
+        return self.train_set.train_batch(
+            Batch(whole.indices[mine], whole.dy[mine], whole.dx[mine], whole.flip[mine])
+        )
+
+    def whole_batch(self, iteration: int) -> Prepared:
+        """The whole batch after ``iteration`` updates."""
+        return self.train_set.train_batch(self.order.batch(iteration))
+
+    def clean(self, count: int) -> DeviceDataset:
+        """``count`` training images, evenly spaced: data sets are often sorted by class."""
+        return self.train_set.sample(count)
+
+    def name_of(self, row: int) -> str:
+        """Its row."""
+        return str(row)
+
+    def record(self) -> dict[str, Any]:
+        """Name, counts and digests."""
+        train, test = self._counts
+        counts = {"train_images": train, "test_images": test}
+        return {"name": self._name} | counts | {"digests": self.digests}
+
+    def close(self) -> None:
+        """Nothing to let go of."""

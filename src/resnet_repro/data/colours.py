@@ -12,16 +12,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_repro.data.draws import picture_draw
-from resnet_repro.data.errors import DataError
-from resnet_repro.data.image_folder import PictureIndex
+from resnet_repro.data import DataError
+from resnet_repro.data.cache import load_sealed, store_sealed
 from resnet_repro.data.jpeg import CROP, PictureError, read_picture, train_crop
-from resnet_repro.data.sealed import load_sealed, store_sealed
+from resnet_repro.data.order import picture_draw
 from resnet_repro.data.workers import map_chunks
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from resnet_repro.data.folder import PictureIndex
 
 SAMPLE = 10_000
 _VERSION = 1  # of the method: crops, sums
@@ -152,3 +158,45 @@ def _from_sums(sums: Sums) -> ColourStatistics:
     digest = hashlib.sha256(mean.tobytes()).hexdigest()
     deviations = np.sqrt(np.maximum(values, 0))
     return ColourStatistics(mean, deviations, vectors * np.sign(largest), count, digest)
+
+
+class PicturePreparation:
+    """Scales pixels to 0..1, subtracts the mean, adds colour noise.
+
+    Args:
+        statistics: of the training set.
+        device: where it is done.
+        mean: ``pixel`` subtracts the mean picture, ``channel`` its mean colour. Pictures of another
+            size than the mean picture (multi-scale testing) always have the mean colour subtracted.
+    """
+
+    def __init__(self, statistics: ColourStatistics, device: torch.device, mean: str = "pixel"):
+        import torch  # here: the processes that decode do not need it
+
+        picture = torch.tensor(statistics.mean, dtype=torch.float32, device=device)  # (224, 224, 3)
+        self._colour = torch.tensor(
+            statistics.mean.mean(axis=(0, 1)), dtype=torch.float32, device=device
+        )
+        self._mean = picture if mean == "pixel" else self._colour.expand_as(picture)
+        noise = statistics.colours * statistics.deviations  # column i: p_i * lambda_i
+        self._noise = torch.tensor(noise, dtype=torch.float32, device=device)
+        self._device = device
+
+    def train(self, images: Tensor, alphas: Tensor) -> Tensor:
+        """Training pictures; uint8 (B, H, W, 3) and float32 (B, 3) to float32 (B, 3, H, W).
+
+        The result lies in memory channels last.
+        """
+        alphas = alphas.to(self._device, non_blocking=True)
+        # Sums of three products, not a matrix product: TF32 would round it.
+        shift = (alphas[:, None, :] * self._noise).sum(dim=2)
+        return self._centred(images).add_(shift[:, :, None, None])
+
+    def test(self, images: Tensor) -> Tensor:
+        """Test pictures; uint8 (B, H, W, 3) to float32 (B, 3, H, W), channels last."""
+        return self._centred(images)
+
+    def _centred(self, images: Tensor) -> Tensor:
+        pixels = images.to(self._device, non_blocking=True).float().div_(255)
+        mean = self._mean if pixels.shape[1:] == self._mean.shape else self._colour
+        return pixels.sub_(mean).permute(0, 3, 1, 2)

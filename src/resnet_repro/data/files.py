@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from resnet_repro.data.errors import DataError
+from resnet_repro.data import DataError
 
 NAME = "tiny-imagenet-200"
 Files = dict[str, bytes]  # by path below tiny-imagenet-200/, with forward slashes
