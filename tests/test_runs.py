@@ -8,6 +8,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -186,3 +188,23 @@ def test_second_owner_is_told_who_the_first_is(tmp_path: Path) -> None:
     assert holder.exitcode == -signal.SIGKILL
     with owned(tmp_path, patience=5):
         pass
+
+
+STOPPED = """
+import os, signal
+from resnet_repro.runs.signals import stop_on_signals
+with open("log", "w") as log, stop_on_signals() as stop_asked:
+    os.kill(os.getpid(), signal.SIGTERM)
+    log.write(str(stop_asked()))
+"""
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "2>&1 | true"])
+def test_a_stop_that_nobody_can_be_told_of_is_still_a_stop(tmp_path: Path, where: str) -> None:
+    """Not in a file either that got the number of the closed standard error."""
+    line = f"set -o pipefail; {sys.executable} -c '{STOPPED}' {where}"
+    source = Path(__file__).resolve().parents[1] / "src"
+    env = os.environ | {"PYTHONPATH": str(source)}
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=env, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "log").read_text() == "True"

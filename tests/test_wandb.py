@@ -66,9 +66,9 @@ def begun(root: Path, mode: str = "offline", kind: str = "wandb", **changes: Any
 
 def log_some(folder: RunFolder, keep: int | None = 0, state: str = "finished") -> bytes:
     """Log what a run would from the checkpoint at ``keep`` bytes; return the metrics file."""
-    with MetricsWriter(folder.metrics_path, keep) as file:
+    with MetricsWriter(folder.metrics_path, keep) as log:
         ours = Mirror(folder)
-        log = ours.beside(file)
+        ours.start()
         for it in range(len(folder.metrics()) + 1, 6):
             log.write("train", iter=it, epoch=it / 4, loss=2.0 / it, top1_err=50.0, lr=0.1)
         log.write("test", iter=5, loss=float("nan"), top1_err=40.0, protocol="1-crop")
@@ -114,7 +114,8 @@ def test_without_a_mirror_nothing_is_started(
 def test_records_arrive_while_the_run_goes_on(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     ours = Mirror(folder)
-    with ours.beside(MetricsWriter(folder.metrics_path)) as log:
+    with MetricsWriter(folder.metrics_path) as log:
+        ours.start()
         log.write("train", iter=1, loss=2.0)
         until(lambda: list(folder.path.glob("wandb/*-run-*/run-*")) and records(folder))
         log.write("train", iter=2, loss=1.0)
@@ -372,7 +373,8 @@ def test_the_real_package_whose_service_is_killed(
 ) -> None:
     folder = begun(tmp_path)
     ours = Mirror(folder)
-    with ours.beside(MetricsWriter(folder.metrics_path)) as log:
+    with MetricsWriter(folder.metrics_path) as log:
+        ours.start()
         log.write("train", iter=0, loss=1.0)
         until(lambda: list(folder.path.glob("wandb/offline-run-*/run-*.wandb")))
         assert ours._process is not None

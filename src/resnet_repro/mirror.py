@@ -24,7 +24,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from resnet_repro.config_groups import MODES, PROJECT
 from resnet_repro.exits import explained
@@ -32,7 +32,6 @@ from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import Record
 from resnet_repro.same_run import identifying
 
-Log = TypeVar("Log")
 SOURCE = Path(__file__).resolve().parents[1]
 LOOK_SECONDS = 0.5  # between two looks at the log
 INIT_SECONDS = 10.0  # for a server that does not answer
@@ -56,15 +55,14 @@ class Mirror:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
-    def beside(self, log: Log) -> Log:
-        """Start following a run whose log was opened: it ends at the checkpoint; return the log."""
+    def start(self) -> None:
+        """Start following the run. Its log must be open: by then it ends at the checkpoint."""
         try:
             logger = self._folder.config().get("logger", {})
             if logger.get("kind", "none") != "none" and logger["mode"] != "disabled":
                 self._process = follower(self._folder, logger["mode"])
         except Exception as error:
             notify(in_one_line(error))
-        return log
 
     def close(self) -> None:
         """End it once ``status.json`` says what became of the run.
@@ -90,6 +88,8 @@ def follower(folder: RunFolder, mode: str) -> subprocess.Popen[bytes]:
         [*command, "--follow", "--mode", mode, str(folder.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
+        # Where it is closed, its number may be that of a file by now.
+        stderr=None if sys.stderr else subprocess.DEVNULL,
         env=env | {"PYTHONPATH": os.pathsep.join(paths), "WANDB_ERROR_REPORTING": "false"},
         start_new_session=True,  # Ctrl-C is for the run
     )

@@ -1,7 +1,8 @@
-"""Asked to stop: finish the iteration, save, leave. And: never outlive whoever started us."""
+"""Stop on a signal: finish the iteration, save, leave. And: end with the parent process."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -17,11 +18,11 @@ _LIBC = ctypes.CDLL(None)  # loaded here: between a fork and an exec is no time 
 
 @contextmanager
 def stop_on_signals(*, alone: bool = True) -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether a stop was asked for by a signal.
+    """Yield a function that returns whether a signal asked for a stop.
 
-    The first signal only sets a flag that the loop looks at between two iterations; a second one
+    The first signal only sets a flag that the loop reads between two iterations; a second one
     ends the process at once. Not so where the process is one of several workers (``alone`` false):
-    a scheduler's signal reaches each twice, from itself and through the launcher, and the workers
+    a scheduler's signal reaches each twice, directly and through the launcher, and the workers
     must save together.
     """
     asked: list[int] = []
@@ -33,7 +34,8 @@ def stop_on_signals(*, alone: bool = True) -> Iterator[Callable[[], bool]]:
         if alone:
             name = signal.Signals(number).name
             message = f"\n{name}: saving after this iteration; once more to leave at once\n"
-            os.write(sys.stderr.fileno(), message.encode())
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                os.write(sys.stderr.fileno(), message.encode())  # dropped where closed or full
 
     previous = {number: signal.signal(number, note) for number in STOP_SIGNALS}
     try:
@@ -44,13 +46,13 @@ def stop_on_signals(*, alone: bool = True) -> Iterator[Callable[[], bool]]:
 
 
 def end_with_parent() -> None:
-    """Get SIGTERM when the process that started this one ends, however it does (Linux)."""
+    """Receive SIGTERM when the parent process ends, however it ends (Linux only)."""
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine has not ended, or not been seen to end by its parent."""
+    """Return whether a process of this machine runs, or ended without its parent's notice."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

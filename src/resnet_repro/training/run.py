@@ -151,7 +151,7 @@ class Run:
         if leads:
             self._write_start(context, state, stepper, tables)
             log = hold(closing(RunLog(folder, saved["metrics_bytes"] if saved else 0)))
-            mirror.beside(log)
+            mirror.start()
             if saved and saved["world_size"] != world.size:
                 values: dict[str, Any] = {"event": "world_size", "value": world.size}
                 log.write("event", iter=state.iteration, **values, time=round(state.time, 3))
