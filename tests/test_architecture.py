@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
@@ -16,16 +15,16 @@ from resnet_repro.models.count import count_multiply_adds, count_params, list_la
 
 
 @pytest.fixture(scope="module")
-def counted() -> Counted:
+def counted():
     return Counted()
 
 
-def net_called(label: str) -> architecture.Net:
+def net_called(label):
     (net,) = [net for net in architecture.nets() if net.label == label]
     return net
 
 
-def test_counting_again_gives_the_committed_bytes(tmp_path: Path) -> None:
+def test_counting_again_gives_the_committed_bytes(tmp_path):
     paths = architecture.write(tmp_path)
     assert [path.name for path in paths] == ["layers.csv", "summary.csv"]
     for path in paths:
@@ -34,7 +33,7 @@ def test_counting_again_gives_the_committed_bytes(tmp_path: Path) -> None:
         )
 
 
-def test_labels_are_unique(counted: Counted) -> None:
+def test_labels_are_unique(counted):
     labels = [net.net for net in counted.nets()]
     assert len(set(labels)) == len(labels)
     assert {"VGG-19", "plain-34", "ResNet-34 C", "ResNet-50", "ResNet-1202 B"} <= set(labels)
@@ -44,7 +43,7 @@ def test_labels_are_unique(counted: Counted) -> None:
     "label",
     ["VGG-19", "plain-18", "ResNet-34 C", "ResNet-101", "ResNet-50 (stride in 3x3)", "ResNet-56 B"],
 )
-def test_unfolded_layers_are_those_of_the_net(counted: Counted, label: str) -> None:
+def test_unfolded_layers_are_those_of_the_net(counted, label):
     net = net_called(label)
     model = net.build()
     real = list_layers(model, architecture.IMAGE_SIZE[net.family])
@@ -61,14 +60,14 @@ def test_unfolded_layers_are_those_of_the_net(counted: Counted, label: str) -> N
     assert size.multiply_adds == count_multiply_adds(model, size.image_size)
 
 
-def test_every_net_has_its_depth_in_weighted_layers_and_adds_up(counted: Counted) -> None:
+def test_every_net_has_its_depth_in_weighted_layers_and_adds_up(counted):
     for net in counted.nets():
         layers = counted.layers(net.net)
         assert sum(not layer.on_shortcut for layer in layers) == net.depth, net.net
         assert sum(layer.multiply_adds for layer in layers) == net.multiply_adds, net.net
 
 
-def test_sizes_are_those_derived_from_the_paper(counted: Counted) -> None:
+def test_sizes_are_those_derived_from_the_paper(counted):
     checked = set()
     for _, row in Paper().read("derived_counts").iterrows():
         name, option = str(row["net"]), str(row["shortcut_option"])
@@ -91,7 +90,7 @@ def test_sizes_are_those_derived_from_the_paper(counted: Counted) -> None:
     assert len(checked) == 24
 
 
-def test_blocks_pools_and_projections(counted: Counted) -> None:
+def test_blocks_pools_and_projections(counted):
     blocks = counted.blocks("ResNet-34 B")
     assert len(blocks) == 16
     assert [b.name for b in blocks if b.changes_shape] == ["stage2.0", "stage3.0", "stage4.0"]
@@ -105,7 +104,7 @@ def test_blocks_pools_and_projections(counted: Counted) -> None:
         counted.layers("ResNet-35")
 
 
-def test_reading_needs_no_torch_and_the_command_writes_where_it_is_told(tmp_path: Path) -> None:
+def test_reading_needs_no_torch_and_the_command_writes_where_it_is_told(tmp_path):
     code = (
         "import sys\n"
         "from resnet_repro.analysis import columns, blocks, table1\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-from pathlib import Path
 
 import pytest
 
@@ -13,9 +12,7 @@ from resnet_repro.data import synthetic
 from resnet_repro.training.launch import launch
 
 
-def test_1202_layers_train_and_evaluate_within_8_gib(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_1202_layers_train_and_evaluate_within_8_gib(tmp_path, monkeypatch):
     few = synthetic.make(train_images=8, test_images=4)
     monkeypatch.setattr(synthetic, "make", lambda: few)
     job = make_job(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import shutil
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_repro import api, data, evaluate, export
@@ -24,7 +24,6 @@ from resnet_repro.evaluation import session
 from resnet_repro.evaluation.protocols import Geometry, scorer
 from resnet_repro.evaluation.subjects import from_file, from_run
 from resnet_repro.evaluation.weights import WeightsError
-from resnet_repro.runs.folder import RunFolder
 from test_models_formats import TheirNet, randomise
 from test_training import do, small_job
 
@@ -32,53 +31,51 @@ MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
 STD = torch.tensor((0.229, 0.224, 0.225))[:, None, None]
 
 
-def say(module: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"resnet_repro.{module}", *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def here(monkeypatch: pytest.MonkeyPatch, command: Any, *words: str) -> int:
-    """Run the command in this process, where torch is already loaded; return its exit code."""
+def ask(command, *words):
+    """Run a command in this process, where torch is already loaded: exit code, stdout, stderr."""
     if any(word.startswith("results_dir=") for word in words):
         words = (*words, "trainer.threads=1")  # tests run side by side
-    monkeypatch.setattr(sys, "argv", [command.__name__, *words])
-    try:
-        command.main()
-    except SystemExit as done:
-        return int(done.code or 0)
-    return 0
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [command.__name__, *words])
+        try:
+            command.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return code, out.getvalue(), err.getvalue()
 
 
-def refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
-) -> tuple[int, str]:
-    code = here(monkeypatch, evaluate, *words)
-    out, err = capsys.readouterr()
+def done(command, *words):
+    """Run a command that must succeed; return what it printed on stdout."""
+    code, out, err = ask(command, *words)
+    assert code == 0, err
+    return out
+
+
+def refused(*words, command=evaluate):
+    """Run a command that must refuse in one line; return its exit code and the line."""
+    code, out, err = ask(command, *words)
     assert out == ""
     assert len(err.splitlines()) == 1
     return code, err
 
 
-def results(folder: Path) -> dict[str, dict[str, Any]]:
+def results(folder):
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
 @pytest.fixture(scope="module")
-def arrays() -> Arrays:
+def arrays():
     return data.load("synthetic", Path())
 
 
-def theirs_sees(images: Any) -> Tensor:
+def theirs_sees(images):
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     return (pixels.float() / 255 - MEAN) / STD
 
 
 @pytest.fixture(scope="module")
-def akamaster(tmp_path_factory: pytest.TempPathFactory, arrays: Arrays) -> tuple[Path, nn.Module]:
+def akamaster(tmp_path_factory, arrays):
     """A file as akamaster publishes them, of a net that does not always say the same."""
     torch.manual_seed(0)  # else what ran before decides the net, and by chance two counts are equal
     net = randomise(TheirNet(1))
@@ -93,20 +90,10 @@ def akamaster(tmp_path_factory: pytest.TempPathFactory, arrays: Arrays) -> tuple
     return path, net
 
 
-def test_akamaster_weights_count_exactly_as_their_own_net(
-    akamaster: tuple[Path, nn.Module], arrays: Arrays, tmp_path: Path
-) -> None:
+def test_akamaster_weights_count_exactly_as_their_own_net(akamaster, arrays, tmp_path):
     path, net = akamaster
-    done = say(
-        "evaluate",
-        f"weights={path}",
-        "format=akamaster",
-        "data.name=synthetic",
-        "batch_size=70",
-        "trainer.threads=1",
-        f"results_dir={tmp_path / 'results'}",
-    )
-    assert done.returncode == 0, done.stderr
+    words = (f"weights={path}", "format=akamaster", "data.name=synthetic", "batch_size=70")
+    out = done(evaluate, *words, f"results_dir={tmp_path / 'results'}")
     images = torch.from_numpy(arrays.test_images)
     labels = torch.from_numpy(arrays.test_labels).long()
     with torch.no_grad():
@@ -133,13 +120,13 @@ def test_akamaster_weights_count_exactly_as_their_own_net(
     assert model["net"]["label"] == "ResNet-8 (zero pad both)"
     assert model["normalisation"] == "mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)"
     assert str(tmp_path) not in json.dumps(found)
-    header, _, line = done.stdout.splitlines()
+    header, _, line = out.splitlines()
     cells = dict(zip(*([c.strip() for c in row.split("|")] for row in (header, line)), strict=True))
     assert cells["top-1 err %"] == f"{100 * wrong / 500:.2f}"
     assert cells["images"] == "500"
 
 
-def test_logits_are_those_of_their_net(akamaster: tuple[Path, nn.Module], arrays: Arrays) -> None:
+def test_logits_are_those_of_their_net(akamaster, arrays):
     path, net = akamaster
     x = theirs_sees(arrays.test_images[:50])
     with torch.no_grad():
@@ -147,7 +134,7 @@ def test_logits_are_those_of_their_net(akamaster: tuple[Path, nn.Module], arrays
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
+def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     jobs = [
         small_job(root, f"seed={seed}", "evaluation.clean_train_images=0", "recipe.max_iters=6",
@@ -158,25 +145,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
     return [job.folder for job in jobs]
 
 
-def ours_sees(arrays: Arrays) -> Tensor:
+def ours_sees(arrays):
     mean = torch.from_numpy(arrays.train_images).double().mean(0) / 255
     return (torch.from_numpy(arrays.test_images).double() / 255 - mean).permute(0, 3, 1, 2).float()
 
 
-def last(folder: RunFolder, kind: str) -> dict[str, Any]:
+def last(folder, kind):
     return [record for record in folder.metrics() if record["kind"] == kind][-1]
 
 
 @pytest.mark.parametrize(("split", "kind"), [("test", "test"), ("train", "train_clean")])
-def test_a_run_counts_again_as_it_was_recorded(
-    runs: list[RunFolder],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    split: str,
-    kind: str,
-) -> None:
+def test_a_run_counts_again_as_it_was_recorded(runs, tmp_path, split, kind):
     words = [f"run={runs[0].path}", f"split={split}", f"results_dir={tmp_path}", "batch_size=333"]
-    assert here(monkeypatch, evaluate, *words) == 0
+    done(evaluate, *words)
     (found,) = results(tmp_path).values()
     recorded = last(runs[0], kind)
     for key in ("kind", "top1_err", "top5_err", "num_samples", "protocol", "bn"):
@@ -185,12 +166,10 @@ def test_a_run_counts_again_as_it_was_recorded(
     assert found["models"][0]["run"] == "smoke/cifar10_resnet20/seed0"
 
 
-def test_precise_bn_is_another_number_stored_as_such(
-    runs: list[RunFolder], arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_precise_bn_is_another_number_stored_as_such(runs, arrays, tmp_path):
     """After 6 updates the running averages are still near their start."""
     words = (f"run={runs[0].path}", "bn=precise", f"results_dir={tmp_path}")
-    assert here(monkeypatch, evaluate, *words) == 0
+    done(evaluate, *words)
     (found,) = results(tmp_path).values()
     assert found["bn"] == "precise"
     assert found["name"].endswith("_precise")
@@ -202,11 +181,9 @@ def test_precise_bn_is_another_number_stored_as_such(
     assert abs(last(runs[0], "test")["loss"] - near) > 0.02
 
 
-def test_an_ensemble_averages_the_softmaxes_of_its_runs(
-    runs: list[RunFolder], arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ensemble_averages_the_softmaxes_of_its_runs(runs, arrays, tmp_path):
     words = (f"run={runs[0].path},{runs[1].path}", f"results_dir={tmp_path}", "name=both")
-    assert here(monkeypatch, evaluate, *words) == 0
+    done(evaluate, *words)
     found = results(tmp_path)["both"]
     assert found["protocol"] == "ensemble of 2, 1-crop"
     assert len(found["models"]) == 2
@@ -220,33 +197,24 @@ def test_an_ensemble_averages_the_softmaxes_of_its_runs(
     assert found["loss"] == pytest.approx(-likelihood, rel=1e-4)
 
 
-def test_exported_weights_need_no_run_folder_and_count_the_same(
-    runs: list[RunFolder],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_exported_weights_need_no_run_folder_and_count_the_same(runs, tmp_path):
     out = tmp_path / "net.pt"
-    assert here(monkeypatch, export, f"run={runs[1].path}", f"out={out}") == 0
-    assert hashlib.sha256(out.read_bytes()).hexdigest() in capsys.readouterr().out
+    said = done(export, f"run={runs[1].path}", f"out={out}")
+    assert hashlib.sha256(out.read_bytes()).hexdigest() in said
     words = (f"weights={out}", "format=ours", f"results_dir={tmp_path}")
-    assert here(monkeypatch, evaluate, *words) == 0
+    done(evaluate, *words)
     found, recorded = results(tmp_path)["net"], last(runs[1], "test")
     assert (found["top1_err"], found["top5_err"]) == (recorded["top1_err"], recorded["top5_err"])
     assert found["models"][0]["run"] == "smoke/cifar10_resnet20/seed1"
 
 
 def test_a_folder_of_weights_has_a_table_and_counts_the_logged_error_to_the_last_image(
-    runs: list[RunFolder],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    runs, tmp_path
+):
     out = tmp_path / "weights"
     out.mkdir()
     asked = (f"run={runs[0].path},{runs[1].path}", f"out={out}", "format=safetensors")
-    assert here(monkeypatch, export, *asked) == 0
-    assert f"{out / 'README.md'}\n" in capsys.readouterr().out
+    assert f"{out / 'README.md'}\n" in done(export, *asked)
     table = (out / "README.md").read_text(encoding="utf-8")
     for seed, run in enumerate(runs):
         path = out / f"cifar10_resnet20_smoke_seed{seed}.safetensors"
@@ -255,7 +223,7 @@ def test_a_folder_of_weights_has_a_table_and_counts_the_logged_error_to_the_last
         for name, value in subject.net.state_dict().items():
             assert torch.equal(value, expected.net.state_dict()[name])
         words = (f"weights={path}", "format=ours", f"results_dir={tmp_path}")
-        assert here(monkeypatch, evaluate, *words) == 0
+        done(evaluate, *words)
         found, logged = results(tmp_path)[path.stem], last(run, "test")
         assert found["wrong1"] == round(logged["top1_err"] * logged["num_samples"] / 100)
         for key in ("top1_err", "top5_err", "num_samples"):
@@ -278,10 +246,10 @@ def test_a_folder_of_weights_has_a_table_and_counts_the_logged_error_to_the_last
 
 
 def test_five_lines_of_python_classify_a_picture_without_the_data(
-    runs: list[RunFolder], arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    runs, arrays, tmp_path, monkeypatch
+):
     out = tmp_path / "net.safetensors"
-    assert here(monkeypatch, export, f"run={runs[0].path}", f"out={out}", "format=safetensors") == 0
+    done(export, f"run={runs[0].path}", f"out={out}", "format=safetensors")
     monkeypatch.setattr(data, "load", pytest.fail)
     net = api.load_net(out)
     with torch.no_grad():
@@ -294,24 +262,22 @@ def test_five_lines_of_python_classify_a_picture_without_the_data(
     assert len(net.classify(Image.new("L", (640, 480)))) == 5  # any size, any mode
     without = tmp_path / "without.pt"
     monkeypatch.setattr("resnet_repro.evaluation.exports.load_images", no_data)
-    assert here(monkeypatch, export, f"run={runs[0].path}", f"out={without}") == 0
+    done(export, f"run={runs[0].path}", f"out={without}")
     with pytest.raises(WeightsError, match="holds no mean of the training images"):
         api.load_net(without)
 
 
-def no_data(_: object) -> None:
+def no_data(_):
     raise DataError("not there")
 
 
-def test_a_checkpoint_in_its_run_folder_is_weights_too(runs: list[RunFolder]) -> None:
+def test_a_checkpoint_in_its_run_folder_is_weights_too(runs):
     subject = from_file(runs[0].checkpoints / "iter_00000006.pt", "ours")
     assert subject.name == "cifar10_resnet20_smoke_seed0_iter6"
     assert subject.spec.label == "ResNet-8"
 
 
-def test_torchvision_weights_under_every_protocol(
-    arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torchvision_weights_under_every_protocol(arrays, tmp_path, monkeypatch):
     models = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)
     theirs = randomise(models.resnet18(num_classes=10))
@@ -330,7 +296,7 @@ def test_torchvision_weights_under_every_protocol(
     for protocol in ("1-crop", "10-crop", "multi-scale"):
         words = [f"weights={path}", "format=torchvision", "data.name=synthetic", "batch_size=8"]
         words += [f"protocol={protocol}", f"results_dir={tmp_path}", f"name={protocol}"]
-        assert here(monkeypatch, evaluate, *words) == 0
+        done(evaluate, *words)
         found = results(tmp_path)[protocol]
         score = scorer(protocol, ours, lambda x: (x - MEAN) / STD, Geometry.of_small_pictures(32))
         with torch.no_grad():
@@ -342,28 +308,21 @@ def test_torchvision_weights_under_every_protocol(
     assert len(set(losses)) == 3
 
 
-def test_published_numbers_need_all_ten_thousand_images(
-    akamaster: tuple[Path, nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_published_numbers_need_all_ten_thousand_images(akamaster, tmp_path):
     root = Path(os.environ.get("RESNET_REPRO_DATA", "/nowhere"))
     if not (root / "cifar10.npz").exists():
         pytest.skip("needs CIFAR-10")
     path, _ = akamaster
     words = (f"weights={path}", "format=akamaster", f"data.root={root}", f"results_dir={tmp_path}")
-    assert here(monkeypatch, evaluate, *words) == 0
+    done(evaluate, *words)
     (found,) = results(tmp_path).values()
     assert found["num_samples"] == 10_000
     assert found["data"]["name"] == "cifar10"
 
 
-def test_runs_are_refused_where_they_cannot_be_counted(
-    runs: list[RunFolder],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def ask(run: Path, *words: str) -> tuple[int, str]:
-        return refused(monkeypatch, capsys, f"run={run}", f"results_dir={tmp_path}", *words)
+def test_runs_are_refused_where_they_cannot_be_counted(runs, tmp_path):
+    def ask(run, *words):
+        return refused(f"run={run}", f"results_dir={tmp_path}", *words)
 
     assert "CIFAR nets are tested on the single view" in ask(runs[0].path, "protocol=10-crop")[1]
     assert "split=val: the net was trained on all" in ask(runs[0].path, "split=val")[1]
@@ -393,23 +352,17 @@ def test_runs_are_refused_where_they_cannot_be_counted(
     assert results(tmp_path) == {}
 
 
-def test_a_result_is_replaced_by_itself_but_not_by_another(
-    akamaster: tuple[Path, nn.Module],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_result_is_replaced_by_itself_but_not_by_another(akamaster, tmp_path, monkeypatch):
     path, _ = akamaster
     words = [f"weights={path}", "format=akamaster", "data.name=synthetic", "name=same"]
     words.append(f"results_dir={tmp_path}")
-    assert here(monkeypatch, evaluate, *words) == 0
-    assert here(monkeypatch, evaluate, *words) == 0
+    done(evaluate, *words)
+    done(evaluate, *words)
     before = (tmp_path / "same.json").read_bytes()
-    capsys.readouterr()
     other = tmp_path / "other.th"
     torch.save(randomise(TheirNet(2)).state_dict(), other)
     monkeypatch.setattr(session, "count_split", pytest.fail)  # refused before anything is counted
-    code, said = refused(monkeypatch, capsys, f"weights={other}", *words[1:])
+    code, said = refused(f"weights={other}", *words[1:])
     assert code == 2
     assert "same.json holds another evaluation" in said
     assert (tmp_path / "same.json").read_bytes() == before
@@ -420,13 +373,11 @@ def test_a_result_is_replaced_by_itself_but_not_by_another(
         ("x", "results_dir=/dev/null/x: ca"),
     ):
         place = "results_dir=/dev/null/x" if name == "x" else words[4]
-        code, said = refused(monkeypatch, capsys, *words[:3], f"name={name}", place)
+        code, said = refused(*words[:3], f"name={name}", place)
         assert (code, message in said) == (2, True)
 
 
-def test_files_of_one_name_from_two_folders_are_both_counted_and_kept(
-    akamaster: tuple[Path, nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_one_name_from_two_folders_are_both_counted_and_kept(akamaster, tmp_path):
     """One of them in a folder with a comma in its name."""
     paths = [tmp_path / folder / "model_best.pth.tar" for folder in ("first", "lr=0.1,b=2")]
     for path, seed in zip(paths, (1, 2), strict=True):
@@ -437,7 +388,7 @@ def test_files_of_one_name_from_two_folders_are_both_counted_and_kept(
     shown = [str(path).replace(",", r"\,") for path in paths]
     words = ("format=akamaster", "data.name=synthetic", f"results_dir={tmp_path / 'results'}")
     for path in (*shown, *shown):  # a rerun replaces its own
-        assert here(monkeypatch, evaluate, f"weights={path}", *words) == 0
+        done(evaluate, f"weights={path}", *words)
     found = results(tmp_path / "results")
     assert len(found) == 2
     assert "model_best.pth" in found
@@ -450,18 +401,13 @@ def test_files_of_one_name_from_two_folders_are_both_counted_and_kept(
     ]
 
 
-def test_the_number_is_printed_even_if_it_cannot_be_kept(
-    akamaster: tuple[Path, nn.Module],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def full(*_: Any) -> None:
+def test_the_number_is_printed_even_if_it_cannot_be_kept(akamaster, tmp_path, monkeypatch):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("resnet_repro.evaluation.results.write_text_atomic", full)
     words = (f"weights={akamaster[0]}", "format=akamaster", "data.name=synthetic")
-    assert here(monkeypatch, evaluate, *words, f"results_dir={tmp_path}") == 2
-    said = capsys.readouterr()
-    assert "| ResNet-8 (zero pad both) |" in said.out
-    assert said.err.splitlines()[-1].endswith("cannot be written (No space left on device)")
+    code, out, err = ask(evaluate, *words, f"results_dir={tmp_path}")
+    assert code == 2
+    assert "| ResNet-8 (zero pad both) |" in out
+    assert err.splitlines()[-1].endswith("cannot be written (No space left on device)")

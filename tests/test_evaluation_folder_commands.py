@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pictures import SAMPLE, settle
@@ -16,7 +13,7 @@ from resnet_repro import evaluate
 from resnet_repro.data.jpeg import centre_crop, scaled
 from resnet_repro.evaluation.full_size import FullSize
 from resnet_repro.evaluation.protocols import Geometry
-from test_evaluation_commands import MEAN, STD, here, refused, results
+from test_evaluation_commands import MEAN, STD, done, refused, results
 from test_evaluation_pictures import SIZES, fill
 from test_models_formats import randomise
 
@@ -24,7 +21,7 @@ models = pytest.importorskip("torchvision.models")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[nn.Module]]:
+def weights(tmp_path_factory):
     """Two files as torchvision's, of nets with three classes."""
     folder, paths, nets = tmp_path_factory.mktemp("weights"), [], []
     for seed in (0, 1):
@@ -36,17 +33,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path):
     return fill(tmp_path / "pictures")
 
 
 @pytest.fixture
-def two_scales(monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
+def two_scales(monkeypatch):
     """Two of the five, for speed."""
     scales = (224, 256)
     opened = FullSize.open
 
-    def smaller(*args: Any, **options: Any) -> FullSize:
+    def smaller(*args, **options):
         held_out = opened(*args, **options)
         held_out.geometry = Geometry(scales=scales)
         return held_out
@@ -55,7 +52,7 @@ def two_scales(monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
     return scales
 
 
-def words(root: Path, paths: list[Path], *more: str) -> list[str]:
+def words(root, paths, *more):
     return [
         "weights=" + ",".join(map(str, paths)),
         *("format=torchvision", "data=folder", f"data.root={root}", "trainer.loader_workers=1"),
@@ -64,7 +61,7 @@ def words(root: Path, paths: list[Path], *more: str) -> list[str]:
     ]
 
 
-def pixels(root: Path) -> tuple[Tensor, Tensor]:
+def pixels(root):
     """The centres of the validation pictures as torchvision's nets see them, and labels."""
     files = sorted((root / "val").glob("*/*.JPEG"))
     crops = [torch.from_numpy(centre_crop(path.read_bytes(), "")) for path in files]
@@ -72,14 +69,9 @@ def pixels(root: Path) -> tuple[Tensor, Tensor]:
     return images, torch.tensor([int(path.parent.name[1:]) for path in files])
 
 
-def test_one_crop_counts_as_torchvisions_net(
-    root: Path,
-    weights: tuple[list[Path], list[nn.Module]],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_one_crop_counts_as_torchvisions_net(root, weights):
     (path, _), (net, _) = weights
-    assert here(monkeypatch, evaluate, *words(root, [path])) == 0
+    assert "| folder test " in done(evaluate, *words(root, [path]))
     (found,) = results(root.parent / "results").values()
     images, labels = pixels(root)
     with torch.no_grad():
@@ -92,20 +84,14 @@ def test_one_crop_counts_as_torchvisions_net(
     assert set(found["data"]["digests"]) == {"test_pictures"}
     assert len(found["data"]["digests"]["test_pictures"]) == 64
     assert str(root.parent) not in json.dumps(found)
-    assert "| folder test " in capsys.readouterr().out
 
 
-def test_ensembles_and_protocols_are_stored_as_such(
-    root: Path,
-    weights: tuple[list[Path], list[nn.Module]],
-    two_scales: tuple[int, ...],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_ensembles_and_protocols_are_stored_as_such(root, weights, two_scales):
     paths, nets = weights
     for path in sorted((root / "val").glob("*/*_1.JPEG")):
         path.unlink()  # one of each class will do
-    assert here(monkeypatch, evaluate, *words(root, paths[:1], "protocol=10-crop")) == 0
-    assert here(monkeypatch, evaluate, *words(root, paths, "protocol=multi-scale")) == 0
+    done(evaluate, *words(root, paths[:1], "protocol=10-crop"))
+    done(evaluate, *words(root, paths, "protocol=multi-scale"))
     found = results(root.parent / "results")
     assert set(found) == {"resnet18-0_10-crop", "ensemble2_resnet18-0_multi-scale"}
     assert found["resnet18-0_10-crop"]["protocol"] == "10-crop"
@@ -115,13 +101,13 @@ def test_ensembles_and_protocols_are_stored_as_such(
 
 
 @torch.no_grad()
-def slow_ensemble_loss(root: Path, nets: list[nn.Module], scales: tuple[int, ...]) -> float:
+def slow_ensemble_loss(root, nets, scales):
     """Average of the nets' softmaxes of their scores averaged over scales and positions."""
     losses = []
     for path in sorted((root / "val").glob("*/*.JPEG")):
         total = torch.zeros(3, dtype=torch.float64)
         for net in nets:
-            maps: list[Any] = []
+            maps = []
             for side in scales:
                 image = torch.from_numpy(scaled(path.read_bytes(), "", side)).permute(2, 0, 1)
                 x = ((image.float() / 255 - MEAN) / STD)[None]
@@ -137,39 +123,27 @@ def slow_ensemble_loss(root: Path, nets: list[nn.Module], scales: tuple[int, ...
     return sum(losses) / len(losses)
 
 
-def test_corrupt_pictures_end_it_or_are_stored_by_name(
-    root: Path,
-    weights: tuple[list[Path], list[nn.Module]],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_corrupt_pictures_end_it_or_are_stored_by_name(root, weights):
     (path, _), _ = weights
     bad = sorted((root / "val").glob("*/*.JPEG"))[3]
     bad.write_bytes(b"no picture")
-    code, said = refused(monkeypatch, capsys, *words(root, [path]))
+    code, said = refused(*words(root, [path]))
     assert code == 3
     assert bad.name in said
     assert "data.on_corrupt=skip" in said or "on_corrupt=skip" in said
     assert not (root.parent / "results").exists()
-    assert here(monkeypatch, evaluate, *words(root, [path], "data.on_corrupt=skip")) == 0
+    assert "1 left out" in done(evaluate, *words(root, [path], "data.on_corrupt=skip"))
     (found,) = results(root.parent / "results").values()
     assert (found["num_samples"], found["left_out"]) == (len(SIZES) - 1, 1)
     (line,) = found["left_out_images"]
     assert line.startswith(f"val/{bad.parent.name}/{bad.name}: ")
-    assert "1 left out" in capsys.readouterr().out
 
 
-def test_what_does_not_fit_is_refused(
-    root: Path,
-    weights: tuple[list[Path], list[nn.Module]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_does_not_fit_is_refused(root, weights, tmp_path):
     (path, _), _ = weights
 
-    def ask(*more: str, place: Path = root) -> tuple[int, str]:
-        return refused(monkeypatch, capsys, *words(place, [path], *more))
+    def ask(*more, place=root):
+        return refused(*words(place, [path], *more))
 
     assert "split=val: must be test" in ask("split=val")[1]
     (root / "val" / "n00000002").rename(root / "elsewhere")
@@ -179,7 +153,7 @@ def test_what_does_not_fit_is_refused(
     assert str(tmp_path / "nowhere" / "val") in said
 
 
-def test_real_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_photographs(tmp_path):
     if not SAMPLE.is_dir():
         pytest.skip("needs the sample of ImageNet photographs")
     for path in sorted(SAMPLE.glob("*.JPEG"))[:3]:
@@ -192,7 +166,7 @@ def test_real_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     torch.save(randomise(models.resnet18(num_classes=3)).state_dict(), weights)
     for protocol in ("1-crop", "10-crop", "multi-scale"):
         asked = words(tmp_path / "data", [weights], f"protocol={protocol}", "batch_size=8")
-        assert here(monkeypatch, evaluate, *asked) == 0
+        done(evaluate, *asked)
     found = results(tmp_path / "results").values()
     assert {each["num_samples"] for each in found} == {3}
     assert len({each["data"]["digests"]["test_pictures"] for each in found}) == 1

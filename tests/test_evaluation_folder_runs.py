@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from pictures import settle, write_folder
@@ -12,10 +9,9 @@ from resnet_repro import evaluate, export
 from resnet_repro.analysis.evaluations import load_evaluations, score_of
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.compose import make_job
-from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.identity import metrics_digest
 from small_crops import shrink
-from test_evaluation_commands import here, last, results
+from test_evaluation_commands import ask, done, last, results
 from test_training import do
 
 SMALL = (
@@ -27,7 +23,7 @@ SMALL = (
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_crops() -> Iterator[None]:
+def small_crops():
     """In training and in its single view; 10-crop and several scales keep the paper's sizes."""
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
@@ -35,14 +31,14 @@ def small_crops() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     write_folder(root, size=(80, 70))
     return root
 
 
 @pytest.fixture(scope="module")
-def runs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
+def runs(root, tmp_path_factory):
     place = tmp_path_factory.mktemp("results") / "runs"
     words = (*SMALL, f"data.root={root}", f"runs_dir={place}")
     jobs = [make_job(*words, f"seed={seed}") for seed in (0, 1)]
@@ -50,7 +46,7 @@ def runs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder
     return [job.folder for job in jobs]
 
 
-def words(root: Path, out: Path, *runs: RunFolder) -> list[str]:
+def words(root, out, *runs):
     return [
         "run=" + ",".join(str(run.path) for run in runs),
         *(f"data.root={root}", f"results_dir={out}", "trainer.loader_workers=0"),
@@ -58,15 +54,8 @@ def words(root: Path, out: Path, *runs: RunFolder) -> list[str]:
 
 
 @pytest.mark.parametrize(("split", "kind"), [("test", "test"), ("train", "train_clean")])
-def test_the_single_view_counts_as_it_was_logged(
-    runs: list[RunFolder],
-    root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    split: str,
-    kind: str,
-) -> None:
-    assert here(monkeypatch, evaluate, *words(root, tmp_path, runs[0]), f"split={split}") == 0
+def test_the_single_view_counts_as_it_was_logged(runs, root, tmp_path, split, kind):
+    done(evaluate, *words(root, tmp_path, runs[0]), f"split={split}")
     (found,) = results(tmp_path).values()
     logged = last(runs[0], kind)
     for key in ("kind", "top1_err", "top5_err", "num_samples", "protocol", "bn"):
@@ -79,12 +68,10 @@ def test_the_single_view_counts_as_it_was_logged(
     assert found["data"] == {"name": "folder", "digests": runs[0].meta()["data"]["digests"]}
 
 
-def test_ten_crops_and_an_ensemble_are_joined_with_their_runs(
-    runs: list[RunFolder], root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ten_crops_and_an_ensemble_are_joined_with_their_runs(runs, root):
     out = runs[0].path.parents[3] / "evaluations"
-    assert here(monkeypatch, evaluate, *words(root, out, runs[0]), "protocol=10-crop") == 0
-    assert here(monkeypatch, evaluate, *words(root, out, *runs)) == 0
+    done(evaluate, *words(root, out, runs[0]), "protocol=10-crop")
+    done(evaluate, *words(root, out, *runs))
     loaded = load_runs(runs[0].path.parents[2])
     evaluations = load_evaluations(out)
     alone = score_of(loaded[0], "10-crop", evaluations)
@@ -95,22 +82,18 @@ def test_ten_crops_and_an_ensemble_are_joined_with_their_runs(
     assert both.score.protocol == "ensemble of 2, 1-crop"
 
 
-def test_precise_statistics_are_those_of_training_pictures(
-    runs: list[RunFolder], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert here(monkeypatch, evaluate, *words(root, tmp_path, runs[0]), "bn=precise") == 0
+def test_precise_statistics_are_those_of_training_pictures(runs, root, tmp_path):
+    done(evaluate, *words(root, tmp_path, runs[0]), "bn=precise")
     (found,) = results(tmp_path).values()
     assert (found["bn"], found["models"][0]["bn_images"]) == ("precise", 10)  # two batches of 5
     assert found["loss"] != pytest.approx(last(runs[0], "test")["loss"], rel=1e-3)
 
 
-def test_exported_weights_say_which_training_they_are_of(
-    runs: list[RunFolder], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exported_weights_say_which_training_they_are_of(runs, root, tmp_path):
     out = tmp_path / "net.pt"
-    assert here(monkeypatch, export, f"run={runs[1].path}", f"out={out}") == 0
+    done(export, f"run={runs[1].path}", f"out={out}")
     asked = words(root, tmp_path / "results", runs[1])[1:]
-    assert here(monkeypatch, evaluate, f"weights={out}", "format=ours", *asked) == 0
+    done(evaluate, f"weights={out}", "format=ours", *asked)
     (found,) = results(tmp_path / "results").values()
     (model,) = found["models"]
     assert (model["run"], model["iter"]) == ("smoke/imagenet_resnet18_A/seed1", 4)
@@ -118,17 +101,12 @@ def test_exported_weights_say_which_training_they_are_of(
     assert found["top1_err"] == last(runs[1], "test")["top1_err"]
 
 
-def test_the_mean_of_other_pictures_is_refused(
-    runs: list[RunFolder],
-    root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_mean_of_other_pictures_is_refused(runs, root, tmp_path):
     write_folder(tmp_path / "other", size=(80, 70), train=5)
     settle(tmp_path / "other")
     asked = words(tmp_path / "other", tmp_path / "results", runs[0])
-    assert here(monkeypatch, evaluate, *asked) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
+    code, _, err = ask(evaluate, *asked)
+    assert code == 2
+    said = err.splitlines()[-1]
     assert "smoke/imagenet_resnet18_A/seed0: was trained with other train pictures" in said
     assert not (tmp_path / "results").exists()

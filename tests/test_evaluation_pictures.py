@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pictures import encoded, photograph, settle, write_folder
 from resnet_repro.config_groups import DataConfig
@@ -20,9 +19,9 @@ from resnet_repro.data.folder import load_indices
 from resnet_repro.data.jpeg import centre_crop, scaled
 from resnet_repro.evaluation import full_size
 from resnet_repro.evaluation.choices import check_classes
-from resnet_repro.evaluation.count import ErrorCount, count_errors
+from resnet_repro.evaluation.count import count_errors
 from resnet_repro.evaluation.full_size import FullSize, Whole, alike
-from resnet_repro.evaluation.protocols import Geometry, Scorer, scorer
+from resnet_repro.evaluation.protocols import Geometry, scorer
 from resnet_repro.evaluation.subjects import from_file
 from resnet_repro.models.build import build
 from resnet_repro.models.spec import NetSpec
@@ -33,7 +32,7 @@ SIZES = [(300, 260), (260, 300), (300, 260), (231, 400), (640, 480), (300, 260)]
 PROTOCOLS = ("1-crop", "10-crop", "multi-scale")
 
 
-def fill(root: Path) -> Path:
+def fill(root):
     """Three classes; six validation pictures in four shapes, three of them alike."""
     write_folder(root, train=2, val=2)
     files = sorted((root / "val").glob("*/*.JPEG"))
@@ -44,28 +43,28 @@ def fill(root: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept(tmp_path_factory):
     return fill(tmp_path_factory.mktemp("kept") / "pictures")
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def own(tmp_path):
     return fill(tmp_path / "pictures")
 
 
 class Where(nn.Module):
     """Three scores that depend on where things are; ``dense`` averages over all positions."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         generator = torch.Generator().manual_seed(3)
         self.weight = torch.randn(3, 3, 224, 224, generator=generator) / 60
         self.kernel = torch.randn(3, 3, 32, 32, generator=generator) / 8
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         return torch.einsum("nchw,kchw->nk", x, self.weight)
 
-    def forward_dense(self, x: Tensor, window: int = 7) -> Tensor:
+    def forward_dense(self, x, window=7):
         at = nn.functional.conv2d(x, self.kernel, stride=32)
         return nn.functional.avg_pool2d(at, window, stride=1).mean((2, 3))
 
@@ -73,24 +72,16 @@ class Where(nn.Module):
 NET = Where()
 
 
-def scores_of(protocol: str, geometry: Geometry | None = None) -> Scorer:
+def scores_of(protocol, geometry=None):
     return scorer(protocol, NET, lambda x: x.float() / 255, geometry or Geometry())
 
 
-def opened(
-    root: Path,
-    workers: int = 0,
-    *,
-    on_corrupt: str = "stop",
-    ours: bool = False,
-    split: str = "test",
-    name: str = "folder",
-) -> FullSize:
+def opened(root, workers=0, *, on_corrupt="stop", ours=False, split="test", name="folder"):
     choice = DataConfig(name=name, on_corrupt=on_corrupt)
     return FullSize.open(choice, root, split, ours=ours, device=CPU, workers=workers)
 
 
-def shown_scores(held_out: FullSize, protocol: str, at_once: int) -> dict[int, list[float]]:
+def shown_scores(held_out, protocol, at_once):
     """Class scores by the number of the picture, which its label and its scores tell."""
     found = {}
     score = scores_of(protocol)
@@ -100,11 +91,11 @@ def shown_scores(held_out: FullSize, protocol: str, at_once: int) -> dict[int, l
     return found
 
 
-def to_tensor(pixels: np.ndarray[Any, Any]) -> Tensor:
+def to_tensor(pixels):
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
-def slowly(root: Path, protocol: str) -> list[list[float]]:
+def slowly(root, protocol):
     """Label and scores of every validation picture, one after the other."""
     found = []
     for path in sorted((root / "val").glob("*/*.JPEG")):
@@ -127,9 +118,7 @@ def slowly(root: Path, protocol: str) -> list[list[float]]:
 
 @pytest.mark.parametrize("at_once", [1, 4, 100])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_trap_09_a_picture_scores_the_same_whatever_it_is_shown_with(
-    kept: Path, protocol: str, at_once: int
-) -> None:
+def test_trap_09_a_picture_scores_the_same_whatever_it_is_shown_with(kept, protocol, at_once):
     """In particular ten crops are averaged for each picture alone, of whatever size the others."""
     found = sorted(shown_scores(opened(kept), protocol, at_once).values())
     expected = sorted(slowly(kept, protocol))
@@ -138,7 +127,7 @@ def test_trap_09_a_picture_scores_the_same_whatever_it_is_shown_with(
     assert len({tuple(np.round(row, 3)) for row in found}) == len(SIZES)  # they do differ
 
 
-def test_only_pictures_of_one_shape_are_shown_together_whole(kept: Path) -> None:
+def test_only_pictures_of_one_shape_are_shown_together_whole(kept):
     groups = [len(labels) for _, labels in opened(kept).shown("multi-scale", 100)]
     assert sorted(groups) == [1, 1, 1, 3]
     for shown, labels in opened(kept).shown("multi-scale", 2):
@@ -147,19 +136,19 @@ def test_only_pictures_of_one_shape_are_shown_together_whole(kept: Path) -> None
         assert all(view.dtype == torch.uint8 for view in shown)
 
 
-def test_waiting_for_ones_like_has_a_bound_and_loses_nobody() -> None:
+def test_waiting_for_ones_like_has_a_bound_and_loses_nobody():
     rng = random.Random(0)
     shapes = [rng.choice([1, 1, 1, 2, 3, 4, 5]) for _ in range(500)]
     stream = [Whole([torch.zeros(shape)], torch.tensor([row])) for row, shape in enumerate(shapes)]
     taken = 0
 
-    def counting() -> Any:
+    def counting():
         nonlocal taken
         for item in stream:
             taken += 1
             yield item
 
-    seen: list[int] = []
+    seen = []
     for group in alike(counting(), 8, waiting=20):
         assert len({shapes[int(p.label)] for p in group}) == 1
         assert len(group) <= 8
@@ -170,7 +159,7 @@ def test_waiting_for_ones_like_has_a_bound_and_loses_nobody() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux does")
-def test_pictures_that_wait_hold_no_files_open(tmp_path: Path) -> None:
+def test_pictures_that_wait_hold_no_files_open(tmp_path):
     """Tensors from a worker do, and a process may have 1,024 of them in most places."""
     write_folder(tmp_path, classes=1, train=1, val=40, size=(60, 50))
     held_out, waiting, files = opened(tmp_path, workers=1), [], []
@@ -181,7 +170,7 @@ def test_pictures_that_wait_hold_no_files_open(tmp_path: Path) -> None:
     assert files[-1] < min(files) + 40
 
 
-def resnet(seed: int = 1) -> nn.Module:
+def resnet(seed=1):
     net = build(NetSpec("imagenet", 18, "A"), 3).eval()
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
@@ -192,7 +181,7 @@ def resnet(seed: int = 1) -> nn.Module:
 
 
 @torch.no_grad()
-def test_fully_convolutional_at_224_is_the_crop_at_224(tmp_path: Path) -> None:
+def test_fully_convolutional_at_224_is_the_crop_at_224(tmp_path):
     """Of a square picture: there the crop is all of it."""
     write_folder(tmp_path, classes=2, train=1, val=1, size=(300, 300))
     net = resnet()
@@ -207,7 +196,7 @@ def test_fully_convolutional_at_224_is_the_crop_at_224(tmp_path: Path) -> None:
     torch.testing.assert_close(*scores)
 
 
-def count(held_out: FullSize, protocol: str, at_once: int = 4) -> ErrorCount:
+def count(held_out, protocol, at_once=4):
     shown = held_out.shown(protocol, at_once)
     return count_errors(
         scores_of(protocol), shown, len(held_out), left_out=lambda: len(held_out.left_out)
@@ -215,9 +204,7 @@ def count(held_out: FullSize, protocol: str, at_once: int = 4) -> ErrorCount:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_trap_14_each_picture_counts_once_under_any_number_of_workers(
-    kept: Path, protocol: str
-) -> None:
+def test_trap_14_each_picture_counts_once_under_any_number_of_workers(kept, protocol):
     here = count(opened(kept), protocol)
     assert (here.seen, here.left_out) == (len(SIZES), 0)
     for workers in (1, 2):
@@ -227,9 +214,7 @@ def test_trap_14_each_picture_counts_once_under_any_number_of_workers(
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_corrupt_picture_is_named_counted_and_never_replaced(
-    own: Path, protocol: str, workers: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_corrupt_picture_is_named_counted_and_never_replaced(own, protocol, workers, capsys):
     bad = own / "val" / "n00000001" / "n00000001_0.JPEG"
     good = slowly(own, protocol)
     bad.write_bytes(bad.read_bytes()[:1000])
@@ -247,7 +232,7 @@ def test_a_corrupt_picture_is_named_counted_and_never_replaced(
     np.testing.assert_allclose(others, sorted(good[:2] + good[3:]), rtol=1e-3, atol=1e-4)
 
 
-def test_trap_08_a_part_of_the_set_is_no_result(own: Path) -> None:
+def test_trap_08_a_part_of_the_set_is_no_result(own):
     held_out = opened(own)
     batches = list(held_out.shown("1-crop", 2))
     score = scores_of("1-crop")
@@ -265,7 +250,7 @@ def test_trap_08_a_part_of_the_set_is_no_result(own: Path) -> None:
 
 
 @torch.no_grad()
-def test_ours_are_shown_pictures_less_the_mean_of_the_training_pictures(kept: Path) -> None:
+def test_ours_are_shown_pictures_less_the_mean_of_the_training_pictures(kept):
     path = kept.parent / "resnet18.pt"
     models = pytest.importorskip("torchvision.models")
     torch.save(models.resnet18(num_classes=3).state_dict(), path)
@@ -289,7 +274,7 @@ def test_ours_are_shown_pictures_less_the_mean_of_the_training_pictures(kept: Pa
     assert set(opened(kept, split="train").digests) == {"train_pictures"}
 
 
-def test_training_pictures_are_not_needed_for_other_peoples_nets(own: Path) -> None:
+def test_training_pictures_are_not_needed_for_other_peoples_nets(own):
     (own / "train").rename(own / "elsewhere")
     assert len(opened(own)) == len(SIZES)
     with pytest.raises(DataError, match="train/ is missing"):
@@ -298,15 +283,15 @@ def test_training_pictures_are_not_needed_for_other_peoples_nets(own: Path) -> N
         opened(own, split="val")
 
 
-def test_trap_08_a_part_of_imagenet_is_not_imagenet(own: Path) -> None:
+def test_trap_08_a_part_of_imagenet_is_not_imagenet(own):
     with pytest.raises(DataError, match="has 6 pictures, ILSVRC-2012's validation set has 50,000"):
         opened(own, name="imagenet")
 
 
-def test_workers_are_shared_out_by_pixels(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_shared_out_by_pixels(kept, monkeypatch):
     asked = []
 
-    def noted(*_: Any, side: int, workers: int, **__: Any) -> list[Any]:
+    def noted(*_, side, workers, **__):
         asked.append((side, workers))
         return []
 
@@ -318,12 +303,12 @@ def test_workers_are_shared_out_by_pixels(kept: Path, monkeypatch: pytest.Monkey
     assert asked == [(256, 0)]
 
 
-def test_imagenet_weights_need_classes_in_the_order_of_wordnet_ids() -> None:
+def test_imagenet_weights_need_classes_in_the_order_of_wordnet_ids():
     """With folders 0 to 999 label 2 is class "10", and the error is that of chance."""
-    net: Any = SimpleNamespace(data=None, num_classes=1000, source={"file": "resnet50.pth"})
-    own: Any = SimpleNamespace(data=DataConfig(), num_classes=1000, source={"file": "ours.pt"})
-    wordnet: Any = SimpleNamespace(num_classes=1000, classes=[f"n{n:08}" for n in range(1000)])
-    numbers: Any = SimpleNamespace(num_classes=1000, classes=sorted(map(str, range(1000))))
+    net = SimpleNamespace(data=None, num_classes=1000, source={"file": "resnet50.pth"})
+    own = SimpleNamespace(data=DataConfig(), num_classes=1000, source={"file": "ours.pt"})
+    wordnet = SimpleNamespace(num_classes=1000, classes=[f"n{n:08}" for n in range(1000)])
+    numbers = SimpleNamespace(num_classes=1000, classes=sorted(map(str, range(1000))))
     assert check_classes([net, own], wordnet, "imagenet") == []
     with pytest.raises(
         ConfigError, match=r"resnet50.pth: .* 1,000 folders have other names, as 0$"

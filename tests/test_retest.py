@@ -7,7 +7,6 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,21 +31,21 @@ NETS = ("tiny_plain18", "tiny_resnet18_A")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def three_classes() -> Any:
+def three_classes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny_imagenet.load, "__defaults__", (SHAPE, 1))
         yield
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
     tiny_files.write_zip(root, tiny_files.fake_files(64))
     return root
 
 
 @pytest.fixture(scope="module")
-def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tiny, tmp_path_factory):
     root = tmp_path_factory.mktemp("results") / "runs"
     for net in NETS:
         words = (f"experiment={net}", *FEW, f"data.root={tiny}", f"runs_dir={root}")
@@ -55,13 +54,11 @@ def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def root(trained: Path, tmp_path: Path) -> Path:
+def root(trained, tmp_path):
     return Path(shutil.copytree(trained, tmp_path / "results" / "runs"))
 
 
-def make(
-    item: str, root: Path, data: Path, capsys: pytest.CaptureFixture[str], *words: str
-) -> tuple[str, str]:
+def make(item, root, data, capsys, *words):
     """Say ``make <item>``; return what it told on stderr, and the table it wrote."""
     argv = [item, "--out", str(root.parent / "tables"), *words, f"runs_dir={root}"]
     with pytest.MonkeyPatch.context() as patch:
@@ -71,13 +68,11 @@ def make(
     return capsys.readouterr().err, table
 
 
-def kept(root: Path) -> dict[str, dict[str, Any]]:
+def kept(root):
     return {p.stem: json.loads(p.read_text()) for p in (root.parent / "evaluations").glob("*")}
 
 
-def test_a_table_counts_what_is_missing_once(
-    root: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_table_counts_what_is_missing_once(root, tiny, capsys):
     said, table = make("table2", root, tiny, capsys, "--no-train")
     assert "counting" not in said
     assert table.count("1-crop only, seed 0, smoke profile") == 2
@@ -98,13 +93,11 @@ def test_a_table_counts_what_is_missing_once(
     assert (again, kept(root)) == (table, first)
 
 
-def test_without_weights_it_says_so_and_shows_what_there_is(
-    root: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_weights_it_says_so_and_shows_what_there_is(root, tiny, capsys):
     shutil.rmtree(root / "smoke" / "tiny_plain18" / "seed0" / "checkpoints")
     said, table = make("table2", root, tiny, capsys)
     assert (
-        "not tested at 10-crop, for their final weights are not here: smoke/tiny_plain18/seed0"
+        "not tested at 10-crop, since their final weights are not here: smoke/tiny_plain18/seed0"
         in said
     )
     assert "counting errors at 10-crop of 1 run first" in said
@@ -113,18 +106,14 @@ def test_without_weights_it_says_so_and_shows_what_there_is(
     assert "Not tested at 10-crop on Tiny ImageNet: plain-18 seed 0." in table
 
 
-def test_without_data_it_says_so_and_draws(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_data_it_says_so_and_draws(root, tmp_path, capsys):
     said, table = make("table2", root, tmp_path / "nowhere", capsys)
     assert said.count("not tested at 10-crop: smoke/tiny_") == 2
     assert "10-crop, seed 0" not in table
     assert kept(root) == {}
 
 
-def test_a_net_trained_again_is_tested_again(
-    root: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_net_trained_again_is_tested_again(root, tiny, capsys):
     make("table2", root, tiny, capsys)
     before = kept(root)
     shutil.rmtree(root / "smoke" / "tiny_plain18")
@@ -145,9 +134,7 @@ def test_a_net_trained_again_is_tested_again(
     assert after[other] == before[other]
 
 
-def test_an_ensemble_of_one_run_of_each_net_is_tested_once(
-    root: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_ensemble_of_one_run_of_each_net_is_tested_once(root, tiny, capsys):
     words = (f"data.root={tiny}", f"runs_dir={root}", "trainer.threads=1")
     config = compose_run(f"experiment={NETS[0]}", *words)
     runs = load_runs(root)

@@ -5,8 +5,6 @@ docs/FIDELITY.md lists all eighteen with the test that keeps this project out of
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
@@ -22,7 +20,7 @@ from resnet_repro.training.checkpoint import load_newest
 from test_training import StopAt, do, fingerprint, small_job
 
 
-def test_trap_05_looking_at_a_net_does_not_move_its_statistics(tmp_path: Path) -> None:
+def test_trap_05_looking_at_a_net_does_not_move_its_statistics(tmp_path):
     """Another forward pass in training mode, to measure an error, changes batch-norm."""
     watched, blind = small_job(tmp_path / "watched"), small_job(
         tmp_path / "blind", "evaluation.every_iters=12", "probes.signals=false",
@@ -34,7 +32,7 @@ def test_trap_05_looking_at_a_net_does_not_move_its_statistics(tmp_path: Path) -
     assert fingerprint(watched.folder)[key] == fingerprint(blind.folder)[key]
 
 
-def test_trap_06_resume_takes_the_last_checkpoint_not_the_best(tmp_path: Path) -> None:
+def test_trap_06_resume_takes_the_last_checkpoint_not_the_best(tmp_path):
     job = small_job(tmp_path)
     do(job, StopAt(7))
     saved = load_newest(job.folder.checkpoints)
@@ -44,7 +42,7 @@ def test_trap_06_resume_takes_the_last_checkpoint_not_the_best(tmp_path: Path) -
     assert [r["iter"] for r in job.folder.metrics() if r["kind"] == "train"][3:5] == [8, 10]
 
 
-def test_trap_13_precision_is_one_for_all_nets_and_mixing_is_said(tmp_path: Path) -> None:
+def test_trap_13_precision_is_one_for_all_nets_and_mixing_is_said(tmp_path):
     asked = {compose_run(f"experiment={name}").trainer.precision for name in names("experiment")}
     assert asked == {"auto"}  # which becomes what the device does best, whatever the net
     fabricate(tmp_path, "plain-20", precision="fp32")
@@ -53,7 +51,7 @@ def test_trap_13_precision_is_one_for_all_nets_and_mixing_is_said(tmp_path: Path
     assert note.startswith("Mixed precision: bf16 (plain-56 seed 0); fp32 (plain-20 seed 0)")
 
 
-def test_trap_16_values_the_paper_does_not_print_are_labelled(tmp_path: Path) -> None:
+def test_trap_16_values_the_paper_does_not_print_are_labelled(tmp_path):
     fabricate(tmp_path, "plain-20")
     table = table6(load_runs(tmp_path)).set_index("net")
     column = next(name for name in table.columns if name.startswith("paper"))
@@ -66,7 +64,7 @@ def test_trap_16_values_the_paper_does_not_print_are_labelled(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("deterministic", ["true", "false"])
-def test_trap_17_a_rerun_gives_the_same_bits_on_the_cpu(tmp_path: Path, deterministic: str) -> None:
+def test_trap_17_a_rerun_gives_the_same_bits_on_the_cpu(tmp_path, deterministic):
     """Elsewhere a rerun of the same seed moved ResNet-56 from 8.22 to 7.57."""
     jobs = [
         small_job(tmp_path / again, f"trainer.deterministic={deterministic}")
@@ -77,7 +75,7 @@ def test_trap_17_a_rerun_gives_the_same_bits_on_the_cpu(tmp_path: Path, determin
     assert fingerprint(jobs[0].folder) == fingerprint(jobs[1].folder)
 
 
-def test_trap_18_every_source_is_held_against_one_truth() -> None:
+def test_trap_18_every_source_is_held_against_one_truth():
     assert set(DIGESTS) == {"train_images", "train_labels", "test_images", "test_labels"}
     assert all(len(digest) == 64 for digest in DIGESTS.values())
     assert compose_run("experiment=cifar10_plain20").data.source == "auto"

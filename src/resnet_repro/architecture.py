@@ -10,7 +10,7 @@ and 5, the costs) is counted here on the meta device and committed:
     One row per net: weighted layers on the main path (the depth), convs on shortcuts, learned
     parameters (BN included), multiply-adds of one image.
 
-ImageNet nets take 224x224 images and tell 1000 classes apart, CIFAR nets 32x32 and 10.
+ImageNet nets take 224x224 images and have 1000 classes, CIFAR nets 32x32 and 10.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from resnet_repro import paths
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import Layer, count_params, list_layers
 from resnet_repro.models.nets import VGG19
 from resnet_repro.models.spec import BOTTLENECK_DEPTHS, NetSpec
 from resnet_repro.runs.atomic import write_text_atomic
 
-FOLDER = Path(__file__).resolve().parents[2] / "results" / "architecture"
+FOLDER = paths.REPOSITORY / "results" / "architecture"
 IMAGE_SIZE = {"imagenet": 224, "vgg": 224, "cifar": 32}
 CLASSES = {"imagenet": 1000, "vgg": 1000, "cifar": 10}
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
@@ -162,7 +163,7 @@ def write(folder: Path = FOLDER) -> list[Path]:
 
 
 def main() -> None:
-    """Write the files where the command line says."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Count the nets into layers.csv and summary.csv.")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the two files")
     for path in write(parser.parse_args().out):

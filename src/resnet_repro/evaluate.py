@@ -13,14 +13,13 @@ Exit codes: 0 done, 1 a defect of this program, 2 bad options, 3 bad data, 4 wei
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from resnet_repro.evaluation.command import run_command
-from resnet_repro.evaluation.options import Options, check
+from resnet_repro.evaluation.options import Options, check, results_folder
 
 
 def main() -> None:
-    """Do what the command line asks."""
+    """Run the command line."""
     run_command(__doc__, Options, evaluate)
 
 
@@ -33,7 +32,7 @@ def evaluate(options: Options) -> None:
     print(results.table(result), flush=True)
     for note in result["notes"]:
         print(f"note: {note}", file=sys.stderr)
-    path = results.write(Path(options.results_dir), result)
+    path = results.write(results_folder(options), result)
     print(f"written to {path}", file=sys.stderr)
 
 

@@ -5,7 +5,7 @@
     run=RUN_DIR out=resnet50.pth format=torchvision    for torchvision's resnet18 to resnet152
     run=RUN_DIR,RUN_DIR,... out=FOLDER format=...      one file a run, and a table in README.md
 
-The file also says which net it is and how its images were prepared, so that ``resnet_repro.evaluate
+The file also records its net and how its images were prepared, so that ``resnet_repro.evaluate
 weights=FILE format=ours`` needs nothing else. With the mean of the training images, taken from the
 data, ``resnet_repro.api.load_net`` classifies pictures with it.
 
@@ -17,8 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from resnet_repro import paths
 from resnet_repro.evaluation.command import run_command
 from resnet_repro.options import ConfigError, group, one_of, option
+from resnet_repro.runs.atomic import is_regular_or_free
 
 SUFFIXES = {"state_dict": ".pt", "safetensors": ".safetensors", "torchvision": ".pth"}
 
@@ -32,7 +34,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class Options:
-    """Everything the command line can say."""
+    """Options of ``resnet_repro.export``."""
 
     run: list[str] = option([], "folders of finished runs")
     out: str | None = option(
@@ -50,7 +52,7 @@ def check(options: Options) -> dict[Path, Path]:
     """
     if not options.run or options.out is None:
         raise ConfigError(f"{'out' if options.run else 'run'} is not set; see --help")
-    runs, out = [Path(run) for run in options.run], Path(options.out)
+    runs, out = [paths.given(run) for run in options.run], paths.given(options.out)
     for run in runs:
         if not run.is_dir():
             raise ConfigError(f"run={run}: must be an existing folder")
@@ -65,8 +67,7 @@ def check(options: Options) -> dict[Path, Path]:
     if len(set(files.values())) < len(runs):
         raise ConfigError(f"run={','.join(options.run)}: two runs of the same name")
     for file in files.values():
-        free = file.is_file() or not (file.exists() or file.is_symlink())
-        if not file.parent.is_dir() or not free:
+        if not file.parent.is_dir() or not is_regular_or_free(file):
             raise ConfigError(f"out={file}: must be a file in an existing folder")
         if safe != (file.suffix == ".safetensors"):
             raise ConfigError(f"out={file}: must end in .safetensors exactly if format=safetensors")
@@ -74,18 +75,18 @@ def check(options: Options) -> dict[Path, Path]:
 
 
 def export(options: Options) -> None:
-    """Write the files, say what they are, and in a folder list them in a table."""
+    """Write the files, print their digests, and in a folder list them in a table."""
     files = check(options)
     from resnet_repro.evaluation import exports
 
     for run, out in files.items():
         print(f"{out}  sha256 {exports.write(run, out, options.format, options.data.root)}")
-    if options.out is not None and Path(options.out).is_dir():
-        print(exports.write_table(Path(options.out)))
+    if options.out is not None and paths.given(options.out).is_dir():
+        print(exports.write_table(paths.given(options.out)))
 
 
 def main() -> None:
-    """Do what the command line asks."""
+    """Run the command line."""
     run_command(__doc__, Options, export)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
+from resnet_repro import paths
 from resnet_repro.config import Config
 from resnet_repro.evaluation.command import run_command
 from resnet_repro.options import ConfigError, at_least, option
@@ -19,7 +19,7 @@ from resnet_repro.runs.lock import owned
 
 @dataclass(frozen=True)
 class Options:
-    """Everything the command line can say."""
+    """Options of ``resnet_repro.responses``."""
 
     run: str = option("", "run folder with a checkpoint")
     images: int = option(2_000, "test images", at_least(1))
@@ -59,13 +59,13 @@ def run(options: Options) -> None:
     """Measure and print what was measured."""
     if not options.run:
         raise ConfigError("run is not set; see --help")
-    folder = RunFolder(Path(options.run))
+    folder = RunFolder(paths.given(options.run))
     iteration = measure(folder, options.images, options.threads)
     print(f"{folder.path}/responses.csv: {options.images} test images, iteration {iteration}")
 
 
 def main() -> None:
-    """Do what the command line asks."""
+    """Run the command line."""
     run_command(__doc__, Options, run)
 
 

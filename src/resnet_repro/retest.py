@@ -23,7 +23,7 @@ def count_missing(
     Args:
         runs: finished runs of one profile.
         protocol: ``10-crop`` or ``multi-scale``.
-        config: says where the data lie and on what the work is done.
+        config: where the data lie, on which device to count.
         together: as an ensemble of one run of each net instead of each run alone.
     """
     evaluations = evaluations_beside(runs)
@@ -31,7 +31,7 @@ def count_missing(
     there = [run for run in wanted if final_weights(run).is_file()]
     if len(there) < len(wanted):
         gone = ", ".join(run_key(run.path) for run in wanted if run not in there)
-        say(f"not tested at {protocol}, for their final weights are not here: {gone}")
+        say(f"not tested at {protocol}, since their final weights are not here: {gone}")
     groups = ensembles_of(there) if together else [[run] for run in there]
     missing = [group for group in groups if not _is_tested(group, protocol, evaluations)]
     if missing:

@@ -29,50 +29,50 @@ def check_protocol(subjects: Sequence[Subject], protocol: str) -> None:
         )
 
 
-def choose_data(subjects: Sequence[Subject], asked: DataOptions) -> DataConfig:
-    """The data set of all nets: their own, or the one asked for.
+def choose_data(subjects: Sequence[Subject], given: DataOptions) -> DataConfig:
+    """Return the data set of all nets: their own, or the one given.
 
     Raises:
         ConfigError: a net of ours belongs to another data set.
     """
     names = {subject.data.name for subject in subjects if subject.data}
-    if asked.name != "auto":
-        names.add(asked.name)
+    if given.name != "auto":
+        names.add(given.name)
     if len(names) > 1:
         raise ConfigError(
-            f"data.name={asked.name}: the nets and their means belong to {', '.join(sorted(names))}"
+            f"data.name={given.name}: the nets and their means belong to {', '.join(sorted(names))}"
         )
     name = names.pop() if names else DataConfig().name
-    return DataConfig(name, asked.root, asked.source, on_corrupt=asked.on_corrupt)
+    return DataConfig(name, given.root, given.source, on_corrupt=given.on_corrupt)
 
 
-def choose_precision(subjects: Sequence[Subject], asked: TrainerOptions) -> str:
-    """What ``auto`` is: the precision of the runs, else fp32.
+def choose_precision(subjects: Sequence[Subject], given: TrainerOptions) -> str:
+    """Resolve ``auto``: the precision of the runs, else fp32.
 
     Raises:
         ConfigError: the nets were trained in different ones.
     """
-    if asked.precision != "auto":
-        return asked.precision
+    if given.precision != "auto":
+        return given.precision
     used = {subject.precision or "fp32" for subject in subjects}
     if len(used) > 1:
         raise ConfigError(
-            "trainer.precision=auto: must be given, for the nets were trained in "
+            "trainer.precision=auto: must be set, since the nets were trained in "
             + " and ".join(sorted(used))
         )
     (precision,) = used
-    on_cpu = asked.device == "cpu" or not torch.cuda.is_available()
+    on_cpu = given.device == "cpu" or not torch.cuda.is_available()
     return "fp32" if precision == "tf32" and on_cpu else precision
 
 
 def check_classes(subjects: Sequence[Subject], images: CountedImages, name: str) -> list[str]:
-    """Refuse a net that tells other classes apart than the data set has; return what is in doubt.
+    """Refuse a net of other classes than the data set has; return a sentence for each doubt.
 
     Other people's ImageNet weights number their classes in the order of the WordNet ids; folders
     of other names are in another order, and the error would be that of chance.
 
     Raises:
-        ConfigError: names both numbers of classes, or a class whose number is not known.
+        ConfigError: names both numbers of classes, or a class of unknown number.
     """
     doubts = []
     for subject in subjects:

@@ -26,7 +26,7 @@ def wrong_counts(logits: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ErrorCount:
-    """What a pass over held-out images found; ``left_out`` are those that could not be shown."""
+    """Result of a pass over held-out images; ``left_out`` of them could not be shown."""
 
     loss_sum: float
     wrong1: int
@@ -67,7 +67,7 @@ def count_errors(
         batches: those of this worker, if there are several.
         expected: images there are, over all workers.
         over_workers: adds up a float64 vector over the workers; counts stay exact.
-        left_out: asked at the end, how many images of this worker could not be shown.
+        left_out: called at the end, returns how many images of this worker could not be shown.
 
     Raises:
         RuntimeError: the batches and what was left out are not exactly ``expected`` images.

@@ -30,7 +30,7 @@ from resnet_repro.evaluation.weights import ABOUT, WeightsError, read, tensors_d
 from resnet_repro.models.formats import to_torchvision
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.atomic import write_atomic, write_text_atomic
-from resnet_repro.runs.folder import RunFolder
+from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.training.assemble import load_images
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -73,33 +73,40 @@ def write(run: Path, out: Path, form: str, root: str = "auto") -> str:
 
 
 def packed(state: Mapping[str, Tensor], about: Mapping[str, Any], form: str) -> bytes:
-    """Return the bytes of a file of ``state`` that also says what ``about`` says."""
+    """Return the bytes of a file of ``state`` with ``about`` as its metadata."""
     # As any program lays tensors out; ours lie channels last in memory.
     tensors = OrderedDict(
         (name, value.detach().cpu().contiguous()) for name, value in state.items()
     )
-    said = json.dumps(about)
+    text = json.dumps(about)
     if form == "safetensors":
-        return safetensors.torch.save(tensors, metadata={ABOUT: said})
+        return safetensors.torch.save(tensors, metadata={ABOUT: text})
     # torch's own table of modules goes with every state dict; load_state_dict passes over entries
     # it does not know.
-    tensors._metadata = OrderedDict({"": {"version": 1, ABOUT: said}})  # type: ignore[attr-defined]
+    tensors._metadata = OrderedDict({"": {"version": 1, ABOUT: text}})  # type: ignore[attr-defined]
     buffer = io.BytesIO()
     torch.save(tensors, buffer)
     return buffer.getvalue()
 
 
 def last_test(folder: RunFolder) -> dict[str, Any]:
-    """What a run logged of its final net on the test images."""
-    record = [record for record in folder.metrics() if record["kind"] == "test"][-1]
-    return {key: record[key] for key in ("iter", "top1_err", "top5_err", "num_samples")}
+    """Return the errors that a run logged of its final net on the test images.
+
+    Raises:
+        RunFolderError: it logged none.
+    """
+    records = [record for record in folder.metrics() if record.get("kind") == "test"]
+    keys = ("iter", "top1_err", "top5_err", "num_samples")
+    if not records or not all(key in records[-1] for key in keys):
+        raise RunFolderError(f"{folder.metrics_path}: no errors on the test images were logged")
+    return {key: records[-1][key] for key in keys}
 
 
 def input_of(subject: Subject, root: str) -> dict[str, Any]:
-    """What a net's input is made with: the mean image (H, W, 3), 0..1, and names of its classes.
+    """Return the mean image (H, W, 3), 0..1, that is subtracted, and the names of the classes.
 
     Raises:
-        DataError: the training images cannot be had.
+        DataError: the training images are not here.
         ConfigError: they are not those of the training.
     """
     config = subject.config

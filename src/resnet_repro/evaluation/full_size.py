@@ -40,7 +40,7 @@ WAITING = 256
 
 
 class Whole(NamedTuple):
-    """A whole picture, uint8 (H, W, 3), at each side asked for, and its class."""
+    """A whole picture, uint8 (H, W, 3), at each requested side, and its class."""
 
     images: list[Tensor]
     label: Tensor  # int64 (1,)
@@ -89,7 +89,7 @@ class FullSize:
         """Find the pictures of a split below ``root``.
 
         Args:
-            choice: says how pictures are found and what is done with corrupt ones.
+            choice: how pictures are found and what is done with corrupt ones.
             root: holds ``val/<class>/``, and ``train/<class>/`` where that is needed.
             split: ``test``, which are the validation pictures, or ``train``.
             ours: whether nets of ours are tested, which need the mean of the training pictures.
@@ -97,8 +97,8 @@ class FullSize:
             workers: processes that decode; 0 decodes here.
 
         Raises:
-            ConfigError: a split that there is not.
-            DataError: the pictures cannot be had.
+            ConfigError: there is no such split.
+            DataError: the pictures are not there or cannot be read.
         """
         if split == "val":
             raise ConfigError(f"split=val: must be test or train for data.name={choice.name}")

@@ -31,7 +31,7 @@ THEIR_MEAN, THEIR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Preparation:
     """From pixels (N, 3, H, W), uint8 or 0..1, to what a net sees, float32 of the same shape.
 
-    ``label`` is what a result says of it: which mean, and whether something is divided by.
+    ``label`` is recorded with a result: which mean, and whether something is divided by.
     """
 
     label: str
@@ -97,7 +97,7 @@ class CountedImages(Protocol):
         """Every image once, up to ``at_once`` together, with labels int64 (N,) on the device."""
 
     def normaliser(self, subject: Subject) -> Preparation:
-        """What prepares the net's input, as in its training."""
+        """Return what prepares the net's input, as in its training."""
 
     def next_epoch(self, subject: Subject) -> Iterator[Tensor]:
         """Training batches (N, 3, H, W) of the epoch that would have followed the subject's run."""

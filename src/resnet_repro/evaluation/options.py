@@ -1,10 +1,11 @@
-"""What an evaluation can be asked for, and what is refused before torch is loaded."""
+"""Options of an evaluation, and what is refused before torch is loaded."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from resnet_repro import paths
 from resnet_repro.config_groups import DATA_SETS
 from resnet_repro.options import ConfigError, at_least, group, named, one_of, option
 
@@ -48,7 +49,7 @@ class TrainerOptions:
 
 @dataclass(frozen=True)
 class Options:
-    """Everything the command line of ``resnet_repro.evaluate`` can say."""
+    """Options of ``resnet_repro.evaluate``."""
 
     weights: list[str] = option([], r"weights files; a comma in a path is written \,")
     format: str | None = option(None, "format of the weights files", one_of(*FORMATS))
@@ -82,9 +83,16 @@ class Options:
     name: str | None = option(
         None, "name of the result, else made from the weights'", named("a name")
     )
-    results_dir: str = option("results/evaluations", "where results are kept")
+    results_dir: str = option("auto", "folder of the results; auto: evaluations/ beside the runs")
     data: DataOptions = group(DataOptions)
     trainer: TrainerOptions = group(TrainerOptions)
+
+
+def results_folder(options: Options) -> Path:
+    """Return the folder of the results: by default where tables look for those of the runs."""
+    if options.results_dir == paths.AUTO:
+        return paths.runs().parent / "evaluations"
+    return paths.given(options.results_dir)
 
 
 def check(options: Options) -> None:
@@ -111,10 +119,12 @@ def check(options: Options) -> None:
     _check_paths("run", options.run, "folder")
 
 
-def _check_paths(key: str, paths: list[str], noun: str) -> None:
-    for path in paths:
-        if not (Path(path).is_file() if noun == "file" else Path(path).is_dir()):
-            comma = r"; a comma in a path is written \," if Path(",".join(paths)).exists() else ""
-            raise ConfigError(f"{key}={path}: must be an existing {noun}{comma}")
-    if len(set(paths)) < len(paths):
-        raise ConfigError(f"{key}={','.join(paths)}: names one {key} twice")
+def _check_paths(key: str, texts: list[str], noun: str) -> None:
+    for text in texts:
+        path = paths.given(text)
+        if not (path.is_file() if noun == "file" else path.is_dir()):
+            whole = paths.given(",".join(texts))
+            comma = r"; a comma in a path is written \," if whole.exists() else ""
+            raise ConfigError(f"{key}={text}: must be an existing {noun}{comma}")
+    if len(set(texts)) < len(texts):
+        raise ConfigError(f"{key}={','.join(texts)}: names one {key} twice")

@@ -31,22 +31,23 @@ def made_name(subjects: list[str], protocol: str, bn: str, split: str) -> str:
     return kept.lstrip(".-")[:100] or "weights"
 
 
-def free_name(folder: Path, asked: str | None, result: Mapping[str, Any]) -> str:
+def free_name(folder: Path, given: str | None, result: Mapping[str, Any]) -> str:
     """The name under which a result can be kept, before anything is counted.
 
-    It is ``asked``, or the one made for ``result``. Where another evaluation has the made one, as
+    It is ``given``, or the one made for ``result``. Where another evaluation has the made one, as
     that of another file called ``model_best.pth.tar``, a digest of what is evaluated is added.
 
     Raises:
-        ConfigError: the file asked for holds another evaluation, or nothing can be written there.
+        ConfigError: the file of the given name holds another evaluation, or the folder cannot be
+            written.
     """
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ConfigError(f"results_dir={folder}: cannot be written")
-    name = asked or str(result["name"])
-    if asked is None and _holds_another(folder / f"{name}.json", result):
-        told = json.dumps([_nets(result["models"]), *(result[key] for key in _IDENTITY)])
-        name = f"{name[:91]}_{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+    name = given or str(result["name"])
+    if given is None and _holds_another(folder / f"{name}.json", result):
+        identity = json.dumps([_nets(result["models"]), *(result[key] for key in _IDENTITY)])
+        name = f"{name[:91]}_{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     _refuse_another(folder / f"{name}.json", result)
     return name
 

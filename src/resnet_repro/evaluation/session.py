@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from resnet_repro import paths
 from resnet_repro.config import Config
 from resnet_repro.config_groups import PICTURE_SETS, DataConfig, TrainerConfig
 from resnet_repro.evaluation import choices, results
 from resnet_repro.evaluation.count import ErrorCount, count_errors
 from resnet_repro.evaluation.full_size import FullSize
 from resnet_repro.evaluation.images import CountedImages, SmallImages
-from resnet_repro.evaluation.options import Options
+from resnet_repro.evaluation.options import Options, results_folder
 from resnet_repro.evaluation.precise import precise_bn
 from resnet_repro.evaluation.protocols import Geometry, Shown, ensemble, protocol_name, scorer
 from resnet_repro.evaluation.subjects import Subject, from_file, from_run
@@ -34,24 +35,24 @@ from resnet_repro.training.device import Setup, loader_processes, set_up
 
 # A record's kind, as in metrics.jsonl, of the images of a split.
 KINDS = {"test": "test", "val": "val", "train": "train_clean"}
-# Images of a batch where none is asked for: small pictures; full-size ones on a GPU, on a CPU.
+# Images of a batch by default: small pictures; full-size ones on a GPU, on a CPU.
 USUAL_BATCH = {"small": 1_000, "cuda": 128, "cpu": 16}
 
 
 def evaluate(options: Options) -> dict[str, Any]:
-    """Count the errors that ``options`` ask for; return the result as plain Python.
+    """Count errors as ``options`` say; return the result as plain Python.
 
     Raises:
         ConfigError: nets, data and options do not go together, or the result cannot be kept under
-            the name asked for, which is found out before anything is counted.
+            the given name; both are found out before anything is counted.
         WeightsError: weights are refused, or give scores that are not finite.
         RunFolderError: a run is not there or not finished.
-        DataError: the data cannot be had.
+        DataError: the data are not there or not what they should be.
     """
     subjects = [
-        from_file(Path(path), str(options.format), options.weights_key, options.stride_in)
+        from_file(paths.given(path), str(options.format), options.weights_key, options.stride_in)
         for path in options.weights
-    ] + [from_run(Path(path)) for path in options.run]
+    ] + [from_run(paths.given(path)) for path in options.run]
     choices.check_protocol(subjects, options.protocol)
     choice = choices.choose_data(subjects, options.data)
     precision = choices.choose_precision(subjects, options.trainer)
@@ -62,7 +63,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     choices.check_training_data(subjects, images.digests)
     result = describe(subjects, options, choice, images)
     result["notes"] = [note for subject in subjects for note in subject.notes] + doubts
-    result["name"] = results.free_name(Path(options.results_dir), options.name, result)
+    result["name"] = results.free_name(results_folder(options), options.name, result)
     started = time.perf_counter()
     count, more = count_split(subjects, options, images, setup)
     if not math.isfinite(count.loss):
@@ -118,7 +119,7 @@ def count_split(
 
 
 def watched(batches: Iterable[tuple[Shown, Tensor]], total: int) -> Iterator[tuple[Shown, Tensor]]:
-    """The same batches; at a terminal a bar says how many images they held."""
+    """Yield the batches; at a terminal a bar counts their images."""
     with tqdm(total=total, unit=" images", disable=not sys.stderr.isatty()) as bar:
         for shown, labels in batches:
             yield shown, labels

@@ -1,4 +1,4 @@
-"""A net to be tested: built from a weights file or a finished run, with what is known of it."""
+"""A net to be tested: built from a weights file or a finished run, with its origin."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Subject:
     ``name`` is a word for file names, ``source`` what a result records of where the weights come
     from, ``spec`` which net it is. ``data`` says which data set and which mean
     the net was trained with, ``precision`` in which, and ``digests`` are of those data; there are
-    none for other people's nets. ``config`` is that of a run. ``notes`` say what was chosen from a
+    none for other people's nets. ``config`` is that of a run. ``notes`` name what was chosen from a
     file or changed in its keys.
     """
 
@@ -57,7 +57,7 @@ class Subject:
     notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """What a result says of the net and its weights."""
+        """Return what a result records of the net and its weights."""
         net = {"label": self.spec.label, "params": count_params(self.net)}
         settings = dataclasses.asdict(self.spec)
         del settings["init"]  # no property of trained weights
@@ -69,12 +69,12 @@ def from_file(
 ) -> Subject:
     """Build the net a weights file belongs to.
 
-    ``ours`` takes an exported file, which says its net, or a checkpoint inside its run folder. Of
+    ``ours`` takes an exported file, which names its net, or a checkpoint inside its run folder. Of
     other formats ``weights_key`` chooses one of several state dicts, and ``stride_in`` says where
-    torchvision-keyed bottlenecks have the stride, which their keys do not tell.
+    torchvision-keyed bottlenecks have the stride, which their keys do not show.
 
     Raises:
-        WeightsError: the file is refused, is not of this format, or does not say its net.
+        WeightsError: the file is refused, is not of this format, or does not name its net.
     """
     file = read(path)
     source = {"file": path.name, "sha256": file.sha256, "bytes": file.bytes, "format": fmt}
@@ -134,11 +134,11 @@ def final_checkpoint(folder: RunFolder, max_iters: int) -> WeightsFile:
             "use weights=... with an exported file, or train the run again"
         )
     file = read(path)
-    said = path.with_name(path.name + ".sha256")
+    digest = path.with_name(path.name + ".sha256")
     try:
-        if not said.is_file():  # a pipe would be waited for
+        if not digest.is_file():  # a pipe would be waited for
             raise OSError
-        expected = said.read_text(encoding="utf-8").strip()
+        expected = digest.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be verified, its digest is unreadable") from error
     if file.sha256 != expected:
@@ -149,10 +149,10 @@ def final_checkpoint(folder: RunFolder, max_iters: int) -> WeightsFile:
 
 
 def about_run(config: Config, folder: RunFolder, iteration: int) -> dict[str, Any]:
-    """What weights must say of the run they come from, to be used without its folder.
+    """Return what weights must record of their run, to be used without its folder.
 
     Raises:
-        RunFolderError: the folder lacks what is to be said.
+        RunFolderError: the folder lacks a part of it.
     """
     pictures, meta = dataclasses.asdict(config.data), folder.meta()
     for place in ("root", "source"):
@@ -178,14 +178,14 @@ def _ours(file: WeightsFile, source: dict[str, Any]) -> Subject:
     state = file.content.get("model")
     if not isinstance(state, Mapping) or not folder.config_path.is_file():
         raise WeightsError(
-            f"{file.path}: does not say its net; expected a file of resnet_repro.export, "
+            f"{file.path}: does not name its net; expected a file of resnet_repro.export, "
             "or a checkpoint in its run folder"
         )
     try:
         config = Config.from_mapping(folder.config())
         about = about_run(config, folder, int(file.content["iteration"]))
     except (KeyError, TypeError, ValueError, RunFolderError) as error:
-        raise WeightsError(f"{file.path}: its run folder says no net ({error})") from error
+        raise WeightsError(f"{file.path}: its run folder names no net ({error})") from error
     subject = _with_net(file, state, about, source | _origin(about))
     return dataclasses.replace(subject, name=f"{subject.name}_iter{about['iter']}")
 
@@ -196,7 +196,7 @@ def _with_net(
     about: Mapping[str, Any],
     source: dict[str, Any],
 ) -> Subject:
-    """Build the net ``about`` tells of and load our state dict into it."""
+    """Build the net that ``about`` describes and load our state dict into it."""
     state = checked_tensors(file, content)
     fc = state.get("head.fc.weight")
     if fc is None or fc.ndim != 2:
@@ -207,8 +207,8 @@ def _with_net(
             raise ConfigError(f"depth {spec.depth} with {len(state)} tensors")
         net = build_meta(spec, fc.shape[0]).to_empty(device="cpu")
     except ValueError as error:
-        said = one_line(str(error), 300)
-        raise WeightsError(f"{file.path}: says a net that cannot be: {said}") from error
+        reason = one_line(str(error), 300)
+        raise WeightsError(f"{file.path}: names a net that cannot be built: {reason}") from error
     _load(file, net, state)
     name = f"{about.get('name')}_{about.get('profile')}_seed{about.get('seed')}"
     if file.about is not None:
@@ -228,8 +228,8 @@ def _training(file: WeightsFile, about: Mapping[str, Any]) -> dict[str, Any]:
     try:
         data = build(DataConfig, _group(about, "data"), "data.")
     except ValueError as error:
-        said = one_line(str(error), 300)
-        raise WeightsError(f"{file.path}: says data that cannot be: {said}") from error
+        reason = one_line(str(error), 300)
+        raise WeightsError(f"{file.path}: names data that do not exist: {reason}") from error
     precision, digests = about.get("precision"), about.get("digests")
     parts = digests.items() if isinstance(digests, Mapping) else ()
     return {
@@ -254,7 +254,7 @@ def _group(about: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _origin(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The run, the iteration and the training that weights come from; null where not said."""
+    """Return run, iteration and training that weights come from; null where unknown."""
     run = f"{about.get('profile')}/{about.get('name')}/seed{about.get('seed')}"
     iteration, digest = about.get("iter"), about.get("metrics_sha256")
     return {

@@ -21,7 +21,7 @@ from torch import Tensor
 from resnet_repro.training import CheckpointError
 
 LARGEST_FILE = 2**30  # bytes; ResNet-152 with its optimizer's state takes half of that
-ABOUT = "resnet_repro"  # key under which our exports say which net they are
+ABOUT = "resnet_repro"  # key of what our exports record of their net
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 DEEPEST = 4  # dicts within dicts that may hold a state dict
 # What training scripts keep beside the weights: harmless, and yet more than data.
@@ -29,12 +29,12 @@ COMPANIONS = ("argparse.", "omegaconf.", "pathlib.", "types.SimpleNamespace", "n
 
 
 class WeightsError(CheckpointError):
-    """A weights file that is refused; the message is one line that says why."""
+    """A weights file that is refused; the message gives the reason in one line."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file holds. ``content`` is a dict; ``about`` what an export of ours says of itself."""
+    """What a file holds. ``content`` is a dict; ``about`` what an export of ours records."""
 
     path: Path
     sha256: str
@@ -142,12 +142,12 @@ def tensors_digest(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(value.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def one_line(text: str, most: int = 200) -> str:
-    """Return ``text`` as one printable line: what a file says must not steer a terminal."""
+    """Return ``text`` as one printable line: text in a file must not steer a terminal."""
     line = " ".join(text.split())
     line = "".join(c if c.isprintable() else "?" for c in line)
     return line if len(line) <= most else line[: most - 3] + "..."
@@ -254,7 +254,7 @@ def _load_safetensors(
 
 
 def _about(text: object) -> Mapping[str, Any] | None:
-    """What an export says of itself, as JSON; ``None`` where it says nothing we can read."""
+    """Parse what an export records, JSON; ``None`` where there is nothing readable."""
     try:
         about = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):

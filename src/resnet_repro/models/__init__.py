@@ -1,5 +1,5 @@
 """The paper's nets: CIFAR and ImageNet family, shortcuts A, B, C, plain, and a gated baseline.
 
-``spec.NetSpec`` says which net and names it, without torch, so this file imports nothing;
+``spec.NetSpec`` chooses and names a net without torch, so this file imports nothing;
 ``build.build`` makes it.
 """

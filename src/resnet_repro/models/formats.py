@@ -30,7 +30,7 @@ _PROJECTION = {"akamaster": "shortcut", "torchvision": "downsample"}
 
 
 class StateDictError(ValueError):
-    """A state dict that is not what its format or its net says; the message names the keys."""
+    """A state dict that does not fit its format or its net; the message names the keys."""
 
 
 def net_of(fmt: str, state: Mapping[str, Any]) -> tuple[NetSpec, int]:
@@ -117,7 +117,7 @@ def to_torchvision(state: Mapping[str, Tensor], spec: NetSpec) -> dict[str, Tens
     """Rename our state dict to that of torchvision's ``resnet<depth>``, of equal scores.
 
     Raises:
-        StateDictError: torchvision has no such net; the message says why.
+        StateDictError: torchvision has no such net; the message gives the reason.
     """
     reason = ""
     if spec.family != "imagenet":

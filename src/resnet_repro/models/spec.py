@@ -1,4 +1,4 @@
-"""Which net: the options of the configuration's ``model`` group, what they allow together, a name.
+"""The choice of a net: the configuration's ``model`` group, its checks and the net's name.
 
 No torch here: a bad configuration is refused at once, and the drawing half needs the names.
 Depth counts the convs of the main path and the fc (Sec. 3.3 and 4.2).
