@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.harness_run import Training
-from resnet_repro.progress import JobProgress, RunProgress
+from resnet_repro.progress import Progress, RunProgress
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.checkpoint import contents
 from resnet_repro.training.evaluate import evaluate
@@ -56,8 +56,7 @@ class Terminal(io.StringIO):
 
 def progress_of(training: Training) -> RunProgress:
     """The line of progress of a run, as at a terminal."""
-    lines = JobProgress([1.0], Terminal())
-    return lines.begin(training.label, 0, training.config.recipe.max_iters)
+    return Progress(stream=Terminal()).begin(training.label, training.config.recipe.max_iters)
 
 
 def parts_of(training: Training, folder: RunFolder, log: Log) -> list[Part]:

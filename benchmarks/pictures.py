@@ -26,7 +26,7 @@ from benchmarks.turns import Spread, seconds_each, synchroniser
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.config import Config
 from resnet_repro.data.folder import SUFFIXES
-from resnet_repro.progress import JobProgress
+from resnet_repro.progress import Progress
 from resnet_repro.training.assemble import assemble, data_root, load_images
 from resnet_repro.training.device import loader_processes, set_up
 from resnet_repro.training.launch import launch
@@ -179,9 +179,7 @@ def core_seconds(work: Callable[[], object], rounds: int) -> float:
 def do_run(words: Sequence[str]) -> Row:
     """Do the run as its command does; what it logged."""
     job = make_job(*words)
-    progress = JobProgress([1.0])
-    launch(job, progress.begin(job.label, 0, job.config.recipe.max_iters), lambda: False)
-    progress.end()
+    launch(job, Progress().begin(job.label, job.config.recipe.max_iters), lambda: False)
     meta, records = job.folder.meta(), job.folder.metrics()
     losses = [record["loss"] for record in records if record["kind"] == "train"]
     (test,) = [record for record in records if record["kind"] == "test"]

@@ -14,8 +14,7 @@ from resnet_repro import measure_pace
 from resnet_repro.analysis.cost import Machine, Pace, paper_workloads, scaled
 from resnet_repro.analysis.cost_table import DEVICES, loader_rate, paces_of_runs, save_cost
 from resnet_repro.analysis.load import load_runs
-from resnet_repro.exits import explained
-from resnet_repro.training.jobs import say
+from resnet_repro.exits import explained, notify
 
 
 def main() -> None:
@@ -49,7 +48,7 @@ def _paces(asked: argparse.Namespace, machine: Machine) -> tuple[Mapping[str, Pa
         return *paces_of_runs(load_runs(asked.runs), works, asked.hardware), machine
     kept = None if asked.measure else measure_pace.recall(asked.bench)
     if kept is None:
-        say(f"measuring {len(measure_pace.NETS)} nets on this device, once")
+        notify(f"measuring {len(measure_pace.NETS)} nets on this device, once")
         kept = measure_pace.measure_all(asked.bench)
     if kept["hardware"]["gpu"] is None:  # a host is a device, its cores train and decode
         cores = kept["hardware"]["cores"]

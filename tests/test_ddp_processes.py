@@ -17,6 +17,7 @@ from resnet_repro.data.synthetic import TEST_IMAGES, TRAIN_IMAGES
 from resnet_repro.exits import exit_code
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import WorkersLostError
+from resnet_repro.training import workers as workers_module
 from resnet_repro.training.launch import Job, launch
 from test_training import fingerprint, small_job
 
@@ -112,6 +113,38 @@ def test_warned_while_torch_is_imported_it_saves_and_leaves(tmp_path: Path) -> N
     assert (status["state"], status["iter"]) == ("preempted", 1)
 
 
+def test_a_stop_before_the_first_worker_is_there_ends_the_launcher_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hangs, say, because it cannot find its own machine."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def hanging(*_: object) -> subprocess.Popen[bytes]:
+        begun.append(subprocess.Popen(["sleep", "600"], stdout=subprocess.PIPE))
+        return begun[0]
+
+    monkeypatch.setattr(workers_module, "start_launcher", hanging)
+    job, began = small_job(tmp_path, "trainer.devices=2"), time.monotonic()
+    assert launch(job, Silent(), lambda: bool(begun)) == "preempted"
+    assert time.monotonic() - began < 10
+    assert begun[0].returncode == -signal.SIGKILL
+    assert job.folder.status()["state"] == "preempted"
+
+
+def test_one_machine_needs_no_name_that_resolves(tmp_path: Path) -> None:
+    job = small_job(tmp_path, "trainer.devices=2", "recipe.max_iters=2", "recipe.milestones=[]",
+                    "probes.signals=false")  # fmt: skip
+    nameless = ["unshare", "--uts", "sh", "-c", 'hostname no-such-name.invalid && exec "$@"', "sh"]
+    if subprocess.run([*nameless, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to rename the machine for a process")
+    done = subprocess.run(
+        [*nameless, sys.executable, "-m", "resnet_repro.train", *job.words],
+        env=os.environ | {"PYTHONPATH": str(REPO / "src")}, capture_output=True, text=True,
+        timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_asked_to_stop_it_saves_and_leaves(job: Job) -> None:
     watcher = Fault(job, lambda _: None)
     assert launch(job, watcher, lambda: watcher.at is not None) == "preempted"
@@ -125,7 +158,7 @@ def test_asked_to_stop_it_saves_and_leaves(job: Job) -> None:
 
 def test_a_killed_worker_ends_the_others(job: Job) -> None:
     watcher = Fault(job, lambda found: os.kill(found["1"], signal.SIGKILL))
-    with pytest.raises(WorkersLostError, match="worker 1 was killed.*say it again") as caught:
+    with pytest.raises(WorkersLostError, match="worker 1 was killed.*rerun the command") as caught:
         launch(job, watcher, never)
     assert exit_code(caught.value) == 1
     assert watcher.at is not None

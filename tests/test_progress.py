@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import os
 import pty
+import re
+import shlex
 import struct
 import subprocess
 import sys
 import termios
+import threading
+from pathlib import Path
 
 import pytest
 
 from resnet_repro import progress
-from resnet_repro.progress import JobProgress, duration
+from resnet_repro.exits import Harmless
+from resnet_repro.progress import Progress, RunProgress, duration, written
 
 ESCAPE = "\x1b"
-SHOW = """
-import time
-from resnet_repro import progress
-moment = [0.0]
-progress.time.monotonic = lambda: moment[0]
-job = progress.JobProgress([100.0, 300.0])
-run = job.begin("cifar10_resnet56 short seed 0", 0, 3200)
-for i in range(1, 321):
-    moment[0] += 0.5
-    run.update(10 * i, 45.2, 0.1)
-job.end()
-"""
 
 
 class Clock:
@@ -48,99 +42,225 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def on_a_terminal(columns: int, **more: str) -> str:
-    """What the terminal gets of a run that is shown there."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "TERM")} | {"TERM": "xterm"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", SHOW], stdin=theirs, stdout=theirs, stderr=theirs, env=env | more
-    )
-    os.close(theirs)
-    said = b""
-    while True:
-        try:
-            part = os.read(ours, 4096)
-        except OSError:
-            break
-        if not part:
-            break
-        said += part
-    os.close(ours)
-    assert process.wait() == 0, said.decode()
-    return said.decode()
+class Terminal:
+    """A terminal of some width, and what arrived there."""
+
+    def __init__(self, columns: int):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.stream = os.fdopen(theirs, "w")
+        self._said: list[bytes] = []
+        self._reader = threading.Thread(target=self._read, args=(ours,))
+        self._reader.start()
+
+    def _read(self, end: int) -> None:
+        with contextlib.suppress(OSError):  # all has been read
+            while part := os.read(end, 4096):
+                self._said.append(part)
+        os.close(end)
+
+    def lines(self) -> list[str]:
+        """What was drawn, each time over what was there before."""
+        self.stream.close()
+        self._reader.join()
+        text = b"".join(self._said).decode().rstrip("\r\n").replace("\r\n", "\n")
+        return [line for line in text.split("\r") if line.strip()]
 
 
-@pytest.mark.parametrize("columns", [60, 80, 100, 160])
-def test_on_a_terminal_one_line_is_redrawn_and_never_wraps(columns: int) -> None:
-    lines = on_a_terminal(columns).rstrip("\r\n").replace("\r\n", "\n").split("\r")
-    shown = [line for line in lines if line.strip()]
-    assert all("\n" not in line for line in shown)
-    assert all(len(line) <= columns for line in shown)
-    assert shown[-1].startswith("[1/2] cifar10_resnet56 short seed 0 100%")
-    assert ("0 s left" in shown[-1]) == (columns >= 80)
-    assert ("it/s" in shown[-1]) == (columns >= 160)
-    assert ("|" in shown[-1]) == (columns >= 160)
+@pytest.fixture(autouse=True)
+def no_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
 
 
-@pytest.mark.parametrize("more", [{}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}])
-def test_there_is_never_a_colour(more: dict[str, str]) -> None:
-    assert ESCAPE not in on_a_terminal(160, **more)
+def train(run: RunProgress, clock: Clock, start: int = 0, *, seconds: float = 0.5) -> None:
+    """3,200 iterations in steps of ten, an evaluation after each thousand."""
+    clock.now += 300  # of downloading
+    run.enter("train", start)
+    for i in range(start + 1, 3201):
+        clock.now += seconds / 10
+        if i % 1000 == 0:
+            run.enter("evaluate", i)
+            clock.now += 20
+            run.enter("train", i)
+        run.update(i, 45.2, 0.1)
+    run.enter("end", 3200)
 
 
-def test_a_terminal_that_cannot_redraw_gets_lines() -> None:
-    said = on_a_terminal(80, TERM="dumb")
-    assert "\r" not in said.replace("\r\n", "")
+LABELS = ("cifar10_resnet56 short seed 0", "cifar10_resnet20-lr0.05-batch_size256 short seed 12")
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("columns", [60, 80, 110, 140, 200])
+def test_on_a_terminal_one_line_is_redrawn_and_nothing_is_cut(
+    clock: Clock, columns: int, label: str
+) -> None:
+    terminal = Terminal(columns)
+    shown = Progress([100.0, 300.0], terminal.stream)
+    run = shown.begin(label, 3200)
+    train(run, clock)
+    shown.end(run)
+    lines = terminal.lines()
+    assert all("\n" not in line for line in lines)
+    assert all(len(line) < columns for line in lines)
+    middle = [line for line in lines if " 50%" in line]
+    for line in middle:
+        assert "|" in line
+        assert re.search(r"all runs (about )?[\d. to]+ (s|min|h)", line)
+        assert line.startswith("[1/2] cifar")
+        assert line.count("|") == 2
+        if columns >= 80:
+            assert "err 45.2 %" in line
+            assert re.search(r"\d+\.\d it/s|evaluating", line)
+        if columns >= 140:
+            assert "seed" in line
+    assert middle
+    assert len(middle[0]) > columns - 3 or columns > 140
+    assert "100%" in lines[-1]
+    assert not any("-" in re.sub(r"cifar\S+", "", line) for line in lines)  # nothing negative
+    assert not any(ESCAPE in line for line in lines)
+
+
+def test_a_terminal_that_cannot_redraw_gets_lines(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = Terminal(80)
+    shown = Progress([1.0], terminal.stream)
+    train(shown.begin("a", 3200), clock)
+    (said,) = terminal.lines()
     assert said.count("\n") > 3
 
 
 def test_elsewhere_a_line_is_printed_now_and_then(clock: Clock) -> None:
     stream = io.StringIO()
-    run = JobProgress([1.0], stream).begin("plain-20 quick seed 0", 0, 400)
+    run = Progress(stream=stream).begin("plain-20 quick seed 0", 400)
+    clock.now += 3600.0  # of downloading: it does not count
+    run.enter("train", 0)
     for it in range(1, 401):
         clock.now += 0.25
         run.update(it, 50.0, 0.1)
     lines = stream.getvalue().splitlines()
-    assert (
-        lines[0]
-        == "plain-20 quick seed 0 40/400, 1 min 30 s left, train err 50.0 %, lr 0.1, 4.0 it/s"
+    assert lines[1] == (
+        "plain-20 quick seed 0, about 1 to 2 min left, err 50.0 %, 4.0 it/s, lr 0.1, 40/400"
     )
-    assert len(lines) == 10
-    assert lines[-1].startswith("plain-20 quick seed 0 400/400, 0 s left")
+    assert 8 <= len(lines) <= 12
+    assert lines[-1].startswith("plain-20 quick seed 0, 0 s left, ")
     assert not {ESCAPE, "\r"} & set(stream.getvalue())
 
 
 def test_a_long_run_does_not_fill_a_log(clock: Clock) -> None:
     stream = io.StringIO()
-    run = JobProgress([1.0], stream).begin("ResNet-110 paper seed 0", 0, 64_000)
+    run = Progress(stream=stream).begin("ResNet-110 paper seed 0", 64_000)
+    run.enter("train", 0)
     for it in range(1, 64_001):
         clock.now += 4.0  # three days
         run.update(it, None, 0.1)
     assert 200 < len(stream.getvalue().splitlines()) < 700
+    assert ", 4.0 s/it, " in stream.getvalue()
 
 
-def test_remaining_time_of_all_runs_learns_from_those_that_are_over(clock: Clock) -> None:
+def test_evaluation_counts_and_a_slower_machine_is_noticed(clock: Clock) -> None:
+    """3,200 iterations: half of them at 20 a second, half at 10, with an evaluation each 100."""
     stream = io.StringIO()
-    job = JobProgress([100.0, 100.0, 200.0], stream)
-    first = job.begin("a", 0, 10)
-    clock.now += 200.0  # twice as slow as was thought
-    first.update(10, None, 0.1)
-    second = job.begin("b", 5, 10)
-    clock.now += 20.0
-    second.update(6, None, 0.1)
+    run = Progress(stream=stream).begin("a", 32_000)
+    run.enter("train", 0)
+    seen = {}
+    for it in range(1, 32_001):
+        clock.now += 0.05 if it <= 16_000 else 0.1
+        if it % 100 == 0:
+            run.enter("evaluate", it)
+            clock.now += 1.0
+            run.enter("train", it)
+        run.update(it, None, 0.1)
+        seen[it] = run.left
+    assert seen[16_000] == pytest.approx(16_000 * 0.06, rel=0.02)
+    assert seen[24_000] == pytest.approx(8_000 * 0.11, rel=0.1)
+    assert seen[32_000] == 0
+
+
+def test_a_resumed_run_counts_from_where_it_stands(clock: Clock) -> None:
+    """Also where that is before what was logged: there is no negative time or rate."""
+    stream = io.StringIO()
+    run = Progress(stream=stream).begin("a", 1000)
+    run.enter("load", 0)
+    run.enter("train", 900)
+    for it in range(901, 1001):
+        clock.now += 1
+        run.update(it, None, 0.1)
+    lines = stream.getvalue().splitlines()
+    assert lines[1] == "a, about 1 to 2 min left, 1.0 it/s, lr 0.1, 920/1000"
+    assert "-" not in stream.getvalue()
+
+
+def test_time_of_all_runs_learns_from_those_that_are_over(clock: Clock) -> None:
+    stream = io.StringIO()
+    shown = Progress([100.0, 100.0, 200.0], stream)
+    first = shown.begin("a", 105)
+    first.enter("train", 0)
+    for it in range(1, 106):
+        clock.now += 2  # twice as slow as was thought
+        first.update(it, None, 0.1)
+    shown.end(first)
+    second = shown.begin("b", 105)
+    second.enter("train", 0)
+    for it in range(1, 56):
+        clock.now += 2
+        second.update(it, None, 0.1)
     said = stream.getvalue().splitlines()
-    assert said[0] == "[1/3] a 10/10, 0 s left, all runs: 10 min 00 s, lr 0.1, 0.1 it/s"
-    assert said[1].startswith("[2/3] b 6/10, 1 min 20 s left, all runs: ")
-    done, later = 200.0, 200.0
-    left = 80.0 + later * (200.0 + 20.0 + 80.0) / done
-    assert f"all runs: {duration(left)}," in said[1]
+    assert said[1].startswith("[1/3] a, all runs about ")
+    assert "all runs 10 min, " in next(line for line in said if "105/105" in line)
+    assert said[-1] == "[2/3] b, all runs 8 min 20 s, 1 min 40 s left, 2.0 s/it, lr 0.1, 55/105"
 
 
-def test_durations_are_said_as_people_say_them() -> None:
-    assert [duration(s) for s in (0.4, 45, 59.6, 200, 7500)] == [
-        "0 s",
-        "45 s",
-        "1 min 00 s",
-        "3 min 20 s",
-        "2 h 05 min",
-    ]
+def test_runs_at_the_same_time_share_a_line(clock: Clock) -> None:
+    stream = io.StringIO()
+    shown = Progress([60.0, 60.0, 60.0], stream)
+    runs = [shown.begin(name, 100) for name in "ab"]
+    for run in runs:
+        run.enter("train", 0)
+    for it in range(1, 56):
+        clock.now += 2
+        for run in runs:
+            run.update(it, 50.0, 0.1)
+    # Each of the two needs 90 s more, the third 190 s as they did; two are trained at a time.
+    assert stream.getvalue().splitlines()[-1] == (
+        "0 of 3 runs done, all runs 3 min 06 s, 1.0 it/s, a 55/100, b 54/100"
+    )
+    shown.end(runs[1])
+    runs[0].update(100, 50.0, 0.1)
+    assert stream.getvalue().splitlines()[-1].startswith("[2/3] a, all runs ")
+
+
+def test_durations_are_written_as_people_say_them() -> None:
+    assert [duration(s) for s in (-3, 0.4, 45, 59.6, 200, 7500, 3599)] == [
+        "0 s", "0 s", "45 s", "1 min 00 s", "3 min 20 s", "2 h 05 min", "1 h 00 min",
+    ]  # fmt: skip
+    assert [written(s, young=True) for s in (1, 30, 600, 7200, 90_000)] == [
+        "1 s", "about 24 to 48 s", "about 8 to 16 min", "about 1.6 to 3.2 h", "about 20 to 40 h",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["2>/dev/full", "2>&1 | head -1", "2>&-", ">&- 2>&-"])
+def test_a_run_does_not_depend_on_who_reads_what_it_says(tmp_path: Path, ending: str) -> None:
+    words = [
+        "experiment=cifar10_resnet20", "data=synthetic", "profile=smoke", "model.depth=8", "name=a",
+        "recipe.max_iters=3", "recipe.milestones=[]", "recipe.batch_size=8", "trainer.threads=1",
+        "probes.signals=false", "probes.response_images=0", f"runs_dir={tmp_path}",
+    ]  # fmt: skip
+    command = shlex.join([sys.executable, "-m", "resnet_repro.train", *words])
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", f"{command} {ending}"])
+    assert done.returncode == 0
+    assert '"finished"' in (tmp_path / "smoke/a/seed0/status.json").read_text()
+
+
+def test_output_that_fails_once_is_dropped_from_then_on(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    stream = Harmless(os.fdopen(writer, "w"), BrokenPipeError)
+    print("read", file=stream, flush=True)
+    assert os.read(reader, 10) == b"read\n"
+    os.close(reader)
+    for _ in range(2):
+        print("not read", file=stream, flush=True)
+    stream.close()  # nothing is left in its buffer that would fail now
+    with Path("/dev/full").open("w") as full, pytest.raises(OSError, match="No space"):
+        print("a result", file=Harmless(full, BrokenPipeError), flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +12,12 @@ import torch
 
 from ranks import Silent, never
 from resnet_repro.options import ConfigError
-from resnet_repro.progress import JobProgress
+from resnet_repro.progress import Progress
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.runs.lock import owned
-from resnet_repro.training import concurrent, jobs
+from resnet_repro.training import jobs
 from resnet_repro.training import run as run_module
 from resnet_repro.training.assemble import RunContext
-from resnet_repro.training.concurrent import Together, at_once
 from resnet_repro.training.graph import GraphedStepper
 from resnet_repro.training.launch import Job, begin
 from resnet_repro.training.run import AHEAD, Run
@@ -131,24 +129,7 @@ def test_runs_that_need_other_switches_are_refused(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
     with pytest.raises(ConfigError, match=r"trainer.concurrent=2: only with trainer.devices=1"):
         small_job(tmp_path, TOGETHER, "trainer.devices=2")
-    assert at_once(mixed[:1]) == 1  # there is nothing to share
-
-
-def test_the_line_tells_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [100.0]
-    monkeypatch.setattr(concurrent.time, "monotonic", lambda: clock[0])
-    runs, stream = three(tmp_path, TOGETHER), io.StringIO()
-    together = Together(runs, [0, 6, 0], [60.0, 30.0, 30.0], stream)
-    together.begin(runs[0].label, 0, 12).update(6, 81.25, 0.1)
-    assert stream.getvalue() == ""  # too early
-    clock[0] += 20
-    together.begin(runs[1].label, 6, 12).update(9, None, 0.1)
-    together.end(runs[0].label)
-    # 6 + 3 iterations in 20 s; 30 + 15 of 120 s of work are done, 75 s are left.
-    assert stream.getvalue() == (
-        "[0 of 3 over] a smoke seed 0 6/12, train err 81.2 %; b smoke seed 1 9/12; "
-        "0.5 it/s, all runs: 33 s\n"
-    )
+    assert jobs.at_once(mixed[:1]) == 1  # there is nothing to share
 
 
 class Mark:
@@ -228,7 +209,7 @@ def test_a_slow_run_does_not_hold_up_a_fast_one(tmp_path: Path, streams: list[st
                 mark.reached = True
         return False
 
-    outcomes = jobs.train_together([slow, fast], 2, JobProgress([1.0, 1.0]), stop)
+    outcomes = jobs.train_together([slow, fast], 2, Progress([1.0, 1.0]), stop)
     assert [o.job.config.name for o in outcomes] == ["fast", "slow"]
     assert {o.state for o in outcomes} == {"finished"}
     assert reached == AHEAD

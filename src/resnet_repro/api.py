@@ -45,5 +45,5 @@ def train(*words: str) -> list[Path]:
         if outcome.error is not None:
             raise outcome.error
     if any(outcome.state == "preempted" for outcome in outcomes):
-        raise KeyboardInterrupt("stopped and saved; say it again to go on")
+        raise KeyboardInterrupt("stopped; checkpoint saved. Rerun the same command to resume.")
     return [outcome.job.folder.path for outcome in outcomes]

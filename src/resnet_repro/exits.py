@@ -1,10 +1,13 @@
-"""Exit codes, and errors told in one line instead of a traceback."""
+"""Exit codes, errors in one line instead of a traceback, and output that cannot fail a run."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
 
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolderError
@@ -32,11 +35,70 @@ def exit_code(error: BaseException) -> int | None:
 @contextmanager
 def explained() -> Iterator[None]:
     """End the process with one line and the right code where the user can act on the error."""
+    keep_output_harmless()
     try:
         yield
     except Exception as error:
         code = exit_code(error)
         if code is None:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        notify(f"error: {error}")
         raise SystemExit(code) from None
+
+
+def notify(message: str) -> None:
+    """Print a message for the person at the terminal; standard output is left to results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class Harmless:
+    """A standard stream that drops what it cannot show, from the first failure on.
+
+    Args:
+        stream: that is written to.
+        errors: those of a write that are dropped.
+    """
+
+    def __init__(self, stream: TextIO, errors: type[Exception] | tuple[type[Exception], ...]):
+        self._stream, self._errors = stream, errors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        try:
+            return self._stream.write(text)
+        except self._errors:
+            self._drop()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        try:
+            self._stream.flush()
+        except self._errors:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Send this and all that follows nowhere, also what is buffered and what C code writes."""
+        with Path(os.devnull).open("w") as null, suppress(OSError, ValueError):
+            os.dup2(null.fileno(), self._stream.fileno())
+
+
+def keep_output_harmless() -> None:
+    """Make sure that no run depends on somebody who reads what it says.
+
+    Standard error may be full, closed or without a reader. Standard output has results: only a
+    reader that has left (``| head``) is no error there.
+    """
+    for number in range(3):  # a closed one would be the next file that is opened
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 - for good
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+    if not isinstance(sys.stderr, Harmless):
+        sys.stderr = Harmless(sys.stderr, (OSError, ValueError))
+        sys.stdout = Harmless(sys.stdout, BrokenPipeError)

@@ -18,10 +18,10 @@ from resnet_repro.analysis.load import Run, load_runs, most_telling_profile
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import Item, load_item
 from resnet_repro.config_groups import PROFILES
-from resnet_repro.exits import explained
+from resnet_repro.exits import explained, notify
 from resnet_repro.retest import count_missing
 from resnet_repro.runs.signals import stop_on_signals
-from resnet_repro.training.jobs import report, run_all, say
+from resnet_repro.training.jobs import report, run_all
 
 FIRST_PROFILE = "quick"  # trained where nothing is logged and no profile is asked for
 
@@ -60,13 +60,15 @@ def main(
             if run.profile == profile and (asked.seeds is None or run.seed < asked.seeds)
         ]
         if not runs:
-            say(f"{item_name}: no finished run to draw from; make {item_name} PROFILE=quick trains")
+            notify(
+                f"{item_name}: no finished run to draw from; make {item_name} PROFILE=quick trains"
+            )
             raise SystemExit(1)
         tell_what_is_missing(item, runs)
         if protocol and asked.train:
             count_missing(runs, protocol, config, together=together)
         for line in not_used(runs, evaluations_beside(runs)) if protocol else ():
-            say(line)
+            notify(line)
         for path in draw(runs, Path(asked.out)):
             print(os.path.relpath(path))
         for claim in claims:
@@ -79,7 +81,7 @@ def tell_what_is_missing(item: Item, runs: Sequence[Run]) -> None:
     missing = [name for name in item.experiments if name not in there]
     if missing:
         profile = runs[0].profile
-        say(
+        notify(
             f"no {profile} run of {', '.join(missing)}; "
             f"make {item.name} PROFILE={profile} trains what is missing"
         )

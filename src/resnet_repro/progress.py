@@ -1,43 +1,35 @@
-"""What a person sees while runs are trained: one line for the run, with the time the job needs.
+"""What a person sees while runs are trained: one line, with a bar and the time that is left.
 
-On a terminal the line is redrawn, and is as long as there is room for; elsewhere (CI, cluster logs)
-a line is printed now and then, the more seldom the longer the run. No colours anywhere.
+On a terminal the line is redrawn and fitted to its width; elsewhere (CI, cluster logs) a line is
+printed now and then, the longer the run the more seldom. No colours anywhere.
+
+Times are measured in the run, from its first iterations on: loading and downloading do not count,
+evaluations and checkpoints do. A young estimate is given as a range.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Never, Protocol, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+PHASES = ("load", "train", "evaluate", "save", "end")
+DOING = {"load": "loading", "evaluate": "evaluating"}  # shown instead of the rate
 # Where the output is not a terminal: seconds between two lines, and a line for each 2 % at most.
 QUIET_SECONDS, QUIET_SHARE, QUIET_AT_MOST = 10.0, 1 / 50, 600.0
-BAR = 20  # characters
-BAR_COLUMNS = 140  # narrower terminals have room for the numbers alone
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: ``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def is_redrawn(stream: TextIO) -> bool:
-    """Whether a line can be written over another one there."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-PHASES = ("load", "train", "evaluate", "save", "end")
+REDRAW_SECONDS = 0.2
+WARM = 5  # iterations that are not timed: kernels are chosen, graphs captured
+MARK_SECONDS, MARKS = 120.0, 5  # the rate is that of the last ten minutes
+YOUNG_SECONDS = 60.0  # of training measured, below which an estimate is given as a range,
+YOUNG_RANGE = (0.8, 1.6)  # from so much to so much of it
+UNITS = ((1, "s"), (60, "min"), (3600, "h"))
+BAR, LABEL = 8, 12  # characters that the bar and a shortened label have at least
 
 
 class Watcher(Protocol):
@@ -50,114 +42,254 @@ class Watcher(Protocol):
         """Note an iteration; ``top1_err`` is the last logged training error, percent."""
 
 
-class JobProgress:
-    """Progress of several runs done one after the other.
+def duration(seconds: float) -> str:
+    """Write seconds as people say them: ``45 s``, ``3 min 20 s``, ``12 min``, ``2 h 05 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(whole / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
-    Args:
-        estimates: expected seconds of each run, in order of work. As runs go on, the estimates of
-            those still to come are scaled by how right they were so far.
+
+def written(seconds: float, *, young: bool) -> str:
+    """Write an estimate; a young one as a range: ``about 8 to 16 min``."""
+    low, high = (share * seconds for share in YOUNG_RANGE)
+    if not young or high < 2:
+        return duration(seconds)
+    size, unit = next((pair for pair in UNITS if high < 90 * pair[0]), UNITS[-1])
+    digits = int(unit == "h" and high < 10 * size)
+    texts = [f"{value / size:.{digits}f}" for value in (low, high)]
+    return f"about {' to '.join(dict.fromkeys(texts))} {unit}"
+
+
+def pace(rate: float) -> str:
+    """Write iterations a second, slow ones as seconds an iteration."""
+    return f"{rate:.1f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"
+
+
+def is_redrawn(stream: TextIO) -> bool:
+    """Whether a line can be written over another one there."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def width(stream: TextIO) -> int:
+    """Columns of a terminal."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def shortened(text: str, length: int) -> str:
+    """Cut the middle out of ``text`` where it is longer than ``length``."""
+    if len(text) <= length:
+        return text
+    tail = (length - 3) // 2
+    return f"{text[: length - 3 - tail]}...{text[len(text) - tail :]}"
+
+
+def fitted(facts: Sequence[tuple[int, str]], room: int) -> str:
+    """Join those of ``facts``, pairs of rank and text, that there is room for.
+
+    The lowest rank comes first to its room; the order of the texts stays.
     """
-
-    def __init__(self, estimates: Sequence[float], stream: TextIO | None = None):
-        self._estimates = list(estimates)
-        self._stream = stream or sys.stderr
-        self._index = -1
-        self._spent = 0.0  # seconds of runs that are over
-        self._run: RunProgress | None = None
-
-    def begin(self, label: str, start: int, max_iters: int) -> RunProgress:
-        """Show the next run, which goes from iteration ``start`` to ``max_iters``."""
-        self.end()
-        self._index += 1
-        self._run = RunProgress(self, label, start, max_iters, self._stream)
-        return self._run
-
-    def end(self, label: str = "") -> None:  # noqa: ARG002
-        """Finish the line of the current run."""
-        if self._run is not None:
-            self._spent += self._run.close()
-            self._run = None
-
-    def remaining(self, run_elapsed: float, run_remaining: float) -> float:
-        """Seconds the whole job still needs, given the current run's own figures."""
-        done = sum(self._estimates[: self._index + 1])
-        later = sum(self._estimates[self._index + 1 :])
-        spent = self._spent + run_elapsed + run_remaining
-        return run_remaining + later * (spent / done if done else 1.0)
-
-    @property
-    def position(self) -> str:
-        """Which run of how many this is; empty for a single one."""
-        count = len(self._estimates)
-        return f"[{self._index + 1}/{count}] " if count > 1 else ""
+    chosen: list[int] = []
+    for index in sorted(range(len(facts)), key=lambda index: facts[index][0]):
+        longer = sorted([*chosen, index])
+        if len(", ".join(facts[i][1] for i in longer)) > room:
+            break
+        chosen = longer
+    return ", ".join(facts[i][1] for i in chosen)
 
 
 class RunProgress:
-    """Progress of one run."""
+    """One run: where it is, and how fast it is from the moment it is warm.
 
-    def __init__(self, job: JobProgress, label: str, start: int, max_iters: int, stream: TextIO):
-        self._job, self._label, self._start, self._max = job, label, start, max_iters
-        self._began = self._printed = time.monotonic()
-        self._stream = stream
-        self._bar: tqdm[Never] | None = None
-        if is_redrawn(stream):
-            from tqdm import tqdm
+    Args:
+        shown: redraws the line.
+        label: name of the run.
+        max_iters: its last iteration.
+        estimate: seconds it was expected to need, only compared with those of other runs.
+    """
 
-            bar = f"|{{bar:{BAR}}}|" if shutil.get_terminal_size().columns >= BAR_COLUMNS else ""
-            self._bar = tqdm(
-                total=max_iters,
-                initial=start,
-                desc=job.position + label,
-                file=stream,
-                bar_format="{desc} {percentage:.0f}%" + bar + " {n_fmt}/{total_fmt}{postfix}",
-                mininterval=0.2,
-                dynamic_ncols=True,
-            )
+    def __init__(self, shown: Progress, label: str, max_iters: int, estimate: float):
+        self._shown, self.label, self.max, self.estimate = shown, label, max_iters, estimate
+        self.iteration, self.phase, self.lr = 0, "load", 0.0
+        self.top1_err: float | None = None
+        self._first, self._warm_at, self._updated = 0, 0.0, 0.0
+        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)  # time and iteration
 
     def enter(self, phase: str, iteration: int) -> None:
-        """Do nothing."""
+        """Note the phase."""
+        if self.phase == "load" and phase == "train":
+            self.iteration = self._first = iteration
+        self.phase = phase
+        self._shown.show(due=self._shown.is_terminal)
 
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
-        """Show an iteration; ``top1_err`` is the last logged training error, percent."""
-        now = time.monotonic()
-        self._start = min(self._start, iteration - 1)  # a damaged checkpoint was set aside
-        if self._bar is not None:
-            facts = self._facts(iteration, top1_err, lr, now)
-            self._bar.set_postfix_str(self._fitting(facts), refresh=False)
-            self._bar.update(iteration - self._bar.n)
-        elif now - self._printed >= self._pause(now) or iteration == self._max:
-            self._printed = now
-            where = f"{self._job.position}{self._label} {iteration}/{self._max}"
-            facts = self._facts(iteration, top1_err, lr, now)
-            print(", ".join([where, *facts]), file=self._stream, flush=True)
+        """Note an iteration."""
+        self._updated = now = time.monotonic()
+        self.iteration, self.top1_err, self.lr = iteration, top1_err, lr
+        if not self._marks and iteration - self._first >= WARM:
+            self._warm_at = now
+            self._marks.append((now, iteration))
+        elif self._marks and now - self._marks[-1][0] >= MARK_SECONDS:
+            self._marks.append((now, iteration))
+        self._shown.show(due=iteration == self.max)
 
-    def _pause(self, now: float) -> float:
-        share = QUIET_SHARE * (now - self._began)
-        return min(max(QUIET_SECONDS, share), QUIET_AT_MOST)
+    @property
+    def share(self) -> float:
+        """How much is done of what this process has to do of the run, 0 to 1."""
+        return (self.iteration - self._first) / max(1, self.max - self._first)
 
-    def _facts(self, iteration: int, top1_err: float | None, lr: float, now: float) -> list[str]:
-        """What is said of the run, what one most wants to know first."""
-        elapsed = now - self._began
-        rate = (iteration - self._start) / elapsed if elapsed else 0.0
-        left = (self._max - iteration) / rate if rate else 0.0
-        facts = [f"{duration(left)} left"]
-        if self._job.position:
-            facts.append(f"all runs: {duration(self._job.remaining(elapsed, left))}")
-        if top1_err is not None:
-            facts.append(f"train err {top1_err:.1f} %")
-        return [*facts, f"lr {lr:g}", f"{rate:.1f} it/s"]
+    @property
+    def spent(self) -> float:
+        """Seconds from the warm-up to the last update."""
+        return self._updated - self._warm_at if self._marks else 0.0
 
-    def _fitting(self, facts: Sequence[str]) -> str:
-        """As many facts as the line has room for, after label, bar and counts."""
-        counts = len(f" 100% {self._max}/{self._max}, ")
-        columns = shutil.get_terminal_size().columns
-        bar = BAR + 2 if columns >= BAR_COLUMNS else 0
-        room = columns - 1 - len(self._job.position + self._label) - bar - counts
-        fit = [n for n in range(len(facts) + 1) if len(", ".join(facts[:n])) <= room]
-        return ", ".join(facts[: fit[-1]] if fit else [])
+    @property
+    def left(self) -> float | None:
+        """Seconds left, evaluations and checkpoints included; ``None`` at first."""
+        rate = self.rate
+        return (self.max - self.iteration) / rate if rate else None
 
-    def close(self) -> float:
-        """End the line; return the seconds the run took."""
-        if self._bar is not None:
+    @property
+    def rate(self) -> float:
+        """Iterations a second over the last minutes; 0 at first."""
+        if not self._marks or self._updated <= self._marks[0][0]:
+            return 0.0
+        began, first = self._marks[0]
+        return max(0, self.iteration - first) / (self._updated - began)
+
+    @property
+    def is_young(self) -> bool:
+        """Whether too little was measured to rely on."""
+        return self.spent < YOUNG_SECONDS and self.share < 0.5
+
+    def facts(self, time_rank: int) -> list[tuple[int, str]]:
+        """What is shown, with ranks; the time left, a range while it is young, has that given."""
+        facts = []
+        if (left := self.left) is not None:
+            facts.append((time_rank, f"{written(left, young=self.is_young)} left"))
+        if self.top1_err is not None:
+            facts.append((1, f"err {self.top1_err:.1f} %"))
+        if self.phase in DOING:
+            facts.append((2, DOING[self.phase]))
+        elif self.rate:
+            facts.append((2, pace(self.rate)))
+        if self.lr:
+            facts += [(4, f"lr {self.lr:g}"), (5, f"{self.iteration}/{self.max}")]
+        return facts
+
+
+class Progress:
+    """The line of a command that trains one run or several, in turn or at the same time.
+
+    Args:
+        estimates: seconds that each run is expected to need, in order; only their ratios count,
+            and those of runs to come are scaled by how right they were so far.
+        stream: standard error by default.
+    """
+
+    def __init__(self, estimates: Sequence[float] = (1.0,), stream: TextIO | None = None):
+        self._estimates = list(estimates)
+        self._stream = stream or sys.stderr
+        self._begun: list[RunProgress] = []
+        self._under_way: list[RunProgress] = []
+        self._shown_at = time.monotonic()
+        self.is_terminal = is_redrawn(self._stream)
+        self._bar: tqdm[Never] | None = None
+
+    def begin(self, label: str, max_iters: int) -> RunProgress:
+        """Show the next run."""
+        run = RunProgress(self, label, max_iters, self._estimates[len(self._begun)])
+        self._begun.append(run)
+        self._under_way.append(run)
+        return run
+
+    def end(self, run: RunProgress) -> None:
+        """Note that a run is over, however it ended."""
+        self._under_way.remove(run)
+        if self._bar is not None and not self._under_way:
             self._bar.close()
-        return time.monotonic() - self._began
+            self._bar = None
+
+    def show(self, *, due: bool = False) -> None:
+        """Show where the runs are: ``due`` at once, else where the last time was long enough ago.
+
+        Elsewhere than on a terminal, only the end of a run that is alone is due.
+        """
+        now = time.monotonic()
+        pause = REDRAW_SECONDS
+        if not self.is_terminal:
+            due = due and len(self._under_way) == 1
+            share = QUIET_SHARE * max(run.spent for run in self._under_way)
+            pause = min(max(QUIET_SECONDS, share), QUIET_AT_MOST)
+        if not due and now - self._shown_at < pause:
+            return
+        self._shown_at = now
+        if self.is_terminal:
+            self._draw()
+        else:
+            line = ", ".join(["".join(self._head()), *(text for _, text in self._facts())])
+            print(line, file=self._stream, flush=True)
+
+    def _draw(self) -> None:
+        from tqdm import tqdm
+
+        columns = width(self._stream) - 1
+        around = len(" |") + BAR + len("| 100%, ")
+        facts, (position, label) = self._facts(), self._head()
+        around += len(position)
+        least = len(", ".join(text for rank, text in facts if rank <= 2))
+        label = shortened(label, max(LABEL, columns - around - least))
+        text = fitted(facts, columns - around - len(label))
+        if self._bar is None:
+            form = "{desc} |{bar}| {percentage:.0f}%{postfix}"
+            self._bar = tqdm(total=1.0, file=self._stream, bar_format=form)
+        self._bar.n, self._bar.ncols = self._share(), columns
+        self._bar.set_description_str(position + label, refresh=False)
+        self._bar.set_postfix_str(text, refresh=True)
+
+    def _head(self) -> tuple[str, str]:
+        """Which of how many runs, and its name."""
+        count = len(self._estimates)
+        if len(self._under_way) > 1:
+            return "", f"{len(self._begun) - len(self._under_way)} of {count} runs done"
+        position = f"[{len(self._begun)}/{count}] " if count > 1 else ""
+        return position, self._under_way[0].label
+
+    def _share(self) -> float:
+        """What the bar shows: of a run alone how far it is, of several how much work is done."""
+        if len(self._under_way) == 1:
+            run = self._under_way[0]
+            return min(1.0, run.iteration / run.max)
+        done = sum(run.estimate * run.share for run in self._begun)
+        return min(1.0, done / (sum(self._estimates) or 1.0))
+
+    def _facts(self) -> list[tuple[int, str]]:
+        """What is shown, with ranks: the time left first, then error and rate."""
+        several, runs = len(self._estimates) > 1, self._under_way
+        total = [(0, f"all runs {text}")] if several and (text := self._left()) else []
+        if len(runs) == 1:
+            return [*total, *runs[0].facts(3 if total else 0)]
+        each = [(3, f"{run.label} {run.iteration}/{run.max}") for run in runs]
+        rate = sum(run.rate for run in runs)
+        return [*total, *([(1, pace(rate))] if rate else []), *each]
+
+    def _left(self) -> str:
+        """Time that all runs still need, as text; empty while nothing was measured."""
+        measured = [run for run in self._begun if run.left is not None]
+        spent = sum(run.spent + (run.left or 0.0) * (run in self._under_way) for run in measured)
+        # Of a run that failed only a share of its estimate was needed.
+        parts = [run.estimate * (run in self._under_way or run.share) for run in measured]
+        if not (spent and sum(parts)):
+            return ""
+        scale = spent / sum(parts)
+        left = scale * sum(self._estimates[len(self._begun) :])
+        for run in self._under_way:
+            left += run.estimate * scale if run.left is None else run.left
+        at_once = len(self._under_way)
+        return written(left / at_once, young=all(run.is_young for run in measured))

@@ -11,8 +11,7 @@ from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import by_net
 from resnet_repro.config import Config
 from resnet_repro.evaluation.options import DataOptions, Options, TrainerOptions
-from resnet_repro.exits import exit_code
-from resnet_repro.training.jobs import say
+from resnet_repro.exits import exit_code, notify
 
 
 def count_missing(
@@ -31,12 +30,12 @@ def count_missing(
     there = [run for run in wanted if final_weights(run).is_file()]
     if len(there) < len(wanted):
         gone = ", ".join(run_key(run.path) for run in wanted if run not in there)
-        say(f"not tested at {protocol}, since their final weights are not here: {gone}")
+        notify(f"not tested at {protocol}, since their final weights are not here: {gone}")
     groups = ensembles_of(there) if together else [[run] for run in there]
     missing = [group for group in groups if not _is_tested(group, protocol, evaluations)]
     if missing:
         nets = "an ensemble" if together else f"{len(missing)} run{'s' if len(missing) > 1 else ''}"
-        say(f"counting errors at {protocol} of {nets} first; TRAIN=0 only draws")
+        notify(f"counting errors at {protocol} of {nets} first; TRAIN=0 only draws")
     for group in missing:
         _test(group, protocol, config)
 
@@ -84,8 +83,8 @@ def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
         result = evaluate(options)
         errors = f"top-1 {result['top1_err']:.2f} %, top-5 {result['top5_err']:.2f} %"
         done = f"{names} at {protocol}: {errors}"
-        say(f"{done}; {os.path.relpath(results.write(folder, result))}")
+        notify(f"{done}; {os.path.relpath(results.write(folder, result))}")
     except Exception as error:
         if exit_code(error) is None:
             raise
-        say(f"{done}: {error}")
+        notify(f"{done}: {error}")

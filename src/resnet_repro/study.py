@@ -18,12 +18,12 @@ from socket import gethostname
 
 from resnet_repro import paths
 from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
-from resnet_repro.exits import PREEMPTED, explained
+from resnet_repro.exits import PREEMPTED, explained, notify
 from resnet_repro.options import ConfigError
 from resnet_repro.paths import CONF
 from resnet_repro.progress import duration
 from resnet_repro.runs.signals import is_alive, stop_on_signals
-from resnet_repro.training.jobs import estimate, report, run_all, say
+from resnet_repro.training.jobs import estimate, report, run_all
 from resnet_repro.training.launch import Job, job_of
 
 KINDS = ("done", "running", "begun", "missing", "diverged", "failed")
@@ -132,7 +132,7 @@ def run(jobs: Sequence[Job], budget: float | None) -> None:
 
         outcomes = run_all(jobs, stop)
     if any(outcome.state == "preempted" for outcome in outcomes) and not stop_asked():
-        say("the budget is used; say it again to go on")
+        notify("the budget is used. Rerun the same command to resume.")
         raise SystemExit(PREEMPTED)
     report(outcomes)
 

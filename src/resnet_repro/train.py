@@ -1,7 +1,7 @@
 """``python -m resnet_repro.train experiment=... profile=... seed=...``: one run; ``-m`` sweeps.
 
 Exit codes: 0 done, 1 a defect of this program or a lost worker, 2 bad configuration or usage,
-3 bad data, 4 no checkpoint to trust, 5 diverged, 74 disk full, 75 stopped and saved: say it again.
+3 bad data, 4 no checkpoint to trust, 5 diverged, 74 disk full, 75 stopped: rerun to resume.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from resnet_repro.compose import (
     make_job,
 )
 from resnet_repro.conf import names
-from resnet_repro.exits import PREEMPTED, explained
+from resnet_repro.exits import PREEMPTED, explained, notify
 from resnet_repro.paths import CONF
-from resnet_repro.progress import JobProgress
+from resnet_repro.progress import Progress
 from resnet_repro.reference import as_help
 from resnet_repro.runs.signals import stop_on_signals
-from resnet_repro.training.jobs import report, run_all, say
+from resnet_repro.training.jobs import report, run_all
 from resnet_repro.training.launch import launch, refuse_torchrun
 
 
@@ -47,12 +47,12 @@ def hydra_job(_: DictConfig) -> None:
 def run(overrides: Sequence[str]) -> None:
     """Do the run that ``overrides`` name, here."""
     job = make_job(*overrides)
-    start, length = job.folder.resumes_at, job.config.recipe.max_iters
     with stop_on_signals() as stop_asked:
-        progress = JobProgress([1.0])
-        state = launch(job, progress.begin(job.label, start, length), stop_asked)
-        progress.end()
-    say(f"{job.label}: {state}, {job.folder.path}")
+        progress = Progress()
+        watcher = progress.begin(job.label, job.config.recipe.max_iters)
+        state = launch(job, watcher, stop_asked)
+        progress.end(watcher)
+    notify(f"{job.label}: {state}, {job.folder.path}")
     if state == "preempted":
         raise SystemExit(PREEMPTED)
 
@@ -63,7 +63,7 @@ def sweep(overrides: Sequence[str]) -> None:
     with stop_on_signals() as stop_asked:
         outcomes = run_all(jobs, stop_asked)
     for outcome in outcomes:
-        say(f"{outcome.job.label}: {outcome.state}, {outcome.job.folder.path}")
+        notify(f"{outcome.job.label}: {outcome.state}, {outcome.job.folder.path}")
     report(outcomes)
 
 

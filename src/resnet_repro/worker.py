@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
-from resnet_repro.exits import exit_code
+from resnet_repro.exits import exit_code, keep_output_harmless, notify
+from resnet_repro.progress import Progress, RunProgress
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.signals import end_with_parent, stop_on_signals
-from resnet_repro.training.channel import ATTENDED, Attended, Unattended
+from resnet_repro.training.workers import ATTENDED, Channel
+
+
+def progress_of(folder: RunFolder) -> RunProgress:
+    """What a worker shows that the user's own torchrun started."""
+    config = folder.config()
+    label = f"{config['name']} {config['profile']} seed {config['seed']}"
+    return Progress().begin(label, config["recipe"]["max_iters"])
 
 
 def main() -> None:
@@ -25,21 +34,29 @@ def main() -> None:
     a scheduler may give its warning.
     """
     end_with_parent()
-    rank = int(os.environ.get("RANK", 0))
-    teller = Attended(rank) if ATTENDED in os.environ else Unattended(rank)
-    code = 0
+    keep_output_harmless()
+    rank, code = int(os.environ.get("RANK", 0)), 0
+    command = Channel(rank) if ATTENDED in os.environ else None
     with stop_on_signals(alone=False) as stop_asked:
         try:
-            teller.tell("hello")
+            if command is not None:
+                command.report("hello")
             from resnet_repro.training.distributed import leave, place
             from resnet_repro.training.run import Run
 
-            state = Run(RunFolder(Path(sys.argv[1])), teller, stop_asked, place()).finish()
+            folder = RunFolder(Path(sys.argv[1]))
+            Run(folder, command or progress_of(folder), stop_asked, place()).finish()
             leave()
-            teller.tell("bye", state=state)
+            if command is not None:
+                command.report("bye")
         except Exception as error:
-            teller.failed(error)
             code = exit_code(error) or 1
+            if command is not None:
+                command.failed(error)
+            elif exit_code(error) is None:
+                traceback.print_exception(error)
+            else:
+                notify(f"error: {error} (worker {rank})")
     sys.stdout.flush()
     os._exit(code)  # not waiting for those that no longer answer
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from resnet_repro.exits import PREEMPTED, exit_code
-from resnet_repro.progress import JobProgress, Watcher, duration
+from resnet_repro.exits import PREEMPTED, exit_code, notify
+from resnet_repro.options import ConfigError, shown
+from resnet_repro.progress import Progress, RunProgress, written
 from resnet_repro.runs.provenance import cpu_description, usable_cores
-from resnet_repro.training.concurrent import Together, at_once
 from resnet_repro.training.launch import Job, begin
 
 if TYPE_CHECKING:
     from resnet_repro.training.run import Run
+
+# What torch sets for a whole process: runs in one must agree in it.
+SHARED = ("device", "precision", "deterministic", "threads", "concurrent")
 
 
 @dataclass(frozen=True)
@@ -40,24 +42,38 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
     missing = [job for job in jobs if not job.is_done()]
     if not missing:
         return done
-    together = at_once(missing)
-    estimates = estimate(missing)
+    most = at_once(missing)
     begun = sum(bool(job.folder.resumes_at) for job in missing)
     also = f" ({begun} of them begun before)" if begun else ""
-    total = duration(sum(estimates))
-    say(f"{len(missing)} of {len(jobs)} runs to train{also}: about {total} on {_device_name()}")
-    if together > 1:
-        starts = [job.folder.resumes_at for job in missing]
-        progress: JobProgress | Together = Together(missing, starts, estimates)
-    else:
-        progress = JobProgress(estimates)
-    outcomes = train_together(missing, together, progress, stop_asked)
-    progress.end()
-    return done + outcomes
+    if len({_kind(job) for job in missing}) > 1:
+        weights = estimate(missing)
+        also += f": {written(sum(weights), young=True)}"
+    else:  # the progress will know better in a moment
+        weights = [job.config.recipe.max_iters - job.folder.resumes_at for job in missing]
+    notify(f"{len(missing)} of {len(jobs)} runs to train{also} on {_device_name()}")
+    return done + train_together(missing, most, Progress(weights), stop_asked)
+
+
+def at_once(jobs: Sequence[Job]) -> int:
+    """How many of these runs are to be trained at the same time.
+
+    Raises:
+        ConfigError: they do not agree in what they would share.
+    """
+    most = max(job.config.trainer.concurrent for job in jobs)
+    for key in SHARED:
+        values = {getattr(job.config.trainer, key) for job in jobs}
+        if len(values) > 1 and most > 1:
+            listed = " and ".join(sorted(shown(value) for value in values))
+            raise ConfigError(
+                f"trainer.concurrent={most}: runs trained at the same time must agree in "
+                f"trainer.{key}, which is {listed}"
+            )
+    return min(most, len(jobs))
 
 
 def train_together(
-    jobs: Sequence[Job], most: int, progress: JobProgress | Together, stop_asked: Callable[[], bool]
+    jobs: Sequence[Job], most: int, progress: Progress, stop_asked: Callable[[], bool]
 ) -> list[Outcome]:
     """Train up to ``most`` runs at the same time, an iteration of each in turn.
 
@@ -72,8 +88,7 @@ def train_together(
         while True:
             while waiting and len(under_way) < most and not stop_asked():
                 job = waiting.popleft()
-                first, last = job.folder.resumes_at, job.config.recipe.max_iters
-                watcher = progress.begin(job.label, first, last)
+                watcher = progress.begin(job.label, job.config.recipe.max_iters)
                 under_way.append(_UnderWay(job, watcher, stop_asked))
             if not under_way:
                 return outcomes
@@ -85,7 +100,7 @@ def train_together(
                     free_after_run(outcome.error)
                     under_way.remove(work)
                     outcomes.append(outcome)
-                    progress.end(work.job.label)
+                    progress.end(work.watcher)
     finally:
         for work in under_way:
             work.close()
@@ -94,8 +109,8 @@ def train_together(
 class _UnderWay:
     """A run that takes turns with others; its first turn begins it."""
 
-    def __init__(self, job: Job, watcher: Watcher, stop_asked: Callable[[], bool]):
-        self.job, self._watcher, self._stop_asked = job, watcher, stop_asked
+    def __init__(self, job: Job, watcher: RunProgress, stop_asked: Callable[[], bool]):
+        self.job, self.watcher, self._stop_asked = job, watcher, stop_asked
         self._run: Run | None = None
 
     def is_ready(self) -> bool:
@@ -112,7 +127,7 @@ class _UnderWay:
         made: Run | str | None
         try:
             if self._run is None:
-                made = begin(self.job, self._watcher, self._stop_asked)
+                made = begin(self.job, self.watcher, self._stop_asked)
                 if not isinstance(made, str):
                     self._run = made
                     return None
@@ -132,18 +147,20 @@ class _UnderWay:
 
 
 def estimate(jobs: Sequence[Job]) -> list[float]:
-    """Seconds that each run still needs on this device; each experiment is measured once."""
+    """Seconds that each run still needs here, alone; each kind of net is measured once."""
     from resnet_repro.training.estimate import Pace, measure
 
     paces: dict[str, Pace] = {}
     for job in jobs:
-        name = f"{job.config.name} {job.config.profile}"
-        if name not in paces:
-            paces[name] = measure(job.config)
-    return [
-        paces[f"{job.config.name} {job.config.profile}"].seconds(job.config, job.folder.resumes_at)
-        for job in jobs
-    ]
+        if (kind := _kind(job)) not in paces:
+            paces[kind] = measure(job.config)
+    return [paces[_kind(job)].seconds(job.config, job.folder.resumes_at) for job in jobs]
+
+
+def _kind(job: Job) -> str:
+    """What the seconds of an iteration depend on."""
+    config = job.config
+    return f"{config.model} {config.data} {config.recipe.batch_size}"
 
 
 def _device_name() -> str:
@@ -158,7 +175,7 @@ def report(outcomes: Sequence[Outcome]) -> None:
     """Say which runs failed, after all were tried; leave if any failed or was stopped."""
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
-        say(f"failed: {outcome.job.label}: {outcome.error}")
+        notify(f"failed: {outcome.job.label}: {outcome.error}")
     if failed:
         error = failed[0].error
         assert error is not None
@@ -167,10 +184,5 @@ def report(outcomes: Sequence[Outcome]) -> None:
             raise error
         raise SystemExit(code)
     if any(outcome.state == "preempted" for outcome in outcomes):
-        say("stopped and saved; say it again to go on")
+        notify("stopped; checkpoint saved. Rerun the same command to resume.")
         raise SystemExit(PREEMPTED)
-
-
-def say(message: str) -> None:
-    """Tell the person at the terminal; standard output is left to results."""
-    print(message, file=sys.stderr, flush=True)

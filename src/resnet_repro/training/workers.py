@@ -1,13 +1,15 @@
-"""A run on several devices of this machine, seen from the command that started it.
+"""A run on several devices of this machine: both ends, the command and its workers.
 
-Torch's launcher starts the workers in sessions of their own, so a Ctrl-C reaches this command
-alone. It asks the workers to stop, hears from them (:mod:`resnet_repro.training.channel`), and sees
-to it that none of them is left when it leaves.
+Torch's launcher starts the workers in sessions of their own, so a Ctrl-C reaches the command alone.
+It asks the workers to stop, and leaves none of them behind. They report on their standard output:
+``hello`` with the process id, rank 0 how far it is, and ``bye`` or ``error``. Every other line
+there is for the user.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -33,9 +36,11 @@ from resnet_repro.training import (
     WorkersLostError,
     note_failure,
 )
-from resnet_repro.training.channel import ATTENDED, heard
 
-AFTER_FAILURE = 5.0  # seconds the other workers get to end once one has failed: none can go on
+ATTENDED = "RESNET_REPRO_ATTENDED"  # set by the command for its workers
+MARK = "@worker "
+LONGEST = 3_000  # characters: a pipe keeps lines of several processes apart up to 4,096 bytes
+AFTER_FAILURE = 5.0  # seconds the other workers get to end once one has failed
 AFTER_LAUNCHER = 15.0  # seconds they get to save once the launcher is gone
 SHUTDOWN = "60"  # seconds the launcher, itself asked to stop, gives the workers to save
 SOURCE = Path(__file__).resolve().parents[2]
@@ -62,6 +67,8 @@ def run_workers(
             finally:
                 team.kill()
             state = folder.status()["state"]
+            if stop_asked() and not team.trains and state != "failed":
+                folder.update_status(state := "preempted")
             if state in ("finished", "preempted"):
                 return str(state)
             noise.seek(0)
@@ -74,15 +81,19 @@ def run_workers(
 def start_launcher(
     folder: RunFolder, trainer: TrainerConfig, noise: IO[str]
 ) -> subprocess.Popen[bytes]:
-    """Start ``torch.distributed.run``; its own words go to ``noise``: we are told the cause."""
+    """Start ``torch.distributed.run``; its own messages go to ``noise``: workers report the cause.
+
+    Everything goes over the loopback: the machine's name may not resolve.
+    """
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"),
         *(f"--nproc-per-node={trainer.devices}", "-m"),
         *("resnet_repro.worker", str(folder.path)),
     ]
     paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
     more = {
         ATTENDED: "1",
+        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
         "PYTHONPATH": os.pathsep.join(paths),
         "OMP_NUM_THREADS": str(trainer.threads or 1),  # each worker sets its share itself
         # As variables, not options: versions of torch that do not know them pass them over.
@@ -101,7 +112,7 @@ def start_launcher(
 
 
 class Team:
-    """The launcher, its workers, and what was heard of them."""
+    """The launcher, its workers, and what they reported."""
 
     def __init__(self, launcher: subprocess.Popen[bytes], watcher: Watcher):
         self._launcher, self._watcher = launcher, watcher
@@ -109,23 +120,29 @@ class Team:
         self._line = launcher.stdout.fileno()
         self._rest = b""
         self._pids: dict[int, int] = {}  # rank -> process, from hello to bye
-        self._told: set[int] = set()
+        self._asked: set[int] = set()  # ranks that were asked to stop
         self._errors: list[dict[str, Any]] = []
-        self._lost: dict[str, list[int]] = {}  # ranks that ended without a word: how -> which
+        self._lost: dict[str, list[int]] = {}  # how ranks ended without a report -> which
+        self.trains = False  # before that, there is nothing to save
 
     def follow(self, stop_asked: Callable[[], bool]) -> None:
-        """Listen until all have ended, or one has failed and the others do not end."""
+        """Read reports until all have ended, or some have failed and the others do not end.
+
+        A stop that is asked for before the run trains is not waited for either.
+        """
         deadline: float | None = None
-        while self._hear():
+        while self._read():
             if stop_asked():
+                if not self.trains:
+                    return
                 self._ask_to_stop()
             if deadline is None and (patience := self._patience()) is not None:
                 deadline = time.monotonic() + patience
             if deadline is not None and time.monotonic() > deadline:
                 return
 
-    def _hear(self) -> bool:
-        """Take in what was said in the last moment; false when nobody is left to speak."""
+    def _read(self) -> bool:
+        """Take in what was reported in the last moment; false when nobody is left to report."""
         if not select.select([self._line], [], [], 0.1)[0]:
             return True
         said = os.read(self._line, 1 << 16)
@@ -135,29 +152,29 @@ class Team:
         return bool(said)
 
     def _take(self, line: str) -> None:
-        message = heard(line)
-        if message is None:
+        report = reported(line)
+        if report is None:
             if line and not line.startswith("[Gloo]"):
                 print(line, file=sys.stderr, flush=True)
             return
-        rank, event = message["rank"], message["event"]
+        rank, event = report["rank"], report["event"]
         if event == "hello":
-            self._pids[rank] = message["pid"]
-        elif event == "at" and rank == 0:
-            self._watcher.update(*message["at"])
-        elif event == "enter" and rank == 0:
-            self._watcher.enter(*message["at"])
+            self._pids[rank] = report["pid"]
+        elif event == "update":
+            self._watcher.update(*report["values"])
+        elif event == "enter":
+            self.trains = True if report["values"][0] == "train" else self.trains
+            self._watcher.enter(*report["values"])
         elif event in ("bye", "error"):
             self._pids.pop(rank, None)
             if event == "error":
-                self._errors.append(message)
+                self._errors.append(report)
 
     def _ask_to_stop(self) -> None:
-        for rank, pid in self._pids.items():
-            if rank not in self._told:
-                self._told.add(rank)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
+        for rank in self._pids.keys() - self._asked:
+            self._asked.add(rank)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pids[rank], signal.SIGTERM)
 
     def _patience(self) -> float | None:
         """Seconds to wait for those still at work; ``None`` while all is well."""
@@ -166,7 +183,7 @@ class Team:
         return AFTER_LAUNCHER if self._launcher.poll() is not None else None
 
     def kill(self) -> None:
-        """End what is left; a worker that has not begun finds nobody to greet and ends."""
+        """End what is left; a worker that has not said hello finds nobody there and ends."""
         for rank, pid in self._pids.items():
             self._lost.setdefault("silent" if is_alive(pid) else "killed", []).append(rank)
         for pid in (*self._pids.values(), self._launcher.pid):
@@ -192,9 +209,62 @@ class Team:
             what = f"worker {first['rank']} failed ({first['kind']}: {first['message']})"
         else:
             print(noise, file=sys.stderr)
-            what = "the workers ended without a word (see above)"
-        return WorkersLostError(f"{what}; say it again to go on from the last checkpoint")
+            what = "the workers ended without a report (see above)"
+        return WorkersLostError(
+            f"{what}; rerun the same command to resume from the last checkpoint"
+        )
 
 
 def _listed(ranks: list[int]) -> str:
     return ", ".join(map(str, sorted(ranks)))
+
+
+class Channel:
+    """A worker's end of the line to its command; what the user should see goes there too."""
+
+    def __init__(self, rank: int):
+        self._rank = rank
+        self._line = os.dup(1)
+        os.dup2(1, 2)  # the launcher's own messages go elsewhere
+
+    def report(self, event: str, **values: Any) -> None:
+        """Report an event; once the command is gone, a worker that has begun saves and ends.
+
+        Raises:
+            BrokenPipeError: at ``hello``: the command is gone, there is nothing to begin.
+        """
+        said = json.dumps({"event": event, "rank": self._rank, "pid": os.getpid()} | values)
+        try:
+            os.write(self._line, f"{MARK}{said}\n".encode())
+        except BrokenPipeError:
+            if event == "hello":
+                raise
+
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        """Report an iteration, unless that would have to wait."""
+        if select.select([], [self._line], [], 0)[1]:
+            self.report("update", values=[iteration, top1_err, lr])
+
+    def enter(self, phase: str, iteration: int) -> None:
+        """Report a phase."""
+        self.report("enter", values=[phase, iteration])
+
+    def failed(self, error: BaseException) -> None:
+        """Report what ended this worker."""
+        self.report(
+            "error",
+            kind=type(error).__name__,
+            message=str(error)[: LONGEST // 3],
+            trace="".join(traceback.format_exception(error))[-LONGEST // 3 :],
+        )
+
+
+def reported(line: str) -> dict[str, Any] | None:
+    """A worker's report, or ``None`` where the line is none."""
+    if not line.startswith(MARK):
+        return None
+    try:
+        report: dict[str, Any] = json.loads(line.removeprefix(MARK))
+    except ValueError:  # the worker was killed in the middle of it
+        return None
+    return report
