@@ -262,5 +262,5 @@ def test_output_that_fails_once_is_dropped_from_then_on(tmp_path: Path) -> None:
     for _ in range(2):
         print("not read", file=stream, flush=True)
     stream.close()  # nothing is left in its buffer that would fail now
-    with Path("/dev/full").open("w") as full, pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space"), Path("/dev/full").open("w") as full:
         print("a result", file=Harmless(full, BrokenPipeError), flush=True)
