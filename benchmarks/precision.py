@@ -1,0 +1,145 @@
+"""What bf16 changes in a run: ``python -m benchmarks.precision RUN FOLDER... [--iterations N]``.
+
+Each folder holds one checkpoint that was kept of the run. From each, the same updates are done in
+the run's precision and in fp32, channels last and NCHW, on the same batches; and, as the yardstick,
+in the run's precision with two other seeds of order and augmentation. A difference between
+precisions counts only where it is larger than that between seeds. ``precision_<device>.json`` is
+written after every continuation; those it holds are skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnet_repro.config import Config
+from resnet_repro.exits import explained
+from resnet_repro.measure_pace import OUT, provenance, write
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.training import CheckpointError, checkpoint
+from resnet_repro.training.assemble import RunContext, assemble, load_images
+from resnet_repro.training.device import set_up
+from resnet_repro.training.evaluate import count_and_log
+from resnet_repro.training.log import Clock, NullLog
+from resnet_repro.training.state import TrainState, current_lr, step
+
+ITERATIONS = 500
+CLEAN_IMAGES = 10_000  # training images, evenly spaced, counted without augmentation
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """One way to continue: precision, memory layout, and seed of order and augmentation."""
+
+    precision: str
+    layout: str
+    seed: int
+
+    def name(self) -> str:
+        """Name the row of the table."""
+        return f"{self.precision}, {self.layout}, seed {self.seed}"
+
+
+def ways(config: Config, precision: str) -> list[Continuation]:
+    """List the continuations of a run that was trained in ``precision``."""
+    seed = config.seed
+    listed = [
+        Continuation(precision, "channels last", seed),
+        Continuation("fp32", "channels last", seed),
+        Continuation("fp32", "NCHW", seed),
+        Continuation(precision, "channels last", seed + 1001),
+        Continuation(precision, "channels last", seed + 1002),
+    ]
+    return list(dict.fromkeys(listed))  # of an fp32 run the first two are one
+
+
+def continued(
+    config: Config, way: Continuation, saved: dict[str, Any], iterations: int
+) -> dict[str, Any]:
+    """Do the updates; return mean loss and errors over them, and the errors of the net after."""
+    trainer = replace(config.trainer, precision=way.precision, log_every_iters=iterations)
+    config = replace(config, seed=way.seed, trainer=trainer)
+    context, state = assemble(config, set_up(trainer), load_images(config))
+    window = state.window.sums.clone()
+    # A copy: the optimizer goes on with the very tensors of momentum that it is given.
+    state.load_state_dict(copy.deepcopy(saved) | {"window": window})
+    start, nchw = state.iteration, way.layout == "NCHW"
+    if nchw:
+        state.model.to(memory_format=torch.contiguous_format)
+    for _ in range(iterations):
+        images, labels = context.batch(state.iteration)
+        images = images.contiguous() if nchw else images
+        step(state, context.setup, images, labels, current_lr(state, config.recipe))
+    means = state.window.means(state.iteration, iterations)
+    return {
+        "from": start,
+        "iterations": iterations,
+        "continuation": way.name(),
+        "loss": round(means.loss, 4),
+        "train_error": round(means.top1_err, 3),
+        **errors_after(context, state),
+    }
+
+
+def errors_after(context: RunContext, state: TrainState) -> dict[str, float]:
+    """Count the net's errors in percent, on training images without augmentation and on test."""
+    sets = {
+        "clean_train_error": context.images.clean(CLEAN_IMAGES),
+        "test_error": context.images.held_out["test"],
+    }
+    quiet, clock = NullLog(), Clock(state)
+    return {
+        name: round(count_and_log(context, state, quiet, clock, name, images), 3)
+        for name, images in sets.items()
+    }
+
+
+def measure(
+    folder: RunFolder, checkpoints: Sequence[Path], iterations: int, known: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each continuation that ``known`` lacks."""
+    config, precision = Config.from_mapping(folder.config()), folder.meta()["precision"]
+    for path in checkpoints:
+        saved = checkpoint.load_newest(path)
+        if saved is None:
+            raise CheckpointError(f"{path}: has no checkpoint")
+        for way in ways(config, precision):
+            row = {"from": saved["iteration"], "iterations": iterations, "continuation": way.name()}
+            if not any(row.items() <= other.items() for other in known):
+                yield continued(config, way, saved, iterations)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Be the command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("checkpoints", type=Path, nargs="+", help="folders with one of its each")
+    parser.add_argument("--iterations", type=int, default=ITERATIONS, help="updates from each")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the file that is written")
+    asked = parser.parse_args(words)
+    with explained():
+        folder = RunFolder(asked.run)
+        config = Config.from_mapping(folder.config())
+        kept = provenance("precision", set_up(config.trainer)) | {
+            "run": f"{config.profile}/{config.name}/seed{config.seed}",
+            "net": folder.meta()["net"]["label"],
+        }
+        path = asked.out / f"precision_{kept['device']}.json"
+        rows = json.loads(path.read_text())["rows"] if path.exists() else []
+        for row in measure(folder, asked.checkpoints, asked.iterations, rows):
+            rows.append(row)
+            print(row, file=sys.stderr, flush=True)
+            write(asked.out, kept | {"rows": rows})
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
