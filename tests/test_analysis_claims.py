@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,16 @@ from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.load import Run, load_runs
 from resnet_repro.analysis.paper import Paper
 
+SPARSE = {"trainer.log_every_iters": 1_000, "evaluation.every_iters": 16_000}
 Ends = Mapping[str, tuple[float, float]]
 
 
 def made(
-    root: Path, ends: Ends, seeds: int = 3, profile: str = "paper", **more: object
+    root: Path,
+    ends: Ends,
+    seeds: int = 3,
+    profile: str = "paper",
+    changes: dict[str, Any] | None = None,
 ) -> list[Run]:
     """Runs with given test and training errors; seeds spread by 0.1 around them."""
     for label, (test, train) in ends.items():
@@ -31,7 +37,7 @@ def made(
                 seed=seed,
                 test=test + shift,
                 train=max(train + shift / 4, 0.01),
-                **more,  # type: ignore[arg-type]
+                changes=(SPARSE if profile == "paper" else {}) | (changes or {}),
             )
     return load_runs(root)
 
@@ -201,7 +207,7 @@ def responding(root: Path, levels: dict[str, float], seeds: int = 3) -> list[Run
         for seed in range(seeds):
             std = level + 0.02 * (seed - (seeds - 1) / 2)
             layers = [std] * (int(label.split("-")[1]) - 1)
-            fabricate(root, label, seed=seed, responses=layers)
+            fabricate(root, label, seed=seed, responses=layers, changes=SPARSE)
     return load_runs(root)
 
 

@@ -13,8 +13,8 @@ import pytest
 from scipy import stats as distributions
 
 from fabricate import fabricate
-from resnet_repro.analysis.agreement import agreement
-from resnet_repro.analysis.curve_compare import (
+from resnet_repro.analysis.agreement import (
+    agreement,
     agreement_table,
     compare_curves,
     logged_at,

@@ -1,24 +1,208 @@
-"""Our error curves over the paper's, net by net, where both were trained alike."""
+"""Our error curves compared with the paper's digitised ones, iteration by iteration, and drawn.
+
+Two curves are compared only while both nets were trained alike: the same data, net and recipe, and
+the same learning rate up to that iteration. A short run is thus comparable up to its first drop.
+A run that was stopped counts here as far as it goes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.curve_compare import KINDS, Stretch
+from resnet_repro.analysis.judge import public_noise
+from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.panels import draw_paper, iter_unit
-from resnet_repro.analysis.paper import Paper
+from resnet_repro.analysis.paper import Noise, Paper
+from resnet_repro.analysis.protocol import Horizon, by_net, paper_horizon, paper_rates
+from resnet_repro.analysis.stats import Difference, Side, contrast, equivalence
 
-COLUMNS = 3
+COLUMNS = 3  # of panels
 LOOKS = {
     "train": (style.TRAIN, style.PAPER_TRAIN),
     "test": (style.TEST, style.PAPER_TEST),
 }
+_CURVES = {"cifar": (6, "test"), "imagenet": (4, "val_center_crop")}  # figure, held-out curve
+KINDS = {"train": "training error", "test": "test error"}
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One curve of a net against the paper's, at one learning rate.
+
+    Attributes:
+        net: as the paper calls it; ``kind``: ``train`` or ``test``; ``rate``: learning rate.
+        runs: those behind our curve.
+        ours, paper: errors in percent over the iterations that both have.
+        course: ours on the same grid from the first update on, where the paper shows none, too.
+        gap: mean of ours minus the paper's over the seeds, with its noise.
+    """
+
+    net: str
+    kind: str
+    rate: float
+    runs: tuple[Run, ...]
+    ours: pd.Series[float]
+    paper: pd.Series[float]
+    course: pd.Series[float]
+    gap: Difference
+
+    @property
+    def differences(self) -> pd.Series[float]:
+        """Ours minus the paper's over the iterations, points."""
+        return self.ours - self.paper
+
+    @property
+    def verdict(self) -> str:
+        """``reproduced``, ``compatible``, ``differs`` or ``no verdict``, as for a last error."""
+        return str(equivalence(self.gap.value, self.gap.reach))
+
+
+@dataclass(frozen=True)
+class Uncompared:
+    """A net whose curves share no iteration with the paper's, and why."""
+
+    net: str
+    profile: str
+    reason: str
+
+
+def compare_curves(
+    runs: Sequence[Run], paper: Paper | None = None
+) -> tuple[list[Stretch], list[Uncompared]]:
+    """Compare every net of these runs, finished or not, with the paper's curve of it.
+
+    Raises:
+        ValueError: runs of one net and profile that must not be averaged.
+    """
+    book = paper or Paper()
+    stretches: list[Stretch] = []
+    uncompared: list[Uncompared] = []
+    for profile in sorted({run.profile for run in runs}):
+        for net, group in by_net([run for run in runs if run.profile == profile]).items():
+            horizon = paper_horizon(group[0])
+            found = _of_net(net, group, horizon, book)
+            stretches += found
+            if not found:
+                why = _why_not(net, group, horizon, book)
+                uncompared.append(Uncompared(net, profile, why))
+    return stretches, uncompared
+
+
+def _of_net(net: str, group: Sequence[Run], horizon: Horizon, paper: Paper) -> list[Stretch]:
+    found = []
+    rates = paper_rates(group[0])
+    for kind in KINDS:
+        theirs = _paper_curve(group[0], net, kind, paper)
+        grid = np.arange(0, horizon.iters + 1, step := _step(theirs))[1:]
+        table = pd.concat([logged_at(run, kind, grid, step) for run in group], axis=1).sort_index()
+        for rate, first, last in rates:
+            course = table[(table.index > first) & (table.index <= last)]
+            part = course[course.index.isin(theirs.index)]
+            if part.empty:
+                continue
+            same = theirs.loc[part.index]
+            # Public seed noise is that of a test error at the end of the schedule.
+            ended = kind == "test" and rate == rates[-1][0]
+            gap = _gap(part.sub(same, axis=0), public_noise(group) if ended else None)
+            ours, whole = (pd.Series(t.mean(axis=1), dtype=float) for t in (part, course))
+            found.append(Stretch(net, kind, rate, tuple(group), ours, same, whole, gap))
+    return found
+
+
+def _paper_curve(run: Run, net: str, kind: str, paper: Paper) -> pd.Series[float]:
+    number, held_out = _CURVES[str(run.config["model"]["family"])]
+    return paper.curve(number, net, "train" if kind == "train" else held_out)
+
+
+def _step(curve: pd.Series[float]) -> int:
+    """Iterations between two points of a digitised curve."""
+    return int(np.median(np.diff(curve.index.to_numpy(int)))) if len(curve) > 1 else 1
+
+
+def logged_at(
+    run: Run, kind: str, iters: np.ndarray[tuple[int], np.dtype[np.int_]], step: int
+) -> pd.Series[float]:
+    """The curve of a run at given iterations, as far as it came; percent.
+
+    A test error is that of the evaluation there; a training error the mean over the mini-batches
+    of the ``step`` iterations before, where all of them were logged.
+    """
+    curve = run.curve(kind)
+    if kind == "test":
+        return curve[curve.index.isin(iters)]
+    seen = run.curve("train", "num_samples").reindex(curve.index)
+    batch = int(run.config["recipe"]["batch_size"])
+    values = {}
+    for it in iters:
+        inside = (curve.index > it - step) & (curve.index <= it)
+        if inside.any() and seen[inside].sum() >= step * batch:
+            values[int(it)] = float(np.average(curve[inside], weights=seen[inside]))
+    return pd.Series(values, dtype=float)
+
+
+def _gap(differences: pd.DataFrame, public: Noise | None) -> Difference:
+    """Mean of ours minus the paper's over a stretch, with the noise of the seeds and the paper's.
+
+    The paper's curve is one run: its noise is the public one, else that of one of our seeds.
+    """
+    means = differences.mean().dropna().to_numpy(float)
+    ours = Side(means, public)
+    if public is not None:
+        return contrast((1, ours), (-1, Side([0.0], public)))
+    found = contrast((1, ours))
+    return replace(found, se=found.se * (len(means) + 1) ** 0.5)
+
+
+def _why_not(net: str, group: Sequence[Run], horizon: Horizon, paper: Paper) -> str:
+    if horizon.reason:
+        return horizon.reason
+    curves = [_paper_curve(group[0], net, kind, paper) for kind in KINDS]
+    known = [int(curve.index[0]) for curve in curves if not curve.empty]
+    if not known:
+        return "the paper draws no curve of it"
+    reached = max(run.status.get("iter", 0) for run in group)
+    if reached < horizon.iters:
+        return f"stopped at {reached:,}; the paper's curves begin at {min(known):,}"
+    return (
+        f"the rate is the paper's up to iteration {horizon.iters:,}; the paper's curves begin "
+        f"at {min(known):,}"
+    )
+
+
+def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
+    """One row per net, kind of error and learning rate; differences in points."""
+    rows = [
+        {
+            "net": s.net,
+            "error": KINDS[s.kind],
+            "profile": s.runs[0].profile,
+            "seeds": len(s.runs),
+            "rate": f"{s.rate:g}",
+            "iterations": _span(s.ours.index.to_numpy(int)),
+            "points": len(s.ours),
+            "mean difference": float(s.differences.mean()),
+            "sd": float(s.differences.std()) if len(s.ours) > 1 else None,
+            "largest": float(s.differences.iloc[int(s.differences.abs().argmax())]),
+            "noise (95 %)": s.gap.reach if s.gap.known else None,
+            "verdict": s.verdict,
+        }
+        for s in stretches
+    ]
+    return pd.DataFrame(rows)
+
+
+def _span(iters: np.ndarray[tuple[int], np.dtype[np.int_]]) -> str:
+    first, last = int(iters[0]), int(iters[-1])
+    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def draw_agreement(

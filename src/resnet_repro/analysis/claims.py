@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.judge import (
     TEST,
@@ -37,7 +35,7 @@ from resnet_repro.analysis.stats import (
     count_interval,
     last_error,
 )
-from resnet_repro.analysis.tables import write_table
+from resnet_repro.analysis.tables import write_claims
 
 PLAIN_110_ERROR = 60.0  # caption of Fig. 6
 TRAINS_ERROR = 0.1  # training error that counts as "no difficulty" for 1202 layers, Sec. 4.2
@@ -196,12 +194,7 @@ def check_all(runs: Sequence[Run]) -> list[ClaimResult]:
 
 def save_claims(runs: Sequence[Run], out_dir: Path) -> list[Path]:
     """Write every claim with its verdict and evidence as ``claims.md``, ``.tex`` and ``.csv``."""
-    results = check_all(runs)
-    rows = [
-        {"id": r.id, "claim": r.title, "verdict": r.verdict, "evidence": r.sentence}
-        for r in results
-    ]
-    return write_table(pd.DataFrame(rows), "claims", out_dir, notes=run_sentences(runs))
+    return write_claims(check_all(runs), "claims", out_dir, run_sentences(runs))
 
 
 def _against(values: Sequence[float], level: float) -> Difference:

@@ -15,11 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from resnet_repro.analysis.captions import run_sentences
+from resnet_repro.analysis.evaluations import SINGLE_VIEW, evaluations_beside, run_key, score_of
 from resnet_repro.analysis.imagenet import DATA_SETS, TITLES, Nets, nets_by_data
 from resnet_repro.analysis.judge import (
+    TEST,
     ClaimResult,
     Measure,
     along_depth,
@@ -33,8 +34,7 @@ from resnet_repro.analysis.judge import (
 )
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.stats import Difference, contrast
-from resnet_repro.analysis.tables import write_table
-from resnet_repro.analysis.validation import validation_error
+from resnet_repro.analysis.tables import write_claims
 
 OPTIONS = ("A", "B", "C")
 
@@ -152,16 +152,27 @@ def check_imagenet(runs: Sequence[Run]) -> list[ClaimResult]:
 
 def save_imagenet_claims(runs: Sequence[Run], out_dir: Path) -> list[Path]:
     """Write C7 to C9 with verdicts as ``claims_imagenet.md``, ``.tex`` and ``.csv``."""
-    rows = [
-        {"id": r.id, "claim": r.title, "verdict": r.verdict, "evidence": r.sentence}
-        for r in check_imagenet(runs)
-    ]
     said = [
         sentence
         for nets in nets_by_data(runs).values()
         for sentence in run_sentences([run for group in nets.values() for run in group])
     ]
-    return write_table(pd.DataFrame(rows), "claims_imagenet", out_dir, notes=said)
+    return write_claims(check_imagenet(runs), "claims_imagenet", out_dir, said)
+
+
+def validation_error(groups: Sequence[Sequence[Run]], protocol: str) -> Measure:
+    """Top-1 error under ``protocol`` if all the runs were tested so, else in the single view."""
+    runs = [run for group in groups for run in group]
+    evaluations = evaluations_beside(runs)
+    found = {run_key(run.path): score_of(run, protocol, evaluations) for run in runs}
+    scores = {key: score for key, score in found.items() if score is not None}
+    if len(scores) < len(runs):
+        return Measure(f"validation error ({SINGLE_VIEW})", TEST.of, public=True)
+    return Measure(
+        f"validation error ({protocol})",
+        lambda run: scores[run_key(run.path)].top1,
+        public=True,
+    )
 
 
 def _by_depth(nets: Nets) -> Nets:

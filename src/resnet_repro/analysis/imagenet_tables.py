@@ -241,4 +241,4 @@ def _verdict(row: PaperRow, scores: Sequence[Score], used: Sequence[Run], protoc
         reason = left_out(scores).strip(" ()")
     ours = [score.top1 for score in scores]
     value = PaperValue(row.top1, "Table")
-    return verdict(ours, value, public_noise(used), not_comparable=reason).sentence
+    return verdict(ours, value, public_noise(used), not_comparable=reason)

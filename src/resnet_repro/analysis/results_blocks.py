@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from resnet_repro.analysis.agreement import KINDS, agreement_table, compare_curves
 from resnet_repro.analysis.captions import seeds_of
 from resnet_repro.analysis.committed import Study
-from resnet_repro.analysis.curve_compare import KINDS, agreement_table, compare_curves
 from resnet_repro.analysis.deviations import deviations_table, variants
 from resnet_repro.analysis.imagenet_tables import net_table
 from resnet_repro.analysis.paper import Paper

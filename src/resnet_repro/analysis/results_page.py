@@ -15,9 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_repro.analysis.agreement import draw_agreement
+from resnet_repro.analysis.agreement import compare_curves, draw_agreement
 from resnet_repro.analysis.committed import Study
-from resnet_repro.analysis.curve_compare import compare_curves
 from resnet_repro.analysis.deviations import variants
 from resnet_repro.analysis.exhibits import find_saves
 from resnet_repro.analysis.imagenet_claims import save_imagenet_claims

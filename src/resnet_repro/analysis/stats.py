@@ -226,28 +226,13 @@ def equivalence(value: Numbers, reach: Numbers, margin: float = MARGIN) -> NDArr
     )
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Our error against the paper's.
-
-    Attributes:
-        word: ``reproduced``, ``compatible``, ``differs``, ``no verdict`` or ``not comparable``.
-        sentence: the same with its numbers and the number of seeds.
-        difference: ours minus the paper's; None where not comparable.
-    """
-
-    word: str
-    sentence: str
-    difference: Difference | None = None
-
-
 def verdict(
     ours: Sequence[float],
     paper: PaperValue,
     public: Noise | None,
     *,
     not_comparable: str = "",
-) -> Verdict:
+) -> str:
     """Judge our last test errors against the paper's value by equivalence.
 
     Args:
@@ -255,16 +240,18 @@ def verdict(
         paper: the paper's value, one draw unless it says otherwise.
         public: seed noise of one run; without it there is no verdict, nor was a margin fixed.
         not_comparable: why the runs must not be compared with the paper; then no verdict.
+
+    Returns:
+        The verdict's word, then its numbers and the number of seeds.
     """
     if not_comparable:
-        return Verdict("not comparable", f"not comparable: {not_comparable}")
-    difference = difference_from_paper(ours, paper, public)
-    word = str(equivalence(difference.value, difference.reach))
+        return f"not comparable: {not_comparable}"
+    found = difference_from_paper(ours, paper, public)
     bounds = "seed noise unknown"
-    if difference.known:
-        bounds = f"95 % interval {difference.low:+.2f} to {difference.high:+.2f}"
-    numbers = f"{difference.value:+.2f} points, {bounds}; {seeds_phrase(len(ours))}"
-    return Verdict(word, f"{word} ({numbers})", difference)
+    if found.known:
+        bounds = f"95 % interval {found.low:+.2f} to {found.high:+.2f}"
+    numbers = f"{found.value:+.2f} points, {bounds}; {seeds_phrase(len(ours))}"
+    return f"{equivalence(found.value, found.reach)} ({numbers})"
 
 
 def difference_from_paper(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from resnet_repro.analysis.judge import public_noise
+from resnet_repro.analysis.judge import ClaimResult, public_noise
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.paper import Paper, PaperValue, PublicRuns
 from resnet_repro.analysis.protocol import by_net, comparison_notes, why_not_comparable
@@ -90,6 +90,17 @@ def write_table(
     return paths
 
 
+def write_claims(
+    results: Sequence[ClaimResult], stem: str, out_dir: Path, notes: Sequence[str]
+) -> list[Path]:
+    """Write claims with verdicts and evidence as :func:`write_table` does."""
+    rows = [
+        {"id": r.id, "claim": r.title, "verdict": r.verdict, "evidence": r.sentence}
+        for r in results
+    ]
+    return write_table(pd.DataFrame(rows), stem, out_dir, notes)
+
+
 def to_markdown(table: pd.DataFrame) -> str:
     """Return a table as Markdown: two decimals, ``-`` where there is nothing, no empty columns."""
     return str(_shown(table).to_markdown(index=False, disable_numparse=True))
@@ -162,9 +173,7 @@ def _verdict(runs: Sequence[Run], value: PaperValue | None) -> str:
     if value is None:
         return "above 60 is claim C1" if runs[0].label == "plain-110" else "not in the paper"
     ours = [last_error(run) for run in runs]
-    return verdict(
-        ours, value, public_noise(runs), not_comparable=why_not_comparable(runs)
-    ).sentence
+    return verdict(ours, value, public_noise(runs), not_comparable=why_not_comparable(runs))
 
 
 def _cell(value: Any) -> str:
