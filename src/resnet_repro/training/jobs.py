@@ -86,7 +86,10 @@ def train_together(
     under_way: list[_UnderWay] = []
     try:
         while True:
-            while waiting and len(under_way) < most and not stop_asked():
+            # The first begins even so: its state then says that it was stopped.
+            none_begun = not under_way and not outcomes
+            while waiting and len(under_way) < most and (none_begun or not stop_asked()):
+                none_begun = False
                 job = waiting.popleft()
                 watcher = progress.begin(job.label, job.config.recipe.max_iters)
                 under_way.append(_UnderWay(job, watcher, stop_asked))
