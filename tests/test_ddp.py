@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ranks import FEW_IMAGES, Failed, never, together, workers
 from resnet_repro.config import Config
@@ -16,6 +18,7 @@ from resnet_repro.data import synthetic
 from resnet_repro.evaluation.count import ErrorCount, count_errors
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, RunFolderError
+from resnet_repro.training import distributed
 from resnet_repro.training import run as run_module
 from resnet_repro.training.assemble import RunContext, assemble
 from resnet_repro.training.checkpoint import load_newest
@@ -271,6 +274,46 @@ def test_more_devices_than_there_are_is_refused_before_anything_is_written(
 def test_a_single_worker_is_not_wrapped(tmp_path: Path) -> None:
     net = torch.nn.Linear(2, 2)
     assert replicate(net, World()) is net
+
+
+def test_a_warning_that_means_nothing_here_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1x1 filters, whose strides in dimensions of size 1 may be any."""
+    monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", lambda net, **_: net)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        replicate(torch.nn.Linear(2, 2), World(0, 2))
+        warnings.warn("Grad strides do not match bucket view strides. This may", stacklevel=1)
+        warnings.warn("another", stacklevel=1)
+    assert [str(warning.message) for warning in shown] == ["another"]
+
+
+class Copies(TorchDispatchMode):
+    """Notes values that come from the host."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.count += function is torch.ops.aten.lift_fresh.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_batch_norm_over_all_workers_waits_for_no_copy_from_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a GPU there would be one in each layer of each step."""
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda _: None)
+    norm, plain = distributed.SyncBatchNorm2d(3), torch.nn.BatchNorm2d(3)
+    images = torch.randn(4, 3, 5, 5)
+    with Copies() as copies:
+        found = norm(images)
+    assert copies.count == 0
+    torch.testing.assert_close(found, plain(images))
+    with Copies() as copies:
+        images.new_tensor([1])
+    assert copies.count == 1
 
 
 def test_external_launch_only_makes_the_folder(

@@ -82,8 +82,10 @@ def test_a_gpu_that_torch_cannot_use_stops_the_run(
             choose(TrainerConfig(device=asked))
         assert f"trainer.device={asked}: an NVIDIA GPU is here {expected}" in str(caught.value)
         assert "trainer.device=cpu" in str(caught.value)
-    with pytest.raises(ConfigError, match="an NVIDIA GPU is here"):
-        default_device()  # the CPU's study instead of the GPU's
+    with monkeypatch.context() as driver:
+        driver.setattr(Path, "exists", lambda _: True)
+        with pytest.raises(ConfigError, match="an NVIDIA GPU is here"):
+            default_device()  # the CPU's study instead of the GPU's
     assert choose(TrainerConfig(device="cpu")).device.type == "cpu"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden on purpose
     assert choose(TrainerConfig()).device.type == "cpu"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ import pytest
 import torch
 
 from resnet_repro.options import ConfigError
-from resnet_repro.training import compiled, stepper
+from resnet_repro.training import compiled, estimate, stepper
 from resnet_repro.training.distributed import World
+from resnet_repro.training.graph import GraphedStepper
 from resnet_repro.training.stepper import EagerStepper, make
-from test_stepper import parts_of
+from test_stepper import Tape, parts_of
 from test_training import do, small_job
 
 COMPILED = "trainer.compile=always"
@@ -28,6 +31,46 @@ def test_on_the_cpu_steps_are_eager_and_nothing_is_said(
     assert made.engine == {"step": "eager", "blocks": "eager", "remarks": []}
     assert state.train_net is state.model
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("data", ["synthetic", "tiny_imagenet", "imagenet"])
+def test_the_estimate_times_the_steps_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    """Where a run replays, so does its estimate; decoded pictures are trained eagerly."""
+    tape = Tape()
+    monkeypatch.setattr(stepper, "GraphedStepper", partial(GraphedStepper, capture=tape))
+    monkeypatch.setattr(
+        estimate, "choose", lambda p, _: stepper.Engine(graph=p.config.trainer.graph != "never")
+    )
+    monkeypatch.setattr(estimate, "PIXELS", 4 * 64 * 64)
+    config = small_job(tmp_path).config
+    where = dataclasses.replace(config.data, name=data, root=str(tmp_path))
+    pace = estimate.measure(dataclasses.replace(config, data=where))
+    assert pace.per_update > 0
+    assert tape.captures == (0 if data == "imagenet" else 2)
+    assert pace.sizes == estimate.SETS[data]
+
+
+def test_a_run_on_a_gpu_says_what_trains_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hosts that train with different engines must not look alike."""
+    parts, state = parts_of(small_job(tmp_path))
+    gpu = dataclasses.replace(parts.setup, device=torch.device("cuda", 0), gpu="a GPU")
+    parts = dataclasses.replace(parts, setup=gpu)
+    monkeypatch.setattr(compiled, "why_not", no_compiler)
+    monkeypatch.setattr(stepper.Engine, "stepper", lambda *_: None)
+    make(parts, state)
+    run_line, remark = capsys.readouterr().err.splitlines()
+    assert run_line == "cifar10_resnet20 smoke seed 0: graph steps, eager blocks, fp32, a GPU"
+    assert "trainer.compile=auto: blocks are not compiled" in remark
+
+
+def test_the_image_has_a_compiler() -> None:
+    """Triton needs one; without it a container would train with another engine than its host."""
+    dockerfile = Path(__file__).resolve().parents[1] / "Dockerfile"
+    assert re.search(r"apt-get install .*\bg\+\+", dockerfile.read_text(encoding="utf-8"))
 
 
 def no_compiler(*_: Any, **__: Any) -> str:

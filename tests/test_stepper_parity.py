@@ -89,6 +89,14 @@ def test_ways_that_agree_pass_and_are_written(
     assert all(row["found"] > 0 for row in bf16)
 
 
+def test_first_losses_that_were_measured_lie_well_within_their_bounds() -> None:
+    """And bounds that would pass anything are none: a net that has learned nothing is at 2.3."""
+    for depth, found in {20: 0.0023, 56: 0.0346, 110: 0.0078}.items():
+        assert 1.2 * found < parity.first_bound("bf16", depth) < 0.1
+        assert 8 * parity.first_bound("tf32", depth) > parity.first_bound("bf16", depth)
+    assert parity.first_bound("fp32", 110) < 1e-4
+
+
 def test_a_graph_that_launches_the_same_kernels_passes(with_graphs: None) -> None:
     assert results(list(parity.same_bits(tiny()))) == [
         ("same bits", "graph", True),

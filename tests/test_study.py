@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +17,7 @@ from resnet_repro import study
 from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
 from resnet_repro.compose import make_job
 from resnet_repro.conf import load_item, names
+from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, find_runs
 from resnet_repro.training.jobs import estimate
 from resnet_repro.training.launch import Job
@@ -111,15 +114,48 @@ def test_list_tells_the_time_that_is_left(
     assert needed > 0
 
 
-def test_budget_stops_saves_and_goes_on(tmp_path: Path) -> None:
+def test_a_study_does_not_mix_engines(tmp_path: Path) -> None:
+    """What one host compiled, another without a compiler refuses instead of training eagerly."""
+
+    def job(seed: int, *words: str) -> Job:
+        return make_job(
+            "experiment=cifar10_plain20", f"seed={seed}", f"runs_dir={tmp_path}", *words
+        )
+
+    def logged(seed: int, device: str, step: str, blocks: str) -> None:
+        folder = job(seed).folder
+        folder.path.mkdir(parents=True)
+        folder.write_meta({"device": device, "engine": {"step": step, "blocks": blocks}})
+
+    jobs = [job(seed) for seed in range(4)]
+    logged(0, "cpu", "eager", "eager")
+    assert study.one_engine(jobs) == jobs
+    logged(1, "cuda", "graph", "compiled")
+    tiny = make_job("experiment=tiny_plain18", f"runs_dir={tmp_path}")
+    *demanded, other = study.one_engine([*jobs, tiny])
+    assert {(j.config.trainer.graph, j.config.trainer.compile) for j in demanded} == {
+        ("always", "always")
+    }
+    assert other == tiny  # another data set
+    with pytest.raises(ConfigError, match=r"^trainer.compile=never: the logged runs of cifar10"):
+        study.one_engine([jobs[1], job(2, "trainer.compile=never")])
+    logged(2, "cuda", "graph", "eager")
+    with pytest.raises(ConfigError, match="were trained with different engines"):
+        study.one_engine(jobs)
+
+
+def test_budget_stops_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job(
         "experiment=cifar10_plain20", *SMALL, f"runs_dir={tmp_path}", "recipe.max_iters=60",
         "recipe.milestones=[]", "evaluation.every_iters=60",
     )  # fmt: skip
-    with pytest.raises(SystemExit) as left:
-        study.run([job], budget=1e-6)
-    assert left.value.code == 75
-    assert job.folder.status()["state"] == "preempted"
+    clock = itertools.count()
+    monkeypatch.setattr(study, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    for budget, state in ((0.5, None), (9, "preempted")):  # over at once; in the middle of the run
+        with pytest.raises(SystemExit) as left:
+            study.run([job], budget)
+        assert left.value.code == 75
+        assert job.folder.status().get("state") == state
     study.run([job], budget=None)
     assert job.folder.is_finished
 

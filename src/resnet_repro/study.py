@@ -12,9 +12,10 @@ import argparse
 import dataclasses
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from socket import gethostname
+from typing import Any
 
 from resnet_repro import paths
 from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
@@ -131,10 +132,58 @@ def run(jobs: Sequence[Job], budget: float | None) -> None:
             return stop_asked() or (until is not None and time.monotonic() > until)
 
         outcomes = run_all(jobs, stop)
-    if any(outcome.state == "preempted" for outcome in outcomes) and not stop_asked():
+    preempted = any(outcome.state == "preempted" for outcome in outcomes)
+    if (preempted or len(outcomes) < len(jobs)) and not stop_asked():
         notify("the budget is used. Rerun the same command to resume.")
         raise SystemExit(PREEMPTED)
     report(outcomes)
+
+
+def one_engine(jobs: Sequence[Job]) -> list[Job]:
+    """The runs, each to be trained with the engine of those of its data set logged on a GPU.
+
+    Compiled blocks round otherwise, so a host that lacks a compiler must not train the other seeds
+    eagerly in silence: where the engine is demanded, it refuses.
+
+    Raises:
+        ConfigError: logged runs differ in their engine already, or a run asks for another.
+    """
+    asked = {"graph": "step", "compile": "blocks"}  # key of trainer -> of the engine in meta.json
+    eager = {"step": "eager", "blocks": "eager"}
+    logged: dict[str, dict[str, str]] = {}
+    for job in jobs:
+        meta, data = job.folder.meta(), job.config.data.name
+        if meta.get("device") != "cuda" or "engine" not in meta:
+            continue
+        engine = {key: meta["engine"][key] for key in eager}
+        if logged.setdefault(data, engine) != engine:
+            raise ConfigError(
+                f"the runs of {data} were trained with different engines: {logged[data]}, "
+                f"{job.label} with {engine}; --mixed-engines goes on"
+            )
+    demanded = []
+    for job in jobs:
+        data = job.config.data.name
+        wanted = {
+            key: "never" if logged[data][kind] == "eager" else "always"
+            for key, kind in asked.items()
+            if data in logged
+        }
+        for key, value in wanted.items():
+            given = getattr(job.config.trainer, key)
+            if given not in ("auto", value):
+                raise ConfigError(
+                    f"trainer.{key}={given}: the logged runs of {data} were trained with "
+                    f"{logged[data]}; --mixed-engines goes on"
+                )
+        demanded.append(with_trainer(job, wanted))
+    return demanded
+
+
+def with_trainer(job: Job, values: Mapping[str, Any]) -> Job:
+    """The run with other values of ``trainer``."""
+    trainer = dataclasses.replace(job.config.trainer, **values)
+    return dataclasses.replace(job, config=dataclasses.replace(job.config, trainer=trainer))
 
 
 def default_device() -> str:
@@ -171,6 +220,8 @@ def main() -> None:
         elif asked.what == "list":
             show(jobs, timed=asked.time)
         else:
+            if not asked.mixed_engines and default_device() == "cuda":
+                jobs = one_engine(jobs)
             run(jobs, asked.budget)
 
 
@@ -180,6 +231,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=seconds, help="stop after 90s, 25m, 2h")
     parser.add_argument("--item", help="only the runs of one figure or table")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: what torch sees")
+    parser.add_argument(
+        "--mixed-engines", action="store_true", help="allow runs with and without compiled blocks"
+    )
     parser.add_argument("--runs-dir", default=paths.AUTO, help="where run folders are kept")
     parser.add_argument("--time", action="store_true", help="list: measure how long the rest takes")
     parser.add_argument("--bundle", help="folder of an unpacked bundle to run from")

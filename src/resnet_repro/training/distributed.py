@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -131,6 +132,8 @@ def replicate(model: nn.Module, world: World) -> nn.Module:
     """
     if world.size == 1:
         return model
+    # Of a 1x1 filter's gradient some strides mean nothing, and cuDNN and torch write others there.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     kind = nn.parallel.DistributedDataParallel
     known = inspect.signature(kind).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"

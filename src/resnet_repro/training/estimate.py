@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from resnet_repro.config import Config
 from resnet_repro.config_groups import PICTURE_SETS, DataConfig
-from resnet_repro.data import DataError
-from resnet_repro.training.assemble import data_root, initial_state
+from resnet_repro.data import Arrays, DataError
+from resnet_repro.training.assemble import assemble, data_root
 from resnet_repro.training.device import Setup, loader_processes, set_up
-from resnet_repro.training.state import TrainState, step
+from resnet_repro.training.graph import EAGER_CALLS
+from resnet_repro.training.state import TrainState
+from resnet_repro.training.stepper import choose
 
 WARM, TIMED = 2, 3
+AT_ONCE = 8  # calls that a GPU is given together
 PIXELS = 128 * 32 * 32  # of the images timed on a CPU, whose seconds grow with their number
 DECODED = 12  # pictures of the folder that are timed
 
@@ -31,7 +35,7 @@ class Sizes:
     side: int
 
 
-# ILSVRC-2012's stand for a folder that cannot be listed.
+# For a folder that cannot be listed: the sizes of ILSVRC-2012.
 SETS = {
     "cifar10": Sizes(50_000, 10_000, 10, 32),
     "tiny_imagenet": Sizes(100_000, 10_000, 200, 64),
@@ -65,42 +69,71 @@ class Pace:
 
 
 def measure(config: Config) -> Pace:
-    """Time a few updates and an evaluation of a configuration's net on made-up images.
+    """Time a few updates and an evaluation as the run will do them, on random images.
 
-    Of a folder of pictures a few are decoded, too; a GPU trains beside that.
+    The stepper is the one of the run: its steps are captured and its blocks compiled where the
+    run's are. Of a folder of pictures a few are decoded, too; a GPU trains beside that.
+
+    Raises:
+        ConfigError: this machine cannot do what the configuration asks.
     """
     setup = set_up(config.trainer)
     sizes, decoding = look_at(config)
-    state = initial_state(config, setup, num_classes=sizes.classes)
-    batch, timed = config.recipe.batch_size, _timed_images(config, setup, sizes)
-    images = torch.randn(timed, 3, sizes.side, sizes.side, device=setup.device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(timed, device=setup.device) % sizes.classes
-    update = _median_seconds(setup, lambda: step(state, setup, images, labels, 1e-4)) / timed
-    evaluation = _median_seconds(setup, lambda: _evaluate(state, setup, images)) / timed
-    if setup.device.type == "cuda" and config.trainer.loader_workers:  # decoded beside it
+    share, timed = _images(config, setup, sizes)
+    # The stream of its own is for a capture; on the CPU there is none.
+    stream = torch.cuda.Stream() if setup.gpu else None  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        context, state = assemble(_alone(config, timed), setup, _random(timed, sizes))
+        stepper = choose(context, state).stepper(context, state)
+        images, _ = context.batch(0)
+        update = _median_seconds(setup, lambda: stepper.step(1e-4)) / timed
+        evaluation = _median_seconds(setup, lambda: _evaluate(state, setup, images)) / timed
+    if setup.gpu and config.trainer.loader_workers:  # decoded beside it
         update, evaluation = max(update, decoding), max(evaluation, decoding)
     else:
         update, evaluation = update + decoding, evaluation + decoding
-    return Pace(batch * update, evaluation, sizes)
+    return Pace(share * update, evaluation, sizes)
 
 
-def _timed_images(config: Config, setup: Setup, sizes: Sizes) -> int:
-    """The batch or, on a CPU, as many of its images as take some seconds."""
+def _images(config: Config, setup: Setup, sizes: Sizes) -> tuple[int, int]:
+    """Images of a batch that one device computes, and how many of them are timed.
+
+    On a CPU, whose workers share the cores: the whole batch, and as many as take some seconds.
+    """
     batch, group = config.recipe.batch_size, config.model.bn_group or 1
-    if setup.device.type == "cuda":
-        return batch
-    return max(group, min(batch, max(4, PIXELS // sizes.side**2)) // group * group)
+    if setup.gpu:
+        share = -(-batch // config.trainer.devices)
+        return share, share
+    return batch, max(group, min(batch, max(4, PIXELS // sizes.side**2)) // group * group)
+
+
+def _alone(config: Config, timed: int) -> Config:
+    """The configuration of one worker with a batch of ``timed`` images, all on the device.
+
+    Several workers and decoded pictures are trained eagerly, so they are timed eagerly.
+    """
+    trainer = config.trainer
+    if trainer.devices > 1 or config.data.name in PICTURE_SETS:
+        trainer = replace(trainer, devices=1, graph="never", compile="never")
+    data = replace(config.data, train_split="all")
+    recipe = replace(config.recipe, batch_size=timed)
+    return replace(config, data=data, recipe=recipe, trainer=trainer)
+
+
+def _random(count: int, sizes: Sizes) -> Arrays:
+    images = np.random.default_rng(0).integers(256, size=(count, sizes.side, sizes.side, 3))
+    pixels, labels = images.astype(np.uint8), np.zeros(count, np.uint8)
+    return Arrays(pixels, labels, pixels, labels, sizes.classes, {})
 
 
 def look_at(config: Config) -> tuple[Sizes, float]:
-    """Sizes of a data set, and seconds per picture to decode it where it has to be."""
+    """Sizes of a data set, and seconds to decode one of its pictures, 0 where none is decoded."""
     choice = config.data
     if choice.name not in PICTURE_SETS:
         return SETS[choice.name], 0.0
     try:
         sizes, seconds = _pictures(choice)
-    except DataError:  # the run will say it
+    except DataError:  # the run will report it
         return SETS[choice.name], 0.0
     return sizes, seconds / max(1, loader_processes(config.trainer, config.trainer.devices))
 
@@ -127,15 +160,25 @@ def _pictures(choice: DataConfig) -> tuple[Sizes, float]:
 def _evaluate(state: TrainState, setup: Setup, images: torch.Tensor) -> None:
     state.model.eval()
     with setup.autocast():
-        state.model(images)
+        (state.graphed_eval or state.model)(images)
 
 
 def _median_seconds(setup: Setup, work: Callable[[], None]) -> float:
-    times = []
-    for _ in range(WARM + TIMED):
-        began = time.perf_counter()
+    """Seconds of one call, the first ones left out: kernels are selected, a graph is captured.
+
+    A GPU is given several calls in one go: in a run the host does not wait for each.
+    """
+    calls = AT_ONCE if setup.gpu else 1
+    for _ in range(EAGER_CALLS + 1 if setup.gpu else WARM):
         work()
-        if setup.device.type == "cuda":
+    times = []
+    for _ in range(TIMED):
+        if setup.gpu:
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return sorted(times[WARM:])[TIMED // 2]
+        began = time.perf_counter()
+        for _ in range(calls):
+            work()
+        if setup.gpu:
+            torch.cuda.synchronize()
+        times.append((time.perf_counter() - began) / calls)
+    return sorted(times)[TIMED // 2]

@@ -137,7 +137,7 @@ class GraphedStepper:
     """Does the updates of a run by replaying a graph of the whole step.
 
     Args:
-        parts: of a run with its images on the device, without other workers.
+        context: of a run with its images on the device, without other workers.
         state: a checkpoint is loaded already: the graph keeps the addresses.
         engine: what it is, for ``meta.json``.
         capture: how a graph is made.
@@ -146,19 +146,19 @@ class GraphedStepper:
 
     def __init__(
         self,
-        parts: RunContext,
+        context: RunContext,
         state: TrainState,
         engine: dict[str, Any],
         capture: Capture = capture_on_cuda,
         ahead: int | None = None,
     ):
-        assert isinstance(parts.images, ResidentImages)
-        self._setup, self._state, self.engine = parts.setup, state, engine
-        self._batches = BatchesAhead(parts.images, ahead)
-        self._update = _Update(parts.setup, state, self._batches)
+        assert isinstance(context.images, ResidentImages)
+        self._setup, self._state, self.engine = context.setup, state, engine
+        self._batches = BatchesAhead(context.images, ahead)
+        self._update = _Update(context.setup, state, self._batches)
         self._replayed = Replayed(self._update, capture)
         self._rate_there: float | None = None  # the rate that the device holds
-        state.graphed_eval = GraphedEval(state.model, parts.setup, capture)
+        state.graphed_eval = GraphedEval(state.model, context.setup, capture)
 
     def step(self, lr: float) -> None:
         """Do the update that follows the state's iteration."""
