@@ -126,13 +126,6 @@ def test_akamaster_weights_count_exactly_as_their_own_net(akamaster, arrays, tmp
     assert cells["images"] == "500"
 
 
-def test_logits_are_those_of_their_net(akamaster, arrays):
-    path, net = akamaster
-    x = theirs_sees(arrays.test_images[:50])
-    with torch.no_grad():
-        torch.testing.assert_close(from_file(path, "akamaster").net(x), net(x))
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
@@ -197,24 +190,13 @@ def test_an_ensemble_averages_the_softmaxes_of_its_runs(runs, arrays, tmp_path):
     assert found["loss"] == pytest.approx(-likelihood, rel=1e-4)
 
 
-def test_exported_weights_need_no_run_folder_and_count_the_same(runs, tmp_path):
-    out = tmp_path / "net.pt"
-    said = done(export, f"run={runs[1].path}", f"out={out}")
-    assert hashlib.sha256(out.read_bytes()).hexdigest() in said
-    words = (f"weights={out}", "format=ours", f"results_dir={tmp_path}")
-    done(evaluate, *words)
-    found, recorded = results(tmp_path)["net"], last(runs[1], "test")
-    assert (found["top1_err"], found["top5_err"]) == (recorded["top1_err"], recorded["top5_err"])
-    assert found["models"][0]["run"] == "smoke/cifar10_resnet20/seed1"
-
-
-def test_a_folder_of_weights_has_a_table_and_counts_the_logged_error_to_the_last_image(
-    runs, tmp_path
-):
+def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_path):
+    """Several runs into a folder, with a table; the run folders are not needed afterwards."""
     out = tmp_path / "weights"
     out.mkdir()
     asked = (f"run={runs[0].path},{runs[1].path}", f"out={out}", "format=safetensors")
-    assert f"{out / 'README.md'}\n" in done(export, *asked)
+    said = done(export, *asked)
+    assert f"{out / 'README.md'}\n" in said
     table = (out / "README.md").read_text(encoding="utf-8")
     for seed, run in enumerate(runs):
         path = out / f"cifar10_resnet20_smoke_seed{seed}.safetensors"
@@ -231,18 +213,12 @@ def test_a_folder_of_weights_has_a_table_and_counts_the_logged_error_to_the_last
         (line,) = [line for line in table.splitlines() if path.name in line]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert digest in said
         run_key = f"results/runs/smoke/cifar10_resnet20/seed{seed}"
         error = f"{logged['top1_err']:.2f}"
-        assert cells == [
-            "ResNet-8",
-            "synthetic",
-            str(seed),
-            error,
-            "500",
-            path.name,
-            digest,
-            run_key,
-        ]
+        assert cells[:5] == ["ResNet-8", "synthetic", str(seed), error, "500"]
+        assert cells[5:] == [path.name, digest, run_key]
+        assert found["models"][0]["run"] == f"smoke/cifar10_resnet20/seed{seed}"
 
 
 def test_five_lines_of_python_classify_a_picture_without_the_data(

@@ -145,12 +145,15 @@ def test_one_of_several_state_dicts_must_be_chosen(tmp_path, content, keys):
         from_file(path, "akamaster", "best")
 
 
-def test_dicts_in_circles_and_deep_ones_hold_no_state_dict(tmp_path):
+def test_dicts_in_circles_and_dicts_of_many_names(tmp_path):
+    """Neither is followed for ever, and one state dict under two names is one."""
     circle = {"epoch": 3}
-    circle["self"] = circle
+    circle |= {f"self{n}": circle for n in range(1_000)}
     torch.save(circle, tmp_path / "a.pt")
     with pytest.raises(WeightsError, match="holds no state dict"):
         from_file(tmp_path / "a.pt", "akamaster")
+    torch.save({"best": STATE, "last": STATE}, tmp_path / "a.pt")
+    assert from_file(tmp_path / "a.pt", "akamaster").source["weights_key"] == "best"
 
 
 @pytest.mark.parametrize(
@@ -379,12 +382,15 @@ def test_ours_in_torchvisions_keys_are_prepared_as_they_were_trained(tmp_path):
     state = to_torchvision(build(spec, 3).state_dict(), spec)
     about = {"model": {"family": "imagenet", "depth": 18, "shortcut": "B"},
              "data": {"name": "folder", "mean": "channel"}, "name": "x", "profile": "paper",
+             "keys": "torchvision",
              "seed": 3, "iter": 7, "precision": "bf16"}  # fmt: skip
     (tmp_path / "a.pth").write_bytes(packed(state, about, "torchvision"))
     subject = from_file(tmp_path / "a.pth", "torchvision")
     assert subject.data == DataConfig(name="folder", mean="channel")
     assert (subject.precision, subject.spec) == ("bf16", spec)
     assert (subject.source["run"], subject.source["iter"]) == ("paper/x/seed3", 7)
+    with pytest.raises(WeightsError, match="has torchvision's keys; use format=torchvision"):
+        from_file(tmp_path / "a.pth", "ours")
 
 
 def test_weights_changed_after_their_export_are_not_the_runs(tmp_path):

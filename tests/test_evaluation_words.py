@@ -88,6 +88,13 @@ def test_only_regular_files_and_free_names_are_written(tmp_path):
     assert (tmp_path / "pipe.pt").is_fifo()
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.pt").touch()
+    code, said = refused("weights=~/a.pt", "format=ours")
+    assert (code, "a.pt: not a weights file" in said) == (4, True), said
+
+
 def test_a_comma_in_a_path_is_explained(tmp_path):
     (tmp_path / "a,b.pt").touch()
     code, said = refused(f"weights={tmp_path}/a,b.pt", "format=ours")

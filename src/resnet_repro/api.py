@@ -1,4 +1,4 @@
-"""Training from Python: what a notebook or a script says instead of a command.
+"""Training and trained nets from Python, for notebooks and scripts.
 
 ``resnet_repro.analysis`` is the other half: it reads what was trained.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from resnet_repro import paths
 from resnet_repro.compose import compose_sweep
 from resnet_repro.evaluation.exports import Classifier, load_classifier
 from resnet_repro.runs.signals import stop_on_signals
@@ -21,7 +22,7 @@ def load_net(path: str | Path) -> Classifier:
     Raises:
         WeightsError: the file is refused, is none of ours, or was exported without the data.
     """
-    return load_classifier(Path(path))
+    return load_classifier(paths.given(str(path)))
 
 
 def train(*words: str) -> list[Path]:

@@ -211,7 +211,9 @@ def load_classifier(path: Path) -> Classifier:
         pixels = np.frombuffer(base64.b64decode(given["mean"]), "<f4").reshape(given["shape"])
         mean = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         names = tuple(str(name) for name in given["classes"])
-    except (KeyError, TypeError, ValueError) as error:
+        if len(names) not in (0, subject.num_classes):
+            raise ValueError(f"{len(names)} names for {subject.num_classes} classes")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"{path}: holds no mean of the training images; export the run where its data are"
         ) from error

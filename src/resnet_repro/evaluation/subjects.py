@@ -172,6 +172,8 @@ def about_run(config: Config, folder: RunFolder, iteration: int) -> dict[str, An
 def _ours(file: WeightsFile, source: dict[str, Any]) -> Subject:
     if file.about is not None:
         about = dict(file.about)
+        if about.get("keys") == "torchvision":
+            raise WeightsError(f"{file.path}: has torchvision's keys; use format=torchvision")
         subject = _with_net(file, file.content, about, source | _origin(about))
         return dataclasses.replace(subject, name=file.path.stem)
     folder = RunFolder(file.path.absolute().parent.parent)

@@ -9,6 +9,7 @@ import pickletools
 import re
 import warnings
 import zipfile
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ from resnet_repro.training import CheckpointError
 LARGEST_FILE = 2**30  # bytes; ResNet-152 with its optimizer's state takes half of that
 ABOUT = "resnet_repro"  # key of what our exports record of their net
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-DEEPEST = 4  # dicts within dicts that may hold a state dict
 # What training scripts keep beside the weights: harmless, and yet more than data.
 COMPANIONS = ("argparse.", "omegaconf.", "pathlib.", "types.SimpleNamespace", "numpy.", "easydict.")
 
@@ -69,25 +69,30 @@ def read(path: Path, largest: int = LARGEST_FILE) -> WeightsFile:
     return WeightsFile(path, hashlib.sha256(data).hexdigest(), len(data), content, about)
 
 
-def state_dicts(content: Mapping[str, Any], depth: int = DEEPEST) -> dict[str, Mapping[str, Any]]:
-    """The state dicts in ``content`` by their names, nested ones as ``model.net``.
+def state_dicts(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the state dicts in ``content`` by their names, nested ones as ``model.net``.
 
     A state dict has a tensor under a key that ends in ``weight``; ``content`` itself, if it is
     one, has the empty name and is the only one.
     """
-    keys = [key for key, value in content.items() if isinstance(value, Tensor)]
-    if any(str(key).rpartition(".")[2] == "weight" for key in keys):
-        return {"": content}
     found: dict[str, Mapping[str, Any]] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping) and depth:
-            inner = state_dicts(value, depth - 1)
-            found |= {f"{key}.{name}".rstrip("."): state for name, state in inner.items()}
+    waiting, seen = deque([("", content)]), set()
+    while waiting:
+        name, place = waiting.popleft()
+        if id(place) in seen:  # a dict may hold itself
+            continue
+        seen.add(id(place))
+        keys = [str(key) for key, value in place.items() if isinstance(value, Tensor)]
+        if any(key.rpartition(".")[2] == "weight" for key in keys):
+            found[name] = place
+            continue
+        inside = ((key, value) for key, value in place.items() if isinstance(value, Mapping))
+        waiting.extend((f"{name}.{key}".lstrip("."), value) for key, value in inside)
     return found
 
 
 def state_dict_of(file: WeightsFile, name: str | None) -> tuple[str, Mapping[str, Any]]:
-    """The state dict called ``name``, or the only one of a file, and its name.
+    """Return the name and the state dict called so, or the only one of a file.
 
     Raises:
         WeightsError: there is none, none of that name, or more than one to choose from; the
@@ -125,14 +130,15 @@ def checked_tensors(file: WeightsFile, content: Mapping[str, Any]) -> dict[str, 
         claimed += value.numel() * value.element_size()
         if claimed > LARGEST_FILE:
             raise WeightsError(f"{file.path}: claims more than {LARGEST_FILE} bytes of weights")
-        if label.rpartition(".")[2] in ("num_batches_tracked", "n_averaged"):
+        last = str(name).rpartition(".")[2]
+        if last in ("num_batches_tracked", "n_averaged"):
             continue  # counts, which no net in evaluation mode reads
         if value.dtype not in FLOATS:
             kind = str(value.dtype).removeprefix("torch.")
             raise WeightsError(f"{file.path}: {label} is {kind}; expected floating-point weights")
         if not bool(torch.isfinite(value.float()).all()):
             raise WeightsError(f"{file.path}: {label} holds values that are not finite")
-        if label.endswith("running_var") and bool((value < 0).any()):
+        if last == "running_var" and bool((value < 0).any()):
             raise WeightsError(f"{file.path}: {label} is a variance and holds negative values")
     return {str(name): value for name, value in content.items()}
 
