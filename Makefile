@@ -65,9 +65,8 @@ report: $(STAMP) ## one page: figures, tables, claims, runs
 	@$(PY) -m resnet_repro.analysis.report $(ARGS)
 
 results: $(STAMP) ## docs/RESULTS.md, its figures and tables, and the README's results, from the logged runs
-	@$(PY) -m resnet_repro.analysis.readme
 	@$(PY) -m resnet_repro.analysis.fidelity
-	@$(PY) -m resnet_repro.analysis.results_page
+	@$(PY) -m resnet_repro.analysis.pages
 
 study: $(STAMP) ## the study in its order: what is missing; BUDGET=25m ITEM=fig6; make study-list tells
 	@$(PY) -m resnet_repro.study run $(if $(BUDGET),--budget $(BUDGET)) $(if $(ITEM),--item $(ITEM)) $(ARGS)

@@ -1,7 +1,6 @@
 """Every claim of the paper about CIFAR-10, tested on the logged runs."""
 
-from resnet_repro.analysis import claims
-from resnet_repro.items import main
+from resnet_repro.items.command import main
 
 if __name__ == "__main__":
-    main("claims", draw=claims.save_claims, claims=claims.CIFAR_CLAIMS, out="results/tables")
+    main("claims")

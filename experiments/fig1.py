@@ -3,8 +3,7 @@
 Shows the degradation: the deeper plain net has the higher training error, and thus test error.
 """
 
-from resnet_repro.analysis import claims, curves
-from resnet_repro.items import main
+from resnet_repro.items.command import main
 
 if __name__ == "__main__":
-    main("fig1", draw=curves.save_fig1, claims=[claims.plain_training_error_rises])
+    main("fig1")

@@ -1,7 +1,6 @@
 """Fig. 3: VGG-19, plain-34 and ResNet-34, drawn from their counted layers."""
 
-from resnet_repro.analysis.columns import save_fig3
-from resnet_repro.analysis.drawing import main
+from resnet_repro.items.command import main
 
 if __name__ == "__main__":
-    main("fig3", draw=save_fig3)
+    main("fig3")

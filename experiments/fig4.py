@@ -4,12 +4,7 @@ Of 18 and 34 layers, the deeper plain net is worse in both on ImageNet, the deep
 better. Tiny ImageNet has panels of its own.
 """
 
-from resnet_repro.analysis import imagenet_claims, imagenet_curves
-from resnet_repro.items import main
+from resnet_repro.items.command import main
 
 if __name__ == "__main__":
-    main(
-        "fig4",
-        draw=imagenet_curves.save_fig4,
-        claims=[imagenet_claims.plain_degrades_residual_does_not],
-    )
+    main("fig4")

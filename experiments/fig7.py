@@ -3,8 +3,7 @@
 Residual functions respond more weakly than plain layers, the more so in deeper nets.
 """
 
-from resnet_repro.analysis import mechanism_claims, responses
-from resnet_repro.items import main
+from resnet_repro.items.command import main
 
 if __name__ == "__main__":
-    main("fig7", draw=responses.save_fig7, claims=[mechanism_claims.responses_are_smaller])
+    main("fig7")

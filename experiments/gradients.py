@@ -3,12 +3,7 @@
 The paper says that gradients of its plain nets are healthy; here they are shown.
 """
 
-from resnet_repro.analysis import gradients, mechanism_claims
-from resnet_repro.items import main
+from resnet_repro.items.command import main
 
 if __name__ == "__main__":
-    main(
-        "gradients",
-        draw=gradients.save_gradients,
-        claims=[mechanism_claims.gradients_stay_healthy],
-    )
+    main("gradients")

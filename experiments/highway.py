@@ -1,9 +1,6 @@
 """Identity against gated shortcuts (Highway nets) under one protocol."""
 
-from functools import partial
-
-from resnet_repro.analysis.deviations import save_deviations
-from resnet_repro.items import main
+from resnet_repro.items.command import main
 
 if __name__ == "__main__":
-    main("highway", draw=partial(save_deviations, stem="highway"))
+    main("highway")

@@ -1,7 +1,6 @@
 """Table 1: the ImageNet architectures, counted, beside the paper's FLOPs."""
 
-from resnet_repro.analysis.drawing import main
-from resnet_repro.analysis.table1 import save_table1
+from resnet_repro.items.command import main
 
 if __name__ == "__main__":
-    main("table1", draw=save_table1, out="results/tables")
+    main("table1")

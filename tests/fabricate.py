@@ -10,15 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from resnet_repro.conf import protocol
+from resnet_repro.config import Config
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
 
-SCHEDULES = {  # max_iters, every_iters, log_every_iters
-    "paper": (64_000, 1_000, 100),
-    "short": (3_200, 200, 50),
-    "quick": (400, 100, 20),
-    "smoke": (12, 4, 2),
-}
 # test and training error at the end, as in the paper, and what a very short schedule might give
 ENDS = {
     "paper": {
@@ -115,65 +111,16 @@ def fabricate(
 def make_config(
     label: str, profile: str, seed: int, name: str | None, changes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the resolved configuration of a run."""
+    """Return the configuration of a run as ``conf/`` has it, with changes."""
     match = re.fullmatch(r"(plain|ResNet)-(\d+)", label)
     assert match, f"unknown label {label}"
-    family, depth = match[1].lower(), int(match[2])
-    max_iters, every, log_every = SCHEDULES[profile]
-    experiment = f"cifar10_{family}{depth}"
-    config: dict[str, Any] = {
-        "experiment": experiment,
-        "name": name or experiment,
-        "profile": profile,
-        "seed": seed,
-        "runs_dir": "results/runs",
-        "data": {
-            "name": "cifar10",
-            "root": "data",
-            "source": "auto",
-            "train_split": "all",
-            "pad": "mean",
-            "mean": "pixel",
-        },
-        "model": {
-            "family": "cifar",
-            "depth": depth,
-            "shortcut": "none" if family == "plain" else "A",
-            "layers_per_block": 2,
-            "zero_pad": "end",
-            "init": "he_fan_in",
-            "bn_eps": 1e-5,
-            "bn_momentum": 0.1,
-            "bn_group": 0,
-            "gate_bias": -2.0,
-        },
-        "recipe": {
-            "batch_size": 128,
-            "max_iters": max_iters,
-            "lr": 0.1,
-            "milestones": [max_iters // 2, max_iters * 3 // 4],
-            "gamma": 0.1,
-            "momentum": 0.9,
-            "nesterov": False,
-            "weight_decay": 1e-4,
-            "decay_bn": True,
-            "warmup": "error80" if depth >= 110 else "none",
-        },
-        "evaluation": {
-            "every_iters": every,
-            "bn": "running",
-            "batch_size": 1000,
-            "clean_train_images": 0,
-        },
-        "trainer": {
-            "device": "auto",
-            "precision": "auto",
-            "threads": 0,
-            "deterministic": False,
-            "log_every_iters": log_every,
-            "checkpoint_every_iters": every,
-        },
-    }
+    experiment = changes.get("experiment", f"cifar10_{match[1].lower()}{match[2]}")
+    own = protocol(experiment, profile)
+    config = (own or protocol("cifar10_plain20", profile) or Config()).as_mapping()
+    if own is None:
+        shortcut = "none" if match[1] == "plain" else "A"
+        config["model"] |= {"depth": int(match[2]), "shortcut": shortcut}
+    config |= {"experiment": experiment, "name": name or experiment, "seed": seed}
     for key, value in changes.items():
         *groups, last = key.split(".")
         place = config
@@ -254,7 +201,7 @@ def _numbers(error: float, seen: int) -> dict[str, Any]:
 
 
 def _view(evaluation: dict[str, Any]) -> dict[str, str]:
-    return {"protocol": "1-crop", "bn": evaluation["bn"]}
+    return {"protocol": "1-crop", "bn": evaluation.get("bn", "running")}
 
 
 def _responses(depth: int, plain: bool) -> list[float]:

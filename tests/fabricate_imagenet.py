@@ -9,12 +9,7 @@ from typing import Any
 from fabricate import fabricate
 from resnet_repro.runs.metrics import read_metrics
 
-# iterations, drops of the rate, iterations between evaluations and between training records
-SCHEDULES = {
-    ("imagenet", "paper"): (600_000, [150_000, 300_000], 5_000, 5_000),
-    ("tiny_imagenet", "paper"): (46_875, [11_719, 23_438, 35_156], 1_125, 375),
-    ("tiny_imagenet", "short"): (1_500, [750, 1_125], 150, 50),
-}
+LOG_EVERY = {"imagenet": 5_000, "tiny_imagenet": 375}  # iterations, on the paper's schedule
 IMAGES = {"imagenet": 50_000, "tiny_imagenet": 10_000}
 ENDS = {  # validation and training error at the end, as in Fig. 4 and Table 3
     "plain-18": (31.4, 31.4),
@@ -50,9 +45,6 @@ def imagenet_run(
         protocols: top-1 and top-5 error of further protocols, logged at the last iteration.
     """
     base, _, option = label.partition(" ")
-    depth = int(base.split("-")[1])
-    shortcut = "none" if base.startswith("plain") else option or "B"
-    max_iters, milestones, every, log_every = SCHEDULES[data, profile]
     stem = f"{data.partition('_')[0]}_{base.lower().replace('-', '')}" + (
         f"_{option}" if option else ""
     )
@@ -68,17 +60,8 @@ def imagenet_run(
         changes={
             "experiment": stem,
             "name": stem,
-            "data.name": data,
-            "model.family": "imagenet",
-            "model.depth": depth,
-            "model.shortcut": shortcut,
-            "model.stride_in": "1x1",
-            "recipe.batch_size": 256,
-            "recipe.max_iters": max_iters,
-            "recipe.milestones": milestones,
-            "evaluation.every_iters": every,
-            "trainer.log_every_iters": log_every,
         }
+        | ({"trainer.log_every_iters": LOG_EVERY[data]} if profile == "paper" else {})
         | (changes or {}),
         **more,
     )

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from fabricate import fabricate
-from resnet_repro.analysis.deviations import (
+from resnet_repro.analysis.load import Run, load_runs
+from resnet_repro.items.deviations import (
     deviations_figure,
     deviations_table,
-    save_deviations,
+    save,
     variants,
 )
-from resnet_repro.analysis.load import Run, load_runs
 
 
 def variant(root: Path, suffix: str, key: str, value: Any, test: float, seed: int) -> None:
@@ -71,7 +71,7 @@ def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
 
 
 def test_files(runs: list[Run], tmp_path: Path) -> None:
-    paths = save_deviations(runs, tmp_path / "figures")
+    paths = save(runs, tmp_path / "figures")
     assert {path.name for path in paths} == {
         f"deviations.{ending}" for ending in ("png", "svg", "md", "tex", "csv")
     }

@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 
 from fabricate import fabricate
 from resnet_repro.analysis import style
-from resnet_repro.analysis.curve_data import bin_width, mean_curve, with_gaps
-from resnet_repro.analysis.curves import fig1, fig6
+from resnet_repro.analysis.curves import bin_width, mean_curve, with_gaps
 from resnet_repro.analysis.gradients import gradient_figure
-from resnet_repro.analysis.load import Run, load_runs
+from resnet_repro.analysis.load import Run, load_run, load_runs
 from resnet_repro.analysis.paper import Paper
 from resnet_repro.analysis.probes import bn_output_gradients, end_ratios, scaled_gradients, weights
 from resnet_repro.analysis.responses import fig7
+from resnet_repro.items.fig1 import fig1
+from resnet_repro.items.fig6 import fig6
 
 FIG6 = ["plain-20", "plain-32", "plain-44", "plain-56", "plain-110"] + [
     f"ResNet-{depth}" for depth in (20, 32, 44, 56, 110, 1202)
@@ -116,8 +117,8 @@ def test_fig1_of_another_profile_says_that_the_paper_is_not_drawn(tmp_path: Path
 
 def test_a_paper_profile_with_another_schedule_is_not_laid_over_the_paper(tmp_path: Path) -> None:
     changes = {"recipe.max_iters": 6_400, "recipe.milestones": [3_200]}
-    fabricate(tmp_path, "plain-20", changes=changes)
-    said = caption(fig1(load_runs(tmp_path)))
+    run = load_run(fabricate(tmp_path, "plain-20", changes=changes))
+    said = caption(fig1([run]))
     assert "not drawn (recipe.max_iters=6400, the paper's is 64000" in said
 
 

@@ -16,13 +16,16 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from fabricate_imagenet import imagenet_run
 from resnet_repro.analysis import style
-from resnet_repro.analysis.blocks import fig2, fig5
-from resnet_repro.analysis.columns import Cell, cells, fig3
 from resnet_repro.analysis.counted import Counted
-from resnet_repro.analysis.imagenet_curves import fig4, save_fig4
-from resnet_repro.analysis.load import Run, load_runs
+from resnet_repro.analysis.load import Run, load_run, load_runs
 from resnet_repro.analysis.paper import Paper
-from resnet_repro.analysis.table1 import save_table1, table1
+from resnet_repro.items.fig2 import fig2
+from resnet_repro.items.fig3 import Cell, cells, fig3
+from resnet_repro.items.fig4 import fig4
+from resnet_repro.items.fig4 import save as save_fig4
+from resnet_repro.items.fig5 import fig5
+from resnet_repro.items.table1 import save as save_table1
+from resnet_repro.items.table1 import table1
 
 NETS = ("plain-18", "plain-34", "ResNet-18 A", "ResNet-34 A")
 
@@ -222,7 +225,7 @@ def test_fig4_keeps_tiny_imagenet_apart(tmp_path: Path) -> None:
 
 def test_fig4_of_another_schedule_is_not_laid_over_the_paper(tmp_path: Path) -> None:
     changes = {"recipe.max_iters": 60_000, "recipe.milestones": [15_000]}
-    figure = fig4(runs_of(tmp_path, changes=changes))
+    figure = fig4([load_run(imagenet_run(tmp_path, net, changes=changes)) for net in NETS])
     assert not any("in the paper" in str(x.get_label()) for axes in figure.axes for x in axes.lines)
     assert "recipe.max_iters=60000, the paper's is 600000" in caption(figure)
 

@@ -10,18 +10,17 @@ import pandas as pd
 import pytest
 
 from fabricate_imagenet import imagenet_run
-from resnet_repro.analysis.ensembles import save_table5, table5
 from resnet_repro.analysis.evaluations import load_evaluations, not_used, run_key, score_of
-from resnet_repro.analysis.imagenet_tables import (
+from resnet_repro.analysis.load import Run, load_run, load_runs
+from resnet_repro.analysis.paper import Paper
+from resnet_repro.items.table5 import save as save_table5
+from resnet_repro.items.table5 import table5
+from resnet_repro.items.tables2_3_4 import (
     net_table,
     notes,
     paper_rows,
-    save_table2,
-    save_table3,
-    save_table4,
+    save,
 )
-from resnet_repro.analysis.load import Run, load_runs
-from resnet_repro.analysis.paper import Paper
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.identity import metrics_digest
 
@@ -121,8 +120,9 @@ def test_a_number_of_another_protocol_says_so_and_is_not_compared(tmp_path: Path
 
 def test_another_schedule_is_not_compared(tmp_path: Path) -> None:
     changes = {"recipe.batch_size": 128}
-    imagenet_run(tmp_path, "ResNet-50", changes=changes, protocols={"10-crop": (22.9, 6.7)})
-    row = net_table(3, load_runs(tmp_path)).set_index("net").loc["ResNet-50"]
+    logged = {"10-crop": (22.9, 6.7)}
+    run = load_run(imagenet_run(tmp_path, "ResNet-50", changes=changes, protocols=logged))
+    row = net_table(3, [run]).set_index("net").loc["ResNet-50"]
     assert row["verdict"] == "not comparable: recipe.batch_size=128, the paper's is 256"
 
 
@@ -176,7 +176,7 @@ def test_trap_08_what_is_not_the_runs_own_whole_result_is_not_taken(
     warned = not_used([run], load_evaluations(folder))
     expected = [f"Not used: evaluations/000.json {said}"] if said else []
     assert [line[: len(start)] for line, start in zip(warned, expected, strict=True)] == expected
-    table = save_table3([run], tmp_path)[0].read_text()
+    table = save(3, [run], tmp_path)[0].read_text()
     assert ("Not used: evaluations/000.json" in table) == bool(said)
     assert "1-crop only" in table
     assert "| 1.00 " not in table
@@ -244,12 +244,8 @@ def test_table5_lists_ensembles_of_logged_runs(tmp_path: Path) -> None:
 
 def test_tables_are_written_with_their_protocol(tmp_path: Path) -> None:
     runs = some_runs(tmp_path / "runs")
-    for save, protocol in (
-        (save_table2, "10-crop"),
-        (save_table3, "10-crop"),
-        (save_table4, "multi-scale"),
-    ):
-        once, again = save(runs, tmp_path / "a"), save(runs, tmp_path / "b")
+    for number, protocol in ((2, "10-crop"), (3, "10-crop"), (4, "multi-scale")):
+        once, again = save(number, runs, tmp_path / "a"), save(number, runs, tmp_path / "b")
         assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
         markdown = once[0].read_text()
         assert f"the table's protocol is {protocol}" in markdown

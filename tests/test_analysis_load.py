@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from fabricate import fabricate, tear
-from resnet_repro.analysis.load import load_run, load_runs, most_telling_profile
+from resnet_repro.analysis.load import Logged, best_covered_profile, load_run, load_runs
 from resnet_repro.analysis.protocol import (
     by_net,
-    check_same_protocol,
     comparison_notes,
     the_profile,
     why_not_comparable,
 )
-from resnet_repro.runs.folder import RunFolder, RunFolderError
+from resnet_repro.options import shown
+from resnet_repro.runs.folder import RunFolder
 
 
 def test_a_run_knows_its_net_and_its_curves(tmp_path: Path) -> None:
@@ -74,15 +75,15 @@ def test_filters(tmp_path: Path) -> None:
 
 
 def test_the_profile_with_most_nets_tells_most_and_of_equals_the_longest(tmp_path: Path) -> None:
-    assert most_telling_profile(load_runs(tmp_path)) is None
+    assert best_covered_profile(load_runs(tmp_path)) is None
     fabricate(tmp_path, "plain-20", profile="paper", seed=0)
     for label, seed in (("plain-20", 1), ("plain-20", 2), ("plain-56", 2)):
         fabricate(tmp_path, label, profile="quick", seed=seed)
-    assert most_telling_profile(load_runs(tmp_path)) == "quick"
+    assert best_covered_profile(load_runs(tmp_path)) == "quick"
     fabricate(tmp_path, "plain-56", profile="paper", state="running", until=1_000)
-    assert most_telling_profile(load_runs(tmp_path)) == "quick"
+    assert best_covered_profile(load_runs(tmp_path)) == "quick"
     fabricate(tmp_path, "plain-56", profile="paper")
-    assert most_telling_profile(load_runs(tmp_path)) == "paper"
+    assert best_covered_profile(load_runs(tmp_path)) == "paper"
 
 
 def test_a_torn_last_record_costs_only_itself(tmp_path: Path) -> None:
@@ -93,20 +94,20 @@ def test_a_torn_last_record_costs_only_itself(tmp_path: Path) -> None:
     assert len(after.metrics) == len(before.metrics) - 1
 
 
-def test_a_folder_in_the_wrong_place_is_skipped_but_can_be_looked_at(tmp_path: Path) -> None:
-    """A copy of a run would count as another seed; alone it is a run like any other."""
+def test_a_copied_or_linked_run_stands_for_no_net_but_can_be_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = fabricate(tmp_path, "plain-20", profile="quick")
-    fabricate(tmp_path, "plain-20", profile="paper", seed=1)
-    wrong = tmp_path / "paper" / "cifar10_plain20" / "seed0"
-    path.rename(wrong)
-    skipped: list[str] = []
-    (run,) = load_runs(tmp_path, skip=skipped.append)
-    assert run.seed == 1
-    (reason,) = skipped
-    assert re.search(r"paper/cifar10_plain20/seed0.*quick/cifar10_plain20", reason)
-    assert load_run(wrong).profile == "quick"
-    (tmp_path / "linked").symlink_to(wrong)
-    assert load_run(tmp_path / "linked").seed == 0
+    copy = tmp_path / "paper" / "cifar10_plain20" / "seed0"
+    shutil.copytree(path, copy)
+    (path.parent / "seed7").symlink_to(path)
+    assert [run.place for run in load_runs(tmp_path)] == ["quick/cifar10_plain20/seed0"]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert f"left out: {copy}: its config.yaml says quick/cifar10_plain20/seed0" in said[0]
+    (tmp_path / "mine").symlink_to(path)
+    for place in (copy, path.parent / "seed7", tmp_path / "mine"):
+        assert load_run(place).curve("test").iloc[-1] == pytest.approx(55.0)
 
 
 def without(key: str) -> Callable[[Path], None]:
@@ -171,12 +172,34 @@ def test_a_damaged_file_is_named_and_takes_no_other_run_along(
         ("layer,std\n1,many\n", "not a table of numbers"),
     ],
 )
-def test_a_damaged_table_is_named(tmp_path: Path, text: str, says: str) -> None:
-    path = fabricate(tmp_path, "plain-20", profile="quick")
+def test_a_damaged_table_is_named_and_counts_as_missing(
+    tmp_path: Path, text: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fabricate(tmp_path, "plain-20", profile="quick", probes=True)
     (path / "responses.csv").write_text(text)
     (run,) = load_runs(tmp_path)
-    with pytest.raises(RunFolderError, match=f"responses.csv: {says}"):
-        run.table("responses")
+    assert run.table("responses") is None
+    assert run.table("responses") is None
+    assert run.table("gradients") is not None
+    assert capsys.readouterr().err == f"left out: {path}/responses.csv: {says}\n"
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = fabricate(tmp_path, "plain-20", profile="quick", seed=1)
+    fabricate(tmp_path, "plain-20", profile="quick")
+    read = RunFolder.config
+
+    def refused(folder: RunFolder) -> dict[str, Any]:
+        if folder.path == bad:
+            raise PermissionError(13, "Permission denied")
+        return read(folder)
+
+    monkeypatch.setattr(RunFolder, "config", refused)
+    logged = Logged.read(tmp_path)
+    assert [run.seed for run in logged.finished] == [0]
+    assert logged.left_out == [f"{bad}: Permission denied"]
 
 
 @pytest.mark.parametrize(
@@ -190,14 +213,18 @@ def test_a_damaged_table_is_named(tmp_path: Path, text: str, says: str) -> None:
     ],
 )
 def test_runs_that_differ_in_what_matters_are_not_averaged(
-    tmp_path: Path, key: str, value: object
+    tmp_path: Path, key: str, value: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fabricate(tmp_path, "plain-20", profile="quick", seed=0)
     fabricate(tmp_path, "plain-20", profile="quick", seed=4, changes={key: value})
-    with pytest.raises(ValueError, match=r"seed 0 .*seed 4") as refusal:
-        by_net(load_runs(tmp_path))
-    assert key in str(refusal.value)
-    assert str(value) in str(refusal.value)
+    (run,) = load_runs(tmp_path)  # that which is the experiment's own
+    assert run.seed == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("left out: quick/cifar10_plain20 seed 4: ")
+    assert f"{key}={shown(value)}, not " in line
+    variants = Logged.read(tmp_path).runs
+    assert [kept.seed for kept in by_net(variants)["plain-20"]] == [0]
+    assert [kept.seed for kept in by_net(variants[1:])["plain-20"]] == [4]
 
 
 def test_where_a_run_was_done_does_not_matter(tmp_path: Path) -> None:
@@ -218,11 +245,15 @@ def test_precision_asked_for_matters_only_if_it_came_out_different(tmp_path: Pat
     spelt = {"trainer.precision": "bf16"}
     fabricate(tmp_path, "plain-20", profile="quick", seed=0, precision="bf16")
     fabricate(tmp_path, "plain-20", profile="quick", seed=1, precision="bf16", changes=spelt)
-    check_same_protocol(load_runs(tmp_path))
+    assert len(load_runs(tmp_path)) == 2
     spelt = {"trainer.precision": "fp32"}
     fabricate(tmp_path, "plain-20", profile="quick", seed=2, precision="fp32", changes=spelt)
-    with pytest.raises(ValueError, match=r"trainer\.precision"):
-        check_same_protocol(load_runs(tmp_path))
+    logged = Logged.read(tmp_path)
+    assert [run.seed for run in logged.finished] == [0, 1]
+    assert logged.left_out == [
+        "quick/cifar10_plain20 seed 2: trainer.precision=fp32, not auto as seed 0; "
+        "stands for no net"
+    ]
 
 
 def test_mixed_precision_and_hardware_are_reported(tmp_path: Path) -> None:
@@ -242,7 +273,8 @@ def test_only_the_paper_protocol_may_be_held_against_the_paper(tmp_path: Path) -
     longer = {"recipe.max_iters": 65_000}
     fabricate(tmp_path, "plain-32", profile="paper", changes=longer)
     fabricate(tmp_path, "plain-44", profile="paper", changes={"data.name": "synthetic"})
-    reasons = {(run.label, run.profile): why_not_comparable([run]) for run in load_runs(tmp_path)}
+    runs = Logged.read(tmp_path).runs
+    reasons = {(run.label, run.profile): why_not_comparable([run]) for run in runs}
     assert reasons == {
         ("plain-20", "paper"): "",
         ("plain-32", "paper"): "recipe.max_iters=65000, the paper's is 64000",

@@ -107,9 +107,9 @@ def test_blocks_pools_and_projections(counted):
 def test_reading_needs_no_torch_and_the_command_writes_where_it_is_told(tmp_path):
     code = (
         "import sys\n"
-        "from resnet_repro.analysis import columns, blocks, table1\n"
+        "from resnet_repro.items import fig3, fig5, table1\n"
         "from pathlib import Path\n"
-        "table1.save_table1(Path(sys.argv[1]))\n"
+        "table1.save(Path(sys.argv[1]))\n"
         "print('torch' in sys.modules)\n"
     )
     words = [sys.executable, "-c", code, str(tmp_path)]

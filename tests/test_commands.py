@@ -60,7 +60,9 @@ def test_bad_words_are_refused_in_one_line_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("module", ["train", "items", "compose", "analysis.curves", "runs.folder"])
+@pytest.mark.parametrize(
+    "module", ["train", "items.command", "compose", "items.fig6", "runs.folder"]
+)
 def test_no_torch_before_it_is_needed(module: str) -> None:
     """--help, refusals and drawing do not pay for torch's import."""
     code = f"import sys, resnet_repro.{module}; sys.exit('torch' in sys.modules)"

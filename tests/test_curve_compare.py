@@ -19,7 +19,7 @@ from resnet_repro.analysis.agreement import (
     compare_curves,
     logged_at,
 )
-from resnet_repro.analysis.load import Run, load_runs
+from resnet_repro.analysis.load import Run, load_run, load_runs
 from resnet_repro.analysis.paper import Paper
 from resnet_repro.analysis.protocol import paper_horizon
 from resnet_repro.runs.metrics import MetricsWriter
@@ -124,9 +124,8 @@ def test_a_short_run_is_the_papers_until_its_first_drop(tmp_path: Path) -> None:
         "the rate is the paper's up to iteration 1,600; the paper's curves begin at 4,000"
     )
     changes = {"recipe.max_iters": 12_000, "recipe.milestones": [6_000, 9_000]}
-    fabricate(tmp_path / "longer", "plain-20", profile="short", changes=changes)
-    runs = load_runs(tmp_path / "longer")
-    stretches, _ = compare_curves(runs)
+    longer = load_run(fabricate(tmp_path, "plain-20", profile="short", changes=changes))
+    stretches, _ = compare_curves([longer])
     assert {s.kind: s.ours.index.tolist() for s in stretches} == {
         "train": [4_000, 5_000, 6_000],
         "test": [5_000, 6_000],
@@ -144,8 +143,8 @@ def test_a_short_run_is_the_papers_until_its_first_drop(tmp_path: Path) -> None:
 def test_another_protocol_is_not_compared(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    fabricate(tmp_path, "plain-20", changes=changes)
-    stretches, (uncompared,) = compare_curves(load_runs(tmp_path))
+    run = load_run(fabricate(tmp_path, "plain-20", changes=changes))
+    stretches, (uncompared,) = compare_curves([run])
     assert stretches == []
     assert uncompared.reason == said
 

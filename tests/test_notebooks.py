@@ -75,8 +75,9 @@ def test_what_it_links_to_exists(path: Path) -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with made-up runs and the notebooks."""
+    monkeypatch.setenv("RESNET_REPRO_RUNS", str(tmp_path / "results" / "runs"))
     shutil.copy(REPO / "pyproject.toml", tmp_path)
     shutil.copytree(REPO / "notebooks", tmp_path / "notebooks")
     for label in WITH_DATA:
@@ -113,7 +114,6 @@ def test_runs_are_found_from_wherever_one_is(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project / "notebooks")
-    assert ra.repository() == project
     assert [run.label for run in ra.runs("short")] == [*WITH_DATA]
     root, changed = project / "results" / "runs", "cifar10_resnet20_lr05"
     fabricate(root, "ResNet-20", profile="short", name=changed, changes={"experiment": changed})
@@ -122,6 +122,9 @@ def test_runs_are_found_from_wherever_one_is(
     assert ra.runs("short", data="tiny_imagenet") == []
     assert len(ra.runs("short", data="cifar10")) == len(WITH_DATA)
     monkeypatch.chdir("/")
+    assert len(ra.runs("short")) == len(WITH_DATA)
+    monkeypatch.delenv("RESNET_REPRO_RUNS")
+    assert all(run.path.is_relative_to(REPO) for run in ra.runs())
     assert ra.repository() == REPO
 
 

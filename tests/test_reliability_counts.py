@@ -10,7 +10,7 @@ import pytest
 
 from reliability.page import DOCUMENT, RECORDS, current, load_parts, section
 from reliability.parts import PARTS
-from resnet_repro.analysis.readme import REPO
+from resnet_repro.paths import REPOSITORY as REPO
 
 SESSION = {
     "first": "2026-01-02T00:00:00Z",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ import pandas as pd
 import pytest
 
 from fabricate import fabricate
-from resnet_repro.analysis import exhibits, report, style
+from resnet_repro.analysis import report, style
 from resnet_repro.analysis.load import PROFILE_ORDER, load_run, load_runs
 from resnet_repro.analysis.tables import table6
+from resnet_repro.conf import load_item, names
+from resnet_repro.items.registry import ITEMS
 
 REPO = Path(__file__).resolve().parents[1]
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -62,6 +64,12 @@ class Page(HTMLParser):
             self._table[-1][-1] += data
 
 
+def show_only(patch: pytest.MonkeyPatch, *items: str) -> None:
+    """Let the report show these items alone."""
+    patch.setattr(report, "ITEMS", {name: ITEMS[name] for name in items})
+    patch.setattr(report, "DRAWINGS", {})
+
+
 def write(root: Path, out: Path, *words: str) -> tuple[int, str]:
     code = report.main(["--runs", str(root), "--out", str(out), *words])
     return code, out.read_text(encoding="utf-8")
@@ -99,9 +107,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def written(study: Path) -> tuple[int, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "DPI", 20)  # of the PNGs, which the page does not use
-        of_runs, of_nets = exhibits.find_saves()
-        del of_runs["gradients"], of_nets["fig3"]  # slow, and like the others
-        patch.setattr(report, "find_saves", lambda: (of_runs, of_nets))
+        for listed, slow in (("ITEMS", "gradients"), ("DRAWINGS", "fig3")):  # and like the others
+            items = getattr(report, listed)
+            patch.setattr(report, listed, {name: items[name] for name in items if name != slow})
         return write(study, study.parent / "report" / "index.html")
 
 
@@ -198,17 +206,27 @@ def test_deviations_and_missing_nets_are_named(page: Page) -> None:
     assert "cifar10_resnet1202" in page.text
 
 
-def test_what_cannot_be_shown_is_told(
-    written: tuple[int, str], page: Page, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_what_cannot_be_shown_is_told(written: tuple[int, str], page: Page) -> None:
     assert written[0] == 1
-    assert "quick/cifar10_resnet20/seed0/metrics.jsonl: line 1" in page.text
+    assert "quick/cifar10_resnet20/seed0/metrics.jsonl: line 1 is not a record" in page.text
+
+
+def test_runs_that_stand_for_no_net_are_listed_and_do_not_stop_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show_only(monkeypatch, "fig1", "table6")
     fabricate(tmp_path, "plain-20", profile="quick")
     fabricate(tmp_path, "plain-20", profile="quick", seed=1, changes={"recipe.lr": 0.5})
     code, text = write(tmp_path, tmp_path / "report.html")
+    assert code == 0
+    assert "quick/cifar10_plain20 seed 1: recipe.lr=0.5, not 0.1; stands for no net" in text
+    (row,) = [row for row in Page(text).tables["table6, quick"] if row[0] == "plain-20"]
+    assert "quick" in row
+    (tmp_path / "quick" / "cifar10_plain20" / "seed1" / "meta.json").unlink()
+    code, text = write(tmp_path, tmp_path / "report.html")
     assert code == 1
-    assert "Not shown. ValueError: plain-20: will not average seed 0" in text
-    assert "not shown: quick: fig1: ValueError" in capsys.readouterr().err
+    assert "quick/cifar10_plain20/seed1/meta.json: missing or empty" in text
+    assert "table6, quick" in Page(text).tables
 
 
 def test_nets_of_one_name_on_two_data_sets_are_two_tests(tmp_path: Path) -> None:
@@ -231,7 +249,7 @@ def test_nets_of_one_name_on_two_data_sets_are_two_tests(tmp_path: Path) -> None
 def test_a_profile_in_which_nothing_is_finished_comes_last_and_claims_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "find_saves", lambda: ({}, {}))
+    show_only(monkeypatch)
     root, out = tmp_path / "runs", tmp_path / "page.html"
     fabricate(root, "plain-20", state="preempted", until=6000)
     assert "No run is finished yet." in Page(write(root, out)[1]).text
@@ -251,8 +269,8 @@ def test_an_exhibit_that_breaks_leaves_the_others(
     def broken(runs: Any, out_dir: Path) -> list[Path]:
         raise RuntimeError(f"{out_dir}/x <b>")
 
-    saves = {"fig1": broken, "table6": exhibits.find_saves()[0]["table6"]}
-    monkeypatch.setattr(report, "find_saves", lambda: (saves, {}))
+    show_only(monkeypatch, "fig1", "table6")
+    monkeypatch.setitem(report.ITEMS, "fig1", replace(report.ITEMS["fig1"], draw=broken))
     code, text = write(tmp_path / "runs", tmp_path / "page.html")
     assert code == 1
     assert "Not shown. RuntimeError: figures/x &lt;b&gt;" in text
@@ -260,7 +278,7 @@ def test_an_exhibit_that_breaks_leaves_the_others(
 
 
 def test_nothing_logged_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "find_saves", lambda: ({}, {}))
+    show_only(monkeypatch)
     code, text = write(tmp_path / "runs", tmp_path / "page.html")
     assert code == 0
     assert "No run is logged yet." in Page(text).text
@@ -272,9 +290,7 @@ def test_equal_results_give_equal_bytes(tmp_path: Path, monkeypatch: pytest.Monk
     first, second = tmp_path / "one" / "results", tmp_path / "two" / "results"
     fabricate(first / "runs", "plain-20", profile="quick")
     shutil.copytree(first, second)
-    saves = exhibits.find_saves()[0]
-    few = {name: saves[name] for name in ("fig1", "table6")}
-    monkeypatch.setattr(report, "find_saves", lambda: (few, {}))
+    show_only(monkeypatch, "fig1", "table6")
     pages = [write(root / "runs", root / "report" / "index.html") for root in (first, second)]
     assert pages[0] == pages[1]
     assert (
@@ -283,20 +299,13 @@ def test_equal_results_give_equal_bytes(tmp_path: Path, monkeypatch: pytest.Monk
     )
 
 
-def test_every_item_is_shown() -> None:
-    saves, _ = exhibits.find_saves()
-    items = exhibits.load_items()
-    drawers = {n: exhibits.drawer_of(n, i.experiments, saves) for n, i in items.items()}
-    assert set(drawers.values()) <= set(saves)
-    assert drawers["highway"] == drawers["blocks"] == "deviations"
-
-
-def test_exhibits_bear_on_the_claims_their_scripts_test() -> None:
-    for name, ids in exhibits.BEARS_ON.items():
-        script = (REPO / "experiments" / f"{name}.py").read_text(encoding="utf-8")
-        named = re.findall(r"\b((?:\w+_)?claims)\.(\w+),?", script.partition("main(")[2])
-        modules = {m: importlib.import_module(f"resnet_repro.analysis.{m}") for m, _ in named}
-        assert {getattr(modules[m], claim)([]).id for m, claim in named} <= set(ids), name
+def test_every_item_is_in_the_registry_and_names_the_claims_it_bears_on() -> None:
+    listed = {path.stem for path in (REPO / "conf" / "item").glob("*.yaml")}
+    assert set(ITEMS) == listed
+    assert all({*load_item(name).experiments} <= {*names("experiment")} for name in listed)
+    bearing = {name: [claim([]).id for claim in item.claims] for name, item in ITEMS.items()}
+    assert bearing["fig6"] == ["C1", "C2", "C3", "C4", "C5"]
+    assert (bearing["table3"], bearing["deviations"]) == (["C8", "C9"], [])
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -1,4 +1,4 @@
-"""The results page says what the runs say, and what is drawn for it comes out the same again."""
+"""README and results page say what the runs say; their figures come out the same again."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 
 from fabricate import ENDS, fabricate
-from resnet_repro.analysis.committed import COMMITTED, Study
 from resnet_repro.analysis.judge import ClaimResult
-from resnet_repro.analysis.readme import section
-from resnet_repro.analysis.results_blocks import BLOCKS
-from resnet_repro.analysis.results_page import (
+from resnet_repro.analysis.page_blocks import BLOCKS
+from resnet_repro.analysis.pages import (
     PAGE,
-    REPO,
+    README,
     RUNS,
     TABLES,
     draw,
@@ -26,6 +24,9 @@ from resnet_repro.analysis.results_page import (
     outdated,
     rewrite,
 )
+from resnet_repro.analysis.study import COMMITTED, Study
+from resnet_repro.items.registry import ITEMS
+from resnet_repro.paths import REPOSITORY as REPO
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,10 @@ def page() -> str:
     return (REPO / PAGE).read_text(encoding="utf-8")
 
 
-def test_the_committed_page_says_what_the_committed_runs_say(page: str, committed: Study) -> None:
-    assert page == rewrite(page, committed), "make results"
+@pytest.mark.parametrize("name", [README, PAGE], ids=str)
+def test_the_committed_pages_say_what_the_committed_runs_say(name: Path, committed: Study) -> None:
+    text = (REPO / name).read_text(encoding="utf-8")
+    assert text == rewrite(text, committed), "make results"
 
 
 def test_no_reading_of_the_committed_page_is_out_of_date(page: str, committed: Study) -> None:
@@ -47,7 +50,8 @@ def test_no_reading_of_the_committed_page_is_out_of_date(page: str, committed: S
 
 
 def test_every_block_is_on_the_page_and_every_picture_and_table_is_there(page: str) -> None:
-    assert set(re.findall(r"<!-- made: (.+?) -->", page)) == set(BLOCKS)
+    readme = (REPO / README).read_text(encoding="utf-8")
+    assert {*re.findall(r"<!-- made: (.+?) -->", page + readme)} == {*BLOCKS}
     linked = re.findall(r"\]\(((?:figures|tables)/[^)]+)\)", page)
     assert len(linked) > 5
     for name in linked:
@@ -55,12 +59,9 @@ def test_every_block_is_on_the_page_and_every_picture_and_table_is_there(page: s
 
 
 def test_the_committed_tables_are_those_of_the_runs(tmp_path: Path, committed: Study) -> None:
-    from resnet_repro.analysis.exhibits import find_saves
-
-    saves, _ = find_saves()
     compared = 0
     for name in TABLES:
-        for path in saves[name](committed.of(name), tmp_path) if committed.of(name) else ():
+        for path in ITEMS[name].draw(committed.of(name), tmp_path) if committed.of(name) else ():
             kept = REPO / "docs" / "tables" / path.name
             assert kept.read_bytes() == path.read_bytes(), f"{kept}: make results"
             compared += 1
@@ -104,8 +105,8 @@ def test_figures_and_tables_are_the_same_bytes_in_another_process(
     assert {"fig1.png", "fig6.svg", "fig7.png", "gradients.svg", "table6.md"} <= names
     code = (
         "import sys; from pathlib import Path\n"
-        "from resnet_repro.analysis.committed import COMMITTED, Study\n"
-        "from resnet_repro.analysis.results_page import draw\n"
+        "from resnet_repro.analysis.study import Study\n"
+        "from resnet_repro.analysis.pages import draw\n"
         "draw(Study(Path(sys.argv[1])), Path(sys.argv[2]))\n"
     )
     subprocess.run(
@@ -164,7 +165,25 @@ def test_a_page_of_no_runs_says_so(tmp_path: Path) -> None:
     assert said["curves"].startswith("No logged curve has an iteration in common")
     assert said["claims"].count("no runs") == 10
     assert said["table 6"].count("no runs") == 11
+    assert said["results"].startswith("No run is logged")
     assert draw(study, tmp_path / "docs") == []
+
+
+def test_the_readme_has_the_runs_numbers_and_no_paper_value_for_another_schedule(
+    tmp_path: Path,
+) -> None:
+    for seed in range(2):
+        fabricate(tmp_path, "plain-20", profile="short", seed=seed, test=50.0 + seed)
+        fabricate(tmp_path, "ResNet-20", seed=seed, test=8.7)
+        changes = {"experiment": "cifar10_resnet56_45k", "data.train_split": "45k"}
+        fabricate(tmp_path, "ResNet-56", profile="short", seed=seed, changes=changes)
+    text = BLOCKS["results"](Study(tmp_path))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    rows = [row for row in rows if row and row[0] in ("plain-20", "ResNet-20", "ResNet-56")]
+    assert rows == [
+        ["ResNet-20", "paper", "2", "8.70 +- 0.00", "0.63", "8.75"],
+        ["plain-20", "short", "2", "50.50 +- 0.71", "37.80", "not comparable"],
+    ]
 
 
 def test_only_blocks_change_and_broken_ones_are_refused(four: Path) -> None:
@@ -174,7 +193,7 @@ def test_only_blocks_change_and_broken_ones_are_refused(four: Path) -> None:
     assert new.startswith("by hand\n<!-- made: fig1 -->\n![Figure 1")
     assert new.endswith("\n<!-- end -->\nby hand\n")
     assert rewrite(new, study) == new
-    with pytest.raises(ValueError, match="no block is called fig99; one of runs"):
+    with pytest.raises(ValueError, match="no block is called fig99; one of results, runs"):
         rewrite(text.replace("fig1", "fig99"), study)
     with pytest.raises(ValueError, match="not all end"):
         rewrite("<!-- made: fig1 -->\nold\n", study)
@@ -195,11 +214,15 @@ def test_the_command_writes_the_page_and_names_what_must_be_read_again(
     page = tmp_path / PAGE
     page.parent.mkdir(exist_ok=True)
     page.write_text("<!-- made: runs -->\n<!-- end -->\n<!-- reads: C5 holds -->\n")
+    (tmp_path / README).write_text("a\n<!-- made: results -->\n<!-- end -->\nb\n")
     assert main(["--repo", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
     assert "docs/figures/fig1.png" in out
-    assert err.startswith("docs/RESULTS.md: to be read again: <!-- reads: C5 holds -->: C5 is now")
+    assert err.startswith("docs/RESULTS.md: read again: <!-- reads: C5 holds -->: C5 is now")
     assert "| short     | CIFAR-10 | plain-20, plain-56" in page.read_text()
+    readme = (tmp_path / README).read_text()
+    assert readme.startswith("a\n<!-- made: results -->\n![Figure 1")
+    assert readme.endswith("\n<!-- end -->\nb\n")
     page.write_text("<!-- made: runs -->\n<!-- end -->\n")
     assert main(["--repo", str(tmp_path)]) == 0
 
@@ -225,7 +248,7 @@ def test_finished_runs_of_the_papers_protocol_decide(tmp_path: Path, four: Path)
     ends = [line for line in curves if "| 0.001 " in line and "ResNet-20" in line]
     assert ["reproduced" in line for line in ends] == [True]
     assert "plain-20, seed 0, bf16" in BLOCKS["gradient precision"](study)
-    page = section(study.finished, None)
+    page = " ".join(BLOCKS["results"](study).split())
     setting = "CIFAR-10, paper profile, 3 seeds each, 64,000 iterations, test error 9.7 to 65.0 %"
     assert f"| C1: plain nets: test error rises with depth | holds | {setting} |" in page
     short = "CIFAR-10, short profile, 1 seed each, 3,200 iterations, test error 40.0 to 40.0 %"

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import tiny_files
-from resnet_repro.analysis.ensembles import table5
-from resnet_repro.analysis.load import load_runs
+from resnet_repro.analysis.load import Logged
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.data import tiny_imagenet
+from resnet_repro.items.table5 import table5
 from resnet_repro.retest import count_missing
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.identity import metrics_digest
@@ -60,7 +60,7 @@ def root(trained, tmp_path):
 
 def make(item, root, data, capsys, *words):
     """Say ``make <item>``; return what it told on stderr, and the table it wrote."""
-    argv = [item, "--out", str(root.parent / "tables"), *words, f"runs_dir={root}"]
+    argv = [item, "--out", str(root.parent / "tables"), *words, *FEW, f"runs_dir={root}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [*argv, f"data.root={data}", "trainer.threads=1"])
         runpy.run_path(str(SCRIPTS / f"{item}.py"), run_name="__main__")
@@ -137,7 +137,7 @@ def test_a_net_trained_again_is_tested_again(root, tiny, capsys):
 def test_an_ensemble_of_one_run_of_each_net_is_tested_once(root, tiny, capsys):
     words = (f"data.root={tiny}", f"runs_dir={root}", "trainer.threads=1")
     config = compose_run(f"experiment={NETS[0]}", *words)
-    runs = load_runs(root)
+    runs = Logged.read(root).runs
     count_missing(runs[:1], "multi-scale", config, together=True)
     assert kept(root) == {}  # one net is no ensemble
     count_missing(runs, "multi-scale", config, together=True)

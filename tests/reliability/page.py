@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_repro.analysis.readme import REPO
+from resnet_repro.paths import REPOSITORY as REPO
 
 BEGIN, END = "<!-- counts: begin -->", "<!-- counts: end -->"
 DOCUMENT, RECORDS = Path("docs/RELIABILITY.md"), Path("results/reliability")

@@ -21,33 +21,32 @@ from typing import TYPE_CHECKING, Any
 
 # Name here -> where it is made. Imported when it is asked for: training needs none of them.
 _MADE_IN = {
-    "Run": "load",
-    "check_all": "claims",
-    "compare": "side_by_side",
-    "curve_table": "explore",
-    "differences": "explore",
-    "fig1": "curves",
-    "fig6": "curves",
-    "fig7": "responses",
-    "gradient_figure": "gradients",
-    "load_run": "load",
-    "load_runs": "load",
-    "overview": "glance",
-    "pick": "explore",
-    "repository": "explore",
-    "response_table": "explore",
-    "run": "explore",
-    "runs": "explore",
-    "summary": "explore",
-    "table6": "tables",
-    "zoom": "side_by_side",
+    "Run": "analysis.load",
+    "check_all": "analysis.claims",
+    "compare": "analysis.side_by_side",
+    "curve_table": "analysis.explore",
+    "differences": "analysis.explore",
+    "fig1": "items.fig1",
+    "fig4": "items.fig4",
+    "fig6": "items.fig6",
+    "fig7": "analysis.responses",
+    "gradient_figure": "analysis.gradients",
+    "load_run": "analysis.load",
+    "load_runs": "analysis.load",
+    "overview": "analysis.glance",
+    "pick": "analysis.explore",
+    "repository": "analysis.explore",
+    "response_table": "analysis.explore",
+    "run": "analysis.explore",
+    "runs": "analysis.explore",
+    "summary": "analysis.explore",
+    "table6": "analysis.tables",
+    "zoom": "analysis.side_by_side",
 }
 __all__ = sorted(_MADE_IN)
 
 if TYPE_CHECKING:
     from resnet_repro.analysis.claims import check_all as check_all
-    from resnet_repro.analysis.curves import fig1 as fig1
-    from resnet_repro.analysis.curves import fig6 as fig6
     from resnet_repro.analysis.explore import curve_table as curve_table
     from resnet_repro.analysis.explore import differences as differences
     from resnet_repro.analysis.explore import pick as pick
@@ -65,12 +64,15 @@ if TYPE_CHECKING:
     from resnet_repro.analysis.side_by_side import compare as compare
     from resnet_repro.analysis.side_by_side import zoom as zoom
     from resnet_repro.analysis.tables import table6 as table6
+    from resnet_repro.items.fig1 import fig1 as fig1
+    from resnet_repro.items.fig4 import fig4 as fig4
+    from resnet_repro.items.fig6 import fig6 as fig6
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MADE_IN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MADE_IN[name]}"), name)
+    return getattr(importlib.import_module(f"resnet_repro.{_MADE_IN[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
+from resnet_repro.analysis.curves import draw_paper, iter_unit
 from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.panels import draw_paper, iter_unit
 from resnet_repro.analysis.paper import Noise, Paper
 from resnet_repro.analysis.protocol import Horizon, by_net, paper_horizon, paper_rates
 from resnet_repro.analysis.stats import Difference, Side, contrast, equivalence

@@ -61,13 +61,11 @@ def _schedules(runs: Iterable[Run]) -> str:
     )
 
 
+def machine_of(run: Run) -> str:
+    """Return the device and the precision of a run."""
+    label = run.meta.get("hardware", {}).get("label", "unknown hardware")
+    return f"{label}, {run.meta.get('precision', 'unknown precision')}"
+
+
 def _machine(runs: Iterable[Run]) -> str:
-    return " and ".join(
-        sorted(
-            {
-                f"{run.meta.get('hardware', {}).get('label', 'unknown hardware')}, "
-                f"{run.meta.get('precision', 'unknown precision')}"
-                for run in runs
-            }
-        )
-    )
+    return " and ".join(sorted({machine_of(run) for run in runs}))

@@ -1,154 +1,258 @@
-"""Figures 1 and 6: training and test error over the iterations, the paper's curves underneath."""
+"""Error curves: averaged over seeds, and the pieces of a panel that shows them.
+
+A panel has a net's curve, the paper's under it, axes, and notes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, MultipleLocator, NullFormatter
 
-from resnet_repro.analysis import panels, style
+from resnet_repro.analysis import style
+from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.paper import Paper
-from resnet_repro.analysis.protocol import by_net
+from resnet_repro.analysis.protocol import by_net, why_not_comparable
+from resnet_repro.analysis.stats import last_error, seeds_phrase, summarise
 
-ZOOM_FROM = 35 / 64  # share of the schedule where Fig. 6's right panel begins
-
-Nets = Mapping[str, Sequence[Run]]
-
-
-def save_fig1(runs: Sequence[Run], out_dir: Path, paper: Paper | None = None) -> list[Path]:
-    """Draw Fig. 1 and write it as ``fig1.png`` and ``fig1.svg``."""
-    return style.save(fig1(runs, paper), "fig1", out_dir)
-
-
-def save_fig6(runs: Sequence[Run], out_dir: Path, paper: Paper | None = None) -> list[Path]:
-    """Draw Fig. 6 and write it as ``fig6.png`` and ``fig6.svg``."""
-    return style.save(fig6(runs, paper), "fig6", out_dir)
-
-
-def fig1(runs: Sequence[Run], paper: Paper | None = None) -> Figure:
-    """Fig. 1: training error (left) and test error (right) of plain nets, the paper's 20 and 56.
-
-    The mean over seeds is drawn with a band from the lowest to the highest seed. The paper's
-    curves are drawn where the runs follow the paper's schedule; elsewhere the axes fit the runs
-    and the caption says so.
-    """
-    nets = {label: group for label, group in by_net(runs).items() if group[0].is_plain}
-    shown = [run for group in nets.values() for run in group]
-    missing = [label for label in ("plain-20", "plain-56") if label not in nets]
-    with style.style():
-        figure = style.new_figure(2)
-        left, right = figure.subplots(1, 2, sharey=True)
-        book = (paper or Paper()) if panels.comparable(shown) else None
-        unit = panels.iter_unit(shown)
-        for axes, kind in ((left, "train"), (right, "test")):
-            for group in nets.values():
-                panels.draw_net(axes, group, kind, style.TEST, unit)
-                panels.draw_paper(axes, book, 1, group[0], kind, style.PAPER_TEST)
-            if missing:
-                panels.no_runs(axes, missing, alone=not nets)
-        left.set_title("training error")
-        right.set_title("test error")
-        left.set_ylabel("error (%)")
-        right.tick_params(labelleft=True)
-        panels.set_limits([left, right], shown)
-        handles, labels = left.get_legend_handles_labels()
-        style.underneath(figure, panels.sentences(shown, book), handles, labels)
-    return figure
+ENOUGH_POINTS = 40  # a training curve is thinned to one point an evaluation if that leaves so many
+PAPER_ITERS = 64_000
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One panel of Fig. 6: its place in the paper, its nets and those it should have."""
+class Frame:
+    """The axes of a figure in the paper: errors in percent, iterations of the schedule."""
 
-    place: str
-    title: str
-    nets: Nets
-    wanted: tuple[str, ...]
-
-    @property
-    def missing(self) -> list[str]:
-        """Nets the panel should have and has not."""
-        return [label for label in self.wanted if label not in self.nets]
+    errors: tuple[float, float]
+    iters: int
 
 
-def fig6(runs: Sequence[Run], paper: Paper | None = None) -> Figure:
-    """Fig. 6: plain nets, residual nets to 110 layers, and 110 against 1202 layers.
+CIFAR = Frame((0.0, 20.0), PAPER_ITERS)  # Figs. 1 and 6
 
-    Dashed is training error, bold is test error. A net that stays above the axis is not drawn,
-    as in the paper, but named with its error.
+
+def comparable(runs: Sequence[Run]) -> bool:
+    """Whether the paper's curves may lie under these runs."""
+    return bool(runs) and not why_not_comparable(runs)
+
+
+def draw_net(
+    axes: Axes, runs: Sequence[Run], kind: str, look: dict[str, Any], unit: float = 1e4
+) -> None:
+    """Draw one error curve of a net: mean over seeds, band from the lowest to the highest seed.
+
+    ``unit``: iterations that count as 1 on the axis (:func:`iter_unit`).
     """
-    row = _fig6_panels(by_net(runs))
-    shown = {run.path: run for panel in row for group in panel.nets.values() for run in group}
-    drawn = list(shown.values())
-    with style.style():
-        figure = style.new_figure(3, panel=(3.4, 3.1))
-        book = (paper or Paper()) if panels.comparable(drawn) else None
-        axes_row = figure.subplots(1, 3, sharey=True)
-        axes_row[0].set_ylabel("error (%)")
-        panels.set_limits(list(axes_row), drawn)
-        unit = panels.iter_unit(drawn)
-        end = max((run.max_iters for run in drawn), default=panels.PAPER_ITERS) / unit
-        axes_row[2].set_xlim(end * ZOOM_FROM, end)
-        for axes, panel in zip(axes_row, row, strict=True):
-            _draw(axes, panel, book, unit)
-        handles, labels = _fig6_legend(drawn, with_paper=book is not None)
-        style.underneath(figure, panels.sentences(drawn, book), handles, labels, columns=6)
-    return figure
+    curve = mean_curve(runs, kind)
+    x, colour = curve.index.to_numpy() / unit, style.depth_colour(runs[0].depth)
+    label = f"{runs[0].label}, {seeds_phrase(len(runs))}, {runs[0].profile} profile"
+    axes.plot(x, curve["mean"], color=colour, label=label, zorder=2.5, **look)
+    if len(runs) > 1:
+        axes.fill_between(
+            x, curve["low"], curve["high"], color=colour, alpha=0.18, linewidth=0, zorder=2
+        )
 
 
-def _fig6_panels(nets: Nets) -> list[Panel]:
-    residual = {k: g for k, g in nets.items() if k == f"ResNet-{g[0].depth}"}
-    return [
-        Panel(
-            "left",
-            "plain nets",
-            {k: g for k, g in nets.items() if k == f"plain-{g[0].depth}"},
-            ("plain-20", "plain-32", "plain-44", "plain-56"),
-        ),
-        Panel(
-            "middle",
-            "residual nets",
-            {k: g for k, g in residual.items() if g[0].depth <= 110},
-            ("ResNet-20", "ResNet-32", "ResNet-44", "ResNet-56", "ResNet-110"),
-        ),
-        Panel(
-            "right",
-            "residual nets, 110 and 1202 layers",
-            {k: g for k, g in residual.items() if g[0].depth in (110, 1202)},
-            ("ResNet-110", "ResNet-1202"),
-        ),
-    ]
+def draw_paper(
+    axes: Axes,
+    paper: Paper | None,
+    number: int,
+    run: Run,
+    kind: str,
+    look: dict[str, Any],
+    panel: str | None = None,
+) -> None:
+    """Draw the paper's curve of the same net, pale; nothing where it has none, or no ``paper``."""
+    if paper is None:
+        return
+    curve = with_gaps(paper.curve(number, run.label, kind, panel=panel, clipped=True))
+    if curve.empty:
+        return
+    colour = style.pale(style.depth_colour(run.depth))
+    label = f"{run.label} in the paper"
+    axes.plot(curve.index.to_numpy() / 1e4, curve, color=colour, label=label, **look)
 
 
-def _draw(axes: Axes, panel: Panel, paper: Paper | None, unit: float) -> None:
-    for group in panel.nets.values():
-        panels.draw_both(axes, group, paper, 6, panel.place, unit)
-    axes.set_title(panel.title)
-    axes.tick_params(labelleft=True)
-    if panel.missing:
-        panels.no_runs(axes, panel.missing, alone=not panel.nets)
-    panels.name_what_is_above(axes, list(panel.nets.values()))
+def draw_both(
+    axes: Axes,
+    runs: Sequence[Run],
+    paper: Paper | None,
+    number: int,
+    panel: str,
+    unit: float = 1e4,
+) -> None:
+    """Draw test (bold) and training error (dashed) of a net."""
+    draw_net(axes, runs, "test", style.TEST, unit)
+    draw_paper(axes, paper, number, runs[0], "test", style.PAPER_TEST, panel)
+    draw_net(axes, runs, "train", style.TRAIN, unit)
+    draw_paper(axes, paper, number, runs[0], "train", style.PAPER_TRAIN, panel)
 
 
-def _fig6_legend(runs: Sequence[Run], *, with_paper: bool) -> tuple[list[Line2D], list[str]]:
-    """Colours of the depths in the first row, styles of the lines in the second."""
-    depths = sorted({run.depth for run in runs})
-    handles = [Line2D([], [], color=style.depth_colour(depth), **style.TEST) for depth in depths]
-    labels = [f"{depth} layers" for depth in depths]
-    blanks = 6 - len(depths) if depths else 0
-    handles += [Line2D([], [], linestyle="none")] * blanks
-    labels += [""] * blanks
-    kinds = [("test error", style.TEST), ("training error", style.TRAIN)]
-    if with_paper:
-        kinds += [("the paper's test error", style.PAPER_TEST)]
-        kinds += [("the paper's training error", style.PAPER_TRAIN)]
-    for label, look in kinds if depths else []:
-        shade = style.pale("#000000") if "paper" in label else "#000000"
-        handles.append(Line2D([], [], color=shade, **look))
-        labels.append(label)
-    return handles, labels
+def no_runs(axes: Axes, labels: Sequence[str], *, alone: bool = True) -> None:
+    """Say in a panel which nets have no runs; ``alone`` where it is otherwise empty."""
+    if alone:
+        names = "\n".join(textwrap.wrap(", ".join(labels), 30))
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "#666666"}
+        look |= {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 2.0}}
+        axes.text(0.5, 0.5, f"no runs logged\n{names}", transform=axes.transAxes, **look)
+    else:
+        note(axes, f"no runs logged: {', '.join(labels)}")
+
+
+def name_what_is_above(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
+    """Name in a panel the nets whose last test error lies above its axis."""
+    top = axes.get_ylim()[1]
+    for group in groups:
+        final = summarise([last_error(run) for run in group]).mean
+        if final > top:
+            note(axes, f"{group[0].label} ends at {final:.1f}{NBSP}%, above the axis")
+
+
+def note(axes: Axes, text: str) -> None:
+    """Write a remark in the upper right corner of a panel, below those already there."""
+    above = [line for t in axes.texts if t.get_gid() == "note" for line in t.get_text().split("\n")]
+    axes.annotate(
+        "\n".join(textwrap.wrap(text, 24)),
+        (0.985, 0.985),
+        xycoords="axes fraction",
+        xytext=(0, -8.5 * len(above)),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=6.5,
+        color="#444444",
+        gid="note",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
+    )
+
+
+def logarithmic(axes: Axes) -> None:
+    """Make the upright axis logarithmic, with plain numbers where it spans less than two tens."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 100 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def iter_unit(runs: Sequence[Run]) -> float:
+    """Iterations that count as 1 on the axis: 1e4 as in the paper, 1 for short schedules."""
+    longest = max((run.max_iters for run in runs), default=PAPER_ITERS)
+    return 1e4 if longest >= 1e4 else 1.0
+
+
+def set_limits(row: Sequence[Axes], runs: Sequence[Run], frame: Frame = CIFAR) -> None:
+    """Axes as in the paper where the runs follow its schedule, else fitted to the runs."""
+    low, high = error_limits(runs, frame)
+    milestones = sorted({drop for run in runs for drop in run.config["recipe"]["milestones"]})
+    unit = iter_unit(runs)
+    for axes in row:
+        axes.set_xlabel("iter. (1e4)" if unit > 1 else "iteration")
+        axes.set_xlim(0, max((run.max_iters for run in runs), default=frame.iters) / unit)
+        axes.set_ylim(low, high)
+        axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MultipleLocator(5 if high - low <= 30 else 10))
+        if unit == 1:
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+        for drop in milestones:
+            axes.axvline(drop / unit, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=1)
+
+
+def error_limits(runs: Sequence[Run], frame: Frame = CIFAR) -> tuple[float, float]:
+    """Limits of the error axis, percent: the paper's, or tens around the runs' curves."""
+    if comparable(runs) or not runs:
+        return frame.errors
+    curves = [mean_curve([run], kind)["mean"] for run in runs for kind in ("train", "test")]
+    low = min(float(curve.min()) for curve in curves)
+    high = max(float(curve.max()) for curve in curves)
+    return max(0.0, 10 * ((low - 1) // 10)), min(100.0, 10 * (high // 10 + 1))
+
+
+def sentences(runs: Sequence[Run], paper: Paper | None, frame: Frame = CIFAR) -> list[str]:
+    """Caption of a figure of error curves."""
+    said = run_sentences(runs)
+    if not runs:
+        return [*said, "No runs logged."]
+    width = bin_width(runs[0])
+    said.append(
+        f"Training error: mean over the augmented mini-batches of each {width:,} iterations."
+    )
+    if any(len(group) > 1 for group in by_net(runs).values()):
+        said.append("Line: mean over seeds; band: lowest to highest seed.")
+    said.append("Dotted verticals: the learning rate is divided by 10.")
+    if paper is not None:
+        said.append("Thin pale curves: the paper's, one run each.")
+    else:
+        low, high = error_limits(runs, frame)
+        said.append(
+            f"The paper's curves are not drawn ({why_not_comparable(runs)}; theirs: "
+            f"{frame.iters:,} iterations, axis {frame.errors[0]:g} to {frame.errors[1]:g} %; "
+            f"here {low:g} to {high:g} %)."
+        )
+    return said
+
+
+def mean_curve(runs: Sequence[Run], kind: str, column: str = "top1_err") -> pd.DataFrame:
+    """Curve of a net over its seeds.
+
+    Returns:
+        Columns ``mean``, ``low`` and ``high`` (over seeds) by ``iter``, at the iterations that
+        every seed has. Training curves are thinned to :func:`bin_width`.
+
+    Raises:
+        ValueError: a run has no such records.
+    """
+    curves = []
+    for run in runs:
+        curve = thinned(run, column) if kind == "train" else run.curve(kind, column)
+        if curve.empty:
+            raise ValueError(f"{run.path}: no {kind} {column} was logged")
+        curves.append(curve)
+    table = pd.concat(curves, axis=1, join="inner")
+    return pd.DataFrame(
+        {"mean": table.mean(axis=1), "low": table.min(axis=1), "high": table.max(axis=1)}
+    )
+
+
+def bin_width(run: Run) -> int:
+    """Iterations behind one point of the drawn training curve.
+
+    The interval between evaluations (the paper's figures have one point per 1,000 iterations)
+    where that leaves enough points, else the interval between training records.
+    """
+    every = int(run.config["evaluation"]["every_iters"])
+    if -(-run.max_iters // every) >= ENOUGH_POINTS:
+        return every
+    return int(run.config["trainer"]["log_every_iters"])
+
+
+def thinned(run: Run, column: str = "top1_err") -> pd.Series[float]:
+    """Training curve as means over windows of :func:`bin_width`, each at its last iteration."""
+    values = run.curve("train", column)
+    if values.empty:
+        return values
+    weights = run.curve("train", "num_samples").reindex(values.index).fillna(1.0)
+    width = bin_width(run)
+    window = np.ceil(values.index.to_numpy() / width).astype(int) * width
+    window = np.minimum(window, run.max_iters)
+    sums = (values * weights).groupby(window).sum() / weights.groupby(window).sum()
+    sums.index.name = "iter"
+    return sums.rename(column)
+
+
+def with_gaps(curve: pd.Series[float]) -> pd.Series[float]:
+    """Break a digitised curve where points are missing, so that no line bridges the unknown."""
+    if len(curve) < 3:
+        return curve
+    iters = curve.index.to_numpy()
+    step = np.median(np.diff(iters))
+    holes = iters[:-1][np.diff(iters) > 1.5 * step] + step / 2
+    return pd.concat([curve, pd.Series(np.nan, index=holes)]).sort_index()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -17,6 +18,9 @@ LINE = 0.8
 NO_HEAD = 0.08  # inches
 SOLID: Any = "-"
 DOTTED: Any = (0, (1.2, 1.6))
+# A residual block: size of a box, from box to box, reach of the shortcut; inches.
+BLOCK_BOX, BLOCK_PITCH, BLOCK_SIDE = (1.15, 0.27), 0.62, 0.95
+BLOCK_COLOUR = "#0072B2"
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
@@ -146,3 +150,20 @@ def stack(
         box(axes, (x, y), size, text, colour, fontsize)
         if number:
             arrow(axes, (x, heights[number - 1] - half), (x, y + half))
+
+
+def block(axes: Axes, x: float, top: float, texts: Sequence[str], into: str) -> None:
+    """Draw a residual block, its first box centred on (``x``, ``top``), its input ``into``."""
+    half = BLOCK_BOX[1] / 2
+    heights = [top - BLOCK_PITCH * number for number in range(len(texts))]
+    start, sum_at = top + 0.28, heights[-1] - 0.52 * BLOCK_PITCH
+    label(axes, (x, top + 0.47), into, fontsize=9)
+    arrow(axes, (x, top + 0.4), (x, top + half))
+    stack(axes, x, heights, BLOCK_BOX, texts, [BLOCK_COLOUR] * len(texts), 8.5)
+    for one, two in pairwise(heights):
+        label(axes, (x + 0.06, (one + two) / 2), "relu", ha="left", fontsize=8)
+    arrow(axes, (x, heights[-1] - half), (x, sum_at + 0.085))
+    addition(axes, (x, sum_at))
+    shortcut(axes, (x, start), (x + 0.085, sum_at), BLOCK_SIDE)
+    arrow(axes, (x, sum_at - 0.085), (x, sum_at - 0.38))
+    label(axes, (x + 0.06, sum_at - 0.22), "relu", ha="left", fontsize=8)

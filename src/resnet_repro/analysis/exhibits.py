@@ -1,58 +1,54 @@
-"""What the report shows: every figure and table that analysis can draw, ready to be put in a page.
+"""What the report shows: every item of the registry, drawn and ready to be put in a page.
 
-Nothing is listed twice. An exhibit is an item of ``conf/item`` (its runs, its title) drawn by the
-function ``save_<item>(runs, out_dir)`` of any module of :mod:`resnet_repro.analysis`, or, if there
-is none and it has variants, as a comparison of these with their baselines. A function without an
-item is shown too, and so is ``save_<name>(out_dir)``, which needs no runs.
 What cannot be drawn says why in its place.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
+import base64
+import csv
+import io
 import re
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import yaml
+from matplotlib.figure import Figure
 
-import resnet_repro.analysis as analysis
+from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.page_parts import Picture, Table, as_svg, picture, read_table
+from resnet_repro.analysis.load import Run, variants_of
 from resnet_repro.analysis.paper_figures import FIGURES, paper_figure
 from resnet_repro.analysis.protocol import why_not_comparable
+from resnet_repro.analysis.tables import NOTHING
+from resnet_repro.conf import load_item
+from resnet_repro.items.registry import Drawing, Item
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
-# The claims an exhibit bears on, by number (docs/FIDELITY.md).
-BEARS_ON = {
-    "fig1": ("C2",),
-    "fig4": ("C7",),
-    "fig6": ("C1", "C2", "C3", "C4", "C5"),
-    "fig7": ("C6",),
-    "gradients": ("C10",),
-    "table2": ("C7",),
-    "table3": ("C8", "C9"),
-    "table4": ("C9",),
-    "table6": ("C3", "C4", "C5"),
-}
 IN_PLACE = ("claims",)  # the page has a part of its own for them
-Save = Callable[..., list[Path]]
+LEADING = ("test error", "sd", "paper", "verdict")
 
 
 @dataclass(frozen=True)
-class Item:
-    """An item of ``conf/item``: what it is and the experiments it is made of."""
+class Picture:
+    """A figure as a data URI, with its size in pixels of the page."""
+
+    source: str
+    width: int
+    height: int
+    alt: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text; ``numeric`` says which columns hold numbers alone."""
 
     name: str
-    title: str
-    experiments: tuple[str, ...]
+    head: list[str]
+    rows: list[list[str]]
+    numeric: list[bool]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class Exhibit:
     Attributes:
         theirs: the paper's own figure, where its curves are known.
         caption: data, profile, seeds, hardware of the runs.
-        apart: why ours must not be held against theirs point by point; empty where it may.
+        apart: why ours must not be compared with theirs point by point; empty where it may.
         missing: experiments of the item without a finished run.
         problem: why it could not be drawn; empty where it could.
     """
@@ -79,139 +75,48 @@ class Exhibit:
     problem: str = ""
 
 
-def load_items(conf: Path = CONF) -> dict[str, Item]:
-    """Read ``conf/item``, in the order figures, tables, the rest.
-
-    Raises:
-        ValueError: an item that lists no experiments.
-    """
-    texts = {p.stem: p.read_text(encoding="utf-8") for p in (conf / "item").glob("*.yaml")}
-    loaded = {name: yaml.safe_load(text) for name, text in texts.items()}
-
-    def experiments(name: str) -> tuple[str, ...]:
-        content = loaded[name] or {}
-        for base in content.get("defaults", []):
-            if isinstance(base, str) and base in loaded:
-                return experiments(base)
-        try:
-            listed = content["hydra"]["sweeper"]["params"]["experiment"]
-        except KeyError:
-            raise ValueError(f"{conf / 'item' / name}.yaml lists no experiments") from None
-        return tuple(word.strip() for word in listed.split(","))
-
-    items = {}
-    for name in sorted(texts, key=order):
-        comment = re.search(r"^# (?!@package)(.*)$", texts[name], flags=re.M)
-        title = comment[1].split("  make ")[0].strip().rstrip(".") if comment else name
-        items[name] = Item(name, title, experiments(name))
-    return items
-
-
 def order(name: str) -> tuple[int, str]:
     """Key that sorts figures, then tables, then the rest."""
     kinds = ("fig", "gradients", "table")
     return next((n for n, kind in enumerate(kinds) if name.startswith(kind)), len(kinds)), name
 
 
-def variants_of(experiments: Iterable[str]) -> set[str]:
-    """Experiments with exactly one choice changed: another one's name and a word more."""
-    known = set(experiments)
-    return {name for name in known if name.rpartition("_")[0] in known}
-
-
-def without_variants(runs: Sequence[Run], conf: Path = CONF) -> list[Run]:
-    """The runs of the nets themselves; a variant has a net's name and must not be averaged in."""
-    known = {path.stem for path in (conf / "experiment").glob("*.yaml")}
-    variants = variants_of(known | {run.experiment for run in runs})
-    return [run for run in runs if run.experiment not in variants]
-
-
-def find_saves() -> tuple[dict[str, Save], dict[str, Save]]:
-    """Functions that draw: those of runs by name, and those that need none."""
-    of_runs: dict[str, Save] = {}
-    of_nets: dict[str, Save] = {}
-    for module in sorted(found.name for found in pkgutil.iter_modules(analysis.__path__)):
-        loaded = importlib.import_module(f"{analysis.__name__}.{module}")
-        for name, function in inspect.getmembers(loaded, inspect.isfunction):
-            if not name.startswith("save_") or function.__module__ != loaded.__name__:
-                continue
-            needed = [
-                parameter.name
-                for parameter in inspect.signature(function).parameters.values()
-                if parameter.default is parameter.empty
-            ]
-            if needed == ["runs", "out_dir"]:
-                of_runs[name.removeprefix("save_")] = function
-            elif needed == ["out_dir"]:
-                of_nets[name.removeprefix("save_")] = function
-    return of_runs, of_nets
-
-
-def drawer_of(name: str, experiments: Sequence[str], saves: Mapping[str, Save]) -> str:
-    """The function that draws an item: its own, else the comparison of variants."""
-    return name if name in saves or not variants_of(experiments) else "deviations"
-
-
 def run_exhibits(
-    runs: Sequence[Run], items: dict[str, Item], saves: dict[str, Save], hide: Sequence[str] = ()
+    runs: Sequence[Run], items: Mapping[str, Item], hide: Sequence[str] = ()
 ) -> list[Exhibit]:
-    """Draw everything that these runs, of one profile, have something to say about.
+    """Draw every item that these runs, of one profile, have something to say about.
 
     Args:
         runs: finished runs.
-        items: what is shown under the items' names.
-        saves: functions that draw, by name.
+        items: by name, as in the registry.
         hide: places on this machine that messages must not name.
     """
-    variants = variants_of(name for item in items.values() for name in item.experiments)
-    everything = {name: item.experiments for name, item in items.items()}
-    plain = tuple(run.experiment for run in without_variants(runs))
-    everything |= {name: plain for name in saves if name not in items and "claims" not in name}
+    experiments = {name: load_item(name).experiments for name in items}
+    variants = variants_of(name for listed in experiments.values() for name in listed)
     exhibits = []
-    for name in sorted(everything, key=order):
-        wanted = everything[name]
-        drawer = drawer_of(name, wanted, saves)
+    for name in sorted(items, key=order):
+        wanted, item = experiments[name], items[name]
         used = [run for run in runs if run.experiment in wanted]
         there = {run.experiment for run in used}
         compares = variants.intersection(wanted)
-        if name in IN_PLACE or drawer not in saves or not there & (compares or there):
+        if name in IN_PLACE or not there & (compares or there):
             continue
         exhibit = Exhibit(
             name,
-            items[name].title if name in items else title_of(name, saves[name]),
-            BEARS_ON.get(name, ()),
+            item.title,
+            tuple(dict.fromkeys(claim([]).id for claim in item.claims)),
             missing=tuple(experiment for experiment in wanted if experiment not in there),
         )
-        more = {} if drawer == name else {"stem": name}
-        exhibits.append(_draw(exhibit, partial(saves[drawer], used, **more), used, hide))
+        exhibits.append(_draw(exhibit, partial(item.draw, used), used, hide))
     return exhibits
 
 
-def net_exhibits(saves: dict[str, Save], hide: Sequence[str] = ()) -> list[Exhibit]:
+def net_exhibits(drawings: Mapping[str, Drawing], hide: Sequence[str] = ()) -> list[Exhibit]:
     """Draw what needs no runs."""
     return [
-        _draw(Exhibit(name, title_of(name, saves[name]), ()), saves[name], [], hide)
-        for name in sorted(saves, key=order)
+        _draw(Exhibit(name, drawing.title, ()), drawing.draw, [], hide)
+        for name, drawing in sorted(drawings.items(), key=lambda pair: order(pair[0]))
     ]
-
-
-def title_of(name: str, save: Save) -> str:
-    """What the function that makes a figure or table (``fig2``, ``table1``) says of it."""
-    made_by = getattr(sys.modules[save.__module__], name, save)
-    line = (inspect.getdoc(made_by) or name).splitlines()[0]
-    return line.rstrip(".")
-
-
-def caption_of(runs: Sequence[Run]) -> str:
-    """Data, schedule, seeds and hardware of runs, those of variants said once."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.experiment, []).append(run)
-    try:
-        sentences = run_sentences(runs)
-    except ValueError:  # a net and its variants have one name and are not averaged
-        sentences = [said for group in groups.values() for said in run_sentences(group)]
-    return " ".join(dict.fromkeys(sentences))
 
 
 def _draw(
@@ -220,7 +125,7 @@ def _draw(
     values = dict(vars(exhibit))
     with tempfile.TemporaryDirectory() as place:
         try:
-            caption = caption_of(runs)
+            caption = " ".join(run_sentences(runs))
             paths = save(Path(place) / "figures")
             title = exhibit.title
             values["pictures"] = [
@@ -240,3 +145,72 @@ def _draw(
                 said = said.replace(path.rstrip("/") + "/", "")
             values |= {"problem": said, "pictures": [], "tables": []}
     return Exhibit(**values)
+
+
+def as_svg(figure: Figure) -> str:
+    """A figure as SVG text; equal figures give equal text."""
+    text = io.StringIO()
+    with style.style():
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def picture(svg: str, alt: str) -> Picture:
+    """Make an SVG fit for a page.
+
+    Raises:
+        ValueError: it does not say its size.
+    """
+    sides = [re.search(rf'<svg[^>]*?\s{side}="([\d.]+)pt"', svg) for side in ("width", "height")]
+    if not all(sides):
+        raise ValueError("an SVG without width and height in points")
+    width, height = (round(float(side[1]) * 96 / 72) for side in sides if side)
+    data = base64.b64encode(svg.encode("utf-8")).decode("ascii")
+    return Picture(f"data:image/svg+xml;base64,{data}", width, height, alt)
+
+
+def read_table(path: Path) -> Table:
+    """Read what :func:`resnet_repro.analysis.tables.write_table` wrote: CSV, Markdown beside it.
+
+    The Markdown has the texts as they are shown and the notes, without columns that hold nothing;
+    the CSV says what is a number, and serves alone where there is no Markdown or a ``|`` in a cell
+    makes it unreadable.
+    """
+    head, *rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+    beside = path.with_suffix(".md")
+    lines = beside.read_text(encoding="utf-8").splitlines() if beside.exists() else []
+    shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[:1] == "|"]
+    if not _is_whole(shown, len(rows)) or not set(shown[0]) <= set(head):
+        shown = [head, [], *([cell or NOTHING for cell in row] for row in rows)]
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(head)}
+    names = shown[0]
+    kept = [name for name in names if name == names[0] or not rows or any(columns[name])]
+    kept = [kept[place] for place in _places(kept)]
+    notes = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+    if len(kept) < len(head):
+        notes.append("Columns without any value are left out here.")
+    return Table(
+        path.stem,
+        kept,
+        [[row[names.index(name)] for name in kept] for row in shown[2:]],
+        [_is_numeric(columns[name]) for name in kept],
+        notes,
+    )
+
+
+def _is_whole(shown: Sequence[Sequence[str]], rows: int) -> bool:
+    """Whether a Markdown table has its head, its rule and all rows, each with all cells."""
+    return len(shown) == rows + 2 and len({len(row) for row in shown}) == 1
+
+
+def _places(head: Sequence[str]) -> list[int]:
+    """Columns in the page's order: where there is a verdict, what it rests on comes before all."""
+    first = [place for name in LEADING for place, column in enumerate(head) if column == name]
+    if "verdict" not in head:
+        return list(range(len(head)))
+    return list(dict.fromkeys([0, *first, *range(len(head))]))
+
+
+def _is_numeric(column: Sequence[str]) -> bool:
+    filled = [cell for cell in column if cell]
+    return bool(filled) and all(re.fullmatch(r"-?\d[\d.]*(?:e[-+]\d+)?", cell) for cell in filled)

@@ -8,25 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from resnet_repro.analysis.exhibits import without_variants
-from resnet_repro.analysis.load import Run, load_run, load_runs
+from resnet_repro import paths
+from resnet_repro.analysis.load import Run, load_run, load_runs, without_variants
 from resnet_repro.analysis.probes import responses
 from resnet_repro.same_run import differences as changed_keys
 
-RUNS = Path("results") / "runs"
-
 
 def repository() -> Path:
-    """The folder of the project: that of the working directory, else that of this package.
-
-    Raises:
-        FileNotFoundError: neither holds ``results/runs``.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[3]):
-        if (folder / RUNS).is_dir() and (folder / "pyproject.toml").is_file():
-            return folder
-    raise FileNotFoundError(f"{here} is not in a folder with {RUNS.as_posix()} and pyproject.toml")
+    """Return the folder of the project."""
+    return paths.REPOSITORY
 
 
 def runs(
@@ -42,7 +32,7 @@ def runs(
     Runs under a name of their own are found by :func:`run` alone.
     """
     found = load_runs(
-        repository() / RUNS, profile=profile, experiments=experiments, finished_only=finished_only
+        paths.runs(), profile=profile, experiments=experiments, finished_only=finished_only
     )
     found = [run for run in found if data in (None, run.config["data"]["name"])]
     return found if experiments else without_variants(found)
@@ -54,7 +44,7 @@ def run(profile: str, name: str, seed: int = 0) -> Run:
     Raises:
         RunFolderError: it is not there.
     """
-    return load_run(repository() / RUNS / profile / name / f"seed{seed}")
+    return load_run(paths.runs() / profile / name / f"seed{seed}")
 
 
 def pick(runs: Sequence[Run], net: str, seed: int = 0) -> Run:

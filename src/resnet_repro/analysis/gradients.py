@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
+from resnet_repro.analysis.curves import logarithmic, no_runs
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.panels import logarithmic, no_runs
 from resnet_repro.analysis.probes import (
     ByIteration,
     bn_output_gradients,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from resnet_repro.analysis import style
-from resnet_repro.analysis.curve_data import with_gaps
+from resnet_repro.analysis.curves import with_gaps
 from resnet_repro.analysis.paper import Paper
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from resnet_repro.analysis.load import Run
-from resnet_repro.options import WHAT
+from resnet_repro.analysis.load import Run, agree
 from resnet_repro.runs.keys import flatten
-from resnet_repro.same_run import changes_training, differences
+from resnet_repro.same_run import changes_training
 
 # What a run must share with the paper before its error is held against the paper's, by family.
 _PAPER_PROTOCOL: Mapping[str, Mapping[str, Any]] = {
@@ -31,43 +30,13 @@ _PAPER_PROTOCOL: Mapping[str, Mapping[str, Any]] = {
 def by_net(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Group runs by net label, plain before residual, shallow before deep; seeds in order.
 
-    Raises:
-        ValueError: runs of one net that must not be averaged (:func:`check_same_protocol`).
+    Of the runs of one net only those that compute the same are kept, the experiment's own first
+    (:func:`resnet_repro.analysis.load.agree`).
     """
     groups: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (not run.is_plain, run.depth, run.label, run.seed)):
         groups.setdefault(run.label, []).append(run)
-    for group in groups.values():
-        check_same_protocol(group)
-    return groups
-
-
-def changed_keys(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
-    """Return the keys of what is computed in which two runs differ, with both values.
-
-    A precision spelt out on one machine and found by ``auto`` on another is the same.
-    """
-    changed = differences(first.config, second.config, (WHAT,))
-    if first.meta.get("precision") == second.meta.get("precision"):
-        changed.pop("trainer.precision", None)
-    return changed
-
-
-def check_same_protocol(runs: Sequence[Run]) -> None:
-    """Refuse runs that differ in anything computed but the seed.
-
-    Raises:
-        ValueError: naming the seeds, the key and the values.
-    """
-    first, *others = runs
-    for other in others:
-        for key, (value, theirs) in changed_keys(first, other).items():
-            raise ValueError(
-                f"{first.label}: will not average seed {first.seed} with {key}={value} "
-                f"and seed {other.seed} with {key}={theirs} ({first.path}, {other.path})"
-            )
-        if other.seed == first.seed:
-            raise ValueError(f"{first.label}: seed {first.seed} twice ({first.path}, {other.path})")
+    return {label: agree(group) for label, group in groups.items()}
 
 
 def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:

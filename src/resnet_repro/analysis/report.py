@@ -11,24 +11,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import jinja2
 
 from resnet_repro.analysis.captions import DATA_NAMES
 from resnet_repro.analysis.claims import check_all
-from resnet_repro.analysis.exhibits import (
-    Exhibit,
-    Item,
-    find_saves,
-    load_items,
-    net_exhibits,
-    run_exhibits,
-    without_variants,
-)
+from resnet_repro.analysis.exhibits import Exhibit, net_exhibits, run_exhibits
 from resnet_repro.analysis.imagenet_claims import check_imagenet
 from resnet_repro.analysis.judge import (
     FAILS,
@@ -40,19 +34,17 @@ from resnet_repro.analysis.judge import (
     SAME,
     ClaimResult,
 )
-from resnet_repro.analysis.load import PROFILE_ORDER, Run
+from resnet_repro.analysis.load import PROFILE_ORDER, Logged, Run, without_variants
 from resnet_repro.analysis.mechanism_claims import AS_SAID
-from resnet_repro.analysis.report_runs import (
-    Deviation,
-    Logged,
-    Row,
-    deviations,
-    read_profiles,
-    rows,
-    without,
-)
-from resnet_repro.analysis.stats import COMPATIBLE, DIFFERS, REPRODUCED
+from resnet_repro.analysis.stats import COMPATIBLE, DIFFERS, REPRODUCED, last_error
+from resnet_repro.analysis.study import Deviation, deviations
+from resnet_repro.analysis.style import writing
+from resnet_repro.analysis.tables import NOTHING
+from resnet_repro.conf import load_item
+from resnet_repro.exits import explained
+from resnet_repro.items.registry import DRAWINGS, ITEMS
 from resnet_repro.runs.atomic import write_text_atomic
+from resnet_repro.runs.folder import RunFolder
 
 TEMPLATES = Path(__file__).with_name("templates")
 RUNS, OUT = Path("results/runs"), Path("results/report/index.html")
@@ -68,6 +60,22 @@ _LOOKS |= {"finished": "good", "diverged": "bad", "failed": "bad"}
 
 
 @dataclass(frozen=True)
+class Row:
+    """One run folder as the report lists it; texts, ``-`` where nothing is known."""
+
+    name: str
+    link: str
+    net: str = NOTHING
+    state: str = NOTHING
+    iterations: str = NOTHING
+    test_error: str = NOTHING
+    hardware: str = NOTHING
+    time: str = NOTHING
+    code: str = NOTHING
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     """All of one profile."""
 
@@ -80,6 +88,7 @@ class Section:
     rows: list[Row]
     missing: list[str]
     problems: list[str]
+    left_out: list[str]
 
 
 def report(root: Path, out: Path, profiles: Sequence[str] = PROFILE_ORDER) -> tuple[str, list[str]]:
@@ -88,14 +97,15 @@ def report(root: Path, out: Path, profiles: Sequence[str] = PROFILE_ORDER) -> tu
     Returns:
         The HTML, and one line for each thing that could not be shown.
     """
-    items, hide = load_items(), [str(root.resolve()), str(root)]
-    of_runs, of_nets = find_saves()
+    hide = [str(root.resolve()), str(root)]
     sections = []
-    for logged in read_profiles(root, profiles):
-        exhibits = run_exhibits(logged.runs, items, of_runs, hide)
-        sections.append(_section(logged, items, exhibits, out.parent, hide))
+    for profile in profiles:
+        logged = Logged.read(root, [profile])
+        if logged.folders:
+            exhibits = run_exhibits(logged.finished, ITEMS, hide)
+            sections.append(_section(profile, logged, exhibits, out.parent, hide))
     sections.sort(key=lambda section: not section.claims)  # where nothing is finished: at the end
-    nets = net_exhibits(of_nets, hide)
+    nets = net_exhibits(DRAWINGS, hide)
     shown = [(section.profile, exhibit) for section in sections for exhibit in section.exhibits]
     problems = [f"{s.profile}: {problem}" for s in sections for problem in s.problems]
     problems += [
@@ -110,23 +120,59 @@ def report(root: Path, out: Path, profiles: Sequence[str] = PROFILE_ORDER) -> tu
 
 
 def _section(
-    logged: Logged, items: dict[str, Item], exhibits: list[Exhibit], start: Path, hide: list[str]
+    profile: str, logged: Logged, exhibits: list[Exhibit], start: Path, hide: list[str]
 ) -> Section:
-    experiments = list(dict.fromkeys(name for i in items.values() for name in i.experiments))
-    there = {run.experiment for run in logged.runs}
-    claims, problems = _claims(without_variants(logged.runs), hide) if logged.runs else ([], [])
-    listed = rows(logged, start)
+    listed_nets = dict.fromkeys(each for name in ITEMS for each in load_item(name).experiments)
+    finished = logged.finished
+    there = {run.experiment for run in finished}
+    claims, problems = _claims(without_variants(finished), hide) if finished else ([], [])
+    runs = {run.path: run for run in logged.runs}
+    listed = [_row(folder, runs.get(folder.path.absolute()), start) for folder in logged.folders]
     return Section(
-        logged.profile,
-        WHAT.get(logged.profile, ""),
+        profile,
+        WHAT.get(profile, ""),
         _summary(logged, listed),
         claims,
         exhibits,
-        deviations(logged.runs),
+        deviations(logged.finished),
         listed,
-        [name for name in experiments if name not in there],
-        logged.problems + problems,
+        [name for name in listed_nets if name not in there],
+        [without(line, hide) for line in logged.problems] + problems,
+        [without(line, hide) for line in logged.left_out if line not in logged.problems],
     )
+
+
+def without(text: str, places: Iterable[str]) -> str:
+    """Return a message without the folders of this machine."""
+    for place in places:
+        text = text.replace(place.rstrip("/") + "/", "")
+    return text
+
+
+def _row(folder: RunFolder, run: Run | None, start: Path) -> Row:
+    """List a run folder, whether it can be read or not; its link leads from ``start``."""
+    name = "/".join(folder.path.parts[-2:])
+    link = quote(Path(os.path.relpath(folder.path, start)).as_posix()) + "/"
+    if run is None:
+        return Row(name, link, state="not readable")
+    git, machine = run.meta.get("git", {}), run.meta.get("hardware", {})
+    spent = run.meta.get("wall_time_s")
+    return Row(
+        name,
+        link,
+        run.label,
+        str(run.status.get("state", NOTHING)),
+        f"{_count(run.status.get('iter'))} of {_count(run.status.get('max_iters'))}",
+        f"{last_error(run):.2f}" if len(run.curve("test")) else NOTHING,
+        f"{machine.get('label', NOTHING)}, {run.meta.get('precision', NOTHING)}",
+        f"{spent / 60:.1f} min" if isinstance(spent, int | float) else NOTHING,
+        str(git.get("revision") or NOTHING)[:9] + (", changed" if git.get("dirty") else ""),
+        without(str(run.status.get("reason") or ""), [str(folder.path)]),
+    )
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else NOTHING
 
 
 def _claims(runs: Sequence[Run], hide: Sequence[str]) -> tuple[list[ClaimResult], list[str]]:
@@ -153,8 +199,8 @@ def _claims(runs: Sequence[Run], hide: Sequence[str]) -> tuple[list[ClaimResult]
 def _summary(logged: Logged, listed: Sequence[Row]) -> str:
     states = sorted(row.state for row in listed)
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    nets = len({run.experiment for run in logged.runs})
-    data = sorted({str(run.config["data"]["name"]) for run in logged.runs})
+    nets = len({run.experiment for run in logged.finished})
+    data = sorted({str(run.config["data"]["name"]) for run in logged.finished})
     on = " and ".join(DATA_NAMES.get(name, name) for name in data)
     finished = f"{_number(nets, 'experiment')} on {on}" if nets else "no experiment"
     return f"{_number(len(listed), 'run')} ({counts}); finished: {finished}."
@@ -201,9 +247,11 @@ def main(words: Sequence[str] | None = None) -> int:
         "--profiles", nargs="+", default=PROFILE_ORDER, choices=PROFILE_ORDER, help="default: all"
     )
     asked = parser.parse_args(words)
-    html, problems = report(asked.runs, asked.out, asked.profiles)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(asked.out, html)
+    with explained():
+        html, problems = report(asked.runs, asked.out, asked.profiles)
+        with writing(asked.out):
+            asked.out.parent.mkdir(parents=True, exist_ok=True)
+            write_text_atomic(asked.out, html)
     print(os.path.relpath(asked.out))
     for problem in problems:
         print(f"not shown: {problem}", file=sys.stderr)

@@ -23,6 +23,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from resnet_repro.runs.folder import RunFolderError
+
 DPI = 200
 PNG_COLOURS = 128
 PANEL_INCHES = (3.7, 3.0)
@@ -192,20 +194,37 @@ def _legend_at(
     )
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name what cannot be written in one line.
+
+    Raises:
+        RunFolderError: the folder is read-only, full or no folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
 def save(figure: Figure, stem: str, out_dir: Path) -> list[Path]:
     """Write ``stem.png`` (200 dpi) and ``stem.svg``; equal figures give equal bytes.
 
     Returns:
         The two paths, PNG first.
+
+    Raises:
+        RunFolderError: they cannot be written there.
     """
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
     paths = [out_dir / f"{stem}.png", out_dir / f"{stem}.svg"]
     pixels = io.BytesIO()
-    with style():
-        figure.savefig(pixels, format="png", dpi=DPI)
-        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
-    with Image.open(pixels) as drawn:  # a palette makes a third of the bytes of lines and text
-        few = drawn.convert("RGB").quantize(PNG_COLOURS, dither=Image.Dither.NONE)
-    few.save(paths[0], optimize=True, dpi=(DPI, DPI))
+    with writing(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with style():
+            figure.savefig(pixels, format="png", dpi=DPI)
+            figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+        with Image.open(pixels) as drawn:  # a palette makes a third of the bytes of lines and text
+            few = drawn.convert("RGB").quantize(PNG_COLOURS, dither=Image.Dither.NONE)
+        few.save(paths[0], optimize=True, dpi=(DPI, DPI))
     return paths

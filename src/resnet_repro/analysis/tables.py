@@ -25,6 +25,7 @@ from resnet_repro.analysis.stats import (
     summarise,
     verdict,
 )
+from resnet_repro.analysis.style import writing
 
 DEPTHS = (20, 32, 44, 56, 110, 1202)
 NETS = tuple(f"plain-{depth}" for depth in DEPTHS[:-1]) + tuple(f"ResNet-{d}" for d in DEPTHS)
@@ -76,7 +77,6 @@ def write_table(
     hold nothing, and carry the notes; the CSV holds the numbers alone, in all columns.
     """
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
     shown, markdown = _shown(table), to_markdown(table)
     latex = shown.map(_tex).rename(columns=_tex).to_latex(index=False, escape=False)
     texts = {
@@ -85,8 +85,10 @@ def write_table(
         ".csv": table.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
     }
     paths = [out_dir / f"{stem}{ending}" for ending in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        path.write_text(text, encoding="utf-8")
+    with writing(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
+        for path, text in zip(paths, texts.values(), strict=True):
+            path.write_text(text, encoding="utf-8")
     return paths
 
 

@@ -1,20 +1,25 @@
-"""The parts of docs/RESULTS.md that are numbers: functions from the logged runs to Markdown."""
+"""The parts of README and docs/RESULTS.md that are numbers: from the logged runs to Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
 from resnet_repro.analysis.agreement import KINDS, agreement_table, compare_curves
-from resnet_repro.analysis.captions import seeds_of
-from resnet_repro.analysis.committed import Study
-from resnet_repro.analysis.deviations import deviations_table, variants
-from resnet_repro.analysis.imagenet_tables import net_table
+from resnet_repro.analysis.captions import DATA_NAMES, run_sentences, seeds_of
+from resnet_repro.analysis.claims import check_all
+from resnet_repro.analysis.imagenet_claims import check_imagenet
+from resnet_repro.analysis.judge import NO_RUNS
+from resnet_repro.analysis.load import PROFILE_ORDER, Run, variants_of, without_variants
 from resnet_repro.analysis.paper import Paper
 from resnet_repro.analysis.probes import gradient_precision, gradients, weights
-from resnet_repro.analysis.results_runs import protocol_block, runs_block
+from resnet_repro.analysis.protocol import by_net, unlike_caffe, why_not_comparable
+from resnet_repro.analysis.stats import clean_training_error, last_error, summarise
+from resnet_repro.analysis.study import COMMITTED, Study, deviations
 from resnet_repro.analysis.tables import NETS, table6, to_markdown
+from resnet_repro.items.deviations import deviations_table, variants
+from resnet_repro.items.tables2_3_4 import net_table
 
 NET_NAMES = ("plain-", "ResNet-")  # are not written otherwise at the beginning of a sentence
 SMOOTHED = 3  # points of a digitised curve, where two are compared that lie close
@@ -176,6 +181,151 @@ def atlas_block(study: Study) -> str:
     return f"{_picture('deviations')}\n\n{to_markdown(deviations_table(runs))}"
 
 
+def runs_block(study: Study) -> str:
+    """What was run: one row per profile, data set, hardware and precision."""
+    rows = []
+    for key, group in _by_place(study.logged).items():
+        done = [run for run in group if run.is_finished]
+        if not done:
+            continue
+        profile, data, machine, precision = key
+        hours = sum(float(run.meta.get("wall_time_s") or 0) for run in done) / 3600
+        iterations = sorted({run.max_iters for run in done})
+        batches = sorted({int(run.config["recipe"]["batch_size"]) for run in done})
+        rows.append(
+            {
+                "profile": profile,
+                "data": data,
+                "nets": ", ".join(by_net_or_variant(done)),
+                "seeds": _seeds(done),
+                "iterations": " or ".join(f"{n:,}" for n in iterations),
+                "batch": " or ".join(map(str, batches)),
+                "on": f"{machine}, {precision}",
+                "hours": f"{hours:.1f}",
+            }
+        )
+    lines = [to_markdown(pd.DataFrame(rows)) if rows else "No run is finished yet.", ""]
+    lines += [f"- in no table: {_said(run)}" for run in study.logged if not run.is_finished]
+    lines += [
+        f"- a look at one question, in no figure or table: {_said(run)}" for run in study.checks
+    ]
+    lines += [f"- given up, in no figure or table: {said}" for said in study.given_up]
+    return "\n".join(lines).rstrip()
+
+
+def _said(run: Run) -> str:
+    at = int(run.status.get("iter", 0))
+    return (
+        f"`{run.profile}/{run.name}/seed{run.seed}`, {run.meta.get('precision')}, stopped at "
+        f"iteration {at:,} of {run.max_iters:,}"
+    )
+
+
+def _by_place(runs: Sequence[Run]) -> dict[tuple[str, str, str, str], list[Run]]:
+    groups: dict[tuple[str, str, str, str], list[Run]] = {}
+    for run in sorted(runs, key=lambda r: (COMMITTED.index(r.profile), not r.is_plain, r.depth)):
+        data = str(run.config["data"]["name"])
+        machine = str(run.meta.get("hardware", {}).get("label"))
+        key = (run.profile, DATA_NAMES.get(data, data), machine, str(run.meta.get("precision")))
+        groups.setdefault(key, []).append(run)
+    return groups
+
+
+def by_net_or_variant(runs: Sequence[Run]) -> list[str]:
+    """Nets by label; a variant of one by the name of its experiment."""
+    known = {run.experiment for run in runs}
+    changed = variants_of(known)
+    return list(dict.fromkeys(r.experiment if r.experiment in changed else r.label for r in runs))
+
+
+def _seeds(runs: Sequence[Run]) -> str:
+    counts = {
+        len({r.seed for r in runs if r.experiment == e}) for e in {r.experiment for r in runs}
+    }
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def protocol_block(study: Study) -> str:
+    """In what the finished runs differ from the paper's protocol: keys, and how they compute."""
+    changed = [
+        (f"`{found.key}`", found.paper, found.here, list(found.runs))
+        for found in deviations(study.finished)
+        if found.key.split(".")[0] in ("data", "model", "recipe")
+    ]
+    every = {run.experiment for run in study.finished}
+    rows = [
+        {
+            "key": key,
+            "paper's protocol": paper,
+            "here": here,
+            "in": "every run" if set(names) == every else ", ".join(names),
+        }
+        for key, paper, here, names in changed + unlike_caffe(study.finished)
+    ]
+    return to_markdown(pd.DataFrame(rows)) if rows else "No run is finished yet."
+
+
+def readme_block(study: Study) -> str:
+    """The README's results: Figure 1, a table of the nets, what the runs are, tested claims."""
+    groups = _groups(without_variants(study.finished))
+    if not groups:
+        return "No run is logged in this repository yet: `make quickstart` makes the first two."
+    lines = []
+    if study.of("fig1"):
+        lines += ["![Figure 1 redrawn from the logged runs](docs/figures/fig1.png)", ""]
+    lines += [to_markdown(pd.DataFrame([row for group in groups for row in _net_rows(group)])), ""]
+    lines += [" ".join(said for group in groups for said in run_sentences(group)), ""]
+    tested = [
+        result
+        for group in groups
+        for result in (*check_all(group), *check_imagenet(group))
+        if result.verdict != NO_RUNS
+    ]
+    claims = [
+        {
+            "the paper's claim": f"{result.id}: {result.title}",
+            "verdict": result.verdict,
+            "from": result.where,
+        }
+        for result in sorted(tested, key=lambda result: int(result.id[1:]))
+    ]
+    if claims:
+        lines += [to_markdown(pd.DataFrame(claims)), ""]
+    link = "docs/RESULTS.md"
+    return "\n".join([*lines, f"Evidence, intervals and what it means: [{link}]({link})."])
+
+
+def _groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs of one profile and one data set each, the longest profile first."""
+    groups: dict[tuple[int, str], list[Run]] = {}
+    for run in runs:
+        key = (PROFILE_ORDER.index(run.profile), str(run.config["data"]["name"]))
+        groups.setdefault(key, []).append(run)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
+    book, comparable = Paper(), not why_not_comparable(runs)
+    rows = []
+    for label, group in by_net(runs).items():
+        test = summarise([last_error(run) for run in group])
+        clean = [error for run in group if (error := clean_training_error(run)) is not None]
+        value = book.test_error(label)
+        data = str(group[0].config["data"]["name"])
+        rows.append(
+            {
+                "net": label if data == "cifar10" else f"{label}, {DATA_NAMES.get(data, data)}",
+                "profile": group[0].profile,
+                "seeds": str(test.n),
+                "test error (%)": f"{test.mean:.2f}" + (f" +- {test.sd:.2f}" if test.n > 1 else ""),
+                "clean training error (%)": f"{sum(clean) / len(clean):.2f}" if clean else "-",
+                "paper": f"{value.value:.2f}" if value and comparable else "not comparable",
+            }
+        )
+    return rows
+
+
 def _picture(name: str) -> str:
     return f"![{TITLES[name]}](figures/{name}.png)"
 
@@ -199,6 +349,7 @@ def _figure_block(name: str) -> Callable[[Study], str]:
 
 
 BLOCKS: Mapping[str, Callable[[Study], str]] = {
+    "results": readme_block,
     "runs": runs_block,
     "protocol": protocol_block,
     "claims": claims_block,

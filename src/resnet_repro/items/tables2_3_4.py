@@ -115,22 +115,8 @@ def net_table(
     return pd.DataFrame(rows)
 
 
-def save_table2(runs: Sequence[Run], out_dir: Path) -> list[Path]:
-    """Write Table 2 (plain against residual) as ``table2.md``, ``.tex`` and ``.csv``."""
-    return _save(2, runs, out_dir)
-
-
-def save_table3(runs: Sequence[Run], out_dir: Path) -> list[Path]:
-    """Write Table 3 (shortcuts and depth, 10-crop) as ``table3.md``, ``.tex`` and ``.csv``."""
-    return _save(3, runs, out_dir)
-
-
-def save_table4(runs: Sequence[Run], out_dir: Path) -> list[Path]:
-    """Write Table 4 (single models, multi-scale) as ``table4.md``, ``.tex`` and ``.csv``."""
-    return _save(4, runs, out_dir)
-
-
-def _save(number: int, runs: Sequence[Run], out_dir: Path) -> list[Path]:
+def save(number: int, runs: Sequence[Run], out_dir: Path) -> list[Path]:
+    """Write Table 2, 3 or 4 as ``table<number>.md``, ``.tex`` and ``.csv``."""
     evaluations = evaluations_beside(runs)
     return write_table(
         net_table(number, runs, evaluations=evaluations),

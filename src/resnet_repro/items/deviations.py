@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from resnet_repro.analysis import style
-from resnet_repro.analysis.captions import DATA_NAMES
+from resnet_repro.analysis.captions import DATA_NAMES, machine_of
 from resnet_repro.analysis.judge import TEST, TRAINING, compare, seeds_clause
-from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.protocol import changed_keys, check_same_protocol, comparison_notes
+from resnet_repro.analysis.load import Run, agree, changed_keys
+from resnet_repro.analysis.protocol import comparison_notes
 from resnet_repro.analysis.stats import Difference, last_error, seeds_phrase, summarise
 from resnet_repro.analysis.tables import write_table
 
@@ -50,16 +50,13 @@ class Variant:
 def variants(runs: Sequence[Run]) -> list[Variant]:
     """Pair each experiment with its baseline, the experiment its name begins with.
 
-    Experiments without a logged baseline are left out.
-
-    Raises:
-        ValueError: seeds of one experiment that must not be averaged.
+    Experiments without a logged baseline are left out; so are runs that compute something else
+    than the other seeds of their experiment.
     """
     groups: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.seed):
         groups.setdefault(run.experiment, []).append(run)
-    for group in groups.values():
-        check_same_protocol(group)
+    groups = {name: agree(group) for name, group in groups.items()}
     found = []
     for name, group in groups.items():
         baseline = groups.get(name.rpartition("_")[0])
@@ -136,7 +133,7 @@ def _sentences(found: Sequence[Variant]) -> list[str]:
     runs = list({str(r.path): r for v in found for r in (*v.baseline, *v.runs)}.values())
     groups = list({v.baseline[0].experiment: v.baseline for v in found}.values())
     bases = sorted({v.test.basis for v in found})
-    machines = sorted({f"{r.meta['hardware']['label']}, {r.meta['precision']}" for r in runs})
+    machines = sorted({machine_of(run) for run in runs})
     iterations = sorted({f"{r.max_iters:,} iterations" for r in runs})
     names = {str(r.config["data"]["name"]) for r in runs}
     data = sorted(DATA_NAMES.get(name, name) for name in names)
@@ -149,7 +146,7 @@ def _sentences(found: Sequence[Variant]) -> list[str]:
     ]
 
 
-def save_deviations(runs: Sequence[Run], out_dir: Path, stem: str = "deviations") -> list[Path]:
+def save(runs: Sequence[Run], out_dir: Path, stem: str = "deviations") -> list[Path]:
     """Draw the differences and write them as a table, ``<stem>.png``, ``.svg``, ``.md`` ..."""
     paths = style.save(deviations_figure(runs), stem, out_dir)
     tables = Path(out_dir).parent / "tables"

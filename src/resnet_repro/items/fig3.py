@@ -1,4 +1,4 @@
-"""Figure 3: VGG-19 beside the plain and the residual net of 34 layers, drawn as counted."""
+"""Fig. 3: VGG-19 beside the plain and the residual net of 34 layers, drawn as counted."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Cell:
     block: str = ""
 
 
-def save_fig3(out_dir: Path, counted: Counted | None = None) -> list[Path]:
+def save(out_dir: Path) -> list[Path]:
     """Draw Fig. 3 and write it as ``fig3.png`` and ``fig3.svg``."""
-    return style.save(fig3(counted), "fig3", out_dir)
+    return style.save(fig3(), "fig3", out_dir)
 
 
 def fig3(counted: Counted | None = None) -> Figure:

@@ -1,4 +1,4 @@
-"""Table 1: the ImageNet architectures from the counted layers, held against the paper's."""
+"""Table 1: the ImageNet architectures from the counted layers, beside the paper's."""
 
 from __future__ import annotations
 
@@ -38,11 +38,9 @@ def table1(counted: Counted | None = None, paper: Paper | None = None) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def save_table1(
-    out_dir: Path, counted: Counted | None = None, paper: Paper | None = None
-) -> list[Path]:
+def save(out_dir: Path) -> list[Path]:
     """Write Table 1 as ``table1.md``, ``table1.tex`` and ``table1.csv``."""
-    return write_table(table1(counted, paper), "table1", out_dir, notes=notes(counted, paper))
+    return write_table(table1(), "table1", out_dir, notes=notes())
 
 
 def notes(counted: Counted | None = None, paper: Paper | None = None) -> list[str]:

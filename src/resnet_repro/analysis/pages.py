@@ -1,8 +1,8 @@
-"""The results page, ``docs/RESULTS.md``: numbers, figures and tables made, the reading written.
+"""The README's results and ``docs/RESULTS.md``, from the run folders: no number in them is typed.
 
-``python -m resnet_repro.analysis.results_page`` draws ``docs/figures`` and ``docs/tables`` and
-rewrites what stands in the page between ``<!-- made: NAME -->`` and ``<!-- end -->``. The rest is
-written by hand. A paragraph that reads a verdict names it in a comment, for example
+``python -m resnet_repro.analysis.pages`` draws ``docs/figures`` and ``docs/tables``, rewrites the
+what stands in the two between ``<!-- made: NAME -->`` and ``<!-- end -->``. The rest is written by
+hand. A paragraph that reads a verdict names it in a comment, for example
 ``<!-- reads: C1 holds -->``; where the runs have come to say something else, the command and the
 tests name it.
 """
@@ -16,16 +16,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_repro.analysis.agreement import compare_curves, draw_agreement
-from resnet_repro.analysis.committed import Study
-from resnet_repro.analysis.deviations import variants
-from resnet_repro.analysis.exhibits import find_saves
 from resnet_repro.analysis.imagenet_claims import save_imagenet_claims
 from resnet_repro.analysis.judge import ClaimResult
-from resnet_repro.analysis.results_blocks import BLOCKS
+from resnet_repro.analysis.load import tell
+from resnet_repro.analysis.page_blocks import BLOCKS
+from resnet_repro.analysis.study import Study
+from resnet_repro.analysis.style import writing
+from resnet_repro.exits import explained
+from resnet_repro.items.deviations import variants
+from resnet_repro.items.registry import ITEMS
+from resnet_repro.paths import REPOSITORY
 from resnet_repro.runs.atomic import write_text_atomic
 
-REPO = Path(__file__).resolve().parents[3]
-RUNS, PAGE = Path("results/runs"), Path("docs/RESULTS.md")
+RUNS, README, PAGE = Path("results/runs"), Path("README.md"), Path("docs/RESULTS.md")
 FIGURES = ("fig1", "fig4", "fig6", "fig7", "gradients", "deviations")
 TABLES = ("table2", "table3", "table6", "claims")
 IMAGENET_CLAIMS, AGREEMENT = "claims_imagenet", "agreement"
@@ -64,49 +67,50 @@ def outdated(text: str, claims: Sequence[ClaimResult]) -> list[str]:
 
 
 def draw(study: Study, docs: Path) -> list[Path]:
-    """Draw every figure and table that the finished runs can fill, and take away old ones.
+    """Draw every figure and table that the finished runs can fill, and remove old ones.
 
     Returns:
         What was written.
     """
-    saves, _ = find_saves()
     written: list[Path] = []
-    for name in FIGURES:
-        runs = study.of(name)
-        if runs and (name != "deviations" or variants(runs)):
-            written += saves[name](runs, docs / "figures")
-    for name in TABLES:
-        if study.of(name):
-            written += saves[name](study.of(name), docs / "tables")
+    for folder, items in (("figures", FIGURES), ("tables", TABLES)):
+        for name in items:
+            runs = study.of(name)
+            if runs and (name != "deviations" or variants(runs)):
+                written += ITEMS[name].draw(runs, docs / folder)
     if study.of("fig4", "table3"):
         written += save_imagenet_claims(study.of("fig4", "table3"), docs / "tables")
     stretches, _ = compare_curves(study.logged)
     if stretches:
         written += draw_agreement(stretches, docs / "figures")
+    made = (*FIGURES, *TABLES, IMAGENET_CLAIMS, AGREEMENT)
     for folder in ("figures", "tables"):
         for path in (docs / folder).glob("*"):
-            if (
-                path.stem in (*FIGURES, *TABLES, IMAGENET_CLAIMS, "agreement")
-                and path not in written
-            ):
+            if path.stem in made and path not in written:
                 path.unlink()
     return written
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Draw, rewrite the page, and name the readings to be read again; 1 if there are any."""
-    parser = argparse.ArgumentParser(description="Write docs/RESULTS.md from the logged runs.")
-    parser.add_argument("--repo", type=Path, default=REPO, help="root of the project")
+    """Draw, rewrite both pages, and name the readings that need rereading; 1 if there are any."""
+    parser = argparse.ArgumentParser(description="Write README and docs/RESULTS.md from the runs.")
+    parser.add_argument("--repo", type=Path, default=REPOSITORY, help="root of the project")
     repo = parser.parse_args(words).repo
-    study, page = Study(repo / RUNS), repo / PAGE
-    for path in draw(study, page.parent):
-        print(path.relative_to(repo))
-    text = rewrite(page.read_text(encoding="utf-8"), study)
-    write_text_atomic(page, text)
-    print(PAGE)
-    problems = outdated(text, study.claims)
+    study = Study(repo / RUNS)
+    for line in study.all.left_out:
+        tell(line)
+    with explained():
+        for path in draw(study, repo / PAGE.parent):
+            print(path.relative_to(repo))
+        problems = []
+        for page in (README, PAGE):
+            text = rewrite((repo / page).read_text(encoding="utf-8"), study)
+            with writing(repo / page):
+                write_text_atomic(repo / page, text)
+            print(page)
+            problems += [f"{page}: read again: {line}" for line in outdated(text, study.claims)]
     for problem in problems:
-        print(f"{PAGE}: to be read again: {problem}", file=sys.stderr)
+        print(problem, file=sys.stderr)
     return 1 if problems else 0
 
 

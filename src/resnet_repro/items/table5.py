@@ -16,10 +16,10 @@ from resnet_repro.analysis.evaluations import (
     run_key,
 )
 from resnet_repro.analysis.imagenet import DATA_SETS, data_name
-from resnet_repro.analysis.imagenet_tables import QUOTED, left_out, paper_rows
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.paper import Paper
 from resnet_repro.analysis.tables import write_table
+from resnet_repro.items.tables2_3_4 import QUOTED, left_out, paper_rows
 
 
 def table5(
@@ -54,7 +54,7 @@ def table5(
     return pd.DataFrame(rows, columns=[*columns, "runs"])
 
 
-def save_table5(runs: Sequence[Run], out_dir: Path) -> list[Path]:
+def save(runs: Sequence[Run], out_dir: Path) -> list[Path]:
     """Write Table 5 as ``table5.md``, ``table5.tex`` and ``table5.csv``."""
     evaluations = evaluations_beside(runs)
     table = table5(runs, evaluations=evaluations)

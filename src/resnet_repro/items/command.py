@@ -1,0 +1,160 @@
+"""One item from the command line: train what is missing, draw it, print the claims it bears on.
+
+``experiments/fig1.py`` and the other scripts are each one call of :func:`main`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+from resnet_repro import paths
+from resnet_repro.analysis.evaluations import evaluations_beside, not_used
+from resnet_repro.analysis.load import Logged, Run, best_covered_profile, tell, variants_of
+from resnet_repro.compose import compose_run, make_job
+from resnet_repro.conf import Item, load_item
+from resnet_repro.config import Config
+from resnet_repro.config_groups import PROFILES
+from resnet_repro.exits import explained, notify
+from resnet_repro.items.registry import DRAWINGS, ITEMS, Drawing
+from resnet_repro.options import WHAT
+from resnet_repro.retest import count_missing
+from resnet_repro.runs.signals import stop_on_signals
+from resnet_repro.same_run import differences
+from resnet_repro.training.jobs import report, run_all
+
+FIRST_PROFILE = "quick"  # trained where nothing is logged and no profile is asked for
+
+
+def main(name: str) -> None:
+    """Do one item of the registry as the command line asks.
+
+    Where an item needs its nets tested under a further protocol, the finished runs whose weights
+    are here are tested first.
+    """
+    if name in DRAWINGS:
+        draw_nets(name, DRAWINGS[name])
+        return
+    shown = ITEMS[name]
+    asked = _arguments(name, shown.out)
+    with explained():
+        item = load_item(name)
+        config = compose_run(f"experiment={item.experiments[0]}", *asked.overrides)
+        root = paths.runs(config.runs_dir)
+        runs = select(root, item, asked)
+        if asked.train and (asked.profile or asked.seeds or not runs):
+            train_missing(item, asked.profile or FIRST_PROFILE, asked.seeds, asked.overrides)
+            runs = select(root, item, asked)
+        tell_what_is_missing(item, runs, asked.profile)
+        if shown.protocol and asked.train:
+            count_missing(runs, shown.protocol, config, together=shown.together)
+        for line in not_used(runs, evaluations_beside(runs)) if shown.protocol else ():
+            notify(line)
+        _print_paths(shown.draw(runs, asked.out))
+        for claim in shown.claims:
+            print(claim(runs).line())
+
+
+def select(root: Path, item: Item, asked: argparse.Namespace) -> list[Run]:
+    """Return the finished runs an item is drawn from, and say what is left out.
+
+    Without overrides they are the runs of its experiments as they stand in ``conf/``; with
+    overrides those that the same command line would train.
+    """
+    if asked.overrides:
+        logged = Logged.read(root)
+        for line in logged.problems:
+            tell(line)
+        wanted = cache(partial(compose_run, *asked.overrides))
+        runs = [run for run in logged.runs if run.is_finished and _is_asked(run, item, wanted)]
+        profile = asked.profile or best_covered_profile(runs)
+        runs = [run for run in runs if run.profile == profile]
+    else:
+        experiments = item.drawn
+        logged = Logged.read(
+            root,
+            wanted=lambda name: any(
+                name == experiment or name.startswith(f"{experiment}-")
+                for experiment in experiments
+            ),
+        )
+        for line in logged.left_out:
+            tell(line)
+        runs = logged.of(experiments, asked.profile)
+    return [run for run in runs if asked.seeds is None or run.seed < asked.seeds]
+
+
+def _is_asked(run: Run, item: Item, wanted: Callable[[str, str], Config]) -> bool:
+    """Whether a run is what the overrides make of one of the item's experiments."""
+    if run.experiment not in item.drawn:
+        return False
+    config = wanted(f"experiment={run.experiment}", f"profile={run.profile}")
+    same = config.name == run.name and config.profile == run.profile
+    return same and not differences(config.as_mapping(), run.config, (WHAT,))
+
+
+def draw_nets(name: str, drawing: Drawing) -> None:
+    """Draw what needs no runs."""
+    parser = argparse.ArgumentParser(description=f"Draw {name}; it needs no runs.")
+    parser.add_argument("--out", type=Path, default=drawing.out, help="folder of what is drawn")
+    _print_paths(drawing.draw(parser.parse_args().out))
+
+
+def _print_paths(paths: Sequence[Path]) -> None:
+    for path in paths:
+        print(os.path.relpath(path))
+
+
+def tell_what_is_missing(item: Item, runs: Sequence[Run], profile: str | None) -> None:
+    """Name the item's nets that no run stands for; exit where there is nothing to draw.
+
+    A variant needs its net beside it, the experiment that its name begins with.
+    """
+    there = {run.experiment for run in runs}
+    changed = variants_of(item.experiments)
+    missing = [name for name in item.experiments if name not in there]
+    profile = runs[0].profile if runs else profile or FIRST_PROFILE
+    how = f"make {item.name} PROFILE={profile} trains what is missing"
+    if missing:
+        notify(f"no finished {profile} run of {', '.join(missing)}; {how}")
+    pairs = [name for name in changed & there if name.rpartition("_")[0] in there]
+    if not there or (changed and not pairs):
+        notify(f"{item.name}: nothing to {'compare' if changed and there else 'draw'}")
+        raise SystemExit(1)
+
+
+def train_missing(item: Item, profile: str, seeds: int | None, overrides: Sequence[str]) -> None:
+    """Train the item's runs that are not finished; exit where one fails.
+
+    Without ``seeds``, one seed of each net is enough.
+    """
+    jobs = [
+        make_job(f"experiment={experiment}", f"profile={profile}", f"seed={seed}", *overrides)
+        for seed in range(seeds or 1)
+        for experiment in item.experiments
+    ]
+    with stop_on_signals() as stop_asked:
+        outcomes = run_all(jobs, stop_asked)
+    report(outcomes)
+
+
+def _arguments(name: str, out: Path) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=f"Train what {name} lacks, then draw it.")
+    parser.add_argument("--profile", choices=PROFILES, help="default: the best covered one")
+    parser.add_argument(
+        "--seeds", type=_count, help="number of seeds, from 0 on; default: all logged"
+    )
+    parser.add_argument("--no-train", dest="train", action="store_false", help="only draw")
+    parser.add_argument("--out", type=Path, default=out, help="folder of what is drawn")
+    parser.add_argument("overrides", nargs="*", help="configuration, as for resnet_repro.train")
+    return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
