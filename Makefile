@@ -8,7 +8,7 @@ DRAW = $(PY) experiments/$@.py $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEED
 .DEFAULT_GOAL := help
 ITEMS := fig1 fig4 fig6 fig7 gradients table2 table3 table4 table5 table6 claims highway blocks deviations
 DRAWINGS := fig2 fig3 fig5 table1 cost
-.PHONY: help setup data quickstart test lint types unit clean bench notebooks reliability report results study study-list $(ITEMS) $(DRAWINGS)
+.PHONY: help setup data quickstart test lint types unit clean bench notebooks reliability report compare results study study-list $(ITEMS) $(DRAWINGS)
 
 help: ## list what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ bench: $(STAMP) ## measure speed on this device: ARGS='training limit' for parts
 
 report: $(STAMP) ## one page: figures, tables, claims, runs
 	@$(PY) -m resnet_repro.analysis.report $(ARGS)
+
+compare: $(STAMP) ## errors against a swept key: ARGS='recipe.lr' or ARGS='results/runs/quick/cifar10_resnet20*'
+	@$(PY) -m resnet_repro.compare $(ARGS)
 
 results: $(STAMP) ## docs/RESULTS.md, its figures and tables, and the README's results, from the logged runs
 	@$(PY) -m resnet_repro.analysis.fidelity

@@ -216,10 +216,26 @@ def test_tables_say_which_nets_their_protocol_is_missing_of(tmp_path: Path) -> N
     assert not [line for line in notes(3, projections) if line.startswith("Not tested")]
 
 
-def test_a_damaged_evaluation_is_named(tmp_path: Path) -> None:
-    (tmp_path / "torn.json").write_text('{"models": [{"run": "a/b/seed0"}], "top1_err"')
-    with pytest.raises(ValueError, match=r"torn\.json: not an evaluation"):
-        load_evaluations(tmp_path)
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"models": [{"run": "a/b/seed0"}], "top1_err"', "not an evaluation (Expecting"),
+        ('{"models": [{"run": "a/b/seed0"}], "top1_err": 1}', "(has no 'protocol')"),
+        ("[]", "not an evaluation ("),
+    ],
+)
+def test_a_damaged_evaluation_is_named_and_the_others_are_used(
+    tmp_path: Path, text: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, folder = tmp_path / "runs", tmp_path / "evaluations"
+    path = imagenet_run(runs, "ResNet-50")
+    evaluated(folder, path, protocol="10-crop", top1=22.9)
+    (folder / "torn.json").write_text(text)
+    for _ in range(2):
+        assert [found.score.top1 for found in load_evaluations(folder)] == [22.9]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"left out: {folder}/torn.json: not an evaluation (")
+    assert why in line
     assert load_evaluations(tmp_path / "nowhere") == []
 
 

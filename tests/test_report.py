@@ -225,7 +225,7 @@ def test_runs_that_stand_for_no_net_are_listed_and_do_not_stop_the_page(
     (tmp_path / "quick" / "cifar10_plain20" / "seed1" / "meta.json").unlink()
     code, text = write(tmp_path, tmp_path / "report.html")
     assert code == 1
-    assert "quick/cifar10_plain20/seed1/meta.json: missing or empty" in text
+    assert "quick/cifar10_plain20/seed1/meta.json: cannot be read" in text
     assert "table6, quick" in Page(text).tables
 
 

@@ -6,11 +6,13 @@ What a notebook or a script of your own needs is here::
 
     import resnet_repro.analysis as ra
 
-    runs = ra.runs("short", data="cifar10")   # logged runs, from wherever this is said
+    runs = ra.runs("short", data="cifar10")   # logged runs, from any folder
+    ra.runs(where={"recipe.lr": 0.05})        # those with a value of a key, variants too
     ra.summary(runs)                          # one row per run
     ra.fig6(runs)                             # a matplotlib figure
     ra.zoom(runs, "loss")                     # the drops of the learning rate, close up
     ra.compare(runs[0], runs[1])              # two runs in one figure
+    ra.sweep("recipe.lr")                     # errors by the value of a key, one row per run
     ra.curve_table(runs)                      # every logged number, for figures of your own
 """
 
@@ -40,10 +42,13 @@ _MADE_IN = {
     "run": "analysis.explore",
     "runs": "analysis.explore",
     "summary": "analysis.explore",
+    "sweep": "analysis.explore",
     "table6": "analysis.tables",
     "zoom": "analysis.side_by_side",
 }
 __all__ = sorted(_MADE_IN)
+# Take any runs, and leave out and name what stands for no net.
+_OF_NETS = ("check_all", "fig1", "fig4", "fig6", "fig7", "gradient_figure", "table6")
 
 if TYPE_CHECKING:
     from resnet_repro.analysis.claims import check_all as check_all
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
     from resnet_repro.analysis.explore import run as run
     from resnet_repro.analysis.explore import runs as runs
     from resnet_repro.analysis.explore import summary as summary
+    from resnet_repro.analysis.explore import sweep as sweep
     from resnet_repro.analysis.glance import overview as overview
     from resnet_repro.analysis.gradients import gradient_figure as gradient_figure
     from resnet_repro.analysis.load import Run as Run
@@ -72,7 +78,12 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _MADE_IN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"resnet_repro.{_MADE_IN[name]}"), name)
+    made = getattr(importlib.import_module(f"resnet_repro.{_MADE_IN[name]}"), name)
+    if name not in _OF_NETS:
+        return made
+    from resnet_repro.analysis.explore import of_nets
+
+    return of_nets(made)
 
 
 def __dir__() -> list[str]:

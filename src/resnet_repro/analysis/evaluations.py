@@ -15,12 +15,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from resnet_repro.analysis.load import Run
+from resnet_repro.exits import notify
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.identity import metrics_digest
 
@@ -116,8 +118,7 @@ def evaluations_beside(runs: Sequence[Run]) -> list[Evaluation]:
 def load_evaluations(folder: Path) -> list[Evaluation]:
     """Read the evaluations of our nets in a folder, in the order of the files' names.
 
-    Raises:
-        ValueError: a file that is not what ``resnet_repro.evaluate`` writes; the message names it.
+    A file that is not what ``resnet_repro.evaluate`` writes is left out; stderr names it once.
     """
     found = []
     for path in sorted(Path(folder).glob("*.json")):
@@ -126,9 +127,16 @@ def load_evaluations(folder: Path) -> list[Evaluation]:
             ours = all("run" in model for model in entry["models"])
             if entry.get("kind", "test") == "test" and ours:
                 found.append(_read(path.name, entry))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: not an evaluation ({error!r})") from error
+        except KeyError as error:
+            _leave_out(f"{path}: not an evaluation (has no {error})")
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            _leave_out(f"{path}: not an evaluation ({error})")
     return found
+
+
+@cache
+def _leave_out(line: str) -> None:
+    notify(f"left out: {line}")
 
 
 def _read(file: str, entry: Mapping[str, Any]) -> Evaluation:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from resnet_repro import paths
-from resnet_repro.analysis.load import Run, load_run, load_runs, without_variants
+from resnet_repro.analysis.load import GIVEN_UP, Logged, Run, load_run, standing, tell
 from resnet_repro.analysis.probes import responses
+from resnet_repro.analysis.sweeps import find_sweeps, sweep_table, swept_keys
+from resnet_repro.options import closest
+from resnet_repro.runs.folder import RunFolderError
+from resnet_repro.runs.keys import flatten
 from resnet_repro.same_run import differences as changed_keys
+from resnet_repro.same_run import roles
+
+LISTED = 8  # names in a message
 
 
 def repository() -> Path:
@@ -24,27 +34,106 @@ def runs(
     experiments: Sequence[str] | None = None,
     *,
     data: str | None = None,
+    where: Mapping[str, Any] | None = None,
     finished_only: bool = True,
 ) -> list[Run]:
-    """The logged runs of a profile (``paper``, ``short``, ``quick``) and a data set, or of all.
+    """The logged runs of a profile (``paper``, ``short``, ``quick``), variants too, or of all.
 
-    Without ``experiments`` variants of a net are left out, for figures average over a net's runs.
-    Runs under a name of their own are found by :func:`run` alone.
+    Figures and tables take from them what stands for a net and name the rest. What cannot be read
+    is named on stderr.
+
+    Args:
+        profile: all by default.
+        experiments: names of experiments or of runs.
+        data: name of a data set.
+        where: values of keys: ``{"recipe.lr": 0.05}``.
+        finished_only: leave out runs that are under way or stopped.
+
+    Raises:
+        ValueError: there is no such profile, key or experiment; one line says which there are.
     """
-    found = load_runs(
-        paths.runs(), profile=profile, experiments=experiments, finished_only=finished_only
-    )
-    found = [run for run in found if data in (None, run.config["data"]["name"])]
-    return found if experiments else without_variants(found)
+    logged = Logged.read(paths.runs(), None if profile is None else [profile])
+    for line in logged.problems:
+        tell(line)
+    if profile is not None and not logged.folders:
+        raise ValueError(_unknown("profile", profile, _there(0)))
+    for name in experiments or ():
+        if not any(name in (run.experiment, run.name) for run in logged.runs):
+            known = {word for run in logged.runs for word in (run.experiment, run.name)}
+            raise ValueError(_unknown("experiment", name, known))
+    for key in where or ():
+        if key not in roles():
+            raise ValueError(f"{key}: {closest(key, list(roles()))}")
+    return [
+        run
+        for run in logged.runs
+        if run.status.get("state") not in GIVEN_UP
+        and (run.is_finished or not finished_only)
+        and (experiments is None or {run.experiment, run.name} & {*experiments})
+        and data in (None, run.config["data"]["name"])
+        and all(flatten(run.config).get(key) == value for key, value in (where or {}).items())
+    ]
 
 
 def run(profile: str, name: str, seed: int = 0) -> Run:
     """One run by its place, in whatever state.
 
     Raises:
-        RunFolderError: it is not there.
+        RunFolderError: it is not there, or cannot be read; one line says which are there.
     """
-    return load_run(paths.runs() / profile / name / f"seed{seed}")
+    path = paths.runs() / profile / name / f"seed{seed}"
+    if not path.exists():
+        for level, word in enumerate((profile, name, f"seed{seed}")):
+            if word not in (there := _there(level, profile, name)):
+                what = ("profile", f"run in {profile}", f"seed of {profile}/{name}")[level]
+                raise RunFolderError(_unknown(what, word, there))
+    return load_run(path)
+
+
+def _there(level: int, *above: str) -> set[str]:
+    """Return the names of folders at a level of the runs: profiles, runs of one, its seeds."""
+    return {path.name for path in paths.runs().joinpath(*above[:level]).glob("*") if path.is_dir()}
+
+
+def _unknown(what: str, word: str, there: Collection[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(there), n=1)
+    known = ", ".join(sorted(there)[:LISTED]) + (", ..." if len(there) > LISTED else "")
+    hint = f"did you mean {near[0]}?" if near else f"there is {known or 'nothing'}"
+    return f"no {what} is called {word}; {hint}"
+
+
+def sweep(key: str, runs: Sequence[Run] | None = None, profile: str | None = None) -> pd.DataFrame:
+    """A tidy table of the runs that differ in one key: its value, seed, errors in percent.
+
+    Args:
+        key: dotted: ``recipe.lr``.
+        runs: to choose from; all logged ones by default.
+        profile: of those.
+
+    Raises:
+        ValueError: there is no such key; names the nearest.
+    """
+    if key not in roles():
+        raise ValueError(f"{key}: {closest(key, list(roles()))}")
+    found = find_sweeps(_all_runs(profile) if runs is None else runs, key)
+    more = [other for other in swept_keys(found) if other != key] if found else []
+    return sweep_table(found, [key, *more])
+
+
+_all_runs = runs
+
+
+def of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a figure or table of nets take any runs: what stands for no net is left out and named."""
+
+    @functools.wraps(draw)
+    def drawn(runs: Sequence[Run], *more: Any, **named: Any) -> Any:
+        kept, lines = standing(runs)
+        for line in lines if kept else ():
+            tell(line)
+        return draw(kept or runs, *more, **named)
+
+    return drawn
 
 
 def pick(runs: Sequence[Run], net: str, seed: int = 0) -> Run:

@@ -48,26 +48,32 @@ class Logged:
         wanted: Callable[[str], bool] = bool,
     ) -> Logged:
         """Read the runs below ``root`` of some profiles and of the names that are wanted."""
-        folders, runs, problems = [], [], []
-        for path in sorted(Path(root).glob("*/*/seed*")):
-            profile, name = path.parts[-3:-1]
-            if not wanted(name) or not (profiles is None or profile in profiles):
-                continue
-            if not _looks_like_a_run(path):
-                continue
-            folder = RunFolder(path)
-            folders.append(folder)
+        folders = [
+            path
+            for path in sorted(Path(root).glob("*/*/seed*"))
+            if wanted(path.parts[-2])
+            and (profiles is None or path.parts[-3] in profiles)
+            and _looks_like_a_run(path)
+        ]
+        return cls.of_folders(folders)
+
+    @classmethod
+    def of_folders(cls, paths: Iterable[Path], *, in_place: bool = True) -> Logged:
+        """Read the runs in some folders; ``in_place``: a copy counts as a problem."""
+        folders = [RunFolder(path) for path in paths]
+        runs, problems = [], []
+        for folder in folders:
             try:
                 run = load_run(folder.path)
                 written = f"{run.profile}/{run.name}/seed{run.seed}"
-                if run.place != written:
+                if in_place and run.place != written:
                     raise RunFolderError(
                         f"{run.path}: its config.yaml says {written}; a copy stands for no net"
                     )
                 runs.append(run)
             except RunFolderError as error:
                 problems.append(str(error))
-        runs.sort(key=lambda run: (run.profile, run.experiment, run.seed))
+        runs.sort(key=lambda run: (run.profile, run.experiment, run.seed, run.is_variant))
         return cls(folders, runs, problems)
 
     @cached_property

@@ -1,0 +1,177 @@
+"""Sweeps: which runs belong together, their table, figure and command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import resnet_repro.analysis as ra
+from fabricate import fabricate
+from resnet_repro.analysis.load import Logged
+from resnet_repro.analysis.sweeps import find_sweeps, settings, sweep_figure, swept_keys
+from resnet_repro.compare import main
+from resnet_repro.runs.folder import RunFolderError
+
+RATES = {0.01: 40.0, 0.05: 30.0, 0.1: 28.0, 0.5: 60.0}
+
+
+def variant(root: Path, label: str, seed: int, test: float, **changes: Any) -> Path:
+    keys = {key.replace("__", "."): value for key, value in changes.items()}
+    net = f"cifar10_{label.lower().replace('-', '')}"
+    name = "-".join([net, *(f"{k.rpartition('.')[2]}{v}" for k, v in keys.items())])
+    how: dict[str, Any] = {"profile": "quick", "seed": seed, "test": test, "train": test - 2}
+    return fabricate(root, label, name=name, changes=keys, **how)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    runs = tmp_path / "results" / "runs"
+    monkeypatch.setenv("RESNET_REPRO_RUNS", str(runs))
+    for rate, test in RATES.items():
+        for seed in range(3):
+            changes = {} if rate == 0.1 else {"recipe__lr": rate}
+            variant(runs, "ResNet-20", seed, test + seed, **changes)
+    variant(runs, "ResNet-20", 0, 33.0, recipe__nesterov=True)
+    fabricate(runs, "plain-20", profile="quick")
+    return runs
+
+
+def test_a_sweep_is_the_runs_that_differ_in_that_key_alone(root: Path) -> None:
+    runs = Logged.read(root).runs
+    found = find_sweeps(runs, "recipe.lr")
+    assert len(found) == 12
+    assert swept_keys(found) == ["recipe.lr"]
+    assert {run.name for run in find_sweeps(runs, "recipe.nesterov")} == {
+        "cifar10_resnet20", "cifar10_resnet20-nesterovTrue",
+    }  # fmt: skip
+    assert find_sweeps(runs, "data.pad") == []
+    assert [len(group) for group in settings(found)] == [3] * 4
+
+
+def test_the_tidy_table(root: Path) -> None:
+    table = ra.sweep("recipe.lr")
+    assert len(table) == 12
+    means = table.groupby("recipe.lr")["test error"].mean()
+    assert means.to_dict() == pytest.approx({rate: test + 1 for rate, test in RATES.items()})
+    assert set(table["net"]) == {"ResNet-20"}
+    assert ra.sweep("recipe.momentum").empty
+    with pytest.raises(ValueError, match=r"recipe.rl: did you mean 'recipe.lr'\?"):
+        ra.sweep("recipe.rl")
+
+
+def test_the_figure_draws_every_seed_mean_and_interval(root: Path) -> None:
+    left, right = sweep_figure(find_sweeps(Logged.read(root).runs, "recipe.lr"), ["recipe.lr"]).axes
+    dots = [line for line in left.lines if line.get_marker() == "."]
+    assert sorted(y for line in dots for y in line.get_ydata()) == pytest.approx(
+        sorted(test + seed for test in RATES.values() for seed in range(3))
+    )
+    assert len(left.containers) == 4  # error bars
+    means = [container.lines[0] for container in left.containers]
+    assert [line.get_markerfacecolor() == "white" for line in means] == [True, True, False, True]
+    assert left.get_xscale() == "log"
+    assert len(right.lines) == 4
+    assert len(right.collections) == 4  # bands over seeds
+
+
+def test_the_command_writes_figure_and_table(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--figures", str(tmp_path / "f"), "--tables", str(tmp_path / "t")]
+    assert main(["recipe.lr", *out]) == 0
+    printed = capsys.readouterr().out
+    assert "| 0.05 " in printed
+    assert "as the experiment" in printed
+    assert {path.name for path in (tmp_path / "f").iterdir()} == {
+        "compare_lr.png", "compare_lr.svg",
+    }  # fmt: skip
+    table = pd.read_csv(tmp_path / "t" / "compare_lr.csv").set_index("recipe.lr")
+    assert table.loc[0.5, "test error"] == pytest.approx(61.0)
+    assert table.loc[0.5, "low"] == pytest.approx(61.0 - 4.302653 / 3**0.5, abs=1e-3)
+    assert (table["seeds"] == 3).all()
+    # folders instead of keys: whatever they differ in
+    folders = [str(root / "quick" / f"cifar10_resnet20{end}") for end in ("", "-nesterovTrue")]
+    assert main([*folders, *out]) == 0
+    table = pd.read_csv(tmp_path / "t" / "compare_nesterov.csv")
+    assert table["seeds"].tolist() == [3, 1]
+    assert table["sd"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["recipe.rl"], "recipe.rl: no folder and no key to compare; did you mean 'recipe.lr'?"),
+        (["data.pad"], "no finished runs of one experiment differ in data.pad alone"),
+        (["{root}/quick/cifar10_plain20"], "1 finished runs, which differ in nothing"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_in_one_line(
+    root: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([word.format(root=root) for word in words])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_a_bad_run_does_not_stop_a_comparison(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = root / "quick" / "cifar10_resnet20-lr0.5" / "seed1" / "meta.json"
+    bad.unlink()
+    main(["recipe.lr", "--figures", str(tmp_path), "--tables", str(tmp_path)])
+    assert str(bad) in capsys.readouterr().err
+    table = pd.read_csv(tmp_path / "compare_lr.csv").set_index("recipe.lr")
+    assert table["seeds"].to_dict() == {0.01: 3, 0.05: 3, 0.1: 3, 0.5: 2}
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert root.exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        main(["recipe.lr", "--figures", str(tmp_path / "file" / "x")])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}/file/x: cannot be written (")
+
+
+def test_runs_of_a_notebook_have_variants_and_figures_leave_them_out(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = ra.runs("quick")
+    assert len(runs) == 14
+    assert {run.name for run in ra.runs(where={"recipe.lr": 0.05})} == {"cifar10_resnet20-lr0.05"}
+    figure = ra.fig6(runs)
+    assert "3 seeds" in " ".join(t.get_text() for t in figure.texts) or figure.axes
+    said = capsys.readouterr().err
+    assert "left out: quick/cifar10_resnet20-lr0.05 seeds 0, 1, 2: recipe.lr=0.05, not 0.1" in said
+    table = ra.table6(runs).set_index("net")
+    assert table.loc["ResNet-20", "test error"] == pytest.approx(29.0)
+    assert table.loc["ResNet-20", "seeds"] == 3
+    assert callable(ra.fig4)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: ra.runs("quik"), "no profile is called quik; did you mean quick?"),
+        (lambda: ra.runs("quick", ["cifar10_resent20"]), "did you mean cifar10_resnet20?"),
+        (lambda: ra.runs(where={"lr": 0.1}), "lr: did you mean 'recipe.lr'?"),
+        (
+            lambda: ra.run("quick", "nope"),
+            "no run in quick is called nope; there is cifar10_plain20",
+        ),
+        (lambda: ra.run("quik", "nope"), "no profile is called quik; did you mean quick?"),
+        (lambda: ra.run("quick", "cifar10_plain20", 7), "is called seed7; did you mean seed0?"),
+    ],
+)
+def test_a_misspelt_name_is_answered_in_one_line(root: Path, call: Any, said: str) -> None:
+    assert root.exists()
+    with pytest.raises((ValueError, RunFolderError)) as refusal:
+        call()
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
