@@ -41,7 +41,7 @@ table2: ## Table 2: 18 and 34 layers, 10-crop
 table3: ## Table 3: shortcut options and depth, 10-crop
 table4: ## Table 4: single nets, several scales
 table5: ## Table 5: ensembles
-cost: ## what every experiment of the paper costs, on this device and on several
+cost: ## what every experiment of the paper costs on this device
 table6: ## Table 6: CIFAR-10 test error beside the paper's and public runs
 claims: ## every claim of Sec. 4.2 with its verdict
 highway: ## identity against gated shortcuts

@@ -1,7 +1,8 @@
-"""What every experiment of the paper costs: on this device as measured, on several as modelled.
+"""What every experiment of the paper costs on one device.
 
-A few iterations of a handful of nets are measured once and kept in results/bench; --measure does it
-again. --hardware takes the logged runs of a device instead, --seconds what it is told.
+Seconds of an update come from the benchmarks of docs/SPEED.md where they were made on this device;
+for other nets a few updates are measured once and kept in results/bench; --measure does it again.
+--hardware takes the logged runs of a device instead, --seconds what it is given.
 """
 
 import argparse
@@ -10,9 +11,17 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
-from resnet_repro import measure_pace
-from resnet_repro.analysis.cost import Machine, Pace, paper_workloads, scaled
-from resnet_repro.analysis.cost_table import DEVICES, loader_rate, paces_of_runs, save_cost
+from resnet_repro import measure_pace, paths
+from resnet_repro.analysis.cost import (
+    Host,
+    Pace,
+    benchmarked,
+    loader_rate,
+    paces_of_runs,
+    paper_workloads,
+    save_cost,
+    scaled,
+)
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.exits import explained, notify
 
@@ -21,45 +30,46 @@ def main() -> None:
     """Write the table and print it."""
     asked = _arguments()
     with explained():
-        machine, rate_from = Machine(), "assumed"
-        found = loader_rate(asked.bench)
-        if found is not None:
+        host, rate_from = Host(), "assumed"
+        if found := loader_rate(asked.bench):
             rate, rate_from = found
-            machine = replace(machine, loader_rate=rate)
-        paces, measured, machine = _paces(asked, machine)
-        given = {field.name: getattr(asked, field.name) for field in fields(Machine)}
-        machine = replace(machine, **{key: v for key, v in given.items() if v is not None})
+            host = replace(host, loader_rate=rate)
+        paces, measured, host = _paces(asked, host)
+        given = {field.name: getattr(asked, field.name) for field in fields(Host)}
+        host = replace(host, **{key: v for key, v in given.items() if v is not None})
         if asked.loader_rate is not None:
             rate_from = "as given"
-        paths = save_cost(paces, asked.out, machine, (measured, rate_from), asked.devices)
-    print(paths[0].read_text(encoding="utf-8"))
-    for path in paths:
+        written = save_cost(paces, asked.out, host, (measured, rate_from))
+    print(written[0].read_text(encoding="utf-8"))
+    for path in written:
         print(os.path.relpath(path))
 
 
-def _paces(asked: argparse.Namespace, machine: Machine) -> tuple[Mapping[str, Pace], str, Machine]:
-    """Seconds of an iteration, where they come from, and what the model assumes of the device."""
+def _paces(asked: argparse.Namespace, host: Host) -> tuple[Mapping[str, Pace], str, Host]:
+    """Seconds of an update, where they come from, and the host that decodes."""
     works = paper_workloads()
     if asked.seconds:
         given = dict(word.split("=", 1) for word in asked.seconds)
         paces = {name: Pace(float(each), "given", whole=True) for name, each in given.items()}
-        return paces, "as given", machine
+        return paces, "as given", host
     if asked.hardware:
-        return *paces_of_runs(load_runs(asked.runs), works, asked.hardware), machine
+        return *paces_of_runs(load_runs(asked.runs), works, asked.hardware), host
     kept = None if asked.measure else measure_pace.recall(asked.bench)
     if kept is None:
         notify(f"measuring {len(measure_pace.NETS)} nets on this device, once")
         kept = measure_pace.measure_all(asked.bench)
     if kept["hardware"]["gpu"] is None:  # a host is a device, its cores train and decode
-        cores = kept["hardware"]["cores"]
-        machine = replace(
-            machine, devices_per_host=1, cores_per_host=cores, busy=0.0, same_cores=True
-        )
+        host = replace(host, cores_per_host=kept["hardware"]["cores"], same_cores=True)
     seconds = {row["experiment"]: row["seconds"] for row in kept["rows"]}
     said = f"measured on {kept['hardware']['label']}, {kept['precision']}, {kept['made'][:10]}"
     if kept["load_before"] > kept["hardware"]["cores"] / 2:
         said += f", while other programs ran (load {kept['load_before']:g})"
-    return scaled(works, seconds), said, machine
+    if speed := {} if asked.measure else benchmarked(asked.bench, kept["hardware"]):
+        measured_data = {work.data for work in works if work.name in speed}
+        others = {work.name for work in works if work.data not in measured_data}
+        seconds = {name: each for name, each in seconds.items() if name in others} | speed
+        said += f"; {' and '.join(sorted(measured_data))} as in docs/SPEED.md"
+    return scaled(works, seconds), said, host
 
 
 def _arguments() -> argparse.Namespace:
@@ -68,18 +78,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", nargs="*", default=[], metavar="EXPERIMENT=S", help="of one iteration"
     )
-    parser.add_argument("--runs", type=Path, default=Path("results/runs"), help="logged runs")
+    parser.add_argument("--runs", type=Path, default=paths.runs(), help="logged runs")
     parser.add_argument(
         "--hardware", default="", help="take logged runs of this device: '1x NVIDIA H200, tf32'"
-    )
-    parser.add_argument(
-        "--devices", type=int, nargs="*", default=list(DEVICES), help="to give hours for"
     )
     parser.add_argument(
         "--bench", type=Path, default=measure_pace.OUT, help="folder of measurements"
     )
     parser.add_argument("--out", type=Path, default=Path("results/tables"), help="folder")
-    for field in fields(Machine):
+    for field in fields(Host):
         flag = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction)

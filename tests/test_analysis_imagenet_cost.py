@@ -1,4 +1,4 @@
-"""The cost model against numbers worked out by hand."""
+"""Costs of the paper's experiments against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import torch
 from fabricate import fabricate, forget
 from resnet_repro import measure_pace
 from resnet_repro.analysis.cost import (
-    Machine,
+    Host,
     Pace,
     Workload,
+    benchmarked,
+    cost_table,
     hours,
-    iteration,
+    loader_rate,
+    paces_of_runs,
     paper_workloads,
+    save_cost,
     scaled,
-    stops_helping,
-    what_stops,
 )
-from resnet_repro.analysis.cost_table import cost_table, loader_rate, paces_of_runs, save_cost
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.config import Config
 from resnet_repro.runs.provenance import cpu_description, usable_cores
@@ -34,14 +35,7 @@ SCRIPT = Path(__file__).parents[1] / "experiments" / "cost.py"
 
 # 100 M parameters: 400 MB of gradients; 1e9 multiply-adds an image
 WORK = Workload("imagenet_x", "X", "ImageNet", 36_000, 256, 100_000_000, 10**9, loads=True)
-MACHINE = Machine(
-    devices_per_host=4,
-    link_inside=100e9,
-    link_between=10e9,
-    cores_per_host=16,
-    loader_rate=100.0,
-    busy=8e9,  # eight images
-)
+HOST = Host(cores_per_host=16, loader_rate=100.0)  # 1,600 pictures a second
 
 
 def test_training_size() -> None:
@@ -49,41 +43,38 @@ def test_training_size() -> None:
     assert WORK.total_multiply_adds == 3 * 9_216_000 * 10**9
 
 
-def test_parts_of_an_iteration_inside_a_host() -> None:
-    four = iteration(WORK, 1.0, 4, MACHINE)
-    assert four.compute == pytest.approx(0.25)
-    assert four.exchange == pytest.approx(2 * 3 / 4 * 400e6 / 100e9)  # 6 ms, hidden by backward
-    assert four.load == pytest.approx(256 / (100 * 16))  # 160 ms
-    assert four.seconds == pytest.approx(0.25)
-    assert four.limit == "compute"
+def test_hours_are_as_measured_and_decoding_is_added_where_it_was_not() -> None:
+    assert hours(WORK, Pace(1.0), HOST) == pytest.approx(10.0)
+    assert hours(WORK, Pace(0.01), HOST) == pytest.approx(1.6)  # 160 ms of decoding a batch
+    assert hours(WORK, Pace(0.01, "logged", whole=True), HOST) == pytest.approx(0.1)
+    cpu = replace(HOST, same_cores=True)
+    assert hours(WORK, Pace(1.0), cpu) == pytest.approx(11.6)
+    assert hours(replace(WORK, loads=False), Pace(1.0), cpu) == pytest.approx(10.0)
 
 
-def test_parts_of_an_iteration_between_hosts() -> None:
-    sixteen = iteration(WORK, 1.0, 16, MACHINE)
-    assert sixteen.compute == pytest.approx(1 / 16)
-    assert sixteen.exchange == pytest.approx(2 * 15 / 16 * 400e6 / 10e9)  # 75 ms
-    assert sixteen.load == pytest.approx(0.04)  # the cores of four hosts
-    assert sixteen.seconds == pytest.approx(1 / 48 + 0.075)
-    assert sixteen.limit == "link"
+def test_table_gives_hours_only_where_something_was_measured(tmp_path: Path) -> None:
+    paces = {"imagenet_resnet50": Pace(0.3)}
+    table = cost_table(paper_workloads(), paces, HOST).set_index("experiment")
+    ours = table.loc["imagenet_resnet50"]
+    assert ours["hours"] == pytest.approx(50.0)
+    assert ours["images (1e6)"] == pytest.approx(153.6)
+    assert table.drop("imagenet_resnet50")["hours"].isna().all()
+    markdown = save_cost(paces, tmp_path, HOST, ("a guess", "another"))[0].read_text()
+    assert "Seconds on one device: a guess;" in markdown
+    assert "decodes 100 full-size pictures a second (another), 16 cores" in markdown
+    assert "nan" not in markdown
 
 
-def test_one_device_exchanges_nothing_and_hours_are_as_measured() -> None:
-    one = iteration(WORK, 1.0, 1, MACHINE)
-    assert (one.exchange, one.compute) == (0.0, 1.0)
-    assert hours(WORK, Pace(1.0), 1, MACHINE) == pytest.approx(10.0)
-    assert hours(WORK, Pace(1.0), 4, MACHINE) == pytest.approx(2.5)
-    logged = Pace(0.01, "logged", whole=True)  # as it was, whatever is assumed of the loader
-    assert hours(WORK, logged, 1, MACHINE) == pytest.approx(0.1)
-    made_up = Pace(0.01)  # images that were not decoded: that takes 160 ms on the host's cores
-    assert hours(WORK, made_up, 1, MACHINE) == pytest.approx(1.6)
-
-
-def test_a_cpu_decodes_with_the_cores_it_trains_on() -> None:
-    cpu = replace(MACHINE, same_cores=True, devices_per_host=1)
-    one = iteration(WORK, 1.0, 1, cpu)
-    assert (one.load, one.compute) == (0.0, pytest.approx(1.16))
-    assert iteration(WORK, 1.0, 2, cpu).compute == pytest.approx(0.58)
-    assert iteration(replace(WORK, loads=False), 1.0, 1, cpu).compute == 1.0
+def test_the_benchmarks_of_this_device_are_the_one_source(tmp_path: Path) -> None:
+    here = {"gpu": None, "cpu": "AMD", "cores": 2, "label": "x"}
+    assert benchmarked(tmp_path, here) == {}
+    rows = [{"experiment": "cifar10_plain20", "step_seconds": 0.08}]
+    path = tmp_path / "schedule_cpu.json"
+    path.write_text(json.dumps({"hardware": here, "rows": rows}))
+    assert benchmarked(tmp_path, here) == {"cifar10_plain20": 0.08}
+    assert benchmarked(tmp_path, here | {"cores": 4}) == {}
+    path.write_text("torn")
+    assert benchmarked(tmp_path, here) == {}
 
 
 def test_other_nets_take_the_seconds_of_the_most_similar_one() -> None:
@@ -105,45 +96,6 @@ def test_other_nets_take_the_seconds_of_the_most_similar_one() -> None:
     }
 
 
-def test_a_slow_loader_is_the_limit() -> None:
-    slow = replace(MACHINE, loader_rate=20.0)
-    four = iteration(WORK, 1.0, 4, slow)
-    assert four.seconds == pytest.approx(0.8)
-    assert four.limit == "loader"
-    assert iteration(replace(WORK, loads=False), 1.0, 4, slow).load == 0.0
-
-
-def test_a_small_share_of_the_batch_is_the_limit() -> None:
-    fast = replace(MACHINE, link_between=1e15, loader_rate=1e6)
-    sixty_four = iteration(WORK, 1.0, 64, fast)  # four images a device, eight keep it busy
-    assert sixty_four.compute == pytest.approx(8 / 256)
-    assert sixty_four.limit == "batch"
-    assert iteration(WORK, 1.0, 16, fast).compute == pytest.approx(1 / 16)
-    tiny = replace(WORK, multiply_adds=1000)  # even the whole batch keeps no device busy
-    assert iteration(tiny, 1.0, 2, fast).compute == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize(
-    ("machine", "devices", "limit"),
-    [
-        # 8 devices: 42 ms + 70 ms = 112 ms, 16: 96 ms, 32: 31 / 3 + 77.5 = 88 ms
-        (MACHINE, 16, "link"),
-        (replace(MACHINE, link_between=1e15, loader_rate=1e6), 32, "batch"),
-        (replace(MACHINE, loader_rate=20.0), 2, "loader"),  # 0.8 s of loading on one host
-        (replace(MACHINE, link_between=1e15, loader_rate=1e6, busy=0.0), 256, "one image a device"),
-    ],
-)
-def test_where_more_devices_stop_helping(machine: Machine, devices: int, limit: str) -> None:
-    assert stops_helping(WORK, 1.0, machine).devices == devices
-    assert what_stops(WORK, 1.0, machine) == limit
-
-
-def test_more_devices_than_images_are_refused() -> None:
-    for devices in (0, 257):
-        with pytest.raises(ValueError, match=f"{devices} devices for a batch of 256 images"):
-            iteration(WORK, 1.0, devices, MACHINE)
-
-
 def test_every_experiment_of_the_paper_is_there() -> None:
     works = {work.name: work for work in paper_workloads()}
     assert list(works) == [
@@ -161,28 +113,6 @@ def test_every_experiment_of_the_paper_is_there() -> None:
     assert deepest.loads
     assert works["cifar10_resnet110"].images == 8_192_000  # 64k iterations of 128
     assert not works["cifar10_resnet110"].loads
-
-
-def test_table_gives_hours_only_where_something_was_measured(tmp_path: Path) -> None:
-    paces = {"imagenet_resnet50": Pace(0.3)}
-    table = cost_table(paper_workloads(), paces, MACHINE, (4, 8))
-    table = table.set_index("experiment")
-    ours = table.loc["imagenet_resnet50"]
-    assert ours["hours on 1"] == pytest.approx(50.0)
-    assert ours["hours on 4"] == pytest.approx(600_000 * 0.16 / 3600)  # the loader's 1,600 a second
-    assert ours["images (1e6)"] == pytest.approx(153.6)
-    assert ours["gradients (MB)"] == pytest.approx(4 * 25.557032)
-    assert ours["then"] == "loader"
-    others = table.drop("imagenet_resnet50")
-    assert others[["hours on 1", "hours on 8", "helps up to"]].isna().all().all()
-    paths = save_cost(paces, tmp_path, MACHINE, ("a guess", "another"))
-    markdown = paths[0].read_text()
-    assert "4 devices a host, 100 GB/s inside and 10 GB/s between hosts" in markdown
-    assert "Seconds on one device: a guess;" in markdown
-    assert "decodes 100 full-size pictures a second (another), 16 cores a host" in markdown
-    header = markdown.splitlines()[0]
-    assert [f"hours on {n} " in header for n in (1, 2, 4, 8, 16)] == [True] * 5
-    assert "nan" not in markdown
 
 
 def test_seconds_of_logged_runs(tmp_path: Path) -> None:
@@ -208,7 +138,7 @@ def test_seconds_of_logged_runs(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path) -> None:
     words = ["--runs", str(tmp_path), "--out", str(tmp_path), "--seconds", "imagenet_resnet152=0.9"]
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), *words, "--devices", "8", "--loader-rate", "300"],
+        [sys.executable, str(SCRIPT), *words, "--loader-rate", "300"],
         capture_output=True,
         text=True,
         check=True,

@@ -1,39 +1,28 @@
-"""What each experiment of the paper costs, on one device as measured and on several as modelled.
+"""What each experiment of the paper costs on one device, from measured seconds of an update.
 
-On one device a net that was not measured takes the seconds of the most similar one that was, times
-the ratio of their multiply-adds.
-
-The model of N devices, per iteration of a batch of B images:
-
-``compute``
-    measured seconds on one device times the share of the batch a device gets, B/N of B. Below
-    ``busy`` multiply-adds a pass an iteration takes no less time: small work leaves a device idle.
-``exchange``
-    a ring all-reduce moves 2 (N-1)/N times the gradients' bytes (4 per parameter) over the
-    slowest link: that inside a host up to ``devices_per_host`` devices, then that between hosts.
-    The exchange runs beside the backward pass, which is two thirds of ``compute``.
-``load``
-    B images at ``loader_rate`` images a second per core, on the cores of all hosts taken. It
-    runs beside all the rest, but on a CPU, where the same cores train. Data kept on the device cost
-    nothing.
-
-An iteration takes the longest of ``load``, ``compute`` and a forward pass plus ``exchange``. This
-is a floor: stragglers, evaluation and start-up are left out.
+A net that was not measured takes the seconds of the most similar one that was, times the ratio of
+their multiply-adds. Full-size pictures are decoded beside the training, on the cores of the host;
+on a CPU the same cores do both. Evaluation and start-up are left out.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from resnet_repro.analysis.counted import Counted, CountedNet
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.tables import write_table
+from resnet_repro.runs.provenance import cpu_description
 
-BYTES_PER_PARAMETER = 4  # gradients are exchanged in fp32
 PASSES = 3  # forward, and backward to the inputs and to the weights
-FORWARD = 1 / 3  # of the time of an iteration
-WORTH_IT = 1.1  # twice the devices must be at least so much faster
 SCHEDULES = {"imagenet": (600_000, 256), "cifar": (64_000, 128)}  # iterations, images of a batch
 DATA = {"imagenet": "ImageNet", "cifar": "CIFAR-10"}
 CIFAR_OF_THE_PAPER = ("plain-{}", "ResNet-{}")  # option A in all cases
@@ -89,45 +78,16 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What the model assumes of devices and hosts; rates in bytes and images a second.
+class Host:
+    """What decodes full-size pictures.
 
-    The defaults are round numbers for a server of 8 current GPUs, not measurements.
-    ``same_cores``: the cores that decode are the device.
+    ``same_cores``: the cores that decode are the device. The defaults are round numbers for a
+    server of GPUs, not measurements.
     """
 
-    devices_per_host: int = 8
-    link_inside: float = 200e9
-    link_between: float = 25e9
     cores_per_host: int = 128
-    loader_rate: float = 150.0  # of full-size JPEG pictures, per core
-    busy: float = 2e10  # multiply-adds of a forward pass over a device's share of the batch
+    loader_rate: float = 150.0  # full-size JPEG pictures a second and core
     same_cores: bool = False
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """Seconds of the parts of one iteration on ``devices``."""
-
-    devices: int
-    compute: float
-    exchange: float
-    load: float
-    batch_bound: bool  # a smaller share of the batch would not be faster
-
-    @property
-    def seconds(self) -> float:
-        """Of the iteration."""
-        return max(self.load, self.compute, FORWARD * self.compute + self.exchange)
-
-    @property
-    def limit(self) -> str:
-        """What it takes its time for: ``compute``, ``batch``, ``link`` or ``loader``."""
-        if self.load >= self.seconds:
-            return "loader"
-        if self.exchange > (1 - FORWARD) * self.compute:
-            return "link"
-        return "batch" if self.batch_bound else "compute"
 
 
 def paper_workloads(counted: Counted | None = None) -> list[Workload]:
@@ -161,34 +121,13 @@ def _workload(net: CountedNet) -> Workload:
     )
 
 
-def iteration(work: Workload, seconds: float, devices: int, machine: Machine) -> Iteration:
-    """One iteration on so many devices, from its measured ``seconds`` on one.
-
-    Raises:
-        ValueError: fewer devices than one, or more than images in a batch.
-    """
-    if not 1 <= devices <= work.batch:
-        raise ValueError(f"{devices} devices for a batch of {work.batch} images")
-    share = work.batch / devices
-    smallest = min(machine.busy / work.multiply_adds, work.batch)
-    hosts = math.ceil(devices / machine.devices_per_host)
-    link = machine.link_inside if hosts == 1 else machine.link_between
-    moved = 2 * (devices - 1) / devices * BYTES_PER_PARAMETER * work.params
-    compute = seconds * max(share, smallest) / work.batch
-    load = 0.0
-    if work.loads:
-        load = work.batch / (machine.loader_rate * machine.cores_per_host * hosts)
-    if machine.same_cores:
-        compute, load = compute + load, 0.0
-    return Iteration(devices, compute, moved / link, load, batch_bound=share <= smallest)
-
-
-def hours(work: Workload, pace: Pace, devices: int, machine: Machine) -> float:
-    """Hours of the whole training on so many devices; one device as measured, if that is whole."""
-    each = pace.seconds
-    if devices > 1 or not pace.whole:
-        each = iteration(work, pace.seconds, devices, machine).seconds
-    return work.iterations * each / 3600
+def hours(work: Workload, pace: Pace, host: Host) -> float:
+    """Hours of the whole training; decoding is added where the measured seconds lack it."""
+    seconds = pace.seconds
+    if work.loads and not pace.whole:
+        load = work.batch / (host.loader_rate * host.cores_per_host)
+        seconds = seconds + load if host.same_cores else max(seconds, load)
+    return work.iterations * seconds / 3600
 
 
 def scaled(works: Sequence[Workload], measured: Mapping[str, float]) -> dict[str, Pace]:
@@ -217,24 +156,130 @@ def _unlike(one: Workload, other: Workload) -> tuple[bool, float]:
     return one.bottleneck != other.bottleneck, size
 
 
-def stops_helping(work: Workload, seconds: float, machine: Machine) -> Iteration:
-    """An iteration on the last of 1, 2, 4, ... devices before a doubling is not worth it.
+def benchmarked(bench: Path, hardware: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of an update, by experiment, as docs/SPEED.md has them for a device.
 
-    A doubling is worth it that makes an iteration at least a tenth faster.
+    Empty where the benchmarks were not made on this device.
     """
-    devices = 1
-    now = iteration(work, seconds, devices, machine)
-    while 2 * devices <= work.batch:
-        twice = iteration(work, seconds, 2 * devices, machine)
-        if now.seconds < WORTH_IT * twice.seconds:
-            return now
-        devices, now = 2 * devices, twice
-    return now
+    kind = "cuda" if hardware.get("gpu") else "cpu"
+    try:
+        kept = json.loads((bench / f"schedule_{kind}.json").read_text(encoding="utf-8"))
+        same = all(kept["hardware"][key] == hardware[key] for key in ("gpu", "cpu", "cores"))
+        found = {row["experiment"]: float(row["step_seconds"]) for row in kept["rows"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if same else {}
 
 
-def what_stops(work: Workload, seconds: float, machine: Machine) -> str:
-    """Name what makes twice the devices not worth it."""
-    best = stops_helping(work, seconds, machine).devices
-    if 2 * best > work.batch:
-        return "one image a device"
-    return iteration(work, seconds, 2 * best, machine).limit
+def paces_of_runs(
+    runs: Sequence[Run], works: Sequence[Workload], hardware: str = ""
+) -> tuple[dict[str, Pace], str]:
+    """Seconds of an iteration as logged on one device, by experiment, and which device it is.
+
+    The mean over an experiment's runs; of several devices (or precisions) the one on which most
+    experiments were run. Runs whose batch is not the training's are passed over.
+
+    Args:
+        runs: any.
+        works: the trainings to find seconds for.
+        hardware: take only devices whose label (``1x NVIDIA H200, tf32``) begins so.
+
+    Returns:
+        Empty, and ``no logged run``, where there is none.
+    """
+    batches = {work.name: work.batch for work in works}
+    timed: dict[str, dict[str, list[float]]] = {}
+    for run in runs:
+        rate, batch = run.meta.get("images_per_second"), run.config["recipe"]["batch_size"]
+        device = f"{run.meta.get('hardware', {}).get('label')}, {run.meta.get('precision')}"
+        if rate and batches.get(run.experiment) == batch and device.startswith(hardware):
+            timed.setdefault(device, {}).setdefault(run.experiment, []).append(batch / rate)
+    if not timed:
+        return {}, "no logged run"
+    device, times = max(timed.items(), key=lambda found: (len(found[1]), found[0]))
+    paces = {name: Pace(sum(s) / len(s), "logged", whole=True) for name, s in times.items()}
+    return paces, device
+
+
+def loader_rate(bench: Path) -> tuple[float, str] | None:
+    """Full-size pictures that a core reads, decodes and prepares a second, and where it did.
+
+    Read from what ``python -m benchmarks.pictures`` wrote into the folder ``bench``, of
+    this machine's processor if there is one; None where nothing of the kind is there.
+    """
+    found = []
+    for path in sorted(bench.glob("pictures_*.json")):
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            rates = [
+                float(row["images_per_second"])
+                for row in kept["rows"]
+                if row["cores"] == 1 and "loader" in row["what"]
+            ]
+            cpu, kind = str(kept["hardware"]["cpu"]), kept["photographs"]["kind"]
+            found.append((cpu != cpu_description()[0], rates[0], f"{kind}, measured on {cpu}"))
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            continue
+    return min(found)[1:] if found else None
+
+
+def cost_table(
+    works: Sequence[Workload], paces: Mapping[str, Pace], host: Host | None = None
+) -> pd.DataFrame:
+    """One row per training: its size, seconds of an update and hours on one device.
+
+    Args:
+        works: the trainings.
+        paces: by experiment; trainings without one get no hours.
+        host: that decodes.
+    """
+    rows = []
+    for work in works:
+        pace = paces.get(work.name)
+        rows.append(
+            {
+                "experiment": work.name,
+                "iterations": work.iterations,
+                "images (1e6)": work.images / 1e6,
+                "multiply-adds (1e15)": work.total_multiply_adds / 1e15,
+                "s/iteration": None if pace is None else f"{pace.seconds:.3g}",
+                "seconds are": None if pace is None else pace.basis,
+                "hours": None if pace is None else hours(work, pace, host or Host()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def notes(host: Host, measured: str, rate_from: str = "assumed") -> list[str]:
+    """Sentences to print under the table.
+
+    Args:
+        host: that decodes.
+        measured: on what the seconds were measured, in words.
+        rate_from: where the loader's rate comes from.
+    """
+    decoding = "taking the same cores" if host.same_cores else "beside the device"
+    return [
+        f"Seconds on one device: {measured}; training alone, without evaluation. Not measured but "
+        "scaled by multiply-adds where they are from another net.",
+        "Multiply-adds: three passes (forward, backward to inputs and to weights) over all images.",
+        f"A core decodes {host.loader_rate:g} full-size pictures a second ({rate_from}), "
+        f"{host.cores_per_host} cores, {decoding}.",
+        "The paper ran ResNet-110 five times; a row is one run.",
+    ]
+
+
+def save_cost(
+    paces: Mapping[str, Pace],
+    out_dir: Path,
+    host: Host | None = None,
+    said: tuple[str, str] = ("nothing measured", "assumed"),
+) -> list[Path]:
+    """Write the costs of all experiments of the paper as ``cost.md``, ``.tex`` and ``.csv``.
+
+    ``said``: on what the seconds were measured, and where the loader's rate comes from.
+    """
+    host = host or Host()
+    return write_table(
+        cost_table(paper_workloads(), paces, host), "cost", out_dir, notes=notes(host, *said)
+    )
