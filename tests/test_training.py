@@ -17,8 +17,11 @@ from ranks import Silent, StopAt, never
 from resnet_repro.compose import make_job
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.training import CheckpointError, DivergedError
+from resnet_repro.training import run as run_module
 from resnet_repro.training.checkpoint import load_newest
-from resnet_repro.training.launch import Job, launch
+from resnet_repro.training.jobs import report, run_all
+from resnet_repro.training.launch import Job, launch, prepare
+from resnet_repro.training.run import Run
 
 SMALL = (
     "experiment=cifar10_resnet20",
@@ -120,6 +123,25 @@ def test_bf16_gradients_are_further_from_float64(whole: RunFolder, tmp_path: Pat
     ]
     assert all(worse)
     assert [row["grad_norm_float64"] for row in bf16] == [row["grad_norm_float64"] for row in fp32]
+
+
+def test_memory_of_the_first_probes_is_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients in float64 take gigabytes for deep nets, which would stay with the process."""
+    done: list[str] = []
+    for name in ("gradient_precision", "return_freed_memory"):
+        monkeypatch.setattr(run_module, name, lambda *_, name=name: done.append(name) or [])
+    run = Run(prepared(small_job(tmp_path)), Silent(), never)
+    run.advance()
+    run.close()
+    assert done == ["gradient_precision", "return_freed_memory"]
+
+
+def prepared(job: Job) -> RunFolder:
+    job.folder.path.mkdir(parents=True)
+    prepare(job)
+    return job.folder
 
 
 def test_rerun_gives_the_same_bits(whole: RunFolder, tmp_path: Path) -> None:
@@ -281,15 +303,60 @@ def test_45k_split_logs_validation_beside_test(tmp_path: Path) -> None:
     assert counts == {"train": 32, "test": 10_000, "val": 5_000, "train_clean": 100}
 
 
-def test_a_run_without_its_checkpoints_is_not_begun_anew(tmp_path: Path) -> None:
-    job = small_job(tmp_path, "trainer.checkpoint_every_iters=4")
-    assert do(job, StopAt(6)) == "preempted"
-    shutil.rmtree(job.folder.checkpoints)
+LOST: dict[str, Callable[[RunFolder], None]] = {
+    "folder": lambda folder: shutil.rmtree(folder.checkpoints),
+    "all but digests": lambda folder: [p.unlink() for p in folder.checkpoints.glob("*.pt")],
+    "status, too": lambda folder: [
+        shutil.rmtree(folder.checkpoints), (folder.path / "status.json").unlink()
+    ],
+    "link to another disk": lambda folder: [
+        shutil.rmtree(folder.checkpoints), folder.checkpoints.symlink_to("/not/mounted")
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("launcher", ["local", "external"])
+def test_a_run_without_its_checkpoints_is_not_begun_anew(
+    tmp_path: Path, stopped: RunFolder, lost: str, launcher: str
+) -> None:
+    """Nothing is written: the records would be lost. Neither by the command nor by a worker."""
+    job = small_job(tmp_path, f"trainer.launcher={launcher}")
+    shutil.copytree(stopped.path, job.folder.path)
+    LOST[lost](job.folder)
     before = {path: path.read_bytes() for path in job.folder.path.rglob("*") if path.is_file()}
-    with pytest.raises(CheckpointError, match=r"6 iterations are logged, but checkpoints/ has no"):
+    with pytest.raises(CheckpointError, match=r"logged.*checkpoints/ has no checkpoint to res"):
         do(job)
     after = {path: path.read_bytes() for path in job.folder.path.rglob("*") if path.is_file()}
     assert after == before
+    metrics = job.folder.metrics_path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"logged.*checkpoints/ has no checkpoint to res"):
+        Run(job.folder, Silent(), never).finish()
+    assert job.folder.metrics_path.read_bytes() == metrics
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that was stopped after six iterations."""
+    job = small_job(tmp_path_factory.mktemp("stopped"), "trainer.checkpoint_every_iters=4")
+    assert do(job, StopAt(6)) == "preempted"
+    return job.folder
+
+
+def test_in_a_sweep_the_other_runs_are_done(
+    tmp_path: Path, stopped: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ("recipe.max_iters=2", "recipe.milestones=[]", "probes.signals=false")
+    lost = small_job(tmp_path)
+    shutil.copytree(stopped.path, lost.folder.path)
+    shutil.rmtree(lost.folder.checkpoints)
+    other = small_job(tmp_path, *short, "name=other")
+    outcomes = run_all([lost, other], never)
+    assert [outcome.state for outcome in outcomes] == ["failed", "finished"]
+    with pytest.raises(SystemExit) as left:
+        report(outcomes)
+    assert left.value.code == 4
+    assert "6 iterations are logged, but" in capsys.readouterr().err
 
 
 def test_a_run_stopped_before_its_first_checkpoint_starts_again(tmp_path: Path) -> None:

@@ -233,8 +233,9 @@ class Progress:
         if self.is_terminal:
             self._draw()
         else:
-            line = ", ".join(["".join(self._head()), *(text for _, text in self._facts())])
-            print(line, file=self._stream, flush=True)
+            facts = [text for _, text in self._facts()]
+            if facts:
+                print(", ".join(["".join(self._head()), *facts]), file=self._stream, flush=True)
 
     def _draw(self) -> None:
         from tqdm import tqdm

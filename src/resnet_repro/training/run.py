@@ -24,12 +24,14 @@ from resnet_repro.training.distributed import SOLO, World, join
 from resnet_repro.training.evaluate import count_clean_training_error
 from resnet_repro.training.log import Log, NullLog, RunLog, count_skipped
 from resnet_repro.training.loop import Loop
+from resnet_repro.training.memory import return_freed_memory
 from resnet_repro.training.probes import (
     Rows,
     forward_signal,
     gradient_precision,
     layer_responses,
 )
+from resnet_repro.training.refuse import refuse_lost_checkpoints
 from resnet_repro.training.state import TrainState, settle_ddp_buckets
 from resnet_repro.training.stepper import Stepper, make
 
@@ -137,6 +139,7 @@ class Run:
             hold(owned(folder.path, WORK, patience=20))
             remove_left_overs(folder.path, folder.checkpoints)
             self.resources.push(self._note_failure)
+        refuse_lost_checkpoints(folder)
         setup = set_up(config.trainer, self._world.local_rank, self._world.local_size)
         world = join(self._world, setup.device, config.trainer.timeout_seconds)
         found = world.rank0_first(lambda: load_images(config))
@@ -146,6 +149,7 @@ class Run:
         self._watcher.enter("load", 0)
         saved = resume(folder, context, state)
         tables = tables_at_start(context, state)
+        return_freed_memory()  # the gradients in float64 took much more than training will
         stepper = make(context, state)
         log: Log = NullLog()
         if leads:
