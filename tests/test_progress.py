@@ -207,7 +207,7 @@ def test_time_of_all_runs_learns_from_those_that_are_over(clock: Clock) -> None:
         clock.now += 2
         second.update(it, None, 0.1)
     said = stream.getvalue().splitlines()
-    assert said[0].startswith("[1/3] a, all runs about ")
+    assert said[1].startswith("[1/3] a, all runs about ")
     assert "all runs 10 min, " in next(line for line in said if "105/105" in line)
     assert said[-1] == "[2/3] b, all runs 8 min 20 s, 1 min 40 s left, 2.0 s/it, lr 0.1, 55/105"
 
