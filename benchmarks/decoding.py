@@ -26,8 +26,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from resnet_repro.data import DataError
-from resnet_repro.data.folder import SUFFIXES
-from resnet_repro.data.jpeg import CROP, read_picture, train_crop
+from resnet_repro.data.jpeg import CROP, SUFFIXES, read_picture, train_crop
 from resnet_repro.data.order import Draw, offset, picture_draw
 from resnet_repro.exits import explained
 from resnet_repro.runs.atomic import write_text_atomic

@@ -25,7 +25,7 @@ from benchmarks.record import Scope, command, device_of
 from benchmarks.turns import Spread, seconds_each, synchroniser
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.config import Config
-from resnet_repro.data.folder import SUFFIXES
+from resnet_repro.data.jpeg import SUFFIXES
 from resnet_repro.progress import Progress
 from resnet_repro.training.assemble import assemble, data_root, load_images
 from resnet_repro.training.device import loader_processes, set_up

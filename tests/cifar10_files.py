@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets import CIFAR10
 
 from resnet_repro.data import PARTS, digest
-from resnet_repro.data import cifar10_formats as formats
+from resnet_repro.data.cifar10 import BATCHES
 
 ROWS = 8  # images in each file
 
@@ -37,6 +38,10 @@ def same(arrays: object) -> bool:
     return all(np.array_equal(getattr(arrays, name), FAKE[name]) for name in PARTS)
 
 
+def _names(ending: str) -> list[str]:
+    return [f"{name}{ending}" for names in BATCHES.values() for name in names]
+
+
 def _of_file(i: int) -> tuple[np.ndarray, np.ndarray]:
     part, rows = ("test", slice(None)) if i == 5 else ("train", slice(i * ROWS, (i + 1) * ROWS))
     return FAKE[f"{part}_images"][rows], FAKE[f"{part}_labels"][rows]
@@ -44,7 +49,7 @@ def _of_file(i: int) -> tuple[np.ndarray, np.ndarray]:
 
 def write_npm(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for i, name in enumerate([*formats.PNG_FILES[0], "test_batch.png"]):
+    for i, name in enumerate(_names(".png")):
         Image.fromarray(_of_file(i)[0].reshape(-1, 1024, 3)).save(folder / name)
     (folder / "train_lables.json").write_text(json.dumps(FAKE["train_labels"].tolist()))
     (folder / "test_lables.json").write_text(json.dumps(FAKE["test_labels"].tolist()))
@@ -52,7 +57,7 @@ def write_npm(folder: Path) -> None:
 
 def write_binary(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for i, name in enumerate([*formats.BINARY_FILES[0], "test_batch.bin"]):
+    for i, name in enumerate(_names(".bin")):
         images, labels = _of_file(i)
         (folder / name).write_bytes(np.hstack([labels[:, None], _planes(images)]).tobytes())
 
@@ -71,12 +76,19 @@ def python_batch(images: np.ndarray, labels: np.ndarray, kind: bytes = b"u1") ->
     )
 
 
-def write_python(folder: Path) -> dict[str, str]:
-    """Write the Python files and return their MD5 sums."""
+def write_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write the Python files, and let their MD5 sums be the published ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    for i, name in enumerate([*formats.PYTHON_FILES[0], "test_batch"]):
+    for i, name in enumerate(_names("")):
         (folder / name).write_bytes(python_batch(*_of_file(i)))
-    return {path.name: md5(path.read_bytes()) for path in folder.iterdir()}
+    publish(monkeypatch, folder)
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the MD5 sums of the files of ``folder`` be those that torchvision lists."""
+    sums = [[path.name, md5(path.read_bytes())] for path in sorted(folder.iterdir())]
+    monkeypatch.setattr(CIFAR10, "train_list", sums)
+    monkeypatch.setattr(CIFAR10, "test_list", [])
 
 
 def pack(folder: Path, archive: Path, prefix: str) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from resnet_repro.data import PARTS, DataError, digest
-from resnet_repro.data.cache import load_arrays, locked, store_arrays, told
+from resnet_repro.data.cache import explained_refusals, load_arrays, locked, store_arrays
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_real_limit_on_file_sizes_keeps_the_old_file(tmp_path, arrays) -> None
 
 
 def test_more_than_is_free_is_refused_before_the_work(tmp_path) -> None:
-    with pytest.raises(DataError, match="no space"), told(tmp_path, 10**18):
+    with pytest.raises(DataError, match="no space"), explained_refusals(tmp_path, 10**18):
         pytest.fail("the block was entered")
 
 
@@ -103,7 +103,7 @@ def test_an_error_that_explains_itself_passes_through(tmp_path) -> None:
     def refuse() -> None:
         raise DataError("the other file cannot be read") from PermissionError(13, "refused")
 
-    with pytest.raises(DataError, match="^the other file"), told(tmp_path, 1):
+    with pytest.raises(DataError, match="^the other file"), explained_refusals(tmp_path, 1):
         refuse()
 
 

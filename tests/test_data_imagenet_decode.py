@@ -163,3 +163,21 @@ def test_noise_coefficients_are_normal() -> None:
     for column in alphas.T:
         assert stats.kstest(column / ALPHA_STD, "norm").pvalue > 1e-3
     assert np.abs(np.corrcoef(alphas.T) - np.eye(3)).max() < 0.06
+
+
+def test_memory_is_bounded_whatever_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture of 20,000 x 10 is 512,000 x 256 once resized; crops compute only themselves."""
+    file = encoded(Image.new("RGB", (20_000, 10)), "PNG")
+    made: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def spy(image: Image.Image, size: tuple[int, int], *args: Any, **options: Any) -> Image.Image:
+        made.append(size)
+        return resize(image, size, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    with pytest.raises(PictureError, match=r"20000x10 .* 512000x256 .* more than 16,777,216"):
+        scaled(file, "strip", 256)
+    assert centre_crop(file, "strip").shape == (224, 224, 3)
+    assert train_crop(file, "strip", picture_draw(0, 0, 0)).shape == (224, 224, 3)
+    assert made == [(224, 224), (224, 224)]

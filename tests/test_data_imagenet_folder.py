@@ -1,143 +1,244 @@
-"""Picture folders: the list and its cache."""
+"""Picture folders: what is listed, what is left out and reported, what is refused."""
 
 from __future__ import annotations
 
 import os
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from pictures import settle, write_folder
-from resnet_repro.data import DataError
-from resnet_repro.data.folder import load_index, load_indices
+from pictures import encoded, photograph, write_folder
+from resnet_repro.data import DataError, colours
+from resnet_repro.data.folder import PictureIndex, check_imagenet, load_index, load_indices
+from resnet_repro.data.jpeg import FORMATS, pixels, read_picture
 
-CPU = torch.device("cpu")
+CAT, PICTURE = "n00000001", "n00000001/n00000001_2.JPEG"
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    write_folder(tmp_path / "data")
-    return tmp_path / "data"
+    write_folder(tmp_path / "data", size=(60, 50))
+    return tmp_path / "data" / "train"
 
 
-def count_walks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    walked: list[str] = []
-    walk = os.walk
-
-    def spy(top: Path, *args: Any, **options: Any) -> Any:
-        walked.append(str(top))
-        return walk(top, *args, **options)
-
-    monkeypatch.setattr(os, "walk", spy)
-    return walked
+def below(index: PictureIndex) -> list[str]:
+    return [index.path(row).relative_to(index.root).as_posix() for row in range(len(index))]
 
 
 def test_sorted_by_class_and_name(root: Path) -> None:
-    train, val = load_indices(root)
+    train, val = load_indices(root.parent)
     assert train.classes == val.classes == ("n00000000", "n00000001", "n00000002")
-    assert len(train) == 12
     assert train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     paths = [train.path(row) for row in range(len(train))]
-    assert paths == sorted((root / "train").glob("*/*.JPEG"))
-    assert [val.path(row) for row in range(6)] == sorted((root / "val").glob("*/*.JPEG"))
+    assert paths == sorted(root.glob("*/*.JPEG"))
+    assert train.sizes.tolist() == [path.stat().st_size for path in paths]
+    assert [val.path(row) for row in range(6)] == sorted((root.parent / "val").glob("*/*.JPEG"))
 
 
-def test_pictures_in_folders_of_a_class_and_odd_names(root: Path) -> None:
-    inner = root / "train" / "n00000001" / "images"
+def test_folders_in_a_class_and_odd_names(root: Path) -> None:
+    inner = root / CAT / "images"
     inner.mkdir()
     for name in (b"a.PNG", b"b.jpg", b"caf\xe9.jpeg"):  # the last is not UTF-8
         (inner / os.fsdecode(name)).write_bytes(b"x")
-    (inner / "notes.txt").write_text("not a picture")
-    (root / "train" / ".hidden").mkdir()
-    settle(root)
-    for _ in range(2):  # made, then taken from the cache
-        index = load_index(root / "train", root / "index.npz")
-        assert np.bincount(index.labels).tolist() == [4, 7, 4]
-        assert all(index.path(row).exists() for row in range(len(index)))
-    assert (root / "index.npz").exists()
+    index = load_index(root)
+    assert np.bincount(index.labels).tolist() == [4, 7, 4]
+    assert all(index.path(row).exists() for row in range(len(index)))
 
 
-def test_the_list_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = load_index(root / "train", root / "index.npz")
-    walked = count_walks(monkeypatch)
-    second = load_index(root / "train", root / "index.npz")
-    assert walked == []
-    assert second.digest() == first.digest()
-    assert second.path(7) == first.path(7)
+def test_what_can_be_decoded_is_found(root: Path) -> None:
+    """The names that are looked for and the kinds that are decoded stand in one list."""
+    image = photograph(30, 20)
+    for form, suffixes in FORMATS.items():
+        for suffix in suffixes:
+            (root / CAT / f"x{suffix.upper()}").write_bytes(encoded(image, form))
+    index = load_index(root)
+    found = [path for path in map(index.path, range(len(index))) if path.stem == "x"]
+    assert {path.suffix.lower() for path in found} == {x for y in FORMATS.values() for x in y}
+    assert all(pixels(read_picture(path), "x").shape == (20, 30, 3) for path in found)
 
 
-@pytest.mark.parametrize("change", ["add", "remove", "rename", "new class", "swap folders"])
-def test_a_changed_folder_is_listed_again(root: Path, change: str) -> None:
-    before = load_index(root / "train", root / "index.npz")
-    one = root / "train" / "n00000001"
+@pytest.mark.parametrize("place", ["", CAT, f"{CAT}/images"])
+@pytest.mark.parametrize(
+    "name",
+    ["._0.jpg", ".ipynb_checkpoints/0.jpg", "@eaDir/0.jpg", "__MACOSX/0.jpg", ".DS_Store",
+     "Thumbs.db", "$RECYCLE.BIN/0.jpg", ".git/x/0.png"],
+)  # fmt: skip
+def test_hidden_names_and_leavings_are_pruned_at_every_level(
+    root: Path, capsys: pytest.CaptureFixture[str], place: str, name: str
+) -> None:
+    before = load_index(root)
+    assert capsys.readouterr().err == ""
+    path = root / place / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    after = load_index(root)
+    assert (after.classes, after.digest()) == (before.classes, before.digest())
+    (said,) = capsys.readouterr().err.splitlines()
+    first = (Path(place) / name.split("/")[0]).as_posix()
+    assert f"left out 1 hidden files and leavings of the system ({first})" in said
+
+
+def test_all_that_is_left_out_is_counted_in_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        (root / CAT / f"notes{number}.txt").write_text("")
+    (root / CAT / "x.gif").write_bytes(b"x")
+    (root / "list.csv").write_text("")
+    (root / CAT / "again").symlink_to(root / CAT)
+    load_index(root)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"4 files that are not JPEG, PNG, BMP or WEBP ({CAT}/notes0.txt)" in said
+    assert "1 files beside the class folders (list.csv)" in said
+    assert f"1 links to a folder that they are in ({CAT}/again)" in said
+
+
+def test_links_are_followed_and_circles_are_not(root: Path) -> None:
+    elsewhere = root.parent.parent / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    for path in (elsewhere / "a.jpg", elsewhere / "deep" / "b.jpg"):
+        path.write_bytes(b"x")
+    (root / CAT / "linked").symlink_to(elsewhere)
+    (root / CAT / "c.jpg").symlink_to(elsewhere / "a.jpg")
+    (root / "n00000003").symlink_to(elsewhere)
+    for number, up in enumerate((".", "..", "../..", "../../..")):
+        (root / CAT / f"up{number}").symlink_to(up)
+    (elsewhere / "back").symlink_to(root / CAT)
+    mine = [name for name in below(load_index(root)) if name.startswith(CAT)]
+    own = [f"{CAT}/{CAT}_{number}.JPEG" for number in range(4)]
+    assert mine == sorted([*own, f"{CAT}/c.jpg", f"{CAT}/linked/a.jpg", f"{CAT}/linked/deep/b.jpg"])
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def listening(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        before = Path.cwd()
+        os.chdir(path.parent)  # for the length of its name
+        server.bind(path.name)
+        os.chdir(before)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [loop, dangling, os.mkfifo, listening, device])
+@pytest.mark.parametrize("name", [f"{CAT}/x.jpg", f"{CAT}/deep/x.jpg"])
+def test_what_is_no_regular_file_is_refused(
+    root: Path, make: Callable[[Path], None], name: str
+) -> None:
+    path = root / name
+    path.parent.mkdir(exist_ok=True)
+    make(path)
+    with pytest.raises(
+        DataError, match=f"{name} (cannot be read|is a .*, not a regular file)"
+    ) as e:
+        load_index(root)
+    assert "\n" not in str(e.value)
+    with pytest.raises(DataError, match=r"x\.jpg"):  # put there after the listing: never waits
+        read_picture(path)
+
+
+@pytest.mark.parametrize("make", [loop, dangling])
+def test_a_class_that_is_a_link_to_nothing_is_refused(
+    root: Path, make: Callable[[Path], None]
+) -> None:
+    make(root / "n00000009")
+    with pytest.raises(DataError, match="n00000009 cannot be read"):
+        load_index(root)
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "rename", "size", "time"])
+def test_every_change_of_a_file_shows(root: Path, change: str) -> None:
+    before, path = load_index(root), root / PICTURE
+    about = path.stat()
     if change == "add":
-        (one / "new.JPEG").write_bytes(b"x")
+        (path.parent / "new.JPEG").write_bytes(b"x")
     elif change == "remove":
-        (one / "n00000001_2.JPEG").unlink()
+        path.unlink()
     elif change == "rename":
-        (one / "n00000001_2.JPEG").rename(one / "other.JPEG")
-    elif change == "new class":
-        (root / "train" / "n9").mkdir()
-        (root / "train" / "n9" / "x.JPEG").write_bytes(b"x")
+        path.rename(path.with_name("other.JPEG"))
+    elif change == "size":
+        path.write_bytes(b"x")
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
     else:
-        one.rename(root / "train" / "n9")
-    after = load_index(root / "train", root / "index.npz")
-    assert after.digest() != before.digest()
-    fresh = load_index(root / "train", root / "fresh.npz")
-    assert after.digest() == fresh.digest()
+        path.write_bytes(bytes(about.st_size))
+    after = load_index(root)
+    assert after.stamp() != before.stamp()
+    assert (after.digests("train") == before.digests("train")) is (change == "time")
+    assert (after.digest() == before.digest()) is (change in ("size", "time"))
 
 
-def test_a_folder_changed_just_now_is_not_trusted(root: Path) -> None:
-    (root / "train" / "n00000001" / "new.JPEG").write_bytes(b"x")
-    load_index(root / "train", root / "index.npz")
-    assert not (root / "index.npz").exists()
+def test_colours_are_not_those_of_files_that_were_replaced(tmp_path: Path) -> None:
+    """Grey 20 replaced by grey 220 under the same names, and of the same size."""
+    path = tmp_path / "train" / "n00000000" / "0.bmp"
+    path.parent.mkdir(parents=True)
+    means, times = [], time.time_ns()
+    for grey in (20, 220):
+        path.write_bytes(encoded(photograph(240, 240).point(lambda _, g=grey: g), "BMP"))
+        os.utime(path, ns=(times, times + grey))
+        index = load_index(tmp_path / "train")
+        found = colours.load_statistics(index, tmp_path, processes=1)
+        again = colours.load_statistics(index, tmp_path, processes=1)
+        assert found.digest == again.digest
+        means.append(float(found.mean.mean()))
+    assert means == pytest.approx([20 / 255, 220 / 255], abs=1e-6)
+    assert len(list(tmp_path.glob(".colours-*"))) == 1
 
 
-def test_a_damaged_list_is_made_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = load_index(root / "train", root / "index.npz").digest()
-    whole = (root / "index.npz").read_bytes()
-    walked = count_walks(monkeypatch)
-    for damage in (b"", whole[: len(whole) // 2], b"text", whole.replace(b"JPEG", b"JPEX")):
-        (root / "index.npz").write_bytes(damage)
-        walked.clear()
-        assert load_index(root / "train", root / "index.npz").digest() == digest
-        assert len(walked) == 3
-
-
-def test_a_list_of_another_folder_is_not_taken(root: Path) -> None:
-    write_folder(root / "other")
-    load_index(root / "train", root / "index.npz")
-    other = load_index(root / "other" / "train", root / "index.npz")
-    assert other.path(0).is_relative_to(root / "other")
-
-
-def test_a_place_that_cannot_be_written(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (root / "file").write_text("")
-    settle(root)
-    assert len(load_index(root / "train", root / "file" / "index.npz")) == 12
-    assert "not kept" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ([str(i) for i in range(1000)], "0 is no WordNet id like n01440764"),
+        ([f"n{i:08d}" for i in range(999)] + ["tench"], "tench is no WordNet id"),
+        ([f"n{i:08d}" for i in range(999)], "999 classes, ILSVRC-2012 has 1,000"),
+    ],
+)
+def test_classes_that_cannot_be_imagenets_are_refused(names: list[str], says: str) -> None:
+    none = np.empty(0, np.int64)
+    index = PictureIndex(
+        Path("x"), tuple(names), none.astype(np.int32), none.astype(np.uint8), none, none, none
+    )
+    with pytest.raises(DataError, match=f"{says}.*data=folder"):
+        check_imagenet(index)
 
 
 def test_val_without_class_folders_says_what_to_do(root: Path) -> None:
-    for path in sorted((root / "val").glob("*/*")):
-        path.rename(root / "val" / path.name)
-    for folder in list((root / "val").iterdir()):
-        if folder.is_dir():
-            folder.rmdir()
+    for path in sorted(root.glob("*/*")):
+        path.rename(root / path.name)
+    for folder in [path for path in root.iterdir() if path.is_dir()]:
+        folder.rmdir()
     with pytest.raises(DataError, match="no class folders: move each into a folder") as caught:
-        load_indices(root)
-    assert "val/<class>/" in str(caught.value)
+        load_index(root)
+    assert "train/<class>/" in str(caught.value)
 
 
 def test_unusable_folders_are_named(root: Path) -> None:
     with pytest.raises(DataError, match="train/ is missing"):
-        load_indices(root / "nowhere")
-    (root / "train" / "n5").mkdir()
+        load_indices(root)
+    (root / "n5").mkdir()
     with pytest.raises(DataError, match="n5 has no pictures"):
-        load_indices(root)
-    (root / "train" / "n5" / "x.JPEG").write_bytes(b"x")
+        load_indices(root.parent)
+    (root / "n5" / "x.JPEG").write_bytes(b"x")
     with pytest.raises(DataError, match="n5 is in train/ and not in val/"):
-        load_indices(root)
+        load_indices(root.parent)
+
+
+def test_only_the_first_of_several_workers_prints(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / CAT / ".x").write_text("")
+    monkeypatch.setenv("RANK", "1")
+    load_index(root)
+    assert capsys.readouterr().err == ""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
+import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,9 @@ import pytest
 import torch
 
 from pictures import encoded, photograph, write_folder
-from resnet_repro.data import DataError
+from resnet_repro.data import DataError, StoppedError
+from resnet_repro.data import loader as loader_module
+from resnet_repro.data import workers as workers_module
 from resnet_repro.data.folder import PictureIndex, load_indices
 from resnet_repro.data.jpeg import centre_crop, train_crop
 from resnet_repro.data.loader import (
@@ -24,6 +30,7 @@ from resnet_repro.data.loader import (
     train_batches,
 )
 from resnet_repro.data.order import BatchOrder, picture_draw
+from resnet_repro.runs.signals import stop_on_signals
 
 CPU = torch.device("cpu")
 
@@ -68,7 +75,7 @@ def test_same_batches_from_any_number_of_workers_and_any_start(root: Path) -> No
     assert len(here) == 6
     for workers in (1, 2):
         loader = batches(index, 0, 6, workers)
-        for again in range(2):  # the workers stay; asked again they give the same
+        for again in range(2):  # iterated again they give the same
             found = list(loader)
             assert all(same(a, b) for a, b in zip(here, found, strict=True)), (workers, again)
     for start in range(1, 6):
@@ -181,8 +188,9 @@ def test_stop_signals_do_not_reach_the_workers(root: Path) -> None:
     loader: PictureLoader = batches(index, 0, 12, workers=2)
     stream = iter(loader)
     found = [next(stream)]
-    iterator: Any = loader.batches._iterator
-    for worker in iterator._workers:
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
         os.kill(worker.pid, signal.SIGTERM)
         os.kill(worker.pid, signal.SIGINT)
     found += list(stream)
@@ -202,3 +210,57 @@ def test_memory_is_pinned_for_cuda_only(root: Path) -> None:
     index, _ = load_indices(root)
     assert not batches(index, 0, 1).batches.pin_memory
     assert batches(index, 0, 1, device=torch.device("cuda")).batches.pin_memory
+
+
+def stuck(*_: object) -> Any:
+    time.sleep(600)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_batch_that_never_comes_ends_in_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    """Workers that are alive and give nothing; a signal that elsewhere is only noted."""
+    monkeypatch.setattr(loader_module, "_train_view", stuck)
+    monkeypatch.setattr(loader_module, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(loader_module, "STOP_SECONDS" if stopped else "STALL_SECONDS", 0.5)
+    stream = iter(batches(load_indices(root)[0], 0, 6, workers=1))
+    with stop_on_signals() as stop_asked:
+        if stopped:
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        says = "stopped by a signal while waiting" if stopped else "gave no batch for"
+        with pytest.raises(StoppedError if stopped else DataError, match=says) as caught:
+            next(stream)
+        assert stop_asked() is stopped  # it reached its own handler, too
+    assert "\n" not in str(caught.value)
+    assert not multiprocessing.active_children()
+
+
+@pytest.fixture
+def long_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for temporary files whose path leaves no room for the name of a socket."""
+    place = tmp_path / ("x" * 90)
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    monkeypatch.delitem(config, "tempdir", raising=False)
+    return place
+
+
+@pytest.mark.usefixtures("long_tmpdir")
+def test_batches_come_where_the_path_of_temporary_files_is_too_long_for_sockets(
+    root: Path,
+) -> None:
+    index, _ = load_indices(root)
+    here = list(batches(index, 0, 3))
+    assert all(map(same, here, list(batches(index, 0, 3, workers=2))))
+    assert tempfile.gettempdir().endswith("xxx")  # for all else as it was
+
+
+@pytest.mark.usefixtures("long_tmpdir")
+def test_where_no_folder_is_short_enough_one_line_says_so(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers_module, "_SHORT_FOLDERS", ())
+    with pytest.raises(DataError, match=r"too long a path .*; set TMPDIR to a shorter folder"):
+        batches(load_indices(root)[0], 0, 3, workers=1)

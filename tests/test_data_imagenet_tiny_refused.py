@@ -12,8 +12,8 @@ import pytest
 
 from pictures import TINY_ARCHIVE, encoded, photograph
 from resnet_repro.data import DataError
-from resnet_repro.data import files as source
-from resnet_repro.data.tiny_imagenet import CACHE, load
+from resnet_repro.data import files as files_module
+from resnet_repro.data.tiny_imagenet import CACHE, NAME, WANTED, find, load
 from tiny_files import SHAPE, WRITERS, Writer, fake_files, write_tar, write_zip
 
 
@@ -116,15 +116,15 @@ def test_hostile_members_are_not_followed(tmp_path: Path, files: dict[str, bytes
 def test_an_archive_without_end_is_refused(
     tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "_MOST_BYTES", 300_000)
+    monkeypatch.setattr(files_module, "_MOST_BYTES", 300_000)
     write_tar(tmp_path, files | {"zeros": bytes(5_000_000)})
     with pytest.raises(DataError, match="far more than the data set"):
         load(tmp_path, SHAPE, processes=1)
     monkeypatch.undo()
-    monkeypatch.setattr(source, "_MOST_MEMBERS", 20)
+    monkeypatch.setattr(files_module, "_MOST_MEMBERS", 20)
     for write in WRITERS[1:]:
         with pytest.raises(DataError, match="members"):
-            source.read(write(tmp_path, files))
+            files_module.read(write(tmp_path, files), WANTED, f"{NAME}/")
 
 
 def test_a_zip_that_lies_about_sizes_is_refused(tmp_path: Path, files: dict[str, bytes]) -> None:
@@ -147,7 +147,7 @@ def test_other_pictures_than_those_of_the_logged_runs_are_noted(
 
 @pytest.mark.skipif(not TINY_ARCHIVE.exists(), reason="the shared archive is not here")
 def test_the_real_archive_is_found_and_a_cut_copy_refused(tmp_path: Path) -> None:
-    assert source.find(TINY_ARCHIVE.parent) == TINY_ARCHIVE
+    assert find(TINY_ARCHIVE.parent) == TINY_ARCHIVE
     with TINY_ARCHIVE.open("rb") as file:
         (tmp_path / TINY_ARCHIVE.name).write_bytes(file.read(3_000_000))
     with pytest.raises(DataError, match="cut off or damaged"):

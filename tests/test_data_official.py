@@ -7,13 +7,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import import_module
 from pathlib import Path
 
 import pytest
+from torchvision.datasets import CIFAR10
 
 from cifar10_files import DIGESTS, fake_npm, md5, no_npm, pack, same, write_python
-from resnet_repro.data import DataError, cifar10, cifar10_formats, cifar10_sources
+from resnet_repro.data import DataError, cifar10, cifar10_fetch
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes, threading.Event], None]
 
@@ -74,8 +74,7 @@ def nonsense(handler: BaseHTTPRequestHandler, _: bytes, __: threading.Event) -> 
 @pytest.fixture
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], None]]:
     """Make the official host one on this machine that serves a small archive in a given way."""
-    import_module("torchvision.datasets.utils")  # here: it takes seconds, which are not measured
-    sums = write_python(tmp_path / "python")
+    write_python(tmp_path / "python", monkeypatch)
     archive = pack(tmp_path / "python", tmp_path / "python.tar.gz", "cifar-10-batches-py/")
     content, over, how = archive.read_bytes(), threading.Event(), [whole]
 
@@ -86,13 +85,12 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    monkeypatch.setattr(cifar10_formats, "PYTHON_MD5", sums)
-    monkeypatch.setattr(cifar10_sources, "OFFICIAL_MD5", md5(content))
-    monkeypatch.setattr(cifar10_sources, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(content))
+    monkeypatch.setattr(cifar10_fetch, "STALL_SECONDS", 0.5)
     monkeypatch.setenv("no_proxy", "*")
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         url = f"http://127.0.0.1:{server.server_port}/cifar-10-python.tar.gz"
-        monkeypatch.setattr(cifar10_sources, "OFFICIAL_URL", url)
+        monkeypatch.setattr(CIFAR10, "url", url)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
@@ -111,9 +109,9 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         (silent, "timed out"),
         (stalling, "timed out"),
         (missing, "404"),
-        (round_in_circles, "official archive could not be had"),
-        (wander, "official archive could not be had .*redirects"),
-        (nonsense, "official archive could not be had"),
+        (round_in_circles, "official archive could not be downloaded"),
+        (wander, "official archive could not be downloaded .*redirects"),
+        (nonsense, "official archive could not be downloaded"),
     ],
 )
 def test_official_failures_are_told_in_bounded_time(

@@ -14,11 +14,12 @@ import torch
 from pictures import encoded, photograph, settle, write_folder
 from ranks import Failed, together, workers
 from resnet_repro.compose import make_job
-from resnet_repro.data import DataError
+from resnet_repro.data import MODIFIED, DataError
 from resnet_repro.data.folder import load_indices
 from resnet_repro.data.order import BatchOrder
 from resnet_repro.data.streamed import StreamedImages
 from resnet_repro.runs.folder import RunFolder
+from resnet_repro.training import CheckpointError
 from resnet_repro.training.assemble import assemble, load_images
 from resnet_repro.training.device import set_up
 from resnet_repro.training.distributed import SOLO, World
@@ -87,7 +88,8 @@ def test_a_run_on_pictures_is_complete(whole: RunFolder, root: Path) -> None:
     data = whole.meta()["data"]
     train, _ = load_indices(root)
     assert data["digests"]["train_pictures"] == train.digest()
-    assert set(data["digests"]) == {"train_pictures", "test_pictures", "mean_picture"}
+    names = {"train_pictures", "train_sizes", "test_pictures", "test_sizes", "mean_picture"}
+    assert set(data["digests"]) == names | {MODIFIED}
     assert {key: data[key] for key in data if key != "digests"} == {
         "name": "folder", "train_images": 12, "test_images": 6, "classes": 3,
         "colours_measured_on": 12, "left_out": {},
@@ -108,6 +110,33 @@ def test_stopped_and_resumed_gives_the_same_bits_with_any_loaders(
     assert do(then) == "finished"
     assert fingerprint(then.folder) == fingerprint(whole)
     assert do(first) == "skipped"
+
+
+@pytest.mark.parametrize("change", ["content", "size of a test picture", "time"])
+def test_a_run_resumes_on_the_same_pictures_only(
+    whole: RunFolder, root: Path, tmp_path: Path, change: str
+) -> None:
+    """Files replaced under the same names are refused; copies with other times are recorded."""
+    pictures = tmp_path / "pictures"
+    shutil.copytree(root, pictures)
+    words = ("probes.signals=true", "probes.response_images=4")
+    assert do(job_on(pictures, tmp_path, *words), StopAt(3)) == "preempted"
+    place = pictures / ("val" if "test" in change else "train") / "n00000001"
+    path = sorted(place.iterdir())[0]
+    picture = {"content": encoded(photograph(80, 70, seed=77)), "time": path.read_bytes()}
+    path.write_bytes(picture.get(change, b"x"))
+    job = job_on(pictures, tmp_path, *words)
+    if change == "time":
+        assert do(job) == "finished"
+        (event,) = [r for r in job.folder.metrics() if r.get("event") == "data_modified"]
+        assert event["iter"] == 3
+        assert event["value"] == job.folder.meta()["data"]["digests"][MODIFIED]
+        records = [r for r in job.folder.metrics() if r != event]
+        assert [r["iter"] for r in records] == [r["iter"] for r in whole.metrics()]
+        return
+    named = "test_sizes" if "test" in change else "mean_picture"
+    with pytest.raises(CheckpointError, match=f"made on other data .*{named}"):
+        do(job)
 
 
 def images_of(job: Job, world: World = SOLO) -> StreamedImages:
@@ -276,7 +305,9 @@ def test_on_the_same_pictures_only(root: Path, tmp_path: Path) -> None:
     job = job_on(mine, tmp_path / "runs")
     assert do(job, StopAt(2)) == "preempted"
     (mine / "val/n00000000/n00000000_1.JPEG").rename(mine / "val/n00000000/other.JPEG")
-    with pytest.raises(Exception, match=r"made on other data \(test_pictures changed since\)"):
+    with pytest.raises(
+        Exception, match=r"made on other data \(test_pictures, test_sizes changed since\)"
+    ):
         do(job)
 
 

@@ -8,6 +8,8 @@ full-size pictures as it goes.
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ if TYPE_CHECKING:  # torch is not imported by the processes that decode
 
 
 class DataError(Exception):
-    """Data that cannot be had or are not what they should be.
+    """Data that are missing, unreadable or not what they should be.
 
     The message is one line that says what is wrong and what to do.
     """
@@ -35,7 +37,18 @@ class UnwritableError(DataError):
 
 
 class StoppedError(DataError):
-    """Getting data was stopped by a signal: nothing else is to be tried."""
+    """Getting or waiting for data was stopped by a signal: nothing else is to be tried."""
+
+
+def brief(error: BaseException) -> str:
+    """What an error says, on one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def note(message: str) -> None:
+    """Print a line on standard error, once where several workers of torchrun meet the same."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {message}", file=sys.stderr, flush=True)
 
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -69,6 +82,7 @@ def digest(array: NDArray[np.uint8]) -> str:
 
 # Images float32 (N, 3, H, W), channels last; labels int64 (N,).
 Prepared: TypeAlias = "tuple[Tensor, Tensor]"
+MODIFIED = "modified"  # the digest of when files were modified, which a copy may not keep
 Skipped = tuple[int, int]  # number of the batch, row of the image
 Share = Callable[[int], range]  # which of so many things fall to this worker
 
@@ -123,7 +137,10 @@ class Images(MaySkip, Protocol):
 
     @property
     def digests(self) -> dict[str, str]:
-        """What identifies the data, by name; a run goes on only with the same."""
+        """What identifies the data, by name; a run resumes only on the same.
+
+        ``MODIFIED`` alone may differ, which the run then records.
+        """
 
     @property
     def share_shape(self) -> tuple[int, int, int, int]:

@@ -1,16 +1,15 @@
 """``python -m resnet_repro.data``: get CIFAR-10, verify it and say where it is.
 
-Exit codes: 0 it is there and right, 2 bad usage, 3 it cannot be had or is not CIFAR-10.
+Exit codes: 0 it is there and right, 2 bad usage, 3 no source gives it or it is not CIFAR-10.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from resnet_repro import paths
 from resnet_repro.data import load
 from resnet_repro.exits import explained
 
@@ -22,12 +21,13 @@ def main(words: Sequence[str] | None = None) -> None:
     choice = _parser().parse_args(words)
     try:
         with explained():
-            arrays = load("cifar10", choice.root, choice.source)
+            root = paths.data(choice.root)
+            arrays = load("cifar10", root, choice.source)
     except KeyboardInterrupt:
-        print("stopped; say it again to start anew", file=sys.stderr)
+        print("stopped; rerun the same command to start again", file=sys.stderr)
         raise SystemExit(130) from None
     counts = f"{len(arrays.train_labels):,} training and {len(arrays.test_labels):,} test images"
-    print(f"CIFAR-10 in {choice.root.absolute()}: {counts}, digests verified")
+    print(f"CIFAR-10 in {root.absolute()}: {counts}, digests verified")
     for part, digest in arrays.digests.items():
         print(f"  {part:12}  SHA-256 {digest}")
 
@@ -39,9 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--root",
-        type=Path,
-        default=Path(os.environ.get("RESNET_REPRO_DATA") or "data"),
-        help="folder of the data; RESNET_REPRO_DATA, else data, where not given (%(default)s)",
+        default=paths.AUTO,
+        help="folder of the data; auto: RESNET_REPRO_DATA, else data (%(default)s)",
     )
     parser.add_argument(
         "--source",

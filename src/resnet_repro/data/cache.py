@@ -1,4 +1,8 @@
-"""Prepared arrays in one file that is whole and verified, or not there; one writer at a time."""
+"""Prepared arrays in one file that is whole and verified, or not there; one writer at a time.
+
+CIFAR-10's digests are published, so its file is verified by them. Whatever else is worked out from
+data carries its own: the SHA-256 of each array stands in a description inside the same file.
+"""
 
 from __future__ import annotations
 
@@ -6,70 +10,125 @@ import errno
 import json
 import os
 import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_repro.data import DataError, UnwritableError, digest
+from resnet_repro.data import DataError, UnwritableError, brief, digest
+from resnet_repro.data.files import open_regular
 from resnet_repro.runs.atomic import write_atomic
 from resnet_repro.runs.lock import take
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
-_UNUSABLE = (
-    *_UNWRITABLE,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.EIO,
-)
+_UNUSABLE = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO)
+_DESCRIPTION = "about"
+
+# Arrays, their description, SHA-256 of each array's bytes.
+Checksummed: TypeAlias = tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str, str]]
 
 
 def load_arrays(path: Path, digests: Mapping[str, str]) -> dict[str, NDArray[np.uint8]] | None:
-    """Read the arrays ``digests`` names and verify each; ``None`` where there is no such file.
+    """Read the arrays that ``digests`` names and verify each; ``None`` without such a file.
 
     Raises:
-        DataError: the file is damaged, altered or unreadable.
+        DataError: the file is damaged, altered, unreadable or not a regular one.
     """
-    advice = "delete it, and the next run gets the data again"
-    try:
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in digests}
-        found = {name: digest(array) for name, array in arrays.items()}
-    except PermissionError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); allow it") from error
-    except (
-        *(OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError),
-        *(RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error),  # of a broken header
-    ) as error:
-        said = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} is damaged ({said}); {advice}") from error
-    for name, expected in digests.items():
-        if found[name] != expected:
-            raise DataError(
-                f"{path} is damaged: {name} has SHA-256 {found[name]}, not {expected}; {advice}"
-            )
+    arrays = _read(path, tuple(digests))
+    if arrays is not None:
+        _verify(path, arrays, digests)
     return arrays
 
 
 def store_arrays(path: Path, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
-    """Write the arrays to one file, whole or not at all.
+    """Write the arrays to one file, whole or not at all; its folder is made where it is missing.
 
     Raises:
         DataError: no space (says how much is needed and free), or the folder refuses.
     """
     needed = sum(array.nbytes for array in arrays.values())
-    with told(path.parent, needed):
+    with explained_refusals(path.parent, needed):
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def store_checksummed(
+    path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
+) -> None:
+    """Write arrays of any type, their digests and a JSON description to one file.
+
+    Raises:
+        DataError: no space, or the folder refuses.
+    """
+    flat = {
+        name: np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        for name, array in arrays.items()
+    }
+    description = {
+        "about": dict(about),
+        "digests": {name: digest(array) for name, array in flat.items()},
+        "forms": {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()},
+    }
+    text = np.frombuffer(json.dumps(description).encode(), np.uint8)
+    store_arrays(path, flat | {_DESCRIPTION: text})
+
+
+def load_checksummed(path: Path) -> Checksummed | None:
+    """Read arrays, description and digests; ``None`` without such a file.
+
+    Raises:
+        DataError: the file is damaged, altered, unreadable or not a regular one.
+    """
+    flat = _read(path, None)
+    if flat is None:
+        return None
+    try:
+        description = json.loads(flat[_DESCRIPTION].tobytes())
+        about, digests = description["about"], description["digests"]
+        arrays = {
+            name: flat[name].view(np.dtype(kind)).reshape(shape)
+            for name, (kind, shape) in description["forms"].items()
+        }
+    except Exception as error:  # of a description that is damaged
+        raise _damaged(path, error) from error
+    _verify(path, flat, digests)
+    return arrays, about, digests
+
+
+def _read(path: Path, names: tuple[str, ...] | None) -> dict[str, NDArray[np.uint8]] | None:
+    """Read the named arrays of a file, or all."""
+    try:
+        if not path.exists():
+            return None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    with open_regular(path) as raw:
+        try:
+            with np.load(raw, allow_pickle=False) as file:
+                return {name: file[name] for name in names or file.files}
+        except Exception as error:  # a damaged file can end in any error of zip and NumPy
+            raise _damaged(path, error) from error
+
+
+def _verify(
+    path: Path, arrays: Mapping[str, NDArray[np.uint8]], digests: Mapping[str, str]
+) -> None:
+    for name, expected in digests.items():
+        try:
+            found = digest(arrays[name])
+        except (KeyError, TypeError) as error:
+            raise _damaged(path, error) from error
+        if found != expected:
+            raise _damaged(path, f"{name} has SHA-256 {found}, not {expected}")
+
+
+def _damaged(path: Path, why: Exception | str) -> DataError:
+    said = why if isinstance(why, str) else brief(why)
+    return DataError(f"{path} is damaged ({said}); delete it, and the next run makes it again")
 
 
 @contextmanager
@@ -82,9 +141,9 @@ def locked(root: Path) -> Iterator[None]:
         UnwritableError: the folder may not be written.
         DataError: the folder cannot be made or used.
     """
-    with told(root, 0):
+    with explained_refusals(root, 0):
         root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
     try:
         take(descriptor, root, wait=True)
         yield
@@ -93,8 +152,8 @@ def locked(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def told(root: Path, needed: int) -> Iterator[None]:
-    """Tell in one line what the file system refuses in the block, which needs ``needed`` bytes.
+def explained_refusals(root: Path, needed: int) -> Iterator[None]:
+    """Re-raise OS errors of the block, which needs ``needed`` bytes, as a one-line DataError.
 
     Libraries wrap the refusal in errors of their own, so the causes of an error are searched too.
 
@@ -122,7 +181,7 @@ def told(root: Path, needed: int) -> Iterator[None]:
 def _refusal(error: BaseException | None) -> OSError | None:
     """Find what the file system said behind an error."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (*_NO_SPACE, *_UNUSABLE):
+        if isinstance(error, OSError) and error.errno in (*_NO_SPACE, *_UNWRITABLE, *_UNUSABLE):
             return error
         error = error.__cause__ or error.__context__
     return None
@@ -139,81 +198,3 @@ def _no_space(root: Path, needed: int) -> str:
 def _free(root: Path) -> int:
     """Bytes free on the file system of ``root``, or of the nearest folder above it that exists."""
     return shutil.disk_usage(next(p for p in (root, *root.absolute().parents) if p.exists())).free
-
-
-_ABOUT = "about"
-_ADVICE = "delete it, and the next run makes it again"
-
-
-def store_sealed(
-    path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
-) -> dict[str, str]:
-    """Write arrays and a JSON description to one file, whole or not at all; return the digests.
-
-    Its folder is made where it is missing.
-
-    Raises:
-        DataError: no space, or the folder refuses.
-    """
-    flat = {name: _bytes(array) for name, array in arrays.items()}
-    digests = {name: digest(array) for name, array in flat.items()}
-    forms = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
-    text = json.dumps({"about": dict(about), "digests": digests, "forms": forms})
-    with told(path.parent, 0):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    store_arrays(path, flat | {_ABOUT: np.frombuffer(text.encode(), np.uint8)})
-    return digests
-
-
-def load_sealed(
-    path: Path,
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str, str]] | None:
-    """Read arrays, description and digests; ``None`` where there is no such file.
-
-    Raises:
-        DataError: the file is damaged, altered or unreadable.
-    """
-    seal = _seal(path)
-    if seal is None:
-        return None
-    digests: dict[str, str] = seal["digests"]
-    flat = load_arrays(path, digests)
-    if flat is None:
-        return None
-    try:
-        arrays = {
-            name: flat[name].view(np.dtype(kind)).reshape(shape)
-            for name, (kind, shape) in seal["forms"].items()
-        }
-    except (TypeError, ValueError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error}); {_ADVICE}") from error
-    return arrays, seal["about"], digests
-
-
-def read_about(path: Path) -> dict[str, Any] | None:
-    """Read only the description; ``None`` where there is no such file or none that can be read."""
-    try:
-        seal = _seal(path)
-    except DataError:
-        return None
-    return None if seal is None else dict(seal["about"])
-
-
-def _seal(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            seal: dict[str, Any] = json.loads(file[_ABOUT].tobytes())
-        complete = isinstance(seal, dict) and {"about", "digests", "forms"} <= seal.keys()
-    except PermissionError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); allow it") from error
-    except Exception as error:  # a damaged file can end in any error of zip, NumPy or JSON
-        raise DataError(f"{path} is damaged ({error}); {_ADVICE}") from error
-    if not complete:
-        raise DataError(f"{path} is damaged (its description is not one); {_ADVICE}")
-    return seal
-
-
-def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

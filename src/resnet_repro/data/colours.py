@@ -8,7 +8,6 @@ so the result has the same bits however many processes decode.
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_repro.data import DataError
-from resnet_repro.data.cache import load_sealed, store_sealed
+from resnet_repro.data import DataError, note
+from resnet_repro.data.cache import load_checksummed, store_checksummed
 from resnet_repro.data.jpeg import CROP, PictureError, read_picture, train_crop
 from resnet_repro.data.order import picture_draw
 from resnet_repro.data.workers import map_chunks
@@ -62,7 +61,9 @@ def load_statistics(
     processes: int = 0,
     skip_corrupt: bool = False,
 ) -> ColourStatistics:
-    """The statistics of a training set, kept in the folder ``cache`` for these very pictures.
+    """The statistics of a training set, kept in the folder ``cache`` for these very files.
+
+    They are measured anew where the size or the modification time of any file has changed.
 
     Args:
         index: the training pictures.
@@ -73,28 +74,22 @@ def load_statistics(
 
     Raises:
         DataError: a file cannot be read, or not be decoded and is not to be skipped.
+        StoppedError: a stop signal came.
     """
-    key = {"version": _VERSION, "sample": sample, "pictures": index.digest()}
-    path = cache / f".colours-{key['pictures']:.12}-{sample}.npz"
-    kept = _recall(path, key)
-    if kept is not None:
-        return kept
+    key = {"version": _VERSION, "sample": sample, "pictures": index.stamp()}
+    path = cache / f".colours-{sample}.npz"
+    try:
+        kept = load_checksummed(path)
+    except DataError:  # damaged: measured anew
+        kept = None
+    if kept is not None and kept[1] == key:
+        return _from_sums(kept[0])
     sums = _measure(index, sample, processes, skip_corrupt)
     try:
-        store_sealed(path, sums, key)
+        store_checksummed(path, sums, key)
     except DataError as error:
-        print(f"note: mean and colours are not kept: {error}", file=sys.stderr)
+        note(f"mean and colours are not kept: {error}")
     return _from_sums(sums)
-
-
-def _recall(path: Path, key: dict[str, object]) -> ColourStatistics | None:
-    try:
-        kept = load_sealed(path)
-    except DataError:
-        return None
-    if kept is None or kept[1] != key:
-        return None
-    return _from_sums(kept[0])
 
 
 Sums = dict[str, NDArray[np.int64]]  # of pixels (224, 224, 3), of colour products (3, 3), count (1)
@@ -102,7 +97,7 @@ Sums = dict[str, NDArray[np.int64]]  # of pixels (224, 224, 3), of colour produc
 
 def _measure(index: PictureIndex, sample: int, processes: int, skip_corrupt: bool) -> Sums:
     count = min(sample, len(index))
-    print(f"measuring mean and principal colours on {count:,} pictures, once", file=sys.stderr)
+    note(f"measuring mean and principal colours on {count:,} pictures, once")
     rows = (np.arange(count) * len(index) // count).tolist()
     tasks = [
         [(row, index.path(row)) for row in rows[start : start + _CHUNK]]
@@ -119,7 +114,7 @@ def _measure(index: PictureIndex, sample: int, processes: int, skip_corrupt: boo
         for line in failures:
             if not skip_corrupt:
                 raise PictureError(line)
-            print(f"left out of the mean: {line}", file=sys.stderr)
+            note(f"left out of the mean: {line}")
         for name, value in part.items():
             total[name] += value
     if not total["count"][0]:
@@ -166,8 +161,8 @@ class PicturePreparation:
     Args:
         statistics: of the training set.
         device: where it is done.
-        mean: ``pixel`` subtracts the mean picture, ``channel`` its mean colour. Pictures of another
-            size than the mean picture (multi-scale testing) always have the mean colour subtracted.
+        mean: ``pixel`` subtracts the mean picture, ``channel`` its mean colour. From pictures of
+            another size than the mean picture (multi-scale testing) the mean colour is subtracted.
     """
 
     def __init__(self, statistics: ColourStatistics, device: torch.device, mean: str = "pixel"):

@@ -1,4 +1,4 @@
-"""Tiny ImageNet's files, encoded, from a folder, the usual zip or a .tar.xz; nothing is unpacked.
+"""Regular files, and the wanted ones of a folder or an archive; nothing is ever unpacked to disk.
 
 Only the expected names are read, each up to a size limit, so that no archive can make anything be
 written or unpack without end.
@@ -6,71 +6,136 @@ written or unpack without end.
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import lzma
+import os
 import re
+import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import IO, BinaryIO, cast
 
-from resnet_repro.data import DataError
+from resnet_repro.data import DataError, brief
 
-NAME = "tiny-imagenet-200"
-Files = dict[str, bytes]  # by path below tiny-imagenet-200/, with forward slashes
+Files = dict[str, bytes]  # by path below the data set's folder, with forward slashes
+Wanted = Mapping[str, int]  # pattern of such a path (* for one name or a part of it) -> most bytes
 
-_PICTURE = re.compile(r"train/[^/]+/images/[^/]+\.JPEG|val/images/[^/]+\.JPEG")
-_TEXTS = ("wnids.txt", "val/val_annotations.txt")
-_LARGEST_PICTURE = 256 * 1024  # a 64x64 JPEG has about 2 KB
-_LARGEST_TEXT = 8 * 1024**2
 _MOST_MEMBERS = 500_000
 _MOST_BYTES = 2 * 1024**3
 _AGAIN = "get it again"
 
+# What macOS, Windows, Synology and QNAP leave beside files, hidden names apart.
+_LEAVINGS = {
+    *("@eadir", "@tmp", "@recently-snapshot", "#recycle", "#snapshot", "~snapshot", "lost+found"),
+    *("$recycle.bin", "system volume information", "thumbs.db", "desktop.ini", "__macosx"),
+}
 
-def find(root: Path) -> Path:
-    """The folder or archive at ``root``, which may also be that folder or archive itself.
+
+def is_leaving(name: str) -> bool:
+    """Whether a file or folder is hidden, or left by a desktop or a network disk."""
+    return name.startswith(".") or name.lower() in _LEAVINGS
+
+
+def kind_of(mode: int) -> str:
+    """What a file is, from its ``st_mode``."""
+    kinds = {
+        stat.S_IFDIR: "folder",
+        stat.S_IFIFO: "FIFO",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFCHR: "device",
+        stat.S_IFBLK: "device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "special file")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read. Never waits, as opening a FIFO would for its writer.
 
     Raises:
-        DataError: there is none; the message says where it was looked for.
+        DataError: it is missing, cannot be read or is not a regular file.
     """
-    if root.is_file():
-        return root
-    if (root / "train").is_dir() and (root / "val").is_dir():
-        return root
-    names = (NAME, f"{NAME}.zip", f"{NAME}.tar.xz")
-    for name in names:
-        if (root / name).exists():
-            return root / name
-    raise DataError(
-        f"no Tiny ImageNet in {root}: looked for {', '.join(names)}; put one there or name its "
-        "folder with data.root=... or RESNET_REPRO_DATA"
-    )
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise DataError(f"{path} is a {kind_of(mode)}, not a regular file; remove it")
+    return os.fdopen(descriptor, "rb")
 
 
-def read(source: Path) -> Files:
-    """Read the pictures and lists of the folder or archive ``source``.
+def read(source: Path, wanted: Wanted, prefix: str) -> Files:
+    """Read the wanted files of a folder or an archive (zip, tar, tar.gz, tar.xz).
+
+    Hidden files and what desktops leave are not wanted, whatever the patterns say.
+
+    Args:
+        source: folder or archive.
+        wanted: patterns of paths, and how large such a file may be.
+        prefix: of the members of an archive, ending in a slash; they may lack it.
 
     Raises:
         DataError: it is missing, cut off, unreadable or not an archive, or holds a file too large.
     """
     if source.is_dir():
-        return _from_folder(source)
-    with _told(source):
-        if zipfile.is_zipfile(source):
-            return _from_zip(source)
+        return _from_folder(source, wanted)
+    with _damage_explained(source), open_regular(source) as raw:
+        if zipfile.is_zipfile(raw):
+            return _from_zip(source, raw, _Limits(wanted, prefix))
         if source.suffix == ".zip":
             raise DataError(f"{source} is cut off or not a zip archive; {_AGAIN}")
-        return _from_tar(source)
+        raw.seek(0)
+        return _from_tar(source, raw, _Limits(wanted, prefix))
 
 
-def _limit(name: str) -> int | None:
-    """Most bytes of a file that is wanted; ``None`` for one that is not."""
-    if name in _TEXTS:
-        return _LARGEST_TEXT
-    return _LARGEST_PICTURE if _PICTURE.fullmatch(name) else None
+def stamp(source: Path, wanted: Wanted) -> str:
+    """SHA-256 over name, size and modification time of an archive, or of a folder's wanted files.
+
+    Raises:
+        DataError: it is missing or cannot be read.
+    """
+    total = hashlib.sha256()
+    try:
+        for name, path in _paths(source, wanted) if source.is_dir() else [(source.name, source)]:
+            about = path.stat()
+            total.update(
+                f"{name}\0{about.st_size}\0{about.st_mtime_ns}\0".encode("utf-8", "replace")
+            )
+    except OSError as error:
+        raise DataError(f"{source} cannot be read ({error.strerror})") from error
+    return total.hexdigest()
+
+
+def _paths(folder: Path, wanted: Wanted) -> Iterator[tuple[str, Path]]:
+    for pattern in wanted:
+        for path in sorted(folder.glob(pattern)):
+            name = path.relative_to(folder).as_posix()
+            if not any(map(is_leaving, name.split("/"))):
+                yield name, path
+
+
+class _Limits:
+    """How large a member of an archive may be, by its name."""
+
+    def __init__(self, wanted: Wanted, prefix: str):
+        self._prefix = prefix
+        self._limits = [
+            (re.compile(re.escape(pattern).replace(r"\*", "[^/]*")), limit)
+            for pattern, limit in wanted.items()
+        ]
+
+    def of(self, member: str) -> tuple[str, int] | None:
+        """Path below the data set's folder, and most bytes; ``None`` for what is not wanted."""
+        name = member.removeprefix("./").removeprefix(self._prefix)
+        if any(map(is_leaving, name.split("/"))):
+            return None
+        return next(((name, most) for form, most in self._limits if form.fullmatch(name)), None)
 
 
 def _check_size(name: str, size: int, limit: int, source: Path) -> None:
@@ -78,37 +143,28 @@ def _check_size(name: str, size: int, limit: int, source: Path) -> None:
         raise DataError(f"{source}: {name} has {size:,} bytes, more than {limit:,}; {_AGAIN}")
 
 
-def _from_folder(folder: Path) -> Files:
-    paths = [folder / name for name in _TEXTS]
-    for pattern in ("train/*/images/*.JPEG", "val/images/*.JPEG"):
-        paths += sorted(folder.glob(pattern))
-    files: Files = {}
-    for path in paths:
-        name = path.relative_to(folder).as_posix()
-        limit = _limit(name)
-        if limit is None:
-            continue
-        try:
-            _check_size(name, path.stat().st_size, limit, folder)
-            files[name] = path.read_bytes()
-        except FileNotFoundError:
-            continue  # whether it may be missing is for the caller to say
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror})") from error
+def _from_folder(folder: Path, wanted: Wanted) -> Files:
+    limits, files = _Limits(wanted, ""), {}
+    for name, path in _paths(folder, wanted):
+        with open_regular(path) as file:
+            found = limits.of(name)
+            assert found is not None  # the same patterns
+            _check_size(name, os.fstat(file.fileno()).st_size, found[1], folder)
+            files[name] = file.read()
     return files
 
 
-def _from_zip(source: Path) -> Files:
+def _from_zip(source: Path, raw: BinaryIO, limits: _Limits) -> Files:
     files: Files = {}
-    with zipfile.ZipFile(source) as archive:
+    with zipfile.ZipFile(raw) as archive:
         members = archive.infolist()
         if len(members) > _MOST_MEMBERS:
             raise DataError(f"{source} has {len(members):,} members, too many; {_AGAIN}")
         for member in members:
-            name = _below(member.filename)
-            limit = None if member.is_dir() else _limit(name)
-            if limit is None:
+            found = None if member.is_dir() else limits.of(member.filename)
+            if found is None:
                 continue
+            name, limit = found
             _check_size(name, member.file_size, limit, source)
             with archive.open(member) as file:
                 files[name] = file.read(limit + 1)
@@ -117,35 +173,33 @@ def _from_zip(source: Path) -> Files:
     return files
 
 
-def _from_tar(source: Path) -> Files:
+def _from_tar(source: Path, raw: BinaryIO, limits: _Limits) -> Files:
     files: Files = {}
-    with source.open("rb") as raw:
-        packed = raw.read(6) == b"\xfd7zXZ\x00"
-        raw.seek(0)
-        with lzma.open(raw) if packed else raw as stream:
-            capped = _Capped(stream.read, _MOST_BYTES)
-            # "r|": one pass forward; members are taken as they come by.
-            with tarfile.open(fileobj=cast("tarfile._Fileobj", capped), mode="r|") as archive:
-                for name, file in _members(archive, source):
-                    files[name] = file.read()
-            while capped.read(1024**2):  # to the end: the check sum of an xz stream stands there
-                pass
+    with _unpacked(raw) as stream:
+        capped = _Capped(stream.read, _MOST_BYTES)
+        # "r|": one pass forward; members are taken as they come by.
+        with tarfile.open(fileobj=cast("tarfile._Fileobj", capped), mode="r|") as archive:
+            for count, member in enumerate(archive):
+                if count >= _MOST_MEMBERS:
+                    raise DataError(f"{source} has more than {_MOST_MEMBERS:,} members; {_AGAIN}")
+                found = limits.of(member.name) if member.isreg() else None
+                if found is not None:
+                    name, limit = found
+                    _check_size(name, member.size, limit, source)
+                    files[name] = cast("tarfile.ExFileObject", archive.extractfile(member)).read()
+        while capped.read(1024**2):  # to the end: the checksum of a packed stream stands there
+            pass
     return files
 
 
-def _members(archive: tarfile.TarFile, source: Path) -> Iterator[tuple[str, tarfile.ExFileObject]]:
-    for count, member in enumerate(archive):
-        if count >= _MOST_MEMBERS:
-            raise DataError(f"{source} has more than {_MOST_MEMBERS:,} members; {_AGAIN}")
-        name = _below(member.name)
-        limit = _limit(name) if member.isreg() else None
-        if limit is not None:
-            _check_size(name, member.size, limit, source)
-            yield name, cast("tarfile.ExFileObject", archive.extractfile(member))
-
-
-def _below(name: str) -> str:
-    return name.removeprefix("./").removeprefix(f"{NAME}/")
+def _unpacked(raw: BinaryIO) -> IO[bytes]:
+    magic = raw.read(6)
+    raw.seek(0)
+    if magic == b"\xfd7zXZ\x00":
+        return cast("IO[bytes]", lzma.LZMAFile(raw))
+    if magic.startswith(b"\x1f\x8b"):
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
+    return raw
 
 
 class _Capped:
@@ -163,18 +217,15 @@ class _Capped:
 
 
 @contextmanager
-def _told(source: Path) -> Iterator[None]:
-    """Turn what a broken archive raises into one line."""
+def _damage_explained(source: Path) -> Iterator[None]:
+    """Re-raise what a broken archive raises as a one-line DataError."""
     try:
         yield
     except DataError as error:
         said = str(error)
         raise DataError(said if str(source) in said else f"{source} {said}; {_AGAIN}") from error
-    except FileNotFoundError as error:
-        raise DataError(f"{source}: there is no such file") from error
     except (
         *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
         *(EOFError, ValueError, NotImplementedError, RuntimeError, OSError),
     ) as error:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{source} is cut off or damaged ({said}); {_AGAIN}") from error
+        raise DataError(f"{source} is cut off or damaged ({brief(error)}); {_AGAIN}") from error

@@ -2,32 +2,37 @@
 
 ``root/train/<class>/*.JPEG`` and ``root/val/<class>/*.JPEG``; a class's number is its place among
 the sorted folder names (for ILSVRC the wnids), a picture's row its place among the sorted paths.
-Listing 1.3 million files takes minutes on a network disk, so the list is kept in a file and used as
-long as no folder has changed.
+Folders inside a class belong to it, and links are followed. Hidden names and what desktops and
+network disks leave are pruned at every level.
+
+Every start lists the pictures anew, with the size and the modification time of each file: names
+alone do not show that a file was replaced. 1.3 million files take some ten seconds on a local disk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_repro.data import DataError
-from resnet_repro.data.cache import load_sealed, store_sealed
+from resnet_repro.data import DataError, note
 from resnet_repro.data.colours import ColourStatistics, load_statistics
+from resnet_repro.data.files import is_leaving, kind_of
+from resnet_repro.data.jpeg import KINDS, SUFFIXES
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
-_VERSION = 1
-# A folder changed again within its file system's clock tick would look unchanged.
-_SETTLED_NS = 2_000_000_000
+# ILSVRC-2012: classes, training and validation pictures.
+CLASSES, TRAIN_PICTURES, TEST_PICTURES = 1_000, 1_281_167, 50_000
+_WNID = re.compile(r"n\d{8}")
+_LISTERS = 16  # threads: on a network disk each file's size is a question to the server
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class PictureIndex:
         labels: int32 (N,), non-decreasing.
         names: uint8, the paths below ``root`` one after the other, UTF-8.
         ends: int64 (N,), where each ends in ``names``.
+        sizes: int64 (N,), bytes of each file.
+        times: int64 (N,), when each was modified, nanoseconds.
     """
 
     root: Path
@@ -47,6 +54,8 @@ class PictureIndex:
     labels: NDArray[np.int32]
     names: NDArray[np.uint8]
     ends: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    times: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,157 +72,16 @@ class PictureIndex:
             total.update(array.tobytes())
         return total.hexdigest()
 
+    def digests(self, part: str) -> dict[str, str]:
+        """What identifies the pictures wherever they lie: :meth:`digest`, and that of the sizes."""
+        sizes = hashlib.sha256(self.sizes.tobytes()).hexdigest()
+        return {f"{part}_pictures": self.digest(), f"{part}_sizes": sizes}
 
-def load_indices(root: Path, cache: Path | None = None) -> tuple[PictureIndex, PictureIndex]:
-    """List the training and the validation pictures below ``root``.
-
-    Args:
-        root: holds ``train/`` and ``val/``.
-        cache: folder in which the lists are kept; ``root`` by default.
-
-    Raises:
-        DataError: a folder is missing or not arranged by class, a class is empty, or the two have
-            different classes.
-    """
-    for part in ("train", "val"):
-        if not (root / part).is_dir():
-            raise DataError(
-                f"no pictures at {root}: {part}/ is missing; it must hold train/<class>/*.JPEG and "
-                "val/<class>/*.JPEG; name it with data.root=... or RESNET_REPRO_DATA"
-            )
-    place = cache or root
-    train = load_index(root / "train", place / ".train-index.npz")
-    val = load_index(root / "val", place / ".val-index.npz")
-    if train.classes != val.classes:
-        odd = sorted(set(train.classes) ^ set(val.classes))[0]
-        where, missing = ("train", "val") if odd in train.classes else ("val", "train")
-        raise DataError(
-            f"{root}: {len(train.classes)} classes in train/ and {len(val.classes)} in val/ must "
-            f"be the same; {odd} is in {where}/ and not in {missing}/"
-        )
-    return train, val
-
-
-def load_index(root: Path, cache: Path) -> PictureIndex:
-    """List the pictures of the class folders of ``root``, or take the list from ``cache``.
-
-    A list is taken if each folder it was made from has the modification time it had then. One that
-    is damaged or out of date is made again. Where ``cache`` cannot be written nothing is kept.
-
-    Raises:
-        DataError: there are no class folders, or one has no pictures, or it cannot be read.
-    """
-    kept = _recall(root, cache)
-    if kept is not None:
-        return kept
-    began = time.time_ns()
-    classes = _class_folders(root)
-    folders: dict[str, int] = {"": _changed(root)}
-    names: list[bytes] = []
-    counts: list[int] = []
-    for name in classes:
-        files = _pictures(root, name, folders)
-        if not files:
-            raise DataError(f"{root / name} has no pictures ({', '.join(SUFFIXES)})")
-        names += files
-        counts.append(len(files))
-    index = PictureIndex(
-        root,
-        tuple(classes),
-        np.repeat(np.arange(len(classes), dtype=np.int32), counts),
-        np.frombuffer(b"".join(names), np.uint8),
-        np.cumsum([len(name) for name in names], dtype=np.int64),
-    )
-    if max(folders.values()) < began - _SETTLED_NS:
-        _keep(index, counts, folders, cache)
-    return index
-
-
-def _class_folders(root: Path) -> list[str]:
-    try:
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{root} cannot be read ({error.strerror})") from error
-    classes = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
-    if classes:
-        return classes
-    loose = [e.name for e in entries if e.name.lower().endswith(SUFFIXES)]
-    if not loose:
-        raise DataError(f"{root} holds no class folders and no pictures")
-    raise DataError(
-        f"{root} has {len(loose):,} pictures and no class folders: move each into a folder named "
-        f"by its class, {root}/<class>/{loose[0]} (for ILSVRC-2012 <class> is the wnid, which the "
-        "development kit's ILSVRC2012_validation_ground_truth.txt and meta.mat give)"
-    )
-
-
-def _pictures(root: Path, name: str, folders: dict[str, int]) -> list[bytes]:
-    """Paths below ``root`` of a class's pictures; notes the times of all folders it enters."""
-    found: list[bytes] = []
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
-
-    for folder, _, files in os.walk(root / name, onerror=refuse):
-        below = Path(folder).relative_to(root).as_posix()
-        folders[below] = _changed(Path(folder))
-        found += [
-            os.fsencode(f"{below}/{file}") for file in files if file.lower().endswith(SUFFIXES)
-        ]
-    return sorted(found)
-
-
-def _changed(folder: Path) -> int:
-    return folder.stat().st_mtime_ns
-
-
-def _keep(index: PictureIndex, counts: Sequence[int], folders: dict[str, int], cache: Path) -> None:
-    about = {
-        "version": _VERSION,
-        "root": str(index.root.resolve()),
-        "classes": list(index.classes),
-        "counts": list(counts),
-        "folders": folders,
-    }
-    arrays: dict[str, NDArray[Any]] = {
-        "labels": index.labels,
-        "names": index.names,
-        "ends": index.ends,
-    }
-    try:
-        store_sealed(cache, arrays, about)
-    except DataError as error:
-        print(f"note: the list of pictures is not kept: {error}", file=sys.stderr)
-
-
-def _recall(root: Path, cache: Path) -> PictureIndex | None:
-    try:
-        kept = load_sealed(cache)
-    except DataError:
-        return None
-    if kept is None:
-        return None
-    arrays, about, _ = kept
-    if about.get("version") != _VERSION or about["root"] != str(root.resolve()):
-        return None
-    if not all(_same(root, about["folders"])):
-        return None
-    labels = arrays["labels"]
-    if np.bincount(labels, minlength=len(about["classes"])).tolist() != about["counts"]:
-        return None
-    return PictureIndex(root, tuple(about["classes"]), labels, arrays["names"], arrays["ends"])
-
-
-def _same(root: Path, folders: dict[str, int]) -> Iterator[bool]:
-    for name, changed in folders.items():
-        try:
-            yield _changed(root / name) == changed
-        except OSError:
-            yield False
-
-
-# ILSVRC-2012: classes, training and validation pictures.
-CLASSES, TRAIN_PICTURES, TEST_PICTURES = 1_000, 1_281_167, 50_000
+    def stamp(self) -> str:
+        """SHA-256 that changes with any file; a copy may have another, for its times differ."""
+        total = hashlib.sha256(self.digest().encode())
+        total.update(self.sizes.tobytes() + self.times.tobytes())
+        return total.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -235,16 +103,18 @@ class PictureFolder:
 
     @property
     def digests(self) -> dict[str, str]:
-        """What identifies the data: which pictures, of which classes, with which mean picture."""
-        return {
-            "train_pictures": self.train.digest(),
-            "test_pictures": self.test.digest(),
-            "mean_picture": self.statistics.digest,
-        }
+        """What identifies the data: names, labels and sizes of the pictures, the mean picture."""
+        parts = self.train.digests("train") | self.test.digests("test")
+        return parts | {"mean_picture": self.statistics.digest}
+
+    @property
+    def modified(self) -> str:
+        """SHA-256 of when each file was modified; other where they were copied without that."""
+        return hashlib.sha256(self.train.times.tobytes() + self.test.times.tobytes()).hexdigest()
 
 
 def load_pictures(name: str, root: Path, skip_corrupt: bool = False) -> PictureFolder:
-    """List the pictures below ``root`` and measure their colours; both are kept there.
+    """List the pictures below ``root`` and measure their colours, which are kept there.
 
     Args:
         name: ``imagenet`` also looks into ``root/imagenet`` and insists on its 1,000 classes.
@@ -253,15 +123,32 @@ def load_pictures(name: str, root: Path, skip_corrupt: bool = False) -> PictureF
 
     Raises:
         DataError: there are none, or they are not arranged as they should be, or one that is
-            measured cannot be had.
+            measured cannot be read.
     """
     place = find(name, root)
     train, test = load_indices(place)
     if name == "imagenet":
-        check_imagenet(place, train, test)
+        check_imagenet(train)
+        if (len(train), len(test)) != (TRAIN_PICTURES, TEST_PICTURES):
+            note(
+                f"{place} has {len(train):,} training and {len(test):,} validation pictures, "
+                f"ILSVRC-2012 has {TRAIN_PICTURES:,} and {TEST_PICTURES:,}"
+            )
     return PictureFolder(
         name, train, test, load_statistics(train, place, skip_corrupt=skip_corrupt)
     )
+
+
+def load_part(name: str, root: Path, part: str) -> PictureIndex:
+    """List ``train`` or ``val`` alone; the other need not be there.
+
+    Raises:
+        DataError: it is not there or not arranged as it should be.
+    """
+    index = load_index(find(name, root) / part)
+    if name == "imagenet":
+        check_imagenet(index)
+    return index
 
 
 def find(name: str, root: Path) -> Path:
@@ -270,20 +157,162 @@ def find(name: str, root: Path) -> Path:
     return inside if name == "imagenet" and (inside / "train").is_dir() else root
 
 
-def check_imagenet(place: Path, train: PictureIndex, test: PictureIndex) -> None:
-    """Refuse other classes than ILSVRC-2012's; say it where pictures are missing.
+def check_imagenet(index: PictureIndex) -> None:
+    """Refuse classes that cannot be ILSVRC-2012's, whose order is that of their WordNet ids.
 
     Raises:
-        DataError: not 1,000 classes.
+        DataError: not 1,000 classes, or not named by WordNet ids.
     """
-    if len(train.classes) != CLASSES:
+    if len(index.classes) != CLASSES:
         raise DataError(
-            f"{place} has {len(train.classes):,} classes, ILSVRC-2012 has {CLASSES:,}; for other "
-            "pictures use data=folder"
+            f"{index.root} has {len(index.classes):,} classes, ILSVRC-2012 has {CLASSES:,}; for "
+            "other pictures use data=folder"
         )
-    if (len(train), len(test)) != (TRAIN_PICTURES, TEST_PICTURES):
-        print(
-            f"note: {place} has {len(train):,} training and {len(test):,} validation pictures, "
-            f"ILSVRC-2012 has {TRAIN_PICTURES:,} and {TEST_PICTURES:,}",
-            file=sys.stderr,
+    odd = next((name for name in index.classes if not _WNID.fullmatch(name)), None)
+    if odd is not None:
+        raise DataError(
+            f"{index.root}: {odd} is no WordNet id like n01440764; ImageNet's classes are numbered "
+            "in the order of their ids, so name the folders by them, or use data=folder"
         )
+
+
+def load_indices(root: Path) -> tuple[PictureIndex, PictureIndex]:
+    """List the training and the validation pictures below ``root``.
+
+    Raises:
+        DataError: a folder is missing or not arranged by class, a class is empty, or the two have
+            different classes.
+    """
+    for part in ("train", "val"):
+        if not (root / part).is_dir():
+            raise DataError(
+                f"no pictures at {root}: {part}/ is missing; it must hold train/<class>/*.JPEG and "
+                "val/<class>/*.JPEG; name it with data.root=... or RESNET_REPRO_DATA"
+            )
+    train, val = load_index(root / "train"), load_index(root / "val")
+    if train.classes != val.classes:
+        odd = sorted(set(train.classes) ^ set(val.classes))[0]
+        where, missing = ("train", "val") if odd in train.classes else ("val", "train")
+        raise DataError(
+            f"{root}: {len(train.classes)} classes in train/ and {len(val.classes)} in val/ must "
+            f"be the same; {odd} is in {where}/ and not in {missing}/"
+        )
+    return train, val
+
+
+def load_index(root: Path) -> PictureIndex:
+    """List the pictures of the class folders of ``root``; say in one line what is left out.
+
+    Raises:
+        DataError: there are no class folders, or one has no pictures or cannot be read, or a link
+            leads nowhere, or what is named like a picture is not a regular file.
+    """
+    top = _Listing(root)
+    classes = top.class_folders()
+    with ThreadPoolExecutor(_LISTERS) as threads:
+        listings = list(threads.map(lambda name: _Listing(root).walk(name), classes))
+    left_out = sum((listing.left_out for listing in listings), top.left_out)
+    if left_out:
+        examples = top.examples | {k: v for x in reversed(listings) for k, v in x.examples.items()}
+        kinds = [f"{count:,} {what} ({examples[what]})" for what, count in left_out.items()]
+        note(f"{root}: left out {', '.join(kinds)}")
+    for name, listing in zip(classes, listings, strict=True):
+        if not listing.names:
+            raise DataError(f"{root / name} has no pictures ({', '.join(SUFFIXES)})")
+    names = [name for listing in listings for name in listing.names]
+    return PictureIndex(
+        root,
+        tuple(classes),
+        np.repeat(np.arange(len(classes), dtype=np.int32), [len(x.names) for x in listings]),
+        np.frombuffer(b"".join(names), np.uint8),
+        np.cumsum([len(name) for name in names], dtype=np.int64),
+        np.concatenate([listing.sizes for listing in listings]),
+        np.concatenate([listing.times for listing in listings]),
+    )
+
+
+@dataclass
+class _Listing:
+    """The pictures of one class, and how much of what else was left out, with an example each."""
+
+    root: Path
+    names: list[bytes] = field(default_factory=list)  # below root, sorted
+    sizes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    times: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    left_out: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def class_folders(self) -> list[str]:
+        """Names of the class folders, sorted."""
+        entries = list(self._entries(self.root))
+        classes = [entry.name for entry, about in entries if stat.S_ISDIR(about.st_mode)]
+        files = [entry for entry, about in entries if not stat.S_ISDIR(about.st_mode)]
+        loose = [entry.name for entry in files if entry.name.lower().endswith(SUFFIXES)]
+        if not classes and not loose:
+            raise DataError(f"{self.root} holds no class folders and no pictures")
+        if not classes:
+            raise DataError(
+                f"{self.root} has {len(loose):,} pictures and no class folders: move each into a "
+                f"folder named by its class, {self.root}/<class>/{loose[0]} (for ILSVRC-2012 "
+                "<class> is the wnid, which the development kit's "
+                "ILSVRC2012_validation_ground_truth.txt and meta.mat give)"
+            )
+        for entry in files:
+            self._leave_out("files beside the class folders", entry.name)
+        return classes
+
+    def walk(self, name: str) -> _Listing:
+        """List the pictures of a class and of the folders in it."""
+        top = self.root.resolve()
+        above = tuple(_identity(folder.stat()) for folder in (top, *top.parents))
+        above += (_identity((self.root / name).stat()),)
+        found = sorted(self._pictures(self.root / name, name, above))
+        self.names = [path for path, _, _ in found]
+        self.sizes = np.array([size for _, size, _ in found], dtype=np.int64)
+        self.times = np.array([time for _, _, time in found], dtype=np.int64)
+        return self
+
+    def _pictures(
+        self, folder: Path, below: str, above: tuple[tuple[int, int], ...]
+    ) -> Iterator[tuple[bytes, int, int]]:
+        """(Path below root, size, modification time) of pictures; ``above`` guards from circles."""
+        for entry, about in self._entries(folder):
+            name = f"{below}/{entry.name}"
+            if stat.S_ISDIR(about.st_mode):
+                here = _identity(about)
+                if here in above:
+                    self._leave_out("links to a folder that they are in", name)
+                else:
+                    yield from self._pictures(folder / entry.name, name, (*above, here))
+            elif not entry.name.lower().endswith(SUFFIXES):
+                self._leave_out(f"files that are not {KINDS}", name)
+            elif stat.S_ISREG(about.st_mode):
+                yield os.fsencode(name), about.st_size, about.st_mtime_ns
+            else:
+                kind = kind_of(about.st_mode)
+                raise DataError(f"{entry.path} is a {kind}, not a regular file; remove it")
+
+    def _entries(self, folder: Path) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+        """What a folder holds, sorted, but for leavings; links stand for what they lead to."""
+        at, cut = str(folder), len(str(self.root)) + 1
+        try:
+            with os.scandir(folder) as entries:
+                ordered = sorted(entries, key=lambda entry: entry.name)
+            for entry in ordered:
+                at = entry.path
+                if is_leaving(entry.name):
+                    self._leave_out("hidden files and leavings of the system", at[cut:])
+                else:
+                    yield entry, entry.stat()
+        except OSError as error:
+            raise DataError(
+                f"{at} cannot be read ({error.strerror}); allow or remove it"
+            ) from error
+
+    def _leave_out(self, what: str, example: str) -> None:
+        self.left_out[what] += 1
+        self.examples.setdefault(what, example)
+
+
+def _identity(about: os.stat_result) -> tuple[int, int]:
+    return about.st_dev, about.st_ino

@@ -1,8 +1,10 @@
 """Photographs to pixels, fast (Sec. 3.4): no more is decoded and resized than is looked at.
 
 A JPEG is decoded at the smallest scale (1, 1/2, 1/4, 1/8 of its DCT blocks) that still covers the
-size asked for. Crop and resize are one step: only the crop's pixels are computed, from the same
-source pixels and with the same weights as if the whole picture had been resized first.
+size asked for: on the sample photographs at side 256, the picture that differs most from one
+decoded in full differs by 3.2 of 255 in the mean and by 47 in one pixel. Crop and resize are one
+step: only the crop's pixels are computed. They are those of the whole picture resized, to one grey
+level: Pillow rounds the filter's weights anew for the crop.
 
 The paper does not name its interpolation. Here it is bilinear with antialiasing (a triangle filter
 as wide as the reduction), and the longer side is ``floor(side * long / short)``, as in torchvision.
@@ -22,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from resnet_repro.data import DataError
+from resnet_repro.data import DataError, brief
+from resnet_repro.data.files import open_regular
 from resnet_repro.data.order import Draw, offset
 
 Pixels = NDArray[np.uint8]
@@ -30,8 +33,17 @@ Pixels = NDArray[np.uint8]
 CROP = 224
 TEST_SIDE = 256
 
-# By content, not by name: ILSVRC has a PNG and some CMYK files that are called .JPEG.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+# What is decoded, and by which names such files are found. What a file is, its content says, not
+# its name: ILSVRC has a PNG and some CMYK files that are called .JPEG.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "BMP": (".bmp", ".dib"),
+    "WEBP": (".webp",),
+}
+KINDS = f"{', '.join(list(FORMATS)[:-1])} or {list(FORMATS)[-1]}"
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+MOST_PIXELS = 2**24  # of a whole picture once resized: 50 MB, 25:1 at a shorter side of 640
 # What Pillow's decoders raise on damaged files.
 _UNDECODABLE = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError),
@@ -47,10 +59,11 @@ def read_picture(path: Path) -> bytes:
     """The bytes of a picture file.
 
     Raises:
-        DataError: the file is missing or cannot be read.
+        DataError: the file is missing, cannot be read or is not a regular one.
     """
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
 
@@ -93,10 +106,15 @@ def scaled(encoded: bytes, name: str, side: int) -> Pixels:
     """The whole picture at a shorter side, for 10-crop and multi-scale testing; uint8 (H, W, 3).
 
     Raises:
-        PictureError: it cannot be decoded.
+        PictureError: it cannot be decoded, or would have more than ``MOST_PIXELS`` pixels.
     """
     with _opened(encoded, name) as image:
         width, height = resized(image.size, side)
+        if width * height > MOST_PIXELS:
+            raise PictureError(
+                f"{name}: {image.width}x{image.height} pixels are {width}x{height} at a shorter "
+                f"side of {side}, more than {MOST_PIXELS:,} pixels"
+            )
         return _region(image, (width, height), (0, 0, width, height))
 
 
@@ -123,13 +141,12 @@ def _opened(encoded: bytes, name: str) -> Iterator[Image.Image]:
     if not encoded:
         raise PictureError(f"{name}: the file is empty")
     try:
-        with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(encoded), formats=list(FORMATS)) as image:
             yield image
     except UnidentifiedImageError as error:
-        raise PictureError(f"{name}: not a JPEG or PNG picture") from error
+        raise PictureError(f"{name}: not a {KINDS} picture") from error
     except _UNDECODABLE as error:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise PictureError(f"{name}: cannot be decoded ({said})") from error
+        raise PictureError(f"{name}: cannot be decoded ({brief(error)})") from error
 
 
 def _region(image: Image.Image, grid: tuple[int, int], box: tuple[int, int, int, int]) -> Pixels:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnet_repro.data import DataError, Prepared, Share, Skipped
+from resnet_repro.data import MODIFIED, DataError, Prepared, Share, Skipped
 from resnet_repro.data.colours import PicturePreparation
 from resnet_repro.data.folder import PictureFolder, PictureIndex
 from resnet_repro.data.jpeg import CROP
@@ -129,7 +129,8 @@ class StreamedImages(_Missing):
         skip: bool,
     ):
         super().__init__(folder.train)
-        self.order, self.num_classes, self.digests = order, folder.num_classes, folder.digests
+        self.order, self.num_classes = order, folder.num_classes
+        self.digests = folder.digests | {MODIFIED: folder.modified}
         self._folder, self._device, self._workers, self._skip = folder, device, workers, skip
         self._stop, self._places, self._corrupt = stop, share(order.batch_size), Corrupt(skip)
         self._prepare = PicturePreparation(folder.statistics, device, mean)

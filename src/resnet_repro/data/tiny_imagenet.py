@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_repro.data import PARTS, Arrays, DataError
-from resnet_repro.data import files as source
-from resnet_repro.data.cache import load_sealed, locked, store_sealed
+from resnet_repro.data import PARTS, Arrays, DataError, files, note
+from resnet_repro.data.cache import Checksummed, load_checksummed, locked, store_checksummed
 from resnet_repro.data.files import Files
 from resnet_repro.data.jpeg import PictureError, pixels
 from resnet_repro.data.workers import map_chunks
 
-CACHE = f"{source.NAME}.npz"
+NAME = "tiny-imagenet-200"
+CACHE = f"{NAME}.npz"
+WANTED = {  # and most bytes of each: a 64x64 JPEG has about 2 KB
+    "wnids.txt": 8 * 1024**2,
+    "val/val_annotations.txt": 8 * 1024**2,
+    "train/*/images/*.JPEG": 256 * 1024,
+    "val/images/*.JPEG": 256 * 1024,
+}
 _CHUNK = 500
 Encoded = list[tuple[str, bytes]]  # path and file, in the order of the arrays
 
@@ -51,6 +56,9 @@ TINY_IMAGENET = Shape(
 def load(root: Path, shape: Shape = TINY_IMAGENET, processes: int = 0) -> Arrays:
     """Tiny ImageNet from ``root``, decoded into a file there first if need be; verified always.
 
+    Where the archive or folder is still there, the file is used only if it was made from those very
+    files, by size and modification time.
+
     Args:
         root: folder of the prepared file, or that holds (or is) ``tiny-imagenet-200/``,
             ``tiny-imagenet-200.zip`` or ``tiny-imagenet-200.tar.xz``.
@@ -64,16 +72,16 @@ def load(root: Path, shape: Shape = TINY_IMAGENET, processes: int = 0) -> Arrays
         DataError: it is not there, not whole, or not Tiny ImageNet; the message says what to do.
     """
     folder = root.parent if root.is_file() else root
-    cached = load_sealed(folder / CACHE)
+    cached = _cached(root, folder / CACHE)
     if cached is None:
-        source.find(root)  # where there is nothing, no folder is made and no lock taken
+        find(root)  # where there is nothing, no folder is made and no lock taken
         with locked(folder):
-            cached = load_sealed(folder / CACHE)  # made while we waited
+            cached = _cached(root, folder / CACHE)  # made while we waited
             if cached is None:
                 for left in folder.glob(f".{CACHE}.*.tmp"):
                     left.unlink(missing_ok=True)
-                prepare(source.find(root), folder / CACHE, shape, processes)
-                cached = load_sealed(folder / CACHE)
+                prepare(find(root), folder / CACHE, shape, processes)
+                cached = load_checksummed(folder / CACHE)
                 assert cached is not None
     arrays, about, digests = cached
     parts = {name: arrays[name] for name in PARTS if name in arrays}
@@ -83,21 +91,57 @@ def load(root: Path, shape: Shape = TINY_IMAGENET, processes: int = 0) -> Arrays
     return Arrays(**parts, num_classes=shape.classes, digests=digests | about["files"])
 
 
+def _cached(root: Path, cache: Path) -> Checksummed | None:
+    """What ``cache`` holds, unless what it was made from has changed since."""
+    kept = load_checksummed(cache)
+    if kept is None:
+        return None
+    try:
+        place = find(root)
+    except DataError:  # only the prepared file was kept
+        return kept
+    if kept[1].get("source", stamp := files.stamp(place, WANTED)) == stamp:
+        return kept
+    note(f"{place} has changed since {cache} was made of it")
+    return None
+
+
+def find(root: Path) -> Path:
+    """The folder or archive at ``root``, which may also be that folder or archive itself.
+
+    Raises:
+        DataError: there is none; the message says where it was looked for.
+    """
+    if root.is_file():
+        return root
+    if (root / "train").is_dir() and (root / "val").is_dir():
+        return root
+    names = (NAME, f"{NAME}.zip", f"{NAME}.tar.xz")
+    for name in names:
+        if (root / name).exists():
+            return root / name
+    raise DataError(
+        f"no Tiny ImageNet in {root}: looked for {', '.join(names)}; put one there or name its "
+        "folder with data.root=... or RESNET_REPRO_DATA"
+    )
+
+
 def prepare(place: Path, cache: Path, shape: Shape, processes: int = 0) -> None:
     """Decode the folder or archive ``place`` into the file ``cache``.
 
     Raises:
         DataError: pictures, classes or annotations are missing or wrong, or one is undecodable.
     """
-    print(f"preparing Tiny ImageNet from {place}, once", file=sys.stderr)
-    files = source.read(place)
-    wnids = _classes(files, shape, place)
-    train, train_labels = _train(files, wnids, shape, place)
-    test, test_labels = _test(files, wnids, shape, place)
+    note(f"preparing Tiny ImageNet from {place}, once")
+    stamp = files.stamp(place, WANTED)
+    content = files.read(place, WANTED, f"{NAME}/")
+    wnids = _classes(content, shape, place)
+    train, train_labels = _train(content, wnids, shape, place)
+    test, test_labels = _test(content, wnids, shape, place)
     digests = {"train_files": _digest(train), "test_files": _digest(test)}
     for name, got in digests.items():
         if (expected := getattr(shape, name)) and got != expected:
-            print(f"note: {name} differ from those of the logged runs: {got}", file=sys.stderr)
+            note(f"{name} differ from those of the logged runs: {got}")
     decoded = _decode(train + test, shape.side, place, processes)
     arrays = {
         "train_images": decoded[: len(train)],
@@ -105,7 +149,7 @@ def prepare(place: Path, cache: Path, shape: Shape, processes: int = 0) -> None:
         "test_images": decoded[len(train) :],
         "test_labels": test_labels,
     }
-    store_sealed(cache, arrays, {"files": digests, "wnids": wnids})
+    store_checksummed(cache, arrays, {"files": digests, "wnids": wnids, "source": stamp})
 
 
 def _expected_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
@@ -115,38 +159,38 @@ def _expected_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
     return dict(zip(PARTS, sizes, strict=True))
 
 
-def _classes(files: Files, shape: Shape, place: Path) -> list[str]:
-    wnids = sorted({name.split("/")[1] for name in files if name.startswith("train/")})
+def _classes(content: Files, shape: Shape, place: Path) -> list[str]:
+    wnids = sorted({name.split("/")[1] for name in content if name.startswith("train/")})
     if len(wnids) != shape.classes:
         raise DataError(
             f"{place} has {len(wnids)} classes below train/, not {shape.classes}: "
             "it is cut off or another data set"
         )
-    listed = files.get("wnids.txt")
+    listed = content.get("wnids.txt")
     if listed is not None and sorted(listed.decode("utf-8", "replace").split()) != wnids:
         raise DataError(f"{place}: wnids.txt and the folders of train/ name different classes")
     return wnids
 
 
 def _train(
-    files: Files, wnids: list[str], shape: Shape, place: Path
+    content: Files, wnids: list[str], shape: Shape, place: Path
 ) -> tuple[Encoded, NDArray[np.uint8]]:
-    counts = Counter(name.split("/")[1] for name in files if name.startswith("train/"))
+    counts = Counter(name.split("/")[1] for name in content if name.startswith("train/"))
     for wnid in wnids:
         if counts[wnid] != shape.train_per_class:
             raise DataError(
                 f"{place}: train/{wnid} has {counts[wnid]} pictures, not {shape.train_per_class}"
             )
-    names = sorted((name for name in files if name.startswith("train/")), key=_by_number)
+    names = sorted((name for name in content if name.startswith("train/")), key=_by_number)
     labels = np.repeat(np.arange(len(wnids), dtype=np.uint8), shape.train_per_class)
-    return [(name, files[name]) for name in names], labels
+    return [(name, content[name]) for name in names], labels
 
 
 def _test(
-    files: Files, wnids: list[str], shape: Shape, place: Path
+    content: Files, wnids: list[str], shape: Shape, place: Path
 ) -> tuple[Encoded, NDArray[np.uint8]]:
-    wnid_of = _annotations(files, place)
-    names = sorted((name for name in files if name.startswith("val/images/")), key=_by_number)
+    wnid_of = _annotations(content, place)
+    names = sorted((name for name in content if name.startswith("val/images/")), key=_by_number)
     number = {wnid: row for row, wnid in enumerate(wnids)}
     for name in names:
         if wnid_of.get(Path(name).name) not in number:
@@ -159,11 +203,11 @@ def _test(
                 f"{place}: val/images has {count} pictures of class {wnid}, "
                 f"not {shape.test_per_class}"
             )
-    return [(name, files[name]) for name in names], labels
+    return [(name, content[name]) for name in names], labels
 
 
-def _annotations(files: Files, place: Path) -> dict[str, str]:
-    text = files.get("val/val_annotations.txt")
+def _annotations(content: Files, place: Path) -> dict[str, str]:
+    text = content.get("val/val_annotations.txt")
     if text is None:
         raise DataError(
             f"{place} has no val/val_annotations.txt, which says what the validation pictures "

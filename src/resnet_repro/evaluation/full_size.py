@@ -22,8 +22,7 @@ from resnet_repro.data.folder import (
     TEST_PICTURES,
     PictureFolder,
     PictureIndex,
-    find,
-    load_index,
+    load_part,
     load_pictures,
 )
 from resnet_repro.data.loader import Corrupt, PictureBatch, eval_batches, train_batches
@@ -109,9 +108,8 @@ class FullSize:
             digests, trained_on = folder.digests, folder
         else:  # the pictures others trained on need not be there, let alone be listed
             part = "val" if split == "test" else "train"
-            place = find(choice.name, root)
-            index = load_index(place / part, place / f".{part}-index.npz")
-            digests, trained_on = {f"{split}_pictures": index.digest()}, None
+            index = load_part(choice.name, root, part)
+            digests, trained_on = index.digests(split), None
         if choice.name == "imagenet" and split == "test" and len(index) != TEST_PICTURES:
             raise DataError(
                 f"{index.root} has {len(index):,} pictures, ILSVRC-2012's validation set has "

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from resnet_repro.data import MODIFIED
 from resnet_repro.runs.atomic import write_atomic, write_text_atomic
 from resnet_repro.runs.faults import crash_point
 from resnet_repro.runs.folder import RunFolder
@@ -176,15 +177,17 @@ def refuse_another_run(folder: RunFolder, context: RunContext, saved: dict[str, 
     if changed:
         listed = "; ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())
         raise CheckpointError(f"{folder.checkpoints}: made by another run ({listed})")
-    if saved["data"] != context.images.digests:
-        others = [
-            name
-            for name, digest in context.images.digests.items()
-            if saved["data"].get(name) != digest
-        ]
+    others = [name for name in changed_data(saved, context) if name != MODIFIED]
+    if others:
         raise CheckpointError(
             f"{folder.checkpoints}: made on other data ({', '.join(others)} changed since)"
         )
+
+
+def changed_data(saved: dict[str, Any], context: RunContext) -> list[str]:
+    """Which digests of the data are others than in a checkpoint, which may be older than one."""
+    before = saved["data"]
+    return [k for k, digest in context.images.digests.items() if before.get(k, digest) != digest]
 
 
 def refuse_another_net(folder: RunFolder, state: TrainState, saved: dict[str, Any]) -> None:

