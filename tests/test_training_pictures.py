@@ -14,7 +14,7 @@ import torch
 from pictures import encoded, photograph, settle, write_folder
 from ranks import Failed, together, workers
 from resnet_repro.compose import make_job
-from resnet_repro.data import MODIFIED, DataError
+from resnet_repro.data import MODIFIED, DataError, StoppedError
 from resnet_repro.data.folder import load_indices
 from resnet_repro.data.order import BatchOrder
 from resnet_repro.data.streamed import StreamedImages
@@ -137,6 +137,27 @@ def test_a_run_resumes_on_the_same_pictures_only(
     named = "test_sizes" if "test" in change else "mean_picture"
     with pytest.raises(CheckpointError, match=f"made on other data .*{named}"):
         do(job)
+
+
+def test_a_wait_for_pictures_that_a_signal_ends_is_saved_and_resumed(
+    whole: RunFolder, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the update that lacked its pictures is done."""
+    words = ("probes.signals=true", "probes.response_images=4")
+    batch = StreamedImages.batch
+
+    def stopped(images: StreamedImages, iteration: int) -> Any:
+        if iteration == 3:
+            raise StoppedError("stopped by a signal while waiting for pictures")
+        return batch(images, iteration)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamedImages, "batch", stopped)
+        job = job_on(root, tmp_path, *words)
+        assert do(job) == "preempted"
+    assert job.folder.status()["iter"] == 3
+    assert do(job_on(root, tmp_path, *words)) == "finished"
+    assert fingerprint(job.folder) == fingerprint(whole)
 
 
 def images_of(job: Job, world: World = SOLO) -> StreamedImages:

@@ -92,7 +92,7 @@ class MaySkip(Protocol):
 
     @property
     def skipped(self) -> list[Skipped]:
-        """What batches should have held and did not; whoever has told of it clears the list."""
+        """Images that batches lack; whoever has reported them clears the list."""
 
     def name_of(self, row: int) -> str:
         """How the image of a row is called."""
@@ -116,7 +116,7 @@ class EvalImages(MaySkip, Protocol):
             every: gives that one and each ``every``-th after it.
 
         Raises:
-            DataError: an image cannot be had and is not to be left out.
+            DataError: an image is unusable and is not to be skipped.
         """
 
 
@@ -156,7 +156,7 @@ class Images(MaySkip, Protocol):
             iteration: updates done before.
 
         Raises:
-            DataError: an image cannot be had and is not to be left out, or none is left.
+            DataError: an image is unusable and is not to be skipped, or none is left.
         """
 
     def whole_batch(self, iteration: int) -> Prepared:
@@ -169,14 +169,14 @@ class Images(MaySkip, Protocol):
         """What ``meta.json`` says of the data."""
 
     def close(self) -> None:
-        """Let go of worker processes; the images may be used again."""
+        """End the worker processes; the images may be used again."""
 
 
 def load(name: str, root: Path, source: str = "auto") -> Arrays:
     """Load a data set of small images, fetching it into ``root`` first if need be.
 
     Raises:
-        DataError: unknown name, or the data cannot be had or are not what they should be.
+        DataError: unknown name, or the data are missing or not what they should be.
     """
     if name == "cifar10":
         from resnet_repro.data import cifar10

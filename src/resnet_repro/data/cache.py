@@ -127,8 +127,8 @@ def _verify(
 
 
 def _damaged(path: Path, why: Exception | str) -> DataError:
-    said = why if isinstance(why, str) else brief(why)
-    return DataError(f"{path} is damaged ({said}); delete it, and the next run makes it again")
+    reason = why if isinstance(why, str) else brief(why)
+    return DataError(f"{path} is damaged ({reason}); delete it, and the next run makes it again")
 
 
 @contextmanager
@@ -179,7 +179,7 @@ def explained_refusals(root: Path, needed: int) -> Iterator[None]:
 
 
 def _refusal(error: BaseException | None) -> OSError | None:
-    """Find what the file system said behind an error."""
+    """The refusal of the file system behind an error."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (*_NO_SPACE, *_UNWRITABLE, *_UNUSABLE):
             return error

