@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from cifar10_files import DIGESTS, ROWS, write_npm
 from resnet_repro.data import PARTS, DataError, StoppedError, cifar10, digest, tiny_imagenet
 from resnet_repro.data.cache import explained_refusals, load_arrays, locked, store_arrays
 from resnet_repro.data.workers import map_chunks
+from resnet_repro.runs.lock import take
 from resnet_repro.runs.signals import stop_on_signals
 
 
@@ -176,3 +178,18 @@ def test_a_signal_that_is_only_noted_ends_the_preparation(processes: int) -> Non
             list(results)
         assert stop_asked()
         assert time.monotonic() - began < 20
+
+
+def test_a_signal_that_is_only_noted_ends_the_wait_for_the_lock(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
+    take(held, tmp_path, wait=False)
+    with stop_on_signals():
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(StoppedError, match="was stopped by a signal"), locked(tmp_path):
+            pytest.fail("the block was entered")
+    os.close(held)
+    assert capsys.readouterr().err.count("another process prepares data") == 1
+    with locked(tmp_path):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from resnet_repro.data.jpeg import (
     PictureError,
     centre_crop,
     pixels,
+    read_picture,
     resized,
     scaled,
     train_crop,
@@ -181,3 +183,10 @@ def test_memory_is_bounded_whatever_the_shape(monkeypatch: pytest.MonkeyPatch) -
     assert centre_crop(file, "strip").shape == (224, 224, 3)
     assert train_crop(file, "strip", picture_draw(0, 0, 0)).shape == (224, 224, 3)
     assert made == [(224, 224), (224, 224)]
+
+
+def test_a_file_far_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "x.jpg").open("wb") as file:
+        file.truncate(10 * 2**30)  # holds no blocks
+    with pytest.raises(PictureError, match=r"x\.jpg: more than 67,108,864 bytes"):
+        read_picture(tmp_path / "x.jpg")

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_repro.data import DataError, UnwritableError, brief, digest
+from resnet_repro.data import DataError, StoppedError, UnwritableError, brief, digest, note
 from resnet_repro.data.files import open_regular
+from resnet_repro.data.workers import stop_signals_noted
 from resnet_repro.runs.atomic import write_atomic
 from resnet_repro.runs.lock import take
 
@@ -140,15 +142,32 @@ def locked(root: Path) -> Iterator[None]:
     Raises:
         UnwritableError: the folder may not be written.
         DataError: the folder cannot be made or used.
+        StoppedError: a stop signal came while another process held the lock.
     """
     with explained_refusals(root, 0):
         root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
     try:
-        take(descriptor, root, wait=True)
+        with stop_signals_noted() as stopped:
+            waits = False
+            while not _taken(descriptor, root):
+                if not waits:
+                    note(f"another process prepares data in {root}; waiting for it")
+                waits = True
+                if stopped:
+                    raise StoppedError(f"waiting for the lock of {root} was stopped by a signal")
+                time.sleep(0.1)
         yield
     finally:
         os.close(descriptor)
+
+
+def _taken(descriptor: int, root: Path) -> bool:
+    try:
+        take(descriptor, root, wait=False)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -43,6 +43,7 @@ FORMATS = {
 }
 KINDS = f"{', '.join(list(FORMATS)[:-1])} or {list(FORMATS)[-1]}"
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+MOST_BYTES = 2**26  # of a file
 MOST_PIXELS = 2**24  # of a whole picture once resized: 50 MB, 25:1 at a shorter side of 640
 # What Pillow's decoders raise on damaged files.
 _UNDECODABLE = (
@@ -60,12 +61,16 @@ def read_picture(path: Path) -> bytes:
 
     Raises:
         DataError: the file is missing, cannot be read or is not a regular one.
+        PictureError: it is larger than ``MOST_BYTES``.
     """
     try:
         with open_regular(path) as file:
-            return file.read()
+            encoded = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    if len(encoded) > MOST_BYTES:
+        raise PictureError(f"{path}: more than {MOST_BYTES:,} bytes")
+    return encoded
 
 
 def train_crop(encoded: bytes, name: str, draw: Draw, size: int = CROP) -> Pixels:
