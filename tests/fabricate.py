@@ -46,6 +46,7 @@ def fabricate(
     state: str = "finished",
     until: int | None = None,
     changes: dict[str, Any] | None = None,
+    deviations: dict[str, list[Any]] | None = None,
     precision: str = "bf16",
     hardware: str = "2 CPU cores, AMD EPYC",
     responses: Sequence[float] | None = None,
@@ -59,7 +60,8 @@ def fabricate(
     Args:
         test: the last test error, exactly; ``train``: the mean end of the training curve.
         until: the last iteration logged; all by default.
-        changes: dotted configuration keys to set.
+        changes: dotted configuration keys to set; ``deviations``: what the run recorded of them,
+            the paper's value and its own by key.
         gradients: norms of weight gradients by iteration and layer; ``bn_gradients``: at the
             outputs of the batch norms, which runs of an older version did not log.
         probes: log believable responses, gradient norms, their precision and signal.
@@ -74,7 +76,8 @@ def fabricate(
     max_iters = config["recipe"]["max_iters"]
     reached = max_iters if until is None else until
     folder.write_status(state, iter=reached, max_iters=max_iters, reason=None, restarts=0)
-    folder.write_meta(make_meta(config, label, precision, hardware))
+    meta = make_meta(config, label, precision, hardware)
+    folder.write_meta(meta | ({"deviations": deviations} if deviations else {}))
     _write_metrics(folder, config, test, train, reached, jitter)
     depth = config["model"]["depth"]
     if probes:

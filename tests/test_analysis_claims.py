@@ -25,6 +25,7 @@ def made(
     seeds: int = 3,
     profile: str = "paper",
     changes: dict[str, Any] | None = None,
+    deviations: dict[str, list[Any]] | None = None,
 ) -> list[Run]:
     """Runs with given test and training errors; seeds spread by 0.1 around them."""
     for label, (test, train) in ends.items():
@@ -38,6 +39,7 @@ def made(
                 test=test + shift,
                 train=max(train + shift / 4, 0.01),
                 changes=(SPARSE if profile == "paper" else {}) | (changes or {}),
+                deviations=deviations,
             )
     return load_runs(root)
 
@@ -67,8 +69,12 @@ def test_only_the_papers_protocol_decides(
     where = "CIFAR-10, short profile, 3 seeds each, 3,200 iterations, test error 9.7 to 13.2 %"
     assert short.where == where
     assert f"{where}." in short.sentence
-    changed = made(tmp_path / "other", ends, changes={"recipe.batch_size": 64})
-    assert claims.plain_training_error_rises(changed).verdict == elsewhere
+    for key, value in (("recipe.batch_size", 64), ("recipe.lr", 0.05)):
+        changed = made(tmp_path / key, ends, changes={key: value})
+        assert claims.plain_training_error_rises(changed).verdict == elsewhere
+    for key, found in (("recipe.nesterov", elsewhere), ("trainer.threads", verdict)):
+        recorded = made(tmp_path / key, ends, deviations={key: [0, 1]})
+        assert claims.plain_training_error_rises(recorded).verdict == found
 
 
 @pytest.mark.parametrize("claim", [claims.plain_training_error_rises, claims.residual_errors_fall])

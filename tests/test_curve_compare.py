@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,10 +149,8 @@ def test_another_protocol_is_not_compared(
 
 
 def test_a_deviation_named_in_the_run_counts_from_the_start(tmp_path: Path) -> None:
-    path = fabricate(tmp_path, "ResNet-56")
-    meta = json.loads((path / "meta.json").read_text())
-    meta["deviations"] = {"trainer.threads": [0, 1], "recipe.nesterov": [False, True]}
-    (path / "meta.json").write_text(json.dumps(meta))
+    deviations: dict[str, list[Any]] = {"trainer.threads": [0, 1], "recipe.nesterov": [False, True]}
+    fabricate(tmp_path, "ResNet-56", deviations=deviations)
     (run,) = load_runs(tmp_path)
     horizon = paper_horizon(run)
     assert (horizon.iters, horizon.reason) == (0, "recipe.nesterov=True, the paper's is False")

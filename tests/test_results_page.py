@@ -248,6 +248,7 @@ def test_finished_runs_of_the_papers_protocol_decide(tmp_path: Path, four: Path)
     ends = [line for line in curves if "| 0.001 " in line and "ResNet-20" in line]
     assert ["reproduced" in line for line in ends] == [True]
     assert "plain-20, seed 0, bf16" in BLOCKS["gradient precision"](study)
+    assert re.search(r"\| precision +\| fp32 +\| bf16 +\| every run", BLOCKS["protocol"](study))
     page = " ".join(BLOCKS["results"](study).split())
     setting = "CIFAR-10, paper profile, 3 seeds each, 64,000 iterations, test error 9.7 to 65.0 %"
     assert f"| C1: plain nets: test error rises with depth | holds | {setting} |" in page

@@ -1,4 +1,4 @@
-"""Which runs may be averaged, which may be compared, and what must be said when they are."""
+"""Which runs may be averaged, which may be compared, and what a comparison mixes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from resnet_repro.analysis.load import Run, agree
 from resnet_repro.runs.keys import flatten
 from resnet_repro.same_run import changes_training
 
-# What a run must share with the paper before its error is held against the paper's, by family.
+# What a run must share with the paper before its error is compared with the paper's, by family.
 _PAPER_PROTOCOL: Mapping[str, Mapping[str, Any]] = {
     "cifar": {
         "data.name": "cifar10",
         "data.train_split": "all",
         "recipe.batch_size": 128,
         "recipe.max_iters": 64_000,
+        "recipe.lr": 0.1,
+        "recipe.gamma": 0.1,
     },
     "imagenet": {
         "data.name": "imagenet",
         "recipe.batch_size": 256,
         "recipe.max_iters": 600_000,
+        "recipe.lr": 0.1,
+        "recipe.gamma": 0.1,
     },
 }
 
@@ -69,14 +73,30 @@ def the_profile(runs: Sequence[Run]) -> str:
 
 
 def why_not_comparable(runs: Iterable[Run]) -> str:
-    """Say why the runs may not be held against the paper's numbers; empty where they may."""
+    """Why the runs may not be compared with the paper's numbers; empty where they may."""
     for run in runs:
-        if run.profile != "paper":
-            return f"{run.profile} profile"
-        flat = flatten(run.config)
-        for key, value in _PAPER_PROTOCOL[run.config["model"]["family"]].items():
-            if flat.get(key) != value:
-                return f"{key}={flat.get(key)}, the paper's is {value}"
+        reason = _changed(run) if run.profile == "paper" else f"{run.profile} profile"
+        if reason:
+            return reason
+    return ""
+
+
+def _changed(run: Run, but: Sequence[str] = ()) -> str:
+    """The first key in which a run is not trained by the paper's protocol; empty if there is none.
+
+    Those that the run itself recorded as its deviations count, too.
+    """
+    flat = flatten(run.config)
+    paper = _PAPER_PROTOCOL[run.config["model"]["family"]]
+    found = {key: (value, flat.get(key)) for key, value in paper.items()}
+    found |= {
+        key: (value, here)
+        for key, (value, here) in run.meta.get("deviations", {}).items()
+        if changes_training(key)
+    }
+    for key, (value, here) in found.items():
+        if key not in but and here != value:
+            return f"{key}={here}, the paper's is {value}"
     return ""
 
 
@@ -104,23 +124,15 @@ def paper_rates(run: Run) -> list[tuple[float, int, int]]:
 
 
 def paper_horizon(run: Run) -> Horizon:
-    """Say up to which update a run followed the paper's protocol, whatever its profile.
+    """Up to which update a run followed the paper's protocol, whatever its profile.
 
     A shorter schedule is the paper's until its first drop; any other change counts from the start.
     """
-    flat = flatten(run.config)
-    family = run.config["model"]["family"]
-    for key, value in _PAPER_PROTOCOL[family].items():
-        if key not in _LENGTH and flat.get(key) != value:
-            return Horizon(0, f"{key}={flat.get(key)}, the paper's is {value}")
-    for key, (paper, here) in run.meta.get("deviations", {}).items():
-        if changes_training(key) and key not in _LENGTH:
-            return Horizon(0, f"{key}={here}, the paper's is {paper}")
-    lr, gamma, drops, end = _PAPER_RATE[family]
-    for key, value in (("recipe.lr", lr), ("recipe.gamma", gamma)):
-        if flat.get(key) != value:
-            return Horizon(0, f"{key}={flat.get(key)}, the paper's is {value}")
-    moved = {*drops} ^ {*flat["recipe.milestones"]}
+    reason = _changed(run, _LENGTH)
+    if reason:
+        return Horizon(0, reason)
+    *_, drops, end = _PAPER_RATE[run.config["model"]["family"]]
+    moved = {*drops} ^ {*run.config["recipe"]["milestones"]}
     return Horizon(min([*moved, end, run.max_iters]))
 
 
@@ -134,7 +146,7 @@ _MIXABLE: Mapping[str, Callable[[Run], object]] = {
 
 
 def comparison_notes(runs: Sequence[Run]) -> list[str]:
-    """Sentences to print under a figure of these runs: what was mixed in the comparison."""
+    """Sentences under a figure of these runs that name what the comparison mixes."""
     notes = []
     for what, value_of in _MIXABLE.items():
         held: dict[str, list[str]] = {}

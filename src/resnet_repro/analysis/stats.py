@@ -174,8 +174,10 @@ def contrast(*terms: tuple[float, Side]) -> Difference:
     """
     value, se, df, own, public = combine(terms)
     sources = ("our seeds",) * bool(own > 0) + ("public runs",) * bool(public > 0)
-    basis = " and ".join(sources) if not np.isnan(se) else "unknown"
-    return Difference(float(value), float(se), float(df), f"noise of {basis or 'our seeds'}")
+    basis = f"noise of {' and '.join(sources) or 'our seeds'}"
+    if np.isnan(se):
+        basis = "unknown noise of one seed"
+    return Difference(float(value), float(se), float(df), basis)
 
 
 def combine(terms: Sequence[tuple[float, Side]]) -> list[NDArray[Any]]:
