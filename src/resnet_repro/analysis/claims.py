@@ -15,9 +15,11 @@ from resnet_repro.analysis.judge import (
     TRAINING,
     ClaimResult,
     along_depth,
+    by_profile,
     compare,
     conclude,
     decide,
+    first_tested,
     interval,
     plain_nets,
     residual_nets,
@@ -194,7 +196,8 @@ def check_all(runs: Sequence[Run]) -> list[ClaimResult]:
 
 def save_claims(runs: Sequence[Run], out_dir: Path) -> list[Path]:
     """Write every claim with its verdict and evidence as ``claims.md``, ``.tex`` and ``.csv``."""
-    return write_claims(check_all(runs), "claims", out_dir, run_sentences(runs))
+    notes = [sentence for group in by_profile(runs) for sentence in run_sentences(group)]
+    return write_claims(first_tested(check_all, runs), "claims", out_dir, notes)
 
 
 def _against(values: Sequence[float], level: float) -> Difference:

@@ -24,9 +24,11 @@ from resnet_repro.analysis.judge import (
     ClaimResult,
     Measure,
     along_depth,
+    by_profile,
     compare,
     conclude,
     decide,
+    first_tested,
     interval,
     points,
     side,
@@ -152,12 +154,14 @@ def check_imagenet(runs: Sequence[Run]) -> list[ClaimResult]:
 
 def save_imagenet_claims(runs: Sequence[Run], out_dir: Path) -> list[Path]:
     """Write C7 to C9 with verdicts as ``claims_imagenet.md``, ``.tex`` and ``.csv``."""
-    said = [
+    notes = [
         sentence
-        for nets in nets_by_data(runs).values()
-        for sentence in run_sentences([run for group in nets.values() for run in group])
+        for group in by_profile(runs)
+        for nets in nets_by_data(group).values()
+        for sentence in run_sentences([run for seeds in nets.values() for run in seeds])
     ]
-    return write_claims(check_imagenet(runs), "claims_imagenet", out_dir, said)
+    results = first_tested(check_imagenet, runs)
+    return write_claims(results, "claims_imagenet", out_dir, notes)
 
 
 def validation_error(groups: Sequence[Sequence[Run]], protocol: str) -> Measure:

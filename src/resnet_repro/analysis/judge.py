@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from resnet_repro.analysis.captions import DATA_NAMES
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.load import PROFILE_ORDER, Run
 from resnet_repro.analysis.paper import Noise, Paper
 from resnet_repro.analysis.protocol import (
     by_net,
@@ -241,3 +241,24 @@ def conclude(
 def without_runs(id: str, title: str, needed: str) -> ClaimResult:
     """Make the result of a claim that nothing logged can test."""
     return ClaimResult(id, title, NO_RUNS, f"not tested, no finished runs of {needed}")
+
+
+def by_profile(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs of one profile each, the paper's protocol first."""
+    groups = [[run for run in runs if run.profile == profile] for profile in PROFILE_ORDER]
+    return [group for group in groups if group]
+
+
+def first_tested(
+    check: Callable[[Sequence[Run]], list[ClaimResult]], runs: Sequence[Run]
+) -> list[ClaimResult]:
+    """Results of ``check``, each claim from the first profile whose runs can test it."""
+    found: dict[str, list[ClaimResult]] = {}
+    for group in by_profile(runs) or [[]]:
+        results = check(group)
+        for id in dict.fromkeys(result.id for result in results):
+            of_claim = [result for result in results if result.id == id]
+            tested = [result for result in of_claim if result.verdict != NO_RUNS]
+            if id not in found or (tested and found[id][0].verdict == NO_RUNS):
+                found[id] = tested or of_claim[:1]
+    return [result for results in found.values() for result in results]

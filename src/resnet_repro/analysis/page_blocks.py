@@ -40,7 +40,7 @@ def _sentence(text: str) -> str:
 
 def table6_block(study: Study) -> str:
     """Table 6 in short: our error, the paper's, the public runs', the verdict."""
-    runs = study.of("table6")
+    runs = study.of_table("table6")
     table = table6(runs)
     table = table[table["net"].isin(NETS)]
     error = [
@@ -61,7 +61,8 @@ def table6_block(study: Study) -> str:
             "verdict": table["verdict"],
         }
     )
-    profile = f" ({runs[0].profile} profile, {seeds_of(runs)})" if runs else ""
+    profiles = " and ".join(dict.fromkeys(run.profile for run in runs))
+    profile = f" ({profiles} profile, {seeds_of(runs)})" if runs else ""
     return f"{to_markdown(short)}\n\nAll columns{profile}: [table6.md](tables/table6.md)."
 
 
@@ -160,7 +161,7 @@ def tiny_block(study: Study) -> str:
     """Errors of the ImageNet nets on Tiny ImageNet beside the paper's ImageNet."""
     lines = [_picture("fig4"), ""] if study.of("fig4") else []
     for number in (2, 3):
-        runs = study.of(f"table{number}")
+        runs = study.of_table(f"table{number}")
         table = net_table(number, runs)
         table = table[table["Tiny ImageNet top-1"].notna()]
         if table.empty:

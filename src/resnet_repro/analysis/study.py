@@ -10,7 +10,7 @@ from typing import Any
 
 from resnet_repro.analysis.claims import check_all
 from resnet_repro.analysis.imagenet_claims import check_imagenet
-from resnet_repro.analysis.judge import ClaimResult
+from resnet_repro.analysis.judge import ClaimResult, first_tested
 from resnet_repro.analysis.load import GIVEN_UP, Logged, Run
 from resnet_repro.conf import load_item
 
@@ -60,10 +60,25 @@ class Study:
         """Return the finished runs that items are drawn from, of the best covered profile."""
         return self.all.of({name for item in items for name in load_item(item).experiments})
 
+    def every(self, *items: str) -> list[Run]:
+        """Return the finished runs that items are drawn from, of all profiles."""
+        wanted = {name for item in items for name in load_item(item).experiments}
+        return [run for run in self.finished if run.experiment in wanted]
+
+    def of_table(self, item: str) -> list[Run]:
+        """Return the runs of a table: of each net those of the longest schedule it finished.
+
+        The claims choose among all profiles themselves.
+        """
+        if item == "claims":
+            return self.every(item)
+        return [run for name in load_item(item).experiments for run in self.all.of({name})]
+
     @cached_property
     def claims(self) -> list[ClaimResult]:
-        """Every claim on the runs that tell most about it."""
-        results = check_all(self.of("claims")) + check_imagenet(self.of("fig4", "table3"))
+        """Every claim, on runs of the paper's protocol where they can test it."""
+        results = first_tested(check_all, self.every("claims"))
+        results += first_tested(check_imagenet, self.every("fig4", "table3"))
         return sorted(results, key=lambda result: int(result.id[1:]))
 
 

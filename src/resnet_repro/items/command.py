@@ -13,6 +13,7 @@ from pathlib import Path
 
 from resnet_repro import paths
 from resnet_repro.analysis.evaluations import evaluations_beside, not_used
+from resnet_repro.analysis.judge import first_tested
 from resnet_repro.analysis.load import Logged, Run, best_covered_profile, tell, variants_of
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import Item, load_item
@@ -54,8 +55,8 @@ def main(name: str) -> None:
         for line in not_used(runs, evaluations_beside(runs)) if shown.protocol else ():
             notify(line)
         _print_paths(shown.draw(runs, asked.out))
-        for claim in shown.claims:
-            print(claim(runs).line())
+        for result in first_tested(lambda group: [claim(group) for claim in shown.claims], runs):
+            print(result.line())
 
 
 def select(root: Path, item: Item, asked: argparse.Namespace) -> list[Run]:
@@ -84,6 +85,8 @@ def select(root: Path, item: Item, asked: argparse.Namespace) -> list[Run]:
         for line in logged.left_out:
             tell(line)
         runs = logged.of(experiments, asked.profile)
+        if item.name == "claims" and not asked.profile:  # which choose among all profiles
+            runs = [run for run in logged.finished if run.experiment in experiments]
     return [run for run in runs if asked.seeds is None or run.seed < asked.seeds]
 
 
