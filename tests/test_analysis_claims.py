@@ -12,11 +12,16 @@ import pytest
 from fabricate import fabricate
 from resnet_repro.analysis import claims
 from resnet_repro.analysis.judge import public_noise
-from resnet_repro.analysis.load import Run, load_runs
+from resnet_repro.analysis.load import Run, load_run, load_runs
 from resnet_repro.analysis.paper import Paper
 
 SPARSE = {"trainer.log_every_iters": 1_000, "evaluation.every_iters": 16_000}
 Ends = Mapping[str, tuple[float, float]]
+
+
+def all_below(root: Path) -> list[Run]:
+    """Every run, also those that are no net's because they log more rarely than its experiment."""
+    return [load_run(path) for path in sorted(root.glob("*/*/seed*"))]
 
 
 def made(
@@ -41,7 +46,7 @@ def made(
                 changes=(SPARSE if profile == "paper" else {}) | (changes or {}),
                 deviations=deviations,
             )
-    return load_runs(root)
+    return all_below(root)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +219,7 @@ def responding(root: Path, levels: dict[str, float], seeds: int = 3) -> list[Run
             std = level + 0.02 * (seed - (seeds - 1) / 2)
             layers = [std] * (int(label.split("-")[1]) - 1)
             fabricate(root, label, seed=seed, responses=layers, changes=SPARSE)
-    return load_runs(root)
+    return all_below(root)
 
 
 def test_c6_both_ways(tmp_path: Path) -> None:
