@@ -260,8 +260,8 @@ def test_torchvision_weights_under_every_protocol(arrays, tmp_path, monkeypatch)
     path = tmp_path / "resnet18.pth"
     torch.save(theirs.state_dict(), path)
     small = Arrays(
-        *(arrays.train_images[:20], arrays.train_labels[:20]),
-        *(arrays.test_images[:20], arrays.test_labels[:20]),
+        *(arrays.train_images[:10], arrays.train_labels[:10]),
+        *(arrays.test_images[:10], arrays.test_labels[:10]),
         *(10, arrays.digests),
     )
     monkeypatch.setattr("resnet_repro.evaluation.session.load_data", lambda _: small)
@@ -270,7 +270,7 @@ def test_torchvision_weights_under_every_protocol(arrays, tmp_path, monkeypatch)
     ours = from_file(path, "torchvision").net
     losses = []
     for protocol in ("1-crop", "10-crop", "multi-scale"):
-        words = [f"weights={path}", "format=torchvision", "data.name=synthetic", "batch_size=8"]
+        words = [f"weights={path}", "format=torchvision", "data.name=synthetic", "batch_size=4"]
         words += [f"protocol={protocol}", f"results_dir={tmp_path}", f"name={protocol}"]
         done(evaluate, *words)
         found = results(tmp_path)[protocol]
