@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,11 @@ from typing import Any
 from resnet_repro import paths
 from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
 from resnet_repro.exits import PREEMPTED, explained, notify
+from resnet_repro.gpu_check import OUT
 from resnet_repro.options import ConfigError
 from resnet_repro.paths import CONF
 from resnet_repro.progress import duration
+from resnet_repro.runs.provenance import versions
 from resnet_repro.runs.signals import is_alive, stop_on_signals
 from resnet_repro.training.jobs import estimate, report, run_all
 from resnet_repro.training.launch import Job, job_of
@@ -180,6 +183,39 @@ def one_engine(jobs: Sequence[Job]) -> list[Job]:
     return demanded
 
 
+def checked(jobs: Sequence[Job], path: Path) -> list[Job]:
+    """The runs with the settings that ``make gpu-check`` found this machine to need.
+
+    A value that was asked for explicitly stays; runs at the same time are limited all the same.
+    """
+    import torch
+
+    from resnet_repro.config_groups import TrainerConfig
+
+    if not path.exists():
+        return list(jobs)
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    here = torch.cuda.get_device_name(), versions()["torch"]
+    if not kept["device"].startswith(here[0]) or kept["versions"]["torch"] != here[1]:
+        notify(f"{path} is of another machine or torch and is not used; make gpu-check")
+        return list(jobs)
+    usual, settings = TrainerConfig(), kept["settings"]
+    if settings:
+        listed = " ".join(f"trainer.{key}={value}" for key, value in settings.items())
+        notify(f"by {path}: {listed}")
+    return [
+        with_trainer(
+            job,
+            {
+                key: value
+                for key, value in settings.items()
+                if key == "concurrent" or getattr(job.config.trainer, key) == getattr(usual, key)
+            },
+        )
+        for job in jobs
+    ]
+
+
 def with_trainer(job: Job, values: Mapping[str, Any]) -> Job:
     """The run with other values of ``trainer``."""
     trainer = dataclasses.replace(job.config.trainer, **values)
@@ -220,8 +256,9 @@ def main() -> None:
         elif asked.what == "list":
             show(jobs, timed=asked.time)
         else:
-            if not asked.mixed_engines and default_device() == "cuda":
-                jobs = one_engine(jobs)
+            if default_device() == "cuda":
+                jobs = checked(jobs, OUT)
+                jobs = jobs if asked.mixed_engines else one_engine(jobs)
             run(jobs, asked.budget)
 
 

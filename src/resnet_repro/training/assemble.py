@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,10 +13,8 @@ from resnet_repro import data, paths
 from resnet_repro.config import Config
 from resnet_repro.config_groups import PICTURE_SETS, DataConfig
 from resnet_repro.data import Arrays, Images
-from resnet_repro.data.folder import PictureFolder
 from resnet_repro.data.order import BatchOrder, train_split_indices
 from resnet_repro.data.resident import DeviceDataset, ResidentImages
-from resnet_repro.data.streamed import StreamedImages
 from resnet_repro.models.build import build
 from resnet_repro.models.count import count_multiply_adds, count_params
 from resnet_repro.options import ConfigError
@@ -25,6 +23,10 @@ from resnet_repro.training.device import Setup, loader_processes
 from resnet_repro.training.distributed import SOLO, World, replicate, synchronise_norms
 from resnet_repro.training.state import TrainState, sgd
 from resnet_repro.training.window import Window
+
+if TYPE_CHECKING:  # they need Pillow, which a host that trains on CIFAR-10 may lack
+    from resnet_repro.data.folder import PictureFolder
+    from resnet_repro.data.streamed import StreamedImages
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ def resident(config: Config, setup: Setup, arrays: Arrays, world: World) -> Resi
 
 def streamed(config: Config, setup: Setup, folder: PictureFolder, world: World) -> StreamedImages:
     """Full-size pictures, decoded while the run goes on."""
+    from resnet_repro.data.streamed import StreamedImages
+
     return StreamedImages(
         folder,
         batch_order(config, len(folder.train)),

@@ -1,0 +1,128 @@
+"""The check of a GPU: what fails, crashes or hangs costs no other check, and is turned off."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnet_repro import gpu_check, study
+from resnet_repro.compose import make_job
+from resnet_repro.gpu_check import CHECKS, Check
+from resnet_repro.runs.provenance import versions
+
+HERE = {"state": "passed", "remark": "a GPU, 80 GiB"}
+ANSWERS = dict.fromkeys((check.name for check in CHECKS), HERE)
+
+
+def stand_in(**scripts: str) -> gpu_check.Start:
+    """Checks that answer at once; ``scripts`` are what some of them do instead."""
+
+    def command(check: Check, _: Path) -> list[str]:
+        said = gpu_check.PREFIX + json.dumps(ANSWERS[check.name])
+        return [sys.executable, "-c", scripts.get(check.name, f"print({said!r})")]
+
+    return command
+
+
+def by_name(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
+    return {str(row["check"]): row for row in rows}
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "DEADLINE", 60.0)
+    patient = [gpu_check.replace(check, limit=30.0) for check in CHECKS]
+    (graph,) = (n for n, check in enumerate(patient) if check.name == "graph")
+    patient[graph] = gpu_check.replace(patient[graph], limit=1.0)
+    monkeypatch.setattr(gpu_check, "CHECKS", tuple(patient))
+
+
+@pytest.mark.usefixtures("short")
+def test_what_fails_hangs_or_crashes_is_turned_off_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = gpu_check.PREFIX + json.dumps({"state": "failed", "remark": "no g++"})
+    scripts = {
+        "graph": "import subprocess, time; subprocess.Popen(['sleep', '99']); time.sleep(99)",
+        "compile": f"print({failed!r})",
+        "together": "import os; os.abort()",
+    }
+    rows = gpu_check.run_all(gpu_check.CHECKS, stand_in(**scripts))
+    found = by_name(rows)
+    assert found["graph"]["remark"] == "still running after 1 s"
+    assert found["compile"]["remark"] == "no g++"
+    assert found["together"]["remark"] == "exit code -6"
+    assert {n for n, row in found.items() if row["state"] == "failed"} == set(scripts)
+    assert [row["check"] for row in rows] == [check.name for check in CHECKS]
+    out = tmp_path / "check.json"
+    gpu_check.report(rows, out)
+    kept = json.loads(out.read_text())
+    assert kept["settings"] == {"graph": "never", "compile": "never", "concurrent": 1}
+    table = capsys.readouterr().out
+    assert "instead: eager steps" in table
+    assert "trainer.graph=never trainer.compile=never trainer.concurrent=1" in table
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(("state", "why"), [("skipped", "no CUDA"), ("failed", "the GPU cannot")])
+def test_without_a_gpu_only_what_needs_none_is_done(
+    monkeypatch: pytest.MonkeyPatch, state: str, why: str
+) -> None:
+    monkeypatch.setitem(ANSWERS, "device", {"state": state, "remark": "no CUDA"})
+    found = by_name(gpu_check.run_all(gpu_check.CHECKS, stand_in()))
+    skipped = {n for n, row in found.items() if row["state"] == "skipped"} - {"device"}
+    assert skipped == {check.name for check in CHECKS if check.cuda}
+    assert all(str(found[name]["remark"]).startswith(why) for name in skipped)
+    assert found["resume"]["state"] == "passed"
+
+
+def test_time_that_is_used_up_fails_a_check() -> None:
+    row = gpu_check.run_check(CHECKS[1], -3.0, stand_in(precision="import time; time.sleep(9)"))
+    assert row["state"] == "failed"
+    assert row["settings"] == {"precision": "fp32"}
+
+
+def test_checks_that_need_no_gpu_pass_here(tmp_path: Path) -> None:
+    """Each in this process, as its own process would; the device is answered for."""
+    if not torch.cuda.is_available():
+        with pytest.raises(gpu_check.Skipped, match="no CUDA"):
+            gpu_check.check_device(tmp_path)
+    assert "same bits" in gpu_check.check_resume(tmp_path / "resume")
+    assert "same bits" in gpu_check.check_together(tmp_path / "together")
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_check_that_finds_other_bits_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digests, states = iter("ab"), iter(("finished", "preempted", "finished"))
+    monkeypatch.setattr(gpu_check, "do", lambda *_: next(states))
+    monkeypatch.setattr(gpu_check, "weights", lambda _: next(digests))
+    gpu_check.answer("resume", tmp_path)
+    said = json.loads(capsys.readouterr().out.removeprefix(gpu_check.PREFIX))
+    assert said["state"] == "failed"
+    assert "weights of the resumed run: a, expected b" in said["remark"]
+
+
+def test_the_study_uses_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    path = tmp_path / "gpu_check.json"
+    words = ("experiment=cifar10_plain20", "trainer.concurrent=4")
+    jobs = [make_job(*words), make_job(*words, "trainer.compile=always")]
+    assert study.checked(jobs, path) == jobs
+    settings = {"graph": "never", "compile": "never", "concurrent": 1}
+    kept = {"device": "a GPU, 80 GiB", "versions": versions(), "settings": settings}
+    path.write_text(json.dumps(kept))
+    first, second = (job.config.trainer for job in study.checked(jobs, path))
+    assert (first.graph, first.compile, first.concurrent) == ("never", "never", 1)
+    assert (second.graph, second.compile, second.concurrent) == ("never", "always", 1)
+    assert "trainer.graph=never trainer.compile=never" in capsys.readouterr().err
+    path.write_text(json.dumps(kept | {"device": "another GPU"}))
+    assert study.checked(jobs, path) == jobs
+    assert "is of another machine" in capsys.readouterr().err
