@@ -175,7 +175,9 @@ def test_budgets_that_are_none_are_refused() -> None:
 
 
 # What a host with torch and little else lacks.
-ABSENT = ("hydra", "omegaconf", "yaml", "tqdm", "pandas", "matplotlib", "scipy", "wandb")
+ABSENT = (
+    "hydra", "omegaconf", "yaml", "tqdm", "pandas", "matplotlib", "scipy", "wandb", "PIL",
+)  # fmt: skip
 BARE = f"""
 import importlib.machinery, runpy, sys
 class Absent:
