@@ -260,7 +260,8 @@ def check_ranks(root: Path, nccl: bool = False) -> str:
         place |= {"RANK": rank, "LOCAL_RANK": rank}
         words = [*start, str(root)]
         ranks.append(subprocess.Popen(words, env=os.environ | place, stdout=subprocess.PIPE))
-    said = [process.communicate()[0].decode().split()[-1] for process in ranks]
+    said = [process.communicate()[0].decode().split()[-1:] for process in ranks]
+    same([process.returncode for process in ranks], [0, 0], "exit codes of the workers")
     same(said[0], said[1], "weights of the second rank")
     _, _, losses = trained(job, 1)
     return f"same bits on both ranks; first loss of one worker {float(losses[0]):.4f}"
