@@ -48,7 +48,7 @@ class Skipped(Exception):  # noqa: N818
 
 
 def small(root: Path, name: str, **trainer: Any) -> Any:
-    """A job of a small run on synthetic images, in deterministic mode."""
+    """A job of a small run on synthetic images, with the same bits on a rerun."""
     import torch
 
     from resnet_repro import config_groups as groups
@@ -58,7 +58,8 @@ def small(root: Path, name: str, **trainer: Any) -> Any:
 
     cuda = torch.cuda.is_available()
     depth, batch = (20, 128) if cuda else (8, 16)
-    how = {"deterministic": True, "log_every_iters": 4, "checkpoint_every_iters": 8} | trainer
+    usual = {"threads": 1, "log_every_iters": 4, "checkpoint_every_iters": 8}
+    how: dict[str, Any] = usual | {"deterministic": cuda} | trainer  # a CPU always is
     config = Config(
         experiment="gpu_check", name=name, profile="smoke", runs_dir=str(root),
         data=groups.DataConfig(name="synthetic"), model=NetSpec(depth=depth, shortcut="A"),
@@ -251,7 +252,7 @@ def check_memory(root: Path) -> str:
 
 def check_ranks(root: Path, nccl: bool = False) -> str:
     """Train on two workers; both must have the same weights, which are nearly those of one."""
-    job = small(root, "ranks", threads=1)
+    job = small(root, "ranks")
     start = [sys.executable, "-m", MODULE, "--rank", "nccl" if nccl else "gloo", "--root"]
     place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     place |= {"RESNET_REPRO_MEET": f"file://{root}/meet"}
@@ -286,7 +287,7 @@ def be_rank(root: Path, backend: str) -> str:
     from resnet_repro.training.distributed import place
     from resnet_repro.training.state import settle_ddp_buckets, step
 
-    job, world = small(root, "ranks", threads=1), place()
+    job, world = small(root, "ranks"), place()
     setup = set_up(job.config.trainer)  # gloo: both on the first GPU
     if backend == "nccl":
         setup = replace(setup, device=torch.device("cuda", world.rank))
