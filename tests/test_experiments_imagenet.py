@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,10 @@ from test_training import do
 REPO = Path(__file__).resolve().parents[1]
 IMAGENET = [n for n in names("experiment") if n.startswith("imagenet_") and not n.endswith("dev")]
 TINY = [name for name in names("experiment") if name.startswith("tiny_")]
+# One of each kind: no shortcut, A, B and C, basic block and bottleneck. The others are slow, and
+# test_trap_15 builds them all.
+QUICK = ("imagenet_plain18", "imagenet_resnet34_C", "tiny_resnet18_A", "tiny_resnet34_B",
+         "tiny_resnet50")  # fmt: skip
 FEW = (
     "profile=smoke", "recipe.batch_size=3", "recipe.max_iters=2", "recipe.milestones=[1]",
     "evaluation.every_iters=2", "evaluation.clean_train_images=1", "probes.response_images=1",
@@ -43,6 +47,11 @@ FEW = (
     "trainer.devices=1",
 )  # fmt: skip
 TINY_SHAPE = tiny_imagenet.Shape(classes=3, train_per_class=11, test_per_class=2, side=64)
+
+
+def some_slow(experiments: Sequence[str]) -> list[object]:
+    slow = pytest.mark.slow
+    return [n if n in QUICK else pytest.param(n, marks=slow) for n in experiments]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +76,7 @@ def three_classes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("three_classes")
-@pytest.mark.parametrize("experiment", IMAGENET)
+@pytest.mark.parametrize("experiment", some_slow(IMAGENET))
 def test_every_imagenet_experiment_trains(
     experiment: str, ilsvrc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +95,7 @@ def test_every_imagenet_experiment_trains(
 
 
 @pytest.mark.usefixtures("three_classes")
-@pytest.mark.parametrize("experiment", TINY)
+@pytest.mark.parametrize("experiment", some_slow(TINY))
 def test_every_tiny_imagenet_experiment_trains(experiment: str, tiny: Path, tmp_path: Path) -> None:
     job = make_job(f"experiment={experiment}", *FEW, f"data.root={tiny}", f"runs_dir={tmp_path}")
     assert do(job) == "finished"
@@ -96,6 +105,7 @@ def test_every_tiny_imagenet_experiment_trains(experiment: str, tiny: Path, tmp_
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("three_classes")
 def test_figure_four_from_tiny_imagenets_files(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

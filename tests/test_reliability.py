@@ -164,6 +164,13 @@ def test_workers_killed_and_hung_leave_nobody(shared: Workshop, tmp_path: Path) 
     assert do(shop_of(shared, tmp_path, 2), only(PARTS["workers"], *keys)).total("orphans") == 0
 
 
+@pytest.mark.reliability
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_as_a_whole(shared: Workshop, tmp_path: Path, name: str) -> None:
+    """As ``make reliability`` does it, a tenth as long where the length is free."""
+    do(shop_of(shared, tmp_path, PARTS[name].count // 10), PARTS[name])
+
+
 def test_faults_of_workers_are_asked_of_every_size() -> None:
     keys = [trial.key for trial in teams.trials(Workshop(Path(), 0, Record(Path())))]
     assert sum(key.startswith("4 workers") for key in keys) == len(teams.FAULTS)

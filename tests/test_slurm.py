@@ -116,6 +116,7 @@ def real_cluster(tmp_path: Path) -> dict[str, str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
 def test_warned_it_saves_is_requeued_once_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """USR1 comes to every process of the step, as SLURM sends it, and through the launcher too."""
