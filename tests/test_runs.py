@@ -20,7 +20,7 @@ from fabricate import make_config
 from resnet_repro.data.cache import locked
 from resnet_repro.runs.atomic import write_atomic, write_text_atomic
 from resnet_repro.runs.folder import RunFolder, RunFolderError, find_runs
-from resnet_repro.runs.lock import owned
+from resnet_repro.runs.lock import run_lock
 from resnet_repro.runs.metrics import MetricsError, MetricsWriter, read_metrics
 
 
@@ -87,7 +87,7 @@ def test_files_are_written_where_they_cannot_be_forced_to_the_disk(
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-@pytest.mark.parametrize("lock", [owned, locked])
+@pytest.mark.parametrize("lock", [run_lock, locked])
 def test_a_file_system_without_locks_costs_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, lock: Callable[[Path], object]
 ) -> None:
@@ -169,7 +169,7 @@ def test_folder_depends_on_the_configuration_alone(tmp_path: Path) -> None:
 
 
 def _hold(path: Path, ready: object, release: object) -> None:
-    with owned(path):
+    with run_lock(path):
         ready.set()  # type: ignore[attr-defined]
         release.wait(30)  # type: ignore[attr-defined]
 
@@ -180,13 +180,13 @@ def test_second_owner_is_told_who_the_first_is(tmp_path: Path) -> None:
     holder = context.Process(target=_hold, args=(tmp_path, ready, release))
     holder.start()
     assert ready.wait(30)
-    with pytest.raises(RunFolderError, match=f"process {holder.pid} on "), owned(tmp_path):
+    with pytest.raises(RunFolderError, match=f"process {holder.pid} on "), run_lock(tmp_path):
         pass
     assert holder.pid is not None
     holder.kill()  # a killed owner leaves nothing to clean up
     holder.join()
     assert holder.exitcode == -signal.SIGKILL
-    with owned(tmp_path, patience=5):
+    with run_lock(tmp_path, patience=5):
         pass
 
 

@@ -14,7 +14,7 @@ from ranks import Silent, never
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Progress
 from resnet_repro.runs.folder import RunFolderError
-from resnet_repro.runs.lock import owned
+from resnet_repro.runs.lock import run_lock
 from resnet_repro.training import jobs
 from resnet_repro.training import run as run_module
 from resnet_repro.training.assemble import RunContext
@@ -74,7 +74,7 @@ def test_turn_about_gives_the_same_folders(tmp_path: Path, monkeypatch: pytest.M
 def test_one_that_fails_stops_no_other(tmp_path: Path) -> None:
     first, second, third = three(tmp_path, TOGETHER)
     bad = small_job(tmp_path, TOGETHER, "name=bad", "recipe.lr=1e30")
-    with owned(make_folder(third)):  # another process works on the third
+    with run_lock(make_folder(third)):  # another process works on the third
         outcomes = {o.job.config.name: o for o in jobs.run_all([first, bad, third, second], never)}
     assert outcomes["a"].state == outcomes["b"].state == "finished"
     assert "not finite" in str(outcomes["bad"].error)

@@ -14,7 +14,7 @@ from resnet_repro.config import Config
 from resnet_repro.evaluation.command import run_command
 from resnet_repro.options import ConfigError, at_least, option
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.runs.lock import owned
+from resnet_repro.runs.lock import run_lock
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def measure(folder: RunFolder, images: int, threads: int = 0) -> int:
         trainer=dataclasses.replace(config.trainer, threads=threads),
     )
     context, state = assemble(config, set_up(config.trainer), load_images(config))
-    with owned(folder.path):
+    with run_lock(folder.path):
         if resume(folder, context, state) is None:
             raise ConfigError(
                 f"run={folder.path}: has no checkpoint; checkpoints are not committed"

@@ -45,7 +45,7 @@ def take(descriptor: int, folder: Path, *, wait: bool) -> None:
 
 
 @contextmanager
-def owned(
+def run_lock(
     folder: Path, name: str = COMMAND, *, patience: float = 0.0, after_death: float = 15.0
 ) -> Iterator[None]:
     """Hold ``folder`` for this process; the lock ends with the process, however it ends.

@@ -15,7 +15,7 @@ from resnet_repro.config import Config
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Watcher
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.runs.lock import owned
+from resnet_repro.runs.lock import run_lock
 from resnet_repro.same_run import differences
 from resnet_repro.training.refuse import (
     check_same_run,
@@ -102,7 +102,7 @@ def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Run | s
         choose(trainer, local_size=trainer.devices)
     made = make_folder(folder.path)
     with ExitStack() as resources:
-        resources.enter_context(owned(folder.path))
+        resources.enter_context(run_lock(folder.path))
         resources.enter_context(nothing_left_if_refused(made))
         if not is_to_do(job):  # the process that held the folder a moment ago has done it
             return "skipped"

@@ -16,7 +16,7 @@ from resnet_repro.options import ConfigError
 from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import remove_left_overs
 from resnet_repro.runs.folder import RunFolder, now
-from resnet_repro.runs.lock import WORK, owned
+from resnet_repro.runs.lock import WORK, run_lock
 from resnet_repro.training import checkpoint, note_failure
 from resnet_repro.training.assemble import RunContext, assemble, describe, load_images
 from resnet_repro.training.checkpoint import changed_data, resume
@@ -137,7 +137,7 @@ class Run:
         leads = self._world.rank == 0
         if leads:
             mirror = hold(closing(Mirror(folder)))
-            hold(owned(folder.path, WORK, patience=20))
+            hold(run_lock(folder.path, WORK, patience=20))
             remove_left_overs(folder.path, folder.checkpoints)
             self.resources.push(self._note_failure)
         refuse_lost_checkpoints(folder)
