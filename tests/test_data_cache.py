@@ -19,6 +19,7 @@ from cifar10_files import DIGESTS, ROWS, write_npm
 from resnet_repro.data import PARTS, DataError, StoppedError, cifar10, digest, tiny_imagenet
 from resnet_repro.data.cache import explained_refusals, load_arrays, locked, store_arrays
 from resnet_repro.data.workers import map_chunks
+from resnet_repro.exits import PREEMPTED, exit_code
 from resnet_repro.runs.lock import take
 from resnet_repro.runs.signals import stop_on_signals
 
@@ -174,8 +175,9 @@ def test_a_signal_that_is_only_noted_ends_the_preparation(processes: int) -> Non
         assert next(results) == 0.2
         signal.raise_signal(signal.SIGTERM)
         began = time.monotonic()
-        with pytest.raises(StoppedError, match="stopped by a signal"):
+        with pytest.raises(StoppedError, match="stopped by a signal") as caught:
             list(results)
+        assert exit_code(caught.value) == PREEMPTED  # not that of wrong data
         assert stop_asked()
         assert time.monotonic() - began < 20
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pictures import SAMPLE, settle
+from pictures import SAMPLE
 from resnet_repro import evaluate
 from resnet_repro.data.jpeg import centre_crop, scaled
 from resnet_repro.evaluation.full_size import FullSize
@@ -81,7 +81,7 @@ def test_one_crop_counts_as_torchvisions_net(root, weights):
     assert (found["num_samples"], found["left_out"], found["left_out_images"]) == (6, 0, [])
     assert (found["protocol"], found["kind"]) == ("1-crop", "test")
     assert found["data"]["name"] == "folder"
-    assert set(found["data"]["digests"]) == {"test_pictures"}
+    assert set(found["data"]["digests"]) == {"test_pictures", "test_sizes"}
     assert len(found["data"]["digests"]["test_pictures"]) == 64
     assert str(root.parent) not in json.dumps(found)
 
@@ -160,7 +160,6 @@ def test_real_photographs(tmp_path):
         place = tmp_path / "data" / "val" / path.name.partition("_")[0]
         place.mkdir(parents=True)
         (place / path.name).symlink_to(path)
-    settle(tmp_path / "data")
     torch.manual_seed(0)
     weights = tmp_path / "resnet18.pth"
     torch.save(randomise(models.resnet18(num_classes=3)).state_dict(), weights)

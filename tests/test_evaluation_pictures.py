@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from pictures import encoded, photograph, settle, write_folder
+from pictures import encoded, photograph, write_folder
 from resnet_repro.config_groups import DataConfig
-from resnet_repro.data import DataError
+from resnet_repro.data import DataError, folder
 from resnet_repro.data.colours import load_statistics
 from resnet_repro.data.folder import load_indices
 from resnet_repro.data.jpeg import centre_crop, scaled
@@ -38,7 +38,6 @@ def fill(root):
     files = sorted((root / "val").glob("*/*.JPEG"))
     for seed, (path, size) in enumerate(zip(files, SIZES, strict=True)):
         path.write_bytes(encoded(photograph(*size, seed=seed)))
-    settle(root)
     return root
 
 
@@ -268,10 +267,11 @@ def test_ours_are_shown_pictures_less_the_mean_of_the_training_pictures(kept):
         wanted = larger.double() / 255 - torch.from_numpy(mean.mean((0, 1)))[:, None, None]
         torch.testing.assert_close(normaliser(larger), wanted.float())
     assert held_out.normaliser(theirs).label.startswith("mean (0.485")
-    assert set(held_out.digests) == {"train_pictures", "test_pictures", "mean_picture"}
-    assert set(opened(kept).digests) == {"test_pictures"}
+    parts = {f"{part}_{what}" for part in ("train", "test") for what in ("pictures", "sizes")}
+    assert set(held_out.digests) == parts | {"mean_picture"}
+    assert set(opened(kept).digests) == {"test_pictures", "test_sizes"}
     assert opened(kept).digests["test_pictures"] == held_out.digests["test_pictures"]
-    assert set(opened(kept, split="train").digests) == {"train_pictures"}
+    assert set(opened(kept, split="train").digests) == {"train_pictures", "train_sizes"}
 
 
 def test_training_pictures_are_not_needed_for_other_peoples_nets(own):
@@ -283,7 +283,10 @@ def test_training_pictures_are_not_needed_for_other_peoples_nets(own):
         opened(own, split="val")
 
 
-def test_trap_08_a_part_of_imagenet_is_not_imagenet(own):
+def test_trap_08_a_part_of_imagenet_is_not_imagenet(own, monkeypatch):
+    with pytest.raises(DataError, match="has 3 classes, ILSVRC-2012 has 1,000"):
+        opened(own, name="imagenet")
+    monkeypatch.setattr(folder, "CLASSES", 3)
     with pytest.raises(DataError, match="has 6 pictures, ILSVRC-2012's validation set has 50,000"):
         opened(own, name="imagenet")
 

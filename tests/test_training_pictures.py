@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pictures import encoded, photograph, settle, write_folder
+from pictures import encoded, photograph, write_folder
 from ranks import Failed, together, workers
 from resnet_repro.compose import make_job
 from resnet_repro.data import MODIFIED, DataError, StoppedError
@@ -61,7 +61,6 @@ def spoiled(root: Path, tmp_path: Path) -> Path:
     """The same pictures, one of them cut off in the middle."""
     shutil.copytree(root, tmp_path / "spoiled")
     (tmp_path / "spoiled" / BAD).write_bytes(encoded(photograph(80, 70))[:1500])
-    settle(tmp_path / "spoiled")
     return tmp_path / "spoiled"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pictures import SAMPLE, settle
+from pictures import SAMPLE
 from resnet_repro.compose import make_job
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.launch import Job
@@ -24,7 +24,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = root / ("val" if number % 3 == 2 else "train") / f"class{number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder)
-    settle(root)
     return root
 
 

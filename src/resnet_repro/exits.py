@@ -21,6 +21,7 @@ _BY_NAME = {
     "MetricsError": CHECKPOINT,
     "DivergedError": DIVERGED,
     "DiskFullError": DISK_FULL,
+    "StoppedError": PREEMPTED,
     "WorkersLostError": LOST,
 }
 
