@@ -163,23 +163,18 @@ def test_a_fifo_where_a_file_should_be_is_refused_and_not_waited_for(
     assert "\n" not in str(caught.value)
 
 
-def end_slowly(seconds: float) -> float:
-    time.sleep(seconds)
-    return seconds
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_signal_that_is_only_noted_ends_the_preparation(processes: int) -> None:
     with stop_on_signals() as stop_asked:
-        results = map_chunks(end_slowly, [0.2] * 500, label="slow", processes=processes)
-        assert next(results) == 0.2
+        results = map_chunks(time.sleep, [0.2] * 500, label="slow", processes=processes)
+        next(results)
         signal.raise_signal(signal.SIGTERM)
         began = time.monotonic()
         with pytest.raises(StoppedError, match="stopped by a signal") as caught:
             list(results)
         assert exit_code(caught.value) == PREEMPTED  # not that of wrong data
         assert stop_asked()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 40  # all take 100 s, or 50
 
 
 def test_a_signal_that_is_only_noted_ends_the_wait_for_the_lock(
