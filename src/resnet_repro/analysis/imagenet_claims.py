@@ -50,7 +50,7 @@ def plain_degrades_residual_does_not(runs: Sequence[Run], data: str | None = Non
     """
     id, title = "C7", "plain-34 trains worse than plain-18, ResNet-34 better than ResNet-18"
     plain, residual = ("plain-18", "plain-34"), ("ResNet-18 A", "ResNet-34 A")
-    where, nets = _data_with(runs, data, plain)
+    where, nets = _data_with(runs, data, lambda nets: nets.keys() >= set(plain))
     if where is None:
         return without_runs(id, title, "plain-18 and plain-34 on ImageNet or Tiny ImageNet")
     parts, words, groups = [], [], []
@@ -81,7 +81,9 @@ def shortcuts_beat_plain(
     where an option has no runs.
     """
     id, title = "C8", "34 layers: options A, B, C far better than plain; then B, C a little better"
-    where, nets = _data_with(runs, data, ("plain-34",), "ResNet-34 ")
+    where, nets = _data_with(
+        runs, data, lambda nets: "plain-34" in nets and any(x[:-1] == "ResNet-34 " for x in nets)
+    )
     if where is None:
         return without_runs(id, title, "plain-34 and a ResNet-34 on ImageNet or Tiny ImageNet")
     plain = nets["plain-34"]
@@ -123,7 +125,7 @@ def deeper_is_better(
     ResNet-34 is that of option B, like the deeper ones, else C or A.
     """
     id, title = "C9", "more depth helps: 34, 50, 101, 152 layers"
-    where, nets = _data_with(runs, data, (), "ResNet-", at_least=2, pick=_by_depth)
+    where, nets = _data_with(runs, data, lambda nets: len(_by_depth(nets)) > 1)
     if where is None:
         return without_runs(id, title, "two of ResNet-34, 50, 101 and 152")
     chosen = _by_depth(nets)
@@ -187,22 +189,12 @@ def _by_depth(nets: Nets) -> Nets:
 
 
 def _data_with(
-    runs: Sequence[Run],
-    data: str | None,
-    needed: Sequence[str],
-    prefix: str = "",
-    *,
-    at_least: int = 1,
-    pick: Callable[[Nets], Nets] = dict,
+    runs: Sequence[Run], data: str | None, enough: Callable[[Nets], bool]
 ) -> tuple[str | None, Nets]:
-    """The data set to test on and its nets; None where no data set has those needed."""
+    """The data set to test on and its nets; None where no data set has enough of them."""
     found = nets_by_data(runs)
-    for name in DATA_SETS if data is None else (data,):
-        nets = found[name]
-        fitting = [label for label in pick(nets) if label.startswith(prefix)]
-        if all(label in nets for label in needed) and len(fitting) >= at_least:
-            return name, nets
-    return None, {}
+    names = DATA_SETS if data is None else (data,)
+    return next(((name, found[name]) for name in names if enough(found[name])), (None, {}))
 
 
 def _training_gaps(shallow: Sequence[Run], deep: Sequence[Run]) -> dict[int, Difference]:
