@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from ranks import Silent, never
+from ranks import never
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Progress
 from resnet_repro.runs.folder import RunFolderError
@@ -19,8 +19,7 @@ from resnet_repro.training import jobs
 from resnet_repro.training import run as run_module
 from resnet_repro.training.assemble import RunContext
 from resnet_repro.training.graph import GraphedStepper
-from resnet_repro.training.launch import Job, begin
-from resnet_repro.training.run import AHEAD, Run
+from resnet_repro.training.launch import Job
 from resnet_repro.training.state import TrainState
 from resnet_repro.training.stepper import Stepper
 from test_training import do, fingerprint, small_job
@@ -133,16 +132,13 @@ def test_runs_that_need_other_switches_are_refused(tmp_path: Path) -> None:
 
 
 class Mark:
-    """Stands in for a CUDA event."""
+    """Stands in for a CUDA event on a GPU that does nothing until someone waits for it."""
 
     made: ClassVar[list[Mark]] = []
 
     def __init__(self) -> None:
         self.reached = False
         self.made.append(self)
-
-    def record(self, stream: str) -> None:
-        assert stream == "a stream of its own"
 
     def query(self) -> bool:
         return self.reached
@@ -151,68 +147,50 @@ class Mark:
         self.reached = True
 
 
+class Stream:
+    """Stands in for a CUDA stream."""
+
+    used: ClassVar[list[Stream]] = []
+
+    def record_event(self) -> Mark:
+        return Mark()
+
+
 @pytest.fixture
-def streams(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Runs use the streams and events of a GPU that finishes nothing until someone waits for it.
-
-    Returns the streams that work was done on.
-    """
-    used: list[str] = []
-
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def on(stream: str) -> Iterator[None]:
-        used.append(stream)
+    def on(stream: Stream) -> Iterator[None]:
+        Stream.used.append(stream)
         yield
 
     monkeypatch.setattr(Mark, "made", [])
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: "a stream of its own")
+    monkeypatch.setattr(Stream, "used", [])
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", on)
-    monkeypatch.setattr(torch.cuda, "Event", Mark)
     monkeypatch.setattr(run_module, "sees_cuda", lambda trainer: trainer.device != "cpu")
-    return used
 
 
-def test_a_run_does_not_get_far_ahead_of_its_gpu(tmp_path: Path, streams: list[str]) -> None:
-    run = begin(small_job(tmp_path), Silent(), never)
-    assert isinstance(run, Run)
-    for _ in range(AHEAD):
-        assert run.is_ready()
-        run.advance()
-        run.mark()
-    assert streams == ["a stream of its own"] * AHEAD
-    assert not run.is_ready()
-    run.wait()  # for the oldest
-    assert [mark.reached for mark in Mark.made] == [True] + [False] * (AHEAD - 1)
-    assert run.is_ready()
-    run.advance()
-    run.mark()
-    assert not run.is_ready()
-    run.close()
-    assert finishes(small_job(tmp_path))  # its locks are released
-
-
-def finishes(job: Job) -> bool:
-    return do(job) == "finished"
-
-
-def test_a_slow_run_does_not_hold_up_a_fast_one(tmp_path: Path, streams: list[str]) -> None:
-    """The GPU finishes nothing of the slow one; the fast one needs no GPU at all."""
+@pytest.mark.usefixtures("gpu")
+def test_a_run_neither_gets_far_ahead_of_its_gpu_nor_holds_up_another(tmp_path: Path) -> None:
+    """The fast one needs no GPU at all; the slow one proceeds when there is nothing else to do."""
     slow = small_job(tmp_path, TOGETHER, "name=slow")
     fast = small_job(tmp_path, TOGETHER, "name=fast", "trainer.device=cpu")
-    reached = 0
+    ahead = []
 
     def stop() -> bool:
-        nonlocal reached
         if fast.folder.is_finished:
-            reached = reached or len(Mark.made)
-            for mark in Mark.made:
-                mark.reached = True
+            ahead.append(sum(not mark.reached for mark in Mark.made))
         return False
 
     outcomes = jobs.train_together([slow, fast], 2, Progress([1.0, 1.0]), stop)
-    assert [o.job.config.name for o in outcomes] == ["fast", "slow"]
-    assert {o.state for o in outcomes} == {"finished"}
-    assert reached == AHEAD
+    assert [(o.job.config.name, o.state) for o in outcomes] == [
+        ("fast", "finished"),
+        ("slow", "finished"),
+    ]
+    assert ahead[0] == max(ahead) == jobs.AHEAD
+    assert len(Mark.made) == 12
+    assert len(set(Stream.used)) == 1
+    assert len(Stream.used) == 1 + 12 + 1  # beginning, iterations, end
 
 
 def test_an_interrupt_releases_what_is_under_way(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def load_images(config: Config) -> Arrays | PictureFolder:
     """Find the data set a configuration names: arrays or, of full-size pictures, their lists.
 
     Raises:
-        DataError: it cannot be had or is not what it should be.
+        DataError: it cannot be loaded or fetched, or is not what it should be.
     """
     choice = config.data
     if choice.name in PICTURE_SETS:
@@ -69,13 +69,13 @@ def load_data(config: Config) -> Arrays:
     """Load the data set of small images a configuration names.
 
     Raises:
-        DataError: it cannot be had or is not what it should be.
+        DataError: it cannot be loaded or fetched, or is not what it should be.
     """
     return data.load(config.data.name, data_root(config.data), config.data.source)
 
 
 def data_root(choice: DataConfig) -> Path:
-    """The folder in which data are looked for."""
+    """Folder of the data sets."""
     return paths.data(choice.root)
 
 
@@ -117,7 +117,7 @@ def resident(config: Config, setup: Setup, arrays: Arrays, world: World) -> Resi
 
 
 def streamed(config: Config, setup: Setup, folder: PictureFolder, world: World) -> StreamedImages:
-    """Full-size pictures, decoded while the run goes on."""
+    """Full-size pictures, decoded during training."""
     from resnet_repro.data.streamed import StreamedImages
 
     return StreamedImages(

@@ -1,4 +1,4 @@
-"""States to go on from: written atomically, verified before every load, two generations kept."""
+"""Checkpoints: written atomically, verified before every load, two generations kept."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any, BinaryIO
 
 import torch
 
-from resnet_repro.data import MODIFIED
 from resnet_repro.runs.atomic import write_atomic, write_text_atomic
 from resnet_repro.runs.faults import crash_point
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.same_run import differences
 from resnet_repro.training import CheckpointError
 from resnet_repro.training.assemble import RunContext
+from resnet_repro.training.refuse import refuse_another_net, refuse_made_otherwise
 from resnet_repro.training.state import TrainState
 
 SCHEMA = 2
@@ -27,8 +26,8 @@ KEEP = 2
 def save(folder: Path, iteration: int, content: dict[str, Any]) -> Path:
     """Write ``content`` as the newest checkpoint, then drop the oldest beyond two.
 
-    The SHA-256 lies beside the file. It is written first: a checkpoint without its digest is never
-    met, a digest without its checkpoint is harmless.
+    Its SHA-256 is written beside it, and first: a checkpoint never lacks its digest, and a digest
+    without its checkpoint is harmless.
 
     Raises:
         DiskFullError: there is no room; earlier checkpoints stay as they were.
@@ -67,10 +66,10 @@ def prune(folder: Path) -> None:
 def load_newest(folder: Path) -> dict[str, Any] | None:
     """Load the newest checkpoint that is whole; ``None`` where none was ever written.
 
-    A damaged one is set aside as ``*.corrupt`` with a warning and the one before it is used.
+    A damaged one is renamed to ``*.corrupt`` with a warning, and the one before it is used.
 
     Raises:
-        CheckpointError: there are checkpoints and none is whole; training is never begun anew
+        CheckpointError: there are checkpoints and none is whole; training never starts again
             silently.
     """
     found = _newest_first(folder)
@@ -126,77 +125,40 @@ def _digest_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def contents(context: RunContext, state: TrainState) -> dict[str, Any]:
-    """What a checkpoint of this run holds, but for the length of its metrics.
-
-    With several workers all call it.
-    """
-    made_with = {
+def made_with(context: RunContext) -> dict[str, Any]:
+    """What a run must have in common with the checkpoint that it resumes from."""
+    return {
         "config": context.config.as_mapping(),
         "precision": context.setup.precision,
         "world_size": context.world.size,
         "data": context.images.digests,
     }
-    return state.state_dict() | made_with
+
+
+def contents(context: RunContext, state: TrainState) -> dict[str, Any]:
+    """What a checkpoint of this run holds, but for the length of its metrics.
+
+    With several workers all call it.
+    """
+    return state.state_dict() | made_with(context)
 
 
 def resume(folder: RunFolder, context: RunContext, state: TrainState) -> dict[str, Any] | None:
-    """Bring ``state`` to the newest good checkpoint and return that; ``None`` where there is none.
+    """Load the newest whole checkpoint into ``state`` and return it; ``None`` where there is none.
 
-    Rank 0 reads first: it is the one that sets damaged files aside.
+    Rank 0 reads first: it sets damaged files aside.
 
     Raises:
-        CheckpointError: none can be trusted, or it was made by another run or in another way.
+        CheckpointError: none is whole, or it was made by another run or in another way.
     """
     saved = context.world.rank0_first(lambda: load_newest(folder.checkpoints))
     if saved is None:
         return None
-    refuse_another_run(folder, context, saved)
-    refuse_another_net(folder, state, saved["model"])
+    refuse_made_otherwise(folder, saved, made_with(context))
+    shapes = [
+        {name: list(value.shape) for name, value in weights.items()}
+        for weights in (saved["model"], state.model.state_dict())
+    ]
+    refuse_another_net(folder, *shapes)
     state.load_state_dict(saved)
     return saved
-
-
-def refuse_another_run(folder: RunFolder, context: RunContext, saved: dict[str, Any]) -> None:
-    """Raise where the checkpoint's configuration, precision, workers or data are others."""
-    before, now = saved["precision"], context.setup.precision
-    if before != now:
-        raise CheckpointError(
-            f"{folder.path}: begun in {before}, this machine would go on in {now}; "
-            f"add trainer.precision={before} to go on as it began"
-        )
-    workers = saved["world_size"], context.world.size
-    if workers[0] != workers[1] and not context.config.trainer.allow_new_world_size:
-        raise CheckpointError(
-            f"{folder.path}: begun with trainer.devices={workers[0]}, now {workers[1]}; "
-            "add trainer.allow_new_world_size=true to go on with the same batches in other shares"
-        )
-    changed = differences(saved["config"], context.config.as_mapping())
-    for expected in ("trainer.devices", "trainer.precision", "name"):  # above; a folder renamed
-        changed.pop(expected, None)
-    if changed:
-        listed = "; ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())
-        raise CheckpointError(f"{folder.checkpoints}: made by another run ({listed})")
-    others = [name for name in changed_data(saved, context) if name != MODIFIED]
-    if others:
-        raise CheckpointError(
-            f"{folder.checkpoints}: made on other data ({', '.join(others)} changed since)"
-        )
-
-
-def changed_data(saved: dict[str, Any], context: RunContext) -> list[str]:
-    """Which digests of the data are others than in a checkpoint, which may be older than one."""
-    before = saved["data"]
-    return [k for k, digest in context.images.digests.items() if before.get(k, digest) != digest]
-
-
-def refuse_another_net(folder: RunFolder, state: TrainState, saved: dict[str, Any]) -> None:
-    """Raise where names or shapes of the weights are not those of the net."""
-    before = {name: list(value.shape) for name, value in saved.items()}
-    now = {name: list(value.shape) for name, value in state.model.state_dict().items()}
-    if before != now:
-        names = sorted(name for name in before | now if before.get(name) != now.get(name))
-        first = f"{names[0]} is {before.get(names[0])} there and {now.get(names[0])} in the net"
-        raise CheckpointError(
-            f"{folder.checkpoints}: made by another net ({len(names)} weights differ; {first})"
-        )

@@ -14,10 +14,13 @@ from resnet_repro.runs.provenance import cpu_description, usable_cores
 from resnet_repro.training.launch import Job, begin
 
 if TYPE_CHECKING:
+    import torch
+
     from resnet_repro.training.run import Run
 
 # What torch sets for a whole process: runs in one must agree in it.
 SHARED = ("device", "precision", "deterministic", "threads", "concurrent")
+AHEAD = 8  # iterations of a run that may wait for the device while other runs share it
 
 
 @dataclass(frozen=True)
@@ -115,15 +118,22 @@ class _UnderWay:
     def __init__(self, job: Job, watcher: RunProgress, stop_asked: Callable[[], bool]):
         self.job, self.watcher, self._stop_asked = job, watcher, stop_asked
         self._run: Run | None = None
+        self._marks: deque[torch.cuda.Event] = deque()  # of iterations in the device's queue
 
     def is_ready(self) -> bool:
-        """Whether the device needs more of it to do."""
-        return self._run is None or self._run.is_ready()
+        """Whether the device has caught up so far that it needs more of it to do.
+
+        Without this the host would fill the queue of a run with long iterations and then wait for
+        it, while the other runs starve.
+        """
+        while self._marks and self._marks[0].query():  # type: ignore[no-untyped-call]
+            self._marks.popleft()
+        return len(self._marks) < AHEAD
 
     def wait(self) -> None:
-        """Wait until the device has done more of it."""
-        if self._run is not None:
-            self._run.wait()
+        """Wait until the device has done its oldest iteration."""
+        if self._marks:
+            self._marks[0].synchronize()
 
     def advance(self) -> Outcome | None:
         """Do one iteration; where the run ends with it, let go of it and return its outcome."""
@@ -135,7 +145,8 @@ class _UnderWay:
                     self._run = made
                     return None
             elif (made := self._run.advance()) is None:
-                self._run.mark()
+                if self._run.stream is not None:
+                    self._marks.append(self._run.stream.record_event())
                 return None
             outcome = Outcome(self.job, str(made))
         except Exception as error:

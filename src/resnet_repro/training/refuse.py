@@ -1,13 +1,15 @@
-"""Whether a folder may hold a run: refusals, each in one line, before anything is written."""
+"""Whether a folder may hold a run, and a checkpoint be resumed: refusals, each in one line."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from resnet_repro.config import Config
+from resnet_repro.data import MODIFIED
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.same_run import differences
@@ -97,6 +99,60 @@ def refuse_lost_checkpoints(folder: RunFolder) -> None:
         f"{folder.path}: {logged}, but checkpoints/ has no checkpoint to resume from; copy it "
         "there, give this run a name=... of its own, or remove the folder"
     )
+
+
+def refuse_made_otherwise(
+    folder: RunFolder, saved: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    """Raise where a checkpoint's configuration, precision, workers or data are not the run's.
+
+    Raises:
+        CheckpointError: names what differs, and how to resume where there is a way.
+    """
+    before = saved["precision"]
+    if before != now["precision"]:
+        raise CheckpointError(
+            f"{folder.path}: begun in {before}, this machine would continue in {now['precision']}; "
+            f"add trainer.precision={before} to continue as it began"
+        )
+    workers = saved["world_size"], now["world_size"]
+    if workers[0] != workers[1] and not now["config"]["trainer"]["allow_new_world_size"]:
+        raise CheckpointError(
+            f"{folder.path}: begun with trainer.devices={workers[0]}, now {workers[1]}; "
+            "add trainer.allow_new_world_size=true to split the same batches among the new number"
+        )
+    changed = differences(saved["config"], now["config"])
+    for expected in ("trainer.devices", "trainer.precision", "name"):  # above; a folder renamed
+        changed.pop(expected, None)
+    if changed:
+        listed = "; ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())
+        raise CheckpointError(f"{folder.checkpoints}: made by another run ({listed})")
+    others = [name for name in changed_data(saved["data"], now["data"]) if name != MODIFIED]
+    if others:
+        raise CheckpointError(
+            f"{folder.checkpoints}: made on other data ({', '.join(others)} changed since)"
+        )
+
+
+def changed_data(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Which digests of the data differ from a checkpoint's, which may be older than one of them."""
+    return [name for name, digest in now.items() if before.get(name, digest) != digest]
+
+
+def refuse_another_net(
+    folder: RunFolder, before: Mapping[str, list[int]], now: Mapping[str, list[int]]
+) -> None:
+    """Raise where names or shapes of a checkpoint's weights are not those of the net.
+
+    Raises:
+        CheckpointError: names how many differ, and the first.
+    """
+    names = sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
+    if names:
+        first = f"{names[0]} is {before.get(names[0])} there and {now.get(names[0])} in the net"
+        raise CheckpointError(
+            f"{folder.checkpoints}: made by another net ({len(names)} weights differ; {first})"
+        )
 
 
 @contextlib.contextmanager

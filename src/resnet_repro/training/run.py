@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from typing import Any
@@ -19,7 +18,7 @@ from resnet_repro.runs.folder import RunFolder, now
 from resnet_repro.runs.lock import WORK, run_lock
 from resnet_repro.training import checkpoint, note_failure
 from resnet_repro.training.assemble import RunContext, assemble, describe, load_images
-from resnet_repro.training.checkpoint import changed_data, resume
+from resnet_repro.training.checkpoint import resume
 from resnet_repro.training.device import sees_cuda, set_up
 from resnet_repro.training.distributed import SOLO, World, join
 from resnet_repro.training.evaluate import count_clean_training_error
@@ -32,11 +31,9 @@ from resnet_repro.training.probes import (
     gradient_precision,
     layer_responses,
 )
-from resnet_repro.training.refuse import refuse_lost_checkpoints
+from resnet_repro.training.refuse import changed_data, refuse_lost_checkpoints
 from resnet_repro.training.state import TrainState, settle_ddp_buckets
 from resnet_repro.training.stepper import Stepper, make
-
-AHEAD = 8  # iterations that may wait for the device while other runs share it
 
 
 class Run:
@@ -47,7 +44,7 @@ class Run:
 
     Args:
         folder: of the run, its configuration written.
-        watcher: told of every iteration and phase.
+        watcher: notified of every iteration and phase.
         stop_asked: whether to stop after this iteration.
         world: this worker's place.
 
@@ -71,8 +68,7 @@ class Run:
         self.resources = ExitStack()  # released when the run ends, however it does
         self._loop: Loop | None = None
         on_cuda = world.size == 1 and sees_cuda(self._config.trainer)
-        self._stream = torch.cuda.Stream() if on_cuda else None  # type: ignore[no-untyped-call]
-        self._marks: deque[torch.cuda.Event] = deque()
+        self.stream = torch.cuda.Stream() if on_cuda else None  # type: ignore[no-untyped-call]
 
     def finish(self) -> str:
         """Do all of the run: ``finished`` or ``preempted``."""
@@ -101,35 +97,13 @@ class Run:
             unless_it_goes_on.pop_all()
             return None
 
-    def mark(self) -> None:
-        """Mark how far the device has to come: the work launched so far."""
-        if self._stream is not None:
-            mark = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            mark.record(self._stream)
-            self._marks.append(mark)
-
-    def is_ready(self) -> bool:
-        """Whether the device has caught up so far that it needs more to do.
-
-        Without this the host would fill the queue of a run with long iterations and then wait for
-        it, while the other runs starve.
-        """
-        while self._marks and self._marks[0].query():  # type: ignore[no-untyped-call]
-            self._marks.popleft()
-        return len(self._marks) < AHEAD
-
-    def wait(self) -> None:
-        """Wait until the device has reached the oldest mark."""
-        if self._marks:
-            self._marks[0].synchronize()
-
     def close(self) -> None:
         """Leave the run where it is and release what it holds."""
         with self._on_stream():
             self.resources.close()
 
     def _on_stream(self) -> AbstractContextManager[object]:
-        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
+        return torch.cuda.stream(self.stream) if self.stream is not None else nullcontext()
 
     def _start(self) -> Loop:
         """Build the run and resume from its newest checkpoint."""
@@ -157,7 +131,9 @@ class Run:
             self._write_start(context, state, stepper, tables)
             log = hold(closing(RunLog(folder, saved["metrics_bytes"] if saved else 0)))
             mirror.start()
-            if saved and changed_data(saved, context):  # the times alone; others are refused
+            if saved and changed_data(
+                saved["data"], context.images.digests
+            ):  # the times alone; others are refused
                 note(f"{folder.path}: files of the data were copied or touched since it was saved")
                 digest = context.images.digests[MODIFIED]
                 values: dict[str, Any] = {"event": "data_modified", "value": digest}
@@ -226,7 +202,7 @@ def keep_responses(folder: RunFolder, context: RunContext, state: TrainState) ->
 
 
 def speed(context: RunContext, state: TrainState) -> dict[str, Any]:
-    """What ``meta.json`` says of a run that came to its end."""
+    """What ``meta.json`` says of a finished run."""
     images = state.iteration * context.config.recipe.batch_size
     return {
         "finished": now(),
