@@ -102,11 +102,11 @@ def test_on_a_terminal_one_line_is_redrawn_and_nothing_is_cut(
     lines = terminal.lines()
     assert all("\n" not in line for line in lines)
     assert all(len(line) < columns for line in lines)
-    middle = [line for line in lines if " 50%" in line]
+    middle = [line for line in lines if re.search(r" (3|50)%", line)]
     for line in middle:
         assert "|" in line
-        assert re.search(r"all runs (about )?[\d. to]+ (s|min|h)", line)
-        assert line.startswith("[1/2] cifar")
+        assert re.search(r"all (about )?[\d. to]+ (s|min|h)", line)
+        assert line.startswith("[1/2] cif")
         assert line.count("|") == 2
         if columns >= 80:
             assert "err 45.2 %" in line
@@ -207,9 +207,9 @@ def test_time_of_all_runs_learns_from_those_that_are_over(clock: Clock) -> None:
         clock.now += 2
         second.update(it, None, 0.1)
     said = stream.getvalue().splitlines()
-    assert said[1].startswith("[1/3] a, all runs about ")
-    assert "all runs 10 min, " in next(line for line in said if "105/105" in line)
-    assert said[-1] == "[2/3] b, all runs 8 min 20 s, 1 min 40 s left, 2.0 s/it, lr 0.1, 55/105"
+    assert said[1].startswith("[1/3] a, all about ")
+    assert "all 10 min, " in next(line for line in said if "105/105" in line)
+    assert said[-1] == "[2/3] b, all 8 min 20 s, 1 min 40 s left, 2.0 s/it, lr 0.1, 55/105"
 
 
 def test_runs_at_the_same_time_share_a_line(clock: Clock) -> None:
@@ -224,11 +224,11 @@ def test_runs_at_the_same_time_share_a_line(clock: Clock) -> None:
             run.update(it, 50.0, 0.1)
     # Each of the two needs 90 s more, the third 190 s as they did; two are trained at a time.
     assert stream.getvalue().splitlines()[-1] == (
-        "0 of 3 runs done, all runs 3 min 06 s, 1.0 it/s, a 55/100, b 54/100"
+        "0 of 3 runs done, all 3 min 06 s, 1.0 it/s, a 55/100, b 54/100"
     )
     shown.end(runs[1])
     runs[0].update(100, 50.0, 0.1)
-    assert stream.getvalue().splitlines()[-1].startswith("[2/3] a, all runs ")
+    assert stream.getvalue().splitlines()[-1].startswith("[2/3] a, all ")
 
 
 def test_durations_are_written_as_people_say_them() -> None:

@@ -29,7 +29,7 @@ MARK_SECONDS, MARKS = 120.0, 5  # the rate is that of the last ten minutes
 YOUNG_SECONDS = 60.0  # of training measured, below which an estimate is given as a range,
 YOUNG_RANGE = (0.8, 1.6)  # from so much to so much of it
 UNITS = ((1, "s"), (60, "min"), (3600, "h"))
-BAR, LABEL = 8, 12  # characters that the bar and a shortened label have at least
+BAR, LABEL = 8, 10  # characters that the bar and a shortened label have at least
 
 
 class Watcher(Protocol):
@@ -273,7 +273,7 @@ class Progress:
     def _facts(self) -> list[tuple[int, str]]:
         """What is shown, with ranks: the time left first, then error and rate."""
         several, runs = len(self._estimates) > 1, self._under_way
-        total = [(0, f"all runs {text}")] if several and (text := self._left()) else []
+        total = [(0, f"all {text}")] if several and (text := self._left()) else []
         if len(runs) == 1:
             return [*total, *runs[0].facts(3 if total else 0)]
         each = [(3, f"{run.label} {run.iteration}/{run.max}") for run in runs]
