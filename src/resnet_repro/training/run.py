@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from typing import Any
 
 import torch
 
 from resnet_repro.config import Config
-from resnet_repro.data import MODIFIED, note
+from resnet_repro.data import MODIFIED
+from resnet_repro.exits import notify
 from resnet_repro.mirror import Mirror
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Watcher
@@ -131,16 +132,9 @@ class Run:
             self._write_start(context, state, stepper, tables)
             log = hold(closing(RunLog(folder, saved["metrics_bytes"] if saved else 0)))
             mirror.start()
-            if saved and changed_data(
-                saved["data"], context.images.digests
-            ):  # the times alone; others are refused
-                note(f"{folder.path}: files of the data were copied or touched since it was saved")
-                digest = context.images.digests[MODIFIED]
-                values: dict[str, Any] = {"event": "data_modified", "value": digest}
-                log.write("event", iter=state.iteration, **values, time=round(state.time, 3))
-            if saved and saved["world_size"] != world.size:
-                values = {"event": "world_size", "value": world.size}
-                log.write("event", iter=state.iteration, **values, time=round(state.time, 3))
+            time = round(state.time, 3)
+            for event, value in changes_since(saved or {}, context).items():
+                log.write("event", iter=state.iteration, event=event, value=value, time=time)
         self._watcher.enter("train", state.iteration)
         return Loop(context, state, stepper, log, self._watcher, self._stop_asked)
 
@@ -179,6 +173,18 @@ class Run:
     def _note_failure(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, Exception):
             note_failure(self.folder, error)
+
+
+def changes_since(saved: Mapping[str, Any], context: RunContext) -> dict[str, Any]:
+    """What is different from when a checkpoint was saved and may be: event -> its value."""
+    events: dict[str, Any] = {}
+    digests, workers = context.images.digests, context.world.size
+    if changed_data(saved.get("data", digests), digests):  # times of files; others are refused
+        notify("files of the data were copied or touched since the checkpoint was saved")
+        events["data_modified"] = digests[MODIFIED]
+    if saved.get("world_size", workers) != workers:
+        events["world_size"] = workers
+    return events
 
 
 def tables_at_start(context: RunContext, state: TrainState) -> dict[str, Rows]:
