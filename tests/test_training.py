@@ -15,9 +15,11 @@ import torch
 
 from ranks import Silent, StopAt, never
 from resnet_repro.compose import make_job
+from resnet_repro.data import StoppedError
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.training import CheckpointError, DivergedError
 from resnet_repro.training import run as run_module
+from resnet_repro.training.assemble import RunContext
 from resnet_repro.training.checkpoint import load_newest
 from resnet_repro.training.jobs import report, run_all
 from resnet_repro.training.launch import Job, launch, prepare
@@ -136,6 +138,29 @@ def test_memory_of_the_first_probes_is_returned(
     run.advance()
     run.close()
     assert done == ["gradient_precision", "return_freed_memory"]
+
+
+@pytest.mark.parametrize("at", [0, 1, 5])
+def test_a_stop_while_waiting_for_data_is_a_stop(
+    whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """While they are loaded (0), for the first batch, and later: then what is done is saved."""
+    batch = RunContext.batch
+
+    def stopping(*args: Any) -> Any:
+        if at == 0 or args[-1] == at - 1:
+            raise StoppedError("stopped by a signal")
+        return batch(*args)
+
+    where = (run_module, "load_images") if at == 0 else (RunContext, "batch")
+    job = small_job(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(*where, stopping)
+        assert do(job) == "preempted"
+    assert job.folder.status()["state"] == "preempted"
+    assert job.folder.resumes_at == max(0, at - 1)
+    assert do(job) == "finished"
+    assert fingerprint(job.folder) == fingerprint(whole)
 
 
 def prepared(job: Job) -> RunFolder:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from resnet_repro.data import StoppedError
 from resnet_repro.progress import Watcher
 from resnet_repro.training import DivergedError
 from resnet_repro.training.assemble import RunContext
@@ -61,13 +60,7 @@ class Loop:
         config, recipe = context.config, context.config.recipe
         lr = current_lr(state, recipe)
         self._gradients.before()
-        try:
-            self.stepper.step(lr)
-        except StoppedError:  # the wait for pictures was ended; nothing of the update is done
-            if context.world.size > 1 or not state.iteration:
-                raise
-            log.save(contents(context, state))
-            return True
+        self.stepper.step(lr)
         done, last = state.iteration, self.is_done
         logs = last or done % config.trainer.log_every_iters == 0
         saves = last or done % config.trainer.checkpoint_every_iters == 0
@@ -86,10 +79,14 @@ class Loop:
         if stopping or saves:
             self.watcher.enter("save", done)
             clock.tick()
-            log.save(contents(context, state))
+            self.save()
             self.watcher.enter("train", done)
         self.watcher.update(done, self._err, lr)
         return stopping and not last
+
+    def save(self) -> None:
+        """Save a checkpoint."""
+        self.log.save(contents(self.context, self.state))
 
 
 def check_stop_and_finite(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from resnet_repro.config import Config
-from resnet_repro.data import MODIFIED
+from resnet_repro.data import MODIFIED, StoppedError
 from resnet_repro.exits import notify
 from resnet_repro.mirror import Mirror
 from resnet_repro.options import ConfigError
@@ -88,15 +88,30 @@ class Run:
         """
         with self._on_stream(), ExitStack() as unless_it_goes_on:
             unless_it_goes_on.push(self.resources)
-            if self._loop is None:
+            state = self._advance()
+            if state is None:
+                unless_it_goes_on.pop_all()
+            elif self._world.rank == 0:
+                self.folder.update_status(state)
+            return state
+
+    def _advance(self) -> str | None:
+        loop = self._loop
+        try:
+            if loop is None:
                 self._loop = self._start()
-            elif self._loop.is_done:
-                self._complete(self._loop)
-                return self._end("finished")
-            elif self._loop.advance():
-                return self._end("preempted")
-            unless_it_goes_on.pop_all()
-            return None
+            elif loop.is_done:
+                self._complete(loop)
+                return "finished"
+            elif loop.advance():
+                return "preempted"
+        except StoppedError:  # in a wait for data: nothing of an update is done
+            if self._world.size > 1:
+                raise
+            if loop is not None and loop.state.iteration:
+                loop.save()
+            return "preempted"
+        return None
 
     def close(self) -> None:
         """Leave the run where it is and release what it holds."""
@@ -164,11 +179,6 @@ class Run:
             meta["data"]["left_out"] = count_skipped(folder.metrics())
             folder.write_meta(meta)
         self._watcher.enter("end", state.iteration)
-
-    def _end(self, state: str) -> str:
-        if self._world.rank == 0:
-            self.folder.update_status(state)
-        return state
 
     def _note_failure(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, Exception):
