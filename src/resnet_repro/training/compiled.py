@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from resnet_repro.models.blocks import Block
 from resnet_repro.training.device import Setup
 
-KINDS_OF_BLOCK = 256  # that one process may meet: shapes, shortcuts and precisions of all its nets
-ENOUGH = 2  # blocks of a stage that show all its kinds: the first changes the shape
+KINDS_OF_BLOCK = 256  # in one process: shapes, shortcuts and precisions of all its nets
+ENOUGH = 2  # blocks of a stage include all its kinds: the first changes the shape
 
 
 class CompiledBlock(nn.Module):
-    """Goes through a block's compiled code; the block keeps its parameters."""
+    """Runs a block's compiled code; the block keeps its parameters."""
 
     def __init__(self, block: Block):
         super().__init__()
@@ -54,7 +54,7 @@ def _compiled() -> Callable[[Block, Tensor], Tensor]:
 
 
 def with_compiled_blocks(net: nn.Module) -> nn.Module:
-    """The same net, its blocks replaced by compiled ones.
+    """Return the same net with compiled blocks.
 
     ``net`` itself stays as it is: probes that look into blocks go through it. Parameters and
     buffers are shared, not copied.
@@ -74,7 +74,7 @@ def with_compiled_blocks(net: nn.Module) -> nn.Module:
 def why_not(
     net: nn.Module, setup: Setup, shape: tuple[int, int, int, int], *, counters_apart: bool
 ) -> str | None:
-    """Compile the blocks of ``net`` for images of ``shape``; say what is in the way, if anything.
+    """Compile the blocks of ``net`` for images of ``shape``; return why not, if they cannot be.
 
     What is compiled here is used in training. Works on a copy with the first blocks of each stage,
     so ``net`` does not change, and the time does not depend on its depth.

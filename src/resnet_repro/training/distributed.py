@@ -1,4 +1,4 @@
-"""Several workers on one run: who does what, and what they tell each other."""
+"""Several workers on one run: their shares, and what they exchange."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 class World:
     """The workers of a run and this one's place among them.
 
-    Methods that exchange something are called by all workers alike; alone they cost nothing. Sums
-    are taken in the order of the ranks: every worker has the same bits, and a sum that is saved
-    and taken again after a resume does not change.
+    All workers call the methods that exchange something; for a single worker they cost nothing.
+    Sums are taken in the order of the ranks: every worker has the same bits, and a sum that is
+    saved and taken again after a resume does not change.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    patient: dist.ProcessGroup | None = None  # a group that waits for long
+    patient: dist.ProcessGroup | None = None  # a group with a long timeout
 
     def share(self, count: int) -> range:
-        """The part of ``count`` things that falls to this worker; parts differ by one at most."""
+        """Return this worker's share of ``count`` things; shares differ by one at most."""
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The workers' ``values``, of one shape on all, added up."""
+        """Return the sum of the workers' ``values``, of one shape on all."""
         if self.size == 1:
             return values
         parts = [torch.empty_like(values) for _ in range(self.size)]
@@ -52,7 +52,7 @@ class World:
         return total
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Whether any worker raised each flag; goes from host to host, no GPU is waited for."""
+        """Return whether any worker raised each flag; no GPU is waited for."""
         if self.size == 1:
             return flags
         raised = torch.tensor(flags, dtype=torch.int32)
@@ -68,7 +68,7 @@ class World:
         return result if self.rank == 0 else work()
 
     def share_statistics(self, model: nn.Module) -> None:
-        """Give every worker rank 0's batch-norm statistics."""
+        """Copy rank 0's batch-norm statistics to every worker."""
         if self.size == 1:
             return
         buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
@@ -83,7 +83,7 @@ SOLO = World()
 
 
 def place() -> World:
-    """The place that torch's launcher gave this process, before it has met the others.
+    """Return the place that torch's launcher gave this process, before it has joined the others.
 
     Raises:
         ConfigError: this process was not started by torch's launcher.
@@ -99,14 +99,14 @@ def place() -> World:
 
 
 def join(world: World, device: torch.device, timeout_seconds: float) -> World:
-    """Meet the other workers, if there are others.
+    """Join the other workers, if there are others.
 
     Gradients of GPUs go over NCCL, everything else and everything on the CPU over gloo.
 
     Args:
         world: this worker's place.
         device: what it computes on.
-        timeout_seconds: after this long without an answer the others are given up.
+        timeout_seconds: after this long without an answer the run fails.
     """
     if world.size == 1:
         return world
@@ -120,13 +120,13 @@ def join(world: World, device: torch.device, timeout_seconds: float) -> World:
 
 
 def leave() -> None:
-    """Part from the other workers, all having come to the end."""
+    """Leave the other workers after all have finished."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def replicate(model: nn.Module, world: World) -> nn.Module:
-    """What the forward pass in training goes through: averages the gradients over the workers.
+    """Return the net of the forward pass in training, which averages gradients over the workers.
 
     Batch-norm statistics are left to each worker.
     """

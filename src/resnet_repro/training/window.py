@@ -10,14 +10,12 @@ from torch import Tensor
 
 from resnet_repro.training.distributed import SOLO, World
 
-SMOOTHING_ITERS = (
-    100  # the training error of the warm-up rule is the mean over this many iterations
-)
+SMOOTHING_ITERS = 100  # over which the warm-up rule takes the mean training error
 LOSS, WRONG1, WRONG5, SEEN = range(4)
 
 
 class Means(NamedTuple):
-    """Mean loss in nats, errors in percent, and how many images they are over."""
+    """Mean loss in nats, errors in percent, and the number of images behind them."""
 
     loss: float
     top1_err: float
@@ -30,7 +28,7 @@ class Window:
 
     The step writes without reading back, so the device never waits for the host between log
     points. Shape of ``sums``: (length, 4), float64. Each worker keeps those of its own share; they
-    are added up when they are read, which all workers do together.
+    are summed when they are read, which all workers do together.
     """
 
     def __init__(self, batch_size: int, length: int, device: torch.device, world: World = SOLO):
@@ -53,32 +51,25 @@ class Window:
         row[SEEN] = seen
 
     def add_at(self, row: Tensor, loss: Tensor, wrong: Tensor, seen: int) -> None:
-        """As :meth:`add`, the row (iteration modulo length) being one that the device knows.
-
-        Args:
-            row: (1,), int64.
-            loss: as there.
-            wrong: as there.
-            seen: as there.
-        """
+        """Store a share as :meth:`add` does, in row ``row``, a tensor (1,) int64 on the device."""
         values = torch.cat([loss.double().view(1), wrong.double(), self.sums.new_full((1,), seen)])
         # Not index_copy_: deterministic algorithms would make a sort of it.
         mine = torch.arange(self.length, device=self.sums.device) == row
         torch.where(mine[:, None], values, self.sums, out=self.sums)
 
     def total(self) -> Tensor:
-        """All rows, added up over the workers; what a checkpoint keeps."""
+        """Return all rows, summed over the workers; a checkpoint keeps them."""
         return self.world.sum(self.sums)
 
     def restore(self, total: Tensor) -> None:
-        """Go back to what :meth:`total` gave, on any number of workers."""
+        """Restore what :meth:`total` returned, on any number of workers."""
         self.sums.zero_()
         if self.world.rank == 0:
-            self.sums[:, SEEN] = self.batch_size  # older checkpoints do not say: none was left out
+            self.sums[:, SEEN] = self.batch_size  # older checkpoints lack it: none was skipped
             self.sums[:, : total.shape[1]] = total
 
     def last(self, iteration: int, count: int) -> Tensor:
-        """Rows of the ``count`` iterations before ``iteration``, oldest first, on the host."""
+        """Return the ``count`` rows before ``iteration``, oldest first, on the host."""
         rows = torch.arange(iteration - count, iteration, device=self.sums.device) % self.length
         return self.world.sum(self.sums[rows]).cpu()
 
@@ -100,11 +91,11 @@ class Window:
         return self.means(iteration, SMOOTHING_ITERS).top1_err
 
     def share_is_finite(self, iteration: int) -> bool:
-        """Whether this worker's loss was finite in the last of ``iteration`` updates."""
+        """Return whether this worker's last of ``iteration`` losses was finite."""
         return math.isfinite(float(self.sums[(iteration - 1) % self.length, LOSS]))
 
     def first_bad(self, iteration: int) -> int | None:
-        """The first iteration still remembered whose loss is not finite, if any."""
+        """Return the first iteration in the window whose loss is not finite, if any."""
         count = min(iteration, self.length)
         bad = (~torch.isfinite(self.last(iteration, count)[:, LOSS])).nonzero()
         return iteration - count + int(bad[0]) if len(bad) else None
