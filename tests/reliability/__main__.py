@@ -1,7 +1,7 @@
 """``python -m reliability [--part NAME ...] [--count N]``: the reliability programme.
 
-What was tried before is not tried again: interrupt it, and say it again to go on. Exit code 1 where
-a trial did not come out as it should; its scratch folder is then kept.
+Trials on record are skipped: after an interruption, rerun to continue. Exit code 1 where a trial
+failed; its scratch folder is then kept.
 """
 
 from __future__ import annotations

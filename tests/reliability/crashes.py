@@ -44,7 +44,7 @@ def trials(shop: Workshop) -> Iterator[Trial]:
 
 
 def crashed(shop: Workshop, point: str, variant: str, folder: Path) -> Outcome:
-    """Let a run die at ``point``, then say it again."""
+    """Let a run die at ``point``, then rerun it."""
     reference, job = shop.variant(variant), small_job(folder, *VARIANTS[variant])
     if point == "mid-load":  # needs something to load
         process = begin(do, job, None, 0.0, "after-prune:2")
@@ -69,7 +69,7 @@ def strace_trials(shop: Workshop) -> Iterator[Trial]:
 
 
 def struck(shop: Workshop, call: str, turn: int, variant: str, folder: Path) -> Outcome:
-    """Kill a run at its ``turn``-th ``call``, then say it again."""
+    """Kill a run at its ``turn``-th ``call``, then rerun it."""
     reference, job = shop.variant(variant), small_job(folder, *VARIANTS[variant])
     gate = folder / "gate"
     process = begin(_after, gate, job)

@@ -178,14 +178,14 @@ def damaged(shop: Workshop, kind: str, damage: Damage, files: int, folder: Path)
 
 
 def refused(shop: Workshop, change: Callable[[Path], None], folder: Path) -> Outcome:
-    """Let the newest checkpoint be another run's: the run must stop and name where it lies."""
+    """Make the newest checkpoint another run's: the run must stop and name its place."""
     path = begun(shop, folder)
     change(sorted((path / "checkpoints").glob("iter_*.pt"))[-1])
     return stopped(folder, path)
 
 
 def all_damaged(shop: Workshop, folder: Path) -> Outcome:
-    """Damage both generations: the run must stop, not begin anew, now and when said again."""
+    """Damage both generations: the run must stop, not restart, now and when rerun."""
     path = begun(shop, folder)
     for file in (path / "checkpoints").glob("iter_*.pt"):
         empty(file, random.Random())
@@ -195,7 +195,7 @@ def all_damaged(shop: Workshop, folder: Path) -> Outcome:
 
 
 def stopped(folder: Path, path: Path) -> Outcome:
-    """Say the run again: it must stop with exit code 4's error, its status saying where and why."""
+    """Rerun: it must stop with exit code 4's error, its status saying where and why."""
     job = small_job(folder, *VARIANTS["residual"])
     code = finish(job)
     status = job.folder.status()

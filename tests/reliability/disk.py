@@ -78,7 +78,7 @@ def told(answer: Path, job: Job, limit: int | None = None) -> None:
 
 
 def filled(shop: Workshop, size: int, folder: Path) -> Outcome:
-    """Run on a file system of ``size`` KiB until it is full; make room; say it again."""
+    """Run on a file system of ``size`` KiB until it is full; make room; rerun it."""
     disk = folder / "disk"
     disk.mkdir()
     with mounted(disk, size):
@@ -109,7 +109,7 @@ def judged(job: Job, code: int, answer: Path) -> Outcome:
 
 
 def ended_well(shop: Workshop, job: Job, found: Outcome) -> Outcome:
-    """Say the run again with room enough and hold it against the undisturbed one."""
+    """Rerun with enough room and compare with the undisturbed run."""
     code = finish(job)
     verdict = shop.variant("residual").verdict(job.folder)
     found["said"] = found["said"].replace(str(job.config.runs_dir), "RUNS")

@@ -39,7 +39,7 @@ def trials(shop: Workshop) -> Iterator[Trial]:
 
 
 def killed_process(shop: Workshop, number: int, folder: Path) -> Outcome:
-    """Kill a forked run up to three times, then say it again until it ends."""
+    """Kill a forked run up to three times, then rerun it until it ends."""
     rng = random.Random(f"kills {number}")
     names = sorted(VARIANTS)
     name = names[(number // EVERY) % len(names)]

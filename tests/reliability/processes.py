@@ -70,7 +70,7 @@ def watched(job: Job, watcher: Noting) -> None:
 
 
 def finish(job: Job) -> int:
-    """Say ``job`` again in a process of its own until it ends; its exit code."""
+    """Rerun ``job`` in a process of its own until it ends; return its exit code."""
     process = begin(do, job)
     process.join(LIMIT)
     return ended(process)

@@ -1,4 +1,4 @@
-"""The runs that are hurt: small, real, and held against one that nothing disturbed."""
+"""The disturbed runs: small, real, and compared with an undisturbed one."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Reference:
     seconds: float
 
     def verdict(self, folder: RunFolder) -> dict[str, Any]:
-        """Hold a run that was hurt and ended against this one."""
+        """Compare a run that was disturbed and ended with this one."""
         found = fingerprint(folder)
         differs = sorted(k for k in self.digests if self.digests[k] != found.get(k))
         left = left_overs(folder)

@@ -69,7 +69,7 @@ def words(size: int) -> tuple[str, ...]:
 
 
 def hurt(shop: Workshop, size: int, whom: str, number: signal.Signals, folder: Path) -> Outcome:
-    """Hurt a run once it is under way; all processes must end; then say it again to its end."""
+    """Hurt a run once it is under way; all processes must end; then rerun it to its end."""
     job = small_job(folder, *words(size))
     process = begin_as_is(do, job)
     found = under_way(job, size, process)

@@ -1,4 +1,4 @@
-"""Where trials are done, and the undisturbed runs they are held against."""
+"""Where trials are done, and the undisturbed runs they are compared with."""
 
 from __future__ import annotations
 
