@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import resnet_repro.compose
 from resnet_repro import paths
 from resnet_repro.analysis.load import Run, changed_keys
 from resnet_repro.compose import compose_run, compose_sweep, make_job
-from resnet_repro.conf import load_item, names, protocol
+from resnet_repro.conf import changed_from_experiment, load_item, names, protocol
 from resnet_repro.config import Config
 from resnet_repro.items.deviations import _change
 from resnet_repro.mirror import run_id
 from resnet_repro.options import HOW, WHAT, WHERE, WHO, ConfigError
+from resnet_repro.runs.folder import RunFolder, RunFolderError, find_runs
 from resnet_repro.runs.keys import flatten
 from resnet_repro.same_run import differences, roles
 
@@ -149,6 +152,107 @@ def test_sweep_is_checked_whole_before_it_starts() -> None:
     with pytest.raises(ConfigError, match="empty"):
         compose_sweep(["experiment=glob(cifar100_*)"])
     assert len(compose_sweep(["experiment=glob(cifar10_*)"])) == len(CIFAR)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("recipe.lr=0.05",), "cifar10_plain20-lr0.05"),
+        (("recipe.lr=0.05", "recipe.nesterov=true"), "cifar10_plain20-lr0.05-nesterov_true"),
+        (("model.shortcut=B",), "cifar10_plain20-shortcut_B"),
+        (("recipe.milestones=[5,8]", "recipe.max_iters=10"), "cifar10_plain20-max_iters10-mile"),
+        (("recipe.milestones=[]",), "cifar10_plain20-milestones_none"),
+        (("data=synthetic", "profile=smoke"), "cifar10_plain20-data_synthetic"),
+        (("recipe=cifar10_quick",), "cifar10_plain20-clean_train_images10000-every_iters100-max"),
+        (("recipe.lr=0.05", "name=mine"), "mine"),
+        # What is not computed, or is the experiment's own value, makes no variant.
+        (("recipe.lr=0.1", "profile=quick"), "cifar10_plain20"),
+        (("trainer.threads=3", "data.root=x", "evaluation.batch_size=7"), "cifar10_plain20"),
+        (("seed=3", "trainer.precision=fp32"), "cifar10_plain20"),
+    ],
+)
+def test_a_variant_is_named_by_what_it_changes(words: Sequence[str], name: str) -> None:
+    config = compose_run(*RUN, *words)
+    assert config.name.startswith(name) if name.endswith(("mile", "max")) else config.name == name
+    assert bool(changed_from_experiment(config.as_mapping())) == (name != "cifar10_plain20")
+
+
+def test_too_long_a_name_ends_in_a_digest_of_all_that_is_changed() -> None:
+    words = [f"{key}=0.{digit * 9}" for digit, key in zip("12345", LONG, strict=True)]
+    config = compose_run(*RUN, *words)
+    assert len(config.name) <= 64
+    assert re.fullmatch(r"cifar10_plain20-bn_eps0\.1{9}(-.*)?-[0-9a-f]{8}", config.name)
+    other = compose_run(*RUN, *words[:-1], f"{LONG[-1]}=0.6")
+    assert other.name != config.name == compose_run(*RUN, *reversed(words)).name
+
+
+LONG = ("model.bn_eps", "model.bn_momentum", "recipe.gamma", "recipe.warmup_lr", "recipe.momentum")
+
+
+@pytest.mark.parametrize("word", ["recipe.lr=0.2", "experiment=cifar10_plain32"])
+def test_no_variant_takes_the_name_of_an_experiment(word: str) -> None:
+    with pytest.raises(ConfigError, match="name=cifar10_plain20: is the name of an experiment"):
+        compose_run(*RUN, word, "name=cifar10_plain20")
+    assert compose_run(*RUN, "name=cifar10_plain20") == compose_run(*RUN)
+
+
+def test_a_logged_run_stands_for_its_experiment_if_it_computes_the_same() -> None:
+    config = compose_run(*RUN, "profile=quick").as_mapping()
+    del config["model"]["gate_bias"], config["probes"]  # logged before there were these keys
+    assert changed_from_experiment(config) == {}
+    config["recipe"] |= {"lr": 0.3}
+    assert changed_from_experiment(config) == {"recipe.lr": (0.1, 0.3)}
+    assert changed_from_experiment(config | {"experiment": "mine"}) is None
+    for run in find_runs(paths.REPOSITORY / "results" / "runs"):
+        assert changed_from_experiment(run.config()) == {}, run.path
+
+
+def test_a_sweep_over_any_keys_has_a_run_of_each() -> None:
+    jobs = compose_sweep([
+        *RUN, "profile=quick", "seed=range(0,2)", "recipe.lr=0.1,0.05", "model.depth=20,8",
+    ])  # fmt: skip
+    assert len({job.folder.path for job in jobs}) == len(jobs) == 8
+    assert {job.config.name for job in jobs} == {
+        f"cifar10_plain20{depth}{lr}" for depth in ("", "-depth8") for lr in ("", "-lr0.05")
+    }
+    assert len(compose_sweep([*RUN, "seed=0,0", "profile=quick"])) == 1
+
+
+@pytest.mark.parametrize("word", ["recipe.lr=0.1,0.05", "trainer.threads=1,2"])
+def test_runs_of_a_sweep_that_share_a_name_are_refused_before_the_first(word: str) -> None:
+    key, _, values = word.partition("=")
+    one, other = values.split(",")
+    with pytest.raises(ConfigError) as caught:
+        compose_sweep([*RUN, word, "name=both"])
+    assert str(caught.value) == (
+        f"name=both: two runs of the sweep have it ({key}={one} and {other}); "
+        f"name them apart: 'name=both-${{{key}}}'"
+    )
+    assert len(compose_sweep([*RUN, word, f"name=both-${{{key}}}"])) == 2
+
+
+def test_a_variant_begun_under_its_experiments_name_is_pointed_out(tmp_path: Path) -> None:
+    words = (*RUN, "recipe.lr=0.05", f"runs_dir={tmp_path}")
+    job = make_job(*words)
+    former = RunFolder(tmp_path / "paper" / "cifar10_plain20" / "seed0")
+    former.write_config(job.config.as_mapping() | {"name": "cifar10_plain20"})
+    with pytest.raises(RunFolderError, match="holds this run under its experiment's name") as line:
+        job.is_done()
+    assert str(former.path) in str(line.value)
+    assert str(job.folder.path) in str(line.value)
+    assert not make_job(*words, "recipe.lr=0.06").is_done()  # another one: no matter
+    former.path.parent.rename(job.folder.path.parent)
+    assert not job.is_done()
+
+
+def test_an_experiment_that_only_hydra_reads_is_still_composed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resnet_repro.compose, "protocol", lambda *_: None)
+    assert compose_run(*RUN, "recipe.lr=0.05").name == "cifar10_plain20-lr0.05"
+    assert make_job(*RUN, "recipe.lr=0.05").deviations == {
+        "name": ["cifar10_plain20", "cifar10_plain20-lr0.05"], "recipe.lr": [0.1, 0.05],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("item", names("item"))

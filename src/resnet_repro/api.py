@@ -29,7 +29,7 @@ def train(*words: str) -> list[Path]:
     """Do the runs of a command line here: ``train("experiment=cifar10_resnet20", "seed=0,1")``.
 
     The words are those of ``python -m resnet_repro.train -m``. A finished run is skipped, a stopped
-    one goes on; an interrupt saves first.
+    one is resumed; an interrupt saves first.
 
     Returns:
         The run folders, in the order in which they were done.

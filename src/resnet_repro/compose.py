@@ -21,7 +21,7 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from resnet_repro.conf import load_item, names, protocol
+from resnet_repro.conf import changed, load_item, names, protocol, variant_name
 from resnet_repro.config import Config
 from resnet_repro.options import UNNAMED, ConfigError, closest, leaves, shown
 from resnet_repro.paths import CONF
@@ -36,12 +36,25 @@ ConfigStore.instance().store(name="schema", node=Config().as_mapping())
 def compose_run(*overrides: str) -> Config:
     """Compose and check the configuration of one run.
 
+    A run that computes anything else than its experiment does at this profile is a variant: unless
+    it is given a name, its name is derived from what differs.
+
     Raises:
         ConfigError: one line naming the key, the value and what is allowed.
     """
     with _one_line(overrides):
         config = _composed(overrides)
-        return replace(config, name=config.experiment) if config.name == UNNAMED else config
+        own = protocol(config.experiment, config.profile) or _experiment_alone(config)
+        differing = changed(own, config.as_mapping())
+        if config.name == UNNAMED:
+            return replace(config, name=variant_name(config.experiment, differing))
+        if config.name in names("experiment") and (config.name != own.experiment or differing):
+            what = ", ".join(differing) or "experiment"
+            raise ConfigError(
+                f"name={config.name}: is the name of an experiment, from which this run differs "
+                f"({what}); leave name out or choose another"
+            )
+        return config
 
 
 def make_job(*overrides: str) -> Job:
@@ -53,6 +66,10 @@ def make_job(*overrides: str) -> Job:
     config = compose_run(*overrides)
     paper = protocol(config.experiment) or compose_run(f"experiment={config.experiment}")
     return job_of(config, overrides, paper)
+
+
+def _experiment_alone(config: Config) -> Config:
+    return _composed([f"experiment={config.experiment}", f"profile={config.profile}"])
 
 
 def _composed(overrides: Sequence[str]) -> Config:
@@ -125,7 +142,8 @@ _TEXT = {
     for prefix in ("", "+", "++")
 }
 _PLAIN = re.compile(r"(?!(nan|inf|true|false)$)[a-z_][a-z0-9_./,-]*|null|", re.IGNORECASE)
-_SYNTAX = re.compile(r"['\"\[]|(choice|range|interval|glob|shuffle|sort|tag)\(|.*\$\{")
+# An interpolation comes escaped out of a sweep.
+_SYNTAX = re.compile(r"['\"\[]|(choice|range|interval|glob|shuffle|sort|tag)\(|.*\$\\?\{")
 
 
 def quoted(word: str) -> str:

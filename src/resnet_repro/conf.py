@@ -17,10 +17,11 @@ from typing import Any
 import yaml
 
 from resnet_repro.config import Config
-from resnet_repro.options import LONGEST_NAME, WHAT, ConfigError, shown
+from resnet_repro.options import WHAT, ConfigError, shown
 from resnet_repro.paths import CONF
 from resnet_repro.same_run import differences
 
+LONGEST = 64  # name of a variant: what is made of it, as an evaluation, has room for its own words
 # Groups whose computed keys make a run a variant: precision and devices are noted beside it.
 _GROUPS = ("data", "model", "recipe", "evaluation")
 
@@ -124,10 +125,10 @@ def variant_name(experiment: str, changed: Mapping[str, tuple[Any, Any]]) -> str
     """
     parts = [experiment, *(_part(key, value) for key, (_, value) in changed.items())]
     name = "-".join(parts)
-    if len(name) <= LONGEST_NAME:
+    if len(name) <= LONGEST:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    while len("-".join([*parts, digest])) > LONGEST_NAME:
+    while len("-".join([*parts, digest])) > LONGEST:
         parts.pop()
     return "-".join([*parts, digest])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from resnet_repro.options import ConfigError
+from resnet_repro.paths import check_installed
 from resnet_repro.runs.folder import RunFolderError
 
 LOST, CONFIG, DATA, CHECKPOINT, DIVERGED, DISK_FULL, PREEMPTED = 1, 2, 3, 4, 5, 74, 75
@@ -38,6 +39,7 @@ def explained() -> Iterator[None]:
     """End the process with one line and the right code where the user can act on the error."""
     keep_output_harmless()
     try:
+        check_installed()
         yield
     except Exception as error:
         code = exit_code(error)

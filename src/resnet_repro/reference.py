@@ -22,6 +22,7 @@ class Entry:
     key: str
     default: str
     allowed: str
+    role: str
     meaning: str
 
 
@@ -46,28 +47,47 @@ def _entries(schema: type, prefix: str) -> Iterator[Entry]:
         allowed = check.allowed if check.alone else f"{noun(kind)} {check.allowed}".strip()
         default = shown(getattr(defaults, field.name))
         default = "" if default == UNNAMED else default
-        yield Entry(prefix + field.name, default, allowed, field.metadata["help"])
+        yield Entry(
+            prefix + field.name, default, allowed, field.metadata["role"], field.metadata["help"]
+        )
 
 
 def _first_line(schema: type) -> str:
     return (inspect.getdoc(schema) or "").splitlines()[0]
 
 
+_ABOUT = """
+Generated from the schema (`config.py`, `config_groups.py`, `models/spec.py`) by
+`python -m resnet_repro.reference`. Defaults are the paper's protocol for CIFAR-10; an experiment, a
+recipe and a profile in `conf/` change what differs; the command line wins over all:
+`python -m resnet_repro.train experiment=... recipe.lr=0.05`.
+
+Each key says one thing of a run: *who* it is (its names), *what* is computed, *how* the work is
+done, or *where* it reads and writes. A run whose names or *what* keys differ is another run; only
+runs that agree in all *what* keys are averaged over seeds.
+
+A run that differs from its experiment in a *what* key of data, model, recipe or evaluation is a
+variant. Unless `name=` is given, its folder is named by what differs:
+`experiment=cifar10_resnet20 recipe.lr=0.05` is `cifar10_resnet20-lr0.05`. A sweep may run over any
+keys: `-m experiment=cifar10_resnet20 recipe.lr=0.05,0.1,0.2 'seed=range(0,3)'`. Two of its runs
+with one name are refused before the first begins; `'name=mine-${recipe.lr}'` names them apart. A
+rerun of the command does what is missing. `make fig6 ARGS='recipe.lr=0.05'` draws the variants.
+
+Text is taken as typed (`runs_dir=~/runs`, `name=12e4567`). A comma stands between values of a
+sweep; within a value it needs quotes twice: `"runs_dir='/a,b'"`. Runs and data lie in the
+repository, wherever a command is called from, unless `runs_dir` or `RESNET_REPRO_RUNS`, `data.root`
+or `RESNET_REPRO_DATA` name another place.
+"""
+
+
 def as_markdown() -> str:
     """``docs/CONFIG.md``: one table per group."""
-    lines = [
-        "# Configuration",
-        "",
-        "Generated from `src/resnet_repro/config_groups.py` by `python -m resnet_repro.reference`.",
-        "Defaults are the paper's protocol for CIFAR-10; an experiment, a recipe and a profile in",
-        "`conf/` change what differs; the command line wins over all:",
-        "`python -m resnet_repro.train experiment=... recipe.lr=0.05`.",
-    ]
+    lines = ["# Configuration", "", *_ABOUT.strip().splitlines()]
     for name, description, entries in groups():
         lines += ["", f"## {name or 'the run'}", "", description, ""]
-        lines += ["| key | default | allowed | meaning |", "|---|---|---|---|"]
+        lines += ["| key | default | allowed | says | meaning |", "|---|---|---|---|---|"]
         for entry in entries:
-            cells = (f"`{entry.key}`", entry.default, entry.allowed, entry.meaning)
+            cells = (f"`{entry.key}`", entry.default, entry.allowed, entry.role, entry.meaning)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -127,7 +127,7 @@ def show(jobs: Sequence[Job], *, timed: bool = False) -> None:
 
 
 def run(jobs: Sequence[Job], budget: float | None) -> None:
-    """Do what is missing until the budget is used; what was begun goes on the next time."""
+    """Do what is missing until the budget is used; resume what was begun the next time."""
     until = time.monotonic() + budget if budget else None
     with stop_on_signals() as stop_asked:
 

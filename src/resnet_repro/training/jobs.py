@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from resnet_repro import paths
+from resnet_repro.config import Config
 from resnet_repro.exits import PREEMPTED, exit_code, notify
 from resnet_repro.options import ConfigError, shown
 from resnet_repro.progress import Progress, RunProgress, written
@@ -41,6 +43,8 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
         ConfigError: runs that are to be trained at the same time cannot be.
         RunFolderError: before anything is trained, a folder holds another configuration.
     """
+    if jobs:
+        say_places(jobs[0].config)
     done = [Outcome(job, "skipped") for job in jobs if job.is_done()]
     missing = [job for job in jobs if not job.is_done()]
     if not missing:
@@ -183,6 +187,17 @@ def _device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{usable_cores()} CPU cores, {cpu_description()[0]}"
+
+
+def say_places(config: Config) -> None:
+    """Say where runs and data are, if that is in the repository and a command is called elsewhere.
+
+    Nothing is said of a place that the words or the environment name.
+    """
+    places = {"runs": paths.runs(config.runs_dir), "data": paths.data(config.data.root)}
+    for what, place in places.items():
+        if place.is_relative_to(paths.REPOSITORY) and place.is_absolute():
+            notify(f"{what}: {place}")
 
 
 def report(outcomes: Sequence[Outcome]) -> None:

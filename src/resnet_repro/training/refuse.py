@@ -35,6 +35,7 @@ def check_same_run(folder: RunFolder, config: Config) -> None:
         if used and trainer.get("precision") in ("auto", used):
             values["trainer"] = trainer | {"precision": used}
     changed = differences(before, after)
+    changed.pop("name", None)  # of a folder that was renamed
     if config.trainer.allow_new_world_size:
         changed.pop("trainer.devices", None)
     if changed:
