@@ -128,11 +128,11 @@ def figure(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_figure_one_from_nothing_then_again_without_training(tmp_path: Path) -> None:
     empty = figure(tmp_path, "--no-train")
     assert empty.returncode == 1
-    assert "no finished run to draw from" in empty.stderr
+    assert "fig1: nothing to draw" in empty.stderr
     first = figure(tmp_path)
     assert first.returncode == 0, first.stderr
     assert "2 of 2 runs to train: about" in first.stderr
-    assert "all runs:" in first.stderr
+    assert "all runs" in first.stderr
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"fig1.png", "fig1.svg"}
     assert "C2 " in first.stdout
     assert "training error of plain-" in first.stdout

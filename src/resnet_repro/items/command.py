@@ -16,7 +16,7 @@ from resnet_repro.analysis.evaluations import evaluations_beside, not_used
 from resnet_repro.analysis.judge import first_tested
 from resnet_repro.analysis.load import Logged, Run, best_covered_profile, tell, variants_of
 from resnet_repro.compose import compose_run, make_job
-from resnet_repro.conf import Item, load_item
+from resnet_repro.conf import Item, changed_from_experiment, load_item
 from resnet_repro.config import Config
 from resnet_repro.config_groups import PROFILES
 from resnet_repro.exits import explained, notify
@@ -62,10 +62,10 @@ def main(name: str) -> None:
 def select(root: Path, item: Item, asked: argparse.Namespace) -> list[Run]:
     """Return the finished runs an item is drawn from, and say what is left out.
 
-    Without overrides they are the runs of its experiments as they stand in ``conf/``; with
-    overrides those that the same command line would train.
+    They are the runs of its experiments as they stand in ``conf/`` or, where overrides change
+    what is computed, those that the same command line would train.
     """
-    if asked.overrides:
+    if changes_runs(item, asked.overrides):
         logged = Logged.read(root)
         for line in logged.problems:
             tell(line)
@@ -88,6 +88,15 @@ def select(root: Path, item: Item, asked: argparse.Namespace) -> list[Run]:
         if item.name == "claims" and not asked.profile:  # which choose among all profiles
             runs = [run for run in logged.finished if run.experiment in experiments]
     return [run for run in runs if asked.seeds is None or run.seed < asked.seeds]
+
+
+def changes_runs(item: Item, overrides: Sequence[str]) -> bool:
+    """Whether overrides make other runs of an item than its experiments at a ``--profile``."""
+    if not overrides:
+        return False
+    config = compose_run(f"experiment={item.experiments[0]}", *overrides)
+    named = config.name != config.experiment or any(w.startswith("profile=") for w in overrides)
+    return named or bool(changed_from_experiment(config.as_mapping()))
 
 
 def _is_asked(run: Run, item: Item, wanted: Callable[[str, str], Config]) -> bool:

@@ -1,0 +1,98 @@
+"""Items from the command line: which runs they are drawn from, and what they say of the others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fabricate import fabricate
+from resnet_repro.items.command import main
+
+NETS = ("plain-20", "plain-56", "ResNet-20", "ResNet-56")
+SHORTER = {"recipe.max_iters": 100, "recipe.milestones": [50, 75], "evaluation.every_iters": 20}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Runs of four nets, and beside them what must not be averaged with them."""
+    runs = tmp_path / "runs"
+    for label in NETS:
+        fabricate(runs, label, profile="quick", probes=True)
+    fabricate(runs, "plain-20", profile="quick", seed=1, changes={"recipe.lr": 0.001})
+    fabricate(runs, "ResNet-20", profile="quick", seed=1, changes=SHORTER)
+    fabricate(runs, "plain-56", profile="quick", seed=1, changes={"model.depth": 8})
+    fabricate(runs, "ResNet-56", profile="quick", seed=1).joinpath("meta.json").unlink()
+    name = "cifar10_resnet56-lr0.05"
+    fabricate(runs, "ResNet-56", profile="quick", name=name, changes={"recipe.lr": 0.05})
+    return runs
+
+
+def make(item: str, root: Path, *words: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        out = ["--no-train", "--out", str(root.parent / "out" / "figures")]
+        patch.setattr(sys, "argv", [item, *out, *words, f"runs_dir={root}"])
+        try:
+            main(item)
+        except SystemExit as left:
+            return int(left.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("item", ["fig1", "fig6", "fig7", "gradients", "table6", "claims"])
+def test_an_item_is_drawn_from_what_stands_and_the_rest_is_named(
+    item: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make(item, root) == 0
+    out, err = capsys.readouterr()
+    assert f"{item}." in out
+    wanted = "quick/cifar10_plain20 seed 1: recipe.lr=0.001, not 0.1; stands for no net"
+    assert f"left out: {wanted}" in err
+    assert "left out: quick/cifar10_plain56 seed 1: model.depth=8, not 56" in err
+    if item not in ("fig1",):
+        assert "recipe.max_iters=100, not 400" in err
+        assert "left out: quick/cifar10_resnet56-lr0.05 seed 0: recipe.lr=0.05, not 0.1" in err
+        assert f"left out: {root}/quick/cifar10_resnet56/seed1/meta.json: cannot be read" in err
+    if item == "table6":
+        table = pd.read_csv(root.parent / "out" / "figures" / "table6.csv").set_index("net")
+        assert table.loc[table["seeds"] > 0, "seeds"].to_dict() == dict.fromkeys(NETS, 1)
+
+
+def test_overrides_draw_the_runs_that_they_name(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make("fig1", root, "recipe.lr=0.7") == 1
+    assert capsys.readouterr().err.endswith("fig1: nothing to draw\n")
+
+
+@pytest.mark.parametrize("item", ["highway", "blocks", "deviations"])
+def test_variants_without_runs_are_named_instead_of_an_empty_axis(
+    item: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make(item, root) == 1
+    err = capsys.readouterr().err
+    assert f"make {item} PROFILE=quick trains what is missing" in err
+    assert err.endswith(f"{item}: nothing to compare\n")
+    assert not (root.parent / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root.parent / "out").write_text("")
+    for item in ("fig1", "table6"):
+        assert make(item, root) == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last == f"error: {root.parent}/out/figures: cannot be written (Not a directory)"
+
+
+def test_a_damaged_status_takes_no_neighbour_along(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = root / "quick" / "cifar10_plain56" / "seed1" / "status.json"
+    path.write_text(json.dumps([]))
+    assert make("fig1", root) == 0
+    assert f"left out: {path}: " in capsys.readouterr().err
