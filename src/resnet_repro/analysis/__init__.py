@@ -35,7 +35,7 @@ _MADE_IN = {
     "gradient_figure": "analysis.gradients",
     "load_run": "analysis.load",
     "load_runs": "analysis.load",
-    "overview": "analysis.glance",
+    "overview": "analysis.side_by_side",
     "pick": "analysis.explore",
     "repository": "analysis.explore",
     "response_table": "analysis.explore",
@@ -61,13 +61,13 @@ if TYPE_CHECKING:
     from resnet_repro.analysis.explore import runs as runs
     from resnet_repro.analysis.explore import summary as summary
     from resnet_repro.analysis.explore import sweep as sweep
-    from resnet_repro.analysis.glance import overview as overview
     from resnet_repro.analysis.gradients import gradient_figure as gradient_figure
     from resnet_repro.analysis.load import Run as Run
     from resnet_repro.analysis.load import load_run as load_run
     from resnet_repro.analysis.load import load_runs as load_runs
     from resnet_repro.analysis.responses import fig7 as fig7
     from resnet_repro.analysis.side_by_side import compare as compare
+    from resnet_repro.analysis.side_by_side import overview as overview
     from resnet_repro.analysis.side_by_side import zoom as zoom
     from resnet_repro.analysis.tables import table6 as table6
     from resnet_repro.items.fig1 import fig1 as fig1

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-COUNTED_DIR = Path(__file__).resolve().parents[3] / "results" / "architecture"
+from resnet_repro.paths import REPOSITORY
+
+COUNTED_DIR = REPOSITORY / "results" / "architecture"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ very functions that judge runs; the random numbers are seeded, so they come out 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,8 +28,9 @@ from resnet_repro.analysis.stats import (
     half_interval,
 )
 from resnet_repro.analysis.tables import to_markdown
+from resnet_repro.paths import REPOSITORY
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "FIDELITY.md"
+PAGE = REPOSITORY / "docs" / "FIDELITY.md"
 TRUE_DIFFERENCES, SEEDS = (0.0, 0.25, 0.5, 1.0, 2.0), (1, 2, 3, 5)
 STUDIES, TRIALS = 100, 200  # public figures drawn, and comparisons with each
 _BLOCK = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.S)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-PAPER_DIR = Path(__file__).resolve().parents[3] / "results" / "paper"
+from resnet_repro.paths import REPOSITORY
+
+PAPER_DIR = REPOSITORY / "results" / "paper"
 READ_OFF = "read off Fig. 6"
 
 

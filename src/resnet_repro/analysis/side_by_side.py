@@ -1,8 +1,9 @@
-"""Several runs in one figure: close up around the drops of the learning rate, or two as a pair."""
+"""Runs in one figure: one at a glance, two as a pair, several close up at drops of the rate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,11 +12,62 @@ from matplotlib.figure import Figure
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.explore import differences, names
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.load import Run, load_run
+from resnet_repro.analysis.probes import responses
 
 COLUMNS: Mapping[str, str] = {"top1_err": "error (%)", "loss": "loss (nats)"}
+DPI = 110  # for a screen
 # Here a colour is a run, not a depth: nets of one depth are what one wants to tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
+
+
+def overview(run: Run) -> Figure:
+    """Test error (bold), training error (dashed) and loss of one run over the iterations.
+
+    A third panel has the layer responses where they were logged. Dotted lines are the drops of
+    the learning rate.
+    """
+    inside = responses(run)
+    with style.style():
+        figure = style.new_figure(2 if inside is None else 3, panel=(3.4, 2.7))
+        errors, losses, *more = figure.subplots(1, 2 if inside is None else 3)
+        _draw_one(errors, run, "top1_err")
+        errors.set_ylabel("error (%)")
+        errors.set_title(run.label)
+        _draw_one(losses, run, "loss")
+        losses.set_ylabel("loss (nats)")
+        losses.set_title("cross-entropy")
+        if inside is not None:
+            colour = style.depth_colour(run.depth)
+            more[0].plot(inside.index.to_numpy(), inside.to_numpy(), color=colour)
+            more[0].set_title("layer responses (std)")
+            more[0].set_xlabel("layer")
+            more[0].set_ylim(bottom=0)
+        handles, labels = errors.get_legend_handles_labels()
+        style.underneath(figure, run_sentences([run]), handles, labels)
+    return figure
+
+
+def _draw_one(axes: Axes, run: Run, column: str) -> None:
+    colour = style.depth_colour(run.depth)
+    looks = (("test", "test", style.TEST), ("train", "training", style.TRAIN))
+    for kind, word, look in looks:
+        curve = run.curve(kind, column)
+        axes.plot(curve.index.to_numpy(), curve.to_numpy(), color=colour, label=word, **look)
+    for drop in run.config["recipe"]["milestones"]:
+        axes.axvline(drop, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=1)
+    axes.set_xlim(0, run.max_iters)
+    axes.set_xlabel("iteration")
+
+
+def save_picture(run_dir: Path, out_dir: Path) -> Path:
+    """Draw the run in a folder, in whatever state it is, as ``overview.png``; return its path."""
+    figure = overview(load_run(run_dir))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    path = out_dir / "overview.png"
+    with style.style():
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    return path
 
 
 def zoom(runs: Sequence[Run], column: str = "loss", width: float = 1 / 10) -> Figure:
