@@ -7,7 +7,7 @@ import pytest
 from pictures import write_folder
 from resnet_repro import evaluate, export
 from resnet_repro.analysis.evaluations import load_evaluations, score_of
-from resnet_repro.analysis.load import load_runs
+from resnet_repro.analysis.load import Logged
 from resnet_repro.compose import make_job
 from resnet_repro.data import MODIFIED
 from resnet_repro.runs.identity import metrics_digest
@@ -75,7 +75,7 @@ def test_ten_crops_and_an_ensemble_are_joined_with_their_runs(runs, root):
     out = runs[0].path.parents[3] / "evaluations"
     done(evaluate, *words(root, out, runs[0]), "protocol=10-crop")
     done(evaluate, *words(root, out, *runs))
-    loaded = load_runs(runs[0].path.parents[2])
+    loaded = Logged.read(runs[0].path.parents[2]).runs
     evaluations = load_evaluations(out)
     alone = score_of(loaded[0], "10-crop", evaluations)
     assert alone is not None

@@ -141,7 +141,9 @@ def test_runs_on_imagenet_are_drawn_beside_those_on_tiny_imagenet(
     assert "ImageNet, paper profile" in drawn
     assert "Tiny ImageNet, 64x64, 200 classes" in drawn
     told = capsys.readouterr().err
-    assert "no paper run of tiny_plain34, tiny_resnet34_A;" in told  # what make fig4 would train
+    assert (
+        "no finished paper run of tiny_plain34, tiny_resnet34_A;" in told
+    )  # what make fig4 would train
     assert set(load_item("fig4").drawn) - set(load_item("fig4").experiments) == {
         "imagenet_plain18", "imagenet_plain34", "imagenet_resnet18_A", "imagenet_resnet34_A",
     }  # fmt: skip
