@@ -202,6 +202,7 @@ def say(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         link.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
         link.chmod(0o755)
     env = os.environ | {"PATH": f"{cwd / 'bin'}:{os.environ['PATH']}"}
+    env["RESNET_REPRO_RUNS"] = str(cwd / "results" / "runs")
     return subprocess.run(["bash", "-ec", line], cwd=cwd, env=env, capture_output=True, text=True)
 
 
@@ -222,6 +223,8 @@ def test_what_the_readme_does_with_one_net(tmp_path: Path) -> None:
     made = "python -m resnet_repro.train experiment=cifar10_plain20 profile=quick "
     made += f"{tiny} recipe.max_iters=4 recipe.milestones=[] trainer.threads=1"
     assert say(made, tmp_path).returncode == 0
+    (variant,) = (tmp_path / "results" / "runs" / "quick").iterdir()
+    variant.rename(variant.with_name("cifar10_plain20"))
     lines = [line for line in shell_lines(REPO / "README.md") if "run=results/runs/quick" in line]
     assert len(lines) == 3
     for line in lines:

@@ -130,7 +130,8 @@ def test_akamaster_weights_count_exactly_as_their_own_net(akamaster, arrays, tmp
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     jobs = [
-        small_job(root, f"seed={seed}", "evaluation.clean_train_images=0", "recipe.max_iters=6",
+        small_job(root, "name=small", f"seed={seed}", "evaluation.clean_train_images=0",
+                  "recipe.max_iters=6",
                   "recipe.milestones=[4]", "probes.signals=false", "probes.response_images=0")
         for seed in (0, 1)
     ]  # fmt: skip
@@ -156,7 +157,7 @@ def test_a_run_counts_again_as_it_was_recorded(runs, tmp_path, split, kind):
     for key in ("kind", "top1_err", "top5_err", "num_samples", "protocol", "bn"):
         assert found[key] == recorded[key], key
     assert found["loss"] == pytest.approx(recorded["loss"], rel=1e-5)
-    assert found["models"][0]["run"] == "smoke/cifar10_resnet20/seed0"
+    assert found["models"][0]["run"] == "smoke/small/seed0"
 
 
 def test_precise_bn_is_another_number_stored_as_such(runs, arrays, tmp_path):
@@ -199,7 +200,7 @@ def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_pat
     assert f"{out / 'README.md'}\n" in said
     table = (out / "README.md").read_text(encoding="utf-8")
     for seed, run in enumerate(runs):
-        path = out / f"cifar10_resnet20_smoke_seed{seed}.safetensors"
+        path = out / f"small_smoke_seed{seed}.safetensors"
         expected, subject = from_run(run.path), from_file(path, "ours")
         assert (subject.spec, subject.num_classes) == (expected.spec, expected.num_classes)
         for name, value in subject.net.state_dict().items():
@@ -214,11 +215,11 @@ def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_pat
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         assert digest in said
-        run_key = f"results/runs/smoke/cifar10_resnet20/seed{seed}"
+        run_key = f"results/runs/smoke/small/seed{seed}"
         error = f"{logged['top1_err']:.2f}"
         assert cells[:5] == ["ResNet-8", "synthetic", str(seed), error, "500"]
         assert cells[5:] == [path.name, digest, run_key]
-        assert found["models"][0]["run"] == f"smoke/cifar10_resnet20/seed{seed}"
+        assert found["models"][0]["run"] == f"smoke/small/seed{seed}"
 
 
 def test_five_lines_of_python_classify_a_picture_without_the_data(
@@ -249,7 +250,7 @@ def no_data(_):
 
 def test_a_checkpoint_in_its_run_folder_is_weights_too(runs):
     subject = from_file(runs[0].checkpoints / "iter_00000006.pt", "ours")
-    assert subject.name == "cifar10_resnet20_smoke_seed0_iter6"
+    assert subject.name == "small_smoke_seed0_iter6"
     assert subject.spec.label == "ResNet-8"
 
 

@@ -41,7 +41,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def runs(root, tmp_path_factory):
     place = tmp_path_factory.mktemp("results") / "runs"
-    words = (*SMALL, f"data.root={root}", f"runs_dir={place}")
+    words = (*SMALL, "name=small", f"data.root={root}", f"runs_dir={place}")
     jobs = [make_job(*words, f"seed={seed}") for seed in (0, 1)]
     assert [do(job) for job in jobs] == ["finished", "finished"]
     return [job.folder for job in jobs]
@@ -63,7 +63,7 @@ def test_the_single_view_counts_as_it_was_logged(runs, root, tmp_path, split, ki
         assert found[key] == logged[key], key
     assert found["loss"] == pytest.approx(logged["loss"], rel=1e-5)
     (model,) = found["models"]
-    assert (model["run"], model["iter"]) == ("smoke/imagenet_resnet18_A/seed0", 4)
+    assert (model["run"], model["iter"]) == ("smoke/small/seed0", 4)
     assert model["metrics_sha256"] == metrics_digest(runs[0])
     assert model["normalisation"] == "pixel mean of the training pictures"
     trained_on = runs[0].meta()["data"]["digests"]
@@ -99,7 +99,7 @@ def test_exported_weights_say_which_training_they_are_of(runs, root, tmp_path):
     done(evaluate, f"weights={out}", "format=ours", *asked)
     (found,) = results(tmp_path / "results").values()
     (model,) = found["models"]
-    assert (model["run"], model["iter"]) == ("smoke/imagenet_resnet18_A/seed1", 4)
+    assert (model["run"], model["iter"]) == ("smoke/small/seed1", 4)
     assert model["metrics_sha256"] == metrics_digest(runs[1])
     assert found["top1_err"] == last(runs[1], "test")["top1_err"]
 
@@ -110,5 +110,5 @@ def test_the_mean_of_other_pictures_is_refused(runs, root, tmp_path):
     code, _, err = ask(evaluate, *asked)
     assert code == 2
     said = err.splitlines()[-1]
-    assert "smoke/imagenet_resnet18_A/seed0: was trained with other train pictures" in said
+    assert "smoke/small/seed0: was trained with other train pictures" in said
     assert not (tmp_path / "results").exists()

@@ -28,6 +28,7 @@ FEW = (
     "probes.response_images=0", "trainer.checkpoint_every_iters=2", "trainer.threads=1",
 )  # fmt: skip
 NETS = ("tiny_plain18", "tiny_resnet18_A")
+PLAIN, RESNET = NAMES = [make_job(f"experiment={net}", *FEW).config.name for net in NETS]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,12 +82,12 @@ def test_a_table_counts_what_is_missing_once(root, tiny, capsys):
     assert table.count("10-crop, seed 0, smoke profile") == 2
     assert "1-crop only" not in table
     first = kept(root)
-    assert sorted(first) == [f"{net}_smoke_seed0_10-crop" for net in NETS]
-    for net in NETS:
-        entry = first[f"{net}_smoke_seed0_10-crop"]
+    assert sorted(first) == [f"{name}_smoke_seed0_10-crop" for name in NAMES]
+    for name in NAMES:
+        entry = first[f"{name}_smoke_seed0_10-crop"]
         (model,) = entry["models"]
-        assert (model["run"], model["iter"]) == (f"smoke/{net}/seed0", 2)
-        assert model["metrics_sha256"] == metrics_digest(RunFolder(root / "smoke" / net / "seed0"))
+        assert (model["run"], model["iter"]) == (f"smoke/{name}/seed0", 2)
+        assert model["metrics_sha256"] == metrics_digest(RunFolder(root / "smoke" / name / "seed0"))
         assert (entry["protocol"], entry["num_samples"], entry["left_out"]) == ("10-crop", 6, 0)
     said, again = make("table2", root, tiny, capsys)
     assert "counting" not in said
@@ -94,10 +95,10 @@ def test_a_table_counts_what_is_missing_once(root, tiny, capsys):
 
 
 def test_without_weights_it_says_so_and_shows_what_there_is(root, tiny, capsys):
-    shutil.rmtree(root / "smoke" / "tiny_plain18" / "seed0" / "checkpoints")
+    shutil.rmtree(root / "smoke" / PLAIN / "seed0" / "checkpoints")
     said, table = make("table2", root, tiny, capsys)
     assert (
-        "not tested at 10-crop, since their final weights are not here: smoke/tiny_plain18/seed0"
+        f"not tested at 10-crop, since their final weights are not here: smoke/{PLAIN}/seed0"
         in said
     )
     assert "counting errors at 10-crop of 1 run first" in said
@@ -116,21 +117,21 @@ def test_without_data_it_says_so_and_draws(root, tmp_path, capsys):
 def test_a_net_trained_again_is_tested_again(root, tiny, capsys):
     make("table2", root, tiny, capsys)
     before = kept(root)
-    shutil.rmtree(root / "smoke" / "tiny_plain18")
+    shutil.rmtree(root / "smoke" / PLAIN)
     words = ("experiment=tiny_plain18", *FEW, f"data.root={tiny}", f"runs_dir={root}")
     assert do(make_job(*words)) == "finished"  # the same weights, but other seconds in its log
     said, table = make("table2", root, tiny, capsys, "--no-train")
-    line = "Not used: evaluations/tiny_plain18_smoke_seed0_10-crop.json is of another training of "
-    assert line + "smoke/tiny_plain18/seed0" in said
+    line = f"Not used: evaluations/{PLAIN}_smoke_seed0_10-crop.json is of another training of "
+    assert line + f"smoke/{PLAIN}/seed0" in said
     assert line in table
     said, table = make("table2", root, tiny, capsys)
     assert "counting errors at 10-crop of 1 run first" in said
     assert "Not used" not in said + table
     after = kept(root)
     assert set(after) == set(before)
-    name = "tiny_plain18_smoke_seed0_10-crop"
+    name = f"{PLAIN}_smoke_seed0_10-crop"
     assert after[name]["models"][0]["metrics_sha256"] != before[name]["models"][0]["metrics_sha256"]
-    other = "tiny_resnet18_A_smoke_seed0_10-crop"
+    other = f"{RESNET}_smoke_seed0_10-crop"
     assert after[other] == before[other]
 
 
@@ -142,8 +143,8 @@ def test_an_ensemble_of_one_run_of_each_net_is_tested_once(root, tiny, capsys):
     assert kept(root) == {}  # one net is no ensemble
     count_missing(runs, "multi-scale", config, together=True)
     ((name, entry),) = kept(root).items()
-    assert name == "ensemble2_tiny_plain18_smoke_seed0_multi-scale"
-    assert [model["run"] for model in entry["models"]] == [f"smoke/{net}/seed0" for net in NETS]
+    assert name == f"ensemble2_{PLAIN}_smoke_seed0_multi-scale"
+    assert [model["run"] for model in entry["models"]] == [f"smoke/{name}/seed0" for name in NAMES]
     assert "counting errors at multi-scale of an ensemble first" in capsys.readouterr().err
     row = table5(runs).iloc[-1]
     assert row["ensemble"] == "2 nets: plain-18 seed 0, ResNet-18 A seed 0"

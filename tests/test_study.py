@@ -221,7 +221,7 @@ def test_words_may_stand_before_and_after_options(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "cifar10_plain20 smoke seed 4" in done.stdout
+    assert "cifar10_plain20-data_synthetic smoke seed 4" in done.stdout
 
 
 def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path: Path) 
         names = tar.getnames()
         tar.extractall(tmp_path / "home", filter="data")
     assert not any("checkpoints" in name or ".lock" in name for name in names)
-    home = tmp_path / "home" / "results" / "runs" / "smoke" / "cifar10_plain20" / "seed0"
+    home = tmp_path / "home" / "results" / "runs" / "smoke" / jobs[0].config.name / "seed0"
     assert RunFolder(home).config()["model"]["depth"] == 8
     assert RunFolder(home).metrics() == run.metrics()
     again = load_jobs(there, tmp_path / "home" / "results" / "runs")

@@ -154,7 +154,7 @@ def damaged(shop: Workshop, kind: str, damage: Damage, files: int, folder: Path)
     told = dict.fromkeys(("silent", "set_aside", "warned", "whole_runs", "identical_runs"), 0)
     rng, source = random.Random(kind), begun(shop, folder / "source")
     for number in range(files):
-        run = RunFolder(folder / "copy" / "smoke" / "cifar10_resnet20" / "seed0")
+        run = RunFolder(folder / "copy" / "smoke" / source.parent.name / "seed0")
         shutil.copytree(source, run.path)
         newest = sorted(run.checkpoints.glob("iter_*.pt"))[-1]
         damage(newest, rng)
