@@ -127,10 +127,11 @@ def test_old_and_new_precision_switches_agree(precision: str) -> None:
 
 
 def test_nothing_of_ours_reads_the_old_switches() -> None:
+    """But for the check of a GPU, which tries whether they can be read."""
     reading = []
     for path in sorted(Path(resnet_repro.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             old = isinstance(node, ast.Attribute) and node.attr in LEGACY
-            if old and not isinstance(node.ctx, ast.Store):
+            if old and not isinstance(node.ctx, ast.Store) and path.name != "gpu_check.py":
                 reading.append(f"{path}:{node.lineno}")
     assert reading == []
