@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from resnet_repro.compose import compose_run
 from resnet_repro.runs.folder import RunFolder
+from resnet_repro.train import main
+from resnet_repro.training.jobs import say_places
 
 REPO = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -22,6 +28,11 @@ SMALL = (
     "evaluation.clean_train_images=100",
     "trainer.threads=1",
 )
+
+
+def named(experiment: str, *words: str) -> str:
+    """How a run is named by what SMALL and the words change."""
+    return compose_run(f"experiment={experiment}", "profile=smoke", *SMALL, *words).name
 
 
 def say(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -39,25 +50,120 @@ def train(*words: str) -> subprocess.CompletedProcess[str]:
     return say("-m", "resnet_repro.train", *words)
 
 
+RUN = "experiment=cifar10_plain20"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("experiment=cifar10_plain20", "recipe.lrr=1"), "unknown option 'recipe.lrr'; did you"),
-        (("experiment=cifar10_plain20", "recipe.lr=-1"), "recipe.lr=-1: must be a finite number"),
-        (("experiment=cifar10_plain21",), "experiment=cifar10_plain21: must be one of"),
-        (("experiment=cifar10_plain20", "seed=0,1"), "add -m to sweep"),
+        ((RUN, "recipe.lrr=1"), "unknown option 'recipe.lrr'; did you"),
+        ((RUN, "recipe.lr=-1"), "recipe.lr=-1: must be a finite number"),
+        (("experiment=cifar10_plain21",), "experiment=cifar10_plain21: did you mean cifar10_plain"),
+        ((RUN, "seed=0,1"), "add -m to sweep"),
         (("-m", "item=fig9"), "item=fig9: must be one of blocks, claims"),
         (("-m", "item=fig1", "seed=0,-1"), "seed=-1: must be an integer in"),
+        (("-m", RUN, "recipe.lr=0.1,0.2", "name=x"), "name=x: two runs of the sweep have it"),
+        # Hydra's own words
+        ((RUN, "--resolve"), "--resolve: only with --cfg"),
+        ((RUN, "--package", "model"), "--package: only with --cfg"),
+        ((RUN, "-m", "--cfg", "job"), "--multirun and --cfg: only one of them"),
+        ((RUN, "--cfgg", "job"), "unrecognized arguments: --cfgg"),
+        ((RUN, "hydra.run.dir=x"), "hydra.run.dir=x: nothing is written there"),
+        ((RUN, "-m", "hydra.sweep.dir=x"), "hydra.sweep.dir=x: nothing is written there"),
+        ((RUN, "seed=0,1", "-m", "hydra/launcher=submitit_local"), "submitit is not installed"),
+        ((RUN, "seed=0,1", "-m", "hydra/launcher=nope"), "hydra/launcher=nope: must be one of"),
+        ((RUN, "-m", "hydra/launcher=basic", "recipe.lr=0.1,0.2", "name=x"), "name=x: two runs"),
+        (("-sc", "install=bash"), "-sc: only of the installed command"),
     ],
 )
 def test_bad_words_are_refused_in_one_line_before_anything_is_written(
-    tmp_path: Path, words: tuple[str, ...], message: str
+    tmp_path: Path,
+    words: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = train(*words, f"runs_dir={tmp_path}/runs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *words, f"runs_dir={tmp_path}/runs"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("--hydra-help", RUN), "Hydra (1."),
+        ((RUN, "--cfg", "job", "--resolve"), "lr: 0.1"),
+        (("--resolve", "-c", "job", RUN, "-p", "recipe"), "lr: 0.1"),
+        (("--help",), "experiments: cifar10_plain110, "),
+    ],
+)
+def test_hydras_words_work_in_any_order(
+    words: tuple[str, ...],
+    shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    with contextlib.suppress(SystemExit):
+        main()
+    told = capsys.readouterr()
+    assert shown in told.out
+    assert told.err == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("resnet-repro experiment=cifar10_res", "experiment=cifar10_resnet20"),
+        ("resnet-repro -m profile=quick experiment=", "experiment=tiny_plain18"),
+        ("resnet-repro exp", "experiment="),
+        ("resnet-repro experiment=tiny_plain18 profile=q", "profile=quick"),
+        ("resnet-repro recipe.warmup_", "recipe.warmup_lr="),
+    ],
+)
+def test_the_installed_command_completes(
+    line: str, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/resnet-repro", "-sc", "query=bash"])
+    monkeypatch.setenv("COMP_LINE", line)
+    main()
+    assert word in capsys.readouterr().out.split()
+
+
+def test_the_console_command_is_declared() -> None:
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["scripts"] == {"resnet-repro": "resnet_repro.train:main"}
+
+
+def test_without_its_repository_it_says_how_to_install(tmp_path: Path) -> None:
+    shutil.copytree(
+        REPO / "src" / "resnet_repro", tmp_path / "site" / "resnet_repro",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )  # fmt: skip
+    done = say("-m", "resnet_repro.train", "--help", PYTHONPATH=str(tmp_path / "site"))
     assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert message in done.stderr
-    assert not (tmp_path / "runs").exists()
+    assert done.stderr.startswith("error: resnet_repro is installed without its repository")
+    assert done.stderr.rstrip().endswith("pip install -e .")
+
+
+def test_from_another_folder_runs_go_to_the_repository_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for variable in ("RESNET_REPRO_RUNS", "RESNET_REPRO_DATA"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+    say_places(compose_run(RUN))
+    assert capsys.readouterr().err == f"runs: {REPO}/results/runs\ndata: {REPO}/data\n"
+    say_places(compose_run(RUN, "runs_dir=here", "data.root=/there"))
+    monkeypatch.chdir(REPO)
+    say_places(compose_run(RUN))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -85,7 +191,9 @@ def test_sweep_trains_each_once_and_saying_it_again_trains_nothing(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     runs = sorted(path.parent for path in tmp_path.glob("*/*/*/metrics.jsonl"))
     assert [str(path.relative_to(tmp_path)) for path in runs] == [
-        f"smoke/cifar10_plain{depth}/seed{seed}" for depth in (20, 56) for seed in (0, 1)
+        f"smoke/{named(f'cifar10_plain{depth}')}/seed{seed}"
+        for depth in (20, 56)
+        for seed in (0, 1)
     ]
     again = train(*words)
     assert again.returncode == 0
@@ -94,27 +202,28 @@ def test_sweep_trains_each_once_and_saying_it_again_trains_nothing(tmp_path: Pat
 
 def test_one_failure_is_told_at_the_end_and_stops_no_other(tmp_path: Path) -> None:
     words = ("-m", "experiment=cifar10_plain20", "profile=smoke", *SMALL, f"runs_dir={tmp_path}")
-    done = train(*words, "recipe.lr=1e30,0.1", "name=lr${recipe.lr}")
+    done = train(*words, "recipe.lr=1e30,0.2")  # a run of each rate, named by it
     assert done.returncode == 5, done.stderr
-    assert "2 of 2 runs to train: about" in done.stderr
+    assert "2 of 2 runs to train" in done.stderr
     told = done.stderr.splitlines()[-1]
-    assert told.startswith("failed: lr1e+30 smoke seed 0: the loss is not finite at iteration")
+    first, second = (named("cifar10_plain20", f"recipe.lr={rate}") for rate in ("1e30", "0.2"))
+    assert told.startswith(f"failed: {first} smoke seed 0: the loss is not finite at iteration")
     states = {
         path.parent.name: RunFolder(path).status()["state"]
         for path in tmp_path.glob("smoke/*/seed0")
     }
-    assert states == {"lr1e+30": "diverged", "lr0.1": "finished"}
+    assert states == {first: "diverged", second: "finished"}
 
 
 def test_hydras_own_launcher_does_the_same_runs(tmp_path: Path) -> None:
     done = train(
         "-m", "item=fig1", "profile=smoke", *SMALL, f"runs_dir={tmp_path}",
-        "hydra/launcher=basic", f"hydra.sweep.dir={tmp_path}/sweep",
+        "hydra/launcher=basic",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert {path.parent.name for path in tmp_path.glob("smoke/*/seed0")} == {
-        "cifar10_plain20",
-        "cifar10_plain56",
+        named("cifar10_plain20"),
+        named("cifar10_plain56"),
     }
 
 
@@ -131,7 +240,7 @@ def test_figure_one_from_nothing_then_again_without_training(tmp_path: Path) -> 
     assert "fig1: nothing to draw" in empty.stderr
     first = figure(tmp_path)
     assert first.returncode == 0, first.stderr
-    assert "2 of 2 runs to train: about" in first.stderr
+    assert "2 of 2 runs to train" in first.stderr
     assert "all runs" in first.stderr
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"fig1.png", "fig1.svg"}
     assert "C2 " in first.stdout
@@ -149,9 +258,9 @@ def test_signals_lose_nothing(tmp_path: Path, number: signal.Signals) -> None:
     words = (
         "experiment=cifar10_plain20", "profile=smoke", *SMALL, f"runs_dir={tmp_path}",
         "recipe.max_iters=400", "recipe.milestones=[]", "trainer.checkpoint_every_iters=20",
-        "evaluation.every_iters=400",
+        "evaluation.every_iters=400", "name=stopped",
     )  # fmt: skip
-    folder = RunFolder(tmp_path / "smoke" / "cifar10_plain20" / "seed0")
+    folder = RunFolder(tmp_path / "smoke" / "stopped" / "seed0")
     process = subprocess.Popen(
         [sys.executable, "-m", "resnet_repro.train", *words],
         cwd=REPO,

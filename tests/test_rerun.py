@@ -16,10 +16,8 @@ from resnet_repro.conf import load_item
 from resnet_repro.runs.folder import RunFolder, find_runs
 
 REPO = Path(__file__).resolve().parents[1]
-SMALL = (
-    "data=synthetic", "profile=smoke", "model.depth=8", "evaluation.clean_train_images=100",
-    "trainer.threads=1",
-)  # fmt: skip
+CHANGED = ("data=synthetic", "model.depth=8", "evaluation.clean_train_images=100")
+SMALL = (*CHANGED, "profile=smoke", "trainer.threads=1")
 
 
 def say(*words: str) -> subprocess.CompletedProcess[str]:
@@ -75,7 +73,7 @@ def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(tmp_path: Pa
     say("-m", "resnet_repro.train", "-m", sweep, *SMALL, f"runs_dir={tmp_path}/runs")
     done = say(
         "experiments/deviations.py", "--profile", "smoke", "--no-train",
-        "--out", f"{tmp_path}/figures", f"runs_dir={tmp_path}/runs",
+        "--out", f"{tmp_path}/figures", f"runs_dir={tmp_path}/runs", *CHANGED,
     )  # fmt: skip
     assert "no smoke run of cifar10_resnet56_45k, cifar10_plain56_45k" in done.stderr
     table = pd.read_csv(tmp_path / "tables" / "deviations.csv")
