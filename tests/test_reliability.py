@@ -105,11 +105,17 @@ def test_system_calls_are_hit(shared: Workshop, tmp_path: Path) -> None:
 
 
 def test_damaged_and_foreign_checkpoints_are_never_loaded(shared: Workshop, tmp_path: Path) -> None:
-    kinds = ("a link to itself", "without its digest", "of another net", "all generations damaged")
+    kinds = (
+        "a link to itself",
+        "a pipe",
+        "without its digest",
+        "of another net",
+        "all generations damaged",
+    )
     record = do(shop_of(shared, tmp_path, 2), only(PARTS["checkpoints"], *kinds))
     assert record.total("silent") == 0
     assert record.total("refused") == 2
-    assert record.total("identical_runs") == 2
+    assert record.total("identical_runs") == 3
 
 
 @pytest.mark.parametrize("kind", damage.KINDS)

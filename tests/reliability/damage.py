@@ -16,7 +16,6 @@ from reliability.processes import begin, do, finish
 from reliability.record import Outcome
 from reliability.subject import VARIANTS, small_job
 from reliability.workshop import Trial, Workshop
-from resnet_repro.runs.folder import RunFolder
 
 Damage = Callable[[Path, random.Random], None]
 PAGE = 4096
@@ -69,6 +68,12 @@ def loop(path: Path, _: random.Random) -> None:
     path.symlink_to(path)
 
 
+def fifo(path: Path, _: random.Random) -> None:
+    """Put a pipe there, whose reader would wait forever."""
+    path.unlink()
+    os.mkfifo(path)
+
+
 def gone_digest(path: Path, _: random.Random) -> None:
     """Take the digest away."""
     path.with_name(path.name + ".sha256").unlink()
@@ -88,6 +93,7 @@ KINDS: dict[str, tuple[Damage, int]] = {
     "text": (text, 1),
     "a directory": (directory, 1),
     "a link to itself": (loop, 1),
+    "a pipe": (fifo, 1),
     "without its digest": (gone_digest, 1),
     "with another's digest": (wrong_digest, 1),
 }
@@ -154,7 +160,7 @@ def damaged(shop: Workshop, kind: str, damage: Damage, files: int, folder: Path)
     told = dict.fromkeys(("silent", "set_aside", "warned", "whole_runs", "identical_runs"), 0)
     rng, source = random.Random(kind), begun(shop, folder / "source")
     for number in range(files):
-        run = RunFolder(folder / "copy" / "smoke" / source.parent.name / "seed0")
+        run = small_job(folder / "copy", *VARIANTS["residual"]).folder
         shutil.copytree(source, run.path)
         newest = sorted(run.checkpoints.glob("iter_*.pt"))[-1]
         damage(newest, rng)

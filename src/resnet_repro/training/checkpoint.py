@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from resnet_repro.runs.atomic import write_atomic, write_text_atomic
+from resnet_repro.runs.atomic import is_regular_or_free, write_atomic, write_text_atomic
 from resnet_repro.runs.faults import crash_point
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import CheckpointError
@@ -109,6 +109,8 @@ def _load(path: Path) -> dict[str, Any]:
 def _damage(path: Path) -> str | None:
     """Why a checkpoint cannot be trusted; torch.load itself accepts flipped bits."""
     try:
+        if not (is_regular_or_free(path) and is_regular_or_free(_digest_path(path))):
+            return "is not a regular file"  # reading a pipe would never end
         expected = _digest_path(path).read_text(encoding="utf-8").strip()
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
