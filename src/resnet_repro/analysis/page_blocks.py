@@ -17,6 +17,7 @@ from resnet_repro.analysis.probes import gradient_precision, gradients, weights
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
 from resnet_repro.analysis.stats import clean_training_error, last_error, summarise
 from resnet_repro.analysis.study import Study, protocol_block, runs_block
+from resnet_repro.analysis.sweeps import sentences, sweep_name, swept_keys
 from resnet_repro.analysis.tables import NETS, table6, to_markdown
 from resnet_repro.items.deviations import deviations_table, variants
 from resnet_repro.items.tables2_3_4 import net_table
@@ -212,6 +213,16 @@ def readme_block(study: Study) -> str:
     return "\n".join([*lines, f"Evidence, intervals and what it means: [{link}]({link})."])
 
 
+def sweep_block(study: Study) -> str:
+    """The committed example of a sweep: picture, what was run, table."""
+    lines = []
+    for runs in study.sweeps:
+        keys = swept_keys(runs)
+        picture = f"docs/figures/{sweep_name(keys)}.png"
+        lines += [f"![Error against {' and '.join(keys)}]({picture})", "", *sentences(runs, keys)]
+    return "\n".join(lines) or "No sweep is logged in this repository yet."
+
+
 def _groups(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs of one profile and one data set each, the longest profile first."""
     groups: dict[tuple[int, str], list[Run]] = {}
@@ -266,6 +277,7 @@ def _figure_block(name: str) -> Callable[[Study], str]:
 
 BLOCKS: Mapping[str, Callable[[Study], str]] = {
     "results": readme_block,
+    "sweep": sweep_block,
     "runs": runs_block,
     "protocol": protocol_block,
     "claims": claims_block,

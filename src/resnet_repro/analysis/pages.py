@@ -22,6 +22,7 @@ from resnet_repro.analysis.load import tell
 from resnet_repro.analysis.page_blocks import BLOCKS
 from resnet_repro.analysis.study import Study
 from resnet_repro.analysis.style import writing
+from resnet_repro.analysis.sweeps import SWEEP, save_sweep, swept_keys
 from resnet_repro.exits import explained
 from resnet_repro.items.deviations import variants
 from resnet_repro.items.registry import ITEMS
@@ -82,13 +83,15 @@ def draw(study: Study, docs: Path) -> list[Path]:
             written += ITEMS[name].draw(runs, docs / "tables")
     if study.every("fig4", "table3"):
         written += save_imagenet_claims(study.every("fig4", "table3"), docs / "tables")
+    for runs in study.sweeps:
+        written += save_sweep(runs, swept_keys(runs), docs / "figures", docs / "tables")
     stretches, _ = compare_curves(study.logged)
     if stretches:
         written += draw_agreement(stretches, docs / "figures")
     made = (*FIGURES, *TABLES, IMAGENET_CLAIMS, AGREEMENT)
     for folder in ("figures", "tables"):
         for path in (docs / folder).glob("*"):
-            if path.stem in made and path not in written:
+            if (path.stem in made or path.stem.startswith(SWEEP)) and path not in written:
                 path.unlink()
     return written
 

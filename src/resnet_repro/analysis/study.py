@@ -80,6 +80,13 @@ class Study:
         return [run for name in load_item(item).experiments for run in self.all.of({name})]
 
     @cached_property
+    def sweeps(self) -> list[list[Run]]:
+        """The finished runs of each example of a sweep: ``results/sweeps/<sweep>``."""
+        folders = sorted(self.root.parent.glob("sweeps/*/"))
+        found = [Logged.read(folder).runs for folder in folders]
+        return [[run for run in runs if run.is_finished] for runs in found]
+
+    @cached_property
     def claims(self) -> list[ClaimResult]:
         """Every claim, on runs of the paper's protocol where they can test it."""
         results = first_tested(check_all, self.every("claims"))

@@ -35,6 +35,7 @@ from resnet_repro.runs.keys import flatten
 MARKERS = "osD^vP"
 LOGARITHMIC = 8  # values that span more than this factor are spaced by their ratio
 LEGEND_CHARACTERS = 125  # of a row
+SWEEP = "compare_"  # begins the names of the files of a sweep
 NAMED_LINES = 3  # beside their last point; more are told apart by marker and legend
 
 
@@ -180,9 +181,14 @@ def sentences(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
     return said + comparison_notes(runs)
 
 
+def sweep_name(keys: Sequence[str]) -> str:
+    """Name the files of a sweep of these keys."""
+    return SWEEP + "_".join(key.rpartition(".")[2] for key in keys)
+
+
 def save_sweep(runs: Sequence[Run], keys: Sequence[str], figures: Path, tables: Path) -> list[Path]:
     """Draw a sweep as ``compare_<key>.png``, ``.svg`` and write its table (md, tex, csv)."""
-    stem = "compare_" + "_".join(key.rpartition(".")[2] for key in keys)
+    stem = sweep_name(keys)
     table = summary_table(runs, [*keys, *(k for k in swept_keys(runs) if k not in keys)])
     paths = style.save(sweep_figure(runs, keys), stem, figures)
     return paths + write_table(table, stem, tables, notes=sentences(runs, keys))
