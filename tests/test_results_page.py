@@ -194,7 +194,7 @@ def test_only_blocks_change_and_broken_ones_are_refused(four: Path) -> None:
     assert new.startswith("by hand\n<!-- made: fig1 -->\n![Figure 1")
     assert new.endswith("\n<!-- end -->\nby hand\n")
     assert rewrite(new, study) == new
-    with pytest.raises(ValueError, match="no block is called fig99; one of results, runs"):
+    with pytest.raises(ValueError, match="no block is called fig99; one of results, sweep, runs"):
         rewrite(text.replace("fig1", "fig99"), study)
     with pytest.raises(ValueError, match="not all end"):
         rewrite("<!-- made: fig1 -->\nold\n", study)
