@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
@@ -149,6 +150,25 @@ def gradient_precision_block(study: Study) -> str:
     return to_markdown(pd.DataFrame(rows)) if rows else "No run has logged it yet."
 
 
+def precision_control_block(study: Study) -> str:
+    """What another precision changes in the next updates of a run, beside what a seed changes."""
+    lines = []
+    for path in sorted((study.root.parent / "bench").glob("precision_*.json")):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        table = pd.DataFrame(kept["rows"]).rename(
+            columns={
+                "from": "from iteration",
+                "loss": "mean loss",
+                "train_error": "training error (%)",
+                "clean_train_error": "clean training error (%)",
+                "test_error": "test error (%)",
+            }
+        )
+        where = f"{kept['net']} (`{kept['run']}`), {kept['hardware']['label']}"
+        lines += [to_markdown(table), "", f"{where}; `python -m benchmarks.precision`."]
+    return "\n".join(lines) or "It has not been measured yet: `python -m benchmarks.precision`."
+
+
 def _norm(values: pd.Series[float], norm: str) -> str:
     return f"{values[norm]:.3g} ({values[f'{norm}_float64']:.3g})"
 
@@ -287,6 +307,7 @@ BLOCKS: Mapping[str, Callable[[Study], str]] = {
     "late start": late_start_block,
     "first update": first_update_block,
     "gradient precision": gradient_precision_block,
+    "precision control": precision_control_block,
     "tiny imagenet": tiny_block,
     "deviations": atlas_block,
     **{name: _figure_block(name) for name in ("fig1", "fig6", "fig7", "gradients")},
