@@ -94,6 +94,8 @@ def test_it_runs_top_to_bottom(path: Path, project: Path) -> None:
     before = [len(cell["outputs"]) > 0 for cell in cells(path)]
     after = [len(cell.outputs) > 0 for cell in notebook.cells if cell.cell_type == "code"]
     assert after == before
+    trained = {run.parent.name for run in project.glob("results/runs/smoke/*/seed0")}
+    assert trained == ({"notebook_whole", "notebook_half"} if path.stem[0] == "3" else set())
 
 
 @runs_notebooks
