@@ -36,6 +36,13 @@ def test_a_run_knows_its_net_and_its_curves(tmp_path: Path) -> None:
     assert run.curve("train", "no such column").empty
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fabricate(tmp_path / "runs", "ResNet-56")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (run,) = load_runs("~/runs")  # type: ignore[arg-type]
+    assert load_run(Path("~") / path.relative_to(tmp_path)).path == run.path == path
+
+
 def test_curves_leave_out_nulls_and_other_views(tmp_path: Path) -> None:
     path = fabricate(tmp_path, "plain-20", profile="quick", test=50.0)
     with (path / "metrics.jsonl").open("a") as file:

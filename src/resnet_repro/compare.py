@@ -88,8 +88,8 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("words", nargs="+", metavar="KEY|FOLDER", help="keys, folders of runs")
     parser.add_argument("--profile", choices=PROFILES, help="only runs of this profile")
-    parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the figure")
-    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the tables")
+    parser.add_argument("--figures", type=paths.given, default=FIGURES, help="folder of the figure")
+    parser.add_argument("--tables", type=paths.given, default=TABLES, help="folder of the tables")
     return parser.parse_args(words)
 
 

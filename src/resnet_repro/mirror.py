@@ -28,6 +28,7 @@ from typing import Any
 
 from resnet_repro.config_groups import MODES, PROJECT
 from resnet_repro.exits import explained
+from resnet_repro.paths import given
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import Record
 from resnet_repro.same_run import identifying
@@ -314,7 +315,7 @@ def init_arguments(place: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Send the runs that are named; exit code 1 if one could not be sent."""
     parser = argparse.ArgumentParser(description="Send logged runs to Weights & Biases.")
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN_DIR")
+    parser.add_argument("folders", nargs="+", type=given, metavar="RUN_DIR")
     parser.add_argument("--mode", choices=[m for m in MODES if m != "disabled"], default="offline")
     parser.add_argument(
         "--follow", action="store_true", help="one run that grows, until standard input ends"

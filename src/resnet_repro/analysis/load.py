@@ -18,6 +18,7 @@ from resnet_repro.conf import names
 from resnet_repro.config_groups import PROFILES
 from resnet_repro.exits import notify
 from resnet_repro.options import WHAT, shown
+from resnet_repro.paths import given
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.same_run import differences
 
@@ -50,7 +51,7 @@ class Logged:
         """Read the runs below ``root`` of some profiles and of the names that are wanted."""
         folders = [
             path
-            for path in sorted(Path(root).glob("*/*/seed*"))
+            for path in sorted(given(str(root)).glob("*/*/seed*"))
             if wanted(path.parts[-2])
             and (profiles is None or path.parts[-3] in profiles)
             and _looks_like_a_run(path)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from resnet_repro.conf import changed_from_experiment
 from resnet_repro.exits import notify
+from resnet_repro.paths import given
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.same_run import filled
 
@@ -139,7 +140,7 @@ def load_run(path: Path) -> Run:
         RunFolderError: there is no run in it, or one of its files lacks what every run has; one
             line names the file and what is missing.
     """
-    folder = RunFolder(Path(path).absolute())
+    folder = RunFolder(given(str(path)).absolute())
     try:
         config, meta, status = folder.config(), folder.trained_meta(), folder.status()
         metrics = _metrics(folder)

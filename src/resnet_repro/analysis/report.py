@@ -43,6 +43,7 @@ from resnet_repro.analysis.tables import NOTHING
 from resnet_repro.conf import load_item
 from resnet_repro.exits import explained
 from resnet_repro.items.registry import DRAWINGS, ITEMS
+from resnet_repro.paths import given
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import RunFolder
 
@@ -241,8 +242,8 @@ def _environment() -> jinja2.Environment:
 def main(words: Sequence[str] | None = None) -> int:
     """Write the page; 1 if something could not be shown, which the page says too."""
     parser = argparse.ArgumentParser(description="Write the report of all logged runs.")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the run folders")
-    parser.add_argument("--out", type=Path, default=OUT, help="the page to write")
+    parser.add_argument("--runs", type=given, default=RUNS, help="folder of the run folders")
+    parser.add_argument("--out", type=given, default=OUT, help="the page to write")
     parser.add_argument(
         "--profiles", nargs="+", default=PROFILE_ORDER, choices=PROFILE_ORDER, help="default: all"
     )

@@ -111,7 +111,7 @@ def _is_asked(run: Run, item: Item, wanted: Callable[[str, str], Config]) -> boo
 def draw_nets(name: str, drawing: Drawing) -> None:
     """Draw what needs no runs."""
     parser = argparse.ArgumentParser(description=f"Draw {name}; it needs no runs.")
-    parser.add_argument("--out", type=Path, default=drawing.out, help="folder of what is drawn")
+    parser.add_argument("--out", type=paths.given, default=drawing.out, help="folder to draw into")
     _print_paths(drawing.draw(parser.parse_args().out))
 
 
@@ -160,7 +160,7 @@ def _arguments(name: str, out: Path) -> argparse.Namespace:
         "--seeds", type=_count, help="number of seeds, from 0 on; default: all logged"
     )
     parser.add_argument("--no-train", dest="train", action="store_false", help="only draw")
-    parser.add_argument("--out", type=Path, default=out, help="folder of what is drawn")
+    parser.add_argument("--out", type=paths.given, default=out, help="folder of what is drawn")
     parser.add_argument("overrides", nargs="*", help="configuration, as for resnet_repro.train")
     return parser.parse_args()
 
