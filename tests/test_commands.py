@@ -150,6 +150,9 @@ def test_without_its_repository_it_says_how_to_install(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: resnet_repro is installed without its repository")
     assert done.stderr.rstrip().endswith("pip install -e .")
+    program = "import resnet_repro.compose as c; c.compose_run('experiment=cifar10_resnet20')"
+    done = say("-c", program, PYTHONPATH=str(tmp_path / "site"))
+    assert done.stderr.rstrip().endswith("pip install -e .")
 
 
 def test_from_another_folder_runs_go_to_the_repository_and_that_is_said(

@@ -92,6 +92,7 @@ REFUSED = [
     ("seed=-1", "seed=-1: must be an integer in"),
     (f"seed={2**64}", f"seed={2**64}: must be an integer in"),
     ("seed=0,1", "seed=0,1: several values for one run; add -m"),
+    ("runs_dir=/a,b", "runs_dir=/a,b: several values for one run; add -m"),
     ("recipe.max_iters=0", "recipe.max_iters=0: must be an integer >= 1"),
     ("recipe.batch_size=0", "recipe.batch_size=0: must be an integer >= 1"),
     ("recipe.nesterov=2", "recipe.nesterov=2: must be true or false"),

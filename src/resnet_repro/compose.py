@@ -24,7 +24,7 @@ from yaml import MarkedYAMLError
 from resnet_repro.conf import changed, load_item, names, protocol, variant_name
 from resnet_repro.config import Config
 from resnet_repro.options import UNNAMED, ConfigError, closest, leaves, shown
-from resnet_repro.paths import CONF
+from resnet_repro.paths import CONF, check_installed
 from resnet_repro.runs.keys import flatten
 from resnet_repro.training.launch import Job, job_of
 
@@ -163,6 +163,7 @@ def _hydra() -> Iterator[None]:
     if GlobalHydra.instance().is_initialized():  # inside a job that Hydra runs
         yield
         return
+    check_installed()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
@@ -227,9 +228,10 @@ def _explain(message: str, overrides: Sequence[str]) -> str:
         if any(word.startswith("item=") for word in overrides):
             return "item names several runs; add -m to sweep over them"
         return f"experiment is not set; one of {', '.join(names('experiment'))}"
-    if match := re.search(r"Ambiguous value for argument '([^']+)'", message):
+    if match := re.search(r"Ambiguous value for argument '([^=]+)", message):
+        typed = next(word for word in overrides if word.partition("=")[0] == match[1])
         return (
-            f"{match[1]}: several values for one run; add -m to sweep over them, or quote a value "
+            f"{typed}: several values for one run; add -m to sweep over them, or quote a value "
             "with a comma twice: \"key='a,b'\""
         )
     first, *rest = message.strip().splitlines()
