@@ -154,6 +154,7 @@ def test_dicts_in_circles_and_dicts_of_many_names(tmp_path):
         from_file(tmp_path / "a.pt", "akamaster")
     torch.save({"best": STATE, "last": STATE}, tmp_path / "a.pt")
     assert from_file(tmp_path / "a.pt", "akamaster").source["weights_key"] == "best"
+    assert from_file(tmp_path / "a.pt", "akamaster", "last").source["weights_key"] == "last"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from test_models_formats import TheirNet
             "protocol=5-crop: must be one of 1-cr",
         ),
         (("weights=none.pt", "format=akamaster"), "weights=none.pt: must be an existing file"),
+        (("weights=/dev/null", "format=ours"), "weights=/dev/null: must be an existing file\n"),
         (("weights=none.pt",), "format is not set; must be one of ours, akamaster, torchvision"),
         (("weights=a", "format=caffe"), "format=caffe: must be one of ours, akamaster"),
         (("run=nowhere",), "run=nowhere: must be an existing folder"),

@@ -123,8 +123,8 @@ def _check_paths(key: str, texts: list[str], noun: str) -> None:
     for text in texts:
         path = paths.given(text)
         if not (path.is_file() if noun == "file" else path.is_dir()):
-            whole = paths.given(",".join(texts))
-            comma = r"; a comma in a path is written \," if whole.exists() else ""
+            split = len(texts) > 1 and paths.given(",".join(texts)).exists()
+            comma = r"; a comma in a path is written \," if split else ""
             raise ConfigError(f"{key}={text}: must be an existing {noun}{comma}")
     if len(set(texts)) < len(texts):
         raise ConfigError(f"{key}={','.join(texts)}: names one {key} twice")

@@ -79,7 +79,9 @@ def state_dicts(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     waiting, seen = deque([("", content)]), set()
     while waiting:
         name, place = waiting.popleft()
-        if id(place) in seen:  # a dict may hold itself
+        if id(place) in seen:  # a dict may hold itself, or one state dict have two names
+            if any(place is state for state in found.values()):
+                found[name] = place
             continue
         seen.add(id(place))
         keys = [str(key) for key, value in place.items() if isinstance(value, Tensor)]
@@ -106,7 +108,7 @@ def state_dict_of(file: WeightsFile, name: str | None) -> tuple[str, Mapping[str
         raise WeightsError(
             f"{file.path}: weights_key={one_line(name)}: no state dict; there is {listed}"
         )
-    if name is None and len(found) > 1:
+    if name is None and len({id(state) for state in found.values()}) > 1:
         raise WeightsError(
             f"{file.path}: holds several state dicts; choose one with weights_key=...: {listed}"
         )
