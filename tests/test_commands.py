@@ -164,6 +164,7 @@ def test_from_another_folder_runs_go_to_the_repository_and_that_is_said(
     say_places(compose_run(RUN))
     assert capsys.readouterr().err == f"runs: {REPO}/results/runs\ndata: {REPO}/data\n"
     say_places(compose_run(RUN, "runs_dir=here", "data.root=/there"))
+    say_places(compose_run(RUN, "runs_dir=here", "data=synthetic", "profile=smoke"))
     monkeypatch.chdir(REPO)
     say_places(compose_run(RUN))
     assert capsys.readouterr().err == ""

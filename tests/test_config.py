@@ -161,10 +161,13 @@ def test_sweep_is_checked_whole_before_it_starts() -> None:
         (("recipe.lr=0.05",), "cifar10_plain20-lr0.05"),
         (("recipe.lr=0.05", "recipe.nesterov=true"), "cifar10_plain20-lr0.05-nesterov_true"),
         (("model.shortcut=B",), "cifar10_plain20-shortcut_B"),
-        (("recipe.milestones=[5,8]", "recipe.max_iters=10"), "cifar10_plain20-max_iters10-mile"),
+        (
+            ("recipe.milestones=[5,8]", "recipe.max_iters=10"),
+            "cifar10_plain20-max_iters10-milestones5+8",
+        ),
         (("recipe.milestones=[]",), "cifar10_plain20-milestones_none"),
         (("data=synthetic", "profile=smoke"), "cifar10_plain20-data_synthetic"),
-        (("recipe=cifar10_quick",), "cifar10_plain20-clean_train_images10000-every_iters100-max"),
+        (("recipe=cifar10_quick",), "cifar10_plain20-clean_train_images10000-every_iters100-"),
         (("recipe.lr=0.05", "name=mine"), "mine"),
         # What is not computed, or is the experiment's own value, makes no variant.
         (("recipe.lr=0.1", "profile=quick"), "cifar10_plain20"),
@@ -174,8 +177,15 @@ def test_sweep_is_checked_whole_before_it_starts() -> None:
 )
 def test_a_variant_is_named_by_what_it_changes(words: Sequence[str], name: str) -> None:
     config = compose_run(*RUN, *words)
-    assert config.name.startswith(name) if name.endswith(("mile", "max")) else config.name == name
+    assert config.name.startswith(name) if name.endswith("-") else config.name == name
     assert bool(changed_from_experiment(config.as_mapping())) == (name != "cifar10_plain20")
+
+
+@pytest.mark.parametrize("typed", ["name=a-${recipe.lr}", 'name="a-${recipe.lr}"'])
+def test_a_name_is_made_of_swept_values(typed: str) -> None:
+    jobs = compose_sweep([*RUN, "recipe.lr=0.05,0.1", typed])
+    assert [job.config.name for job in jobs] == ["a-0.05", "a-0.1"]
+    assert compose_run(*RUN, typed).name == "a-0.1"
 
 
 def test_too_long_a_name_ends_in_a_digest_of_all_that_is_changed() -> None:
@@ -383,7 +393,8 @@ def test_a_run_logged_before_a_key_existed_is_still_the_same_run() -> None:
     del older["probes"]
     assert differences(older, config) == {}
     changed = compose_run(*RUN, "probes.signals=false", "recipe.lr=0.2").as_mapping()
-    assert differences(older, changed) == {"recipe.lr": (0.1, 0.2)}
-    # Nor is what nobody changed told as a change, or the run another one in Weights & Biases.
+    names = (config["name"], f"{config['name']}-lr0.2")
+    assert differences(older, changed) == {"name": names, "recipe.lr": (0.1, 0.2)}
+    # What nobody changed is not shown as a change, nor is it another run in Weights & Biases.
     assert run_id(older) == run_id(config)
     assert _change(logged(older), logged(changed)) == "recipe.lr=0.2"

@@ -231,9 +231,10 @@ def test_finished_run_is_skipped_and_another_configuration_refused(tmp_path: Pat
     assert do(job) == "skipped"
     assert do(small_job(tmp_path, "evaluation.batch_size=100")) == "skipped"  # says only how
     assert (job.folder.path / "meta.json").read_bytes() == before
+    name = f"name={job.config.name}"  # without it, another configuration has its own folder
     with pytest.raises(RunFolderError, match=r"recipe.lr was 0.1, now 0.2.*name="):
-        do(small_job(tmp_path, "recipe.lr=0.2"))
-    assert do(small_job(tmp_path, "recipe.lr=0.2", "name=lr0.2")) == "finished"
+        do(small_job(tmp_path, "recipe.lr=0.2", name))
+    assert do(small_job(tmp_path, "recipe.lr=0.2")) == "finished"
 
 
 def test_divergence_stops_and_is_named(tmp_path: Path) -> None:

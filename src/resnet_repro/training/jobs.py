@@ -192,9 +192,12 @@ def _device_name() -> str:
 def say_places(config: Config) -> None:
     """Say where runs and data are, if that is in the repository and a command is called elsewhere.
 
-    Nothing is said of a place that the words or the environment name.
+    Nothing is said of a place that the words or the environment name, or of one that is not used:
+    synthetic images have no folder.
     """
-    places = {"runs": paths.runs(config.runs_dir), "data": paths.data(config.data.root)}
+    places = {"runs": paths.runs(config.runs_dir)}
+    if config.data.name != "synthetic":
+        places["data"] = paths.data(config.data.root)
     for what, place in places.items():
         if place.is_relative_to(paths.REPOSITORY) and place.is_absolute():
             notify(f"{what}: {place}")
