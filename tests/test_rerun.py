@@ -75,7 +75,7 @@ def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(tmp_path: Pa
         "experiments/deviations.py", "--profile", "smoke", "--no-train",
         "--out", f"{tmp_path}/figures", f"runs_dir={tmp_path}/runs", *CHANGED,
     )  # fmt: skip
-    assert "no smoke run of cifar10_resnet56_45k, cifar10_plain56_45k" in done.stderr
+    assert "no finished smoke run of cifar10_resnet56_45k, cifar10_plain56_45k" in done.stderr
     table = pd.read_csv(tmp_path / "tables" / "deviations.csv")
     assert len(table) == len(experiments)
     baselines = table[table["change"] == "as the paper"]

@@ -183,7 +183,8 @@ def _one_line(overrides: Sequence[str]) -> Iterator[None]:
 
 def _as_typed(message: str, overrides: Sequence[str]) -> str:
     """Show a refused value as it stands on the command line, not as it was read."""
-    for key, _, typed in (word.lstrip("+").partition("=") for word in overrides):
+    # The last of several values for one key is the one that counts.
+    for key, _, typed in (word.lstrip("+").partition("=") for word in reversed(overrides)):
         if typed and (found := re.fullmatch(rf"{re.escape(key)}=.*?(: must be .*)", message)):
             return f"{key}={typed}{found[1]}"
     return message
