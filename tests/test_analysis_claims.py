@@ -185,6 +185,7 @@ def test_c4_both_ways(tmp_path: Path) -> None:
     assert "one depth cannot show" in result.sentence
     shrinks = one | {"plain-56": (7.3, 1.0), "ResNet-56": (7.0, 0.1)}
     result = claims.residual_beats_plain(made(tmp_path / "shrinks", shrinks))
+    assert result.sentence.count("95 % interval") == len(shrinks) // 2 + 1  # gaps and growth
     assert result.verdict == "fails"
     assert "the gap shrinks by 0.65 points" in result.sentence
     loses = {"plain-20": (8.0, 1.4), "ResNet-20": (9.0, 0.7)}

@@ -127,6 +127,7 @@ def test_c8_holds_on_the_papers_order(tmp_path: Path) -> None:
     far = "smallest gain minus largest difference of options"
     assert result.numbers[far] == pytest.approx(4.3 - 1.0)
     assert "validation error (1-crop) of plain-34 minus that of ResNet-34 A 4.30" in result.sentence
+    assert result.sentence.count("95 % interval") == 6  # three gains, two steps, far
 
 
 @pytest.mark.parametrize(

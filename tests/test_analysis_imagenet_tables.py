@@ -210,6 +210,7 @@ def test_undecodable_images_are_said_and_the_number_is_not_compared(tmp_path: Pa
 def test_tables_say_which_nets_their_protocol_is_missing_of(tmp_path: Path) -> None:
     runs = some_runs(tmp_path / "runs")
     said = notes(3, runs)
+    assert " ".join(said).count("bf16") == 2  # a sentence for each data set
     assert "Not tested at 10-crop on ImageNet: plain-34 seed 0. A net" in " ".join(said)
     assert "Not tested at 10-crop on Tiny ImageNet: ResNet-34 A seeds 0, 1. A net" in " ".join(said)
     projections = [run for run in runs if run.label == "ResNet-34 B"]
@@ -254,7 +255,9 @@ def test_table5_lists_ensembles_of_logged_runs(tmp_path: Path) -> None:
     assert (ours["ImageNet top-1"], ours["ImageNet top-5"]) == (19.0, 4.75)
     assert ours["runs"] == "ensemble of 2, multi-scale, paper profile"
     assert table.loc["PReLU-net", "runs"] == "quoted, not run"
-    assert "No ensemble" not in save_table5(runs, tmp_path)[0].read_text()
+    text = save_table5(runs, tmp_path)[0].read_text()
+    assert "No ensemble" not in text
+    assert "bf16" in text
     assert "No ensemble of logged runs" in save_table5([], tmp_path)[0].read_text()
 
 

@@ -71,6 +71,8 @@ def test_three_formats(tmp_path: Path) -> None:
     assert "read off Fig. 6" in markdown
     assert "nan" not in markdown.lower()
     assert "- Quoted:" in markdown
+    assert "bf16" in markdown
+    assert "bf16" in latex
     assert r"\begin{tabular}" in latex
     assert r"95 \% interval" in latex
     assert r"6.61 $\pm$ 0.16" in latex

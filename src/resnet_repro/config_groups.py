@@ -131,7 +131,7 @@ class TrainerConfig:
         600.0, "after this long without an answer a worker gives the others up", above(0)
     )
     allow_new_world_size: bool = how(
-        False, "go on with another number of devices than the run was begun with; same batches"
+        False, "resume with another number of devices than the run was begun with; same batches"
     )
     precision: str = option(
         "auto",

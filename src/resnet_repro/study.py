@@ -162,7 +162,7 @@ def one_engine(jobs: Sequence[Job]) -> list[Job]:
         if logged.setdefault(data, engine) != engine:
             raise ConfigError(
                 f"the runs of {data} were trained with different engines: {logged[data]}, "
-                f"{job.label} with {engine}; --mixed-engines goes on"
+                f"{job.label} with {engine}; --mixed-engines allows it"
             )
     demanded = []
     for job in jobs:
@@ -177,7 +177,7 @@ def one_engine(jobs: Sequence[Job]) -> list[Job]:
             if given not in ("auto", value):
                 raise ConfigError(
                     f"trainer.{key}={given}: the logged runs of {data} were trained with "
-                    f"{logged[data]}; --mixed-engines goes on"
+                    f"{logged[data]}; --mixed-engines allows it"
                 )
         demanded.append(with_trainer(job, wanted))
     return demanded

@@ -116,12 +116,14 @@ def residual_beats_plain(runs: Sequence[Run]) -> ClaimResult:
     if not depths:
         return without_runs(id, title, "a plain and a residual net of one depth")
     gaps = {depth: compare(residual[depth], plain[depth], TEST) for depth in depths}
-    words = ", ".join(f"{gap.value:.2f} points at {depth} layers" for depth, gap in gaps.items())
+    words = ", ".join(
+        f"{gap.value:.2f} points at {depth} layers ({interval(gap)})" for depth, gap in gaps.items()
+    )
     sentence = f"test error of plain minus residual nets: {words}"
     parts = [(gap, 1) for gap in gaps.values()]
     numbers = {f"gap at {depth}": gap.value for depth, gap in gaps.items()}
     if len(depths) == 1:
-        sentence += f" ({interval(gaps[depths[0]])}); one depth cannot show whether the gap grows"
+        sentence += "; one depth cannot show whether the gap grows"
     else:
         pairs = [(depths[-1], 1), (depths[0], -1)]
         growth = contrast(

@@ -91,8 +91,11 @@ def shortcuts_beat_plain(
     error = validation_error([plain, *options.values()], protocol)
     gains = {x: compare(group, plain, error) for x, group in options.items()}
     parts = [(gain, 1) for gain in gains.values()]
-    each = ", ".join(f"{x} {points(gain.value)}" for x, gain in gains.items())
-    words = [f"{error.name} of plain-34 minus that of ResNet-34 {each} points"]
+    each = ", ".join(
+        f"{x} {points(gain.value)}{_bounds(gain, alone=len(gains) == 1)}"
+        for x, gain in gains.items()
+    )
+    words = [f"{error.name} of plain-34 minus that of ResNet-34 {each} (points)"]
     numbers = {f"plain-34 minus ResNet-34 {x}": gain.value for x, gain in gains.items()}
     for worse, better in pairwise(options):
         step = compare(options[better], options[worse], error)
@@ -106,7 +109,8 @@ def shortcuts_beat_plain(
         numbers["smallest gain minus largest difference of options"] = far.value
         words.append(
             "the smallest gain over plain is "
-            f"{'above' if far.value > 0 else 'not above'} the largest difference between options"
+            f"{'above' if far.value > 0 else 'not above'} the largest difference between options, "
+            f"by {points(abs(far.value))}{_bounds(far)}"
         )
     missing = [f"ResNet-34 {x}" for x in OPTIONS if x not in options]
     if missing:
@@ -231,6 +235,11 @@ def _in_each_stretch(shallow: str, deep: str, gaps: dict[int, Difference], direc
         f"between drops of the rate, by the claim all {'above' if direction > 0 else 'below'} 0 "
         f"(least so: {interval(least)})"
     )
+
+
+def _bounds(gap: Difference, *, alone: bool = False) -> str:
+    """The interval in brackets; one that is unknown is named only ``alone``: the steps name it."""
+    return f" ({interval(gap)})" if gap.known or alone else ""
 
 
 def _far(plain: list[Run], options: dict[str, list[Run]], error: Measure) -> Difference:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from resnet_repro.analysis.agreement import KINDS, agreement_table, compare_curves
-from resnet_repro.analysis.captions import DATA_NAMES, run_sentences, seeds_of
+from resnet_repro.analysis.captions import DATA_NAMES, run_sentences
 from resnet_repro.analysis.claims import check_all
 from resnet_repro.analysis.imagenet_claims import check_imagenet
 from resnet_repro.analysis.judge import NO_RUNS
@@ -63,9 +63,8 @@ def table6_block(study: Study) -> str:
             "verdict": table["verdict"],
         }
     )
-    profiles = " and ".join(dict.fromkeys(run.profile for run in runs))
-    profile = f" ({profiles} profile, {seeds_of(runs)})" if runs else ""
-    return f"{to_markdown(short)}\n\nAll columns{profile}: [table6.md](tables/table6.md)."
+    notes = [*run_sentences(runs), "All columns: [table6.md](tables/table6.md)."]
+    return f"{to_markdown(short)}\n\n{' '.join(notes)}"
 
 
 def agreement_block(study: Study) -> str:
@@ -192,7 +191,12 @@ def tiny_block(study: Study) -> str:
         link = f"[table{number}.md](tables/table{number}.md)"
         lines += [f"Nets of Table {number} (whole: {link}):", ""]
         lines += [to_markdown(shown.rename(columns=names)), ""]
+        lines += [" ".join(run_sentences([run for run in runs if _of_tiny(run)])), ""]
     return "\n".join(lines).rstrip() or "No run on Tiny ImageNet is finished yet."
+
+
+def _of_tiny(run: Run) -> bool:
+    return bool(run.config["data"]["name"] == "tiny_imagenet")
 
 
 def atlas_block(study: Study) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.judge import ClaimResult, public_noise
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.paper import Paper, PaperValue, PublicRuns
-from resnet_repro.analysis.protocol import by_net, comparison_notes, why_not_comparable
+from resnet_repro.analysis.protocol import by_net, why_not_comparable
 from resnet_repro.analysis.stats import (
     COMPATIBLE,
     DIFFERS,
@@ -59,7 +60,7 @@ def table6_notes(runs: Sequence[Run]) -> list[str]:
         "Best on test was chosen on the test set and flatters.",
         "A plain net's paper value is a reading of Fig. 6: the paper prints none.",
         "Quoted: reported by the paper from others' work, not run here.",
-        *comparison_notes(runs),
+        *run_sentences(runs),
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.evaluations import (
     Evaluation,
     Score,
@@ -34,7 +35,6 @@ def table5(
     """
     if evaluations is None:
         evaluations = evaluations_beside(runs)
-    known = {run_key(run.path): run for run in runs}
     rows: list[dict[str, Any]] = [
         {
             "ensemble": row.name,
@@ -43,15 +43,23 @@ def table5(
         }
         for row in paper_rows(5, paper or Paper())
     ]
-    rows += [
-        _row(members, found.score)
+    rows += [_row(members, score) for members, score in _ensembles(runs, evaluations)]
+    columns = ["ensemble", "paper top-5 (test)"]
+    columns += [f"{data_name(data)} {top}" for data in DATA_SETS for top in ("top-1", "top-5")]
+    return pd.DataFrame(rows, columns=[*columns, "runs"])
+
+
+def _ensembles(
+    runs: Sequence[Run], evaluations: Sequence[Evaluation]
+) -> list[tuple[list[Run], Score]]:
+    """The evaluated ensembles of these runs: members and score."""
+    known = {run_key(run.path): run for run in runs}
+    return [
+        (members, found.score)
         for found in evaluations
         if len(members := [known[net.run] for net in found.nets if net.run in known]) > 1
         and found.is_of(members)
     ]
-    columns = ["ensemble", "paper top-5 (test)"]
-    columns += [f"{data_name(data)} {top}" for data in DATA_SETS for top in ("top-1", "top-5")]
-    return pd.DataFrame(rows, columns=[*columns, "runs"])
 
 
 def save(runs: Sequence[Run], out_dir: Path) -> list[Path]:
@@ -64,7 +72,9 @@ def save(runs: Sequence[Run], out_dir: Path) -> list[Path]:
         "An ensemble averages the scores of its nets.",
         "Quoted: reported by the paper from others' work, not run here.",
     ]
-    if len(table) == len(paper_rows(5, Paper())):
+    ensembles = _ensembles(runs, evaluations)
+    said += run_sentences([run for members, _ in ensembles for run in members])
+    if not ensembles:
         said.append("No ensemble of logged runs was evaluated.")
     return write_table(table, "table5", out_dir, notes=said + not_used(runs, evaluations))
 

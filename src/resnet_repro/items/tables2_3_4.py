@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from resnet_repro.analysis.captions import seeds_of
+from resnet_repro.analysis.captions import run_sentences, seeds_of
 from resnet_repro.analysis.evaluations import (
     SINGLE_VIEW,
     Evaluation,
@@ -33,7 +33,7 @@ from resnet_repro.analysis.imagenet import (
 from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.paper import Paper, PaperValue
-from resnet_repro.analysis.protocol import by_net, comparison_notes, why_not_comparable
+from resnet_repro.analysis.protocol import by_net, why_not_comparable
 from resnet_repro.analysis.stats import summarise, verdict
 from resnet_repro.analysis.tables import write_table
 
@@ -141,7 +141,7 @@ def notes(number: int, runs: Sequence[Run], evaluations: Sequence[Evaluation] = 
         said.append("Quoted: others' nets as the paper reports or tested them, not run here.")
     for data, nets in nets_by_data(runs).items():
         there = [run for group in nets.values() for run in group]
-        said += comparison_notes(there)
+        said += run_sentences(there)
         untested = [run for run in there if score_of(run, protocol, evaluations) is None]
         if untested:
             names = ", ".join(f"{x} {seeds_of(group)}" for x, group in by_net(untested).items())

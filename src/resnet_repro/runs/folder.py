@@ -10,7 +10,7 @@ Layout, ``<runs>/<profile>/<name>/seed<k>/``:
 ``responses.csv``     layer responses (Fig. 7)
 ``gradients.csv``     gradient norms; ``signal.csv`` the forward signal at initialisation
 ``gradient_precision.csv``  the first gradients compared with float64
-``checkpoints/``      to go on from; not kept in version control
+``checkpoints/``      to resume from; not kept in version control
 ====================  ==============================================================================
 """
 
@@ -70,7 +70,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the states to go on from."""
+        """Folder of the states to resume from."""
         return self.path / "checkpoints"
 
     @property
