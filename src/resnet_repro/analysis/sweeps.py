@@ -219,6 +219,8 @@ def _draw_errors(
             x, summary.mean, yerr=bar, fmt=marker, color=colour, markerfacecolor=fill,
             markersize=6.5, capsize=3, zorder=2.6,
         )  # fmt: skip
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0), min(high, 100))  # an error; a t interval may reach beyond
     xs, ys = zip(*sorted(means), strict=True)
     axes.plot(xs, ys, color="#999999", linewidth=0.8, zorder=2)
     if name and named:
