@@ -187,7 +187,7 @@ def test_stop_signals_do_not_reach_the_workers(root: Path) -> None:
     index, _ = load_indices(root)
     loader: PictureLoader = batches(index, 0, 12, workers=2)
     stream = iter(loader)
-    found = [next(stream)]
+    found = [next(stream), next(stream)]  # one of each: both have started
     workers = multiprocessing.active_children()
     assert len(workers) == 2
     for worker in workers:
