@@ -3,7 +3,7 @@
 Every part of the harness is timed by itself and counted as often as the paper profile has it; its
 share is that of the time of all bare steps (batch, forward, backward, update). On a GPU a part
 often hides behind the device's work, so the shares are upper bounds. Beside that, the loop and the
-bare step run turn about on one net: the difference is what everything that falls into a turn costs.
+bare step alternate on one net: the difference is the cost of everything that falls into a turn.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def harness(found: Measured) -> Lines:
     lines = table(head, rows)
     for net in nets:
         lines.append(
-            f"- {net['net']}: an iteration of the loop, turn about with the bare step "
+            f"- {net['net']}: an iteration of the loop, alternating with the bare step "
             f"({seconds(net['step_seconds'])}), took {100 * net['loop_over_step']:+.1f} % "
             f"({100 * net['loop_over_step_lowest']:+.1f} to "
             f"{100 * net['loop_over_step_highest']:+.1f} %; turns of "

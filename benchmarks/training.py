@@ -1,6 +1,6 @@
 """Training speed against the loop everyone writes: ``python -m benchmarks.training``.
 
-Both train the same net on the same images on the same device, turn about, so that a busy machine
+Both train the same net on the same images on the same device, alternately, so that a busy machine
 disturbs both alike, the usual loop in a process of its own. It gets the number of workers with
 which it is fastest; they share the cores with it, as they do everywhere.
 """

@@ -1,4 +1,4 @@
-"""Times of things done turn about, so that a busy machine disturbs all of them alike."""
+"""Times of things done alternately, so that a busy machine disturbs all of them alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stand-in for the package wandb that writes down what it is asked, or breaks as it is told.
+"""A stand-in for the package wandb that records its calls, or breaks as a test asks.
 
 Tests put it on the path of the W&B process as ``wandb``; ``FAKE_WANDB`` names what goes wrong.
 """

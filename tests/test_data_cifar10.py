@@ -108,6 +108,10 @@ def test_unusable_folders(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot be used for data"):
         cifar10.load(tmp_path / "file" / "data", "auto", DIGESTS)
+    dangling = tmp_path / "dangling"  # cannot be made, though its parent can be written
+    dangling.symlink_to(tmp_path / "nowhere" / "data")
+    with pytest.raises(DataError, match="cannot be used for data"):
+        cifar10.load(dangling, "auto", DIGESTS)
 
 
 def test_no_space_is_told_with_figures(tmp_path, monkeypatch) -> None:

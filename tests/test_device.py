@@ -132,6 +132,6 @@ def test_nothing_of_ours_reads_the_old_switches() -> None:
     for path in sorted(Path(resnet_repro.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             old = isinstance(node, ast.Attribute) and node.attr in LEGACY
-            if old and not isinstance(node.ctx, ast.Store) and path.name != "gpu_check.py":
+            if old and not isinstance(node.ctx, ast.Store) and path.name != "gpu_checks.py":
                 reading.append(f"{path}:{node.lineno}")
     assert reading == []

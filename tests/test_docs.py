@@ -76,7 +76,7 @@ def test_environment_files_agree() -> None:
 
 
 def test_the_dockerfile_agrees_with_them() -> None:
-    """It cannot be built in a test: what it names is held against the files it names."""
+    """It cannot be built in a test: what it names is compared with the files."""
     text = (REPO / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
     environment = yaml.safe_load((REPO / "environment.yml").read_text(encoding="utf-8"))
     (python,) = re.findall(r"^FROM python:([\d.]+)-slim$", text, flags=re.M)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnet_repro import gpu_check, study
+from resnet_repro import gpu_check, gpu_checks, study
 from resnet_repro.compose import make_job
 from resnet_repro.gpu_check import CHECKS, Check
 from resnet_repro.runs.provenance import versions
@@ -35,9 +36,9 @@ def by_name(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check, "DEADLINE", 60.0)
-    patient = [gpu_check.replace(check, limit=30.0) for check in CHECKS]
+    patient = [dataclasses.replace(check, limit=30.0) for check in CHECKS]
     (graph,) = (n for n, check in enumerate(patient) if check.name == "graph")
-    patient[graph] = gpu_check.replace(patient[graph], limit=1.0)
+    patient[graph] = dataclasses.replace(patient[graph], limit=1.0)
     monkeypatch.setattr(gpu_check, "CHECKS", tuple(patient))
 
 
@@ -89,10 +90,10 @@ def test_time_that_is_used_up_fails_a_check() -> None:
 def test_checks_that_need_no_gpu_pass_here(tmp_path: Path) -> None:
     """Each in this process, as its own process would; the device is answered for."""
     if not torch.cuda.is_available():
-        with pytest.raises(gpu_check.Skipped, match="no CUDA"):
-            gpu_check.check_device(tmp_path)
-    assert "same bits" in gpu_check.check_resume(tmp_path / "resume")
-    assert "same bits" in gpu_check.check_together(tmp_path / "together")
+        with pytest.raises(gpu_checks.Skipped, match="no CUDA"):
+            gpu_checks.check_device(tmp_path)
+    assert "same bits" in gpu_checks.check_resume(tmp_path / "resume")
+    assert "same bits" in gpu_checks.check_together(tmp_path / "together")
     torch.use_deterministic_algorithms(False)
 
 
@@ -100,8 +101,8 @@ def test_a_check_that_finds_other_bits_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digests, states = iter("ab"), iter(("finished", "preempted", "finished"))
-    monkeypatch.setattr(gpu_check, "do", lambda *_: next(states))
-    monkeypatch.setattr(gpu_check, "weights", lambda _: next(digests))
+    monkeypatch.setattr(gpu_checks, "do", lambda *_: next(states))
+    monkeypatch.setattr(gpu_checks, "weights", lambda _: next(digests))
     gpu_check.answer("resume", tmp_path)
     said = json.loads(capsys.readouterr().out.removeprefix(gpu_check.PREFIX))
     assert said["state"] == "failed"

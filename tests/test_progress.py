@@ -26,7 +26,7 @@ ESCAPE = "\x1b"
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 0.0

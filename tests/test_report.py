@@ -185,7 +185,7 @@ def test_figures_stand_beside_the_papers(page: Page) -> None:
 
 def test_where_ours_must_not_be_held_against_theirs_it_is_said(page: Page) -> None:
     short, paper = page.text.split("Profile paper")[-1], page.text.split("Profile quick")[0]
-    assert "not to be held against it point by point (quick profile)" in short
+    assert "do not compare point by point (quick profile)" in short
     assert "point by point" not in paper
 
 

@@ -1,4 +1,4 @@
-"""Several runs turn about in one thread are the runs one after the other, bit for bit."""
+"""Several runs alternating in one thread give the bits of the runs one after the other."""
 
 from __future__ import annotations
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
-import io
 import json
 import os
 import signal
@@ -22,11 +20,11 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import count
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resnet_repro import gpu_checks
 from resnet_repro.paths import REPOSITORY
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import now
@@ -37,303 +35,6 @@ MODULE = "resnet_repro.gpu_check"
 TOGETHER = 3  # checks at the same time
 DEADLINE = 230.0  # seconds for all of them
 PREFIX = "gpu_check: "  # of the line in which a check answers
-ITERATIONS, DROP = 24, 12  # of a trained run; a captured graph is replayed in most of them
-
-
-class Skipped(Exception):  # noqa: N818
-    """A check cannot be done here; the message says why."""
-
-
-# What a check computes -------------------------------------------------------------------------
-
-
-def small(root: Path, name: str, **trainer: Any) -> Any:
-    """A job of a small run on synthetic images, with the same bits on a rerun."""
-    import torch
-
-    from resnet_repro import config_groups as groups
-    from resnet_repro.config import Config
-    from resnet_repro.models.spec import NetSpec
-    from resnet_repro.training.launch import job_of
-
-    cuda = torch.cuda.is_available()
-    depth, batch = (20, 128) if cuda else (8, 16)
-    usual = {"threads": 1, "log_every_iters": 4, "checkpoint_every_iters": 8}
-    how: dict[str, Any] = usual | {"deterministic": cuda} | trainer  # a CPU always is
-    config = Config(
-        experiment="gpu_check", name=name, profile="smoke", runs_dir=str(root),
-        data=groups.DataConfig(name="synthetic"), model=NetSpec(depth=depth, shortcut="A"),
-        recipe=groups.RecipeConfig(batch_size=batch, max_iters=ITERATIONS, milestones=[DROP]),
-        evaluation=groups.EvaluationConfig(
-            every_iters=DROP, batch_size=100, clean_train_images=200
-        ),
-        probes=groups.ProbesConfig(signals=cuda, response_images=100 * cuda),
-        trainer=groups.TrainerConfig(**how),
-    )  # fmt: skip
-    return job_of(Config.from_mapping(config.as_mapping()), ("gpu_check",), config)
-
-
-def trained(job: Any, updates: int = ITERATIONS) -> Any:
-    """Context, state and stepper after so many updates, on a stream of their own on CUDA."""
-    import torch
-
-    from resnet_repro.training.assemble import assemble, load_images
-    from resnet_repro.training.device import set_up
-    from resnet_repro.training.state import current_lr
-    from resnet_repro.training.stepper import make
-
-    setup = set_up(job.config.trainer)
-    stream = torch.cuda.Stream() if setup.gpu else None  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream):
-        context, state = assemble(job.config, setup, load_images(job.config))
-        stepper = make(context, state)
-        for _ in range(updates):
-            stepper.step(current_lr(state, job.config.recipe))
-        losses = state.window.last(updates, updates)[:, 0]  # waits for the device
-    if not bool(losses.isfinite().all()):
-        raise AssertionError(f"losses are not finite: {losses.tolist()}")
-    return context, state, losses
-
-
-def bits(tensors: Any) -> str:
-    """Digest of tensors, by name."""
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def same(found: object, expected: object, what: str) -> None:
-    """Raise where two results differ."""
-    if found != expected:
-        raise AssertionError(f"{what}: {found}, expected {expected}")
-
-
-def do(job: Any, stop_asked: Callable[[], bool] = lambda: False) -> str:
-    """Train a run as its command does."""
-    from resnet_repro.training.launch import launch
-    from resnet_repro.training.log import NullLog
-
-    return launch(job, NullLog(), stop_asked)
-
-
-def weights(job: Any) -> str:
-    """Digest of the weights in the newest checkpoint of a run."""
-    from resnet_repro.training.checkpoint import load_newest
-
-    saved = load_newest(job.folder.checkpoints)
-    assert saved is not None, f"{job.folder.path}: no checkpoint"
-    return bits(saved["model"])
-
-
-# The checks: each returns a remark, or raises --------------------------------------------------
-
-
-def check_device(_: Path) -> str:
-    """Compute something on the GPU."""
-    import torch
-
-    from resnet_repro.config_groups import TrainerConfig
-    from resnet_repro.training.device import choose
-
-    setup = choose(TrainerConfig())  # refuses a GPU that torch cannot use
-    if setup.device.type != "cuda":
-        raise Skipped("no CUDA")
-    images = torch.randn(8, 3, 32, 32, device=setup.device)
-    filters = torch.randn(16, 3, 3, 3, device=setup.device)
-    assert bool(torch.nn.functional.conv2d(images, filters).isfinite().all())
-    gib = torch.cuda.get_device_properties(setup.device).total_memory / 2**30
-    return f"{setup.gpu}, {gib:.0f} GiB, torch {torch.__version__} for CUDA {torch.version.cuda}"
-
-
-def check_precision(_: Path) -> str:
-    """Multiply in fp32 and in TF32; old and new switches must not contradict each other."""
-    import torch
-
-    from resnet_repro.training.device import set_fp32_precision
-
-    a, b = (torch.randn(512, 512, device="cuda", dtype=torch.float64) for _ in range(2))
-    errors = {}
-    for value in ("tf32", "ieee"):
-        set_fp32_precision(value)
-        switches = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        same(switches, (value == "tf32",) * 2, "the old switches of TF32")
-        errors[value] = float((a.float() @ b.float() - a @ b).norm() / (a @ b).norm())
-    assert errors["ieee"] < 1e-5, f"fp32 is off by {errors['ieee']:.1e}"
-    return f"relative error of a product: tf32 {errors['tf32']:.1e}, fp32 {errors['ieee']:.1e}"
-
-
-def check_graph(root: Path) -> str:
-    """Replay captured steps: in deterministic mode the bits of eager ones, else close to them."""
-    for deterministic in (True, False):
-        found = {}
-        for graph in ("never", "always"):
-            how = {"graph": graph, "compile": "never", "deterministic": deterministic}
-            _, state, losses = trained(small(root, "graph", **how))
-            found[graph] = bits(state.model.state_dict()), losses
-        if deterministic:
-            same(found["always"][0], found["never"][0], "weights of graphed and eager steps")
-        apart = float((found["always"][1] - found["never"][1]).abs()[:3].max())
-        assert apart < 0.05, f"losses of graphed and eager steps are {apart:.2g} apart"
-    return f"same bits after {ITERATIONS} updates; not deterministic: losses {apart:.1g} apart"
-
-
-def check_compile(root: Path) -> str:
-    """Compile the blocks; the first losses must be those of the blocks as they are."""
-    how = {"deterministic": False}
-    _, _, plain = trained(small(root, "compile", compile="never", **how), 3)
-    began = time.monotonic()
-    _, _, compiled = trained(small(root, "compile", compile="always", **how), 3)
-    apart = float((compiled - plain).abs()[0])
-    assert apart < 0.01, f"first losses are {apart:.2g} apart"
-    return f"first losses {apart:.1g} apart; compiled in {time.monotonic() - began:.0f} s"
-
-
-def check_evaluation(root: Path) -> str:
-    """Count errors by the captured forward pass and by the net."""
-    import torch
-
-    from resnet_repro.evaluation.count import count_errors
-
-    context, state, _ = trained(small(root, "evaluation", graph="always", compile="never"))
-    images, counts = context.images.held_out["test"], []
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream), context.setup.autocast():
-        state.model.eval()
-        for forward in (state.graphed_eval, state.model):
-            errors = count_errors(forward, images.eval_batches(100), len(images))
-            counts.append((errors.wrong1, errors.wrong5))
-    same(counts[0], counts[1], "wrong images by the captured forward pass")
-    return f"{counts[0][0]} of {len(images)} wrong both ways"
-
-
-def check_resume(root: Path) -> str:
-    """Stop a run, resume it, and compare it with one that was never stopped."""
-    whole, stopped, looks = small(root, "whole"), small(root, "stopped"), count(1)
-    same(do(whole), "finished", "a run")
-    same(do(stopped, lambda: next(looks) >= 10), "preempted", "a run that was asked to stop")
-    same(do(stopped), "finished", "a resumed run")
-    same(weights(stopped), weights(whole), "weights of the resumed run")
-    return "stopped at iteration 10 and resumed: same bits"
-
-
-def check_together(root: Path) -> str:
-    """Train two runs at the same time, and one of them alone."""
-    from resnet_repro.progress import Progress
-    from resnet_repro.training.jobs import train_together
-
-    unseen = Progress((1, 1), io.StringIO())
-    pair = [small(root, name) for name in ("first", "second")]
-    for outcome in train_together(pair, 2, unseen, lambda: False):
-        if outcome.error is not None:
-            raise outcome.error
-    alone = small(root, "alone")
-    do(alone)
-    for job in pair:
-        same(weights(job), weights(alone), "weights of a run beside another")
-    return "two runs at once: same bits as one alone"
-
-
-def check_memory(root: Path) -> str:
-    """Train a run; its memory must be free afterwards."""
-    import torch
-
-    from resnet_repro.training.memory import free_after_run
-
-    held = []
-    for name in ("first", "second", "third"):
-        do(small(root, name))
-        free_after_run()
-        held.append(torch.cuda.memory_reserved() / 2**20)
-    grown = held[-1] - held[0]
-    assert grown < 16, f"{grown:.0f} MiB more after each run: {held}"
-    return f"{held[-1]:.0f} MiB held after three runs"
-
-
-def check_ranks(root: Path, nccl: bool = False) -> str:
-    """Train on two workers; both must have the same weights, which are nearly those of one."""
-    job = small(root, "ranks")
-    start = [sys.executable, "-m", MODULE, "--rank", "nccl" if nccl else "gloo", "--root"]
-    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    place |= {"RESNET_REPRO_MEET": f"file://{root}/meet"}
-    ranks = []
-    for rank in ("0", "1"):
-        place |= {"RANK": rank, "LOCAL_RANK": rank}
-        words = [*start, str(root)]
-        ranks.append(subprocess.Popen(words, env=os.environ | place, stdout=subprocess.PIPE))
-    said = [process.communicate()[0].decode().split()[-1:] for process in ranks]
-    same([process.returncode for process in ranks], [0, 0], "exit codes of the workers")
-    same(said[0], said[1], "weights of the second rank")
-    _, _, losses = trained(job, 1)
-    return f"same bits on both ranks; first loss of one worker {float(losses[0]):.4f}"
-
-
-def check_nccl(root: Path) -> str:
-    """Train on two GPUs, whose gradients go over NCCL."""
-    import torch
-
-    if torch.cuda.device_count() < 2:
-        raise Skipped("one GPU")
-    return check_ranks(root, nccl=True)
-
-
-def be_rank(root: Path, backend: str) -> str:
-    """Train a few updates as one of two workers; return the digest of the weights."""
-    import torch
-    import torch.distributed as dist
-
-    from resnet_repro.training.assemble import assemble, load_images
-    from resnet_repro.training.device import set_up
-    from resnet_repro.training.distributed import place
-    from resnet_repro.training.state import settle_ddp_buckets, step
-
-    job, world = small(root, "ranks"), place()
-    setup = set_up(job.config.trainer)  # gloo: both on the first GPU
-    if backend == "nccl":
-        setup = replace(setup, device=torch.device("cuda", world.rank))
-    if setup.gpu:
-        torch.cuda.set_device(setup.device)
-    kind = "cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo"
-    meet = os.environ["RESNET_REPRO_MEET"]
-    dist.init_process_group(kind, init_method=meet, rank=world.rank, world_size=world.size)
-    context, state = assemble(job.config, setup, load_images(job.config), world)
-    settle_ddp_buckets(state, setup, context.share_shape)
-    for iteration in range(6):
-        step(state, setup, *context.batch(iteration), 0.01)
-    digest = bits(dict(state.model.named_parameters()))
-    dist.destroy_process_group()
-    return digest
-
-
-def check_pictures(root: Path) -> str:
-    """Decode a folder of photographs in other processes, and train on them."""
-    import numpy as np
-
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise Skipped("no Pillow") from error
-    for part, images in {"train": 6, "val": 2}.items():
-        for label in range(4):
-            folder = root / "pictures" / part / f"class{label}"
-            folder.mkdir(parents=True)
-            for number in range(images):
-                pixels = np.random.default_rng(number).integers(256, size=(240, 260, 3))
-                image = Image.fromarray(pixels.astype(np.uint8))
-                image.save(folder / f"{number}.jpg")
-    job = small(root, "pictures", loader_workers=2)
-    config = job.config
-    config = replace(
-        config, data=replace(config.data, name="folder", root=str(root / "pictures")),
-        model=replace(config.model, family="imagenet", depth=18),
-        recipe=replace(config.recipe, batch_size=8, max_iters=3, milestones=[2]),
-        evaluation=replace(config.evaluation, batch_size=4),
-    )  # fmt: skip
-    same(do(replace(job, config=config)), "finished", "a run on photographs")
-    return "three updates and two evaluations of ResNet-18 at 224x224"
-
-
-# The list, and what runs it --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -354,17 +55,34 @@ class Check:
 
 EAGER, PLAIN, ONE = {"graph": "never"}, {"compile": "never"}, {"concurrent": 1}
 CHECKS = (
-    Check(check_device, 40, instead="no run can use the GPU until this is mended", cuda=False),
-    Check(check_precision, 40, {"precision": "fp32"}, "fp32"),
-    Check(check_graph, 90, EAGER, "eager steps"),
-    Check(check_compile, 120, PLAIN, "blocks are not compiled"),
-    Check(check_evaluation, 60, EAGER, "eager steps and evaluation"),
-    Check(check_resume, 90, EAGER | PLAIN, "eager steps; let runs end before their time", False),
-    Check(check_together, 90, ONE, "one run at a time", False),
-    Check(check_memory, 90, ONE, "one run at a time"),
-    Check(check_ranks, 90, instead="trainer.devices=1", cuda=False),
-    Check(check_nccl, 90, instead="trainer.devices=1"),
-    Check(check_pictures, 90, {"loader_workers": 0}, "the worker decodes pictures itself", False),
+    Check(
+        gpu_checks.check_device,
+        40,
+        instead="no run can use the GPU until this is mended",
+        cuda=False,
+    ),
+    Check(gpu_checks.check_precision, 40, {"precision": "fp32"}, "fp32"),
+    Check(gpu_checks.check_graph, 90, EAGER, "eager steps"),
+    Check(gpu_checks.check_compile, 120, PLAIN, "blocks are not compiled"),
+    Check(gpu_checks.check_evaluation, 60, EAGER, "eager steps and evaluation"),
+    Check(
+        gpu_checks.check_resume,
+        90,
+        EAGER | PLAIN,
+        "eager steps; let runs end before their time",
+        False,
+    ),
+    Check(gpu_checks.check_together, 90, ONE, "one run at a time", False),
+    Check(gpu_checks.check_memory, 90, ONE, "one run at a time"),
+    Check(gpu_checks.check_ranks, 90, instead="trainer.devices=1", cuda=False),
+    Check(gpu_checks.check_nccl, 90, instead="trainer.devices=1"),
+    Check(
+        gpu_checks.check_pictures,
+        90,
+        {"loader_workers": 0},
+        "the worker decodes pictures itself",
+        False,
+    ),
 )
 Start = Callable[[Check, Path], list[str]]  # the command that does a check in this folder
 
@@ -430,7 +148,7 @@ def answer(name: str, root: Path) -> None:
     (check,) = (check for check in CHECKS if check.name == name)
     try:
         said = {"state": "passed", "remark": check.run(root)}
-    except Skipped as reason:
+    except gpu_checks.Skipped as reason:
         said = {"state": "skipped", "remark": str(reason)}
     except BaseException as error:
         traceback.print_exc()
@@ -443,12 +161,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What works on this GPU.")
     parser.add_argument("--out", type=Path, default=OUT, help="where results and settings go")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--rank", help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args(words)
-    if asked.rank:
-        print(be_rank(asked.root, asked.rank))
-        return 0
     if asked.one:
         answer(asked.one, asked.root)
         return 0

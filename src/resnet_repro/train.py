@@ -42,7 +42,7 @@ from resnet_repro.training.launch import Job, launch, refuse_torchrun
 def hydra_job(_: DictConfig) -> None:
     """Do one run: Hydra calls this once, or its launcher once for each job of a sweep.
 
-    A single run's error is told here: Hydra would print a line before it, which in a sweep says
+    A single run's error is reported here: Hydra would print a line before it, which in a sweep says
     whose error it is.
     """
     here = HydraConfig.get()

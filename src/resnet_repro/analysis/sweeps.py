@@ -154,6 +154,8 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
             marker, named = MARKERS[number % len(MARKERS)], len(lines) <= NAMED_LINES
             _draw_errors(left, line, key, places, marker, name, colours, named)
             _draw_curves(right, line, key, colours, number, name if len(lines) > 1 else "")
+        low, high = left.get_ylim()
+        left.set_ylim(max(low, 0), min(high, 100))  # of an error; a t interval may reach beyond
         left.set_ylabel("test error at the end (%)")
         right.set_ylabel("test error (%)")
         unit = iter_unit(runs)
@@ -219,8 +221,6 @@ def _draw_errors(
             x, summary.mean, yerr=bar, fmt=marker, color=colour, markerfacecolor=fill,
             markersize=6.5, capsize=3, zorder=2.6,
         )  # fmt: skip
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 0), min(high, 100))  # an error; a t interval may reach beyond
     xs, ys = zip(*sorted(means), strict=True)
     axes.plot(xs, ys, color="#999999", linewidth=0.8, zorder=2)
     if name and named:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +28,7 @@ from resnet_repro.runs.lock import take
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _UNUSABLE = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO)
+_REFUSED = (*_NO_SPACE, *_UNWRITABLE, *_UNUSABLE)
 _DESCRIPTION = "about"
 
 # Arrays, their description, SHA-256 of each array's bytes.
@@ -185,7 +186,8 @@ def explained_refusals(root: Path, needed: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        refusal = _refusal(error)
+        # What is missing below the root is another error; a root that cannot be made is a refusal.
+        refusal = _refusal(error, _REFUSED if root.is_dir() else (*_REFUSED, errno.ENOENT))
         if refusal is not None and refusal.errno in _NO_SPACE:
             raise DataError(_no_space(root, needed)) from error
         if refusal is None or isinstance(error, DataError):  # the latter says it better itself
@@ -197,10 +199,10 @@ def explained_refusals(root: Path, needed: int) -> Iterator[None]:
         ) from error
 
 
-def _refusal(error: BaseException | None) -> OSError | None:
+def _refusal(error: BaseException | None, numbers: Sequence[int]) -> OSError | None:
     """The refusal of the file system behind an error."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (*_NO_SPACE, *_UNWRITABLE, *_UNUSABLE):
+        if isinstance(error, OSError) and error.errno in numbers:
             return error
         error = error.__cause__ or error.__context__
     return None

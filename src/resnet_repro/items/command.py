@@ -55,6 +55,9 @@ def main(name: str) -> None:
         for line in not_used(runs, evaluations_beside(runs)) if shown.protocol else ():
             notify(line)
         _print_paths(shown.draw(runs, asked.out))
+        if any(run.is_variant for run in runs):
+            notify(f"{name}: drawn from variants, which test no claim of the paper")
+            return
         for result in first_tested(lambda group: [claim(group) for claim in shown.claims], runs):
             print(result.line())
 

@@ -87,7 +87,7 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
         warnings.warn(f"{path}: {reason}; set aside as {aside.name}", stacklevel=2)
     if found or any(folder.glob("*.corrupt")):
         raise CheckpointError(
-            f"{folder}: no checkpoint is whole; remove the run folder to begin anew"
+            f"{folder}: no checkpoint is whole; remove the run folder to start again"
         )
     return None
 
