@@ -179,6 +179,7 @@ def test_the_readme_has_the_runs_numbers_and_no_paper_value_for_another_schedule
         changes = {"experiment": "cifar10_resnet56_45k", "data.train_split": "45k"}
         fabricate(tmp_path, "ResNet-56", profile="short", seed=seed, changes=changes)
     text = BLOCKS["results"](Study(tmp_path))
+    assert "No run by the paper's protocol" not in text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     rows = [row for row in rows if row and row[0] in ("plain-20", "ResNet-20", "ResNet-56")]
     assert rows == [
@@ -222,7 +223,9 @@ def test_the_command_writes_the_page_and_names_what_must_be_read_again(
     assert err.startswith("docs/RESULTS.md: read again: <!-- reads: C5 holds -->: C5 is now")
     assert "| short     | CIFAR-10 | plain-20, plain-56" in page.read_text()
     readme = (tmp_path / README).read_text()
-    assert readme.startswith("a\n<!-- made: results -->\n![Figure 1")
+    assert readme.startswith(
+        "a\n<!-- made: results -->\n**No run by the paper's protocol is finished yet."
+    )
     assert readme.endswith("\n<!-- end -->\nb\n")
     page.write_text("<!-- made: runs -->\n<!-- end -->\n")
     assert main(["--repo", str(tmp_path)]) == 0

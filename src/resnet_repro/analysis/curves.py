@@ -99,11 +99,16 @@ def no_runs(axes: Axes, labels: Sequence[str], *, alone: bool = True) -> None:
     """Say in a panel which nets have no runs; ``alone`` where it is otherwise empty."""
     if alone:
         names = "\n".join(textwrap.wrap(", ".join(labels), 30))
-        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "#666666"}
-        look |= {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 2.0}}
-        axes.text(0.5, 0.5, f"no runs logged\n{names}", transform=axes.transAxes, **look)
+        say_why_empty(axes, f"no runs logged\n{names}")
     else:
         note(axes, f"no runs logged: {', '.join(labels)}")
+
+
+def say_why_empty(axes: Axes, text: str) -> None:
+    """Write into an otherwise empty panel why it is empty."""
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "#666666"}
+    look |= {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 2.0}}
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, **look)
 
 
 def name_what_is_above(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.curves import logarithmic, no_runs
+from resnet_repro.analysis.curves import logarithmic, say_why_empty
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.probes import (
     ByIteration,
@@ -79,13 +79,13 @@ def gradient_figure(runs: Sequence[Run]) -> Figure:
             if axes.lines:
                 logarithmic(axes)
             else:
-                no_runs(axes, ["no such gradient norms"])
+                say_why_empty(axes, "these runs did not log it")
         for axes in lower:
             axes.axhline(1, color="#555555", linewidth=0.7, zorder=1)
         if forward.lines:
             forward.set_ylim(bottom=0)
         else:
-            no_runs(forward, ["no signal"])
+            say_why_empty(forward, "these runs did not log it")
         handles, labels = figure.axes[1].get_legend_handles_labels()
         style.underneath(figure, _sentences(logged), handles, labels, columns=4)
     return figure

@@ -24,6 +24,10 @@ from resnet_repro.items.deviations import deviations_table, variants
 from resnet_repro.items.tables2_3_4 import net_table
 
 NET_NAMES = ("plain-", "ResNet-")  # are not written otherwise at the beginning of a sentence
+NOTHING_BY_THE_PROTOCOL = (
+    "No run by the paper's protocol is finished yet. The runs below are much shorter: they show "
+    "that the harness works and decide no claim of the paper."
+)
 SMOOTHED = 3  # points of a digitised curve, where two are compared that lie close
 
 
@@ -213,6 +217,8 @@ def readme_block(study: Study) -> str:
     if not groups:
         return "No run is logged in this repository yet: `make quickstart` makes the first two."
     lines = []
+    if all(run.profile != "paper" for run in study.finished):
+        lines += [f"**{NOTHING_BY_THE_PROTOCOL}**", ""]
     if study.of("fig1"):
         lines += ["![Figure 1 redrawn from the logged runs](docs/figures/fig1.png)", ""]
     lines += [to_markdown(pd.DataFrame([row for group in groups for row in _net_rows(group)])), ""]
@@ -243,7 +249,7 @@ def sweep_block(study: Study) -> str:
     for runs in study.sweeps:
         keys = swept_keys(runs)
         picture = f"docs/figures/{sweep_name(keys)}.png"
-        lines += [f"![Error against {' and '.join(keys)}]({picture})", "", *sentences(runs, keys)]
+        lines += [f"![Error against {' and '.join(keys)}]({picture})", "", " ".join(sentences(runs, keys))]
     return "\n".join(lines) or "No sweep is logged in this repository yet."
 
 
