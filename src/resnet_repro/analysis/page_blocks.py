@@ -249,7 +249,8 @@ def sweep_block(study: Study) -> str:
     for runs in study.sweeps:
         keys = swept_keys(runs)
         picture = f"docs/figures/{sweep_name(keys)}.png"
-        lines += [f"![Error against {' and '.join(keys)}]({picture})", "", " ".join(sentences(runs, keys))]
+        lines += [f"![Error against {' and '.join(keys)}]({picture})", ""]
+        lines += [" ".join(sentences(runs, keys))]
     return "\n".join(lines) or "No sweep is logged in this repository yet."
 
 
