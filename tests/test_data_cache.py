@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -177,15 +178,22 @@ def test_a_signal_that_is_only_noted_ends_the_preparation(processes: int) -> Non
         assert time.monotonic() - began < 40  # all take 100 s, or 50
 
 
+@pytest.mark.parametrize("delay", [0, 0.3])  # before the wait begins, and in it
 def test_a_signal_that_is_only_noted_ends_the_wait_for_the_lock(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], delay: float
 ) -> None:
     held = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
     take(held, tmp_path, wait=False)
+    let_go = threading.Timer(30, fcntl.flock, (held, fcntl.LOCK_UN))  # a failure must not hang
+    let_go.start()
     with stop_on_signals():
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        if delay:
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        else:
+            signal.raise_signal(signal.SIGTERM)
         with pytest.raises(StoppedError, match="was stopped by a signal"), locked(tmp_path):
             pytest.fail("the block was entered")
+    let_go.cancel()
     os.close(held)
     assert capsys.readouterr().err.count("another process prepares data") == 1
     with locked(tmp_path):

@@ -73,7 +73,10 @@ def ignore_interrupts() -> None:
 
 @contextmanager
 def stop_signals_noted() -> Iterator[list[int]]:
-    """Give a list of the stop signals that came in the block; each reaches its own handler, too."""
+    """Give a list of the stop signals that came; each reaches its own handler, too.
+
+    Those that ``stop_on_signals`` noted before the block count: the wait must not begin then.
+    """
     caught: list[int] = []
     before = {int(number): signal.getsignal(number) for number in STOP_SIGNALS}
 
@@ -83,8 +86,11 @@ def stop_signals_noted() -> Iterator[list[int]]:
         if callable(handler):
             handler(number, frame)
 
+    note.asked = caught  # type: ignore[attr-defined]
     # A signal without a handler of Python ends the process at once, and shall.
     with handled_by(note, [n for n, handler in before.items() if callable(handler)]):
+        for handler in before.values():
+            caught.extend(getattr(handler, "asked", ()))
         yield caught
 
 

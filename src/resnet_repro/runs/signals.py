@@ -37,6 +37,7 @@ def stop_on_signals(*, alone: bool = True) -> Iterator[Callable[[], bool]]:
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 os.write(sys.stderr.fileno(), message.encode())  # dropped where closed or full
 
+    note.asked = asked  # type: ignore[attr-defined]  # for waits that begin after the signal
     previous = {number: signal.signal(number, note) for number in STOP_SIGNALS}
     try:
         yield lambda: bool(asked)
