@@ -21,8 +21,7 @@ from resnet_repro.items.deviations import _change
 from resnet_repro.mirror import run_id
 from resnet_repro.options import HOW, WHAT, WHERE, WHO, ConfigError
 from resnet_repro.runs.folder import RunFolder, RunFolderError, find_runs
-from resnet_repro.runs.keys import flatten
-from resnet_repro.same_run import differences, roles
+from resnet_repro.same_run import differences, flatten, roles
 
 RUN = ("experiment=cifar10_plain20",)
 CIFAR = [name for name in names("experiment") if name.startswith("cifar10_")]

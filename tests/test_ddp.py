@@ -244,7 +244,7 @@ def test_what_workers_share_and_what_they_do_not(tmp_path: Path) -> None:
         (("trainer.devices=0",), "trainer.devices=0: must be an integer >= 1"),
         (
             ("trainer.sync_bn=true", "model.bn_group=8"),
-            "trainer.sync_bn=true: cannot be had with model.bn_group=8",
+            "trainer.sync_bn=true: not with model.bn_group=8",
         ),
         (
             ("trainer.devices=4", "model.bn_group=8"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import resnet_repro
-from resnet_repro.config_groups import TrainerConfig
+from resnet_repro.config import TrainerConfig
 from resnet_repro.options import ConfigError
 from resnet_repro.study import default_device
 from resnet_repro.training import device

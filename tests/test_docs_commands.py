@@ -19,7 +19,7 @@ import pytest
 from doc_blocks import DOCUMENTS, REPO, blocks, shell_lines, words_of
 from resnet_repro.compose import compose_run, compose_sweep
 from resnet_repro.conf import names
-from resnet_repro.config_groups import PROFILES
+from resnet_repro.config import PROFILES
 from resnet_repro.evaluation.command import parse
 
 COMMANDS = [(document.name, line) for document in DOCUMENTS for line in shell_lines(document)]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pictures import encoded, photograph, write_folder
-from resnet_repro.config_groups import DataConfig
+from resnet_repro.config import DataConfig
 from resnet_repro.data import DataError, folder
 from resnet_repro.data.colours import load_statistics
 from resnet_repro.data.folder import load_indices

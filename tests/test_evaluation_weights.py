@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_repro.config_groups import DataConfig
+from resnet_repro.config import DataConfig
 from resnet_repro.evaluation import weights
 from resnet_repro.evaluation.exports import packed
 from resnet_repro.evaluation.subjects import from_file

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ranks import FEW_IMAGES, Failed, FullDisk, crash, never, together
-from resnet_repro.config_groups import TrainerConfig
+from resnet_repro.config import TrainerConfig
 from resnet_repro.data import synthetic
 from resnet_repro.exits import exit_code
 from resnet_repro.runs.atomic import DiskFullError

@@ -22,7 +22,7 @@ from test_training import DivergedError, StopAt, do, small_job
 AGAIN = """
 import resource, sys
 import torch
-from resnet_repro.config_groups import TrainerConfig
+from resnet_repro.config import TrainerConfig
 from resnet_repro.training.device import set_up
 
 if sys.argv[1] == "set up":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resnet_repro.compose import compose_run
-from resnet_repro.config_groups import RecipeConfig
+from resnet_repro.config import RecipeConfig
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.metrics import Record
 from resnet_repro.training import state as state_module

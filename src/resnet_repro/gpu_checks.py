@@ -28,7 +28,7 @@ def small(root: Path, name: str, **trainer: Any) -> Any:
     """A job of a small run on synthetic images, with the same bits on a rerun."""
     import torch
 
-    from resnet_repro import config_groups as groups
+    from resnet_repro import config as groups
     from resnet_repro.config import Config
     from resnet_repro.models.spec import NetSpec
     from resnet_repro.training.launch import job_of
@@ -107,7 +107,7 @@ def check_device(_: Path) -> str:
     """Compute something on the GPU."""
     import torch
 
-    from resnet_repro.config_groups import TrainerConfig
+    from resnet_repro.config import TrainerConfig
     from resnet_repro.training.device import choose
 
     setup = choose(TrainerConfig())  # refuses a GPU that torch cannot use

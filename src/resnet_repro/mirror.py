@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from resnet_repro.config_groups import MODES, PROJECT
+from resnet_repro.config import MODES, PROJECT
 from resnet_repro.exits import explained
 from resnet_repro.paths import given
 from resnet_repro.runs.folder import RunFolder

@@ -1,9 +1,8 @@
 """What a configuration field may hold: its default, its meaning and its check in one place.
 
-The schema (:mod:`resnet_repro.config_groups`) declares fields with :func:`option`; :func:`build`
-turns a nested mapping into the typed dataclasses or says, in one line, which key, which value and
-what is allowed. Documentation is generated from the same declarations. Pure Python: no Hydra, no
-torch.
+The schema (:mod:`resnet_repro.config`) declares fields with :func:`option`; :func:`build` turns a
+nested mapping into the typed dataclasses. Documentation is generated from the same declarations.
+Pure Python: no Hydra, no torch.
 """
 
 from __future__ import annotations
@@ -37,27 +36,17 @@ class Check:
 
 def one_of(*choices: object) -> Check:
     """Pass any of the named choices."""
-    words = "one of " + ", ".join(str(choice) for choice in choices)
-    return Check(words, lambda v: v in choices, alone=True)
+    return Check(f"one of {', '.join(map(str, choices))}", lambda v: v in choices, alone=True)
 
 
-def at_least(low: float, what: str = "") -> Check:
+def at_least(low: float) -> Check:
     """Pass numbers from ``low`` up."""
-    return Check(f">= {low:g}" + (f" ({what})" if what else ""), lambda v: v >= low)
+    return Check(f">= {low:g}", lambda v: v >= low)
 
 
 def above(low: float) -> Check:
     """Pass numbers greater than ``low``."""
     return Check(f"> {low:g}", lambda v: v > low)
-
-
-def within(low: float, high: float, *, include_high: bool = False) -> Check:
-    """Pass numbers of the interval from ``low`` to ``high``, its upper end left out by default."""
-    closing = "]" if include_high else ")"
-    return Check(
-        f"in [{shown(low)}, {shown(high)}{closing}",
-        lambda v: low <= v < high or (include_high and v == high),
-    )
 
 
 def increasing(what: str) -> Check:
@@ -86,11 +75,6 @@ def named(what: str) -> Check:
     )
 
 
-def anything() -> Check:
-    """Pass every value of the field's type."""
-    return Check("", lambda _: True)
-
-
 # What an option says of a run. A key that its declaration does not place counts as computed.
 WHAT = "what"  # is computed: other numbers
 HOW = "how"  # the work is done: the same numbers but for rounding
@@ -99,8 +83,8 @@ WHO = "who"  # the run is: its names
 
 
 def option(default: Any, help: str, check: Check | None = None, *, role: str = WHAT) -> Any:
-    """Declare a field of the schema; :data:`WHAT` it says of a run is asked by every comparison."""
-    metadata = {"help": help, "check": check or anything(), "role": role}
+    """Declare a field of the schema; every comparison of configurations asks for its ``role``."""
+    metadata = {"help": help, "check": check or Check("", lambda _: True), "role": role}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -128,29 +112,26 @@ def leaves(schema: type, prefix: str = "") -> Iterator[tuple[str, Any, dataclass
 
 
 def build(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """Make a ``schema`` from a nested mapping.
-
-    Missing keys take their defaults.
+    """Make a ``schema`` from a nested mapping; missing keys take their defaults.
 
     Raises:
         ConfigError: unknown key, wrong type or value out of range.
     """
     hints = typing.get_type_hints(schema)
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in fields:
-            raise unknown_key(prefix + str(key), schema, prefix)
     made: dict[str, Any] = {}
-    for name, field in fields.items():
-        if name not in values:
-            continue
-        key, value, kind = prefix + name, values[name], hints[name]
-        if dataclasses.is_dataclass(kind):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{key}={shown(value)}: is a group of options, not a value")
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if name not in fields:
+            near = closest(key, [prefix + known for known in fields])
+            raise ConfigError(f"unknown option '{key}'; {near}")
+        kind = hints[name]
+        if not dataclasses.is_dataclass(kind):
+            made[name] = _checked(key, value, kind, fields[name])
+        elif isinstance(value, Mapping):
             made[name] = build(typing.cast(type, kind), value, f"{key}.")
         else:
-            made[name] = _checked(key, value, kind, field.metadata["check"])
+            raise ConfigError(f"{key}={shown(value)}: is a group of options, not a value")
     try:
         return schema(**made)
     except ConfigError as error:  # the schema's own, of values that are impossible together
@@ -163,16 +144,8 @@ def check_fields(made: Any) -> None:
     Raises:
         ConfigError: wrong type or value out of range.
     """
-    hints = typing.get_type_hints(type(made))
-    for field in dataclasses.fields(made):
-        name = field.name
-        _checked(name, getattr(made, name), hints[name], field.metadata["check"])
-
-
-def unknown_key(key: str, schema: type, prefix: str = "") -> ConfigError:
-    """Return the refusal of a key that is not in the schema, with the nearest that is."""
-    names = [prefix + field.name for field in dataclasses.fields(schema)]
-    return ConfigError(f"unknown option '{key}'; {closest(key, names)}")
+    for name, kind, field in leaves(type(made)):
+        _checked(name, getattr(made, name), kind, field)
 
 
 def closest(key: str, names: Sequence[str]) -> str:
@@ -188,13 +161,17 @@ def closest(key: str, names: Sequence[str]) -> str:
     return f"allowed: {', '.join(here or names)}"
 
 
-def _checked(key: str, value: Any, kind: Any, check: Check) -> Any:
+def _checked(key: str, value: Any, kind: Any, field: dataclasses.Field[Any]) -> Any:
     converted = _converted(value, kind)
-    if converted is _WRONG or not check.passes(converted):
-        what = noun(kind)
-        wanted = check.allowed if check.alone else (f"{what} {check.allowed}".strip())
-        raise ConfigError(f"{key}={shown(value)}: must be {wanted}")
+    if converted is _WRONG or not field.metadata["check"].passes(converted):
+        raise ConfigError(f"{key}={shown(value)}: must be {allowed(kind, field)}")
     return converted
+
+
+def allowed(kind: Any, field: dataclasses.Field[Any]) -> str:
+    """Say what a field of this type may hold."""
+    check: Check = field.metadata["check"]
+    return check.allowed if check.alone else f"{_noun(kind)} {check.allowed}".strip()
 
 
 _WRONG = object()
@@ -202,35 +179,26 @@ _WRONG = object()
 
 def _converted(value: Any, kind: Any) -> Any:
     """``value`` as ``kind``, or ``_WRONG``; only an integer may stand for a float."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        (kind,) = (part for part in typing.get_args(kind) if part is not type(None))
+    if isinstance(kind, types.UnionType):  # with None
+        return None if value is None else _converted(value, typing.get_args(kind)[0])
     if typing.get_origin(kind) is list:
-        (inner,) = typing.get_args(kind)
-        items = (
-            [_converted(v, inner) for v in value] if isinstance(value, list | tuple) else [_WRONG]
-        )
+        if not isinstance(value, list | tuple):
+            return _WRONG
+        items = [_converted(item, typing.get_args(kind)[0]) for item in value]
         return _WRONG if any(item is _WRONG for item in items) else items
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value) if math.isfinite(value) else _WRONG
-    if kind is int and isinstance(value, bool):
-        return _WRONG
-    if kind is str and value == "":
+    if (kind is int and isinstance(value, bool)) or (kind is str and value == ""):
         return _WRONG
     return value if isinstance(value, kind) else _WRONG
 
 
-def noun(kind: Any) -> str:
+def _noun(kind: Any) -> str:
     """Name a type as messages do."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return noun(typing.get_args(kind)[0]) + " or null"
+    if isinstance(kind, types.UnionType):
+        return f"{_noun(typing.get_args(kind)[0])} or null"
     if typing.get_origin(kind) is list:
-        return (
-            "a list of "
-            + noun(typing.get_args(kind)[0]).removeprefix("a ").removeprefix("an ")
-            + "s"
-        )
+        return {int: "a list of integers", str: "a list of words"}[typing.get_args(kind)[0]]
     nouns = {float: "a finite number", int: "an integer", bool: "true or false", str: "a word"}
     return nouns[kind]
 
@@ -241,6 +209,4 @@ def shown(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if value == 2**63:
-        return "2^63"
     return str(value) if value != "" else "''"

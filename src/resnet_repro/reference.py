@@ -9,55 +9,33 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from resnet_repro.config import Config
-from resnet_repro.options import UNNAMED, noun, shown
+from resnet_repro.options import UNNAMED, allowed, leaves, shown
+
+Row = tuple[str, str, str, str, str]  # key, default, allowed values, role, meaning
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One key, as documents and ``--help`` show it."""
-
-    key: str
-    default: str
-    allowed: str
-    role: str
-    meaning: str
-
-
-def groups() -> Iterator[tuple[str, str, list[Entry]]]:
-    """Name, description and entries of each group of the schema; the top level first, unnamed."""
-    yield "", _first_line(Config), list(_entries(Config, ""))
+def groups() -> Iterator[tuple[str, str, list[Row]]]:
+    """Yield title, description and rows of each group of the schema, the top level first."""
     hints = typing.get_type_hints(Config)
-    for field in dataclasses.fields(Config):
-        kind = hints[field.name]
-        if dataclasses.is_dataclass(kind):
-            assert isinstance(kind, type)
-            yield field.name, _first_line(kind), list(_entries(kind, f"{field.name}."))
+    schemas = {"": Config} | {k: v for k, v in hints.items() if dataclasses.is_dataclass(v)}
+    for name, schema in schemas.items():
+        rows = [
+            _row(f"{name}.{key}".lstrip("."), kind, field, getattr(schema(), field.name))
+            for key, kind, field in leaves(schema)
+            if "." not in key
+        ]
+        yield name or "the run", (inspect.getdoc(schema) or "").splitlines()[0], rows
 
 
-def _entries(schema: type, prefix: str) -> Iterator[Entry]:
-    hints = typing.get_type_hints(schema)
-    defaults = schema()
-    for field in dataclasses.fields(schema):
-        if dataclasses.is_dataclass(hints[field.name]):
-            continue
-        check, kind = field.metadata["check"], hints[field.name]
-        allowed = check.allowed if check.alone else f"{noun(kind)} {check.allowed}".strip()
-        default = shown(getattr(defaults, field.name))
-        default = "" if default == UNNAMED else default
-        yield Entry(
-            prefix + field.name, default, allowed, field.metadata["role"], field.metadata["help"]
-        )
-
-
-def _first_line(schema: type) -> str:
-    return (inspect.getdoc(schema) or "").splitlines()[0]
+def _row(key: str, kind: type, field: dataclasses.Field[typing.Any], default: object) -> Row:
+    text = "" if default == UNNAMED else shown(default)
+    return key, text, allowed(kind, field), field.metadata["role"], field.metadata["help"]
 
 
 _ABOUT = """
-Generated from the schema (`config.py`, `config_groups.py`, `models/spec.py`) by
+Generated from the schema (`config.py`, `models/spec.py`) by
 `python -m resnet_repro.reference`. Defaults are the paper's protocol for CIFAR-10; an experiment, a
 recipe and a profile in `conf/` change what differs; the command line wins over all:
 `python -m resnet_repro.train experiment=... recipe.lr=0.05`.
@@ -73,33 +51,33 @@ keys: `-m experiment=cifar10_resnet20 recipe.lr=0.05,0.1,0.2 'seed=range(0,3)'`.
 with one name are refused before the first begins; `'name=mine-${recipe.lr}'` names them apart. A
 rerun of the command does what is missing. `make fig6 ARGS='recipe.lr=0.05'` draws the variants.
 
-Text is taken as typed (`runs_dir=~/runs`, `name=12e4567`). A comma stands between values of a
-sweep; within a value it needs quotes twice: `"runs_dir='/a,b'"`. Runs and data lie in the
-repository, wherever a command is called from, unless `runs_dir` or `RESNET_REPRO_RUNS`, `data.root`
-or `RESNET_REPRO_DATA` name another place.
+Text is taken as typed (`runs_dir=~/runs`, `name=12e4567`); digits of a number may be grouped
+(`recipe.max_iters=64_000`). A comma stands between values of a sweep; within a value it needs
+quotes twice: `"runs_dir='/a,b'"`. Runs and data lie in the repository, wherever a command is called
+from, unless `runs_dir` or `RESNET_REPRO_RUNS`, `data.root` or `RESNET_REPRO_DATA` name another
+place.
 """
 
 
 def as_markdown() -> str:
     """``docs/CONFIG.md``: one table per group."""
     lines = ["# Configuration", "", *_ABOUT.strip().splitlines()]
-    for name, description, entries in groups():
-        lines += ["", f"## {name or 'the run'}", "", description, ""]
+    for title, description, rows in groups():
+        lines += ["", f"## {title}", "", description, ""]
         lines += ["| key | default | allowed | says | meaning |", "|---|---|---|---|---|"]
-        for entry in entries:
-            cells = (f"`{entry.key}`", entry.default, entry.allowed, entry.role, entry.meaning)
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        for key, *cells in rows:
+            escaped = (cell.replace("|", "\\|") for cell in (f"`{key}`", *cells))
+            lines.append(f"| {' | '.join(escaped)} |")
     return "\n".join(lines) + "\n"
 
 
 def as_help() -> str:
     """The same for a terminal."""
     lines = []
-    for name, description, entries in groups():
-        lines += ["", f"{name or 'the run'}: {description}"]
-        for entry in entries:
-            default = f" [{entry.default}]" if entry.default else ""
-            lines.append(f"  {entry.key}{default}  {entry.meaning}; {entry.allowed}")
+    for title, description, rows in groups():
+        lines += ["", f"{title}: {description}"]
+        for key, default, values, _, meaning in rows:
+            lines.append(f"  {key}{f' [{default}]' if default else ''}  {meaning}; {values}")
     return "\n".join(lines)
 
 

@@ -13,7 +13,17 @@ from typing import Any
 
 from resnet_repro.config import Config
 from resnet_repro.options import WHAT, WHO, leaves
-from resnet_repro.runs.keys import flatten
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping as one level of dotted keys: ``recipe.lr``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def filled(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def checked(jobs: Sequence[Job], path: Path) -> list[Job]:
     """
     import torch
 
-    from resnet_repro.config_groups import TrainerConfig
+    from resnet_repro.config import TrainerConfig
 
     if not path.exists():
         return list(jobs)
@@ -230,7 +230,7 @@ def default_device() -> str:
     """
     if not any(Path(f"/dev/{driver}").exists() for driver in ("nvidiactl", "kfd", "dxg")):
         return "cpu"
-    from resnet_repro.config_groups import TrainerConfig
+    from resnet_repro.config import TrainerConfig
     from resnet_repro.training.device import sees_cuda
 
     return "cuda" if sees_cuda(TrainerConfig()) else "cpu"

@@ -17,9 +17,8 @@ from resnet_repro.analysis.probes import responses
 from resnet_repro.analysis.sweeps import find_sweeps, sweep_table, swept_keys
 from resnet_repro.options import closest
 from resnet_repro.runs.folder import RunFolderError
-from resnet_repro.runs.keys import flatten
 from resnet_repro.same_run import differences as changed_keys
-from resnet_repro.same_run import roles
+from resnet_repro.same_run import flatten, roles
 
 LISTED = 8  # names in a message
 

@@ -15,7 +15,7 @@ from typing import Any
 from resnet_repro.analysis.one_run import Run as Run
 from resnet_repro.analysis.one_run import load_run as load_run
 from resnet_repro.conf import names
-from resnet_repro.config_groups import PROFILES
+from resnet_repro.config import PROFILES
 from resnet_repro.exits import notify
 from resnet_repro.options import WHAT, shown
 from resnet_repro.paths import given

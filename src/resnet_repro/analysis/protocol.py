@@ -8,8 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from resnet_repro.analysis.load import Run, agree
-from resnet_repro.runs.keys import flatten
-from resnet_repro.same_run import changes_training
+from resnet_repro.same_run import changes_training, flatten
 
 # What a run must share with the paper before its error is compared with the paper's, by family.
 _PAPER_PROTOCOL: Mapping[str, Mapping[str, Any]] = {

@@ -30,7 +30,7 @@ from resnet_repro.analysis.stats import (
 )
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.options import shown
-from resnet_repro.runs.keys import flatten
+from resnet_repro.same_run import flatten
 
 MARKERS = "osD^vP"
 LOGARITHMIC = 8  # values that span more than this factor are spaced by their ratio

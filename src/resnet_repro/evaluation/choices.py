@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from resnet_repro.config_groups import DataConfig
+from resnet_repro.config import DataConfig
 from resnet_repro.evaluation.images import CountedImages
 from resnet_repro.evaluation.options import DataOptions, TrainerOptions
 from resnet_repro.evaluation.subjects import Subject

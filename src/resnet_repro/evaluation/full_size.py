@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from resnet_repro.config_groups import DataConfig
+from resnet_repro.config import DataConfig
 from resnet_repro.data import DataError
 from resnet_repro.data.colours import PicturePreparation
 from resnet_repro.data.folder import (

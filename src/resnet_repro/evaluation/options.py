@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_repro import paths
-from resnet_repro.config_groups import DATA_SETS
+from resnet_repro.config import DATA_SETS
 from resnet_repro.options import ConfigError, at_least, group, named, one_of, option
 
 FORMATS = ("ours", "akamaster", "torchvision")

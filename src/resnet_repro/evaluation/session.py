@@ -17,8 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from resnet_repro import paths
-from resnet_repro.config import Config
-from resnet_repro.config_groups import PICTURE_SETS, DataConfig, TrainerConfig
+from resnet_repro.config import PICTURE_SETS, Config, DataConfig, TrainerConfig
 from resnet_repro.evaluation import choices, results
 from resnet_repro.evaluation.count import ErrorCount, count_errors
 from resnet_repro.evaluation.full_size import FullSize

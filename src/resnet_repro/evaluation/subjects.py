@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from resnet_repro.config import Config
-from resnet_repro.config_groups import DataConfig
+from resnet_repro.config import Config, DataConfig
 from resnet_repro.evaluation.weights import (
     WeightsError,
     WeightsFile,

@@ -17,8 +17,7 @@ from resnet_repro.analysis.judge import first_tested
 from resnet_repro.analysis.load import Logged, Run, best_covered_profile, tell, variants_of
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import Item, changed_from_experiment, load_item
-from resnet_repro.config import Config
-from resnet_repro.config_groups import PROFILES
+from resnet_repro.config import PROFILES, Config
 from resnet_repro.exits import explained, notify
 from resnet_repro.items.registry import DRAWINGS, ITEMS, Drawing
 from resnet_repro.options import WHAT

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from resnet_repro import data, paths
-from resnet_repro.config import Config
-from resnet_repro.config_groups import PICTURE_SETS, DataConfig
+from resnet_repro.config import PICTURE_SETS, Config, DataConfig
 from resnet_repro.data import Arrays, Images
 from resnet_repro.data.order import BatchOrder, train_split_indices
 from resnet_repro.data.resident import DeviceDataset, ResidentImages

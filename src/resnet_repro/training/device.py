@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from resnet_repro.config_groups import TrainerConfig
+from resnet_repro.config import TrainerConfig
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.provenance import cpu_description, multiplies_bf16, usable_cores
 from resnet_repro.training.memory import keep_freed_memory

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from resnet_repro.config import Config
-from resnet_repro.config_groups import PICTURE_SETS, DataConfig
+from resnet_repro.config import PICTURE_SETS, Config, DataConfig
 from resnet_repro.data import Arrays, DataError
 from resnet_repro.training.assemble import assemble, data_root
 from resnet_repro.training.device import Setup, loader_processes, set_up

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet_repro.config_groups import RecipeConfig
+from resnet_repro.config import RecipeConfig
 from resnet_repro.evaluation.count import wrong_counts
 from resnet_repro.training.device import Setup
 from resnet_repro.training.schedule import WARMUP_ERROR, WARMUP_ITERS, Plateau, lr_at

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from resnet_repro.config_groups import TrainerConfig
+from resnet_repro.config import TrainerConfig
 from resnet_repro.data import DataError
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Watcher
