@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from resnet_repro.data import synthetic
-from resnet_repro.runs.faults import VARIABLE
+from resnet_repro.runs.atomic import CRASH_AT
 from resnet_repro.training.distributed import PLACE, SOLO, World, leave, place
 from resnet_repro.training.launch import Job, launch, prepare
 from resnet_repro.training.run import Run
@@ -162,7 +162,7 @@ def crash(job: Job, where: str) -> int | None:
 
 def _crash(job: Job, where: str) -> None:
     synthetic.make.__defaults__ = FEW_IMAGES
-    os.environ[VARIABLE] = where
+    os.environ[CRASH_AT] = where
     launch(job, Silent(), never)
 
 

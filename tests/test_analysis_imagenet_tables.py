@@ -22,7 +22,6 @@ from resnet_repro.items.tables2_3_4 import (
     save,
 )
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.runs.identity import metrics_digest
 
 
 def net_entry(run: Path) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def net_entry(run: Path) -> dict[str, Any]:
         "net": {"label": "?"},
         "run": run_key(run),
         "iter": iteration,
-        "metrics_sha256": metrics_digest(folder),
+        "metrics_sha256": folder.metrics_digest(),
     }
 
 

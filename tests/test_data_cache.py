@@ -183,7 +183,7 @@ def test_a_signal_that_is_only_noted_ends_the_wait_for_the_lock(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], delay: float
 ) -> None:
     held = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
-    take(held, tmp_path, wait=False)
+    take(held, tmp_path)
     let_go = threading.Timer(30, fcntl.flock, (held, fcntl.LOCK_UN))  # a failure must not hang
     let_go.start()
     with stop_on_signals():

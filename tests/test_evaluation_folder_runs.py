@@ -10,7 +10,6 @@ from resnet_repro.analysis.evaluations import load_evaluations, score_of
 from resnet_repro.analysis.load import Logged
 from resnet_repro.compose import make_job
 from resnet_repro.data import MODIFIED
-from resnet_repro.runs.identity import metrics_digest
 from small_crops import shrink
 from test_evaluation_commands import ask, done, last, results
 from test_training import do
@@ -64,7 +63,7 @@ def test_the_single_view_counts_as_it_was_logged(runs, root, tmp_path, split, ki
     assert found["loss"] == pytest.approx(logged["loss"], rel=1e-5)
     (model,) = found["models"]
     assert (model["run"], model["iter"]) == ("smoke/small/seed0", 4)
-    assert model["metrics_sha256"] == metrics_digest(runs[0])
+    assert model["metrics_sha256"] == runs[0].metrics_digest()
     assert model["normalisation"] == "pixel mean of the training pictures"
     trained_on = runs[0].meta()["data"]["digests"]
     assert trained_on.pop(MODIFIED)  # of no meaning for a count
@@ -100,7 +99,7 @@ def test_exported_weights_say_which_training_they_are_of(runs, root, tmp_path):
     (found,) = results(tmp_path / "results").values()
     (model,) = found["models"]
     assert (model["run"], model["iter"]) == ("smoke/small/seed1", 4)
-    assert model["metrics_sha256"] == metrics_digest(runs[1])
+    assert model["metrics_sha256"] == runs[1].metrics_digest()
     assert found["top1_err"] == last(runs[1], "test")["top1_err"]
 
 

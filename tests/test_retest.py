@@ -17,7 +17,6 @@ from resnet_repro.data import tiny_imagenet
 from resnet_repro.items.table5 import table5
 from resnet_repro.retest import count_missing
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.runs.identity import metrics_digest
 from test_training import do
 
 SCRIPTS = Path(__file__).parents[1] / "experiments"
@@ -87,7 +86,9 @@ def test_a_table_counts_what_is_missing_once(root, tiny, capsys):
         entry = first[f"{name}_smoke_seed0_10-crop"]
         (model,) = entry["models"]
         assert (model["run"], model["iter"]) == (f"smoke/{name}/seed0", 2)
-        assert model["metrics_sha256"] == metrics_digest(RunFolder(root / "smoke" / name / "seed0"))
+        assert (
+            model["metrics_sha256"] == RunFolder(root / "smoke" / name / "seed0").metrics_digest()
+        )
         assert (entry["protocol"], entry["num_samples"], entry["left_out"]) == ("10-crop", 6, 0)
     said, again = make("table2", root, tiny, capsys)
     assert "counting" not in said

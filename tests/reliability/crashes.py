@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import time
@@ -14,23 +13,19 @@ from reliability.processes import begin, do, ended, finish
 from reliability.record import Outcome
 from reliability.subject import VARIANTS, small_job
 from reliability.workshop import Trial, Workshop
-from resnet_repro.runs import faults
 
+WRITE = ("before-tmp", "after-write", "after-fsync", "after-replace")  # a file, by its ending
+OTHERS = (
+    "mid-write.pt", "after-digest.pt", "before-prune", "after-prune", "mid-line", "mid-load",
+)  # fmt: skip
 LATER = 3  # the third save is the first that lets an older one go
 WRITTEN = (".pt", ".sha256", ".json", ".csv", ".yaml")
 CALLS = {"rename": 12, "fsync": 20, "unlink": 6, "ftruncate": 1, "openat": 24}  # the first so many
 
 
 def points() -> list[str]:
-    """Every named place of :mod:`resnet_repro.runs.faults`, the first and a later time."""
-    assert faults.__doc__ is not None
-    named = re.findall(r"``([a-z-]+(?:<ending>|\.pt)?)``", faults.__doc__)
-    places = dict.fromkeys(name for name in named if name != "name")
-    each = [
-        name.replace("<ending>", ending)
-        for name in places
-        for ending in (WRITTEN if "<ending>" in name else ("",))
-    ]
+    """Every place that ``crash_point`` names, the first and a later time."""
+    each = [f"{name}{ending}" for name in WRITE for ending in WRITTEN] + [*OTHERS]
     once = [name for name in each if name.endswith(".yaml") or name == "mid-load"]
     again = [f"{name}:{LATER}" for name in each if name not in once]
     return list(dict.fromkeys(each + again))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from resnet_repro.runs.faults import crash_point
+from resnet_repro.runs.atomic import crash_point
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import read_metrics
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from reliability.phases import Marks, Noting, slow_down
 from reliability.subject import FEW_IMAGES
-from resnet_repro.runs.faults import VARIABLE
+from resnet_repro.runs.atomic import CRASH_AT
 from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.training.launch import Job, launch
 
@@ -56,7 +56,7 @@ def _few_images(work: Callable[..., Any], *args: Any) -> None:
 def do(job: Job, marks: Path | None = None, slow: float = 0.0, crash: str | None = None) -> None:
     """Do ``job`` as the command would; the process's exit code is 0 where it came to its end."""
     if crash is not None:
-        os.environ[VARIABLE] = crash
+        os.environ[CRASH_AT] = crash
     slow_down(slow)
     watched(job, Noting(Marks(marks) if marks else None))
 

@@ -24,7 +24,6 @@ import pandas as pd
 from resnet_repro.analysis.load import Run
 from resnet_repro.exits import notify
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.runs.identity import metrics_digest
 
 SINGLE_VIEW = "1-crop"
 
@@ -90,7 +89,7 @@ class Evaluation:
         if net.iteration != run.max_iters:
             at = "an unknown iteration" if net.iteration is None else f"iteration {net.iteration:,}"
             return f"is of {at}, {net.run} ends at {run.max_iters:,}"
-        if net.training != metrics_digest(RunFolder(run.path)):
+        if net.training != RunFolder(run.path).metrics_digest():
             return f"is of {'another' if net.training else 'an unknown'} training of {net.run}"
         data = run.meta.get("data", {})
         if self.data != run.config["data"]["name"]:

@@ -151,7 +151,7 @@ def locked(root: Path) -> Iterator[None]:
     try:
         with stop_signals_noted() as stopped:
             waits = False
-            while not _taken(descriptor, root):
+            while not take(descriptor, root):
                 if not waits:
                     note(f"another process prepares data in {root}; waiting for it")
                 waits = True
@@ -161,14 +161,6 @@ def locked(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _taken(descriptor: int, root: Path) -> bool:
-    try:
-        take(descriptor, root, wait=False)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextmanager

@@ -27,7 +27,6 @@ from resnet_repro.models.count import count_params
 from resnet_repro.models.spec import NetSpec
 from resnet_repro.options import ConfigError, build
 from resnet_repro.runs.folder import RunFolder, RunFolderError
-from resnet_repro.runs.identity import metrics_digest
 
 OURS = "ours"
 FORMATS = (OURS, *formats.FORMATS)
@@ -160,7 +159,7 @@ def about_run(config: Config, folder: RunFolder, iteration: int) -> dict[str, An
         "schema": 1,
         **config.identity,
         "iter": iteration,
-        "metrics_sha256": metrics_digest(folder),
+        "metrics_sha256": folder.metrics_digest(),
         "precision": meta.get("precision"),
         "digests": meta.get("data", {}).get("digests", {}),
         "model": dataclasses.asdict(config.model),

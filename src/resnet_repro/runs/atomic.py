@@ -7,13 +7,14 @@ import errno
 import os
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from resnet_repro.runs.faults import crash_point
-
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+CRASH_AT = "RESNET_REPRO_CRASH_AT"
+_passed: Counter[str] = Counter()
 
 
 class DiskFullError(OSError):
@@ -31,6 +32,19 @@ def disk_full(path: Path, error: OSError) -> DiskFullError:
         f"{path}: cannot be written ({error.strerror}, {free:,} bytes free); what was saved before "
         "is whole: make room and rerun the same command",
     )
+
+
+def crash_point(name: str) -> None:
+    """Die here without any clean-up, as by a power cut, where a test sets the variable.
+
+    ``RESNET_REPRO_CRASH_AT=after-fsync.pt:3``: at the third pass. Files carry their ending;
+    ``tests/reliability/crashes.py`` lists all names.
+    """
+    wanted, _, turn = os.environ.get(CRASH_AT, "").partition(":")
+    if name == wanted:
+        _passed[name] += 1
+        if _passed[name] == int(turn or 1):
+            os._exit(137)
 
 
 def is_regular_or_free(path: Path) -> bool:
@@ -56,11 +70,8 @@ def fsync(descriptor: int) -> None:
             raise
 
 
-def fsync_directory(directory: Path) -> None:
-    """Make a rename in ``directory`` survive a power cut, where the file system can.
-
-    The file has its name already: what goes wrong here is no failure of the write.
-    """
+def _fsync_directory(directory: Path) -> None:
+    """Make a rename survive a power cut; where that fails, the file has its name all the same."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:
@@ -91,7 +102,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             fsync(file.fileno())
         crash_point(f"after-fsync{path.suffix}")
         temporary.replace(path)
-        fsync_directory(path.parent)
+        _fsync_directory(path.parent)
         crash_point(f"after-replace{path.suffix}")
     except BaseException as error:
         with contextlib.suppress(OSError):

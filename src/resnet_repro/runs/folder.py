@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -40,7 +41,6 @@ CONFIG: dict[str, type] = {
 }  # fmt: skip
 STATUS: dict[str, type] = {"state": str}
 META: dict[str, type] = {"net.label": str, "net.params": int}
-KINDS = {str: "text", int: "an integer", list: "a list"}
 
 
 class RunFolderError(RuntimeError):
@@ -49,7 +49,13 @@ class RunFolderError(RuntimeError):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run on disk, complete or not."""
+    """One run on disk, complete or not.
+
+    Raises:
+        RunFolderError: from every reader: a file cannot be read, is damaged, or lacks what readers
+            rely on. A missing configuration is an error; a missing status, meta or table is empty.
+        OSError: from every writer.
+    """
 
     path: Path
 
@@ -79,12 +85,13 @@ class RunFolder:
         names = [path.stem for path in self.checkpoints.glob("iter_*.pt")]
         return int(max(names).removeprefix("iter_")) if names else 0
 
-    def config(self) -> dict[str, Any]:
-        """Read the resolved configuration.
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run was trained to its end."""
+        return bool(self.status().get("state") == "finished")
 
-        Raises:
-            RunFolderError: the file is missing, unreadable, or lacks what every run has.
-        """
+    def config(self) -> dict[str, Any]:
+        """Read the resolved configuration."""
         return self._read("config.yaml", _parse_yaml, CONFIG)
 
     def write_config(self, config: dict[str, Any]) -> None:
@@ -92,11 +99,7 @@ class RunFolder:
         self._write("config.yaml", _to_yaml(config))
 
     def status(self) -> dict[str, Any]:
-        """Return where the run stands; an empty mapping where nothing was begun.
-
-        Raises:
-            RunFolderError: the file cannot be read or does not say it.
-        """
+        """Return where the run stands; an empty mapping where nothing was begun."""
         return self._read("status.json", json.loads, STATUS, missing={})
 
     def write_status(self, state: str, **values: Any) -> None:
@@ -113,19 +116,11 @@ class RunFolder:
         self.write_status(state, **kept | changes)
 
     def meta(self) -> dict[str, Any]:
-        """Return the provenance; an empty mapping before the run began.
-
-        Raises:
-            RunFolderError: the file cannot be read.
-        """
+        """Return the provenance; an empty mapping before the run began."""
         return self._read("meta.json", json.loads, {}, missing={})
 
     def trained_meta(self) -> dict[str, Any]:
-        """Return the provenance of a run that began to train.
-
-        Raises:
-            RunFolderError: the file is missing, unreadable, or lacks what every such run has.
-        """
+        """Return the provenance of a run that began to train; a missing file is an error here."""
         return self._read("meta.json", json.loads, META)
 
     def write_meta(self, meta: dict[str, Any]) -> None:
@@ -140,17 +135,15 @@ class RunFolder:
         """
         return read_metrics(self.metrics_path)
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run was trained to its end."""
-        return bool(self.status().get("state") == "finished")
+    def metrics_digest(self) -> str:
+        """SHA-256 of a finished run's metrics, which no two trainings of a net have in common."""
+        try:
+            return hashlib.sha256(self.metrics_path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise RunFolderError(_unreadable(self.metrics_path, error.strerror)) from error
 
     def table(self, name: str) -> list[dict[str, str]]:
-        """Return the rows of ``<name>.csv``; none where it was not written.
-
-        Raises:
-            RunFolderError: the file cannot be read, or a row has not the columns of the first.
-        """
+        """Return the rows of ``<name>.csv``; none where it was not written."""
         path = self.path / f"{name}.csv"
         try:
             rows = list(csv.DictReader(io.StringIO(self._text(path.name) or ""), strict=True))
@@ -164,9 +157,8 @@ class RunFolder:
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write ``<name>.csv``; a key that a row lacks is left empty there."""
         text = io.StringIO()
-        writer = csv.DictWriter(
-            text, fieldnames=list({key: None for row in rows for key in row}), lineterminator="\n"
-        )
+        columns = list({key: None for row in rows for key in row})
+        writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         self._write(f"{name}.csv", text.getvalue())
@@ -178,28 +170,28 @@ class RunFolder:
         required: Mapping[str, type],
         missing: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        text = self._text(name)
-        if text is None:
-            if missing is None:
-                raise RunFolderError(f"{self.path / name}: cannot be read (there is no such file)")
+        path, text = self.path / name, self._text(name)
+        if text is None and missing is not None:
             return missing
+        if text is None:
+            raise RunFolderError(_unreadable(path, "there is no such file"))
         try:
-            return checked(parse(text), required)
+            return _checked(parse(text), required)
         except (ValueError, RecursionError) as error:
-            raise RunFolderError(f"{self.path / name}: {error}") from error
+            raise RunFolderError(f"{path}: {error}") from error
 
     def _text(self, name: str) -> str | None:
         path = self.path / name
         try:
             if not is_regular_or_free(path):
-                raise RunFolderError(f"{path}: cannot be read (not a regular file)")
+                raise RunFolderError(_unreadable(path, "not a regular file"))
             return path.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise RunFolderError(f"{path}: cannot be read ({error.strerror})") from error
+            raise RunFolderError(_unreadable(path, error.strerror)) from error
         except UnicodeDecodeError as error:
-            raise RunFolderError(f"{path}: cannot be read (not UTF-8)") from error
+            raise RunFolderError(_unreadable(path, "not UTF-8")) from error
 
     def _write(self, name: str, text: str) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -209,7 +201,11 @@ class RunFolder:
         self._write(name, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
-def checked(values: Any, required: Mapping[str, type]) -> dict[str, Any]:
+def _unreadable(path: Path, reason: str | None) -> str:
+    return f"{path}: cannot be read ({reason})"
+
+
+def _checked(values: Any, required: Mapping[str, type]) -> dict[str, Any]:
     """Return ``values``, a nested mapping that has the required dotted keys with such values.
 
     Raises:
@@ -224,7 +220,8 @@ def checked(values: Any, required: Mapping[str, type]) -> dict[str, Any]:
                 raise ValueError(f"has no {key!r}")
             found = found[part]
         if not isinstance(found, kind) or isinstance(found, bool):
-            raise ValueError(f"{key}={found!r}: must be {KINDS[kind]}")
+            noun = {str: "text", int: "an integer", list: "a list"}[kind]
+            raise ValueError(f"{key}={found!r}: must be {noun}")
     return values
 
 
@@ -232,11 +229,7 @@ def checked(values: Any, required: Mapping[str, type]) -> dict[str, Any]:
 
 
 def _parse_yaml(text: str) -> Any:
-    """Read YAML.
-
-    Raises:
-        ValueError: it is neither JSON nor (where PyYAML is installed) YAML.
-    """
+    """Read JSON or, where PyYAML is installed, YAML; a ValueError says that it is neither."""
     with contextlib.suppress(ValueError):
         return json.loads(text)
     import yaml

@@ -19,21 +19,19 @@ from resnet_repro.runs.signals import is_alive
 
 COMMAND = ".lock"  # held by the command that a user said
 WORK = ".work.lock"  # held by the one process that writes: rank 0's, if there are several
-
-
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # of a network file system
 
 
-def take(descriptor: int, folder: Path, *, wait: bool) -> None:
-    """Lock an open file of ``folder``; the system unlocks it when the process ends.
+def take(descriptor: int, folder: Path) -> bool:
+    """Lock an open file of ``folder``, unless another process holds it; say whether it is ours.
 
-    Where the file system has no locks, warn once and continue without one.
-
-    Raises:
-        BlockingIOError: another process holds it, and ``wait`` is false.
+    The system unlocks it when the process ends. Where the file system has no locks, warn once and
+    continue without one.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
@@ -42,6 +40,7 @@ def take(descriptor: int, folder: Path, *, wait: bool) -> None:
             "start no second process that writes there",
             stacklevel=2,
         )
+    return True
 
 
 @contextmanager
@@ -61,37 +60,24 @@ def run_lock(
         RunFolderError: another process works there; the message names it.
         DiskFullError: there is no room for the owner's name.
     """
+    lock, began = folder / name, time.monotonic()
     try:
-        file = (folder / name).open("a+")
+        file = lock.open("a+")
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be written ({error.strerror})") from error
     with file:
-        _take(file.fileno(), folder / name, patience, after_death)
-        _sign(file.fileno(), folder / name)
-        yield
-
-
-def _sign(descriptor: int, lock: Path) -> None:
-    try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    except OSError as error:
-        raise disk_full(lock, error) if error.errno in FULL else error from error
-
-
-def _take(descriptor: int, lock: Path, patience: float, after_death: float) -> None:
-    began = time.monotonic()
-    while True:
-        try:
-            take(descriptor, lock.parent, wait=False)
-        except BlockingIOError:
+        while not take(file.fileno(), folder):
             owner = lock.read_text(encoding="utf-8")
-            if time.monotonic() - began < max(patience, _grace(owner, after_death)):
-                time.sleep(0.05)
-                continue
-            owner = owner or "another process"
-            raise RunFolderError(f"{lock.parent}: {owner} is working on this run") from None
-        return
+            if time.monotonic() - began >= max(patience, _grace(owner, after_death)):
+                owner = owner or "another process"
+                raise RunFolderError(f"{folder}: {owner} is working on this run")
+            time.sleep(0.05)
+        try:
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+        except OSError as error:
+            raise disk_full(lock, error) if error.errno in FULL else error from error
+        yield
 
 
 def _grace(owner: str, after_death: float) -> float:

@@ -27,11 +27,9 @@ import json
 import math
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-from resnet_repro.runs.atomic import FULL, disk_full, fsync, is_regular_or_free
-from resnet_repro.runs.faults import crash_point
+from resnet_repro.runs.atomic import FULL, crash_point, disk_full, fsync, is_regular_or_free
 
 Record = dict[str, Any]
 KINDS = ("train", "test", "val", "train_clean", "event")
@@ -56,15 +54,13 @@ def read_metrics(path: Path) -> list[Record]:
         return []
     except OSError as error:
         raise MetricsError(f"{path}: cannot be read ({error.strerror})") from error
-    complete, tail = lines[:-1], lines[-1]  # a whole record always ends in a newline
+    *complete, tail = lines  # a whole record always ends in a newline
     records: list[Record] = []
     for number, line in enumerate(complete, start=1):
-        record = _parse(line)
-        if record is None:
-            if number == len(complete) and not tail:
-                break
+        if (record := _parse(line)) is not None:
+            records.append(record)
+        elif number < len(complete) or tail:
             raise MetricsError(f"{path}: line {number} is not a record; the file was altered")
-        records.append(record)
     return records
 
 
@@ -73,8 +69,10 @@ def _parse(line: bytes) -> Record | None:
         record = json.loads(line)
     except ValueError:
         return None
-    is_record = isinstance(record, dict) and isinstance(record.get("kind"), str)
-    return record if is_record and isinstance(record.get("iter"), int) else None
+    match record:
+        case {"kind": str(), "iter": int()}:
+            return record
+    return None
 
 
 class MetricsWriter:
@@ -137,12 +135,7 @@ class MetricsWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -12,66 +13,56 @@ from typing import Any
 
 from resnet_repro import __version__
 
+HERE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "torchvision", "numpy")
 REVISION = "revision.json"  # in a bundle: the state of the code it was made from
 
 
 def git_state() -> dict[str, Any]:
     """Revision of the code that runs and whether it was changed since; nulls outside git."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    revision = git("rev-parse", "HEAD")
-    carried = here.parent / REVISION
+    revision = _git("rev-parse", "HEAD")
+    carried = HERE.parent / REVISION
     if revision is None and carried.exists():  # the code came in a bundle
         state: dict[str, Any] = json.loads(carried.read_text(encoding="utf-8"))
         return state
-    changes = git("status", "--porcelain", "--", ":/src", ":/conf")
-    return {
-        "revision": revision,
-        "dirty": None if changes is None else bool(changes),
-    }
+    changes = _git("status", "--porcelain", "--", ":/src", ":/conf")
+    return {"revision": revision, "dirty": None if changes is None else bool(changes)}
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=HERE, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def versions() -> dict[str, str | None]:
     """Version of Python and of what the numbers depend on."""
-    found: dict[str, str | None] = {
-        "python": platform.python_version(),
-        "resnet_repro": __version__,
-    }
+    found: dict[str, str | None] = dict.fromkeys(PACKAGES)
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+    return {"python": platform.python_version(), "resnet_repro": __version__} | found
 
 
 def usable_cores() -> int:
     """Cores this process may run on, container limits included."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = affinity or 1
-    try:  # a container's share of the machine (cgroup v2): "max 100000" or "200000 100000"
+    # A container's share of the machine (cgroup v2): "max 100000", no number, or "200000 100000".
+    with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
+        cores = min(cores, max(1, int(quota) // int(period)))
     return cores
 
 
 def cpu_description() -> tuple[str, frozenset[str]]:
     """Name of the CPU and its feature flags, as Linux tells them."""
     name, flags = platform.processor() or platform.machine(), frozenset[str]()
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "model name":
@@ -79,8 +70,6 @@ def cpu_description() -> tuple[str, frozenset[str]]:
             elif key.strip() in ("flags", "Features"):
                 flags = frozenset(value.split())
                 break
-    except OSError:
-        pass
     return name, flags
 
 

@@ -11,8 +11,12 @@ from typing import Any, BinaryIO
 
 import torch
 
-from resnet_repro.runs.atomic import is_regular_or_free, write_atomic, write_text_atomic
-from resnet_repro.runs.faults import crash_point
+from resnet_repro.runs.atomic import (
+    crash_point,
+    is_regular_or_free,
+    write_atomic,
+    write_text_atomic,
+)
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import CheckpointError
 from resnet_repro.training.assemble import RunContext
