@@ -30,7 +30,7 @@ from resnet_repro.data import Arrays
 from resnet_repro.models.build import build
 from resnet_repro.models.spec import NetSpec
 from resnet_repro.runs.provenance import usable_cores
-from resnet_repro.training.assemble import load_data
+from resnet_repro.training.build import load_data
 from resnet_repro.training.device import Setup, choose
 
 START = get_all_start_methods()[0]  # the platform's, not what started this process

@@ -23,8 +23,8 @@ from benchmarks.harness_run import WARM, Training
 from benchmarks.record import Scope, command, device_of
 from benchmarks.turns import Spread, seconds_each, synchroniser
 from resnet_repro.compose import compose_run
-from resnet_repro.training.assemble import load_data
-from resnet_repro.training.memory import return_freed_memory
+from resnet_repro.training.build import load_data
+from resnet_repro.training.device import return_freed_memory
 
 SCOPES = {
     "cpu": Scope(experiments=(), rounds=3, iterations=2),

@@ -33,9 +33,9 @@ from resnet_repro.compose import compose_run
 from resnet_repro.mirror import end, follower
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
-from resnet_repro.training.assemble import describe, load_data
-from resnet_repro.training.log import Log, RunLog
+from resnet_repro.training.build import describe, load_data
 from resnet_repro.training.loop import Loop
+from resnet_repro.training.records import Log
 
 SCOPES = {
     "cpu": Scope(rounds=5, iterations=20),
@@ -69,7 +69,7 @@ def harness_of(training: Training, scope: Scope) -> tuple[list[Row], Row, list[s
     runs_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bench_", dir=runs_dir) as path:  # on the runs' disk
         folder = RunFolder(Path(path))
-        with closing(RunLog(folder, 0)) as log:
+        with closing(Log(training.state, folder)) as log:
             turns = sides(training, log, scope)
             step = Spread.of(turns["step"]).median
             total = step * training.config.recipe.max_iters
@@ -102,12 +102,12 @@ def sides(training: Training, log: Log, scope: Scope) -> dict[str, list[float]]:
     """
     synchronise = synchroniser(training.setup.device)
     run = training.parts, training.state, training.stepper
-    loop = Loop(*run, log, progress_of(training), lambda: False)
+    loop = Loop(*run, log, progress_of(training))
 
     def in_the_loop() -> None:
         with torch.cuda.stream(training.stream):
             for _ in range(scope.iterations):
-                loop.advance()
+                loop.advance(lambda: False)
 
     return take_turns(
         {

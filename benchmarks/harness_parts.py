@@ -11,16 +11,16 @@ from benchmarks.harness_run import Training
 from resnet_repro.progress import Progress, RunProgress
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.checkpoint import contents
-from resnet_repro.training.evaluate import evaluate
-from resnet_repro.training.log import Clock, Log, NullLog
-from resnet_repro.training.loop import check_stop_and_finite, log_training
+from resnet_repro.training.loop import check_stop_and_finite
 from resnet_repro.training.probes import (
-    GradientLog,
+    bn_output_gradient_norms,
     forward_signal,
     gradient_iterations,
     gradient_precision,
     layer_responses,
+    write_gradients,
 )
+from resnet_repro.training.records import Log, evaluate, log_training
 from resnet_repro.training.state import current_lr
 
 # What a part is for: the harness itself, the protocol's own counting of errors, or asked for.
@@ -67,28 +67,22 @@ def parts_of(training: Training, folder: RunFolder, log: Log) -> list[Part]:
     logs = math.ceil(total / config.trainer.log_every_iters)
     saves = math.ceil(total / config.trainer.checkpoint_every_iters)
     evaluations = math.ceil(total / config.evaluation.every_iters)
-    clean = (config.evaluation.clean_train_images or parts.order.num_images) / len(held_out)
-    clock, quiet, progress = Clock(state), NullLog(), progress_of(training)
+    clean = (config.evaluation.clean_train_images or parts.images.order.num_images) / len(held_out)
+    quiet, progress = Log(state), progress_of(training)
 
     def count() -> None:
-        evaluate(parts, state, quiet, clock)
+        evaluate(parts, state, quiet)
 
     def look() -> None:
         check_stop_and_finite(parts, state, lambda: False, reads=False)
 
-    gradients = GradientLog(folder, parts, state)
-
     def measure_gradients() -> None:
-        before, state.iteration = state.iteration, 0  # the first update is one of those kept
-        gradients.before()
-        state.iteration = 1
-        gradients.after()
-        state.iteration = before
+        write_gradients(folder, state, bn_output_gradient_norms(parts, state))
 
     return [
         Part("looking", HARNESS, total, look),
         Part("progress", HARNESS, total, lambda: progress.update(state.iteration, 50.0, lr)),
-        Part("logging", HARNESS, logs, lambda: log_training(parts, state, log, lr, clock)),
+        Part("logging", HARNESS, logs, lambda: log_training(parts, state, log, lr)),
         Part("checkpoints", HARNESS, saves, saving(training, log), repeats=5),
         Part(
             "probes: gradients",
@@ -110,7 +104,7 @@ def saving(training: Training, log: Log) -> Callable[[], None]:
 def look_inside(training: Training) -> None:
     """The probes of a run's begin and end: forward signal and layer responses."""
     parts, config = training.parts, training.config
-    images, labels = parts.batch(0)
+    images, labels = parts.images.batch(0)
     forward_signal(training.state.model, training.setup, images)
     gradient_precision(training.state.model, training.setup, images, labels)
     count = min(config.probes.response_images, len(parts.images.held_out["test"]))

@@ -13,7 +13,7 @@ from resnet_repro.compose import compose_run
 from resnet_repro.config import Config
 from resnet_repro.data import Arrays
 from resnet_repro.training import stepper
-from resnet_repro.training.assemble import RunContext, assemble
+from resnet_repro.training.build import RunContext, assemble
 from resnet_repro.training.device import Setup, set_up
 from resnet_repro.training.graph import EAGER_CALLS
 from resnet_repro.training.state import TrainState, current_lr

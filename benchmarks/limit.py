@@ -19,7 +19,7 @@ from benchmarks.min_traffic import Least, least
 from benchmarks.record import Scope, command, device_of
 from benchmarks.turns import Spread, seconds_each, synchroniser
 from resnet_repro.compose import compose_run
-from resnet_repro.training.assemble import load_data
+from resnet_repro.training.build import load_data
 from resnet_repro.training.device import Setup
 
 RESIDUAL = tuple(f"cifar10_resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202))
@@ -91,7 +91,7 @@ def distance(experiment: str, rates: Rates, scope: Scope, words: Sequence[str]) 
     """
     arrays = load_data(compose_run(f"experiment={experiment}", *words))
     training = Training.of(experiment, words, arrays)
-    batch, _, _, side = training.parts.share_shape
+    batch, _, _, side = training.parts.images.share_shape
     need = least(training.state.model, batch, side, training.setup.precision)
     synchronise = synchroniser(training.setup.device)
     times = [

@@ -103,7 +103,7 @@ def batches(subject: Subject) -> Row:
     for iteration in range(subject.iterations):
         ahead.prepare(iteration)
         found = ahead.at(torch.tensor([iteration % ahead.count], device=parts.setup.device))
-        expected = parts.batch(iteration)
+        expected = parts.images.batch(iteration)
         differing += not all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     return subject.row("batches", "ahead", differing)
 

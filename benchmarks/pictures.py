@@ -23,11 +23,12 @@ from PIL import Image
 from benchmarks import decoding
 from benchmarks.record import Scope, command, device_of
 from benchmarks.turns import Spread, seconds_each, synchroniser
+from resnet_repro import paths
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.config import Config
 from resnet_repro.data.jpeg import SUFFIXES
 from resnet_repro.progress import Progress
-from resnet_repro.training.assemble import assemble, data_root, load_images
+from resnet_repro.training.build import assemble, load_images
 from resnet_repro.training.device import loader_processes, set_up
 from resnet_repro.training.launch import launch
 from resnet_repro.training.state import step
@@ -86,7 +87,7 @@ def row(what: str, images_per_second: float, net: str = "-", cores: int | None =
 
 def find(words: Sequence[str], place: Path) -> tuple[list[Path], str]:
     """Photographs that lie in one folder, and what they are."""
-    folder = data_root(compose_run(f"experiment={EXPERIMENTS[0]}", *words).data)
+    folder = paths.data(compose_run(f"experiment={EXPERIMENTS[0]}", *words).data.root)
     found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     return (found, "photographs") if found else (make_up(place), "made-up pictures")
 
@@ -158,8 +159,8 @@ def speeds_of_a_core(config: Config, rounds: int) -> list[Row]:
     setup, batch = set_up(trainer), config.recipe.batch_size
     parts, state = assemble(alone, setup, load_images(alone))
     numbers = iter(range(1_000_000))
-    loading = core_seconds(lambda: parts.batch(next(numbers)), rounds)
-    given, labels = (part[: BATCH["cpu"]] for part in parts.batch(0))
+    loading = core_seconds(lambda: parts.images.batch(next(numbers)), rounds)
+    given, labels = (part[: BATCH["cpu"]] for part in parts.images.batch(0))
     updating = core_seconds(lambda: step(state, setup, given, labels, 1e-4), rounds)
     return [
         row("the loader alone, in the training process", batch / loading, cores=1),

@@ -25,10 +25,9 @@ from resnet_repro.exits import explained
 from resnet_repro.measure_pace import OUT, provenance, write
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import CheckpointError, checkpoint
-from resnet_repro.training.assemble import RunContext, assemble, load_images
+from resnet_repro.training.build import RunContext, assemble, load_images
 from resnet_repro.training.device import set_up
-from resnet_repro.training.evaluate import count_and_log
-from resnet_repro.training.log import Clock, NullLog
+from resnet_repro.training.records import Log, count_and_log
 from resnet_repro.training.state import TrainState, current_lr, step
 
 ITERATIONS = 500
@@ -75,7 +74,7 @@ def continued(
     if nchw:
         state.model.to(memory_format=torch.contiguous_format)
     for _ in range(iterations):
-        images, labels = context.batch(state.iteration)
+        images, labels = context.images.batch(state.iteration)
         images = images.contiguous() if nchw else images
         step(state, context.setup, images, labels, current_lr(state, config.recipe))
     means = state.window.means(state.iteration, iterations)
@@ -95,9 +94,9 @@ def errors_after(context: RunContext, state: TrainState) -> dict[str, float]:
         "clean_train_error": context.images.clean(CLEAN_IMAGES),
         "test_error": context.images.held_out["test"],
     }
-    quiet, clock = NullLog(), Clock(state)
+    quiet = Log(state)
     return {
-        name: round(count_and_log(context, state, quiet, clock, name, images), 3)
+        name: round(count_and_log(context, state, quiet, name, images), 3)
         for name, images in sets.items()
     }
 

@@ -15,9 +15,8 @@ from benchmarks.harness_run import Training
 from benchmarks.record import Scope, command
 from benchmarks.turns import Spread, seconds_each, synchroniser
 from resnet_repro.compose import compose_run
-from resnet_repro.training.assemble import load_data
-from resnet_repro.training.evaluate import evaluate
-from resnet_repro.training.log import Clock, NullLog
+from resnet_repro.training.build import load_data
+from resnet_repro.training.records import Log, evaluate
 
 PLAIN = tuple(f"cifar10_plain{depth}" for depth in (20, 56, 110))
 RESIDUAL = tuple(f"cifar10_resnet{depth}" for depth in (20, 56, 110, 1202))
@@ -45,11 +44,11 @@ def project(experiment: str, scope: Scope, words: Sequence[str]) -> dict[str, An
     step = Spread.of(times).median
 
     def count() -> None:
-        evaluate(parts, state, NullLog(), Clock(state))
+        evaluate(parts, state, Log(state))
 
     count()
     evaluation = seconds_each(count, EVALUATIONS, synchronise)
-    clean_images = config.evaluation.clean_train_images or parts.order.num_images
+    clean_images = config.evaluation.clean_train_images or parts.images.order.num_images
     clean = evaluation * clean_images / len(parts.images.held_out["test"])
     iterations = config.recipe.max_iters
     evaluations = math.ceil(iterations / config.evaluation.every_iters)

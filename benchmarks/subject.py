@@ -17,7 +17,7 @@ from resnet_repro.compose import compose_run
 from resnet_repro.data import Arrays
 from resnet_repro.data.order import raw
 from resnet_repro.options import ConfigError
-from resnet_repro.training.assemble import assemble, load_data
+from resnet_repro.training.build import assemble, load_data
 from resnet_repro.training.device import set_up
 from resnet_repro.training.stepper import make
 

@@ -23,7 +23,7 @@ from benchmarks.turns import (
     turn,
 )
 from resnet_repro.compose import compose_run
-from resnet_repro.training.assemble import load_data
+from resnet_repro.training.build import load_data
 
 SCOPES = {
     "cpu": Scope(rounds=5, iterations=6),
@@ -87,7 +87,7 @@ def seconds_of_a_batch(ours: Training, iterations: int) -> float:
     synchronise = synchroniser(ours.setup.device)
 
     def make() -> None:
-        ours.parts.batch(next(numbers))
+        ours.parts.images.batch(next(numbers))
 
     make()
     return seconds_each(make, iterations, synchronise)

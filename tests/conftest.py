@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+
+import pytest
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and so all it starts: the
 # tests of what Ctrl-C does need it back.
@@ -15,3 +18,14 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def few_images() -> Iterator[None]:
+    """Runs on synthetic images in this process have as few as those in processes of their own."""
+    from ranks import FEW_IMAGES
+    from resnet_repro.data import synthetic
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic.make, "__defaults__", FEW_IMAGES)
+        yield

@@ -1,11 +1,12 @@
-"""Runs in processes of their own, without the real commands: seconds less for each test.
+"""Small runs on made-up images: in this process, or in some of their own without real commands.
 
 Workers are forked from a server that has imported torch and computed nothing, and find each other
-without torch's launcher.
+without torch's launcher: seconds less for each test.
 """
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import resource
@@ -14,10 +15,14 @@ import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
+from resnet_repro.compose import make_job
 from resnet_repro.data import synthetic
 from resnet_repro.runs.atomic import CRASH_AT
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.training.checkpoint import load_newest
 from resnet_repro.training.distributed import PLACE, SOLO, World, leave, place
 from resnet_repro.training.launch import Job, launch, prepare
 from resnet_repro.training.run import Run
@@ -28,7 +33,12 @@ _CONTEXT.set_forkserver_preload(
     ["torch._dynamo", "resnet_repro.training.run", "resnet_repro.compose"]
 )
 
-FEW_IMAGES = (400, 60)  # training and test images of the synthetic set in these processes
+FEW_IMAGES = (400, 60)  # training and test images, in these processes and with ``few_images``
+SMALL = (
+    "experiment=cifar10_resnet20", "data=synthetic", "profile=smoke", "model.depth=8",
+    "recipe.batch_size=16", "evaluation.clean_train_images=50", "probes.response_images=40",
+    "trainer.threads=1", "trainer.precision=fp32",
+)  # fmt: skip
 
 
 class Silent:
@@ -56,6 +66,34 @@ class StopAt:
 
 def never() -> bool:
     return False
+
+
+def small_job(root: Path, *words: str) -> Job:
+    return make_job(*SMALL, f"runs_dir={root}", *words)
+
+
+def do(job: Job, stop: Callable[[], bool] = never) -> str:
+    return launch(job, Silent(), stop)
+
+
+def fingerprint(folder: RunFolder) -> dict[str, Any]:
+    """Everything a run computed, without the times it took."""
+    saved = load_newest(folder.checkpoints)
+    assert saved is not None
+    tensors = hashlib.sha256()
+    for name, value in sorted(saved["model"].items()):
+        tensors.update(name.encode() + value.numpy().tobytes())
+    for _, state in sorted(saved["optimizer"]["state"].items()):
+        tensors.update(state["momentum_buffer"].numpy().tobytes())
+    metrics = [{k: v for k, v in record.items() if k != "time"} for record in folder.metrics()]
+    tables = ("gradients", "signal", "gradient_precision", "responses")
+    return {
+        "weights, statistics and momentum": tensors.hexdigest(),
+        "window": saved["window"].tolist(),
+        "iteration": saved["iteration"],
+        "warmup_exit": saved["warmup_exit"],
+        "metrics": metrics,
+    } | {name: folder.table(name) for name in tables}
 
 
 class Failed:

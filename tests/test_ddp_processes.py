@@ -12,17 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from ranks import Silent, in_background, never, workers
+from ranks import Silent, fingerprint, in_background, never, small_job, workers
 from resnet_repro.data.synthetic import TEST_IMAGES, TRAIN_IMAGES
 from resnet_repro.exits import exit_code
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import WorkersLostError
 from resnet_repro.training import workers as workers_module
 from resnet_repro.training.launch import Job, launch
-from test_training import fingerprint, small_job
 
 LONG = ("trainer.devices=2", "recipe.max_iters=70", "recipe.milestones=[]",
-        "evaluation.every_iters=70", "probes.response_images=20",
+        "evaluation.every_iters=70", "probes.response_images=20", "probes.signals=false",
         "trainer.checkpoint_every_iters=5")  # fmt: skip
 
 REPO = Path(__file__).resolve().parents[1]
@@ -56,7 +55,7 @@ def seconds_until_nobody_is_left(folder: RunFolder, limit: float = 120) -> float
 
 
 class Fault(Silent):
-    """Does something to the processes once the run has gone on for some iterations."""
+    """Does something to the processes once the run has done eight more iterations."""
 
     def __init__(self, job: Job, do: Callable[[dict[str, int]], None]):
         self._job, self._do = job, do
@@ -79,7 +78,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
-    """One run, through everything below: it is begun once and goes on from test to test."""
+    """One run, through everything below: it is begun once and resumed from test to test."""
     made = small_job(tmp_path_factory.mktemp("parts"), *LONG)
     yield made
     for pid in processes(made.folder).values():
@@ -128,6 +127,30 @@ def test_a_stop_before_the_first_worker_is_there_ends_the_launcher_at_once(
     assert launch(job, Silent(), lambda: bool(begun)) == "preempted"
     assert time.monotonic() - began < 10
     assert begun[0].returncode == -signal.SIGKILL
+    assert job.folder.status()["state"] == "preempted"
+
+
+REPORTS = """@worker {"event": "enter", "rank": 0, "values": ["train", 1]}
+@worker {"event": "error", "rank": 1, "kind": "StoppedError", "message": "waiting for pictures"}
+"""
+
+
+def test_a_stop_while_one_of_several_waits_for_pictures_is_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others may be in the middle of an update: the run resumes from its last checkpoint."""
+    entered: list[str] = []
+    watcher = Silent()
+    watcher.enter = lambda phase, _: entered.append(phase)  # type: ignore[method-assign]
+    command = ["printf", "%s", REPORTS]
+    monkeypatch.setattr(
+        workers_module,
+        "start_launcher",
+        lambda *_: subprocess.Popen(command, stdout=subprocess.PIPE),
+    )
+    job = small_job(tmp_path, "trainer.devices=2")
+    assert launch(job, watcher, lambda: bool(entered)) == "preempted"
+    assert entered == ["train"]
     assert job.folder.status()["state"] == "preempted"
 
 
@@ -185,7 +208,7 @@ def test_a_worker_that_falls_silent_is_given_up(job: Job) -> None:
     seconds_until_nobody_is_left(job.folder, 1)
 
 
-def test_a_killed_command_leaves_nobody_and_the_next_one_goes_on(
+def test_a_killed_command_leaves_nobody_and_the_next_one_resumes(
     job: Job, whole: RunFolder
 ) -> None:
     start = job.folder.status()["iter"]

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ranks import do, small_job
 from resnet_repro import api, data, evaluate, export
 from resnet_repro.data import Arrays, DataError
 from resnet_repro.evaluation import session
@@ -25,7 +26,6 @@ from resnet_repro.evaluation.protocols import Geometry, scorer
 from resnet_repro.evaluation.subjects import from_file, from_run
 from resnet_repro.evaluation.weights import WeightsError
 from test_models_formats import TheirNet, randomise
-from test_training import do, small_job
 
 MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
 STD = torch.tensor((0.229, 0.224, 0.225))[:, None, None]

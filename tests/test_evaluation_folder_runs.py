@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pictures import write_folder
+from ranks import do
 from resnet_repro import evaluate, export
 from resnet_repro.analysis.evaluations import load_evaluations, score_of
 from resnet_repro.analysis.load import Logged
@@ -12,7 +13,6 @@ from resnet_repro.compose import make_job
 from resnet_repro.data import MODIFIED
 from small_crops import shrink
 from test_evaluation_commands import ask, done, last, results
-from test_training import do
 
 SMALL = (
     "experiment=imagenet_resnet18_A", "data=folder", "profile=smoke", "recipe.batch_size=5",

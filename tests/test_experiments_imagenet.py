@@ -12,6 +12,7 @@ import pytest
 import pictures
 import tiny_files
 from fabricate_imagenet import imagenet_run
+from ranks import do
 from resnet_repro.analysis.cost import SCHEDULES, paper_workloads
 from resnet_repro.analysis.paper import Paper
 from resnet_repro.compose import compose_run, make_job
@@ -30,8 +31,7 @@ from resnet_repro.models.shortcuts import (
 from resnet_repro.options import ConfigError
 from resnet_repro.paths import CONF
 from resnet_repro.training import estimate
-from small_crops import CROP, shrink
-from test_training import do
+from small_crops import shrink
 
 REPO = Path(__file__).resolve().parents[1]
 IMAGENET = [n for n in names("experiment") if n.startswith("imagenet_") and not n.endswith("dev")]
@@ -154,41 +154,39 @@ def test_runs_on_imagenet_are_drawn_beside_those_on_tiny_imagenet(
     ("words", "message"),
     [
         (
-            ("experiment=cifar10_resnet20", "data=imagenet"),
+            "cifar10_resnet20 data=imagenet",
             "model.family=cifar: data.name=imagenet needs the imagenet family",
         ),
         (
-            ("experiment=cifar10_resnet20", "data=folder", "profile=quick"),
+            "cifar10_resnet20 data=folder profile=quick",
             "model.family=cifar: data.name=folder needs the imagenet family",
         ),
         (
-            ("experiment=imagenet_plain18", "data.train_split=45k"),
+            "imagenet_plain18 data.train_split=45k",
             "data.train_split=45k: only for data.name=cifar10, which is imagenet",
         ),
         (
-            ("experiment=imagenet_plain18", "data.pad=zero"),
+            "imagenet_plain18 data.pad=zero",
             "data.pad=zero: crops of data.name=imagenet lie within the picture; there is no border",
         ),
         (
-            ("experiment=imagenet_plain18", "data.on_corrupt=ignore"),
+            "imagenet_plain18 data.on_corrupt=ignore",
             "data.on_corrupt=ignore: must be one of stop, skip",
         ),
         (
-            ("experiment=imagenet_plain18", "trainer.loader_workers=-2"),
+            "imagenet_plain18 trainer.loader_workers=-2",
             "trainer.loader_workers=-2: must be an integer >= -1",
         ),
         (
-            ("experiment=imagenet_plain18", "trainer.devices=257"),
+            "imagenet_plain18 trainer.devices=257",
             "trainer.devices=257: must be at most recipe.batch_size=256; each device takes a share "
             "of the mini-batch",
         ),
     ],
 )
-def test_what_cannot_go_together_is_refused_in_one_line(
-    words: tuple[str, ...], message: str
-) -> None:
+def test_what_cannot_go_together_is_refused_in_one_line(words: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        compose_run(*words)
+        compose_run(*f"experiment={words}".split())
     assert str(caught.value) == message
 
 
@@ -312,13 +310,3 @@ def test_the_time_of_a_run_is_estimated_with_and_without_its_pictures(
     assert pace.seconds(config) > pace.seconds(config, 300_000) > 0
     if experiment == "imagenet_plain18":
         timed[0]()  # an update on made-up images
-
-
-def test_a_small_crop_stays_in_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    from resnet_repro.data import streamed
-
-    assert streamed.CROP == 224
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
-        assert streamed.CROP == CROP
-    assert streamed.CROP == 224

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from benchmarks.precision import main
-from test_training import StopAt, do, small_job
+from ranks import StopAt, do, small_job
 
 
 def test_continuations_start_at_the_checkpoint_and_differ(tmp_path: Path) -> None:

@@ -2,80 +2,66 @@
 
 from __future__ import annotations
 
-import json
 import os
+import runpy
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+import pytest
 
+from ranks import fingerprint
 from resnet_repro.conf import load_item
-from resnet_repro.runs.folder import RunFolder, find_runs
+from resnet_repro.runs.folder import find_runs
+from resnet_repro.train import main
 
 REPO = Path(__file__).resolve().parents[1]
-CHANGED = ("data=synthetic", "model.depth=8", "evaluation.clean_train_images=100")
+CHANGED = ("data=synthetic", "model.depth=8", "evaluation.clean_train_images=50",
+           "recipe.max_iters=4", "recipe.milestones=[2]", "evaluation.every_iters=2")  # fmt: skip
 SMALL = (*CHANGED, "profile=smoke", "trainer.threads=1")
 
 
-def say(*words: str) -> subprocess.CompletedProcess[str]:
-    """Say a command of the project from its root."""
+def test_the_command_in_a_run_gives_the_same_numbers_again(tmp_path: Path) -> None:
+    words = ("-m", "resnet_repro.train", "experiment=cifar10_resnet20", *SMALL, "seed=3")
     path = os.pathsep.join(filter(None, [str(REPO / "src"), os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=REPO,
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+    found = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, *words, *(() if found else (f"runs_dir={tmp_path}/a",))],
+            cwd=REPO, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (run,) = find_runs(tmp_path / "a")
+        found.append(fingerprint(run))
+        python, *words = shlex.split(run.meta()["command"])  # type: ignore[assignment]
+        assert python == "python"
+        (tmp_path / "a").rename(tmp_path / f"before{len(found)}")  # or the next would skip it
+    assert found[1] == found[0]
+    assert len(found[0]["metrics"]) > 5
+    assert all(found[0][table] for table in ("gradients", "responses", "signal"))
 
 
-def numbers(run: RunFolder) -> list[dict[str, Any]]:
-    """What was logged, without the seconds it took."""
-    return [{k: v for k, v in record.items() if k != "time"} for record in run.metrics()]
-
-
-def test_the_command_in_a_run_gives_the_same_metrics_again(tmp_path: Path) -> None:
-    asked = ("experiment=cifar10_resnet20", *SMALL, "recipe.batch_size=16", "seed=3")
-    say("-m", "resnet_repro.train", *asked, "trainer.deterministic=true", f"runs_dir={tmp_path}/a")
-    (first,) = find_runs(tmp_path / "a")
-    before = {path.name: path.read_bytes() for path in first.path.glob("*.csv")}
-    told = numbers(first)
-    assert len(told) > 5
-    assert {"gradients.csv", "responses.csv", "signal.csv"} <= before.keys()
-
-    (tmp_path / "a").rename(tmp_path / "before")  # or the second command would skip it
-    python, *words = shlex.split(first_meta(tmp_path / "before")["command"])
-    assert python == "python"
-    say(*words)
-    (again,) = find_runs(tmp_path / "a")
-    assert numbers(again) == told
-    assert {path.name: path.read_bytes() for path in again.path.glob("*.csv")} == before
-
-
-def first_meta(root: Path) -> dict[str, Any]:
-    (path,) = root.glob("*/*/*/meta.json")
-    meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return meta
-
-
-def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("few_images")
+def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     listed = load_item("deviations").experiments
     # Synthetic images have no 45k split.
     experiments = [name for name in listed if not name.endswith("_45k")]
     assert len(experiments) == len(listed) - 2
-    sweep = f"experiment={','.join(experiments)}"
-    say("-m", "resnet_repro.train", "-m", sweep, *SMALL, f"runs_dir={tmp_path}/runs")
-    done = say(
-        "experiments/deviations.py", "--profile", "smoke", "--no-train",
-        "--out", f"{tmp_path}/figures", f"runs_dir={tmp_path}/runs", *CHANGED,
-    )  # fmt: skip
-    assert "no finished smoke run of cifar10_resnet56_45k, cifar10_plain56_45k" in done.stderr
+    runs, sweep = f"runs_dir={tmp_path}/runs", f"experiment={','.join(experiments)}"
+    unseen = ("probes.signals=false", "probes.response_images=0")
+    monkeypatch.setattr(sys, "argv", ["train", "-m", sweep, *SMALL, *unseen, runs])
+    main()
+    script = str(REPO / "experiments" / "deviations.py")
+    drawing = [script, "--profile", "smoke", "--no-train", "--out", f"{tmp_path}/figures"]
+    monkeypatch.setattr(sys, "argv", [*drawing, runs, *CHANGED])
+    runpy.run_path(script, run_name="__main__")
+    missing = "no finished smoke run of cifar10_resnet56_45k, cifar10_plain56_45k"
+    assert missing in capsys.readouterr().err
     table = pd.read_csv(tmp_path / "tables" / "deviations.csv")
     assert len(table) == len(experiments)
     baselines = table[table["change"] == "as the paper"]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from ranks import StopAt, do, small_job
 from resnet_repro import responses
 from test_evaluation_commands import done, refused
-from test_training import StopAt, do, small_job
 
 
 def test_responses_of_a_run_that_is_not_finished(tmp_path):
-    job = small_job(tmp_path)
+    job = small_job(tmp_path, "probes.response_images=500")
     assert do(job, StopAt(5)) == "preempted"
     assert job.folder.table("responses") == []
     said = done(responses, f"run={job.folder.path}", "images=100", "threads=1")
     assert "100 test images, iteration 5" in said
     assert len(job.folder.table("responses")) == 7
-    assert do(job) == "finished"  # the run goes on as if nothing had happened
+    assert do(job) == "finished"  # the run resumes as if nothing had happened
     finished = job.folder.table("responses")
     done(responses, f"run={job.folder.path}", "images=500", "threads=1")
     assert job.folder.table("responses") == finished  # the synthetic set has 500 test images

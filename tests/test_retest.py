@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import tiny_files
+from ranks import do
 from resnet_repro.analysis.load import Logged
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.data import tiny_imagenet
 from resnet_repro.items.table5 import table5
 from resnet_repro.retest import count_missing
 from resnet_repro.runs.folder import RunFolder
-from test_training import do
 
 SCRIPTS = Path(__file__).parents[1] / "experiments"
 SHAPE = tiny_imagenet.Shape(classes=3, train_per_class=11, test_per_class=2, side=64)
@@ -86,9 +86,8 @@ def test_a_table_counts_what_is_missing_once(root, tiny, capsys):
         entry = first[f"{name}_smoke_seed0_10-crop"]
         (model,) = entry["models"]
         assert (model["run"], model["iter"]) == (f"smoke/{name}/seed0", 2)
-        assert (
-            model["metrics_sha256"] == RunFolder(root / "smoke" / name / "seed0").metrics_digest()
-        )
+        run = RunFolder(root / "smoke" / name / "seed0")
+        assert model["metrics_sha256"] == run.metrics_digest()
         assert (entry["protocol"], entry["num_samples"], entry["left_out"]) == ("10-crop", 6, 0)
     said, again = make("table2", root, tiny, capsys)
     assert "counting" not in said

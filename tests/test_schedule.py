@@ -1,32 +1,164 @@
-"""The learning rate, update by update."""
+"""The learning rate, update by update: planned drops, warm-ups, and drops at a plateau."""
 
 from __future__ import annotations
 
-from resnet_repro.training.schedule import lr_at
+import math
+from pathlib import Path
 
-PAPER = {"lr": 0.1, "milestones": [32_000, 48_000], "gamma": 0.1}
+import pytest
+
+from ranks import StopAt, do, fingerprint, small_job
+from resnet_repro.compose import compose_run
+from resnet_repro.config import RecipeConfig
+from resnet_repro.options import ConfigError
+from resnet_repro.runs.metrics import Record
+from resnet_repro.training import state as state_module
+from resnet_repro.training.launch import Job
+from resnet_repro.training.schedule import Plateau, lr_at
+from resnet_repro.training.state import TrainState, current_lr, watch_plateau
 
 
 def test_update_32001_is_the_first_at_a_tenth() -> None:
-    assert [round(lr_at(i, **PAPER), 9) for i in (0, 31_998, 31_999, 32_000, 32_001)] == [
-        0.1,
-        0.1,
-        0.1,
-        0.01,
-        0.01,
-    ]
-    assert [round(lr_at(i, **PAPER), 9) for i in (47_999, 48_000, 63_999)] == [0.01, 0.001, 0.001]
+    assert [lr_at(RecipeConfig(), i) for i in (0, 31_999, 32_000)] == [0.1, 0.1, 0.01]
+    assert [lr_at(RecipeConfig(), i) for i in (47_999, 48_000, 63_999)] == [0.01, 0.001, 0.001]
 
 
 def test_fixed_warm_up_lasts_400_updates() -> None:
-    rates = [lr_at(i, **PAPER, warmup="iters400") for i in (0, 399, 400)]
-    assert rates == [0.01, 0.01, 0.1]
+    recipe = RecipeConfig(warmup="iters400")
+    assert [lr_at(recipe, i) for i in (0, 399, 400)] == [0.01, 0.01, 0.1]
 
 
 def test_trap_01_02_03_warm_up_ends_and_drops_start_from_the_full_rate() -> None:
     """Others stay at 0.01 until epoch 100, drop from 0.01, or never end the warm-up."""
-    warm = {**PAPER, "warmup": "error80"}
-    assert lr_at(10_000, **warm, warmup_exit=None) == 0.01
-    assert lr_at(411, **warm, warmup_exit=412) == 0.01
-    assert lr_at(412, **warm, warmup_exit=412) == 0.1
-    assert round(lr_at(32_000, **warm, warmup_exit=412), 9) == 0.01
+    recipe = RecipeConfig(warmup="error80")
+    assert lr_at(recipe, 10_000) == 0.01
+    assert [lr_at(recipe, i, 412) for i in (411, 412, 32_000)] == [0.01, 0.1, 0.01]
+
+
+pytestmark = pytest.mark.usefixtures("few_images")
+
+PLATEAU = (
+    "recipe.schedule=plateau", "recipe.patience=2", "recipe.max_iters=14", "recipe.lr=0.4",
+    "evaluation.every_iters=1", "trainer.log_every_iters=1", "trainer.checkpoint_every_iters=5",
+    "probes.signals=false",
+)  # fmt: skip
+
+
+def drops(errors: list[float], patience: int, most: int = 9) -> list[int]:
+    """Which of the evaluations, from 1, the rate drops with."""
+    plateau = Plateau()
+    found = [
+        number
+        for number, error in enumerate(errors, start=1)
+        if plateau.drops_after(error, number, patience=patience, most=most)
+    ]
+    assert found == plateau.drops
+    return found
+
+
+def test_the_rate_drops_after_so_many_evaluations_without_improvement() -> None:
+    assert drops([50, 40, 30, 20], 1) == []
+    assert drops([50, 40, 40, 30, 31], 1) == [3, 5]  # as low as before is no improvement
+    assert drops([50, 51, 49, 52, 53, 48], 2) == [5]
+    assert drops([50, 51, 52, 53, 54, 55], 2) == [3, 5]  # counted from 0 after a drop
+    assert drops([50, 40, 45, 44, 43, 42], 2) == [4, 6]  # the best of all counts, not the last
+    assert drops([50] * 20, 2, most=3) == [3, 5, 7]
+
+
+def test_the_rate_is_a_function_of_the_iteration_and_the_drops() -> None:
+    recipe = RecipeConfig(schedule="plateau", milestones=[1, 2])
+    state = TrainState.__new__(TrainState)
+    state.warmup_exit, state.plateau = None, Plateau(drops=[30, 70])
+    assert [current_lr(state, recipe, i) for i in (0, 29, 30, 69, 70)] == [
+        0.1, 0.1, 0.01, 0.01, 0.001,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("warmup", ["error80", "iters400"])
+def test_trap_01_02_a_warm_up_is_no_plateau_and_drops_start_from_the_full_rate(warmup: str) -> None:
+    """Others stay at the rate of the warm-up, or drop from it."""
+    recipe = RecipeConfig(schedule="plateau", patience=1, warmup=warmup)
+    state = TrainState.__new__(TrainState)
+    state.warmup_exit, state.plateau, state.iteration = None, Plateau(), 0
+    for state.iteration in (100, 200, 400):
+        assert not watch_plateau(state, recipe, 90.0)
+    assert state.plateau == Plateau()
+    assert current_lr(state, recipe, 399) == 0.01
+    state.warmup_exit = 400
+    for state.iteration, error, dropped in ((500, 80.0, False), (600, 80.0, True)):
+        assert watch_plateau(state, recipe, error) is dropped
+    assert [current_lr(state, recipe, i) for i in (400, 599, 600)] == [0.1, 0.1, 0.01]
+
+
+def replayed(records: list[Record], patience: int, most: int, last: int) -> list[int]:
+    """The rule told once more: iterations of the drops by the logged test errors."""
+    best, since, found = math.inf, 0, []
+    for record in (r for r in records if r["kind"] == "test"):
+        since = 0 if record["top1_err"] < best else since + 1
+        best = min(best, record["top1_err"])
+        if since == patience and len(found) < most and record["iter"] < last:
+            since = 0
+            found.append(record["iter"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    job = small_job(tmp_path_factory.mktemp("whole"), *PLATEAU)
+    assert do(job) == "finished"
+    return job
+
+
+def test_a_run_drops_by_what_it_logs_and_logs_each_drop(whole: Job) -> None:
+    records = whole.folder.metrics()
+    expected = replayed(records, patience=2, most=2, last=14)
+    assert expected, "the errors fell all the way: no plateau to see"
+    told = [(r["iter"], r["value"]) for r in records if r.get("event") == "lr_drop"]
+    assert told == [(i, pytest.approx(0.4 * 0.1**n)) for n, i in enumerate(expected, start=1)]
+    rates = {r["iter"]: r["lr"] for r in records if r["kind"] == "train"}
+    for iteration, rate in rates.items():  # the update after the evaluation is the first below
+        n = sum(iteration > drop for drop in expected)
+        assert rate == pytest.approx(0.4 * 0.1**n)
+    assert whole.folder.meta()["deviations"]["recipe.schedule"] == ["milestones", "plateau"]
+
+
+@pytest.mark.parametrize("after", ["drop", "waiting"])
+def test_a_stopped_run_drops_where_one_that_was_not_stopped_does(
+    whole: Job, tmp_path: Path, after: str
+) -> None:
+    first = next(r["iter"] for r in whole.folder.metrics() if r.get("event") == "lr_drop")
+    job = small_job(tmp_path, *PLATEAU)
+    assert do(job, StopAt(first if after == "drop" else first - 1)) == "preempted"
+    assert do(job) == "finished"
+    assert fingerprint(job.folder) == fingerprint(whole.folder)
+
+
+def test_what_was_seen_before_a_stop_is_remembered(
+    whole: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test above can fail: without the memory the drops come later."""
+    monkeypatch.setattr(state_module, "Plateau", lambda **_: Plateau())
+    first = next(r["iter"] for r in whole.folder.metrics() if r.get("event") == "lr_drop")
+    job = small_job(tmp_path, *PLATEAU)
+    assert do(job, StopAt(first)) == "preempted"
+    assert do(job) == "finished"
+    assert fingerprint(job.folder)["metrics"] != fingerprint(whole.folder)["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("recipe.schedule=plato", "recipe.schedule=plato: must be one of milestones, plateau"),
+        ("recipe.patience=0", "recipe.patience=0: must be an integer >= 1"),
+        ("recipe.milestones=[]", "recipe.schedule=plateau: needs recipe.milestones"),
+    ],
+)
+def test_impossible_plateaus_are_refused(word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match="^" + message.replace("[", r"\[")):
+        compose_run("experiment=imagenet_plain18", "recipe.schedule=plateau", word)
+
+
+def test_plateau_is_a_choice_not_the_default() -> None:
+    assert compose_run("experiment=imagenet_plain18").recipe.schedule == "milestones"
+    config = compose_run("experiment=imagenet_plain18", "recipe.schedule=plateau")
+    assert len(config.recipe.milestones) == 3  # so often it may drop

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ranks import workers
+from ranks import fingerprint, small_job, workers
 from resnet_repro.data.synthetic import TEST_IMAGES, TRAIN_IMAGES
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.launch import Job
 from test_ddp_processes import processes
-from test_training import fingerprint, small_job
 
 REPO = Path(__file__).resolve().parents[1]
 BATCH = REPO / "docs" / "slurm" / "train.sbatch"

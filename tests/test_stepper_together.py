@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
 
-from ranks import never
+from ranks import do, fingerprint, never, small_job
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Progress
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.runs.lock import run_lock
 from resnet_repro.training import jobs
 from resnet_repro.training import run as run_module
-from resnet_repro.training.assemble import RunContext
+from resnet_repro.training.build import RunContext
 from resnet_repro.training.graph import GraphedStepper
 from resnet_repro.training.launch import Job
 from resnet_repro.training.state import TrainState
 from resnet_repro.training.stepper import Stepper
-from test_training import do, fingerprint, small_job
 
+pytestmark = pytest.mark.usefixtures("few_images")
 TOGETHER = "trainer.concurrent=2"
 
 
@@ -35,10 +36,11 @@ def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def three(root: Path, *words: str) -> list[Job]:
     """Runs of different nets and schedules."""
+    words = ("recipe.max_iters=8", "recipe.milestones=[6]", "probes.signals=false", *words)
     return [
-        small_job(root, "name=a", *words),
-        small_job(root, "name=b", "model.shortcut=none", "seed=1", *words),
-        small_job(root, "name=c", "recipe.max_iters=7", "recipe.milestones=[5]", *words),
+        small_job(root, *words, "name=a"),
+        small_job(root, *words, "name=b", "model.shortcut=none", "seed=1"),
+        small_job(root, *words, "name=c", "recipe.max_iters=5", "recipe.milestones=[3]"),
     ]
 
 
@@ -58,12 +60,8 @@ def test_turn_about_gives_the_same_folders(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(run_module, "make", noting)
     together = three(tmp_path / "together", TOGETHER)
     outcomes = jobs.run_all(together, never)
-    assert [(o.job.config.name, o.state) for o in outcomes] == [
-        ("a", "finished"),
-        ("b", "finished"),
-        ("c", "finished"),
-    ]
-    assert "".join(steps) == "ab" * 12 + "c" * 7
+    assert [(o.job.config.name, o.state) for o in outcomes] == [(n, "finished") for n in "abc"]
+    assert "".join(steps) == "ab" * 8 + "c" * 5
     for job, alone in zip(together, three(tmp_path / "alone"), strict=True):
         assert do(alone) == "finished"
         assert fingerprint(job.folder) == fingerprint(alone.folder)
@@ -90,15 +88,9 @@ def make_folder(job: Job) -> Path:
 
 
 def test_a_stop_saves_all_that_are_under_way_and_begins_no_other(tmp_path: Path) -> None:
-    looks = 0
-
-    def stop() -> bool:
-        nonlocal looks
-        looks += 1
-        return looks > 12
-
+    looks = count()
     runs = three(tmp_path, TOGETHER)
-    outcomes = jobs.run_all(runs, stop)
+    outcomes = jobs.run_all(runs, lambda: next(looks) >= 9)
     assert sorted((o.job.config.name, o.state) for o in outcomes) == [
         ("a", "preempted"),
         ("b", "preempted"),
@@ -106,7 +98,7 @@ def test_a_stop_saves_all_that_are_under_way_and_begins_no_other(tmp_path: Path)
     assert not runs[2].folder.path.exists()
     for job in runs[:2]:
         reached = job.folder.status()["iter"]
-        assert 0 < reached < 12
+        assert 0 < reached < 8
         assert (job.folder.checkpoints / f"iter_{reached:08d}.pt").exists()
     assert {o.state for o in jobs.run_all(runs, never)} == {"finished"}
     alone = three(tmp_path / "alone")[1]
@@ -194,12 +186,10 @@ def test_a_run_neither_gets_far_ahead_of_its_gpu_nor_holds_up_another(tmp_path: 
 
 
 def test_an_interrupt_releases_what_is_under_way(tmp_path: Path) -> None:
-    runs, looks = three(tmp_path, TOGETHER), 0
+    runs, looks = three(tmp_path, TOGETHER), count()
 
     def interrupt() -> bool:
-        nonlocal looks
-        looks += 1
-        if looks == 9:
+        if next(looks) == 8:
             raise KeyboardInterrupt
         return False
 

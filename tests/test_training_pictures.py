@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pictures import encoded, photograph, write_folder
-from ranks import Failed, together, workers
+from ranks import Silent, StopAt, do, fingerprint, workers
 from resnet_repro.compose import make_job
 from resnet_repro.data import MODIFIED, DataError, StoppedError
 from resnet_repro.data.folder import load_indices
@@ -20,12 +20,11 @@ from resnet_repro.data.order import BatchOrder
 from resnet_repro.data.streamed import StreamedImages
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import CheckpointError
-from resnet_repro.training.assemble import assemble, load_images
+from resnet_repro.training.build import assemble, load_images
 from resnet_repro.training.device import set_up
 from resnet_repro.training.distributed import SOLO, World
 from resnet_repro.training.launch import Job, launch
 from small_crops import shrink
-from test_training import Silent, StopAt, do, fingerprint
 
 # 3 classes of 4 pictures: a batch of 5 straddles epochs.
 SMALL = (
@@ -68,11 +67,13 @@ def job_on(pictures: Path, root: Path, *words: str) -> Job:
     return make_job(*SMALL, f"data.root={pictures}", f"runs_dir={root}", *words)
 
 
+PROBED = ("probes.signals=true", "probes.response_images=4")  # as the run called whole
+
+
 @pytest.fixture(scope="module")
 def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run that nothing disturbed."""
-    words = ("probes.signals=true", "probes.response_images=4")
-    job = job_on(root, tmp_path_factory.mktemp("whole"), *words)
+    job = job_on(root, tmp_path_factory.mktemp("whole"), *PROBED)
     assert do(job) == "finished"
     return job.folder
 
@@ -96,35 +97,35 @@ def test_a_run_on_pictures_is_complete(whole: RunFolder, root: Path) -> None:
     assert len(whole.table("responses")) == len(whole.table("signal")) == 17
 
 
-@pytest.mark.parametrize("loaders", [0, 1, 2])
+@pytest.mark.parametrize("loaders", [0, 2])
 def test_stopped_and_resumed_gives_the_same_bits_with_any_loaders(
     whole: RunFolder, root: Path, tmp_path: Path, loaders: int
 ) -> None:
     """Stopped at 3, in the second epoch and between checkpoints; other loaders after the stop."""
-    words = ("probes.signals=true", "probes.response_images=4")
-    first = job_on(root, tmp_path, *words, f"trainer.loader_workers={loaders}")
+    first = job_on(root, tmp_path, *PROBED, f"trainer.loader_workers={loaders}")
     assert do(first, StopAt(3)) == "preempted"
     assert first.folder.status()["iter"] == 3
-    then = job_on(root, tmp_path, *words, f"trainer.loader_workers={(loaders + 1) % 3}")
+    then = job_on(root, tmp_path, *PROBED, f"trainer.loader_workers={(loaders + 1) % 3}")
     assert do(then) == "finished"
     assert fingerprint(then.folder) == fingerprint(whole)
     assert do(first) == "skipped"
 
 
-@pytest.mark.parametrize("change", ["content", "size of a test picture", "time"])
+@pytest.mark.parametrize("change", ["content", "name", "size of a test picture", "time"])
 def test_a_run_resumes_on_the_same_pictures_only(
     whole: RunFolder, root: Path, tmp_path: Path, change: str
 ) -> None:
     """Files replaced under the same names are refused; copies with other times are recorded."""
     pictures = tmp_path / "pictures"
     shutil.copytree(root, pictures)
-    words = ("probes.signals=true", "probes.response_images=4")
-    assert do(job_on(pictures, tmp_path, *words), StopAt(3)) == "preempted"
+    job = job_on(pictures, tmp_path)
+    assert do(job, StopAt(3)) == "preempted"
     place = pictures / ("val" if "test" in change else "train") / "n00000001"
     path = sorted(place.iterdir())[0]
-    picture = {"content": encoded(photograph(80, 70, seed=77)), "time": path.read_bytes()}
-    path.write_bytes(picture.get(change, b"x"))
-    job = job_on(pictures, tmp_path, *words)
+    picture = {"content": encoded(photograph(80, 70, seed=77)), "size of a test picture": b"x"}
+    path.write_bytes(picture.get(change, path.read_bytes()))
+    if change == "name":
+        path.rename(path.with_name("other.JPEG"))
     if change == "time":
         assert do(job) == "finished"
         (event,) = [r for r in job.folder.metrics() if r.get("event") == "data_modified"]
@@ -133,7 +134,7 @@ def test_a_run_resumes_on_the_same_pictures_only(
         records = [r for r in job.folder.metrics() if r != event]
         assert [r["iter"] for r in records] == [r["iter"] for r in whole.metrics()]
         return
-    named = "test_sizes" if "test" in change else "mean_picture"
+    named = {"content": "mean_picture", "name": "train_pictures"}.get(change, "test_sizes")
     with pytest.raises(CheckpointError, match=f"made on other data .*{named}"):
         do(job)
 
@@ -142,7 +143,6 @@ def test_a_wait_for_pictures_that_a_signal_ends_is_saved_and_resumed(
     whole: RunFolder, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of the update that lacked its pictures is done."""
-    words = ("probes.signals=true", "probes.response_images=4")
     batch = StreamedImages.batch
 
     def stopped(images: StreamedImages, iteration: int) -> Any:
@@ -152,10 +152,10 @@ def test_a_wait_for_pictures_that_a_signal_ends_is_saved_and_resumed(
 
     with monkeypatch.context() as patch:
         patch.setattr(StreamedImages, "batch", stopped)
-        job = job_on(root, tmp_path, *words)
+        job = job_on(root, tmp_path, *PROBED)
         assert do(job) == "preempted"
     assert job.folder.status()["iter"] == 3
-    assert do(job_on(root, tmp_path, *words)) == "finished"
+    assert do(job) == "finished"
     assert fingerprint(job.folder) == fingerprint(whole)
 
 
@@ -168,7 +168,7 @@ def images_of(job: Job, world: World = SOLO) -> StreamedImages:
 
 @pytest.fixture
 def no_replica(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnet_repro.training.assemble.replicate", lambda model, _: model)
+    monkeypatch.setattr("resnet_repro.training.build.replicate", lambda model, _: model)
 
 
 @pytest.mark.usefixtures("no_replica")
@@ -297,11 +297,10 @@ class Killer(Silent):
                 child.kill()
 
 
-def test_a_killed_loader_is_told_in_one_line_and_the_run_goes_on_when_said_again(
+def test_a_killed_loader_is_named_in_one_line_and_a_rerun_resumes(
     whole: RunFolder, root: Path, tmp_path: Path
 ) -> None:
-    words = ("probes.signals=true", "probes.response_images=4", "trainer.loader_workers=1")
-    job = job_on(root, tmp_path, *words)
+    job = job_on(root, tmp_path, *PROBED, "trainer.loader_workers=1")
     with pytest.raises(DataError, match="a process that decodes pictures was killed") as caught:
         launch(job, Killer(), lambda: False)
     assert "\n" not in str(caught.value)
@@ -318,35 +317,6 @@ def test_no_process_is_left_when_a_run_is_over(root: Path, tmp_path: Path) -> No
         assert set(multiprocessing.active_children()) <= before
 
 
-def test_on_the_same_pictures_only(root: Path, tmp_path: Path) -> None:
-    """Resuming on others is refused by name."""
-    mine = tmp_path / "mine"
-    shutil.copytree(root, mine)
-    job = job_on(mine, tmp_path / "runs")
-    assert do(job, StopAt(2)) == "preempted"
-    (mine / "val/n00000000/n00000000_1.JPEG").rename(mine / "val/n00000000/other.JPEG")
-    with pytest.raises(Exception, match=r"made on other data \(test_pictures changed since\)"):
-        do(job)
-
-
 def test_a_batch_larger_than_the_folder_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="recipe.batch_size=13: must be at most the 12 training"):
         images_of(job_on(root, tmp_path, "recipe.batch_size=13"))
-
-
-def _share_of_first_batches(job: Job) -> Any:
-    from resnet_repro.training.distributed import join, place
-
-    world = join(place(), torch.device("cpu"), 60)
-    images = images_of(job, world)
-    return [images.batch(i)[1].tolist() for i in range(3)]
-
-
-def test_processes_of_a_run_get_shares_of_the_same_batches(root: Path, tmp_path: Path) -> None:
-    job = job_on(root, tmp_path, "trainer.devices=2", "trainer.loader_workers=1")
-    answers = together(2, _share_of_first_batches, job)
-    for answer in answers:
-        assert not isinstance(answer, Failed), answer.trace
-    alone = images_of(job)
-    for i in range(3):
-        assert answers[0][i] + answers[1][i] == alone.batch(i)[1].tolist()

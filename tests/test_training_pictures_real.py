@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pictures import SAMPLE
+from ranks import StopAt, do, fingerprint
 from resnet_repro.compose import make_job
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.launch import Job
-from test_training import StopAt, do, fingerprint
 
 pytestmark = pytest.mark.skipif(not SAMPLE.is_dir(), reason="no sample of ImageNet pictures here")
 

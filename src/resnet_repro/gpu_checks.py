@@ -54,7 +54,7 @@ def trained(job: Any, updates: int = ITERATIONS) -> Any:
     """Context, state and stepper after so many updates, on a stream of their own on CUDA."""
     import torch
 
-    from resnet_repro.training.assemble import assemble, load_images
+    from resnet_repro.training.build import assemble, load_images
     from resnet_repro.training.device import set_up
     from resnet_repro.training.state import current_lr
     from resnet_repro.training.stepper import make
@@ -88,10 +88,10 @@ def same(found: object, expected: object, what: str) -> None:
 
 def do(job: Any, stop_asked: Callable[[], bool] = lambda: False) -> str:
     """Train a run as its command does."""
+    from resnet_repro.progress import Unwatched
     from resnet_repro.training.launch import launch
-    from resnet_repro.training.log import NullLog
 
-    return launch(job, NullLog(), stop_asked)
+    return launch(job, Unwatched(), stop_asked)
 
 
 def weights(job: Any) -> str:
@@ -212,7 +212,7 @@ def check_memory(root: Path) -> str:
     """Train a run; its memory must be free afterwards."""
     import torch
 
-    from resnet_repro.training.memory import free_after_run
+    from resnet_repro.training.device import free_after_run
 
     held = []
     for name in ("first", "second", "third"):
@@ -256,7 +256,7 @@ def be_rank(root: Path, backend: str) -> str:
     import torch
     import torch.distributed as dist
 
-    from resnet_repro.training.assemble import assemble, load_images
+    from resnet_repro.training.build import assemble, load_images
     from resnet_repro.training.device import set_up
     from resnet_repro.training.distributed import place
     from resnet_repro.training.state import settle_ddp_buckets, step
@@ -271,9 +271,9 @@ def be_rank(root: Path, backend: str) -> str:
     meet = os.environ["RESNET_REPRO_MEET"]
     dist.init_process_group(kind, init_method=meet, rank=world.rank, world_size=world.size)
     context, state = assemble(job.config, setup, load_images(job.config), world)
-    settle_ddp_buckets(state, setup, context.share_shape)
+    settle_ddp_buckets(state, setup, context.images.share_shape)
     for iteration in range(6):
-        step(state, setup, *context.batch(iteration), 0.01)
+        step(state, setup, *context.images.batch(iteration), 0.01)
     digest = bits(dict(state.model.named_parameters()))
     dist.destroy_process_group()
     return digest

@@ -42,6 +42,10 @@ class Watcher(Protocol):
         """Note an iteration; ``top1_err`` is the last logged training error, percent."""
 
 
+class Unwatched(Watcher):
+    """Ignores what a run does."""
+
+
 def duration(seconds: float) -> str:
     """Write seconds as people say them: ``45 s``, ``3 min 20 s``, ``12 min``, ``2 h 05 min``."""
     whole = max(0, round(seconds))

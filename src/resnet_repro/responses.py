@@ -34,10 +34,10 @@ def measure(folder: RunFolder, images: int, threads: int = 0) -> int:
         CheckpointError: none can be trusted.
         RunFolderError: no run is there, or another process works on it.
     """
-    from resnet_repro.training.assemble import assemble, load_images
+    from resnet_repro.training.build import assemble, load_images
     from resnet_repro.training.checkpoint import resume
     from resnet_repro.training.device import set_up
-    from resnet_repro.training.run import keep_responses
+    from resnet_repro.training.probes import keep_responses
 
     config = Config.from_mapping(folder.config())
     config = dataclasses.replace(

@@ -8,35 +8,34 @@ Exit codes: 0 done, 1 a defect of this program or a lost worker, 2 bad configura
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import NoReturn
 
-import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from resnet_repro.compose import (
-    compose_run,
-    compose_sweep,
-    hydra_in_one_line,
-    make_job,
-    quoted,
-)
+from resnet_repro.compose import compose_sweep, make_job
 from resnet_repro.conf import names
-from resnet_repro.exits import PREEMPTED, explained, notify
+from resnet_repro.exits import explained, notify
+from resnet_repro.hydra_words import quoted, read_flags, run_hydra
 from resnet_repro.options import ConfigError
-from resnet_repro.paths import CONF, REPOSITORY
-from resnet_repro.progress import Progress
 from resnet_repro.reference import as_help
 from resnet_repro.runs.signals import stop_on_signals
-from resnet_repro.training.jobs import report, run_all, say_places
-from resnet_repro.training.launch import Job, launch, refuse_torchrun
+from resnet_repro.training.jobs import report, run_all
+from resnet_repro.training.launch import Job
+
+
+def work(jobs: Sequence[Job]) -> None:
+    """Do the runs here, with the remaining time of all of them."""
+    with stop_on_signals() as stop_asked:
+        outcomes = run_all(jobs, stop_asked)
+    for outcome in outcomes:
+        if outcome.error is None or len(jobs) > 1:
+            notify(f"{outcome.job.label}: {outcome.state}, {outcome.job.folder.path}")
+    report(outcomes)
 
 
 def hydra_job(_: DictConfig) -> None:
@@ -47,30 +46,7 @@ def hydra_job(_: DictConfig) -> None:
     """
     here = HydraConfig.get()
     with explained() if here.mode == RunMode.RUN else nullcontext():
-        run(here.overrides.task)
-
-
-def run(overrides: Sequence[str]) -> None:
-    """Do the run that ``overrides`` name, here."""
-    job = make_job(*overrides)
-    say_places(job.config)
-    with stop_on_signals() as stop_asked:
-        progress = Progress()
-        watcher = progress.begin(job.label, job.config.recipe.max_iters)
-        state = launch(job, watcher, stop_asked)
-        progress.end(watcher)
-    notify(f"{job.label}: {state}, {job.folder.path}")
-    if state == "preempted":
-        raise SystemExit(PREEMPTED)
-
-
-def sweep(jobs: Sequence[Job]) -> None:
-    """Do the runs of a sweep here, one after the other, with the remaining time of all of them."""
-    with stop_on_signals() as stop_asked:
-        outcomes = run_all(jobs, stop_asked)
-    for outcome in outcomes:
-        notify(f"{outcome.job.label}: {outcome.state}, {outcome.job.folder.path}")
-    report(outcomes)
+        work([make_job(*here.overrides.task)])
 
 
 def main() -> None:
@@ -80,76 +56,21 @@ def main() -> None:
         if {"--help", "-h"} & set(words):
             print(f"{__doc__}\nexperiments: {', '.join(names('experiment'))}\n{as_help()}")
             return
-        refuse_torchrun()
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # each of its copies would do the run
+            raise ConfigError(
+                "torchrun starts resnet_repro.worker, not resnet_repro.train: use "
+                "trainer.devices=N without torchrun; for several machines see docs/CLUSTER.md"
+            )
         asked = read_flags(words)
         ours = [word for word in asked.overrides if not word.startswith("hydra")]
         flags = [word for word in words if word not in asked.overrides]
-        launched = len(ours) < len(asked.overrides)  # by Hydra, as its words ask
-        if set(flags) <= {"-m", "--multirun", "-r", "--run"}:
-            if asked.multirun:
-                jobs = compose_sweep(ours)
-                if not launched:
-                    sweep(jobs)
-                    return
-            elif not launched:
-                run(ours)
-                return
-            else:
-                compose_run(*ours)  # for its one-line errors, before Hydra does anything
-        if asked.shell_completion:
-            _prepare_completion()
-        if asked.hydra_help:  # of Hydra alone, which knows none of our options
-            asked.overrides = [word for word in asked.overrides if word not in ours]
-        if asked.multirun and not any(w.startswith("hydra.sweep.dir=") for w in words):
-            asked.overrides.append(f"hydra.sweep.dir={REPOSITORY / 'results' / '.sweep'}")
-        sys.argv[1:] = [*flags, *asked.overrides]
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's printer
-        with hydra_in_one_line(asked.overrides):
-            hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(hydra_job)()
-
-
-def read_flags(words: Sequence[str]) -> argparse.Namespace:
-    """Parse Hydra's flags, which may stand anywhere among the overrides.
-
-    Raises:
-        ConfigError: flags that Hydra has not, or that would have no effect.
-    """
-    parser = get_args_parser()
-    parser.error = _refuse  # type: ignore[method-assign]
-    asked = parser.parse_intermixed_args(list(words))
-    actions = ("run", "multirun", "cfg", "info", "shell_completion")
-    chosen = [f"--{name.replace('_', '-')}" for name in actions if getattr(asked, name)]
-    if len(chosen) > 1:
-        _refuse(f"{' and '.join(chosen)}: only one of them at a time")
-    for name in ("resolve", "package"):
-        if getattr(asked, name) and not asked.cfg:
-            _refuse(f"--{name}: only with --cfg, of which it says what is shown")
-    submitit = any(word.startswith("hydra/launcher=s") for word in asked.overrides)
-    for word in asked.overrides:
-        if word.startswith("hydra.run.dir=") or (
-            word.startswith("hydra.sweep.dir=") and not submitit
-        ):
-            _refuse(f"{word}: nothing is written there; runs go to runs_dir=...")
-    return asked
-
-
-def _refuse(message: str) -> NoReturn:
-    raise ConfigError(message)
-
-
-def _prepare_completion() -> None:
-    """Make the line to complete one that Hydra can compose: with an experiment, without flags.
-
-    Raises:
-        ConfigError: not the installed command; Hydra would complete every ``python``.
-    """
-    if sys.argv[0].endswith(".py"):
-        _refuse('-sc: only of the installed command: eval "$(resnet-repro -sc install=bash)"')
-    command, *words = os.environ.get("COMP_LINE", "").split(" ")
-    words = [word for word in words if not word.startswith("-")]
-    if not any(word.startswith("experiment=") for word in words[:-1]):
-        words.insert(0, f"experiment={names('experiment')[0]}")
-    os.environ["COMP_LINE"] = " ".join([command, *words])
+        trains = set(flags) <= {"-m", "--multirun", "-r", "--run"}
+        if trains and ours == asked.overrides:
+            work(compose_sweep(ours) if asked.multirun else [make_job(*ours)])
+            return
+        if trains:  # for its one-line errors, before Hydra does anything
+            _ = compose_sweep(ours) if asked.multirun else [make_job(*ours)]
+        run_hydra(asked, flags, hydra_job)
 
 
 if __name__ == "__main__":

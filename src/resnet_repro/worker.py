@@ -20,14 +20,14 @@ from resnet_repro.training.workers import ATTENDED, Channel
 
 
 def progress_of(folder: RunFolder) -> RunProgress:
-    """What a worker shows that the user's own torchrun started."""
+    """What is shown of a run where the user's own torchrun started its workers."""
     config = folder.config()
     label = f"{config['name']} {config['profile']} seed {config['seed']}"
     return Progress().begin(label, config["recipe"]["max_iters"])
 
 
 def main() -> None:
-    """Be one of several workers, placed by the launcher's environment; exit code as the command's.
+    """Run one worker; its rank comes from torchrun's environment, its exit code is the command's.
 
     Stopped and saved is exit code 0, or the launcher would take it for a failure: ``status.json``
     says ``preempted``. Torch is imported only once signals are noted: that takes seconds, in which

@@ -31,7 +31,7 @@ from resnet_repro.models.formats import to_torchvision
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.atomic import write_atomic, write_text_atomic
 from resnet_repro.runs.folder import RunFolder, RunFolderError
-from resnet_repro.training.assemble import load_images
+from resnet_repro.training.build import load_images
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

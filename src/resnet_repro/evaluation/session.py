@@ -29,7 +29,7 @@ from resnet_repro.evaluation.subjects import Subject, from_file, from_run
 from resnet_repro.evaluation.weights import WeightsError
 from resnet_repro.runs import provenance
 from resnet_repro.runs.folder import now
-from resnet_repro.training.assemble import data_root, load_data
+from resnet_repro.training.build import load_data
 from resnet_repro.training.device import Setup, loader_processes, set_up
 
 # A record's kind, as in metrics.jsonl, of the images of a split.
@@ -85,7 +85,7 @@ def find_images(
     torch.backends.cudnn.benchmark = options.protocol != "multi-scale"
     return FullSize.open(
         choice,
-        data_root(choice),
+        paths.data(choice.root),
         options.split,
         ours=any(subject.data is not None for subject in subjects),
         device=setup.device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from resnet_repro.data import StoppedError
 from resnet_repro.runs.folder import RunFolder
 
 
@@ -20,10 +21,13 @@ class WorkersLostError(RuntimeError):
 
 
 def note_failure(folder: RunFolder, error: Exception) -> None:
-    """Write into ``status.json`` what stopped the run: ``diverged`` or ``failed``, and why."""
+    """Write into ``status.json`` what stopped the run, and why: the first cause that is final."""
     if folder.status().get("state") == "diverged":
         return
-    diverged = isinstance(error, DivergedError)
-    reason = str(error) if diverged else f"{type(error).__name__}: {error}"
+    state, reason = "failed", f"{type(error).__name__}: {error}"
+    if isinstance(error, DivergedError):
+        state, reason = "diverged", str(error)
+    elif isinstance(error, StoppedError):
+        state = "preempted"
     with contextlib.suppress(OSError):  # on a full disk, report what filled it, not this
-        folder.update_status("diverged" if diverged else "failed", reason=reason)
+        folder.update_status(state, reason=reason)

@@ -19,12 +19,37 @@ from resnet_repro.runs.atomic import (
 )
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import CheckpointError
-from resnet_repro.training.assemble import RunContext
-from resnet_repro.training.refuse import refuse_another_net, refuse_made_otherwise
+from resnet_repro.training.build import RunContext
+from resnet_repro.training.refuse import refuse_made_otherwise
 from resnet_repro.training.state import TrainState
 
 SCHEMA = 2
 KEEP = 2
+
+
+def contents(context: RunContext, state: TrainState) -> dict[str, Any]:
+    """What a checkpoint holds, but for the length of the metrics; all workers call it."""
+    return state.state_dict() | {
+        "config": context.config.as_mapping(),
+        "precision": context.setup.precision,
+        "world_size": context.world.size,
+        "data": context.images.digests,
+    }
+
+
+def resume(folder: RunFolder, context: RunContext, state: TrainState) -> dict[str, Any] | None:
+    """Load the newest whole checkpoint into ``state`` and return it; ``None`` where there is none.
+
+    Rank 0 reads first: it sets damaged files aside.
+
+    Raises:
+        CheckpointError: none is whole, or it was made by another run or in another way.
+    """
+    saved = context.world.rank0_first(lambda: load_newest(folder.checkpoints))
+    if saved is not None:
+        refuse_made_otherwise(folder, saved, contents(context, state))
+        state.load_state_dict(saved)
+    return saved
 
 
 def save(folder: Path, iteration: int, content: dict[str, Any]) -> Path:
@@ -80,12 +105,7 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
     for path in found:
         reason = _damage(path)
         if reason is None:
-            content = _load(path)
-            if content.get("schema") != SCHEMA:
-                raise CheckpointError(
-                    f"{path}: schema {content.get('schema')}, this version reads {SCHEMA}"
-                )
-            return content
+            return _load(path)
         aside = path.with_name(path.name + ".corrupt")
         path.rename(aside)
         warnings.warn(f"{path}: {reason}; set aside as {aside.name}", stacklevel=2)
@@ -102,20 +122,23 @@ def _load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: holds more than data and is refused") from error
-    except (RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise CheckpointError(f"{path}: has its digest, but is not a checkpoint") from error
+    except (RuntimeError, ValueError, EOFError, KeyError):
+        content = None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: has its digest, but is not a checkpoint")
+    if (schema := content.get("schema")) != SCHEMA:
+        raise CheckpointError(f"{path}: schema {schema}, this version reads {SCHEMA}")
     crash_point("mid-load")
     return content
 
 
 def _damage(path: Path) -> str | None:
     """Why a checkpoint cannot be trusted; torch.load itself accepts flipped bits."""
+    digest = _digest_path(path)
     try:
-        if not (is_regular_or_free(path) and is_regular_or_free(_digest_path(path))):
+        if not (is_regular_or_free(path) and is_regular_or_free(digest)):
             return "is not a regular file"  # reading a pipe would never end
-        expected = _digest_path(path).read_text(encoding="utf-8").strip()
+        expected = digest.read_text(encoding="utf-8").strip()
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError) as error:
@@ -129,42 +152,3 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _digest_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
-
-
-def made_with(context: RunContext) -> dict[str, Any]:
-    """What a run must have in common with the checkpoint that it resumes from."""
-    return {
-        "config": context.config.as_mapping(),
-        "precision": context.setup.precision,
-        "world_size": context.world.size,
-        "data": context.images.digests,
-    }
-
-
-def contents(context: RunContext, state: TrainState) -> dict[str, Any]:
-    """What a checkpoint of this run holds, but for the length of its metrics.
-
-    With several workers all call it.
-    """
-    return state.state_dict() | made_with(context)
-
-
-def resume(folder: RunFolder, context: RunContext, state: TrainState) -> dict[str, Any] | None:
-    """Load the newest whole checkpoint into ``state`` and return it; ``None`` where there is none.
-
-    Rank 0 reads first: it sets damaged files aside.
-
-    Raises:
-        CheckpointError: none is whole, or it was made by another run or in another way.
-    """
-    saved = context.world.rank0_first(lambda: load_newest(folder.checkpoints))
-    if saved is None:
-        return None
-    refuse_made_otherwise(folder, saved, made_with(context))
-    shapes = [
-        {name: list(value.shape) for name, value in weights.items()}
-        for weights in (saved["model"], state.model.state_dict())
-    ]
-    refuse_another_net(folder, *shapes)
-    state.load_state_dict(saved)
-    return saved

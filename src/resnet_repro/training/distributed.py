@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import warnings
@@ -26,8 +27,7 @@ class World:
     """The workers of a run and this one's place among them.
 
     All workers call the methods that exchange something; for a single worker they cost nothing.
-    Sums are taken in the order of the ranks: every worker has the same bits, and a sum that is
-    saved and taken again after a resume does not change.
+    Sums are taken in the order of the ranks: every worker has the same bits, also after a resume.
     """
 
     rank: int = 0
@@ -41,18 +41,15 @@ class World:
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum of the workers' ``values``, of one shape on all."""
+        """Sum of the workers' ``values``, of one shape on all."""
         if self.size == 1:
             return values
         parts = [torch.empty_like(values) for _ in range(self.size)]
         dist.all_gather(parts, values)
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return total
+        return functools.reduce(torch.add, parts)
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Return whether any worker raised each flag; no GPU is waited for."""
+        """Whether any worker raised each flag; no GPU is waited for."""
         if self.size == 1:
             return flags
         raised = torch.tensor(flags, dtype=torch.int32)
@@ -72,10 +69,10 @@ class World:
         if self.size == 1:
             return
         buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        flat = nn.utils.parameters_to_vector(buffers)  # one message
         dist.broadcast(flat, src=0)
         sizes = [buffer.numel() for buffer in buffers]
-        for buffer, values in zip(buffers, torch.split(flat, sizes), strict=True):
+        for buffer, values in zip(buffers, flat.split(sizes), strict=True):
             buffer.copy_(values.view_as(buffer))
 
 
@@ -86,27 +83,21 @@ def place() -> World:
     """Return the place that torch's launcher gave this process, before it has joined the others.
 
     Raises:
-        ConfigError: this process was not started by torch's launcher.
+        ConfigError: another program started this process.
     """
-    missing = [name for name in PLACE if name not in os.environ]
-    if missing:
+    if missing := [name for name in PLACE if name not in os.environ]:
         raise ConfigError(
             f"{', '.join(missing)} not set: a worker is started by torchrun; for several workers "
-            "on one machine say: python -m resnet_repro.train ... trainer.devices=N"
+            "on one machine use: python -m resnet_repro.train ... trainer.devices=N"
         )
     rank, size, local_rank, local_size = (int(os.environ[name]) for name in PLACE)
     return World(rank, size, local_rank, local_size)
 
 
 def join(world: World, device: torch.device, timeout_seconds: float) -> World:
-    """Join the other workers, if there are others.
+    """Join the other workers, if there are others; without an answer in this time the run fails.
 
     Gradients of GPUs go over NCCL, everything else and everything on the CPU over gloo.
-
-    Args:
-        world: this worker's place.
-        device: what it computes on.
-        timeout_seconds: after this long without an answer the run fails.
     """
     if world.size == 1:
         return world
@@ -126,19 +117,14 @@ def leave() -> None:
 
 
 def replicate(model: nn.Module, world: World) -> nn.Module:
-    """Return the net of the forward pass in training, which averages gradients over the workers.
-
-    Batch-norm statistics are left to each worker.
-    """
+    """The net of the training pass: averages gradients over the workers, not BN statistics."""
     if world.size == 1:
         return model
     # Of a 1x1 filter's gradient some strides mean nothing, and cuDNN and torch write others there.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    kind = nn.parallel.DistributedDataParallel
-    known = inspect.signature(kind).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    alone: dict[str, Any] = {name: False}  # the second name is deprecated from torch 2.15 on
-    return kind(model, **alone)
+    kind: Any = nn.parallel.DistributedDataParallel
+    new, old = "forward_sync_buffers", "broadcast_buffers"  # deprecated from torch 2.15 on
+    return kind(model, **{new if new in inspect.signature(kind).parameters else old: False})
 
 
 class _SumOverWorkers(torch.autograd.Function):
@@ -160,8 +146,8 @@ class _SumOverWorkers(torch.autograd.Function):
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """BN over the global batch: mean and variance of the images of all workers.
 
-    Shares may differ in size. ``nn.SyncBatchNorm`` does the same on GPUs alone, and is not an
-    ``nn.BatchNorm2d``, which the probes look for. Keys of the state dict are BN's.
+    ``nn.SyncBatchNorm`` does the same on GPUs alone, and is not an ``nn.BatchNorm2d``, which the
+    probes look for.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -174,14 +160,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         mean, seen = sums[:-1] / sums[-1], sums[-1].detach()
         centred = values - mean[:, None, None]
         var = _sum(centred.square().sum(dim=(0, 2, 3))) / seen
+        own: Any = self  # its statistics are tracked
         with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
-            assert self.momentum is not None
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (seen / (seen - 1)), self.momentum)
+            own.num_batches_tracked.add_(1)
+            own.running_mean.lerp_(mean, self.momentum)
+            own.running_var.lerp_(var * (seen / (seen - 1)), self.momentum)
         scale = self.weight * torch.rsqrt(var + self.eps)
         out = centred * scale[:, None, None] + self.bias[:, None, None]
         return out.to(input.dtype)
@@ -197,7 +180,6 @@ def synchronise_norms(model: nn.Module) -> None:
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                momentum = child.momentum
-                new = SyncBatchNorm2d(child.num_features, child.eps, momentum)
+                new = SyncBatchNorm2d(child.num_features, child.eps, child.momentum)
                 new.load_state_dict(child.state_dict())
                 setattr(parent, name, new)

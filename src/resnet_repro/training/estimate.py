@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,16 +11,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from resnet_repro.config import PICTURE_SETS, Config, DataConfig
+from resnet_repro import paths
+from resnet_repro.config import PICTURE_SETS, Config
 from resnet_repro.data import Arrays, DataError
-from resnet_repro.training.assemble import assemble, data_root
+from resnet_repro.training.build import assemble
 from resnet_repro.training.device import Setup, loader_processes, set_up
 from resnet_repro.training.graph import EAGER_CALLS
 from resnet_repro.training.state import TrainState
 from resnet_repro.training.stepper import choose
 
 WARM, TIMED = 2, 3
-AT_ONCE = 8  # calls that a GPU is given together
+AT_ONCE = 8  # calls that a GPU is given together: in a run the host does not wait for each
 PIXELS = 128 * 32 * 32  # of the images timed on a CPU, whose seconds grow with their number
 DECODED = 12  # pictures of the folder that are timed
 
@@ -46,13 +48,7 @@ SETS = {
 
 @dataclass(frozen=True)
 class Pace:
-    """Measured speed of one net on one data set.
-
-    Attributes:
-        per_update: seconds of an update.
-        per_eval_image: seconds of evaluating one image.
-        sizes: of the data set.
-    """
+    """Measured speed of one net: seconds of an update, and of evaluating one image."""
 
     per_update: float
     per_eval_image: float
@@ -60,31 +56,33 @@ class Pace:
 
     def seconds(self, config: Config, start: int = 0) -> float:
         """Seconds a run needs from iteration ``start``, evaluations and clean pass included."""
-        recipe, evaluation = config.recipe, config.evaluation
-        evaluations = math.ceil((recipe.max_iters - start) / evaluation.every_iters)
+        left, evaluation = config.recipe.max_iters - start, config.evaluation
         clean = min(evaluation.clean_train_images or self.sizes.train, self.sizes.train)
-        images = evaluations * self.sizes.test + clean
-        return (recipe.max_iters - start) * self.per_update + images * self.per_eval_image
+        images = math.ceil(left / evaluation.every_iters) * self.sizes.test + clean
+        return left * self.per_update + images * self.per_eval_image
 
 
 def measure(config: Config) -> Pace:
-    """Time a few updates and an evaluation as the run will do them, on random images.
+    """Time a few updates and an evaluation, done as the run will do them, on random images.
 
-    The stepper is the one of the run: its steps are captured and its blocks compiled where the
-    run's are. Of a folder of pictures a few are decoded, too; a GPU trains beside that.
+    Of a folder of pictures a few are decoded, too; a GPU trains beside that.
 
     Raises:
         ConfigError: this machine cannot do what the configuration asks.
     """
-    setup = set_up(config.trainer)
-    sizes, decoding = look_at(config)
-    share, timed = _images(config, setup, sizes)
+    setup, batch, group = set_up(config.trainer), config.recipe.batch_size, config.model.bn_group
+    sizes, decoding = _sizes(config)
+    if setup.gpu:  # one device's share of a batch
+        share = timed = -(-batch // config.trainer.devices)
+    else:  # its workers share the cores: the whole batch, of which as many as take some seconds
+        share, group = batch, group or 1
+        timed = max(group, min(batch, max(4, PIXELS // sizes.side**2)) // group * group)
     # The stream of its own is for a capture; on the CPU there is none.
     stream = torch.cuda.Stream() if setup.gpu else None  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
         context, state = assemble(_alone(config, timed), setup, _random(timed, sizes))
         stepper = choose(context, state).stepper(context, state)
-        images, _ = context.batch(0)
+        images, _ = context.images.batch(0)
         update = _median_seconds(setup, lambda: stepper.step(1e-4)) / timed
         evaluation = _median_seconds(setup, lambda: _evaluate(state, setup, images)) / timed
     if setup.gpu and config.trainer.loader_workers:  # decoded beside it
@@ -94,25 +92,10 @@ def measure(config: Config) -> Pace:
     return Pace(share * update, evaluation, sizes)
 
 
-def _images(config: Config, setup: Setup, sizes: Sizes) -> tuple[int, int]:
-    """Images of a batch that one device computes, and how many of them are timed.
-
-    On a CPU, whose workers share the cores: the whole batch, and as many as take some seconds.
-    """
-    batch, group = config.recipe.batch_size, config.model.bn_group or 1
-    if setup.gpu:
-        share = -(-batch // config.trainer.devices)
-        return share, share
-    return batch, max(group, min(batch, max(4, PIXELS // sizes.side**2)) // group * group)
-
-
 def _alone(config: Config, timed: int) -> Config:
-    """The configuration of one worker with a batch of ``timed`` images, all on the device.
-
-    Several workers and decoded pictures are trained eagerly, so they are timed eagerly.
-    """
+    """The configuration of one worker with a batch of ``timed`` images, all on the device."""
     trainer = config.trainer
-    if trainer.devices > 1 or config.data.name in PICTURE_SETS:
+    if trainer.devices > 1 or config.data.name in PICTURE_SETS:  # they are trained eagerly
         trainer = replace(trainer, devices=1, graph="never", compile="never")
     data = replace(config.data, train_split="all")
     recipe = replace(config.recipe, batch_size=timed)
@@ -120,29 +103,25 @@ def _alone(config: Config, timed: int) -> Config:
 
 
 def _random(count: int, sizes: Sizes) -> Arrays:
-    images = np.random.default_rng(0).integers(256, size=(count, sizes.side, sizes.side, 3))
-    pixels, labels = images.astype(np.uint8), np.zeros(count, np.uint8)
+    shape = (count, sizes.side, sizes.side, 3)
+    pixels = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    labels = np.zeros(count, np.uint8)
     return Arrays(pixels, labels, pixels, labels, sizes.classes, {})
 
 
-def look_at(config: Config) -> tuple[Sizes, float]:
+def _sizes(config: Config) -> tuple[Sizes, float]:
     """Sizes of a data set, and seconds to decode one of its pictures, 0 where none is decoded."""
     choice = config.data
     if choice.name not in PICTURE_SETS:
         return SETS[choice.name], 0.0
-    try:
-        sizes, seconds = _pictures(choice)
-    except DataError:  # the run will report it
-        return SETS[choice.name], 0.0
-    return sizes, seconds / max(1, loader_processes(config.trainer, config.trainer.devices))
-
-
-def _pictures(choice: DataConfig) -> tuple[Sizes, float]:
     from resnet_repro.data.folder import find, load_indices
     from resnet_repro.data.jpeg import CROP, PictureError, read_picture, train_crop
     from resnet_repro.data.order import picture_draw
 
-    train, test = load_indices(find(choice.name, data_root(choice)))
+    try:
+        train, test = load_indices(find(choice.name, paths.data(choice.root)))
+    except DataError:  # the run will report it
+        return SETS[choice.name], 0.0
     times = []
     for row in range(0, len(train), -(-len(train) // DECODED)):
         began = time.perf_counter()
@@ -151,8 +130,9 @@ def _pictures(choice: DataConfig) -> tuple[Sizes, float]:
         except PictureError:
             continue
         times.append(time.perf_counter() - began)
-    decoding = sum(times) / max(1, len(times))
-    return Sizes(len(train), len(test), len(train.classes), CROP), decoding
+    processes = max(1, loader_processes(config.trainer, config.trainer.devices))
+    seconds = sum(times) / max(1, len(times)) / processes
+    return Sizes(len(train), len(test), len(train.classes), CROP), seconds
 
 
 @torch.no_grad()
@@ -163,21 +143,17 @@ def _evaluate(state: TrainState, setup: Setup, images: torch.Tensor) -> None:
 
 
 def _median_seconds(setup: Setup, work: Callable[[], None]) -> float:
-    """Seconds of one call, the first ones left out: kernels are selected, a graph is captured.
-
-    A GPU is given several calls in one go: in a run the host does not wait for each.
-    """
+    """Seconds of one call, without the first: kernels are selected, a graph is captured."""
+    wait = torch.cuda.synchronize if setup.gpu else lambda: None
     calls = AT_ONCE if setup.gpu else 1
     for _ in range(EAGER_CALLS + 1 if setup.gpu else WARM):
         work()
     times = []
     for _ in range(TIMED):
-        if setup.gpu:
-            torch.cuda.synchronize()
+        wait()
         began = time.perf_counter()
         for _ in range(calls):
             work()
-        if setup.gpu:
-            torch.cuda.synchronize()
+        wait()
         times.append((time.perf_counter() - began) / calls)
-    return sorted(times)[TIMED // 2]
+    return statistics.median(times)

@@ -52,21 +52,18 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
     most = at_once(missing)
     begun = sum(bool(job.folder.resumes_at) for job in missing)
     also = f" ({begun} of them begun before)" if begun else ""
-    if len({_kind(job) for job in missing}) > 1:
+    if len(set(map(_kind, missing))) > 1:
         weights = estimate(missing)
         also += f": {written(sum(weights), young=True)}"
     else:  # the progress will know better in a moment
         weights = [job.config.recipe.max_iters - job.folder.resumes_at for job in missing]
-    notify(f"{len(missing)} of {len(jobs)} runs to train{also} on {_device_name()}")
+    if len(jobs) > 1:
+        notify(f"{len(missing)} of {len(jobs)} runs to train{also} on {_device_name()}")
     return done + train_together(missing, most, Progress(weights), stop_asked)
 
 
 def at_once(jobs: Sequence[Job]) -> int:
-    """How many of these runs are to be trained at the same time.
-
-    Raises:
-        ConfigError: they do not agree in what they would share.
-    """
+    """How many of these runs are trained at the same time; ConfigError: they must not be."""
     most = max(job.config.trainer.concurrent for job in jobs)
     for key in SHARED:
         values = {getattr(job.config.trainer, key) for job in jobs}
@@ -84,19 +81,18 @@ def train_together(
 ) -> list[Outcome]:
     """Train up to ``most`` runs at the same time, an iteration of each in turn.
 
-    The next begins as one ends. An error ends its own run alone. Once a stop is asked for, no other
-    run begins; those that have begun see it too and end by themselves.
+    The next begins as one ends. An error ends its own run alone. After a stop no other run begins;
+    those that have begun see it too and end by themselves.
     """
-    from resnet_repro.training.memory import free_after_run
+    from resnet_repro.training.device import free_after_run
 
-    waiting, outcomes = deque(jobs), list[Outcome]()
-    under_way: list[_UnderWay] = []
+    waiting, under_way, outcomes = deque(jobs), list[_UnderWay](), list[Outcome]()
     try:
         while True:
-            # The first begins even so: its state then says that it was stopped.
-            none_begun = not under_way and not outcomes
-            while waiting and len(under_way) < most and (none_begun or not stop_asked()):
-                none_begun = False
+            while waiting and len(under_way) < most:
+                # The first begins in any case: its state then says that it was stopped.
+                if len(waiting) < len(jobs) and stop_asked():
+                    break
                 job = waiting.popleft()
                 watcher = progress.begin(job.label, job.config.recipe.max_iters)
                 under_way.append(_UnderWay(job, watcher, stop_asked))
@@ -104,7 +100,7 @@ def train_together(
                 return outcomes
             ready = [work for work in under_way if work.is_ready()]
             if not ready:
-                under_way[0].wait()
+                under_way[0].marks[0].synchronize()  # until the device has done its oldest
             for work in ready:
                 if outcome := work.advance():
                     free_after_run(outcome.error)
@@ -113,7 +109,8 @@ def train_together(
                     progress.end(work.watcher)
     finally:
         for work in under_way:
-            work.close()
+            if work.run is not None:
+                work.run.close()
 
 
 class _UnderWay:
@@ -121,57 +118,40 @@ class _UnderWay:
 
     def __init__(self, job: Job, watcher: RunProgress, stop_asked: Callable[[], bool]):
         self.job, self.watcher, self._stop_asked = job, watcher, stop_asked
-        self._run: Run | None = None
-        self._marks: deque[torch.cuda.Event] = deque()  # of iterations in the device's queue
+        self.run: Run | None = None
+        self.marks: deque[torch.cuda.Event] = deque()  # of iterations in the device's queue
 
     def is_ready(self) -> bool:
-        """Whether the device has caught up so far that it needs more of it to do.
-
-        Without this the host would fill the queue of a run with long iterations and then wait for
-        it, while the other runs starve.
-        """
-        while self._marks and self._marks[0].query():  # type: ignore[no-untyped-call]
-            self._marks.popleft()
-        return len(self._marks) < AHEAD
-
-    def wait(self) -> None:
-        """Wait until the device has done its oldest iteration."""
-        if self._marks:
-            self._marks[0].synchronize()
+        """Whether the device has caught up; else its queue would fill, and other runs starve."""
+        while self.marks and self.marks[0].query():  # type: ignore[no-untyped-call]
+            self.marks.popleft()
+        return len(self.marks) < AHEAD
 
     def advance(self) -> Outcome | None:
         """Do one iteration; where the run ends with it, let go of it and return its outcome."""
-        made: Run | str | None
         try:
-            if self._run is None:
-                made = begin(self.job, self.watcher, self._stop_asked)
-                if not isinstance(made, str):
-                    self._run = made
-                    return None
-            elif (made := self._run.advance()) is None:
-                if self._run.stream is not None:
-                    self._marks.append(self._run.stream.record_event())
-                return None
-            outcome = Outcome(self.job, str(made))
+            if self.run is not None:
+                state = self.run.advance()
+                if state is None and self.run.stream is not None:
+                    self.marks.append(self.run.stream.record_event())
+            elif isinstance(begun := begin(self.job, self.watcher, self._stop_asked), str):
+                state = begun
+            else:
+                self.run, state = begun, None
+            outcome = None if state is None else Outcome(self.job, state)
         except Exception as error:
             outcome = Outcome(self.job, "failed", error)
-        self._run = None
+        if outcome is not None:
+            self.run = None
         return outcome
-
-    def close(self) -> None:
-        """Leave it where it is."""
-        if self._run is not None:
-            self._run.close()
 
 
 def estimate(jobs: Sequence[Job]) -> list[float]:
     """Seconds that each run still needs here, alone; each kind of net is measured once."""
-    from resnet_repro.training.estimate import Pace, measure
+    from resnet_repro.training.estimate import measure
 
-    paces: dict[str, Pace] = {}
-    for job in jobs:
-        if (kind := _kind(job)) not in paces:
-            paces[kind] = measure(job.config)
+    first = {_kind(job): job.config for job in reversed(jobs)}
+    paces = {kind: measure(config) for kind, config in first.items()}
     return [paces[_kind(job)].seconds(job.config, job.folder.resumes_at) for job in jobs]
 
 
@@ -192,11 +172,10 @@ def _device_name() -> str:
 def say_places(config: Config) -> None:
     """Say where runs and data are, if that is in the repository and a command is called elsewhere.
 
-    Nothing is said of a place that the words or the environment name, or of one that is not used:
-    synthetic images have no folder.
+    Nothing is said of a place that the words or the environment name.
     """
     places = {"runs": paths.runs(config.runs_dir)}
-    if config.data.name != "synthetic":
+    if config.data.name != "synthetic":  # which has no folder
         places["data"] = paths.data(config.data.root)
     for what, place in places.items():
         if place.is_relative_to(paths.REPOSITORY) and place.is_absolute():
@@ -204,15 +183,15 @@ def say_places(config: Config) -> None:
 
 
 def report(outcomes: Sequence[Outcome]) -> None:
-    """Say which runs failed, after all were tried; leave if any failed or was stopped."""
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
-    for outcome in failed:
-        notify(f"failed: {outcome.job.label}: {outcome.error}")
+    """Name the runs that failed, after all were tried; exit if any failed or was stopped."""
+    failed = [(outcome.job.label, outcome.error) for outcome in outcomes if outcome.error]
+    if failed and len(outcomes) == 1:
+        raise failed[0][1]
+    for label, error in failed:
+        notify(f"failed: {label}: {error}")
     if failed:
-        error = failed[0].error
-        assert error is not None
-        code = exit_code(error)
-        if code is None:
+        _, error = failed[0]
+        if (code := exit_code(error)) is None:
             raise error
         raise SystemExit(code)
     if any(outcome.state == "preempted" for outcome in outcomes):

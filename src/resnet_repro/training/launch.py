@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_repro import paths
 from resnet_repro.config import Config
-from resnet_repro.options import ConfigError
 from resnet_repro.progress import Watcher
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.lock import run_lock
@@ -31,15 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be done.
-
-    ``words`` are the command-line words that gave the configuration; ``deviations`` the keys in
-    which it differs from the paper's protocol for the same net: key -> [paper, this run].
-    """
+    """A run to be done."""
 
     config: Config
-    words: tuple[str, ...]
-    deviations: dict[str, list[Any]]
+    words: tuple[str, ...]  # of the command line, that gave the configuration
+    deviations: dict[str, list[Any]]  # from the paper's protocol for the same net: [paper, this]
 
     @property
     def folder(self) -> RunFolder:
@@ -57,11 +51,7 @@ class Job:
         return shlex.join(["python", "-m", "resnet_repro.train", *self.words])
 
     def is_done(self) -> bool:
-        """Whether the run is finished under this very configuration.
-
-        Raises:
-            RunFolderError: the folder holds a run of another configuration.
-        """
+        """Whether the run is finished; RunFolderError: under another configuration."""
         check_same_run(self.folder, self.config)
         return self.folder.is_finished
 
@@ -97,8 +87,7 @@ def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Run | s
     folder, trainer = job.folder, job.config.trainer
     if not is_to_do(job):
         return "skipped"
-    local = trainer.launcher == "local"
-    if local:
+    if trainer.launcher == "local":
         choose(trainer, local_size=trainer.devices)
     made = make_folder(folder.path)
     with ExitStack() as resources:
@@ -107,7 +96,7 @@ def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Run | s
         if not is_to_do(job):  # the process that held the folder a moment ago has done it
             return "skipped"
         prepare(job)
-        if not local:
+        if trainer.launcher == "external":
             print(folder.path)
             return "created"
         if trainer.devices > 1:
@@ -122,12 +111,7 @@ def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Run | s
 
 
 def is_to_do(job: Job) -> bool:
-    """Whether the run is not done.
-
-    Raises:
-        DivergedError: it is known to diverge.
-        CheckpointError: it was begun, and its checkpoints are missing.
-    """
+    """Whether the run is not done; raises where it is known to diverge or lacks checkpoints."""
     if job.is_done():
         return False
     refuse_diverged(job.folder)
@@ -136,7 +120,7 @@ def is_to_do(job: Job) -> bool:
 
 
 def prepare(job: Job) -> None:
-    """Write what the worker reads: configuration, status, and in ``meta.json`` who asked for it."""
+    """Write what the worker reads: configuration, status, and in ``meta.json`` its command."""
     folder, before = job.folder, job.folder.status()
     folder.write_config(job.config.as_mapping())
     asked = {"command": job.command, "deviations": job.deviations}
@@ -147,16 +131,3 @@ def prepare(job: Job) -> None:
         max_iters=job.config.recipe.max_iters,
         restarts=before.get("restarts", -1) + 1,
     )
-
-
-def refuse_torchrun() -> None:
-    """Raise where torch's launcher started this command: each of its copies would do the run.
-
-    Raises:
-        ConfigError: it did.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise ConfigError(
-            "torchrun starts resnet_repro.worker, not resnet_repro.train: say trainer.devices=N "
-            "without torchrun; for several machines see docs/CLUSTER.md"
-        )

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from resnet_repro.progress import Watcher
 from resnet_repro.training import DivergedError
-from resnet_repro.training.assemble import RunContext
+from resnet_repro.training.build import RunContext
 from resnet_repro.training.checkpoint import contents
-from resnet_repro.training.evaluate import evaluate
-from resnet_repro.training.log import Clock, Log, log_skipped
-from resnet_repro.training.probes import GradientLog
-from resnet_repro.training.state import (
-    TrainState,
-    current_lr,
-    in_warmup,
-    is_finite,
-    leave_warmup,
+from resnet_repro.training.probes import (
+    bn_output_gradient_norms,
+    gradient_iterations,
+    write_gradients,
 )
+from resnet_repro.training.records import Log, evaluate, log_skipped, log_training
+from resnet_repro.training.state import TrainState, current_lr, in_warmup, is_finite, leave_warmup
 from resnet_repro.training.stepper import Stepper
 
 CHECK_EVERY = 8  # iterations after which the workers of several GPUs ask each other whether to stop
@@ -36,19 +33,14 @@ class Loop:
     stepper: Stepper
     log: Log
     watcher: Watcher
-    stop_asked: Callable[[], bool]
-
-    def __post_init__(self) -> None:
-        self._gradients = GradientLog(self.log.folder, self.context, self.state)
-        self._clock = Clock(self.state)
-        self._err: float | None = None
+    _err: float | None = field(default=None, init=False)  # training error logged last
 
     @property
     def is_done(self) -> bool:
         """Whether the last iteration is done."""
         return self.state.iteration >= self.context.config.recipe.max_iters
 
-    def advance(self) -> bool:
+    def advance(self, stop_asked: Callable[[], bool]) -> bool:
         """Do one update and all that is due after it.
 
         Returns whether the run was stopped before its end; its state is then saved.
@@ -56,36 +48,44 @@ class Loop:
         Raises:
             DivergedError: the loss or its gradient is not finite; names iteration, lr and images.
         """
-        context, state, log, clock = self.context, self.state, self.log, self._clock
+        context, state, log = self.context, self.state, self.log
         config, recipe = context.config, context.config.recipe
-        lr = current_lr(state, recipe)
-        self._gradients.before()
+        lr, probes = current_lr(state, recipe), self._probes_next()
+        at_outputs = bn_output_gradient_norms(context, state) if probes else []
         self.stepper.step(lr)
         done, last = state.iteration, self.is_done
         logs = last or done % config.trainer.log_every_iters == 0
         saves = last or done % config.trainer.checkpoint_every_iters == 0
-        stopping = check_stop_and_finite(context, state, self.stop_asked, reads=logs or saves)
+        stopping = check_stop_and_finite(context, state, stop_asked, reads=logs or saves)
         if logs or saves or stopping:
             log_skipped(context, state, log)
-        self._gradients.after()
+        if probes and log.folder is not None:
+            write_gradients(log.folder, state, at_outputs)
         if in_warmup(state, recipe) and (below := leave_warmup(state)) is not None:
-            log.write("event", iter=done, event="warmup_end", value=below, time=clock.tick())
+            log.tick()
+            log.write("event", event="warmup_end", value=below)
         if logs:
-            self._err = log_training(context, state, log, lr, clock)
+            self._err = log_training(context, state, log, lr)
         if last or done % config.evaluation.every_iters == 0:
             self.watcher.enter("evaluate", done)
-            evaluate(context, state, log, clock)
+            evaluate(context, state, log)
             self.watcher.enter("train", done)
         if stopping or saves:
             self.watcher.enter("save", done)
-            clock.tick()
             self.save()
             self.watcher.enter("train", done)
         self.watcher.update(done, self._err, lr)
         return stopping and not last
 
+    def _probes_next(self) -> bool:
+        """Whether the gradients of the next update are measured."""
+        config = self.context.config
+        kept = gradient_iterations(config.recipe.max_iters)
+        return config.probes.signals and self.state.iteration + 1 in kept
+
     def save(self) -> None:
         """Save a checkpoint."""
+        self.log.tick()
         self.log.save(contents(self.context, self.state))
 
 
@@ -119,28 +119,7 @@ def diverged(context: RunContext, state: TrainState) -> DivergedError:
     if bad is None:
         bad = state.iteration - 1
     lr = current_lr(state, context.config.recipe, bad)
-    images = context.order.batch(bad).indices[:8].tolist()
+    images = context.images.order.batch(bad).indices[:8].tolist()
     return DivergedError(
         f"{what} is not finite at iteration {bad + 1} (lr {lr:g}, images {images}, ...)"
     )
-
-
-def log_training(
-    context: RunContext, state: TrainState, log: Log, lr: float, clock: Clock
-) -> float:
-    """Write the mean over the iterations since the last training record; return its error."""
-    every = context.config.trainer.log_every_iters
-    count = state.iteration % every or min(every, state.iteration)
-    means = state.window.means(state.iteration, count)
-    log.write(
-        "train",
-        iter=state.iteration,
-        epoch=context.order.epoch_of(state.iteration),
-        loss=means.loss,
-        top1_err=means.top1_err,
-        top5_err=means.top5_err,
-        lr=lr,
-        num_samples=means.seen,
-        time=clock.tick(),
-    )
-    return means.top1_err

@@ -1,16 +1,15 @@
 """Looking into a net without touching its training: signals, gradients, layer responses.
 
 All probes look at the 3x3 convs of the main path in forward order, the stem first: the 6n+1 layers
-of Fig. 7 for a CIFAR net.
+of Fig. 7 for a CIFAR net. Rows of a table are in that order.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 from resnet_repro.models.count import conv_bn_layers
 from resnet_repro.models.norm import GroupedBatchNorm2d
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.training.assemble import RunContext
+from resnet_repro.training.build import RunContext
 from resnet_repro.training.device import Setup
 from resnet_repro.training.state import TrainState
 
@@ -38,81 +37,47 @@ def gradient_iterations(max_iters: int) -> frozenset[int]:
     return frozenset({1, *(max(1, math.ceil(share * max_iters)) for share in GRADIENT_SHARES)})
 
 
-class GradientLog:
-    """Keeps ``gradients.csv`` of a run: asked before and after every update, works on a few.
+def write_gradients(folder: RunFolder, state: TrainState, at_outputs: list[float]) -> None:
+    """Add the norms of the last update's gradients to ``gradients.csv``.
 
-    With several workers all call it; rank 0 writes.
-
-    Args:
-        folder: of the run; ``None`` on the other ranks.
-        context: of the run.
-        state: of the run; is not changed.
+    ``at_outputs`` are :func:`bn_output_gradient_norms` before that update.
     """
-
-    def __init__(self, folder: RunFolder | None, context: RunContext, state: TrainState):
-        self._folder, self._context, self._state = folder, context, state
-        wanted = context.config.probes.signals
-        length = context.config.recipe.max_iters
-        self._iterations = gradient_iterations(length) if wanted else frozenset[int]()
-        self._at_outputs: list[float] = []
-
-    def before(self) -> None:
-        """Measure the gradients at the BN outputs, if the next update is one of those kept."""
-        if self._state.iteration + 1 in self._iterations:
-            self._at_outputs = bn_output_gradient_norms(self._context, self._state)
-
-    def after(self) -> None:
-        """Write the norms of the last update's gradients, if it is one of those kept."""
-        iteration, folder = self._state.iteration, self._folder
-        if iteration not in self._iterations or folder is None:
-            return
-        # Rows from here on were written by a part of the run that was lost: they come again.
-        kept = [row for row in folder.table("gradients") if int(row["iter"]) < iteration]
-        rows = gradient_norms(self._state.model, iteration)
-        for row, norm in zip(rows, self._at_outputs, strict=True):
-            row["bn_output_grad_norm"] = f"{norm:.6g}"
-        folder.write_table("gradients", [*kept, *rows])
+    # Rows from here on were written by a part of the run that was lost, and are written again.
+    before = [row for row in folder.table("gradients") if int(row["iter"]) < state.iteration]
+    layers = conv_bn_layers(state.model)
+    weights = [conv.weight for _, conv, _ in layers]
+    grads = [weight.grad for weight in weights if weight.grad is not None]
+    rows = _table(
+        layers,
+        grad_norm=torch.stack(torch._foreach_norm(grads)).tolist(),  # of the loss, without decay
+        weight_norm=torch.stack(torch._foreach_norm([w.detach() for w in weights])).tolist(),
+        bn_output_grad_norm=at_outputs,
+    )
+    folder.write_table("gradients", [*before, *({"iter": state.iteration} | row for row in rows)])
 
 
-def gradient_norms(model: nn.Module, iteration: int) -> Rows:
-    """L2 norms of each conv's last gradient (of the loss, without decay) and of its weights."""
-    layers = conv_bn_layers(model)
-    grads = [conv.weight.grad for _, conv, _ in layers]
-    assert all(grad is not None for grad in grads)
-    norms = torch.stack(torch._foreach_norm([grad for grad in grads if grad is not None])).tolist()
-    weights = torch.stack(
-        torch._foreach_norm([conv.weight.detach() for _, conv, _ in layers])
-    ).tolist()
-    return [
-        {
-            "iter": iteration,
-            "layer": number,
-            "name": name,
-            "grad_norm": f"{norms[number - 1]:.6g}",
-            "weight_norm": f"{weights[number - 1]:.6g}",
-        }
-        for number, (name, _, _) in enumerate(layers, start=1)
-    ]
+def _table(layers: Sequence[tuple[str, nn.Module, nn.Module]], **columns: Iterable[float]) -> Rows:
+    """One row a layer: its number, its name, and its values."""
+    rows = []
+    for number, ((name, _, _), *values) in enumerate(zip(layers, *columns.values(), strict=True)):
+        written = [f"{value:.6g}" for value in values]
+        rows.append({"layer": number + 1, "name": name} | dict(zip(columns, written, strict=True)))
+    return rows
 
 
 def bn_output_gradient_norms(context: RunContext, state: TrainState) -> list[float]:
     """L2 norm of the gradient of the next batch's mean loss at each BN output (Sec. 4.1).
 
-    This is the "backward propagated gradient". Unlike the gradient of a conv's weights it does not
-    depend on their length, which batch norm makes meaningless. Each worker takes its share of the
-    batch, on a copy of the net; the norm is that over the whole batch.
+    The paper's "backward propagated gradient". Unlike the gradient of a conv's weights it does not
+    depend on their length, which batch norm makes meaningless. Works on a copy of the net, each
+    worker on its share of the batch; the norm is that over the whole batch.
     """
     images, labels = context.images.whole_batch(state.iteration)
     share = context.world.share(len(labels))
-    mine = slice(share.start, share.stop)
-    found = _gradients(
-        copy.deepcopy(state.model),
-        images[mine],
-        labels[mine],
-        context.setup.autocast(),
-        len(labels),
-    )
-    squares = context.world.sum(torch.stack(found.at_outputs).square())
+    mine, model = slice(share.start, share.stop), copy.deepcopy(state.model)
+    precision = context.setup.autocast()
+    _, norms = _gradients(model, images[mine], labels[mine], len(labels), precision)
+    squares = context.world.sum(torch.stack(norms).square())
     return [float(norm) for norm in squares.sqrt().tolist()]
 
 
@@ -120,63 +85,50 @@ def gradient_precision(model: nn.Module, setup: Setup, images: Tensor, labels: T
     """Compare the gradients of one batch in the run's precision with those in float64.
 
     ``cosine`` and ``relative_error`` (norm of the difference over the float64 norm) are those of
-    each conv's weight gradient. Of large pictures only the first few are taken: float64 needs much
-    time and memory.
+    each conv's weight gradient. Of large pictures only as many are taken as make
+    :data:`PRECISION_PIXELS`, eight at least, in whole BN groups: float64 takes time and memory.
     """
-    images, labels = _first_few(model, images, labels)
-    used = _gradients(copy.deepcopy(model), images, labels, setup.autocast())
-    reference = _gradients(
-        copy.deepcopy(model).double().to(memory_format=torch.contiguous_format),
-        images.double().contiguous(),
-        labels,
-    )
-    rows = []
-    for number, name in enumerate(used.names):
-        ours, exact = used.of_weights[number].double(), reference.of_weights[number]
-        length, exact_length = float(ours.norm()), float(exact.norm())
-        cosine = float((ours * exact).sum()) / (length * exact_length or math.nan)
-        error = float((ours - exact).norm()) / (exact_length or math.nan)
-        rows.append(
-            {
-                "layer": number + 1,
-                "name": name,
-                "cosine": f"{cosine:.6g}",
-                "relative_error": f"{error:.6g}",
-                "grad_norm": f"{length:.6g}",
-                "grad_norm_float64": f"{exact_length:.6g}",
-                "bn_output_grad_norm": f"{float(used.at_outputs[number]):.6g}",
-                "bn_output_grad_norm_float64": f"{float(reference.at_outputs[number]):.6g}",
-            }
-        )
-    return rows
-
-
-def _first_few(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """As many images as make :data:`PRECISION_PIXELS`, eight at least, in whole BN groups."""
-    count = max(8, PRECISION_PIXELS // (images.shape[2] * images.shape[3]))
     groups = [m.group for m in model.modules() if isinstance(m, GroupedBatchNorm2d)]
     group = max(groups, default=1)
+    count = max(8, PRECISION_PIXELS // (images.shape[2] * images.shape[3]))
     count = min(len(labels), math.ceil(count / group) * group)
-    return images[:count], labels[:count]
-
-
-@dataclass(frozen=True)
-class _Gradients:
-    """Of each layer: its name, the gradient of its weights, the norm of that at its BN output."""
-
-    names: list[str]
-    of_weights: list[Tensor]
-    at_outputs: list[Tensor]
+    images, labels = images[:count], labels[:count]
+    twin, double = copy.deepcopy(model), copy.deepcopy(model).double()
+    double = double.to(memory_format=torch.contiguous_format)
+    used, at_outputs = _gradients(twin, images, labels, count, setup.autocast())
+    exact, at_outputs64 = _gradients(
+        double, images.double().contiguous(), labels, count, nullcontext()
+    )
+    pairs = [(a.double(), b) for a, b in zip(used, exact, strict=True)]
+    norms = [(float(a.norm()), float(b.norm())) for a, b in pairs]
+    return _table(
+        conv_bn_layers(model),
+        cosine=[
+            float((a * b).sum()) / (length * length64 or math.nan)
+            for (a, b), (length, length64) in zip(pairs, norms, strict=True)
+        ],
+        relative_error=[
+            float((a - b).norm()) / (length64 or math.nan)
+            for (a, b), (_, length64) in zip(pairs, norms, strict=True)
+        ],
+        grad_norm=[length for length, _ in norms],
+        grad_norm_float64=[length64 for _, length64 in norms],
+        bn_output_grad_norm=map(float, at_outputs),
+        bn_output_grad_norm_float64=map(float, at_outputs64),
+    )
 
 
 def _gradients(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    precision: AbstractContextManager[object] | None = None,
-    batch_size: int | None = None,
-) -> _Gradients:
-    """Gradients of the images' loss over ``batch_size``; ``model`` is the caller's to spend."""
+    batch_size: int,
+    precision: AbstractContextManager[object],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Gradients of the convs' weights, and norms of those at BN outputs, of loss / ``batch_size``.
+
+    Moves the batch-norm statistics of ``model``.
+    """
     layers = conv_bn_layers(model.train())
     norms: list[Tensor] = [torch.zeros(()) for _ in layers]
 
@@ -186,36 +138,31 @@ def _gradients(
 
         made.register_hook(keep)  # type: ignore[no-untyped-call]
 
-    with _watched((bn for _, _, bn in layers), take), precision or nullcontext():
+    with _watched((bn for _, _, bn in layers), take), precision:
         logits = model(images)
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    loss = F.cross_entropy(logits, labels, reduction="sum") / (batch_size or len(labels))
-    convs = [conv.weight for _, conv, _ in layers]
-    return _Gradients(
-        [name for name, _, _ in layers], list(torch.autograd.grad(loss, convs)), norms
-    )
+    loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
+    weights = [conv.weight for _, conv, _ in layers]
+    return list(torch.autograd.grad(loss, weights)), norms
 
 
 class _Moments:
-    """Sum, sum of squares and count of all elements that passed, in float64 on the device."""
+    """Sum and sum of squares of all elements that passed, in float64 on the device; their count."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.sums: Tensor | None = None
+        self._count, self._sums = 0, torch.zeros(2, dtype=torch.float64)
 
     def add(self, values: Tensor) -> None:
         values = values.detach().double()
         sums = torch.stack([values.sum(), values.square().sum()])
-        self.sums = sums if self.sums is None else self.sums + sums
-        self.count += values.numel()
+        self._sums = self._sums.to(sums.device) + sums
+        self._count += values.numel()
 
     def mean_square(self) -> float:
-        assert self.sums is not None
-        return float(self.sums[1]) / self.count
+        return float(self._sums[1]) / self._count
 
     def std(self) -> float:
-        assert self.sums is not None
-        mean = float(self.sums[0]) / self.count
+        mean = float(self._sums[0]) / self._count
         return math.sqrt(max(0.0, self.mean_square() - mean * mean))
 
 
@@ -224,23 +171,29 @@ def _watched(
     modules: Iterable[nn.Module], take: Callable[[int, Tensor, Tensor], None]
 ) -> Iterator[None]:
     """Call ``take(index, input, output)`` after each module's forward."""
-    hooks = []
-    for index, module in enumerate(modules):
 
-        def hook(
-            _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, index: int = index
-        ) -> None:
-            take(index, inputs[0], output)
+    def hook(index: int) -> Callable[..., None]:
+        return lambda _, inputs, output: take(index, inputs[0], output)
 
-        hooks.append(module.register_forward_hook(hook))
+    handles = [m.register_forward_hook(hook(index)) for index, m in enumerate(modules)]
     try:
         yield
     finally:
-        for handle in hooks:
+        for handle in handles:
             handle.remove()
 
 
-@torch.no_grad()
+def tables_at_start(context: RunContext, state: TrainState) -> dict[str, Rows]:
+    """What the first batch, whole, shows of the untrained net, on every worker alike."""
+    if not context.config.probes.signals or state.iteration > 0:
+        return {}
+    images, labels = context.images.whole_batch(0)
+    return {
+        "signal": forward_signal(state.model, context.setup, images),
+        "gradient_precision": gradient_precision(state.model, context.setup, images, labels),
+    }
+
+
 def forward_signal(model: nn.Module, setup: Setup, images: Tensor) -> Rows:
     """Forward signal of one training batch: what each layer gets and makes (Sec. 4.1).
 
@@ -248,29 +201,12 @@ def forward_signal(model: nn.Module, setup: Setup, images: Tensor) -> Rows:
     deviation of its output before BN. Works on a copy in training mode, so that the batch-norm
     statistics of ``model`` do not move.
     """
-    twin = copy.deepcopy(model).train()
-    layers = conv_bn_layers(twin)
-    inputs = [_Moments() for _ in layers]
-    outputs = [_Moments() for _ in layers]
-
-    def take(index: int, given: Tensor, made: Tensor) -> None:
-        inputs[index].add(given)
-        outputs[index].add(made)
-
-    with _watched((conv for _, conv, _ in layers), take), setup.autocast():
-        twin(images)
-    return [
-        {
-            "layer": i + 1,
-            "name": name,
-            "input_mean_square": f"{inputs[i].mean_square():.6g}",
-            "output_std": f"{outputs[i].std():.6g}",
-        }
-        for i, (name, _, _) in enumerate(layers)
-    ]
+    layers = conv_bn_layers(twin := copy.deepcopy(model).train())
+    found = _moments(twin, [conv for _, conv, _ in layers], setup, [images])
+    squares, stds = [given.mean_square() for given, _ in found], [made.std() for _, made in found]
+    return _table(layers, input_mean_square=squares, output_std=stds)
 
 
-@torch.no_grad()
 def layer_responses(
     model: nn.Module, setup: Setup, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> Rows:
@@ -278,17 +214,32 @@ def layer_responses(
 
     Over all images, positions and channels of ``batches``; BN in evaluation mode.
     """
-    layers = conv_bn_layers(model)
-    moments = [_Moments() for _ in layers]
-    model.eval()
+    layers = conv_bn_layers(model.eval())
+    norms = [bn for _, _, bn in layers]
+    found = _moments(model, norms, setup, (images for images, _ in batches))
+    return _table(layers, std=[made.std() for _, made in found])
 
-    def take(index: int, _: Tensor, made: Tensor) -> None:
-        moments[index].add(made)
 
-    with _watched((bn for _, _, bn in layers), take), setup.autocast():
-        for images, _ in batches:
-            model(images)
-    return [
-        {"layer": i + 1, "name": name, "std": f"{moments[i].std():.6g}"}
-        for i, (name, _, _) in enumerate(layers)
-    ]
+@torch.no_grad()
+def _moments(
+    net: nn.Module, modules: Sequence[nn.Module], setup: Setup, batches: Iterable[Tensor]
+) -> list[tuple[_Moments, _Moments]]:
+    """Moments of what each module gets and makes when ``net`` sees the batches."""
+    found = [(_Moments(), _Moments()) for _ in modules]
+
+    def take(index: int, given: Tensor, made: Tensor) -> None:
+        found[index][0].add(given)
+        found[index][1].add(made)
+
+    with _watched(modules, take), setup.autocast():
+        for images in batches:
+            net(images)
+    return found
+
+
+def keep_responses(folder: RunFolder, context: RunContext, state: TrainState) -> None:
+    """Write the layer responses of the final net on the first test images (Fig. 7)."""
+    config, test = context.config, context.images.held_out["test"]
+    if count := min(config.probes.response_images, len(test)):
+        batches = test.eval_batches(config.evaluation.batch_size, count)
+        folder.write_table("responses", layer_responses(state.model, context.setup, batches))

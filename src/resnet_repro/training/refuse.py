@@ -10,6 +10,7 @@ from typing import Any
 
 from resnet_repro.config import Config
 from resnet_repro.data import MODIFIED
+from resnet_repro.exits import notify
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.same_run import differences
@@ -24,52 +25,43 @@ def check_same_run(folder: RunFolder, config: Config) -> None:
     """
     try:
         if not folder.config_path.exists():
-            refuse_former_name(folder, config)
+            _refuse_former_name(folder, config)
             return
     except OSError as error:
         raise RunFolderError(f"{folder.path}: cannot be used ({error.strerror})") from error
-    before, after = folder.config(), config.as_mapping()
-    used = folder.meta().get("precision")
-    for values in (before, after):  # asking for what "auto" became is asking for the same run
-        trainer = values["trainer"]
-        if used and trainer.get("precision") in ("auto", used):
-            values["trainer"] = trainer | {"precision": used}
-    changed = differences(before, after)
+    changed = differences(folder.config(), config.as_mapping())
     changed.pop("name", None)  # of a folder that was renamed
+    became = {"auto", folder.meta().get("precision")}  # what "auto" became is the same run
+    if became.issuperset(changed.get("trainer.precision", ())):
+        changed.pop("trainer.precision", None)
     if config.trainer.allow_new_world_size:
         changed.pop("trainer.devices", None)
     if changed:
-        listed = "; ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())
         raise RunFolderError(
-            f"{folder.path} holds another run ({listed}); give this one a name=... of its own, "
-            "or remove the folder"
+            f"{folder.path} holds another run ({_listed(changed)}); give this one a name=... of "
+            "its own, or remove the folder"
         )
 
 
-def refuse_former_name(folder: RunFolder, config: Config) -> None:
-    """Raise where a variant without a folder of its own was begun under its experiment's name.
+def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    return "; ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())
 
-    Raises:
-        RunFolderError: says where it is and how to keep it.
-    """
-    former = folder.path.parent.with_name(config.experiment) / folder.path.name
-    before = RunFolder(former)
-    if former == folder.path or not before.config_path.exists():
+
+def _refuse_former_name(folder: RunFolder, config: Config) -> None:
+    """Raise where a variant without a folder of its own was begun under its experiment's name."""
+    former = RunFolder(folder.path.parent.with_name(config.experiment) / folder.path.name)
+    if former == folder or not former.config_path.exists():
         return
-    if differences(before.config(), config.as_mapping()).keys() <= {"name"}:
+    if differences(former.config(), config.as_mapping()).keys() <= {"name"}:
         raise RunFolderError(
-            f"{former} holds this run under its experiment's name, which a variant no longer has; "
-            f"move it to {folder.path} and set name: {config.name} in its config.yaml to keep it, "
-            "or remove it"
+            f"{former.path} holds this run under its experiment's name, which a variant no longer "
+            f"has; move it to {folder.path} and set name: {config.name} in its config.yaml to keep "
+            "it, or remove it"
         )
 
 
 def refuse_diverged(folder: RunFolder) -> None:
-    """Raise where the run is known to diverge: the same bits would do it again.
-
-    Raises:
-        DivergedError: with what was found then.
-    """
+    """Raise the DivergedError of a run that is known to diverge: the same bits would again."""
     status = folder.status()
     if status.get("state") == "diverged":
         raise DivergedError(
@@ -79,16 +71,15 @@ def refuse_diverged(folder: RunFolder) -> None:
 
 
 def refuse_lost_checkpoints(folder: RunFolder) -> None:
-    """Raise where the run was begun and its checkpoints are missing: a clone, a copy, another disk.
+    """Refuse to delete the records of a run whose checkpoints are missing: a clone, another disk.
 
-    Training from the start would delete what is logged. Damaged checkpoints that were set aside
-    count as there: loading names them.
+    Damaged checkpoints that were set aside count as there: loading names them.
 
     Raises:
         CheckpointError: names the folder, what is logged, what is missing, and the ways out.
     """
-    status, pattern = folder.status(), ("iter_*.pt", "iter_*.corrupt")
-    if any(found for kind in pattern for found in folder.checkpoints.glob(kind)):
+    status, kinds = folder.status(), ("iter_*.pt", "iter_*.corrupt")
+    if any(found for kind in kinds for found in folder.checkpoints.glob(kind)):
         return
     if reached := status.get("iter", 0):
         logged = f"{reached} iterations are logged"
@@ -105,7 +96,7 @@ def refuse_lost_checkpoints(folder: RunFolder) -> None:
 def refuse_made_otherwise(
     folder: RunFolder, saved: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-    """Raise where a checkpoint's configuration, precision, workers or data are not the run's.
+    """Raise where a checkpoint's configuration, precision, workers, data or net are not the run's.
 
     Raises:
         CheckpointError: names what differs, and how to resume where there is a way.
@@ -126,34 +117,38 @@ def refuse_made_otherwise(
     for expected in ("trainer.devices", "trainer.precision", "name"):  # above; a folder renamed
         changed.pop(expected, None)
     if changed:
-        listed = "; ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())
-        raise CheckpointError(f"{folder.checkpoints}: made by another run ({listed})")
-    others = [name for name in changed_data(saved["data"], now["data"]) if name != MODIFIED]
+        raise CheckpointError(f"{folder.checkpoints}: made by another run ({_listed(changed)})")
+    others = [name for name in _changed_data(saved["data"], now["data"]) if name != MODIFIED]
     if others:
         raise CheckpointError(
             f"{folder.checkpoints}: made on other data ({', '.join(others)} changed since)"
         )
-
-
-def changed_data(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Which digests of the data differ from a checkpoint's, which may be older than one of them."""
-    return [name for name, digest in now.items() if before.get(name, digest) != digest]
-
-
-def refuse_another_net(
-    folder: RunFolder, before: Mapping[str, list[int]], now: Mapping[str, list[int]]
-) -> None:
-    """Raise where names or shapes of a checkpoint's weights are not those of the net.
-
-    Raises:
-        CheckpointError: names how many differ, and the first.
-    """
-    names = sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
-    if names:
-        first = f"{names[0]} is {before.get(names[0])} there and {now.get(names[0])} in the net"
+    old, new = (
+        {name: list(value.shape) for name, value in each["model"].items()} for each in (saved, now)
+    )
+    if names := sorted(name for name in {**old, **new} if old.get(name) != new.get(name)):
+        first = f"{names[0]} is {old.get(names[0])} there and {new.get(names[0])} in the net"
         raise CheckpointError(
             f"{folder.checkpoints}: made by another net ({len(names)} weights differ; {first})"
         )
+
+
+def _changed_data(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Which digests differ from a checkpoint's, which may be older than one of them."""
+    return [name for name, digest in now.items() if before.get(name, digest) != digest]
+
+
+def changes_since(
+    saved: Mapping[str, Any], digests: Mapping[str, str], workers: int
+) -> dict[str, Any]:
+    """What is different from when a checkpoint was saved and may be: event -> its value."""
+    events: dict[str, Any] = {}
+    if _changed_data(saved.get("data", {}), digests):  # times of files; others are refused
+        notify("files of the data were copied or touched since the checkpoint was saved")
+        events["data_modified"] = digests[MODIFIED]
+    if saved.get("world_size", workers) != workers:
+        events["world_size"] = workers
+    return events
 
 
 @contextlib.contextmanager
@@ -164,14 +159,12 @@ def nothing_left_if_refused(made: Sequence[Path]) -> Iterator[None]:
     except ConfigError:
         if made:
             shutil.rmtree(made[-1], ignore_errors=True)
-        for folder in reversed(made[:-1]):
-            with contextlib.suppress(OSError):  # others may have come to use it
-                folder.rmdir()
+        _remove(made[:-1])
         raise
 
 
 def make_folder(path: Path) -> list[Path]:
-    """Make a run folder, or nothing at all; returns what was made, the folder itself last.
+    """Make a run folder, or nothing at all; return what was made, the folder itself last.
 
     Raises:
         RunFolderError: it cannot be made; names path and cause.
@@ -183,10 +176,14 @@ def make_folder(path: Path) -> list[Path]:
                 folder.mkdir(exist_ok=True)  # another command may be doing the same
                 made.append(folder)
     except OSError as error:
-        for folder in reversed(made):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        _remove(made)
         raise RunFolderError(
             f"runs_dir: no run folder {path} can be made ({error.strerror}: {error.filename})"
         ) from error
     return made
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):  # others may have come to use it
+            folder.rmdir()

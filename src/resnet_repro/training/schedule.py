@@ -6,19 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from resnet_repro.config import RecipeConfig
+
 WARMUP_ITERS = 400  # the follow-up paper's fixed warm-up (arXiv:1603.05027, appendix)
 WARMUP_ERROR = 80.0  # percent; Sec. 4.2, the 110-layer net
 
 
 def lr_at(
+    recipe: RecipeConfig,
     iteration: int,
-    *,
-    lr: float,
-    milestones: Sequence[int],
-    gamma: float,
-    warmup: str = "none",
-    warmup_lr: float = 0.01,
     warmup_exit: int | None = None,
+    drops: Sequence[int] = (),
 ) -> float:
     """Learning rate of the update that follows ``iteration`` finished updates.
 
@@ -27,35 +25,29 @@ def lr_at(
     32k iterations"). During a warm-up the rate is ``warmup_lr``; drops always start from ``lr``.
 
     Args:
-        iteration: updates done so far, from 0.
-        lr: rate before the first drop.
-        milestones: numbers of updates, increasing; those planned, or those a plateau has given.
-        gamma: factor of one drop.
-        warmup: ``none``; ``iters400``; ``error80``, which lasts until ``warmup_exit``.
-        warmup_lr: rate of the warm-up.
-        warmup_exit: for ``error80``, the number of updates at which the smoothed training error
-            was first seen below 80 %; ``None`` while it has not been.
+        recipe: rate, schedule and warm-up.
+        iteration: from 0.
+        warmup_exit: for ``warmup=error80``, the number of updates at which the smoothed training
+            error was first seen below 80 %; ``None`` while it has not been.
+        drops: for ``schedule=plateau``, the updates after which the rate has dropped.
     """
-    if warmup == "iters400" and iteration < WARMUP_ITERS:
-        return warmup_lr
-    if warmup == "error80" and (warmup_exit is None or iteration < warmup_exit):
-        return warmup_lr
-    drops = sum(iteration >= milestone for milestone in milestones)
-    return round(lr * gamma**drops, 12)  # 0.01, not 0.010000000000000002
+    if recipe.warmup == "iters400" and iteration < WARMUP_ITERS:
+        return recipe.warmup_lr
+    if recipe.warmup == "error80" and (warmup_exit is None or iteration < warmup_exit):
+        return recipe.warmup_lr
+    milestones = drops if recipe.schedule == "plateau" else recipe.milestones
+    count = sum(iteration >= milestone for milestone in milestones)
+    return round(recipe.lr * recipe.gamma**count, 12)  # 0.01, not 0.010000000000000002
 
 
 @dataclass
 class Plateau:
-    """When "the error plateaus" (Sec. 3.4), in full: what has been seen decides, nothing else.
+    """When "the error plateaus" (Sec. 3.4): a function of the evaluations so far, nothing else.
 
-    An evaluation is an improvement if its error is lower than every one before. After ``patience``
-    evaluations in a row without one the rate drops and the counting begins anew; the best error is
-    kept, so that a lower rate has to earn its improvements.
-
-    Attributes:
-        best: lowest error so far, percent.
-        waited: evaluations since it last fell, or since the last drop.
-        drops: updates after which the rate dropped: the milestones of :func:`lr_at`.
+    An evaluation is an improvement if its error, in percent, is lower than every one before
+    (``best``). After ``patience`` evaluations in a row without one the rate drops and the count
+    (``waited``) starts again from 0; ``best`` is kept, so that a lower rate has to earn its
+    improvements. ``drops`` are the updates after which the rate dropped.
     """
 
     best: float = math.inf
@@ -63,13 +55,9 @@ class Plateau:
     drops: list[int] = field(default_factory=list)
 
     def drops_after(self, error: float, iteration: int, *, patience: int, most: int) -> bool:
-        """Take in an evaluation; whether the rate drops with it.
+        """Record the held-out error after ``iteration`` updates; return whether the rate drops.
 
-        Args:
-            error: held-out top-1 error, percent.
-            iteration: updates done before the evaluation.
-            patience: evaluations without improvement that make a plateau.
-            most: drops after which there are no more.
+        There are at most ``most`` drops.
         """
         if error < self.best:
             self.best, self.waited = error, 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,33 +14,101 @@ from torch.nn import functional as F
 from resnet_repro.config import RecipeConfig
 from resnet_repro.evaluation.count import wrong_counts
 from resnet_repro.training.device import Setup
+from resnet_repro.training.distributed import SOLO, World
 from resnet_repro.training.schedule import WARMUP_ERROR, WARMUP_ITERS, Plateau, lr_at
-from resnet_repro.training.window import Window
+
+SMOOTHING_ITERS = 100  # over which the warm-up rule takes the mean training error
+LOSS, WRONG1, WRONG5, SEEN = range(4)
+
+
+class Means(NamedTuple):
+    """Mean loss in nats, errors in percent, and the number of images behind them."""
+
+    loss: float
+    top1_err: float
+    top5_err: float
+    num_samples: int
+
+
+class Window:
+    """The last iterations' loss, top-1 and top-5 wrong counts and images, (length, 4) in float64.
+
+    A ring on the device, which never waits for the host between log points. Each worker keeps the
+    sums of its own share; they are added up when they are read, which all workers do together.
+    """
+
+    def __init__(self, batch_size: int, length: int, device: torch.device, world: World = SOLO):
+        self.batch_size, self.world = batch_size, world
+        self.length = max(length, SMOOTHING_ITERS)
+        self.sums = torch.zeros(self.length, 4, dtype=torch.float64, device=device)
+
+    def add(self, row: int | Tensor, loss: Tensor, wrong: Tensor, seen: int) -> None:
+        """Store an update's share of ``seen`` images with its ``wrong`` counts (2,).
+
+        ``row`` may be a tensor (1,) on the device; ``loss`` is summed over the share's images and
+        divided by the images of the whole batch.
+        """
+        values = torch.cat([loss.double().view(1), wrong.double(), self.sums.new_full((1,), seen)])
+        # Not index_copy_: deterministic algorithms would make a sort of it.
+        mine = torch.arange(self.length, device=self.sums.device) == row
+        torch.where(mine[:, None], values, self.sums, out=self.sums)
+
+    def total(self) -> Tensor:
+        """All rows, summed over the workers, for a checkpoint."""
+        return self.world.sum(self.sums)
+
+    def restore(self, total: Tensor) -> None:
+        """Restore what :meth:`total` returned, on any number of workers."""
+        self.sums.zero_()
+        if self.world.rank == 0:
+            self.sums[:, SEEN] = self.batch_size  # older checkpoints lack it: none was skipped
+            self.sums[:, : total.shape[1]] = total
+
+    def last(self, iteration: int, count: int) -> Tensor:
+        """The ``count`` rows before ``iteration``, oldest first, on the host."""
+        rows = torch.arange(iteration - count, iteration, device=self.sums.device) % self.length
+        return self.world.sum(self.sums[rows]).cpu()
+
+    def means(self, iteration: int, count: int) -> Means:
+        """Means over the images of the last ``count`` iterations."""
+        loss, wrong1, wrong5, seen = self.last(iteration, count).sum(dim=0).tolist()
+        loss /= seen / self.batch_size
+        return Means(loss, 100 * wrong1 / seen, 100 * wrong5 / seen, int(seen))
+
+    def smoothed_error(self, iteration: int) -> float:
+        """Top-1 training error in percent over the last 100 iterations; infinite before that."""
+        if iteration < SMOOTHING_ITERS:
+            return math.inf
+        return self.means(iteration, SMOOTHING_ITERS).top1_err
+
+    def share_is_finite(self, iteration: int) -> bool:
+        """Whether this worker's last of ``iteration`` losses was finite."""
+        return math.isfinite(float(self.sums[(iteration - 1) % self.length, LOSS]))
+
+    def first_bad(self, iteration: int) -> int | None:
+        """Return the first iteration in the window whose loss is not finite, if any."""
+        count = min(iteration, self.length)
+        bad = (~torch.isfinite(self.last(iteration, count)[:, LOSS])).nonzero()
+        return iteration - count + int(bad[0]) if len(bad) else None
+
+
+_PLAIN = ("iteration", "warmup_exit", "time", "train_time")  # kept in a checkpoint as they are
 
 
 @dataclass
 class TrainState:
-    """Everything that a run needs to resume, beside its configuration.
-
-    ``train_net`` is the forward pass in training: ``model`` itself, with several workers its
-    DistributedDataParallel, or the same net with compiled blocks. ``graphed_eval`` is the captured
-    forward pass of evaluation, where there is one; it counts what ``model`` would.
-    ``iteration`` counts finished updates;
-    ``warmup_exit`` is the iteration at which the smoothed training error was first seen below 80 %;
-    ``plateau`` is what the evaluations so far mean for the rate (``recipe.schedule=plateau``);
-    times are seconds over all parts of the run.
-    """
+    """Everything that a run needs to resume, beside its configuration."""
 
     model: nn.Module
     optimizer: torch.optim.SGD
     window: Window
-    train_net: nn.Module
-    graphed_eval: Callable[[Tensor], Tensor] | None = None
-    iteration: int = 0
-    warmup_exit: int | None = None
+    train_net: nn.Module  # in training: model, its DistributedDataParallel, or its compiled twin
+    graphed_eval: Callable[[Tensor], Tensor] | None = None  # captured, in evaluation
+    iteration: int = 0  # finished updates
+    warmup_exit: int | None = None  # where the smoothed training error was first below 80 %
     plateau: Plateau = field(default_factory=Plateau)
-    time: float = 0.0
-    train_time: float = 0.0
+    time: float = 0.0  # seconds over all parts of the run
+    train_time: float = 0.0  # the same without evaluations
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only, so that it loads with ``weights_only=True``.
@@ -51,23 +120,17 @@ class TrainState:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "window": self.window.total(),
-            "iteration": self.iteration,
-            "warmup_exit": self.warmup_exit,
             "plateau": asdict(self.plateau),
-            "time": self.time,
-            "train_time": self.train_time,
-        }
+        } | {name: getattr(self, name) for name in _PLAIN}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Restore a saved state."""
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.window.restore(saved["window"])
-        self.iteration = saved["iteration"]
-        self.warmup_exit = saved["warmup_exit"]
         self.plateau = Plateau(**saved.get("plateau", {}))  # older checkpoints have none
-        self.time = saved["time"]
-        self.train_time = saved["train_time"]
+        for name in _PLAIN:
+            setattr(self, name, saved[name])
 
 
 def sgd(model: nn.Module, recipe: RecipeConfig) -> torch.optim.SGD:
@@ -75,8 +138,8 @@ def sgd(model: nn.Module, recipe: RecipeConfig) -> torch.optim.SGD:
 
     Equal to Caffe's v := momentum v + lr g while the rate is constant.
     """
-    scales = [p for p in model.parameters() if p.ndim <= 1]
     weights = [p for p in model.parameters() if p.ndim > 1]
+    scales = [p for p in model.parameters() if p.ndim <= 1]
     groups = [
         {"params": weights, "weight_decay": recipe.weight_decay},
         {"params": scales, "weight_decay": recipe.weight_decay if recipe.decay_bn else 0.0},
@@ -88,34 +151,21 @@ def sgd(model: nn.Module, recipe: RecipeConfig) -> torch.optim.SGD:
 
 def current_lr(state: TrainState, recipe: RecipeConfig, iteration: int | None = None) -> float:
     """Learning rate of the next update, or of the one after ``iteration`` updates."""
-    return lr_at(
-        state.iteration if iteration is None else iteration,
-        lr=recipe.lr,
-        milestones=state.plateau.drops if recipe.schedule == "plateau" else recipe.milestones,
-        gamma=recipe.gamma,
-        warmup=recipe.warmup,
-        warmup_lr=recipe.warmup_lr,
-        warmup_exit=state.warmup_exit,
-    )
+    at = state.iteration if iteration is None else iteration
+    return lr_at(recipe, at, state.warmup_exit, state.plateau.drops)
 
 
 def step(state: TrainState, setup: Setup, images: Tensor, labels: Tensor, lr: float) -> None:
-    """Do one update: forward, loss, backward, SGD; count the batch's errors.
+    """Do one update in place: forward, loss in fp32, backward, SGD; count the batch's errors.
 
-    The gradient is that of the mean loss over the whole batch, of which ``images`` are this
-    worker's share; shares may differ in size.
-
-    Args:
-        state: is changed in place.
-        setup: precision of the forward pass; the loss is taken in fp32.
-        images: (N, 3, H, W).
-        labels: (N,), int64.
-        lr: learning rate of this update.
+    The gradient is that of the mean loss over the whole batch, of which ``images`` (N, 3, H, W) and
+    ``labels`` (N,), int64, are this worker's share; shares may differ in size.
     """
     set_rate(state.optimizer, setup.rate(lr))
     loss, logits = forward_backward(state, setup, images, labels)
     state.optimizer.step()
-    state.window.add(state.iteration, loss, wrong_counts(logits, labels), len(labels))
+    row = state.iteration % state.window.length
+    state.window.add(row, loss, wrong_counts(logits, labels), len(labels))
     state.iteration += 1
 
 
@@ -145,14 +195,10 @@ def forward_backward(
 def settle_ddp_buckets(state: TrainState, setup: Setup, shape: tuple[int, int, int, int]) -> None:
     """Run two dummy steps so that DistributedDataParallel fixes its bucket order.
 
-    It sorts its buckets after its first pass. A process that resumes from a checkpoint would take
-    one step with unsorted buckets and add gradients in another order than a run that was never
-    stopped: other bits, from three workers on.
-
-    Args:
-        state: its gradients are dropped; its batch-norm statistics do not change.
-        setup: of the run.
-        shape: of this worker's share of a batch, (N, 3, H, W).
+    It sorts its buckets after its first pass. A process that resumes would take one step with
+    unsorted buckets and add gradients in another order than a run that was never stopped: other
+    bits, from three workers on. ``shape`` (N, 3, H, W) is that of this worker's share of a batch.
+    Drops the gradients; batch-norm statistics do not change.
     """
     if state.train_net is state.model:
         return
@@ -178,8 +224,8 @@ def watch_plateau(state: TrainState, recipe: RecipeConfig, error: float) -> bool
 
     Evaluations during a warm-up do not count: its rate is not the one that drops.
     """
-    begun = recipe.warmup != "iters400" or state.iteration > WARMUP_ITERS
-    if recipe.schedule != "plateau" or in_warmup(state, recipe) or not begun:
+    warming = recipe.warmup == "iters400" and state.iteration <= WARMUP_ITERS
+    if recipe.schedule != "plateau" or warming or in_warmup(state, recipe):
         return False
     return state.plateau.drops_after(
         error, state.iteration, patience=recipe.patience, most=len(recipe.milestones)

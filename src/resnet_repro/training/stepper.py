@@ -1,26 +1,37 @@
 """How the updates of a run are done: eagerly, or as a CUDA graph; with or without compiled blocks.
 
-:func:`make` decides as the configuration asks and the machine allows, and returns the stepper. What
-was decided, the engine, is recorded in ``meta.json``.
+A block is compiled once and used for all equal blocks, so compile time does not grow with the
+depth: a CIFAR net of any depth has the same five kinds of block. Compiled code rounds at other
+places than the kernels it replaces, so results differ in the last bits of a step, as they do
+between numbers of threads.
 """
 
 from __future__ import annotations
 
-import sys
+import copy
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
+from torch import Tensor, nn
+
 from resnet_repro.data.resident import ResidentImages
+from resnet_repro.exits import notify
+from resnet_repro.models.blocks import Block
 from resnet_repro.options import ConfigError
-from resnet_repro.training import compiled
-from resnet_repro.training.assemble import RunContext
-from resnet_repro.training.graph import GraphedStepper
+from resnet_repro.training.build import RunContext
+from resnet_repro.training.device import Setup
+from resnet_repro.training.graph import GraphedStepper, counted_together, plain_norms
 from resnet_repro.training.state import TrainState, step
 
 # Whether compiled blocks are faster. On the CPU they were measured slower: its batch-norm kernels
 # beat the compiler's. On CUDA they launch fewer kernels, which should pay; not measured yet. What
 # benchmarks.parity finds decides.
 COMPILE_PAYS = {"cpu": False, "cuda": True}
+KINDS_OF_BLOCK = 256  # in one process: shapes, shortcuts and precisions of all its nets
+ENOUGH = 2  # blocks of a stage include all its kinds: the first changes the shape
 
 
 class Stepper(Protocol):
@@ -31,8 +42,8 @@ class Stepper(Protocol):
     def step(self, lr: float) -> None:
         """Do the update that follows the state's iteration, at this rate.
 
-        The device may still be computing loss, errors and gradient when this returns; reading them
-        (the state's window, ``.grad``) waits for them.
+        The device may still be computing when this returns; reading results (the state's window,
+        ``.grad``) waits for it.
         """
 
 
@@ -44,7 +55,7 @@ class EagerStepper:
 
     def step(self, lr: float) -> None:
         """Do the update that follows the state's iteration."""
-        images, labels = self._context.batch(self._state.iteration)
+        images, labels = self._context.images.batch(self._state.iteration)
         step(self._state, self._context.setup, images, labels, lr)
 
 
@@ -58,23 +69,21 @@ class Engine:
 
     def record(self) -> dict[str, Any]:
         """What ``meta.json`` says of it."""
-        names = {"step": ("eager", "graph")[self.graph]}
-        names["blocks"] = ("eager", "compiled")[self.compiled]
-        return names | {"remarks": self.remarks}
+        return {
+            "step": "graph" if self.graph else "eager",
+            "blocks": "compiled" if self.compiled else "eager",
+            "remarks": self.remarks,
+        }
 
     def stepper(self, context: RunContext, state: TrainState) -> Stepper:
         """Build what does the updates; sets ``state.train_net`` and ``state.graphed_eval``."""
         if self.compiled:
-            state.train_net = compiled.with_compiled_blocks(state.model)
+            state.train_net = with_compiled_blocks(state.model)
         kind = GraphedStepper if self.graph else EagerStepper
         return kind(context, state, self.record())
 
     def note(self, key: str, asked: str, what: str, why: str | None) -> None:
-        """Remark on what is not done, if there is a reason why.
-
-        Raises:
-            ConfigError: the configuration demands it.
-        """
+        """Remark on what is not done and why; raise where the configuration demands it."""
         if why and asked == "always":
             raise ConfigError(f"trainer.{key}={asked}: {why}")
         if why:
@@ -86,51 +95,40 @@ def make(context: RunContext, state: TrainState) -> Stepper:
 
     This is the one way to train: a run calls it, and so does anything that measures a step. Call it
     when ``state`` is where training starts or resumes, weights loaded, and on CUDA with a stream of
-    its own as the current one; then ``stepper.step(lr)`` again and again. The state's net may be
-    inspected between two steps, but no other step be done on it. Sets ``state.train_net`` (compiled
-    blocks) and ``state.graphed_eval``; compiles, if it does, here. Prints the engine and what keeps
-    the run from a faster one. On a GPU steps are asynchronous: synchronise before reading a clock.
+    its own as the current one; then ``stepper.step(lr)`` again and again, and no other step on that
+    state. Prints the engine on a GPU (hosts that differ in it must not look alike) and what keeps
+    the run from a faster one.
 
     Raises:
         ConfigError: the configuration demands what this machine cannot do.
     """
-    engine = choose(context, state)
+    engine, config, setup = choose(context, state), context.config, context.setup
     if context.world.rank == 0:
-        for line in (*_run_line(context, engine), *engine.remarks):
-            print(line, file=sys.stderr, flush=True)
+        if setup.device.type != "cpu":
+            how = engine.record()
+            notify(
+                f"{config.name} {config.profile} seed {config.seed}: {how['step']} steps, "
+                f"{how['blocks']} blocks, {setup.precision}, {setup.gpu}"
+            )
+        for remark in engine.remarks:
+            notify(remark)
     return engine.stepper(context, state)
 
 
-def _run_line(context: RunContext, engine: Engine) -> list[str]:
-    """What a run on a GPU says of its engine: hosts that differ in it must not look alike."""
-    config, setup, how = context.config, context.setup, engine.record()
-    if setup.device.type == "cpu":
-        return []
-    run = f"{config.name} {config.profile} seed {config.seed}"
-    return [f"{run}: {how['step']} steps, {how['blocks']} blocks, {setup.precision}, {setup.gpu}"]
-
-
 def choose(context: RunContext, state: TrainState) -> Engine:
-    """Decide as the configuration asks and the machine allows; compiles the blocks on the way.
-
-    Raises:
-        ConfigError: the configuration demands what this machine cannot do.
-    """
+    """Decide as :func:`make` says; compiles the blocks on the way."""
     engine, trainer = Engine(), context.config.trainer
-    obstacle = _obstacle(context)
-    on_cuda = context.setup.device.type == "cuda"
-    if trainer.graph == "always" or (trainer.graph == "auto" and on_cuda):
-        why = obstacle if on_cuda else "needs a CUDA device"
+    device, obstacle = context.setup.device.type, _obstacle(context)
+    if trainer.graph == "always" or (trainer.graph == "auto" and device == "cuda"):
+        why = obstacle if device == "cuda" else "needs a CUDA device"
         engine.graph = why is None
         engine.note("graph", trainer.graph, "steps are not captured", why)
-    if trainer.compile == "always" or (
-        trainer.compile == "auto" and COMPILE_PAYS[context.setup.device.type]
-    ):
+    if trainer.compile == "always" or (trainer.compile == "auto" and COMPILE_PAYS[device]):
         why = obstacle
         if trainer.compile == "auto" and trainer.deterministic:
             why = why or "trainer.deterministic=true"
-        why = why or compiled.why_not(
-            state.model, context.setup, context.share_shape, counters_apart=engine.graph
+        why = why or why_not(
+            state.model, context.setup, context.images.share_shape, counters_apart=engine.graph
         )
         engine.compiled = why is None
         engine.note("compile", trainer.compile, "blocks are not compiled", why)
@@ -142,5 +140,80 @@ def _obstacle(context: RunContext) -> str | None:
     if context.world.size > 1:
         return f"{context.world.size} workers add up their gradients in every step"
     if not isinstance(context.images, ResidentImages):
-        return "full-size pictures are decoded as training goes on"
+        return "full-size pictures are decoded during training"
+    return None
+
+
+class CompiledBlock(nn.Module):
+    """Runs a block's compiled code; the block keeps its parameters."""
+
+    def __init__(self, block: Block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the block's."""
+        return _compiled()(self.block, x)
+
+
+@functools.cache
+def _compiled() -> Callable[[Block, Tensor], Tensor]:
+    """One function for the whole process, so that all nets in it share what was compiled."""
+    import torch._dynamo.config as limits
+
+    # Eight by default; beyond it the rest would silently not be compiled.
+    limits.recompile_limit = max(limits.recompile_limit, KINDS_OF_BLOCK)
+    limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, KINDS_OF_BLOCK)
+    compiled: Callable[[Block, Tensor], Tensor] = torch.compile(
+        lambda block, x: block.forward(x), fullgraph=True, dynamic=False
+    )
+    return compiled
+
+
+def with_compiled_blocks(net: nn.Module) -> nn.Module:
+    """Return the same net with compiled blocks; parameters and buffers are shared, not copied.
+
+    ``net`` itself stays as it is: probes that look into blocks go through it.
+    """
+    if isinstance(net, Block):
+        return CompiledBlock(net)
+    if not any(isinstance(module, Block) for module in net.modules()):
+        return net
+    twin = copy.copy(net)
+    twin._modules = {
+        name: None if child is None else with_compiled_blocks(child)
+        for name, child in net._modules.items()
+    }
+    return twin
+
+
+def why_not(
+    net: nn.Module, setup: Setup, shape: tuple[int, int, int, int], *, counters_apart: bool
+) -> str | None:
+    """Compile the blocks of ``net`` for images of ``shape``; return why not, if they cannot be.
+
+    What is compiled here is used in training. Works on a copy with the first blocks of each stage.
+    ``counters_apart``: training counts batches by :func:`counted_together`.
+    """
+    import torch._inductor.config as inductor
+
+    # What it chooses by timing alternatives could be another on a rerun.
+    inductor.deterministic = torch.are_deterministic_algorithms_enabled()
+    short = copy.deepcopy(net)
+    for stage in short.modules():
+        if isinstance(stage, nn.Sequential) and all(isinstance(part, Block) for part in stage):
+            del stage[ENOUGH:]
+    images = torch.zeros(shape, device=setup.device).contiguous(memory_format=torch.channels_last)
+    try:
+        twin = with_compiled_blocks(short).train()
+        with counted_together(plain_norms(short) if counters_apart else []):
+            with setup.autocast():
+                scores = twin(images)
+            scores.float().sum().backward()
+    except Exception as error:  # whatever a compiler can fail with; KeyboardInterrupt is not one
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        first = (str(cause).strip().splitlines() or [""])[0]
+        return f"{type(cause).__name__}: {first}".removesuffix(": ")
     return None

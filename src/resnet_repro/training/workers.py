@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -24,18 +25,14 @@ from typing import IO, Any
 
 from resnet_repro.config import TrainerConfig
 from resnet_repro.data import DataError
+from resnet_repro.exits import notify
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import DiskFullError
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.runs.metrics import MetricsError
 from resnet_repro.runs.signals import end_with_parent, is_alive
-from resnet_repro.training import (
-    CheckpointError,
-    DivergedError,
-    WorkersLostError,
-    note_failure,
-)
+from resnet_repro.training import CheckpointError, DivergedError, WorkersLostError, note_failure
 
 ATTENDED = "RESNET_REPRO_ATTENDED"  # set by the command for its workers
 MARK = "@worker "
@@ -46,8 +43,10 @@ SHUTDOWN = "60"  # seconds the launcher, itself asked to stop, gives the workers
 SOURCE = Path(__file__).resolve().parents[2]
 EXPLAINED: dict[str, Callable[[str], Exception]] = {
     kind.__name__: kind
-    for kind in (ConfigError, RunFolderError, DataError, CheckpointError, MetricsError)
-} | {"DivergedError": DivergedError, "DiskFullError": lambda text: DiskFullError(28, text)}
+    for kind in (
+        ConfigError, RunFolderError, DataError, CheckpointError, MetricsError, DivergedError,
+    )
+} | {"DiskFullError": lambda text: DiskFullError(28, text)}  # fmt: skip
 
 
 def run_workers(
@@ -66,11 +65,11 @@ def run_workers(
                 team.follow(stop_asked)
             finally:
                 team.kill()
-            state = folder.status()["state"]
-            if stop_asked() and not team.trains and state != "failed":
+            state = str(folder.status()["state"])
+            if stop_asked() and (team.waited_for_data or not (team.trains or state == "failed")):
                 folder.update_status(state := "preempted")
             if state in ("finished", "preempted"):
-                return str(state)
+                return state
             noise.seek(0)
             raise team.failure(noise.read(), trainer.timeout_seconds)
     except Exception as error:  # here more is known than rank 0 could know
@@ -81,14 +80,10 @@ def run_workers(
 def start_launcher(
     folder: RunFolder, trainer: TrainerConfig, noise: IO[str]
 ) -> subprocess.Popen[bytes]:
-    """Start ``torch.distributed.run``; its own messages go to ``noise``: workers report the cause.
-
-    Everything goes over the loopback: the machine's name may not resolve.
-    """
-    command = [
+    """Start ``torch.distributed.run`` over the loopback; its own messages go to ``noise``."""
+    command = [  # by address: the machine's name may not resolve
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"),
-        *(f"--nproc-per-node={trainer.devices}", "-m"),
-        *("resnet_repro.worker", str(folder.path)),
+        *(f"--nproc-per-node={trainer.devices}", "-m", "resnet_repro.worker", str(folder.path)),
     ]
     paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
     more = {
@@ -117,45 +112,50 @@ class Team:
     def __init__(self, launcher: subprocess.Popen[bytes], watcher: Watcher):
         self._launcher, self._watcher = launcher, watcher
         assert launcher.stdout is not None
-        self._line = launcher.stdout.fileno()
-        self._rest = b""
+        self._pipe, self._rest = launcher.stdout, b""
         self._pids: dict[int, int] = {}  # rank -> process, from hello to bye
         self._asked: set[int] = set()  # ranks that were asked to stop
         self._errors: list[dict[str, Any]] = []
-        self._lost: dict[str, list[int]] = {}  # how ranks ended without a report -> which
+        self._lost: dict[str, list[int]] = {"killed": [], "silent": []}  # ranks without a report
         self.trains = False  # before that, there is nothing to save
+
+    @property
+    def waited_for_data(self) -> bool:
+        """Whether a worker left a wait for data because of a stop signal: nothing is saved."""
+        return any(error["kind"] == "StoppedError" for error in self._errors)
 
     def follow(self, stop_asked: Callable[[], bool]) -> None:
         """Read reports until all have ended, or some have failed and the others do not end.
 
-        A stop that is asked for before the run trains is not waited for either.
+        A stop before the run trains is not waited for either.
         """
-        deadline: float | None = None
-        while self._read():
+        deadline = math.inf
+        while self._read() and (now := time.monotonic()) < deadline:
             if stop_asked():
                 if not self.trains:
                     return
-                self._ask_to_stop()
-            if deadline is None and (patience := self._patience()) is not None:
-                deadline = time.monotonic() + patience
-            if deadline is not None and time.monotonic() > deadline:
-                return
+                for rank in self._pids.keys() - self._asked:
+                    self._asked.add(rank)
+                    _send(signal.SIGTERM, self._pids[rank])
+            if self._errors or not all(map(is_alive, self._pids.values())):
+                deadline = min(deadline, now + AFTER_FAILURE)
+            elif self._launcher.poll() is not None:
+                deadline = min(deadline, now + AFTER_LAUNCHER)
 
     def _read(self) -> bool:
         """Take in what was reported in the last moment; false when nobody is left to report."""
-        if not select.select([self._line], [], [], 0.1)[0]:
+        if not select.select([self._pipe], [], [], 0.1)[0]:
             return True
-        said = os.read(self._line, 1 << 16)
-        *lines, self._rest = (self._rest + said).split(b"\n")
+        received = os.read(self._pipe.fileno(), 1 << 16)
+        *lines, self._rest = (self._rest + received).split(b"\n")
         for line in lines:
             self._take(line.decode(errors="replace"))
-        return bool(said)
+        return bool(received)
 
     def _take(self, line: str) -> None:
-        report = reported(line)
-        if report is None:
+        if (report := reported(line)) is None:
             if line and not line.startswith("[Gloo]"):
-                print(line, file=sys.stderr, flush=True)
+                notify(line)
             return
         rank, event = report["rank"], report["event"]
         if event == "hello":
@@ -163,60 +163,47 @@ class Team:
         elif event == "update":
             self._watcher.update(*report["values"])
         elif event == "enter":
-            self.trains = True if report["values"][0] == "train" else self.trains
+            self.trains = self.trains or report["values"][0] == "train"
             self._watcher.enter(*report["values"])
-        elif event in ("bye", "error"):
+        else:
             self._pids.pop(rank, None)
             if event == "error":
                 self._errors.append(report)
 
-    def _ask_to_stop(self) -> None:
-        for rank in self._pids.keys() - self._asked:
-            self._asked.add(rank)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pids[rank], signal.SIGTERM)
-
-    def _patience(self) -> float | None:
-        """Seconds to wait for those still at work; ``None`` while all is well."""
-        if self._errors or not all(map(is_alive, self._pids.values())):
-            return AFTER_FAILURE
-        return AFTER_LAUNCHER if self._launcher.poll() is not None else None
-
     def kill(self) -> None:
         """End what is left; a worker that has not said hello finds nobody there and ends."""
         for rank, pid in self._pids.items():
-            self._lost.setdefault("silent" if is_alive(pid) else "killed", []).append(rank)
+            self._lost["silent" if is_alive(pid) else "killed"].append(rank)
         for pid in (*self._pids.values(), self._launcher.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _send(signal.SIGKILL, pid)
         self._launcher.wait()
-        assert self._launcher.stdout is not None
-        self._launcher.stdout.close()
+        self._pipe.close()
 
     def failure(self, noise: str, timeout_seconds: float) -> Exception:
         """What to raise: the cause if a worker could name it, else who is missing."""
         for error in self._errors:
             if error["kind"] in EXPLAINED:
                 return EXPLAINED[error["kind"]](error["message"])
-        if "killed" in self._lost:
-            what = f"worker {_listed(self._lost['killed'])} was killed, the others were ended"
-        elif "silent" in self._lost:
-            ranks = _listed(self._lost["silent"])
-            what = f"worker {ranks} did not answer within {timeout_seconds:g} s and was ended"
+        killed, silent = (", ".join(map(str, sorted(ranks))) for ranks in self._lost.values())
+        if killed:
+            what = f"worker {killed} was killed, the others were ended"
+        elif silent:
+            what = f"worker {silent} did not answer within {timeout_seconds:g} s and was ended"
         elif self._errors:
             first = self._errors[0]
-            print(first["trace"], file=sys.stderr)
+            notify(first["trace"])
             what = f"worker {first['rank']} failed ({first['kind']}: {first['message']})"
         else:
-            print(noise, file=sys.stderr)
+            notify(noise)
             what = "the workers ended without a report (see above)"
         return WorkersLostError(
             f"{what}; rerun the same command to resume from the last checkpoint"
         )
 
 
-def _listed(ranks: list[int]) -> str:
-    return ", ".join(map(str, sorted(ranks)))
+def _send(number: signal.Signals, pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 class Channel:
@@ -224,7 +211,7 @@ class Channel:
 
     def __init__(self, rank: int):
         self._rank = rank
-        self._line = os.dup(1)
+        self._pipe = os.dup(1)
         os.dup2(1, 2)  # the launcher's own messages go elsewhere
 
     def report(self, event: str, **values: Any) -> None:
@@ -233,16 +220,16 @@ class Channel:
         Raises:
             BrokenPipeError: at ``hello``: the command is gone, there is nothing to begin.
         """
-        said = json.dumps({"event": event, "rank": self._rank, "pid": os.getpid()} | values)
+        report = json.dumps({"event": event, "rank": self._rank, "pid": os.getpid()} | values)
         try:
-            os.write(self._line, f"{MARK}{said}\n".encode())
+            os.write(self._pipe, f"{MARK}{report}\n".encode())
         except BrokenPipeError:
             if event == "hello":
                 raise
 
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
         """Report an iteration, unless that would have to wait."""
-        if select.select([], [self._line], [], 0)[1]:
+        if select.select([], [self._pipe], [], 0)[1]:
             self.report("update", values=[iteration, top1_err, lr])
 
     def enter(self, phase: str, iteration: int) -> None:
@@ -261,10 +248,8 @@ class Channel:
 
 def reported(line: str) -> dict[str, Any] | None:
     """A worker's report, or ``None`` where the line is none."""
-    if not line.startswith(MARK):
-        return None
-    try:
-        report: dict[str, Any] = json.loads(line.removeprefix(MARK))
-    except ValueError:  # the worker was killed in the middle of it
-        return None
-    return report
+    if line.startswith(MARK):
+        with contextlib.suppress(ValueError):  # the worker was killed in the middle of it
+            report: dict[str, Any] = json.loads(line.removeprefix(MARK))
+            return report
+    return None

@@ -1,0 +1,138 @@
+"""From a configuration to the parts of a run, and to the record of what they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from resnet_repro import data, paths
+from resnet_repro.config import PICTURE_SETS, Config
+from resnet_repro.data import Arrays, Images
+from resnet_repro.data.order import BatchOrder, train_split_indices
+from resnet_repro.data.resident import DeviceDataset, ResidentImages
+from resnet_repro.models.build import build
+from resnet_repro.models.count import count_multiply_adds, count_params
+from resnet_repro.options import ConfigError
+from resnet_repro.runs import provenance
+from resnet_repro.training.device import Setup, loader_processes
+from resnet_repro.training.distributed import SOLO, World, replicate, synchronise_norms
+from resnet_repro.training.state import TrainState, Window, sgd
+
+if TYPE_CHECKING:  # they need Pillow, which a host that trains on CIFAR-10 may lack
+    from resnet_repro.data.folder import PictureFolder
+    from resnet_repro.data.streamed import StreamedImages
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run is made of besides its state."""
+
+    config: Config
+    setup: Setup
+    images: Images
+    world: World = SOLO
+
+
+def load_images(config: Config) -> Arrays | PictureFolder:
+    """Find the data set a configuration names: arrays or, of full-size pictures, their lists.
+
+    Raises:
+        DataError: it cannot be loaded or fetched, or is not what it should be.
+    """
+    choice = config.data
+    if choice.name in PICTURE_SETS:
+        root = paths.data(choice.root)
+        return data.load_pictures(choice.name, root, choice.on_corrupt == "skip")
+    return load_data(config)
+
+
+def load_data(config: Config) -> Arrays:
+    """Load a data set of small images; raises as :func:`load_images`."""
+    return data.load(config.data.name, paths.data(config.data.root), config.data.source)
+
+
+def assemble(
+    config: Config, setup: Setup, found: Arrays | PictureFolder, world: World = SOLO
+) -> tuple[RunContext, TrainState]:
+    """Prepare the images and their order, the net and its optimizer; all workers call it.
+
+    The net has the weights of the seed, on every worker alike.
+
+    Raises:
+        ConfigError: a batch would hold an image twice.
+    """
+    images: Images = (
+        _resident(config, setup, found, world)
+        if isinstance(found, Arrays)
+        else _streamed(config, setup, found, world)
+    )
+    net = build(config.model, images.num_classes, config.seed)
+    if config.trainer.sync_bn:
+        synchronise_norms(net)
+    # Channels last: the layout in which convolutions of few channels run fastest here.
+    net = net.to(setup.device).to(memory_format=torch.channels_last)
+    window = Window(config.recipe.batch_size, config.trainer.log_every_iters, setup.device, world)
+    state = TrainState(net, sgd(net, config.recipe), window, replicate(net, world))
+    return RunContext(config, setup, images, world), state
+
+
+def _resident(config: Config, setup: Setup, arrays: Arrays, world: World) -> ResidentImages:
+    choice, images, labels = config.data, arrays.train_images, arrays.train_labels
+    train, val = train_split_indices(choice.train_split, len(labels))
+    how: dict[str, Any] = {"mean": choice.mean, "pad": choice.pad, "border": choice.border}
+    train_set = DeviceDataset(images[train], labels[train], setup.device, **how)
+    held_out = {"test": train_set.sibling(arrays.test_images, arrays.test_labels)}
+    if len(val):
+        held_out["val"] = train_set.sibling(images[val], labels[val])
+    order = _batch_order(config, len(train))
+    return ResidentImages(choice.name, arrays, train_set, held_out, order, world.share)
+
+
+def _streamed(config: Config, setup: Setup, folder: PictureFolder, world: World) -> StreamedImages:
+    from resnet_repro.data.streamed import StreamedImages
+
+    return StreamedImages(
+        folder,
+        _batch_order(config, len(folder.train)),
+        setup.device,
+        mean=config.data.mean,
+        stop=config.recipe.max_iters,
+        workers=loader_processes(config.trainer, world.local_size),
+        share=world.share,
+        skip=config.data.on_corrupt == "skip",
+    )
+
+
+def _batch_order(config: Config, images: int) -> BatchOrder:
+    size = config.recipe.batch_size
+    if size > images:
+        raise ConfigError(
+            f"recipe.batch_size={size}: must be at most the {images} training images of "
+            f"{config.data.name}"
+        )
+    return BatchOrder(images, size, config.seed, config.data.border)
+
+
+def describe(context: RunContext, state: TrainState) -> dict[str, Any]:
+    """What ``meta.json`` says of a run before its first iteration."""
+    config, setup, workers = context.config, context.setup, context.world.size
+    return {
+        "schema": 1,
+        **config.identity,
+        "git": provenance.git_state(),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(setup.gpu, workers, workers * setup.threads),
+        "device": setup.device.type,
+        "precision": setup.precision,
+        "threads": setup.threads,
+        "world_size": workers,
+        "deterministic": config.trainer.deterministic,
+        "data": context.images.record(),
+        "net": {
+            "label": config.model.label,
+            "params": count_params(state.model),
+            "multiply_adds": count_multiply_adds(state.model, context.images.share_shape[-1]),
+        },
+    }
