@@ -42,8 +42,14 @@ class Watcher(Protocol):
         """Note an iteration; ``top1_err`` is the last logged training error, percent."""
 
 
-class Unwatched(Watcher):
+class Unwatched:
     """Ignores what a run does."""
+
+    def enter(self, phase: str, iteration: int) -> None:
+        """Do nothing."""
+
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        """Do nothing."""
 
 
 def duration(seconds: float) -> str:

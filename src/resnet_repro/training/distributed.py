@@ -72,7 +72,7 @@ class World:
         flat = nn.utils.parameters_to_vector(buffers)  # one message
         dist.broadcast(flat, src=0)
         sizes = [buffer.numel() for buffer in buffers]
-        for buffer, values in zip(buffers, flat.split(sizes), strict=True):
+        for buffer, values in zip(buffers, torch.split(flat, sizes), strict=True):
             buffer.copy_(values.view_as(buffer))
 
 
@@ -124,7 +124,9 @@ def replicate(model: nn.Module, world: World) -> nn.Module:
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     kind: Any = nn.parallel.DistributedDataParallel
     new, old = "forward_sync_buffers", "broadcast_buffers"  # deprecated from torch 2.15 on
-    return kind(model, **{new if new in inspect.signature(kind).parameters else old: False})
+    name = new if new in inspect.signature(kind).parameters else old
+    replica: nn.Module = kind(model, **{name: False})
+    return replica
 
 
 class _SumOverWorkers(torch.autograd.Function):

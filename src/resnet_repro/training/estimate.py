@@ -144,7 +144,11 @@ def _evaluate(state: TrainState, setup: Setup, images: torch.Tensor) -> None:
 
 def _median_seconds(setup: Setup, work: Callable[[], None]) -> float:
     """Seconds of one call, without the first: kernels are selected, a graph is captured."""
-    wait = torch.cuda.synchronize if setup.gpu else lambda: None
+
+    def wait() -> None:
+        if setup.gpu:
+            torch.cuda.synchronize()
+
     calls = AT_ONCE if setup.gpu else 1
     for _ in range(EAGER_CALLS + 1 if setup.gpu else WARM):
         work()
