@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from fabricate import fabricate
-from resnet_repro.analysis import claims
-from resnet_repro.analysis.judge import public_noise
+from resnet_repro.analysis import paper
+from resnet_repro.analysis.judge import Claim, public_noise
 from resnet_repro.analysis.load import Run, load_run, load_runs
-from resnet_repro.analysis.paper import Paper
+from resnet_repro.items import claims_cifar as claims
 
 SPARSE = {"trainer.log_every_iters": 1_000, "evaluation.every_iters": 16_000}
 Ends = Mapping[str, tuple[float, float]]
@@ -83,7 +83,7 @@ def test_only_the_papers_protocol_decides(
 
 
 @pytest.mark.parametrize("claim", [claims.plain_training_error_rises, claims.residual_errors_fall])
-def test_one_seed_cannot_tell_a_training_error(tmp_path: Path, claim: claims.Claim) -> None:
+def test_one_seed_cannot_tell_a_training_error(tmp_path: Path, claim: Claim) -> None:
     """Nobody has published the noise of one: not even the paper's own nets can be told apart."""
     result = claim(made(tmp_path / "one", PLAIN | RESIDUAL, seeds=1))
     assert result.verdict == "inconclusive"
@@ -106,7 +106,7 @@ def test_one_seed_tells_a_test_error_at_the_papers_protocol_alone(tmp_path: Path
 def test_public_noise_applies_to_what_was_measured(tmp_path: Path) -> None:
     nets = ("plain-56", "plain-110", "ResNet-110", "ResNet-1202")
     runs = {run.label: run for run in made(tmp_path, dict.fromkeys(nets, (9.0, 1.0)), seeds=1)}
-    known = Paper().seed_noise()
+    known = paper.seed_noise()
     assert [public_noise([runs[net]]) for net in nets] == [known, None, known, None]
     short = made(tmp_path / "s", {"plain-20": (20.0, 20.0)}, seeds=1, profile="short")
     assert public_noise(short) is None

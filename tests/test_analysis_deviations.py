@@ -9,10 +9,10 @@ import pytest
 
 from fabricate import fabricate
 from resnet_repro.analysis.load import Run, load_runs
+from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import (
     deviations_figure,
     deviations_table,
-    save,
     variants,
 )
 
@@ -71,7 +71,7 @@ def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
 
 
 def test_files(runs: list[Run], tmp_path: Path) -> None:
-    paths = save(runs, tmp_path / "figures")
+    paths = ITEMS["deviations"].draw(runs, tmp_path / "figures")
     assert {path.name for path in paths} == {
         f"deviations.{ending}" for ending in ("png", "svg", "md", "tex", "csv")
     }

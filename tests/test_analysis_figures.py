@@ -13,15 +13,18 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from fabricate import fabricate
-from resnet_repro.analysis import style
+from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.curves import bin_width, mean_curve, with_gaps
-from resnet_repro.analysis.gradients import gradient_figure
 from resnet_repro.analysis.load import Run, load_run, load_runs
-from resnet_repro.analysis.paper import Paper
-from resnet_repro.analysis.probes import bn_output_gradients, end_ratios, scaled_gradients, weights
-from resnet_repro.analysis.responses import fig7
-from resnet_repro.items.fig1 import fig1
-from resnet_repro.items.fig6 import fig6
+from resnet_repro.items.fig7 import fig7
+from resnet_repro.items.figs1_6 import fig1, fig6
+from resnet_repro.items.gradients import (
+    bn_output_gradients,
+    end_ratios,
+    gradient_figure,
+    scaled_gradients,
+    weights,
+)
 
 FIG6 = ["plain-20", "plain-32", "plain-44", "plain-56", "plain-110"] + [
     f"ResNet-{depth}" for depth in (20, 32, 44, 56, 110, 1202)
@@ -81,19 +84,19 @@ def test_fig1_draws_the_numbers_it_was_given(tmp_path: Path) -> None:
     mean = np.mean([run.curve("test").to_numpy() for run in runs if run.depth == 20], axis=0)
     np.testing.assert_allclose(np.asarray(line.get_ydata(), float), mean)
     np.testing.assert_allclose(np.asarray(line.get_xdata(), float), np.arange(1, 65) / 10)
-    (paper,) = [x for x in right.lines if x.get_label() == "plain-20 in the paper"]
-    known = np.asarray(paper.get_ydata(), float)
-    assert known[~np.isnan(known)][-1] == Paper().curve(1, "plain-20", "test").iloc[-1]
+    (theirs,) = [x for x in right.lines if x.get_label() == "plain-20 in the paper"]
+    known = np.asarray(theirs.get_ydata(), float)
+    assert known[~np.isnan(known)][-1] == paper.curve(1, "plain-20", "test").iloc[-1]
 
 
 def test_fig1_ours_is_bold_and_the_papers_thin_pale_and_below(tmp_path: Path) -> None:
     axes = fig1(pair(tmp_path, "paper")).axes[0]
     lines = {str(line.get_label()): line for line in axes.lines}
-    ours, paper = lines["plain-56, 1 seed, paper profile"], lines["plain-56 in the paper"]
-    assert ours.get_linewidth() > 2 * paper.get_linewidth()
-    assert ours.get_zorder() > paper.get_zorder()
+    ours, theirs = lines["plain-56, 1 seed, paper profile"], lines["plain-56 in the paper"]
+    assert ours.get_linewidth() > 2 * theirs.get_linewidth()
+    assert ours.get_zorder() > theirs.get_zorder()
     assert to_hex(ours.get_color()) == style.depth_colour(56).lower()
-    assert to_hex(paper.get_color()) == to_hex(style.pale(style.depth_colour(56)))
+    assert to_hex(theirs.get_color()) == to_hex(style.pale(style.depth_colour(56)))
     assert len(axes.collections) == 0  # one seed has no band
 
 
@@ -277,7 +280,7 @@ def test_training_curve_is_thinned_by_weighted_means(tmp_path: Path) -> None:
 
 
 def test_no_line_bridges_what_the_paper_does_not_show() -> None:
-    curve = Paper().curve(1, "plain-56", "test", clipped=True)
+    curve = paper.curve(1, "plain-56", "test", clipped=True)
     holes = with_gaps(curve)
     assert holes.isna().any()
     assert holes.dropna().equals(curve)

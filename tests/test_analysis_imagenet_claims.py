@@ -8,16 +8,18 @@ import pytest
 
 from fabricate import fabricate
 from fabricate_imagenet import imagenet_run
-from resnet_repro.analysis.claims import check_all
-from resnet_repro.analysis.imagenet_claims import (
+from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, public_noise
+from resnet_repro.analysis.load import Run, load_runs
+from resnet_repro.analysis.protocol import cifar_nets
+from resnet_repro.analysis.tables import to_markdown
+from resnet_repro.items.claims_cifar import check_all
+from resnet_repro.items.claims_imagenet import (
     check_imagenet,
     deeper_is_better,
+    imagenet_claims,
     plain_degrades_residual_does_not,
-    save_imagenet_claims,
     shortcuts_beat_plain,
 )
-from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, plain_nets, public_noise
-from resnet_repro.analysis.load import Run, load_runs
 from test_analysis_imagenet_tables import evaluated
 
 Ends = dict[str, tuple[float, float]]
@@ -107,7 +109,7 @@ def test_c7_names_tiny_imagenet_and_never_mixes(tmp_path: Path) -> None:
     assert result.verdict == "same order as the paper"
     assert "4 stretches" in result.sentence
     assert all(name.startswith("tiny_") for name in result.experiments)
-    assert plain_degrades_residual_does_not(runs, "imagenet").verdict == "no runs"
+    assert plain_degrades_residual_does_not(runs, data="imagenet").verdict == "no runs"
 
 
 OPTIONS: Ends = {
@@ -228,16 +230,16 @@ def test_each_data_set_is_judged_by_itself(tmp_path: Path) -> None:
         *(True, True, False),
     ]
     assert [result.id for result in check_imagenet([])] == ["C7", "C8", "C9"]
-    markdown = save_imagenet_claims(runs, tmp_path)[0].read_text()
-    assert "Tiny ImageNet, paper profile" in markdown
-    assert "| C9 " in markdown
+    frame, notes = imagenet_claims(runs)
+    assert any(note.startswith("Tiny ImageNet, paper profile") for note in notes)
+    assert "| C9 " in to_markdown(frame)
 
 
 def test_claims_about_cifar_pass_imagenet_nets_over(tmp_path: Path) -> None:
     made(tmp_path, {"plain-18": (31.4, 31.4), "plain-34": (32.5, 32.6)}, seeds=1)
     fabricate(tmp_path, "plain-20")
     runs = load_runs(tmp_path)
-    assert list(plain_nets(runs)) == ["plain-20"]
+    assert list(cifar_nets(runs, "plain")) == ["plain-20"]
     assert {result.verdict for result in check_all(runs)} == {"no runs"}
 
 

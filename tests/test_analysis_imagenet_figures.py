@@ -15,16 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from fabricate_imagenet import imagenet_run
-from resnet_repro.analysis import style
-from resnet_repro.analysis.counted import Counted
+from resnet_repro.analysis import counted, paper, style
 from resnet_repro.analysis.load import Run, load_run, load_runs
-from resnet_repro.analysis.paper import Paper
-from resnet_repro.items.fig2 import fig2
+from resnet_repro.items import DRAWINGS, ITEMS
 from resnet_repro.items.fig3 import Cell, cells, fig3
 from resnet_repro.items.fig4 import fig4
-from resnet_repro.items.fig4 import save as save_fig4
-from resnet_repro.items.fig5 import fig5
-from resnet_repro.items.table1 import save as save_table1
+from resnet_repro.items.figs2_5 import fig2, fig5
 from resnet_repro.items.table1 import table1
 
 NETS = ("plain-18", "plain-34", "ResNet-18 A", "ResNet-34 A")
@@ -51,7 +47,6 @@ def runs_of(
 
 
 def test_columns_of_fig3_are_the_layers_of_the_nets() -> None:
-    counted = Counted()
     vgg = cells(counted.layers("VGG-19"), 224)
     assert [cell.text for cell in vgg].count("pool, /2") == 5
     assert vgg[:3] == [
@@ -72,7 +67,6 @@ def test_columns_of_fig3_are_the_layers_of_the_nets() -> None:
 def test_fig3_draws_every_layer_and_shortcut() -> None:
     figure = fig3()
     (axes,) = figure.axes
-    counted = Counted()
     boxes = [patch for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
     columns = [cells(counted.layers(net), 224) for net in ("VGG-19", "plain-34", "ResNet-34 A")]
     assert len(boxes) == sum(map(len, columns))
@@ -142,7 +136,7 @@ def test_items_without_runs_are_drawn_by_their_scripts(
 
 
 def test_table1_is_counted_and_agrees_with_the_paper(tmp_path: Path) -> None:
-    table = table1().set_index("layer")
+    table = table1().frame.set_index("layer")
     assert table.loc["conv4_x", "101-layer"] == "[1x1,256; 3x3,256; 1x1,1024] x 23"
     assert table.loc["conv3_x", "34-layer"] == "[3x3,128; 3x3,128] x 4"
     assert list(table["output"])[:6] == ["112x112", "56x56", "28x28", "14x14", "7x7", "1x1"]
@@ -152,15 +146,15 @@ def test_table1_is_counted_and_agrees_with_the_paper(tmp_path: Path) -> None:
     moved = table.loc["stride in 3x3 instead (1e9)"][3:].astype(float)
     assert (abs(ours - papers) < 0.06).all()
     assert (moved - papers[2:] > 0.15).all()
-    markdown = save_table1(tmp_path)[0].read_text()
+    markdown = DRAWINGS["table1"].draw(None, tmp_path)[0].read_text()
     widths = {line.count("|") for line in markdown.splitlines() if line.startswith("|")}
     assert widths == {8}
     assert "prints 3.858 as 3.8" in markdown
 
 
-def test_table1_names_what_differs(tmp_path: Path) -> None:
+def test_table1_names_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for stem in ("layers", "summary"):
-        text = (Counted().root / f"{stem}.csv").read_text()
+        text = (counted.COUNTED_DIR / f"{stem}.csv").read_text()
         if stem == "layers":
             text = text.replace(
                 "ResNet-18 A,stage3.1.residual.conv1,1,conv,3,",
@@ -169,7 +163,8 @@ def test_table1_names_what_differs(tmp_path: Path) -> None:
                 "ResNet-18 A,stage3.1.residual.conv2,1,", "ResNet-18 A,stage3.1.residual.conv2,2,"
             )
         (tmp_path / f"{stem}.csv").write_text(text)
-    table = table1(Counted(tmp_path)).set_index("layer")
+    monkeypatch.setattr(counted, "COUNTED_DIR", tmp_path)
+    table = table1().frame.set_index("layer")
     assert table.loc["layout", "18-layer"] == "differs: conv4_x: [3x3,256; 3x3,256] x 2"
     assert table.loc["layout", "34-layer"] == "as the paper's"
 
@@ -198,7 +193,7 @@ def test_fig4_of_imagenet_lies_over_the_paper(tmp_path: Path) -> None:
     ]
     assert np.asarray(bold[0].get_ydata(), float)[-1] == pytest.approx(28.2)
     drawn = [np.asarray(line.get_ydata(), float) for line in right.lines]
-    papers = Paper().curve(4, "ResNet-34 A", "val_center_crop", clipped=True).iloc[-1]
+    papers = paper.curve(4, "ResNet-34 A", "val_center_crop", clipped=True).iloc[-1]
     assert any(papers in line for line in drawn)
     assert "600,000 iterations of 256" in caption(figure)
     assert "not drawn" not in caption(figure)
@@ -242,7 +237,7 @@ def test_fig4_without_imagenet_runs_says_so(tmp_path: Path) -> None:
 
 def test_fig4_is_written_the_same_each_time(tmp_path: Path) -> None:
     runs = runs_of(tmp_path / "runs", "tiny_imagenet", profile="short")
-    once, again = (save_fig4(runs, tmp_path / name) for name in "ab")
+    once, again = (ITEMS["fig4"].draw(runs, tmp_path / name) for name in "ab")
     assert [path.name for path in once] == ["fig4.png", "fig4.svg"]
     assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
 
@@ -265,5 +260,5 @@ def test_fig4_hides_nothing(tmp_path: Path) -> None:
 
 
 def test_table_of_counted_nets_is_complete() -> None:
-    summary = pd.read_csv(Counted().root / "summary.csv")
+    summary = pd.read_csv(counted.COUNTED_DIR / "summary.csv")
     assert list(summary.groupby("family").size()[["cifar", "imagenet", "vgg"]]) == [23, 14, 1]

@@ -12,15 +12,8 @@ import pytest
 from fabricate_imagenet import imagenet_run
 from resnet_repro.analysis.evaluations import load_evaluations, not_used, run_key, score_of
 from resnet_repro.analysis.load import Run, load_run, load_runs
-from resnet_repro.analysis.paper import Paper
-from resnet_repro.items.table5 import save as save_table5
-from resnet_repro.items.table5 import table5
-from resnet_repro.items.tables2_3_4 import (
-    net_table,
-    notes,
-    paper_rows,
-    save,
-)
+from resnet_repro.items import ITEMS
+from resnet_repro.items.tables2_5 import net_table, paper_rows, table5
 from resnet_repro.runs.folder import RunFolder
 
 
@@ -67,29 +60,28 @@ def some_runs(root: Path) -> list[Run]:
 
 
 def test_rows_are_the_papers() -> None:
-    paper = Paper()
-    assert [row.net for row in paper_rows(2, paper)] == [
+    assert [row.net for row in paper_rows(2)] == [
         "plain-18",
         "plain-34",
         "ResNet-18 A",
         "ResNet-34 A",
     ]
-    assert [row.top1 for row in paper_rows(2, paper)] == [27.94, 28.54, 27.88, 25.03]
-    three = {row.name: row for row in paper_rows(3, paper)}
+    assert [row.top1 for row in paper_rows(2)] == [27.94, 28.54, 27.88, 25.03]
+    three = {row.name: row for row in paper_rows(3)}
     assert (three["ResNet-152"].top1, three["ResNet-152"].top5) == (21.43, 5.71)
     assert [name for name, row in three.items() if row.quoted] == [
         "VGG-16",
         "GoogLeNet",
         "PReLU-net",
     ]
-    four = {row.name: row for row in paper_rows(4, paper)}
+    four = {row.name: row for row in paper_rows(4)}
     assert four["VGG (ILSVRC'14)"].images == "test"
     assert four["VGG (v5)"].images == four["ResNet-50"].images == "validation"
-    assert [row.top5 for row in paper_rows(5, paper)][-1] == 3.57
+    assert [row.top5 for row in paper_rows(5)][-1] == 3.57
 
 
 def test_table3_puts_each_number_where_it_belongs(tmp_path: Path) -> None:
-    table = net_table(3, some_runs(tmp_path / "runs")).set_index("net")
+    table = net_table(3, some_runs(tmp_path / "runs")).frame.set_index("net")
     ours = table.loc["ResNet-34 B"]
     assert ours["ImageNet top-1"] == pytest.approx(24.5)
     assert ours["ImageNet top-5"] == pytest.approx(7.4)
@@ -108,11 +100,11 @@ def test_table3_puts_each_number_where_it_belongs(tmp_path: Path) -> None:
 
 def test_a_number_of_another_protocol_says_so_and_is_not_compared(tmp_path: Path) -> None:
     runs = some_runs(tmp_path / "runs")
-    two = net_table(2, runs).set_index("net").loc["plain-34"]
+    two = net_table(2, runs).frame.set_index("net").loc["plain-34"]
     assert two["ImageNet top-1"] == pytest.approx(30.5)
     assert two["ImageNet runs"] == "1-crop only, seed 0, paper profile"
     assert two["verdict"] == "not comparable: 1-crop, the table's is 10-crop"
-    four = net_table(4, runs).set_index("net").loc["ResNet-34 B"]
+    four = net_table(4, runs).frame.set_index("net").loc["ResNet-34 B"]
     assert four["ImageNet top-1"] == pytest.approx(27.6)  # 10-crop is no better stand-in
     assert four["verdict"] == "not comparable: 1-crop, the table's is multi-scale"
 
@@ -121,7 +113,7 @@ def test_another_schedule_is_not_compared(tmp_path: Path) -> None:
     changes = {"recipe.batch_size": 128}
     logged = {"10-crop": (22.9, 6.7)}
     run = load_run(imagenet_run(tmp_path, "ResNet-50", changes=changes, protocols=logged))
-    row = net_table(3, [run]).set_index("net").loc["ResNet-50"]
+    row = net_table(3, [run]).frame.set_index("net").loc["ResNet-50"]
     assert row["verdict"] == "not comparable: recipe.batch_size=128, the paper's is 256"
 
 
@@ -131,11 +123,11 @@ def test_evaluations_fill_what_a_run_did_not_log(tmp_path: Path) -> None:
     evaluated(folder, paths[0], protocol="10-crop", top1=22.9)
     evaluated(folder, paths[0], protocol="multi-scale", top1=20.8)
     runs = load_runs(root)
-    row = net_table(3, runs).set_index("net").loc["ResNet-50"]
+    row = net_table(3, runs).frame.set_index("net").loc["ResNet-50"]
     assert row["ImageNet top-1"] == pytest.approx(22.9)
     assert row["ImageNet runs"] == "10-crop, seed 0 (of 2), paper profile"
     assert row["verdict"].startswith("reproduced (+0.05 points")
-    assert net_table(4, runs).set_index("net").loc["ResNet-50", "ImageNet top-1"] == 20.8
+    assert net_table(4, runs).frame.set_index("net").loc["ResNet-50", "ImageNet top-1"] == 20.8
 
 
 RUN = "paper/imagenet_resnet50/seed0"
@@ -175,7 +167,7 @@ def test_trap_08_what_is_not_the_runs_own_whole_result_is_not_taken(
     warned = not_used([run], load_evaluations(folder))
     expected = [f"Not used: evaluations/000.json {said}"] if said else []
     assert [line[: len(start)] for line, start in zip(warned, expected, strict=True)] == expected
-    table = save(3, [run], tmp_path)[0].read_text()
+    table = ITEMS["table3"].draw([run], tmp_path)[0].read_text()
     assert ("Not used: evaluations/000.json" in table) == bool(said)
     assert "1-crop only" in table
     assert "| 1.00 " not in table
@@ -200,7 +192,7 @@ def test_undecodable_images_are_said_and_the_number_is_not_compared(tmp_path: Pa
     path = imagenet_run(tmp_path / "runs", "ResNet-50")
     gone = {"num_samples": 49_998, "left_out": 2}
     evaluated(tmp_path / "evaluations", path, protocol="10-crop", top1=22.9, **gone)
-    row = net_table(3, load_runs(tmp_path / "runs")).set_index("net").loc["ResNet-50"]
+    row = net_table(3, load_runs(tmp_path / "runs")).frame.set_index("net").loc["ResNet-50"]
     said = "10-crop (2 undecodable images left out), seed 0, paper profile"
     assert (row["ImageNet top-1"], row["ImageNet runs"]) == (22.9, said)
     assert row["verdict"] == "not comparable: 2 undecodable images left out"
@@ -208,12 +200,12 @@ def test_undecodable_images_are_said_and_the_number_is_not_compared(tmp_path: Pa
 
 def test_tables_say_which_nets_their_protocol_is_missing_of(tmp_path: Path) -> None:
     runs = some_runs(tmp_path / "runs")
-    said = notes(3, runs)
+    said = net_table(3, runs).notes
     assert " ".join(said).count("bf16") == 2  # a sentence for each data set
     assert "Not tested at 10-crop on ImageNet: plain-34 seed 0. A net" in " ".join(said)
     assert "Not tested at 10-crop on Tiny ImageNet: ResNet-34 A seeds 0, 1. A net" in " ".join(said)
     projections = [run for run in runs if run.label == "ResNet-34 B"]
-    assert not [line for line in notes(3, projections) if line.startswith("Not tested")]
+    assert not [line for line in net_table(3, projections).notes if line.startswith("Not tested")]
 
 
 @pytest.mark.parametrize(
@@ -247,23 +239,24 @@ def test_table5_lists_ensembles_of_logged_runs(tmp_path: Path) -> None:
     evaluated(folder, nets[0], stranger, protocol="ensemble of 2, multi-scale", top1=18.0)
     evaluated(folder, nets[0], protocol="multi-scale", top1=20.0)
     runs = load_runs(root)
-    table = table5(runs).set_index("ensemble")
+    table = table5(runs).frame.set_index("ensemble")
     assert table["paper top-5 (test)"].dropna().iloc[-1] == 3.57
     assert list(table.index[6:]) == ["2 nets: ResNet-50 seed 0, ResNet-101 seed 0"]
     ours = table.iloc[-1]
     assert (ours["ImageNet top-1"], ours["ImageNet top-5"]) == (19.0, 4.75)
     assert ours["runs"] == "ensemble of 2, multi-scale, paper profile"
     assert table.loc["PReLU-net", "runs"] == "quoted, not run"
-    text = save_table5(runs, tmp_path)[0].read_text()
+    text = ITEMS["table5"].draw(runs, tmp_path)[0].read_text()
     assert "No ensemble" not in text
     assert "bf16" in text
-    assert "No ensemble of logged runs" in save_table5([], tmp_path)[0].read_text()
+    assert "No ensemble of logged runs" in ITEMS["table5"].draw([], tmp_path)[0].read_text()
 
 
 def test_tables_are_written_with_their_protocol(tmp_path: Path) -> None:
     runs = some_runs(tmp_path / "runs")
     for number, protocol in ((2, "10-crop"), (3, "10-crop"), (4, "multi-scale")):
-        once, again = save(number, runs, tmp_path / "a"), save(number, runs, tmp_path / "b")
+        item = ITEMS[f"table{number}"]
+        once, again = (item.draw(runs, tmp_path / name) for name in "ab")
         assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
         markdown = once[0].read_text()
         assert f"the table's protocol is {protocol}" in markdown
@@ -273,6 +266,6 @@ def test_tables_are_written_with_their_protocol(tmp_path: Path) -> None:
 
 
 def test_tables_of_no_runs_keep_the_papers_rows() -> None:
-    table = net_table(3, [])
+    table = net_table(3, []).frame
     assert len(table) == 10
     assert set(table["verdict"]) == {"quoted, not run", "no runs"}

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from fabricate import fabricate
-from resnet_repro.analysis import fidelity
+from resnet_repro.analysis import fidelity, paper
 from resnet_repro.analysis.judge import Part, decide
 from resnet_repro.analysis.load import load_run, load_runs
-from resnet_repro.analysis.paper import Noise, Paper, PaperValue
+from resnet_repro.analysis.paper import Noise, PaperValue
 from resnet_repro.analysis.stats import (
     Difference,
     Side,
@@ -31,7 +31,7 @@ from resnet_repro.analysis.stats import (
 )
 
 TABLE6 = PaperValue(8.75, "Table 6")
-PUBLIC = Paper().seed_noise()
+PUBLIC = paper.seed_noise()
 
 
 def test_summary_by_hand() -> None:
@@ -89,9 +89,9 @@ def test_difference_from_the_paper_by_hand() -> None:
 
 
 def test_resnet110_is_five_runs_of_the_paper() -> None:
-    paper = Paper().test_error("ResNet-110")
-    assert paper == PaperValue(6.61, "Table 6, mean of 5", runs=5, sd=0.16, best=6.43)
-    difference = difference_from_paper([6.5, 6.6, 6.7, 6.8, 6.9], paper, PUBLIC)
+    value = paper.test_error("ResNet-110")
+    assert value == PaperValue(6.61, "Table 6, mean of 5", runs=5, sd=0.16, best=6.43)
+    difference = difference_from_paper([6.5, 6.6, 6.7, 6.8, 6.9], value, PUBLIC)
     assert difference.se == pytest.approx(math.sqrt((PUBLIC.sd**2 + 0.16**2) / 5))
 
 
@@ -117,15 +117,13 @@ def test_verdict_words(ours: list[float], word: str) -> None:
 
 
 def test_a_real_difference_within_the_margin_is_reproduced() -> None:
-    paper = PaperValue(8.75, "many", runs=1000, sd=0.2)
+    value = PaperValue(8.75, "many", runs=1000, sd=0.2)
     ours = [8.3, 8.31, 8.29] * 20
-    assert difference_from_paper(ours, paper, PUBLIC).high < 0
-    assert verdict(ours, paper, PUBLIC).startswith("reproduced (-0.45 points")
+    assert difference_from_paper(ours, value, PUBLIC).high < 0
+    assert verdict(ours, value, PUBLIC).startswith("reproduced (-0.45 points")
 
 
-def test_other_profiles_and_nets_of_unknown_noise_get_no_verdict() -> None:
-    sentence = verdict([8.75] * 3, TABLE6, PUBLIC, not_comparable="short profile")
-    assert sentence == "not comparable: short profile"
+def test_nets_of_unknown_noise_get_no_verdict() -> None:
     sentence = verdict([7.9, 8.0], PaperValue(7.93, "Table 6"), None)
     assert sentence == "no verdict (+0.02 points, seed noise unknown; 2 seeds)"
 
@@ -205,20 +203,18 @@ def test_numbers_of_a_run(tmp_path: Path) -> None:
 
 
 def test_paper_values_say_where_they_come_from() -> None:
-    paper = Paper()
     assert paper.test_error("ResNet-20") == TABLE6
     assert paper.test_error("plain-56") == PaperValue(13.25, "read off Fig. 6")
     assert paper.test_error("plain-110") is None
     assert paper.test_error("Highway-20") is None
-    assert paper.public("ResNet-56").runs == 13
-    assert paper.public("plain-110").runs == 0
-    assert paper.public("Highway-20").median is None
+    assert paper.public_runs("ResNet-56").runs == 13
+    assert paper.public_runs("plain-110").runs == 0
+    assert paper.public_runs("Highway-20").median is None
     expected = math.sqrt((0.13**2 + 2 * 0.22**2 + 0.27**2 + 0.16**2) / 5)
     assert (PUBLIC.sd, PUBLIC.df) == (pytest.approx(expected), 20)
 
 
 def test_paper_curves() -> None:
-    paper = Paper()
     curve = paper.curve(1, "plain-20", "train")
     assert (curve.index[0], curve.iloc[0], curve.index[-1]) == (4_000, 19.62, 64_000)
     clipped = paper.curve(1, "plain-20", "test", clipped=True)
@@ -239,6 +235,6 @@ def test_paper_curves() -> None:
     }
 
 
-def test_paper_elsewhere(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="table6"):
-        Paper(tmp_path).test_error("ResNet-20")
+def test_a_missing_file_of_the_paper_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match="table7"):
+        paper.read("table7")

@@ -9,7 +9,9 @@ import pytest
 
 from fabricate import fabricate
 from resnet_repro.analysis.load import Run, load_runs
-from resnet_repro.analysis.tables import NETS, save_table6, table6, write_table
+from resnet_repro.analysis.tables import write_table
+from resnet_repro.items import ITEMS
+from resnet_repro.items.table6 import NETS, table6
 
 
 def runs_of(root: Path, profile: str = "paper") -> list[Run]:
@@ -63,7 +65,7 @@ def test_a_short_profile_gets_no_verdict(tmp_path: Path) -> None:
 
 
 def test_three_formats(tmp_path: Path) -> None:
-    paths = save_table6(runs_of(tmp_path / "runs"), tmp_path)
+    paths = ITEMS["table6"].draw(runs_of(tmp_path / "runs"), tmp_path)
     assert [path.name for path in paths] == ["table6.md", "table6.tex", "table6.csv"]
     markdown, latex, _ = (path.read_text() for path in paths)
     header = markdown.splitlines()[0]
@@ -79,7 +81,7 @@ def test_three_formats(tmp_path: Path) -> None:
     back = pd.read_csv(paths[2]).set_index("net")
     assert back.loc["ResNet-20", "test error"] == pytest.approx(8.7)
     assert back.loc["ResNet-20", "seeds"] == 3
-    again = save_table6(load_runs(tmp_path / "runs"), tmp_path / "again")
+    again = ITEMS["table6"].draw(load_runs(tmp_path / "runs"), tmp_path / "again")
     assert [p.read_bytes() for p in paths] == [p.read_bytes() for p in again]
 
 

@@ -9,14 +9,9 @@ from dataclasses import asdict
 import pytest
 
 from resnet_repro import architecture
-from resnet_repro.analysis.counted import Counted, pool_before
-from resnet_repro.analysis.paper import Paper
+from resnet_repro.analysis import counted, paper
+from resnet_repro.analysis.counted import pool_before
 from resnet_repro.models.count import count_multiply_adds, count_params, list_layers
-
-
-@pytest.fixture(scope="module")
-def counted():
-    return Counted()
 
 
 def net_called(label):
@@ -33,7 +28,7 @@ def test_counting_again_gives_the_committed_bytes(tmp_path):
         )
 
 
-def test_labels_are_unique(counted):
+def test_labels_are_unique():
     labels = [net.net for net in counted.nets()]
     assert len(set(labels)) == len(labels)
     assert {"VGG-19", "plain-34", "ResNet-34 C", "ResNet-50", "ResNet-1202 B"} <= set(labels)
@@ -43,7 +38,7 @@ def test_labels_are_unique(counted):
     "label",
     ["VGG-19", "plain-18", "ResNet-34 C", "ResNet-101", "ResNet-50 (stride in 3x3)", "ResNet-56 B"],
 )
-def test_unfolded_layers_are_those_of_the_net(counted, label):
+def test_unfolded_layers_are_those_of_the_net(label):
     net = net_called(label)
     model = net.build()
     real = list_layers(model, architecture.IMAGE_SIZE[net.family])
@@ -60,16 +55,16 @@ def test_unfolded_layers_are_those_of_the_net(counted, label):
     assert size.multiply_adds == count_multiply_adds(model, size.image_size)
 
 
-def test_every_net_has_its_depth_in_weighted_layers_and_adds_up(counted):
+def test_every_net_has_its_depth_in_weighted_layers_and_adds_up():
     for net in counted.nets():
         layers = counted.layers(net.net)
         assert sum(not layer.on_shortcut for layer in layers) == net.depth, net.net
         assert sum(layer.multiply_adds for layer in layers) == net.multiply_adds, net.net
 
 
-def test_sizes_are_those_derived_from_the_paper(counted):
+def test_sizes_are_those_derived_from_the_paper():
     checked = set()
-    for _, row in Paper().read("derived_counts").iterrows():
+    for _, row in paper.read("derived_counts").iterrows():
         name, option = str(row["net"]), str(row["shortcut_option"])
         cifar, depth = "CIFAR" in name, name.rpartition("-")[2]
         if option == "none/A":
@@ -90,7 +85,7 @@ def test_sizes_are_those_derived_from_the_paper(counted):
     assert len(checked) == 24
 
 
-def test_blocks_pools_and_projections(counted):
+def test_blocks_pools_and_projections():
     blocks = counted.blocks("ResNet-34 B")
     assert len(blocks) == 16
     assert [b.name for b in blocks if b.changes_shape] == ["stage2.0", "stage3.0", "stage4.0"]
@@ -107,9 +102,9 @@ def test_blocks_pools_and_projections(counted):
 def test_reading_needs_no_torch_and_the_command_writes_where_it_is_told(tmp_path):
     code = (
         "import sys\n"
-        "from resnet_repro.items import fig3, fig5, table1\n"
+        "from resnet_repro.items import DRAWINGS\n"
         "from pathlib import Path\n"
-        "table1.save(Path(sys.argv[1]))\n"
+        "DRAWINGS['table1'].draw(None, Path(sys.argv[1]))\n"
         "print('torch' in sys.modules)\n"
     )
     words = [sys.executable, "-c", code, str(tmp_path)]

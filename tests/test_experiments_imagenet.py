@@ -13,8 +13,8 @@ import pictures
 import tiny_files
 from fabricate_imagenet import imagenet_run
 from ranks import do
+from resnet_repro.analysis import paper
 from resnet_repro.analysis.cost import SCHEDULES, paper_workloads
-from resnet_repro.analysis.paper import Paper
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import load_item, names
 from resnet_repro.data import DataError, folder, tiny_imagenet
@@ -227,12 +227,12 @@ def test_headers_say_what_the_paper_prints(experiment: str) -> None:
     assert f"{work.multiply_adds / 1e9:.2f} G multiply-adds" in said
     assert f"{work.total_multiply_adds:.1e} in all" in said
     if config.depth == 18 or config.shortcut == "none":
-        table = Paper().read("table2").set_index("layers")
+        table = paper.read("table2").set_index("layers")
         kind = "plain" if config.shortcut == "none" else "resnet_optionA"
         assert f"{table.loc[config.depth, f'{kind}_top1_err_pct_10crop_val']:.2f}" in said
     else:
         name = f"ResNet-{config.depth}" + (f" {config.shortcut}" if config.depth == 34 else "")
-        row = Paper().read("table3").set_index("model").loc[name]
+        row = paper.read("table3").set_index("model").loc[name]
         top1, top5 = row["top1_err_pct_10crop_val"], row["top5_err_pct_10crop_val"]
         assert f"top-1 / top-5 error {top1:.2f} / {top5:.2f} %" in said
 

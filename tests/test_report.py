@@ -17,9 +17,9 @@ import pytest
 from fabricate import fabricate
 from resnet_repro.analysis import report, style
 from resnet_repro.analysis.load import PROFILE_ORDER, load_run, load_runs
-from resnet_repro.analysis.tables import table6
 from resnet_repro.conf import load_item, names
-from resnet_repro.items.registry import ITEMS
+from resnet_repro.items import ITEMS
+from resnet_repro.items.table6 import table6
 
 REPO = Path(__file__).resolve().parents[1]
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -266,14 +266,14 @@ def test_an_exhibit_that_breaks_leaves_the_others(
 ) -> None:
     fabricate(tmp_path / "runs", "plain-20", profile="quick")
 
-    def broken(runs: Any, out_dir: Path) -> list[Path]:
-        raise RuntimeError(f"{out_dir}/x <b>")
+    def broken(runs: Any) -> list[Path]:
+        raise RuntimeError(f"{runs[0].path}/x <b>")
 
     show_only(monkeypatch, "fig1", "table6")
-    monkeypatch.setitem(report.ITEMS, "fig1", replace(report.ITEMS["fig1"], draw=broken))
+    monkeypatch.setitem(report.ITEMS, "fig1", replace(report.ITEMS["fig1"], figure=broken))
     code, text = write(tmp_path / "runs", tmp_path / "page.html")
     assert code == 1
-    assert "Not shown. RuntimeError: figures/x &lt;b&gt;" in text
+    assert "Not shown. RuntimeError: quick/cifar10_plain20/seed0/x &lt;b&gt;" in text
     assert "table6, quick" in Page(text).tables
 
 

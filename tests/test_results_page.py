@@ -25,7 +25,7 @@ from resnet_repro.analysis.pages import (
     rewrite,
 )
 from resnet_repro.analysis.study import COMMITTED, Study
-from resnet_repro.items.registry import ITEMS
+from resnet_repro.items import ITEMS
 from resnet_repro.paths import REPOSITORY as REPO
 
 

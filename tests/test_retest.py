@@ -15,7 +15,7 @@ from ranks import do
 from resnet_repro.analysis.load import Logged
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.data import tiny_imagenet
-from resnet_repro.items.table5 import table5
+from resnet_repro.items.tables2_5 import table5
 from resnet_repro.retest import count_missing
 from resnet_repro.runs.folder import RunFolder
 
@@ -146,7 +146,7 @@ def test_an_ensemble_of_one_run_of_each_net_is_tested_once(root, tiny, capsys):
     assert name == f"ensemble2_{PLAIN}_smoke_seed0_multi-scale"
     assert [model["run"] for model in entry["models"]] == [f"smoke/{name}/seed0" for name in NAMES]
     assert "counting errors at multi-scale of an ensemble first" in capsys.readouterr().err
-    row = table5(runs).iloc[-1]
+    row = table5(runs).frame.iloc[-1]
     assert row["ensemble"] == "2 nets: plain-18 seed 0, ResNet-18 A seed 0"
     assert row["Tiny ImageNet top-1"] == pytest.approx(entry["top1_err"])
     count_missing(runs, "multi-scale", config, together=True)

@@ -10,13 +10,13 @@ import pytest
 
 from fabricate import fabricate
 from ranks import StopAt, do, fingerprint, small_job
+from resnet_repro.analysis import paper
 from resnet_repro.analysis.load import load_runs
-from resnet_repro.analysis.paper import Paper
 from resnet_repro.analysis.protocol import comparison_notes
-from resnet_repro.analysis.tables import table6
 from resnet_repro.compose import compose_run
 from resnet_repro.conf import names
 from resnet_repro.data.cifar10 import DIGESTS
+from resnet_repro.items.table6 import table6
 from resnet_repro.training.checkpoint import load_newest
 
 pytestmark = pytest.mark.usefixtures("few_images")
@@ -58,7 +58,7 @@ def test_trap_16_values_the_paper_does_not_print_are_labelled(tmp_path):
     for depth in (20, 32, 44, 56):
         assert "Fig. 6" in str(table.loc[f"plain-{depth}", column])
         assert "Fig. 6" not in str(table.loc[f"ResNet-{depth}", column])
-    printed = Paper().read("table6")
+    printed = paper.read("table6")
     assert isinstance(printed, pd.DataFrame)
     assert not printed["method"].str.contains("plain").any()
 

@@ -18,7 +18,7 @@ from resnet_repro.analysis.load import Logged, Run, tell
 from resnet_repro.analysis.sweeps import find_sweeps, save_sweep, swept_keys
 from resnet_repro.config import PROFILES
 from resnet_repro.exits import explained
-from resnet_repro.items.registry import FIGURES, TABLES
+from resnet_repro.items import FIGURES, TABLES
 from resnet_repro.options import WHAT, ConfigError, closest
 from resnet_repro.same_run import roles
 

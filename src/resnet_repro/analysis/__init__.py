@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING, Any
 # Name here -> where it is made. Imported when it is asked for: training needs none of them.
 _MADE_IN = {
     "Run": "analysis.load",
-    "check_all": "analysis.claims",
+    "check_all": "items.claims_cifar",
     "compare": "analysis.side_by_side",
     "curve_table": "analysis.explore",
     "differences": "analysis.explore",
-    "fig1": "items.fig1",
+    "fig1": "items.figs1_6",
     "fig4": "items.fig4",
-    "fig6": "items.fig6",
-    "fig7": "analysis.responses",
-    "gradient_figure": "analysis.gradients",
+    "fig6": "items.figs1_6",
+    "fig7": "items.fig7",
+    "gradient_figure": "items.gradients",
     "load_run": "analysis.load",
     "load_runs": "analysis.load",
     "overview": "analysis.side_by_side",
@@ -43,7 +43,7 @@ _MADE_IN = {
     "runs": "analysis.explore",
     "summary": "analysis.explore",
     "sweep": "analysis.explore",
-    "table6": "analysis.tables",
+    "table6": "items.table6",
     "zoom": "analysis.side_by_side",
 }
 __all__ = sorted(_MADE_IN)
@@ -51,7 +51,6 @@ __all__ = sorted(_MADE_IN)
 _OF_NETS = ("check_all", "fig1", "fig4", "fig6", "fig7", "gradient_figure", "table6")
 
 if TYPE_CHECKING:
-    from resnet_repro.analysis.claims import check_all as check_all
     from resnet_repro.analysis.explore import curve_table as curve_table
     from resnet_repro.analysis.explore import differences as differences
     from resnet_repro.analysis.explore import pick as pick
@@ -61,18 +60,19 @@ if TYPE_CHECKING:
     from resnet_repro.analysis.explore import runs as runs
     from resnet_repro.analysis.explore import summary as summary
     from resnet_repro.analysis.explore import sweep as sweep
-    from resnet_repro.analysis.gradients import gradient_figure as gradient_figure
     from resnet_repro.analysis.load import Run as Run
     from resnet_repro.analysis.load import load_run as load_run
     from resnet_repro.analysis.load import load_runs as load_runs
-    from resnet_repro.analysis.responses import fig7 as fig7
     from resnet_repro.analysis.side_by_side import compare as compare
     from resnet_repro.analysis.side_by_side import overview as overview
     from resnet_repro.analysis.side_by_side import zoom as zoom
-    from resnet_repro.analysis.tables import table6 as table6
-    from resnet_repro.items.fig1 import fig1 as fig1
+    from resnet_repro.items.claims_cifar import check_all as check_all
     from resnet_repro.items.fig4 import fig4 as fig4
-    from resnet_repro.items.fig6 import fig6 as fig6
+    from resnet_repro.items.fig7 import fig7 as fig7
+    from resnet_repro.items.figs1_6 import fig1 as fig1
+    from resnet_repro.items.figs1_6 import fig6 as fig6
+    from resnet_repro.items.gradients import gradient_figure as gradient_figure
+    from resnet_repro.items.table6 import table6 as table6
 
 
 def __getattr__(name: str) -> Any:

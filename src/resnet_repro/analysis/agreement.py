@@ -9,27 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resnet_repro.analysis import style
+from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import draw_paper, iter_unit
 from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.paper import Noise, Paper
-from resnet_repro.analysis.protocol import Horizon, by_net, paper_horizon, paper_rates
+from resnet_repro.analysis.paper import Noise
+from resnet_repro.analysis.protocol import by_net, paper_horizon, paper_rates
 from resnet_repro.analysis.stats import Difference, Side, contrast, equivalence
 
 COLUMNS = 3  # of panels
-LOOKS = {
-    "train": (style.TRAIN, style.PAPER_TRAIN),
-    "test": (style.TEST, style.PAPER_TEST),
-}
+LOOKS = {"train": (style.TRAIN, style.PAPER_TRAIN), "test": (style.TEST, style.PAPER_TEST)}
 _CURVES = {"cifar": (6, "test"), "imagenet": (4, "val_center_crop")}  # figure, held-out curve
 KINDS = {"train": "training error", "test": "test error"}
 
@@ -66,61 +62,47 @@ class Stretch:
         return str(equivalence(self.gap.value, self.gap.reach))
 
 
-@dataclass(frozen=True)
-class Uncompared:
-    """A net whose curves share no iteration with the paper's, and why."""
-
-    net: str
-    profile: str
-    reason: str
-
-
-def compare_curves(
-    runs: Sequence[Run], paper: Paper | None = None
-) -> tuple[list[Stretch], list[Uncompared]]:
+def compare_curves(runs: Sequence[Run]) -> tuple[list[Stretch], dict[tuple[str, str], list[str]]]:
     """Compare every net of these runs, finished or not, with the paper's curve of it.
 
-    Raises:
-        ValueError: runs of one net and profile that must not be averaged.
+    Returns:
+        What was compared, and the nets whose curves share no iteration with the paper's, by
+        profile and the reason why.
     """
-    book = paper or Paper()
     stretches: list[Stretch] = []
-    uncompared: list[Uncompared] = []
+    uncompared: dict[tuple[str, str], list[str]] = {}
     for profile in sorted({run.profile for run in runs}):
         for net, group in by_net([run for run in runs if run.profile == profile]).items():
-            horizon = paper_horizon(group[0])
-            found = _of_net(net, group, horizon, book)
+            found = [stretch for kind in KINDS for stretch in _stretches(net, group, kind)]
             stretches += found
             if not found:
-                why = _why_not(net, group, horizon, book)
-                uncompared.append(Uncompared(net, profile, why))
+                uncompared.setdefault((profile, _why_not(group)), []).append(net)
     return stretches, uncompared
 
 
-def _of_net(net: str, group: Sequence[Run], horizon: Horizon, paper: Paper) -> list[Stretch]:
+def _stretches(net: str, group: Sequence[Run], kind: str) -> list[Stretch]:
+    """One kind of error, rate by rate."""
+    theirs, rates = _paper_curve(group[0], kind), paper_rates(group[0])
+    grid = np.arange(0, paper_horizon(group[0])[0] + 1, step := _step(theirs))[1:]
+    table = pd.concat([logged_at(run, kind, grid, step) for run in group], axis=1).sort_index()
     found = []
-    rates = paper_rates(group[0])
-    for kind in KINDS:
-        theirs = _paper_curve(group[0], net, kind, paper)
-        grid = np.arange(0, horizon.iters + 1, step := _step(theirs))[1:]
-        table = pd.concat([logged_at(run, kind, grid, step) for run in group], axis=1).sort_index()
-        for rate, first, last in rates:
-            course = table[(table.index > first) & (table.index <= last)]
-            part = course[course.index.isin(theirs.index)]
-            if part.empty:
-                continue
-            same = theirs.loc[part.index]
-            # Public seed noise is that of a test error at the end of the schedule.
-            ended = kind == "test" and rate == rates[-1][0]
-            gap = _gap(part.sub(same, axis=0), public_noise(group) if ended else None)
-            ours, whole = (pd.Series(t.mean(axis=1), dtype=float) for t in (part, course))
-            found.append(Stretch(net, kind, rate, tuple(group), ours, same, whole, gap))
+    for rate, first, last in rates:
+        course = table[(table.index > first) & (table.index <= last)]
+        part = course[course.index.isin(theirs.index)]
+        if part.empty:
+            continue
+        same = theirs.loc[part.index]
+        # Public seed noise is that of a test error at the end of the schedule.
+        ended = kind == "test" and rate == rates[-1][0]
+        gap = _gap(part.sub(same, axis=0), public_noise(group) if ended else None)
+        ours, whole = (pd.Series(t.mean(axis=1), dtype=float) for t in (part, course))
+        found.append(Stretch(net, kind, rate, tuple(group), ours, same, whole, gap))
     return found
 
 
-def _paper_curve(run: Run, net: str, kind: str, paper: Paper) -> pd.Series[float]:
+def _paper_curve(run: Run, kind: str) -> pd.Series[float]:
     number, held_out = _CURVES[str(run.config["model"]["family"])]
-    return paper.curve(number, net, "train" if kind == "train" else held_out)
+    return paper.curve(number, run.label, "train" if kind == "train" else held_out)
 
 
 def _step(curve: pd.Series[float]) -> int:
@@ -162,19 +144,19 @@ def _gap(differences: pd.DataFrame, public: Noise | None) -> Difference:
     return replace(found, se=found.se * (len(means) + 1) ** 0.5)
 
 
-def _why_not(net: str, group: Sequence[Run], horizon: Horizon, paper: Paper) -> str:
-    if horizon.reason:
-        return horizon.reason
-    curves = [_paper_curve(group[0], net, kind, paper) for kind in KINDS]
-    known = [int(curve.index[0]) for curve in curves if not curve.empty]
-    if not known:
+def _why_not(group: Sequence[Run]) -> str:
+    until, reason = paper_horizon(group[0])
+    if reason:
+        return reason
+    begun = [int(c.index[0]) for kind in KINDS if len(c := _paper_curve(group[0], kind))]
+    if not begun:
         return "the paper draws no curve of it"
     reached = max(run.status.get("iter", 0) for run in group)
-    if reached < horizon.iters:
-        return f"stopped at {reached:,}; the paper's curves begin at {min(known):,}"
+    if reached < until:
+        return f"stopped at {reached:,}; the paper's curves begin at {min(begun):,}"
     return (
-        f"the rate is the paper's up to iteration {horizon.iters:,}; the paper's curves begin "
-        f"at {min(known):,}"
+        f"the rate is the paper's up to iteration {until:,}; the paper's curves begin at "
+        f"{min(begun):,}"
     )
 
 
@@ -205,14 +187,7 @@ def _span(iters: np.ndarray[tuple[int], np.dtype[np.int_]]) -> str:
     return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
-def draw_agreement(
-    stretches: Sequence[Stretch], out_dir: Path, paper: Paper | None = None
-) -> list[Path]:
-    """Draw the compared curves and write them as ``agreement.png`` and ``agreement.svg``."""
-    return style.save(agreement(stretches, paper), "agreement", out_dir)
-
-
-def agreement(stretches: Sequence[Stretch], paper: Paper | None = None) -> Figure:
+def agreement(stretches: Sequence[Stretch]) -> Figure:
     """One panel per net: ours, with a dot where it is compared, over the paper's curve, pale.
 
     Raises:
@@ -225,12 +200,11 @@ def agreement(stretches: Sequence[Stretch], paper: Paper | None = None) -> Figur
         raise ValueError("no curve of ours has an iteration in common with the paper's")
     columns = min(COLUMNS, len(nets))
     rows = -(-len(nets) // columns)
-    book = paper or Paper()
     with style.style():
         figure = style.new_figure(columns, rows=rows, panel=(3.4 if columns > 1 else 5.0, 2.9))
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, (net, parts) in zip(grid.flat, nets.items(), strict=False):
-            _draw(axes, net, parts, book)
+            _draw(axes, net, parts)
         for axes in list(grid.flat)[len(nets) :]:
             axes.remove()
         handles, labels = grid.flat[0].get_legend_handles_labels()
@@ -243,10 +217,10 @@ def agreement(stretches: Sequence[Stretch], paper: Paper | None = None) -> Figur
     return figure
 
 
-def _draw(axes: Axes, net: str, parts: Sequence[Stretch], paper: Paper) -> None:
+def _draw(axes: Axes, net: str, parts: Sequence[Stretch]) -> None:
     run = parts[0].runs[0]
     colour, unit = style.depth_colour(run.depth), iter_unit([run])
-    figure = 6 if run.config["model"]["family"] == "cifar" else 4
+    figure, _ = _CURVES[str(run.config["model"]["family"])]
     for kind, (ours, theirs) in LOOKS.items():
         whole = [part for part in parts if part.kind == kind]
         if not whole:
@@ -257,7 +231,7 @@ def _draw(axes: Axes, net: str, parts: Sequence[Stretch], paper: Paper) -> None:
             axes.plot(x, part.course.to_numpy(), color=colour, label=label, zorder=2.5, **ours)
             x = part.ours.index.to_numpy() / unit
             axes.plot(x, part.ours.to_numpy(), "o", color=colour, markersize=3, zorder=2.6)
-        draw_paper(axes, paper, figure, run, kind, theirs)
+        draw_paper(axes, figure, run, kind, theirs)
         axes.lines[-1].set_label(f"{KINDS[kind]} in the paper")
     last = max(int(part.ours.index[-1]) for part in parts)
     axes.set_xlim(0, last * 1.05 / unit)

@@ -17,7 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from resnet_repro.analysis.counted import Counted, CountedNet
+from resnet_repro.analysis import counted
+from resnet_repro.analysis.counted import CountedNet
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.runs.provenance import cpu_description
@@ -90,9 +91,8 @@ class Host:
     same_cores: bool = False
 
 
-def paper_workloads(counted: Counted | None = None) -> list[Workload]:
+def paper_workloads() -> list[Workload]:
     """Every net the paper trains for classification: Fig. 4, Tables 2 and 3; Fig. 6, Table 6."""
-    counted = counted or Counted()
     found = []
     for net in [*counted.nets("imagenet"), *counted.nets("cifar")]:
         if net.family == "imagenet":

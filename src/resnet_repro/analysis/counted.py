@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -73,92 +73,69 @@ class CountedNet:
     multiply_adds: int
 
 
-class Counted:
-    """Access to ``results/architecture``.
+@cache
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return pd.read_csv(path, keep_default_na=False).to_dict("records")  # type: ignore[return-value]
+
+
+def _of(kind: Any, row: dict[str, Any]) -> Any:
+    return kind(**{field.name: row[field.name] for field in fields(kind)})
+
+
+def nets(family: str | None = None) -> list[CountedNet]:
+    """All nets in their order, or those of a family: ``imagenet``, ``vgg``, ``cifar``.
 
     Raises:
-        FileNotFoundError: the folder has no such file.
-        KeyError: a net that was not counted; the message names those that were.
+        FileNotFoundError: the nets were not counted.
     """
-
-    def __init__(self, root: Path | str | None = None):
-        self.root = Path(root) if root is not None else COUNTED_DIR
-
-    @cached_property
-    def _layers(self) -> pd.DataFrame:
-        return pd.read_csv(self.root / "layers.csv")
-
-    @cached_property
-    def _summary(self) -> pd.DataFrame:
-        return pd.read_csv(self.root / "summary.csv", keep_default_na=False)
-
-    def nets(self, family: str | None = None) -> list[CountedNet]:
-        """All nets in their order, or those of a family: ``imagenet``, ``vgg``, ``cifar``."""
-        table = self._summary
-        if family is not None:
-            table = table[table["family"] == family]
-        return [
-            CountedNet(
-                str(row["family"]),
-                str(row["net"]),
-                int(row["depth"]),
-                str(row["shortcut"]),
-                int(row["image_size"]),
-                int(row["params"]),
-                int(row["multiply_adds"]),
-            )
-            for _, row in table.iterrows()
-        ]
-
-    def net(self, label: str) -> CountedNet:
-        """One net by its label."""
-        known = {net.net: net for net in self.nets()}
-        if label not in known:
-            raise KeyError(f"{label!r} was not counted; there are {', '.join(known)}")
-        return known[label]
-
-    def layers(self, label: str) -> list[CountedLayer]:
-        """All layers of a net in the order of computation, folded blocks unfolded."""
-        self.net(label)
-        table = self._layers[self._layers["net"] == label]
-        rows = [
-            (
-                CountedLayer(
-                    str(row["layer"]),
-                    str(row["kind"]),
-                    int(row["kernel"]),
-                    int(row["stride"]),
-                    int(row["in_channels"]),
-                    int(row["out_channels"]),
-                    int(row["out_size"]),
-                    int(row["params"]),
-                    int(row["multiply_adds"]),
-                    bool(row["on_shortcut"]),
-                ),
-                int(row["repeats"]),
-            )
-            for _, row in table.iterrows()
-        ]
-        found: list[CountedLayer] = []
-        for block, group in groupby(rows, key=lambda row: row[0].block or row[0].layer):
-            same = list(group)
-            for number in range(same[0][1]):
-                found += [_renumbered(layer, block, number) for layer, _ in same]
-        return found
-
-    def blocks(self, label: str) -> list[CountedBlock]:
-        """The blocks of a net in order; empty for VGG."""
-        return blocks_of(self.layers(label))
+    rows = _rows(COUNTED_DIR / "summary.csv")
+    return [_of(CountedNet, row) for row in rows if family in (None, row["family"])]
 
 
-def blocks_of(layers: Sequence[CountedLayer]) -> list[CountedBlock]:
-    """Gather layers into their blocks."""
+def net(label: str) -> CountedNet:
+    """One net by its label.
+
+    Raises:
+        KeyError: it was not counted; the message names those that were.
+    """
+    known = {net.net: net for net in nets()}
+    if label not in known:
+        raise KeyError(f"{label!r} was not counted; there are {', '.join(known)}")
+    return known[label]
+
+
+def layers(label: str) -> list[CountedLayer]:
+    """All layers of a net in the order of computation, folded blocks unfolded."""
+    net(label)
+    rows = [
+        (_of(CountedLayer, row | {"on_shortcut": bool(row["on_shortcut"])}), row["repeats"])
+        for row in _rows(COUNTED_DIR / "layers.csv")
+        if row["net"] == label
+    ]
+    found: list[CountedLayer] = []
+    for block, group in groupby(rows, key=lambda row: row[0].block or row[0].layer):
+        same = list(group)
+        for number in range(same[0][1]):
+            found += [_renumbered(layer, block, number) for layer, _ in same]
+    return found
+
+
+def _renumbered(layer: CountedLayer, block: str, number: int) -> CountedLayer:
+    """The same layer ``number`` blocks further on."""
+    if not layer.block:
+        return layer
+    stage, first = block.split(".")
+    return replace(layer, layer=f"{stage}.{int(first) + number}{layer.layer.removeprefix(block)}")
+
+
+def blocks(label: str) -> list[CountedBlock]:
+    """The blocks of a net in order; empty for VGG."""
     found = []
-    for name, group in groupby((layer for layer in layers if layer.block), lambda x: x.block):
+    for name, group in groupby((x for x in layers(label) if x.block), lambda x: x.block):
         inside = list(group)
         main = tuple(layer for layer in inside if not layer.on_shortcut)
-        projections = [layer for layer in inside if layer.on_shortcut]
-        found.append(CountedBlock(name, main, projections[0] if projections else None))
+        projection = next((layer for layer in inside if layer.on_shortcut), None)
+        found.append(CountedBlock(name, main, projection))
     return found
 
 
@@ -170,12 +147,3 @@ def pool_before(layer: CountedLayer, size: int) -> bool:
     if layer.kind == "fc":
         return size > 1
     return layer.out_size * layer.stride < size
-
-
-def _renumbered(layer: CountedLayer, block: str, number: int) -> CountedLayer:
-    """The same layer ``number`` blocks further on."""
-    if not layer.block:
-        return layer
-    stage, first = block.split(".")
-    rest = layer.layer.removeprefix(block)
-    return replace(layer, layer=f"{stage}.{int(first) + number}{rest}")

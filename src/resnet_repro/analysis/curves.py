@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, MultipleLocator, NullFormatter
 
-from resnet_repro.analysis import style
+from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.paper import Paper
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
 from resnet_repro.analysis.stats import last_error, seeds_phrase, summarise
 
@@ -61,38 +61,51 @@ def draw_net(
 
 
 def draw_paper(
-    axes: Axes,
-    paper: Paper | None,
-    number: int,
-    run: Run,
-    kind: str,
-    look: dict[str, Any],
-    panel: str | None = None,
+    axes: Axes, number: int, run: Run, kind: str, look: dict[str, Any], panel: str | None = None
 ) -> None:
-    """Draw the paper's curve of the same net, pale; nothing where it has none, or no ``paper``."""
-    if paper is None:
-        return
+    """Draw the curve of the same net in the paper's figure of a number, pale, if it has one."""
     curve = with_gaps(paper.curve(number, run.label, kind, panel=panel, clipped=True))
-    if curve.empty:
-        return
-    colour = style.pale(style.depth_colour(run.depth))
-    label = f"{run.label} in the paper"
-    axes.plot(curve.index.to_numpy() / 1e4, curve, color=colour, label=label, **look)
+    if len(curve):
+        colour, label = style.pale(style.depth_colour(run.depth)), f"{run.label} in the paper"
+        axes.plot(curve.index.to_numpy() / 1e4, curve, color=colour, label=label, **look)
 
 
 def draw_both(
-    axes: Axes,
-    runs: Sequence[Run],
-    paper: Paper | None,
-    number: int,
-    panel: str,
-    unit: float = 1e4,
+    axes: Axes, runs: Sequence[Run], beneath: tuple[int, str, str] | None, unit: float
 ) -> None:
-    """Draw test (bold) and training error (dashed) of a net."""
-    draw_net(axes, runs, "test", style.TEST, unit)
-    draw_paper(axes, paper, number, runs[0], "test", style.PAPER_TEST, panel)
-    draw_net(axes, runs, "train", style.TRAIN, unit)
-    draw_paper(axes, paper, number, runs[0], "train", style.PAPER_TRAIN, panel)
+    """Draw test (bold) and training error (dashed) of a net.
+
+    ``beneath``: where the paper's curves are: number of the figure, name of the held-out curve,
+    panel; None: not drawn.
+    """
+    looks = {"test": (style.TEST, style.PAPER_TEST), "train": (style.TRAIN, style.PAPER_TRAIN)}
+    for kind, (ours, papers) in looks.items():
+        draw_net(axes, runs, kind, ours, unit)
+        if beneath:
+            number, held_out, panel = beneath
+            name = held_out if kind == "test" else kind
+            draw_paper(axes, number, runs[0], name, papers, panel)
+
+
+def legend(
+    runs: Sequence[Run], columns: int, test: str, papers_test: str
+) -> tuple[list[Line2D], list[str]]:
+    """Colours of the depths in the first rows, styles of the lines in the next.
+
+    ``test`` names the bold line, ``papers_test`` the paper's, empty where that is not drawn.
+    """
+    depths = sorted({run.depth for run in runs})
+    if not depths:
+        return [], []
+    black, pale = "#000000", style.pale("#000000")
+    looks: list[tuple[str, Any, dict[str, Any]]]
+    looks = [(f"{depth} layers", style.depth_colour(depth), style.TEST) for depth in depths]
+    looks += [("", black, {"linestyle": "none"})] * (-len(depths) % columns)
+    looks += [(test, black, style.TEST), ("training error", black, style.TRAIN)]
+    if papers_test:
+        looks += [(f"the paper's {papers_test}", pale, style.PAPER_TEST)]
+        looks += [("the paper's training error", pale, style.PAPER_TRAIN)]
+    return [Line2D([], [], color=c, **look) for _, c, look in looks], [text for text, *_ in looks]
 
 
 def no_runs(axes: Axes, labels: Sequence[str], *, alone: bool = True) -> None:
@@ -181,7 +194,7 @@ def error_limits(runs: Sequence[Run], frame: Frame = CIFAR) -> tuple[float, floa
     return max(0.0, 10 * ((low - 1) // 10)), min(100.0, 10 * (high // 10 + 1))
 
 
-def sentences(runs: Sequence[Run], paper: Paper | None, frame: Frame = CIFAR) -> list[str]:
+def sentences(runs: Sequence[Run], frame: Frame = CIFAR) -> list[str]:
     """Caption of a figure of error curves."""
     said = run_sentences(runs)
     if not runs:
@@ -193,7 +206,7 @@ def sentences(runs: Sequence[Run], paper: Paper | None, frame: Frame = CIFAR) ->
     if any(len(group) > 1 for group in by_net(runs).values()):
         said.append("Line: mean over seeds; band: lowest to highest seed.")
     said.append("Dotted verticals: the learning rate is divided by 10.")
-    if paper is not None:
+    if comparable(runs):
         said.append("Thin pale curves: the paper's, one run each.")
     else:
         low, high = error_limits(runs, frame)

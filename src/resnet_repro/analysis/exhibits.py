@@ -1,4 +1,4 @@
-"""What the report shows: every item of the registry, drawn and ready to be put in a page.
+"""Every item of the registry as the report shows it, beside the paper's own figure.
 
 What cannot be drawn says why in its place.
 """
@@ -6,25 +6,24 @@ What cannot be drawn says why in its place.
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import re
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from resnet_repro.analysis import style
+from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
+from resnet_repro.analysis.curves import with_gaps
 from resnet_repro.analysis.load import Run, variants_of
-from resnet_repro.analysis.paper_figures import FIGURES, paper_figure
 from resnet_repro.analysis.protocol import why_not_comparable
-from resnet_repro.analysis.tables import NOTHING
+from resnet_repro.analysis.tables import Table, as_shown
 from resnet_repro.conf import load_item
-from resnet_repro.items.registry import Drawing, Item
+from resnet_repro.items import Item, fig4, fig7, figs1_6
 
 IN_PLACE = ("claims",)  # the page has a part of its own for them
 LEADING = ("test error", "sd", "paper", "verdict")
@@ -41,7 +40,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Table:
+class ShownTable:
     """A table as text; ``numeric`` says which columns hold numbers alone."""
 
     name: str
@@ -65,10 +64,10 @@ class Exhibit:
 
     name: str
     title: str
-    claims: tuple[str, ...]
+    claims: tuple[str, ...] = ()
     theirs: Picture | None = None
     pictures: list[Picture] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
+    tables: list[ShownTable] = field(default_factory=list)
     caption: str = ""
     apart: str = ""
     missing: tuple[str, ...] = ()
@@ -95,122 +94,163 @@ def run_exhibits(
     variants = variants_of(name for listed in experiments.values() for name in listed)
     exhibits = []
     for name in sorted(items, key=order):
-        wanted, item = experiments[name], items[name]
+        wanted = experiments[name]
         used = [run for run in runs if run.experiment in wanted]
         there = {run.experiment for run in used}
         compares = variants.intersection(wanted)
-        if name in IN_PLACE or not there & (compares or there):
-            continue
-        exhibit = Exhibit(
-            name,
-            item.title,
-            tuple(dict.fromkeys(claim([]).id for claim in item.claims)),
-            missing=tuple(experiment for experiment in wanted if experiment not in there),
-        )
-        exhibits.append(_draw(exhibit, partial(item.draw, used), used, hide))
+        if name not in IN_PLACE and there & (compares or there):
+            missing = tuple(experiment for experiment in wanted if experiment not in there)
+            exhibits.append(_exhibit(items[name], used, missing, hide))
     return exhibits
 
 
-def net_exhibits(drawings: Mapping[str, Drawing], hide: Sequence[str] = ()) -> list[Exhibit]:
+def net_exhibits(drawings: Mapping[str, Item], hide: Sequence[str] = ()) -> list[Exhibit]:
     """Draw what needs no runs."""
-    return [
-        _draw(Exhibit(name, drawing.title, ()), drawing.draw, [], hide)
-        for name, drawing in sorted(drawings.items(), key=lambda pair: order(pair[0]))
-    ]
+    return [_exhibit(drawings[name], None, (), hide) for name in sorted(drawings, key=order)]
 
 
-def _draw(
-    exhibit: Exhibit, save: Callable[[Path], list[Path]], runs: Sequence[Run], hide: Sequence[str]
+def _exhibit(
+    item: Item, runs: Sequence[Run] | None, missing: tuple[str, ...], hide: Sequence[str]
 ) -> Exhibit:
-    values = dict(vars(exhibit))
-    with tempfile.TemporaryDirectory() as place:
-        try:
-            caption = " ".join(run_sentences(runs))
-            paths = save(Path(place) / "figures")
-            title = exhibit.title
-            values["pictures"] = [
-                picture(path.read_text(encoding="utf-8"), f"{title}. {caption or 'Drawn here.'}")
-                for path in paths
-                if path.suffix == ".svg"
-            ]
-            values["tables"] = [read_table(path) for path in paths if path.suffix == ".csv"]
-            values["caption"] = caption
-            if exhibit.name in FIGURES and runs:
-                values["apart"] = why_not_comparable(runs)
-                alt = f"The paper's own curves: {title}"
-                values["theirs"] = picture(as_svg(paper_figure(exhibit.name)), alt)
-        except Exception as error:  # one exhibit must not cost the page
-            said = f"{type(error).__name__}: {error}"
-            for path in (place, *hide):
-                said = said.replace(path.rstrip("/") + "/", "")
-            values |= {"problem": said, "pictures": [], "tables": []}
-    return Exhibit(**values)
+    name, title = item.name, item.title
+    claims = tuple(dict.fromkeys(claim([]).id for claim in item.claims))
+    given = () if runs is None else (runs,)
+    shown: dict[str, Any] = {}
+    try:
+        shown["caption"] = caption = " ".join(run_sentences(runs or []))
+        if item.figure:
+            alt = f"{title}. {caption or 'Drawn here.'}"
+            shown["pictures"] = [picture(item.figure(*given), alt)]
+        if item.table:
+            shown["tables"] = [_table(name, item.table(*given))]
+        if name in PAPER_FIGURES and runs:
+            shown["apart"] = why_not_comparable(runs)
+            theirs = paper_figure(name)
+            shown["theirs"] = picture(theirs, f"The paper's own curves: {title}")
+    except Exception as error:  # one exhibit must not cost the page
+        shown = {"problem": without(f"{type(error).__name__}: {error}", hide)}
+    return Exhibit(name, title, claims, missing=missing, **shown)
 
 
-def as_svg(figure: Figure) -> str:
-    """A figure as SVG text; equal figures give equal text."""
+def without(text: str, places: Iterable[str]) -> str:
+    """Return a message without the folders of this machine."""
+    for place in places:
+        text = text.replace(place.rstrip("/") + "/", "")
+    return text
+
+
+def picture(figure: Figure, alt: str) -> Picture:
+    """Make a figure fit for a page; equal figures give equal texts."""
     text = io.StringIO()
     with style.style():
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()
-
-
-def picture(svg: str, alt: str) -> Picture:
-    """Make an SVG fit for a page.
-
-    Raises:
-        ValueError: it does not say its size.
-    """
-    sides = [re.search(rf'<svg[^>]*?\s{side}="([\d.]+)pt"', svg) for side in ("width", "height")]
-    if not all(sides):
-        raise ValueError("an SVG without width and height in points")
-    width, height = (round(float(side[1]) * 96 / 72) for side in sides if side)
-    data = base64.b64encode(svg.encode("utf-8")).decode("ascii")
+    width, height = (round(float(side) * 96) for side in figure.get_size_inches())
+    data = base64.b64encode(text.getvalue().encode("utf-8")).decode("ascii")
     return Picture(f"data:image/svg+xml;base64,{data}", width, height, alt)
 
 
-def read_table(path: Path) -> Table:
-    """Read what :func:`resnet_repro.analysis.tables.write_table` wrote: CSV, Markdown beside it.
+def _table(name: str, table: Table) -> ShownTable:
+    """Make a table fit for a page: columns that hold nothing are left out, and that is said.
 
-    The Markdown has the texts as they are shown and the notes, without columns that hold nothing;
-    the CSV says what is a number, and serves alone where there is no Markdown or a ``|`` in a cell
-    makes it unreadable.
+    Where there is a verdict, what it rests on comes first.
     """
-    head, *rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
-    beside = path.with_suffix(".md")
-    lines = beside.read_text(encoding="utf-8").splitlines() if beside.exists() else []
-    shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[:1] == "|"]
-    if not _is_whole(shown, len(rows)) or not set(shown[0]) <= set(head):
-        shown = [head, [], *([cell or NOTHING for cell in row] for row in rows)]
-    columns = {name: [row[place] for row in rows] for place, name in enumerate(head)}
-    names = shown[0]
-    kept = [name for name in names if name == names[0] or not rows or any(columns[name])]
-    kept = [kept[place] for place in _places(kept)]
-    notes = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
-    if len(kept) < len(head):
+    frame, cells = table.frame, as_shown(table.frame)
+    texts = {str(name): [x for x in map(_number, frame[name]) if x] for name in cells}
+    first = str(frame.columns[0])
+    kept = [name for name in texts if name == first or texts[name] or frame.empty]
+    if "verdict" in kept:
+        kept = list(dict.fromkeys([first, *(name for name in LEADING if name in kept), *kept]))
+    notes = list(table.notes)
+    if len(kept) < len(frame.columns):
         notes.append("Columns without any value are left out here.")
-    return Table(
-        path.stem,
-        kept,
-        [[row[names.index(name)] for name in kept] for row in shown[2:]],
-        [_is_numeric(columns[name]) for name in kept],
-        notes,
-    )
+    rows = [[str(cell) for cell in row] for row in cells[kept].to_numpy()]
+    return ShownTable(name, kept, rows, [_is_numeric(texts[name]) for name in kept], notes)
 
 
-def _is_whole(shown: Sequence[Sequence[str]], rows: int) -> bool:
-    """Whether a Markdown table has its head, its rule and all rows, each with all cells."""
-    return len(shown) == rows + 2 and len({len(row) for row in shown}) == 1
+def _number(value: Any) -> str:
+    """A cell in full, as in the CSV file; empty where there is nothing."""
+    if pd.isna(value):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _places(head: Sequence[str]) -> list[int]:
-    """Columns in the page's order: where there is a verdict, what it rests on comes before all."""
-    first = [place for name in LEADING for place, column in enumerate(head) if column == name]
-    if "verdict" not in head:
-        return list(range(len(head)))
-    return list(dict.fromkeys([0, *first, *range(len(head))]))
+def _is_numeric(texts: Sequence[str]) -> bool:
+    numbers = (re.fullmatch(r"-?\d[\d.]*(?:e[-+]\d+)?", text) for text in texts)
+    return bool(texts) and all(numbers)
 
 
-def _is_numeric(column: Sequence[str]) -> bool:
-    filled = [cell for cell in column if cell]
-    return bool(filled) and all(re.fullmatch(r"-?\d[\d.]*(?:e[-+]\d+)?", cell) for cell in filled)
+@dataclass(frozen=True)
+class _Look:
+    """A figure of error curves: titles of its panels, ends of the error axis in percent.
+
+    ``one_kind``: a panel has one kind of error (Fig. 1), which is then bold.
+    """
+
+    titles: Mapping[str, str]
+    errors: tuple[float, float] = (0.0, 20.0)
+    test: str = "test error"
+    one_kind: bool = False
+
+
+_LOOKS = {
+    "fig1": _Look({"left": "training error", "right": "test error"}, one_kind=True),
+    "fig4": _Look(
+        {place: f"ImageNet: {title}" for place, (title, _) in fig4.PANELS.items()},
+        fig4.FRAME.errors,
+        "validation error, centre crop",
+    ),
+    "fig6": _Look({place: title for place, (title, _) in figs1_6.PANELS.items()}),
+}
+PAPER_FIGURES = (*_LOOKS, "fig7")
+
+
+def paper_figure(name: str) -> Figure:
+    """Draw the paper's own ``fig1``, ``fig4``, ``fig6`` or ``fig7`` from the points read off it.
+
+    The caption is left to the page.
+    """
+    with style.style():
+        return _responses() if name == "fig7" else _errors(int(name[3:]), _LOOKS[name])
+
+
+def _errors(number: int, look: _Look) -> Figure:
+    figure = style.new_figure(len(look.titles))
+    row = list(figure.subplots(1, len(look.titles), squeeze=False)[0])
+    table = paper.figure(number)
+    for axes, (place, title) in zip(row, look.titles.items(), strict=True):
+        here = table[table["panel"] == f"{number} {place}"]
+        for net, curve in dict.fromkeys(zip(here["net"], here["curve"], strict=True)):
+            points = with_gaps(paper.curve(number, net, curve, panel=place))
+            kind = style.TRAIN if curve == "train" and not look.one_kind else style.TEST
+            colour = style.depth_colour(_depth(net))
+            axes.plot(points.index.to_numpy() / 1e4, points.to_numpy(), color=colour, **kind)
+        axes.set_title(title)
+        axes.set_ylim(*look.errors)
+        if here["iteration_1e4"].min() < here["iteration_1e4"].max() / 2:
+            axes.set_xlim(left=0)  # where the error comes from above the axes too
+        axes.set_xlabel("iteration (1e4)")
+    row[0].set_ylabel("error (%)")
+    depths = sorted({_depth(net) for net in table["net"]})
+    handles = [Line2D([], [], color=style.depth_colour(d), **style.TEST) for d in depths]
+    labels = [f"{depth} layers" for depth in depths]
+    if not look.one_kind:
+        handles += [Line2D([], [], color="#000000", **kind) for kind in (style.TEST, style.TRAIN)]
+        labels += [look.test, "training error"]
+    style.underneath(figure, [], handles, labels, columns=4)
+    return figure
+
+
+def _responses() -> Figure:
+    nets = list(dict.fromkeys(paper.figure(7)["net"]))
+    figure, panels = fig7.panels(max(map(_depth, nets)))
+    for axes, ordered in zip(panels, (False, True), strict=True):
+        for net in nets:
+            fig7.draw_paper(axes, net, ordered, pale=False)
+        axes.set_ylim(bottom=0)
+    handles, labels = panels[0].get_legend_handles_labels()
+    style.underneath(figure, [], handles, labels, columns=4)
+    return figure
+
+
+def _depth(net: str) -> int:
+    return int(net.split(" ")[0].split("-")[1])

@@ -13,8 +13,8 @@ import pandas as pd
 
 from resnet_repro import paths
 from resnet_repro.analysis.load import GIVEN_UP, Logged, Run, load_run, standing, tell
-from resnet_repro.analysis.probes import responses
 from resnet_repro.analysis.sweeps import find_sweeps, sweep_table, swept_keys
+from resnet_repro.items.fig7 import responses
 from resnet_repro.options import closest
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.same_run import differences as changed_keys

@@ -1,7 +1,7 @@
 """The tables in ``docs/FIDELITY.md`` that are computed: constants of judging, and error rates.
 
 ``python -m resnet_repro.analysis.fidelity`` rewrites them. The error rates are simulated with the
-very functions that judge runs; the random numbers are seeded, so they come out the same again.
+very functions that judge runs; the random numbers are seeded, so the page is the same each time.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import re
 import numpy as np
 import pandas as pd
 
-from resnet_repro.analysis.claims import PLAIN_110_ERROR, TRAINS_ERROR
 from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE
-from resnet_repro.analysis.mechanism_claims import HEALTHY, VANISHED
-from resnet_repro.analysis.paper import Noise, Paper
+from resnet_repro.analysis.paper import Noise, seed_noise
 from resnet_repro.analysis.stats import (
     COMPATIBLE,
     DIFFERS,
@@ -28,6 +26,8 @@ from resnet_repro.analysis.stats import (
     half_interval,
 )
 from resnet_repro.analysis.tables import to_markdown
+from resnet_repro.items.claims_cifar import PLAIN_110_ERROR, TRAINS_ERROR
+from resnet_repro.items.gradients import HEALTHY, VANISHED
 from resnet_repro.paths import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "FIDELITY.md"
@@ -39,7 +39,7 @@ _BLOCK = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.S)
 def verdict_rates(true: float, seeds: int, scatter: float = 1.0) -> dict[str, float]:
     """Share of each verdict in simulated studies, percent.
 
-    The public seed noise is itself an estimate: it is drawn anew for each simulated study.
+    The public seed noise is itself an estimate: it is drawn for each simulated study.
 
     Args:
         true: expected error of our protocol minus that of the paper's, points.
@@ -47,7 +47,7 @@ def verdict_rates(true: float, seeds: int, scatter: float = 1.0) -> dict[str, fl
         scatter: standard deviation of our seeds over that of the paper's and of public runs.
     """
     random = np.random.default_rng([int(1000 * true), seeds, int(10 * scatter)])
-    sd, df = (known := Paper().seed_noise()).sd, known.df
+    sd, df = seed_noise().sd, seed_noise().df
     words = []
     for _ in range(STUDIES):
         public = Noise(sd * float(np.sqrt(random.chisquare(df) / df)), df)
@@ -74,7 +74,7 @@ def rates_table() -> str:
 
 def constants_table() -> str:
     """Every constant that a verdict rests on, with its source."""
-    noise = Paper().seed_noise()
+    noise = seed_noise()
     rows = [
         ("level of every interval", f"{100 * LEVEL:g} %", "convention"),
         (
@@ -109,7 +109,7 @@ BLOCKS = {"constants": constants_table, "error rates": rates_table}
 
 
 def current(text: str) -> str:
-    """The page with its tables made anew."""
+    """The page with its tables as the rules now give them."""
     return _BLOCK.sub(lambda m: f"{m[1]}{BLOCKS[m[2]]()}\n{m[3]}", text)
 
 

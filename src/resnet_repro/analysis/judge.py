@@ -6,15 +6,13 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from resnet_repro.analysis import paper
 from resnet_repro.analysis.captions import DATA_NAMES
 from resnet_repro.analysis.load import PROFILE_ORDER, Run
-from resnet_repro.analysis.paper import Noise, Paper
-from resnet_repro.analysis.protocol import (
-    by_net,
-    comparison_notes,
-    the_profile,
-    why_not_comparable,
-)
+from resnet_repro.analysis.paper import Noise
+from resnet_repro.analysis.protocol import Nets, comparison_notes, the_profile, why_not_comparable
 from resnet_repro.analysis.stats import (
     Difference,
     Side,
@@ -30,7 +28,7 @@ SAME, OPPOSITE, OPEN = "same order as the paper", "opposite order", "open"
 ELSEWHERE = {HOLDS: SAME, FAILS: OPPOSITE, INCONCLUSIVE: OPEN}
 # Top-1 error of ResNet-50 over five runs, 23.60 +- 0.12 (Goyal et al. 2017, Table 1).
 IMAGENET_SEED_NOISE = Noise(0.12, 4)
-Nets = Mapping[str, Sequence[Run]]
+Part = tuple[Difference, int]  # a difference and the sign it has by the claim
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,73 @@ class ClaimResult:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What runs show about a claim: the nets compared, in words, in numbers, as differences.
+
+    The claim holds where each of ``parts`` has its sign beyond the noise, and fails where one of
+    them or of ``barred`` has the other. If runs are missing, it is inconclusive at best.
+    ``verdict``: of a claim that is not about differences of means.
+    """
+
+    nets: Sequence[Sequence[Run]]
+    sentence: str
+    numbers: Mapping[str, float]
+    parts: Sequence[Part] = ()
+    barred: Sequence[Part] = ()
+    complete: bool = True
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper; called with finished runs of one profile, it is tested on them.
+
+    Attributes:
+        needs: the nets it cannot be tested without.
+        weigh: what runs show about it; None without those nets.
+        elsewhere: words for the verdict of runs of another protocol than the paper's.
+    """
+
+    id: str
+    title: str
+    needs: str
+    weigh: Callable[..., Evidence | None]
+    elsewhere: Mapping[str, str]
+
+    def __call__(self, runs: Sequence[Run], **how: str | None) -> ClaimResult:
+        """Test it; the sentence names what the comparison mixes.
+
+        Raises:
+            ValueError: runs of several profiles.
+        """
+        found = self.weigh(runs, **how)
+        if found is None:
+            said = f"not tested, no finished runs of {self.needs}"
+            return ClaimResult(self.id, self.title, NO_RUNS, said)
+        used = [run for net in found.nets for run in net]
+        verdict = found.verdict or decide(found.parts, found.barred, complete=found.complete)
+        where = _setting(found.nets)
+        return ClaimResult(
+            self.id,
+            self.title,
+            self.elsewhere[verdict] if why_not_comparable(used) else verdict,
+            " ".join([f"{found.sentence}. {where}.", *comparison_notes(used)]),
+            {key: round(value, 4) for key, value in found.numbers.items()},
+            where,
+            the_profile(used),
+            tuple(dict.fromkeys(run.experiment for run in used)),
+            {net[0].label: [run.seed for run in net] for net in found.nets},
+        )
+
+
+def claim(
+    id: str, title: str, needs: str, elsewhere: Mapping[str, str] = ELSEWHERE
+) -> Callable[[Callable[..., Evidence | None]], Claim]:
+    """Make a claim of the function that weighs it."""
+    return lambda weigh: Claim(id, title, needs, weigh, elsewhere)
+
+
+@dataclass(frozen=True)
 class Measure:
     """A number per run that claims compare, in percent; whether public runs tell its seed noise."""
 
@@ -71,10 +136,13 @@ class Measure:
     of: Callable[[Run], float]
     public: bool = False
 
+    def mean(self, runs: Sequence[Run]) -> float:
+        """Its mean over runs."""
+        return float(np.mean([self.of(run) for run in runs]))
+
 
 TRAINING = Measure("training error", final_training_error)
 TEST = Measure("test error", last_error, public=True)
-Part = tuple[Difference, int]  # a difference and the sign it has by the claim
 
 
 def public_noise(runs: Sequence[Run]) -> Noise | None:
@@ -88,8 +156,7 @@ def public_noise(runs: Sequence[Run]) -> Noise | None:
         return None
     if run.config["model"]["family"] == "imagenet":
         return None if run.is_plain else IMAGENET_SEED_NOISE
-    trains = run.depth <= (56 if run.is_plain else 110)
-    return Paper().seed_noise() if trains else None
+    return paper.seed_noise() if run.depth <= (56 if run.is_plain else 110) else None
 
 
 def side(runs: Sequence[Run], measure: Measure) -> Side:
@@ -103,11 +170,9 @@ def compare(lower: Sequence[Run], upper: Sequence[Run], measure: Measure) -> Dif
 
 
 def decide(parts: Sequence[Part], barred: Sequence[Part] = (), *, complete: bool = True) -> str:
-    """Verdict of a claim about several differences.
+    """Verdict of a claim about several differences (:class:`Evidence`).
 
-    It holds where each of ``parts`` has its sign beyond the noise, and fails where one of them or
-    of ``barred`` has the other; there, the 5 % are shared among all. If the runs are not
-    ``complete`` it is inconclusive at best.
+    To fail, one must differ beyond its share of the 5 % among all.
     """
     every = [*parts, *barred]
     if any(difference.sign(len(every)) == -expected for difference, expected in every):
@@ -132,25 +197,24 @@ def interval(difference: Difference) -> str:
     return f"95 % interval {points(low)} to {points(high)} from the {difference.basis}"
 
 
-def seeds_clause(groups: Sequence[Sequence[Run]]) -> str:
+def seeds_clause(nets: Sequence[Sequence[Run]]) -> str:
     """Return ``quick profile, 1 seed each`` or the number of seeds of each net."""
-    counts = [len(group) for group in groups]
-    profile = groups[0][0].profile
-    if len(set(counts)) == 1:
-        return f"{profile} profile, {seeds_phrase(counts[0])} each"
-    each = ", ".join(f"{group[0].label} {seeds_phrase(len(group))}" for group in groups)
-    return f"{profile} profile, {each}"
+    counts = {len(net) for net in nets}
+    each = f"{seeds_phrase(min(counts))} each"
+    if len(counts) > 1:
+        each = ", ".join(f"{net[0].label} {seeds_phrase(len(net))}" for net in nets)
+    return f"{nets[0][0].profile} profile, {each}"
 
 
-def setting(groups: Sequence[Sequence[Run]]) -> str:
+def _setting(nets: Sequence[Sequence[Run]]) -> str:
     """Say on what a verdict rests: data set, seeds, iterations and level of the test errors."""
-    runs = [run for group in groups for run in group]
+    runs = [run for net in nets for run in net]
     data = " and ".join(sorted({str(run.config["data"]["name"]) for run in runs}))
     lengths = sorted({run.max_iters for run in runs})
-    errors = [sum(map(last_error, group)) / len(group) for group in groups]
+    errors = [TEST.mean(net) for net in nets]
     held_out = "validation" if runs[0].config["model"]["family"] == "imagenet" else "test"
     return (
-        f"{DATA_NAMES.get(data, data)}, {seeds_clause(groups)}, "
+        f"{DATA_NAMES.get(data, data)}, {seeds_clause(nets)}, "
         f"{' or '.join(f'{length:,}' for length in lengths)} iterations, "
         f"{held_out} error {min(errors):.1f} to {max(errors):.1f} %"
     )
@@ -158,10 +222,13 @@ def setting(groups: Sequence[Sequence[Run]]) -> str:
 
 @dataclass(frozen=True)
 class Trend:
-    """How a measure moves with depth: from the first net to the last, and from each to the next."""
+    """How a measure moves with depth: from the first net to the last, and from each to the next.
 
-    ends: Difference
-    steps: list[Difference]
+    Both as parts of a claim, and in words and numbers.
+    """
+
+    ends: Part
+    steps: list[Part]
     sentence: str
     numbers: dict[str, float]
 
@@ -174,7 +241,7 @@ def along_depth(nets: Nets, measure: Measure, direction: int) -> Trend:
     labels = list(nets)
     first, last = labels[0], labels[-1]
     ends = compare(nets[first], nets[last], measure)
-    means = {x: sum(map(measure.of, group)) / len(group) for x, group in nets.items()}
+    means = {label: measure.mean(net) for label, net in nets.items()}
     sentence = (
         f"{measure.name} of {last} is {'above' if ends.value > 0 else 'below'} {first}'s by "
         f"{points(abs(ends.value))} points ({interval(ends)})"
@@ -182,65 +249,16 @@ def along_depth(nets: Nets, measure: Measure, direction: int) -> Trend:
     pairs = list(itertools.pairwise(labels)) if len(labels) > 2 else []
     steps = [compare(nets[one], nets[two], measure) for one, two in pairs]
     if steps:
-        sentence += ": " + ", ".join(f"{x} {mean:.2f}" for x, mean in means.items())
+        sentence += ": " + ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
     for (one, two), step in zip(pairs, steps, strict=True):
         if step.sign(len(steps) + 1) == -direction:
             sentence += (
                 f"; from {one} to {two} it {'falls' if direction > 0 else 'rises'} by "
                 f"{abs(step.value):.2f}, beyond the noise"
             )
-    numbers = {f"{measure.name} of {x}": mean for x, mean in means.items()}
+    numbers = {f"{measure.name} of {label}": mean for label, mean in means.items()}
     numbers[f"{measure.name} of {last} minus {first}"] = ends.value
-    return Trend(ends, steps, sentence, numbers)
-
-
-def plain_nets(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Plain CIFAR nets of the paper by label, by depth."""
-    return {k: g for k, g in by_net(_cifar(runs)).items() if k == f"plain-{g[0].depth}"}
-
-
-def residual_nets(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Residual CIFAR nets of the paper (option A) by label, by depth."""
-    return {k: g for k, g in by_net(_cifar(runs)).items() if k == f"ResNet-{g[0].depth}"}
-
-
-def _cifar(runs: Sequence[Run]) -> list[Run]:
-    # ResNet-50 is a name of an ImageNet net too, and plain-18 is one only
-    return [run for run in runs if run.config["model"]["family"] == "cifar"]
-
-
-def conclude(
-    id: str,
-    title: str,
-    verdict: str,
-    sentence: str,
-    numbers: dict[str, float],
-    groups: Sequence[Sequence[Run]],
-    elsewhere: Mapping[str, str] = ELSEWHERE,
-) -> ClaimResult:
-    """Make the result of a claim from the runs it rests on.
-
-    Runs of another protocol than the paper's get the verdict's word in ``elsewhere``. What was
-    mixed in the comparison is named.
-    """
-    runs = [run for group in groups for run in group]
-    where = setting(groups)
-    return ClaimResult(
-        id,
-        title,
-        elsewhere[verdict] if why_not_comparable(runs) else verdict,
-        " ".join([f"{sentence}. {where}.", *comparison_notes(runs)]),
-        {key: round(value, 4) for key, value in numbers.items()},
-        where,
-        the_profile(runs),
-        tuple(dict.fromkeys(run.experiment for run in runs)),
-        {group[0].label: [run.seed for run in group] for group in groups},
-    )
-
-
-def without_runs(id: str, title: str, needed: str) -> ClaimResult:
-    """Make the result of a claim that nothing logged can test."""
-    return ClaimResult(id, title, NO_RUNS, f"not tested, no finished runs of {needed}")
+    return Trend((ends, direction), [(step, direction) for step in steps], sentence, numbers)
 
 
 def by_profile(runs: Sequence[Run]) -> list[list[Run]]:

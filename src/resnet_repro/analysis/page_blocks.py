@@ -7,21 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from resnet_repro.analysis import paper
 from resnet_repro.analysis.agreement import KINDS, agreement_table, compare_curves
 from resnet_repro.analysis.captions import DATA_NAMES, run_sentences
-from resnet_repro.analysis.claims import check_all
-from resnet_repro.analysis.imagenet_claims import check_imagenet
 from resnet_repro.analysis.judge import NO_RUNS
 from resnet_repro.analysis.load import PROFILE_ORDER, Run, without_variants
-from resnet_repro.analysis.paper import Paper
-from resnet_repro.analysis.probes import gradient_precision, gradients, weights
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
 from resnet_repro.analysis.stats import clean_training_error, last_error, summarise
 from resnet_repro.analysis.study import Study, protocol_block, runs_block
 from resnet_repro.analysis.sweeps import sentences, sweep_name, swept_keys
-from resnet_repro.analysis.tables import NETS, table6, to_markdown
+from resnet_repro.analysis.tables import to_markdown
+from resnet_repro.items.claims_cifar import check_all
+from resnet_repro.items.claims_imagenet import check_imagenet
 from resnet_repro.items.deviations import deviations_table, variants
-from resnet_repro.items.tables2_3_4 import net_table
+from resnet_repro.items.gradients import gradient_precision, gradients, weights
+from resnet_repro.items.table6 import NETS, table6
+from resnet_repro.items.tables2_5 import net_table
 
 NET_NAMES = ("plain-", "ResNet-")  # are not written otherwise at the beginning of a sentence
 NOTHING_BY_THE_PROTOCOL = (
@@ -79,24 +80,20 @@ def agreement_block(study: Study) -> str:
         lines += [to_markdown(agreement_table(stretches)), "", _picture("agreement"), ""]
     else:
         lines += ["No logged curve has an iteration in common with the paper's yet.", ""]
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for net in uncompared:
-        reasons.setdefault((net.profile, net.reason), []).append(net.net)
-    if reasons:
+    if uncompared:
         lines += ["Not compared:", ""]
     lines += [
         f"- {', '.join(nets)} ({profile} profile): {reason}"
-        for (profile, reason), nets in reasons.items()
+        for (profile, reason), nets in uncompared.items()
     ]
     return "\n".join(lines).rstrip()
 
 
 def crossing_block(_: Study) -> str:
     """When the paper's own ResNet-56 overtakes its ResNet-20."""
-    book = Paper()
     parts = []
     for kind, name in KINDS.items():
-        deep, shallow = (book.curve(6, f"ResNet-{depth}", kind) for depth in (56, 20))
+        deep, shallow = (paper.curve(6, f"ResNet-{depth}", kind) for depth in (56, 20))
         gap = (deep - shallow).dropna().rolling(SMOOTHED, center=True, min_periods=1).mean()
         above = gap[(gap > 0).cumprod().astype(bool)]
         until = int(above.index[-1]) if len(above) else 0
@@ -110,7 +107,7 @@ def crossing_block(_: Study) -> str:
 def late_start_block(_: Study) -> str:
     """When each net of the paper's Figure 4 comes below the top of its axis."""
     nets = ("plain-18", "plain-34", "ResNet-18 A", "ResNet-34 A")
-    begun = [f"{net} at {int(Paper().curve(4, net, 'train').index[0]):,}" for net in nets]
+    begun = [f"{net} at {int(paper.curve(4, net, 'train').index[0]):,}" for net in nets]
     return (
         "In the paper's Figure 4 the training error comes below the top of the axis later for the "
         f"deeper net of both kinds: {', '.join(begun)} iterations."
@@ -186,7 +183,7 @@ def tiny_block(study: Study) -> str:
     lines = [_picture("fig4"), ""] if study.of("fig4") else []
     for number in (2, 3):
         runs = study.of_table(f"table{number}")
-        table = net_table(number, runs)
+        table = net_table(number, runs).frame
         table = table[table["Tiny ImageNet top-1"].notna()]
         if table.empty:
             continue
@@ -264,12 +261,12 @@ def _groups(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
-    book, comparable = Paper(), not why_not_comparable(runs)
+    comparable = not why_not_comparable(runs)
     rows = []
     for label, group in by_net(runs).items():
         test = summarise([last_error(run) for run in group])
         clean = [error for run in group if (error := clean_training_error(run)) is not None]
-        value = book.test_error(label)
+        value = paper.test_error(label)
         data = str(group[0].config["data"]["name"])
         rows.append(
             {

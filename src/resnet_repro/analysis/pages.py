@@ -15,17 +15,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_repro.analysis.agreement import compare_curves, draw_agreement
-from resnet_repro.analysis.imagenet_claims import save_imagenet_claims
+from resnet_repro.analysis import style
+from resnet_repro.analysis.agreement import agreement, compare_curves
 from resnet_repro.analysis.judge import ClaimResult
 from resnet_repro.analysis.load import tell
 from resnet_repro.analysis.page_blocks import BLOCKS
 from resnet_repro.analysis.study import Study
 from resnet_repro.analysis.style import writing
 from resnet_repro.analysis.sweeps import SWEEP, save_sweep, swept_keys
+from resnet_repro.analysis.tables import write_table
 from resnet_repro.exits import explained
+from resnet_repro.items import ITEMS
+from resnet_repro.items.claims_imagenet import imagenet_claims
 from resnet_repro.items.deviations import variants
-from resnet_repro.items.registry import ITEMS
 from resnet_repro.paths import REPOSITORY
 from resnet_repro.runs.atomic import write_text_atomic
 
@@ -82,12 +84,13 @@ def draw(study: Study, docs: Path) -> list[Path]:
         if runs := study.of_table(name):
             written += ITEMS[name].draw(runs, docs / "tables")
     if study.every("fig4", "table3"):
-        written += save_imagenet_claims(study.every("fig4", "table3"), docs / "tables")
+        frame, notes = imagenet_claims(study.every("fig4", "table3"))
+        written += write_table(frame, IMAGENET_CLAIMS, docs / "tables", notes)
     for runs in study.sweeps:
         written += save_sweep(runs, swept_keys(runs), docs / "figures", docs / "tables")
     stretches, _ = compare_curves(study.logged)
     if stretches:
-        written += draw_agreement(stretches, docs / "figures")
+        written += style.save(agreement(stretches), AGREEMENT, docs / "figures")
     made = (*FIGURES, *TABLES, IMAGENET_CLAIMS, AGREEMENT)
     for folder in ("figures", "tables"):
         for path in (docs / folder).glob("*"):

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from resnet_repro.analysis.load import Run, agree
 from resnet_repro.same_run import changes_training, flatten
 
-# What a run must share with the paper before its error is compared with the paper's, by family.
-_PAPER_PROTOCOL: Mapping[str, Mapping[str, Any]] = {
+# The paper's training by family (Sec. 4.2; the ImageNet drops as Fig. 4 shows them).
+_MILESTONES = {"cifar": (32_000, 48_000), "imagenet": (150_000, 300_000)}
+_RATE = {"recipe.lr": 0.1, "recipe.gamma": 0.1}
+_PAPER: Mapping[str, Mapping[str, Any]] = {
     "cifar": {
         "data.name": "cifar10",
         "data.train_split": "all",
         "recipe.batch_size": 128,
         "recipe.max_iters": 64_000,
-        "recipe.lr": 0.1,
-        "recipe.gamma": 0.1,
+        **_RATE,
     },
     "imagenet": {
         "data.name": "imagenet",
         "recipe.batch_size": 256,
         "recipe.max_iters": 600_000,
-        "recipe.lr": 0.1,
-        "recipe.gamma": 0.1,
+        **_RATE,
     },
 }
+_LENGTH = ("recipe.max_iters", "recipe.milestones")  # only say how long the training is
+DATA_SETS = ("imagenet", "tiny_imagenet")  # of the nets of family imagenet
+TITLES = {"imagenet": "ImageNet", "tiny_imagenet": "Tiny ImageNet, 64x64, 200 classes"}
+Nets = Mapping[str, Sequence[Run]]
 
 
 def by_net(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -40,6 +43,25 @@ def by_net(runs: Iterable[Run]) -> dict[str, list[Run]]:
     for run in sorted(runs, key=lambda run: (not run.is_plain, run.depth, run.label, run.seed)):
         groups.setdefault(run.label, []).append(run)
     return {label: agree(group) for label, group in groups.items()}
+
+
+def cifar_nets(runs: Iterable[Run], kind: str) -> dict[str, list[Run]]:
+    """CIFAR nets of the paper by label, by depth; ``kind``: ``plain`` or ``ResNet`` (option A)."""
+    cifar = [run for run in runs if _family(run) == "cifar"]  # ImageNet has a ResNet-50 too
+    return {k: g for k, g in by_net(cifar).items() if k == f"{kind}-{g[0].depth}"}
+
+
+def nets_by_data(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
+    """ImageNet nets by data set and label; a data set without runs has an empty mapping."""
+    family = [run for run in runs if _family(run) == "imagenet"]
+    return {
+        data: by_net(run for run in family if run.config["data"]["name"] == data)
+        for data in DATA_SETS
+    }
+
+
+def _family(run: Run) -> str:
+    return str(run.config["model"]["family"])
 
 
 def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
@@ -86,7 +108,7 @@ def _changed(run: Run, but: Sequence[str] = ()) -> str:
     Those that the run itself recorded as its deviations count, too.
     """
     flat = flatten(run.config)
-    paper = _PAPER_PROTOCOL[run.config["model"]["family"]]
+    paper = _PAPER[_family(run)]
     found = {key: (value, flat.get(key)) for key, value in paper.items()}
     found |= {
         key: (value, here)
@@ -99,40 +121,26 @@ def _changed(run: Run, but: Sequence[str] = ()) -> str:
     return ""
 
 
-# What the paper's learning rate was (Sec. 4.2; the ImageNet drops as Fig. 4 shows them).
-_PAPER_RATE: Mapping[str, tuple[float, float, tuple[int, ...], int]] = {
-    "cifar": (0.1, 0.1, (32_000, 48_000), 64_000),
-    "imagenet": (0.1, 0.1, (150_000, 300_000), 600_000),
-}
-_LENGTH = ("recipe.max_iters", "recipe.milestones")  # only say how long the training is
-
-
-@dataclass(frozen=True)
-class Horizon:
-    """How far a run was trained as the paper's net: updates, and why not at all where it is 0."""
-
-    iters: int
-    reason: str = ""
-
-
 def paper_rates(run: Run) -> list[tuple[float, int, int]]:
     """The paper's learning rates for nets of this family: rate, after and up to which update."""
-    lr, gamma, drops, end = _PAPER_RATE[run.config["model"]["family"]]
-    edges = pairwise((0, *drops, end))
+    family = _family(run)
+    lr, gamma, end = (_PAPER[family][f"recipe.{key}"] for key in ("lr", "gamma", "max_iters"))
+    edges = pairwise((0, *_MILESTONES[family], end))
     return [(lr * gamma**number, *edge) for number, edge in enumerate(edges)]
 
 
-def paper_horizon(run: Run) -> Horizon:
-    """Up to which update a run followed the paper's protocol, whatever its profile.
+def paper_horizon(run: Run) -> tuple[int, str]:
+    """Up to which update a run followed the paper's protocol, and why not at all where that is 0.
 
-    A shorter schedule is the paper's until its first drop; any other change counts from the start.
+    Whatever its profile: a shorter schedule is the paper's until its first drop. Any other change
+    counts from the start.
     """
     reason = _changed(run, _LENGTH)
     if reason:
-        return Horizon(0, reason)
-    *_, drops, end = _PAPER_RATE[run.config["model"]["family"]]
-    moved = {*drops} ^ {*run.config["recipe"]["milestones"]}
-    return Horizon(min([*moved, end, run.max_iters]))
+        return 0, reason
+    end = _PAPER[_family(run)]["recipe.max_iters"]
+    moved = {*_MILESTONES[_family(run)]} ^ {*run.config["recipe"]["milestones"]}
+    return min([*moved, end, run.max_iters]), ""
 
 
 _MIXABLE: Mapping[str, Callable[[Run], object]] = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,7 @@ from urllib.parse import quote
 import jinja2
 
 from resnet_repro.analysis.captions import DATA_NAMES
-from resnet_repro.analysis.claims import check_all
-from resnet_repro.analysis.exhibits import Exhibit, net_exhibits, run_exhibits
-from resnet_repro.analysis.imagenet_claims import check_imagenet
+from resnet_repro.analysis.exhibits import Exhibit, net_exhibits, run_exhibits, without
 from resnet_repro.analysis.judge import (
     FAILS,
     HOLDS,
@@ -35,14 +33,16 @@ from resnet_repro.analysis.judge import (
     ClaimResult,
 )
 from resnet_repro.analysis.load import PROFILE_ORDER, Logged, Run, without_variants
-from resnet_repro.analysis.mechanism_claims import AS_SAID
 from resnet_repro.analysis.stats import COMPATIBLE, DIFFERS, REPRODUCED, last_error
 from resnet_repro.analysis.study import Deviation, deviations
 from resnet_repro.analysis.style import writing
 from resnet_repro.analysis.tables import NOTHING
 from resnet_repro.conf import load_item
 from resnet_repro.exits import explained
-from resnet_repro.items.registry import DRAWINGS, ITEMS
+from resnet_repro.items import DRAWINGS, ITEMS
+from resnet_repro.items.claims_cifar import check_all
+from resnet_repro.items.claims_imagenet import check_imagenet
+from resnet_repro.items.gradients import AS_SAID
 from resnet_repro.paths import given
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import RunFolder
@@ -141,13 +141,6 @@ def _section(
         [without(line, hide) for line in logged.problems] + problems,
         [without(line, hide) for line in logged.left_out if line not in logged.problems],
     )
-
-
-def without(text: str, places: Iterable[str]) -> str:
-    """Return a message without the folders of this machine."""
-    for place in places:
-        text = text.replace(place.rstrip("/") + "/", "")
-    return text
 
 
 def _row(folder: RunFolder, run: Run | None, start: Path) -> Row:

@@ -13,7 +13,7 @@ from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.explore import differences, names
 from resnet_repro.analysis.load import Run, load_run
-from resnet_repro.analysis.probes import responses
+from resnet_repro.items.fig7 import responses
 
 COLUMNS: Mapping[str, str] = {"top1_err": "error (%)", "loss": "loss (nats)"}
 DPI = 110  # for a screen

@@ -29,16 +29,13 @@ REPRODUCED, COMPATIBLE, DIFFERS, NO_VERDICT = "reproduced", "compatible", "diffe
 
 @dataclass(frozen=True)
 class Summary:
-    """A quantity over seeds: number, mean, standard deviation, 95 % t interval.
-
-    ``sd``, ``low`` and ``high`` are NaN for a single run.
-    """
+    """One number per seed: how many, mean, standard deviation, 95 % t interval; NaN for one."""
 
     n: int
     mean: float
-    sd: float
-    low: float
-    high: float
+    sd: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
 
 
 def summarise(values: Sequence[float]) -> Summary:
@@ -51,7 +48,7 @@ def summarise(values: Sequence[float]) -> Summary:
         raise ValueError("nothing to summarise")
     n, mean = len(values), float(np.mean(values))
     if n == 1:
-        return Summary(1, mean, math.nan, math.nan, math.nan)
+        return Summary(1, mean)
     sd = float(np.std(values, ddof=1))
     reach = float(half_interval(sd / math.sqrt(n), n - 1))
     return Summary(n, mean, sd, mean - reach, mean + reach)
@@ -65,19 +62,19 @@ def count_interval(error: float, images: int) -> tuple[float, float]:
     return 100 * float(low), 100 * float(high)
 
 
-def last_error(run: Run, kind: str = "test") -> float:
+def last_error(run: Run) -> float:
     """Error of the last evaluation, percent: the headline."""
-    return _of(run, kind).iloc[-1]
+    return float(_logged(run, "test").iloc[-1])
 
 
-def best_error(run: Run, kind: str = "test") -> float:
+def best_error(run: Run) -> float:
     """Lowest error of any evaluation, percent; chosen on the test set, so it flatters."""
-    return float(_of(run, kind).min())
+    return float(_logged(run, "test").min())
 
 
-def mean_last_ten(run: Run, kind: str = "test") -> float:
+def mean_last_ten(run: Run) -> float:
     """Mean error of the last ten evaluations, percent."""
-    return float(_of(run, kind).tail(10).mean())
+    return float(_logged(run, "test").tail(10).mean())
 
 
 def clean_training_error(run: Run) -> float | None:
@@ -86,18 +83,23 @@ def clean_training_error(run: Run) -> float | None:
     return None if curve.empty else float(curve.iloc[-1])
 
 
+def clean_training_errors(runs: Sequence[Run]) -> list[float]:
+    """Those of the runs that logged it."""
+    return [error for run in runs if (error := clean_training_error(run)) is not None]
+
+
 def final_training_error(run: Run) -> float:
     """End of the training curve, percent: mean over the last sixteenth of the schedule.
 
     The curve is noisy from window to window, so a mean is compared; for the paper's schedule it
     is the mean over iterations 60k to 64k.
     """
-    curve = _of(run, "train")
+    curve = _logged(run, "train")
     tail = curve[curve.index > run.max_iters * (1 - TAIL)]
     return float(tail.mean()) if len(tail) else float(curve.iloc[-1])
 
 
-def _of(run: Run, kind: str) -> pd.Series[float]:
+def _logged(run: Run, kind: str) -> pd.Series[float]:
     curve = run.curve(kind)
     if curve.empty:
         raise ValueError(f"{run.path}: no {kind} error was logged")
@@ -203,11 +205,8 @@ def combine(terms: Sequence[tuple[float, Side]]) -> list[NDArray[Any]]:
 def welch(parts: Sequence[tuple[Any, float]]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Combine independent variances of means by Welch and Satterthwaite.
 
-    Args:
-        parts: variance and its degrees of freedom.
-
-    Returns:
-        Standard error and degrees of freedom of the sum.
+    ``parts``: variances and their degrees of freedom. Returns the standard error of the sum and
+    its degrees of freedom.
     """
     total = np.asarray(sum(variance for variance, _ in parts), float)
     spread = np.asarray(sum(variance**2 / df for variance, df in parts), float)
@@ -215,39 +214,25 @@ def welch(parts: Sequence[tuple[Any, float]]) -> tuple[NDArray[Any], NDArray[Any
     return np.sqrt(total), np.divide(total**2, spread, out=never, where=spread != 0)
 
 
-def equivalence(value: Numbers, reach: Numbers, margin: float = MARGIN) -> NDArray[np.str_]:
+def equivalence(value: Numbers, reach: Numbers) -> NDArray[np.str_]:
     """Say what the 95 % interval ``value`` +- ``reach`` of a difference means.
 
     *reproduced*: it lies within the margin; *differs*: it excludes 0 and does not; *compatible*:
     it contains 0 and is not within, too wide to say; *no verdict*: the noise is not known.
     """
     return np.select(
-        [np.isnan(reach), np.abs(value) + reach <= margin, np.abs(value) <= reach],
+        [np.isnan(reach), np.abs(value) + reach <= MARGIN, np.abs(value) <= reach],
         [NO_VERDICT, REPRODUCED, COMPATIBLE],
         DIFFERS,
     )
 
 
-def verdict(
-    ours: Sequence[float],
-    paper: PaperValue,
-    public: Noise | None,
-    *,
-    not_comparable: str = "",
-) -> str:
-    """Judge our last test errors against the paper's value by equivalence.
+def verdict(ours: Sequence[float], paper: PaperValue, public: Noise | None) -> str:
+    """Judge our last test errors, one a seed, against the paper's value by equivalence.
 
-    Args:
-        ours: last test error of each seed, percent.
-        paper: the paper's value, one draw unless it says otherwise.
-        public: seed noise of one run; without it there is no verdict, nor was a margin fixed.
-        not_comparable: why the runs must not be compared with the paper; then no verdict.
-
-    Returns:
-        The verdict's word, then its numbers and the number of seeds.
+    ``public``: seed noise of one run; without it there is no verdict, nor was a margin fixed.
+    Returns the verdict's word, then its numbers and the number of seeds.
     """
-    if not_comparable:
-        return f"not comparable: {not_comparable}"
     found = difference_from_paper(ours, paper, public)
     bounds = "seed noise unknown"
     if found.known:

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from resnet_repro.analysis.captions import DATA_NAMES
-from resnet_repro.analysis.claims import check_all
-from resnet_repro.analysis.imagenet_claims import check_imagenet
 from resnet_repro.analysis.judge import ClaimResult, first_tested
 from resnet_repro.analysis.load import GIVEN_UP, Logged, Run, variants_of
 from resnet_repro.analysis.protocol import unlike_caffe
 from resnet_repro.analysis.tables import to_markdown
 from resnet_repro.conf import load_item
+from resnet_repro.items.claims_cifar import check_all
+from resnet_repro.items.claims_imagenet import check_imagenet
 
 COMMITTED = ("paper", "short")  # profiles whose runs are in the repository
 

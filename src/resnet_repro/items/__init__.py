@@ -1,7 +1,202 @@
-"""The figures and tables of the paper, one file each.
+"""The figures and tables of the paper: every item by its name, how it is drawn, its claims.
 
-A file holds all of one item: which nets it shows, how it is drawn, what its caption says. It uses
-the vocabulary of :mod:`resnet_repro.analysis` (curves, tables, the paper's numbers) and no other
-item. :mod:`resnet_repro.items.registry` lists them; :mod:`resnet_repro.items.command` draws one
-from the command line.
+A file of this folder holds all of one item: which nets it shows, how it is drawn, what stands
+under it, and the claim that is about it alone. It uses the vocabulary of
+:mod:`resnet_repro.analysis` (curves, tables, the paper's numbers). No torch, no Hydra: the report
+and the results page are made from this list; :mod:`resnet_repro.items.command` draws one item.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from resnet_repro.analysis import style
+from resnet_repro.analysis.judge import ClaimResult
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.tables import Table, write_table
+from resnet_repro.items import (
+    claims_cifar,
+    claims_imagenet,
+    deviations,
+    fig3,
+    fig4,
+    fig7,
+    figs1_6,
+    figs2_5,
+    gradients,
+    table1,
+    table6,
+    tables2_5,
+)
+
+FIGURES, TABLES = Path("results/figures"), Path("results/tables")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A figure, a table, or both; ``conf/item`` lists the experiments of its runs.
+
+    Attributes:
+        figure, table: make it from runs; of what needs no runs, from nothing.
+        claims: of the paper, tested on the item's runs.
+        protocol: of evaluation that the finished nets need besides the single view.
+        together: whether that protocol is needed of the nets as an ensemble.
+    """
+
+    name: str
+    title: str
+    figure: Callable[..., Figure] | None = None
+    table: Callable[..., Table] | None = None
+    claims: tuple[Callable[[Sequence[Run]], ClaimResult], ...] = ()
+    protocol: str = ""
+    together: bool = False
+
+    @property
+    def out(self) -> Path:
+        """Folder that it is drawn into."""
+        return FIGURES if self.figure else TABLES
+
+    def draw(self, runs: Sequence[Run] | None, out_dir: Path) -> list[Path]:
+        """Write its files and return their paths; ``runs``: None for what needs none.
+
+        A figure is ``<name>.png`` and ``.svg``, a table ``<name>.md``, ``.tex`` and ``.csv``; the
+        table of a figure goes into the folder ``tables`` beside ``out_dir``.
+
+        Raises:
+            RunFolderError: they cannot be written there.
+        """
+        given, paths = () if runs is None else (runs,), list[Path]()
+        if self.figure:
+            paths += style.save(self.figure(*given), self.name, out_dir)
+            out_dir = out_dir.parent / "tables"
+        if self.table:
+            frame, notes = self.table(*given)
+            paths += write_table(frame, self.name, out_dir, notes)
+        return paths
+
+
+_ITEMS = (
+    Item(
+        "fig1",
+        "Fig. 1: training and test error of plain-20 and plain-56",
+        figs1_6.fig1,
+        claims=(claims_cifar.plain_training_error_rises,),
+    ),
+    Item(
+        "fig4",
+        "Fig. 4: plain and residual nets of 18 and 34 layers, on Tiny ImageNet",
+        fig4.fig4,
+        claims=(claims_imagenet.plain_degrades_residual_does_not,),
+    ),
+    Item(
+        "fig6",
+        "Fig. 6: plain nets (left), residual nets (middle), 110 against 1202 layers (right)",
+        figs1_6.fig6,
+        claims=(
+            claims_cifar.plain_test_error_rises,
+            claims_cifar.plain_training_error_rises,
+            claims_cifar.residual_errors_fall,
+            claims_cifar.residual_beats_plain,
+            claims_cifar.depth_1202_overfits,
+        ),
+    ),
+    Item(
+        "fig7",
+        "Fig. 7: layer responses of plain and residual nets",
+        fig7.fig7,
+        claims=(fig7.responses_are_smaller,),
+    ),
+    Item(
+        "gradients",
+        "Gradient norms and the forward signal of plain and residual nets (the remarks of "
+        "Sec. 4.1)",
+        gradients.gradient_figure,
+        claims=(gradients.gradients_stay_healthy,),
+    ),
+    Item(
+        "table2",
+        "Table 2: the nets of Fig. 4, 10-crop",
+        table=partial(tables2_5.net_table, 2),
+        claims=(claims_imagenet.plain_degrades_residual_does_not,),
+        protocol="10-crop",
+    ),
+    Item(
+        "table3",
+        "Table 3: shortcut options and depth, 10-crop, on Tiny ImageNet",
+        table=partial(tables2_5.net_table, 3),
+        claims=(claims_imagenet.shortcuts_beat_plain, claims_imagenet.deeper_is_better),
+        protocol="10-crop",
+    ),
+    Item(
+        "table4",
+        "Table 4: single nets, fully convolutional over several scales, on Tiny ImageNet",
+        table=partial(tables2_5.net_table, 4),
+        claims=(partial(claims_imagenet.deeper_is_better, protocol="multi-scale"),),
+        protocol="multi-scale",
+    ),
+    Item(
+        "table5",
+        "Table 5: ensembles of the nets of Table 4",
+        table=tables2_5.table5,
+        protocol="multi-scale",
+        together=True,
+    ),
+    Item(
+        "table6",
+        "Table 6: test error of residual nets from 20 to 1202 layers, plain nets beside them: "
+        "the runs of Fig. 6",
+        table=table6.table6_with_notes,
+        claims=(
+            claims_cifar.residual_errors_fall,
+            claims_cifar.residual_beats_plain,
+            claims_cifar.depth_1202_overfits,
+        ),
+    ),
+    Item(
+        "blocks",
+        "Blocks of one, two and three layers (Sec. 3.2)",
+        deviations.deviations_figure,
+        deviations.deviations_with_notes,
+    ),
+    Item(
+        "claims",
+        "Claims C1 to C6 and C10 on every CIFAR-10 net of the paper",
+        table=claims_cifar.cifar_claims,
+        claims=claims_cifar.CIFAR_CLAIMS,
+    ),
+    Item(
+        "deviations",
+        "What each choice the paper leaves open is worth: ResNet-56 and plain-56 with exactly one "
+        "changed",
+        deviations.deviations_figure,
+        deviations.deviations_with_notes,
+    ),
+    Item(
+        "highway",
+        "Identity against gated shortcuts (Highway) under one protocol",
+        deviations.deviations_figure,
+        deviations.deviations_with_notes,
+    ),
+)
+# Made from the counted nets alone.
+_DRAWINGS = (
+    Item("fig2", "Fig. 2: residual learning, a building block", figs2_5.fig2),
+    Item("fig3", "Fig. 3: the three nets side by side, maps of one size at one height", fig3.fig3),
+    Item(
+        "fig5",
+        "Fig. 5: the basic block of ResNet-34 (left), the bottleneck of ResNet-50 (right)",
+        figs2_5.fig5,
+    ),
+    Item(
+        "table1",
+        "Table 1: layers, output size, then one column per depth; sizes and the paper's beneath",
+        table=table1.table1,
+    ),
+)
+ITEMS = {item.name: item for item in _ITEMS}
+DRAWINGS = {item.name: item for item in _DRAWINGS}

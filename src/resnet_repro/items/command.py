@@ -19,7 +19,7 @@ from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import Item, changed_from_experiment, load_item
 from resnet_repro.config import PROFILES, Config
 from resnet_repro.exits import explained, notify
-from resnet_repro.items.registry import DRAWINGS, ITEMS, Drawing
+from resnet_repro.items import DRAWINGS, ITEMS
 from resnet_repro.options import WHAT
 from resnet_repro.retest import count_missing
 from resnet_repro.runs.signals import stop_on_signals
@@ -36,7 +36,7 @@ def main(name: str) -> None:
     are here are tested first.
     """
     if name in DRAWINGS:
-        draw_nets(name, DRAWINGS[name])
+        draw_nets(name)
         return
     shown = ITEMS[name]
     asked = _arguments(name, shown.out)
@@ -110,11 +110,12 @@ def _is_asked(run: Run, item: Item, wanted: Callable[[str, str], Config]) -> boo
     return same and not differences(config.as_mapping(), run.config, (WHAT,))
 
 
-def draw_nets(name: str, drawing: Drawing) -> None:
+def draw_nets(name: str) -> None:
     """Draw what needs no runs."""
+    drawing = DRAWINGS[name]
     parser = argparse.ArgumentParser(description=f"Draw {name}; it needs no runs.")
     parser.add_argument("--out", type=paths.given, default=drawing.out, help="folder to draw into")
-    _print_paths(drawing.draw(parser.parse_args().out))
+    _print_paths(drawing.draw(None, parser.parse_args().out))
 
 
 def _print_paths(paths: Sequence[Path]) -> None:

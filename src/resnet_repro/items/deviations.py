@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +15,7 @@ from resnet_repro.analysis.judge import TEST, TRAINING, compare, seeds_clause
 from resnet_repro.analysis.load import Run, agree, changed_keys
 from resnet_repro.analysis.protocol import comparison_notes
 from resnet_repro.analysis.stats import Difference, last_error, seeds_phrase, summarise
-from resnet_repro.analysis.tables import write_table
+from resnet_repro.analysis.tables import Table
 
 _WORDS: Mapping[str, str] = {
     "data.train_split=45k": "45,000 training images",
@@ -146,10 +145,6 @@ def _sentences(found: Sequence[Variant]) -> list[str]:
     ]
 
 
-def save(runs: Sequence[Run], out_dir: Path, stem: str = "deviations") -> list[Path]:
-    """Draw the differences and write them as a table, ``<stem>.png``, ``.svg``, ``.md`` ..."""
-    paths = style.save(deviations_figure(runs), stem, out_dir)
-    tables = Path(out_dir).parent / "tables"
-    return paths + write_table(
-        deviations_table(runs), stem, tables, notes=_sentences(variants(runs))
-    )
+def deviations_with_notes(runs: Sequence[Run]) -> Table:
+    """The table of differences and the sentences under it."""
+    return Table(deviations_table(runs), _sentences(variants(runs)))

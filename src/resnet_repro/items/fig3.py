@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resnet_repro.analysis import diagram, style
-from resnet_repro.analysis.counted import Counted, CountedLayer, pool_before
+from resnet_repro.analysis import counted, diagram, style
+from resnet_repro.analysis.counted import CountedLayer, pool_before
 
 NETS = ("VGG-19", "plain-34", "ResNet-34 A")
 BOX = (1.28, 0.145)  # inches
@@ -22,6 +21,7 @@ TITLE, FOOT = 0.36, 0.5  # room above and beneath the columns
 GAP = 0.1  # between two sizes of map
 FONT = 6.4
 APART = 0.017  # half the way from where a shortcut ends to where the next begins
+RULE = {"color": "#d5d5d5", "lw": 0.6, "zorder": 0.5}
 
 
 @dataclass(frozen=True)
@@ -38,30 +38,27 @@ class Cell:
     block: str = ""
 
 
-def save(out_dir: Path) -> list[Path]:
-    """Draw Fig. 3 and write it as ``fig3.png`` and ``fig3.svg``."""
-    return style.save(fig3(), "fig3", out_dir)
-
-
-def fig3(counted: Counted | None = None) -> Figure:
+def fig3() -> Figure:
     """Fig. 3: the three nets side by side, maps of one size at one height."""
-    counted = counted or Counted()
     columns = {net: cells(counted.layers(net), counted.net(net).image_size) for net in NETS}
-    heights, zones, total = _layout(list(columns.values()))
+    zones, total = _zones(list(columns.values()))
     with style.style():
         figure, axes = diagram.canvas(LEFT + 2 * COLUMN + REACH + 0.3, total + TITLE + FOOT)
         _draw_zones(axes, zones)
         for number, (net, column) in enumerate(columns.items()):
-            x = LEFT + number * COLUMN
-            places = [heights[cell.size] - PITCH * row for cell, row in _rows(column)]
-            _draw_column(axes, x, column, places)
-            if counted.net(net).shortcut != "none":
-                _draw_shortcuts(axes, x, counted, net, column, places)
-            diagram.label(
-                axes, (x, total + FOOT + 0.26), net, fontsize=9.5, weight="bold", va="bottom"
-            )
-            diagram.label(axes, (x, 0.26), _sizes(counted, net), fontsize=7.5, linespacing=1.4)
-        style.underneath(figure, _sentences(counted))
+            x, size = LEFT + number * COLUMN, counted.net(net)
+            heights = _heights(column, zones)
+            diagram.arrow(axes, (x, heights[0] + BOX[1] / 2 + 0.14), (x, heights[0] + BOX[1] / 2))
+            colours = [style.map_colour(cell.size) for cell in column]
+            diagram.stack(axes, x, heights, BOX, [cell.text for cell in column], colours, FONT)
+            if size.shortcut != "none":
+                _draw_shortcuts(axes, x, net, column, heights)
+            title = {"fontsize": 9.5, "weight": "bold", "va": "bottom"}
+            diagram.label(axes, (x, total + FOOT + 0.26), net, **title)
+            said = f"{size.multiply_adds / 1e9:.2f}e9 multiply-adds\n"
+            said += f"{size.params / 1e6:.1f}M parameters"
+            diagram.label(axes, (x, 0.26), said, fontsize=7.5, linespacing=1.4)
+        style.underneath(figure, _sentences())
     return figure
 
 
@@ -85,81 +82,53 @@ def cells(layers: Sequence[CountedLayer], image_size: int) -> list[Cell]:
     return found
 
 
-def _rows(column: Sequence[Cell]) -> list[tuple[Cell, int]]:
-    """Each cell with its number among those of its size."""
-    seen: dict[int, int] = {}
-    found = []
-    for cell in column:
-        found.append((cell, seen.get(cell.size, 0)))
-        seen[cell.size] = seen.get(cell.size, 0) + 1
-    return found
-
-
-def _layout(
-    columns: Sequence[Sequence[Cell]],
-) -> tuple[dict[int, float], dict[int, tuple[float, float]], float]:
-    """Height of the first box of each size, each size's zone (top, bottom), and all of it."""
+def _zones(columns: Sequence[Sequence[Cell]]) -> tuple[dict[int, tuple[float, float]], float]:
+    """Top and bottom of the zone of each size of map, and the height of all."""
     sizes = sorted({cell.size for column in columns for cell in column}, reverse=True)
     most = {
         size: max(sum(cell.size == size for cell in column) for column in columns) for size in sizes
     }
     total = sum(rows * PITCH + GAP for rows in most.values())
-    heights, zones, top = {}, {}, total + FOOT
+    zones, top = {}, total + FOOT
     for size, rows in most.items():
-        bottom = top - rows * PITCH - GAP
-        zones[size] = (top, bottom)
-        heights[size] = top - (PITCH + GAP) / 2
-        top = bottom
-    return heights, zones, total
+        zones[size] = (top, top - rows * PITCH - GAP)
+        top = zones[size][1]
+    return zones, total
+
+
+def _heights(column: Sequence[Cell], zones: dict[int, tuple[float, float]]) -> list[float]:
+    """Height of each box: those of one size one below the other in their zone."""
+    seen = dict.fromkeys(zones, 0)
+    heights = []
+    for cell in column:
+        heights.append(zones[cell.size][0] - (PITCH + GAP) / 2 - PITCH * seen[cell.size])
+        seen[cell.size] += 1
+    return heights
 
 
 def _draw_zones(axes: Axes, zones: dict[int, tuple[float, float]]) -> None:
-    width = axes.get_xlim()[1]
+    margin = 0.1 / axes.get_xlim()[1]
     top = next(iter(zones.values()))[0]
     diagram.label(axes, (0.36, top + 0.1), "output size", fontsize=7, color=diagram.INK)
     for size, (top, bottom) in zones.items():
-        axes.axhline(top, 0.1 / width, 1 - 0.1 / width, color="#d5d5d5", lw=0.6, zorder=0.5)
-        diagram.label(
-            axes,
-            (0.36, (top + bottom) / 2),
-            f"{size}x{size}",
-            fontsize=8,
-            color=style.map_colour(size),
-            weight="bold",
-        )
-    axes.axhline(bottom, 0.1 / width, 1 - 0.1 / width, color="#d5d5d5", lw=0.6, zorder=0.5)
-
-
-def _draw_column(axes: Axes, x: float, column: Sequence[Cell], places: Sequence[float]) -> None:
-    colours = [style.map_colour(cell.size) for cell in column]
-    texts = [cell.text for cell in column]
-    edge = places[0] + BOX[1] / 2
-    diagram.arrow(axes, (x, edge + 0.14), (x, edge))
-    diagram.stack(axes, x, places, BOX, texts, colours, FONT)
+        axes.axhline(top, margin, 1 - margin, **RULE)
+        look = {"fontsize": 8, "color": style.map_colour(size), "weight": "bold"}
+        diagram.label(axes, (0.36, (top + bottom) / 2), f"{size}x{size}", **look)
+    axes.axhline(bottom, margin, 1 - margin, **RULE)
 
 
 def _draw_shortcuts(
-    axes: Axes,
-    x: float,
-    counted: Counted,
-    net: str,
-    column: Sequence[Cell],
-    places: Sequence[float],
+    axes: Axes, x: float, net: str, column: Sequence[Cell], heights: Sequence[float]
 ) -> None:
     """Draw each block's shortcut; dotted where an identity does not fit."""
     for block in counted.blocks(net):
-        inside = [y for cell, y in zip(column, places, strict=True) if cell.block == block.name]
+        inside = [y for cell, y in zip(column, heights, strict=True) if cell.block == block.name]
         line = diagram.DOTTED if block.changes_shape else diagram.SOLID
         start, end = inside[0] + PITCH / 2 - APART, inside[-1] - PITCH / 2 + APART
         diagram.shortcut(axes, (x, start), (x, end), REACH, line)
 
 
-def _sizes(counted: Counted, net: str) -> str:
-    size = counted.net(net)
-    return f"{size.multiply_adds / 1e9:.2f}e9 multiply-adds\n{size.params / 1e6:.1f}M parameters"
-
-
-def _sentences(counted: Counted) -> list[str]:
+def _sentences() -> list[str]:
     vgg, plain = counted.net("VGG-19"), counted.net("plain-34")
     share = 100 * plain.multiply_adds / vgg.multiply_adds
     return [

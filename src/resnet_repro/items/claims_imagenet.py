@@ -1,0 +1,238 @@
+"""Claims of Sec. 4.1: C7 to C9 of docs/FIDELITY.md.
+
+They are about orders between nets and are tested on ImageNet or on Tiny ImageNet, never on both
+together; the sentence names which. Without ``data`` it is ImageNet if it has the nets a claim
+cannot do without, else Tiny ImageNet. Validation errors are at 10-crop, as the paper's tables,
+where every run of the comparison was tested so, else those of the single view, which every run
+has; the sentence names the protocol too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+
+from resnet_repro.analysis.captions import run_sentences
+from resnet_repro.analysis.evaluations import SINGLE_VIEW, evaluations_beside, score_of
+from resnet_repro.analysis.judge import (
+    TEST,
+    ClaimResult,
+    Evidence,
+    Measure,
+    along_depth,
+    by_profile,
+    claim,
+    compare,
+    first_tested,
+    interval,
+    points,
+    side,
+)
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.protocol import DATA_SETS, TITLES, Nets, nets_by_data
+from resnet_repro.analysis.stats import Difference, contrast
+from resnet_repro.analysis.tables import Table, claims_table
+
+PLAIN, RESIDUAL = ("plain-18", "plain-34"), ("ResNet-18 A", "ResNet-34 A")
+OPTIONS = {option: f"ResNet-34 {option}" for option in "ABC"}
+DEPTHS = (34, 50, 101, 152)
+
+
+@claim(
+    "C7",
+    "plain-34 trains worse than plain-18, ResNet-34 better than ResNet-18",
+    "plain-18 and plain-34 on ImageNet or Tiny ImageNet",
+)
+def plain_degrades_residual_does_not(
+    runs: Sequence[Run], data: str | None = None
+) -> Evidence | None:
+    """C7: plain-34's training error is above plain-18's throughout; of ResNets it is below.
+
+    Throughout means in every stretch between two drops of the learning rate (in thirds, where
+    the rate never drops): point by point a training curve is noise. Residual nets are compared
+    under option A, as in Fig. 4.
+    """
+    where, nets = _data_with(runs, data, lambda nets: nets.keys() >= {*PLAIN})
+    if where is None:
+        return None
+    parts, words, numbers = [], [], dict[str, float]()
+    for (shallow, deep), direction in ((PLAIN, 1), (RESIDUAL, -1)):
+        if missing := [label for label in (shallow, deep) if label not in nets]:
+            words.append(f"no runs of {' and '.join(missing)}")
+            continue
+        gaps = _training_gaps(nets[shallow], nets[deep])
+        parts += [(gap, direction) for gap in gaps.values()]
+        numbers |= {f"{deep} minus {shallow} to {last:,}": gap.value for last, gap in gaps.items()}
+        words.append(_in_each_stretch(shallow, deep, [*gaps.values()], direction))
+    complete = nets.keys() >= {*RESIDUAL}
+    used = [nets[label] for label in (*PLAIN, *(RESIDUAL if complete else ()))]
+    return Evidence(used, f"{TITLES[where]}: {'; '.join(words)}", numbers, parts, complete=complete)
+
+
+def _training_gaps(shallow: Sequence[Run], deep: Sequence[Run]) -> dict[int, Difference]:
+    """Deep minus shallow training error by stretch of the schedule, keyed by its last iteration."""
+    total = shallow[0].max_iters
+    drops = list(shallow[0].config["recipe"]["milestones"]) or [total // 3, 2 * total // 3]
+    return {
+        last: compare(shallow, deep, Measure("", partial(_training_error, after=after, last=last)))
+        for after, last in pairwise([0, *drops, total])
+    }
+
+
+def _training_error(run: Run, after: int, last: int) -> float:
+    curve = run.curve("train")
+    errors = curve[(curve.index > after) & (curve.index <= last)]
+    if errors.empty:
+        raise ValueError(f"{run.path}: no training error between iterations {after} and {last}")
+    return float(errors.mean())
+
+
+def _in_each_stretch(shallow: str, deep: str, gaps: Sequence[Difference], direction: int) -> str:
+    """Say how far one training error lies from another in each stretch, and where it should."""
+    least = min(gaps, key=lambda gap: direction * gap.value - gap.reach)
+    return (
+        f"training error of {deep} minus {shallow}'s "
+        f"{', '.join(f'{gap.value:+.2f}' for gap in gaps)} points in the {len(gaps)} stretches "
+        f"between drops of the rate, by the claim all {'above' if direction > 0 else 'below'} 0 "
+        f"(least so: {interval(least)})"
+    )
+
+
+@claim(
+    "C8",
+    "34 layers: options A, B, C far better than plain; then B, C a little better",
+    "plain-34 and a ResNet-34 on ImageNet or Tiny ImageNet",
+)
+def shortcuts_beat_plain(
+    runs: Sequence[Run], data: str | None = None, protocol: str = "10-crop"
+) -> Evidence | None:
+    """C8: ResNet-34 with A, B, C all far better than plain-34; B a little better than A, C than B.
+
+    Far means by more than the options differ among themselves. The claim is inconclusive at best
+    where an option has no runs.
+    """
+    where, nets = _data_with(
+        runs, data, lambda nets: "plain-34" in nets and bool({*OPTIONS.values()} & nets.keys())
+    )
+    if where is None:
+        return None
+    plain = nets["plain-34"]
+    options = {option: nets[label] for option, label in OPTIONS.items() if label in nets}
+    used = [plain, *options.values()]
+    error = _validation_error(used, protocol)
+    gains = {option: compare(net, plain, error) for option, net in options.items()}
+    each = ", ".join(
+        f"{option} {points(gain.value)}{_bounds(gain, alone=len(gains) == 1)}"
+        for option, gain in gains.items()
+    )
+    words = [f"{error.name} of plain-34 minus that of ResNet-34 {each} (points)"]
+    parts = [(gain, 1) for gain in gains.values()]
+    numbers = {f"plain-34 minus {OPTIONS[option]}": gain.value for option, gain in gains.items()}
+    for worse, better in pairwise(options):
+        step = compare(options[better], options[worse], error)
+        parts.append((step, 1))
+        numbers[f"{worse} minus {better}"] = step.value
+        relation = "below" if step.value > 0 else "above"
+        words.append(f"{better} {relation} {worse} by {points(abs(step.value))} ({interval(step)})")
+    if len(options) > 1:
+        far = _far(plain, options, error)
+        parts.append((far, 1))
+        numbers["smallest gain minus largest difference of options"] = far.value
+        words.append(
+            "the smallest gain over plain is "
+            f"{'above' if far.value > 0 else 'not above'} the largest difference between options, "
+            f"by {points(abs(far.value))}{_bounds(far)}"
+        )
+    missing = [label for label in OPTIONS.values() if label not in nets]
+    words += [f"no runs of {' and '.join(missing)}"] if missing else []
+    sentence = f"{TITLES[where]}: {'; '.join(words)}"
+    return Evidence(used, sentence, numbers, parts, complete=not missing)
+
+
+def _far(plain: Sequence[Run], options: Nets, error: Measure) -> Difference:
+    """The smallest gain over plain minus the largest difference between two options.
+
+    A net that is in both counts with both factors, as its noise does.
+    """
+    means = {option: error.mean(net) for option, net in options.items()}
+    worst, best = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    terms = ((1, plain), (-2, options[worst]), (1, options[best]))
+    return contrast(*((factor, side(net, error)) for factor, net in terms))
+
+
+def _bounds(gap: Difference, *, alone: bool = False) -> str:
+    """The interval in brackets; one that is unknown is named only ``alone``: the steps name it."""
+    return f" ({interval(gap)})" if gap.known or alone else ""
+
+
+@claim(
+    "C9",
+    "more depth helps: 34, 50, 101, 152 layers",
+    "two of ResNet-34, 50, 101 and 152",
+)
+def deeper_is_better(
+    runs: Sequence[Run], data: str | None = None, protocol: str = "10-crop"
+) -> Evidence | None:
+    """C9: validation error falls from ResNet-34 over 50 and 101 to 152 layers.
+
+    ResNet-34 is that of option B, like the deeper ones, else C or A.
+    """
+    where, nets = _data_with(runs, data, lambda nets: len(_by_depth(nets)) > 1)
+    if where is None:
+        return None
+    chosen = _by_depth(nets)
+    used = [*chosen.values()]
+    found = along_depth(chosen, _validation_error(used, protocol), -1)
+    depths = {net[0].depth for net in used}
+    missing = [f"ResNet-{depth}" for depth in DEPTHS if depth not in depths]
+    sentence = f"{TITLES[where]}: {found.sentence}"
+    sentence += f"; no runs of {', '.join(missing)}" if missing else ""
+    return Evidence(used, sentence, found.numbers, [found.ends], found.steps, complete=not missing)
+
+
+def _by_depth(nets: Nets) -> Nets:
+    """The nets of C9, shallow first."""
+    shallow = [OPTIONS[option] for option in "BCA" if OPTIONS[option] in nets][:1]
+    deeper = [label for depth in DEPTHS[1:] if (label := f"ResNet-{depth}") in nets]
+    return {label: nets[label] for label in shallow + deeper}
+
+
+def _data_with(
+    runs: Sequence[Run], data: str | None, enough: Callable[[Nets], bool]
+) -> tuple[str | None, Nets]:
+    """The data set to test on and its nets; None where no data set has enough of them."""
+    found = nets_by_data(runs)
+    names = DATA_SETS if data is None else (data,)
+    return next(((name, found[name]) for name in names if enough(found[name])), (None, {}))
+
+
+def _validation_error(nets: Sequence[Sequence[Run]], protocol: str) -> Measure:
+    """Top-1 error under ``protocol`` if all the runs were tested so, else in the single view."""
+    runs = [run for net in nets for run in net]
+    evaluations = evaluations_beside(runs)
+    found = {run.path: score_of(run, protocol, evaluations) for run in runs}
+    scores = {path: score.top1 for path, score in found.items() if score is not None}
+    if len(scores) < len(runs):
+        return Measure(f"validation error ({SINGLE_VIEW})", TEST.of, public=True)
+    return Measure(f"validation error ({protocol})", lambda run: scores[run.path], public=True)
+
+
+IMAGENET_CLAIMS = (plain_degrades_residual_does_not, shortcuts_beat_plain, deeper_is_better)
+
+
+def check_imagenet(runs: Sequence[Run]) -> list[ClaimResult]:
+    """Test C7 to C9 on each data set that has runs, ImageNet first; once where none has."""
+    there: list[str | None] = [data for data, nets in nets_by_data(runs).items() if nets]
+    return [claim(runs, data=data) for data in there or [None] for claim in IMAGENET_CLAIMS]
+
+
+def imagenet_claims(runs: Sequence[Run]) -> Table:
+    """C7 to C9 with verdicts and evidence."""
+    notes = [
+        sentence
+        for group in by_profile(runs)
+        for nets in nets_by_data(group).values()
+        for sentence in run_sentences([run for net in nets.values() for run in net])
+    ]
+    return claims_table(first_tested(check_imagenet, runs), notes)

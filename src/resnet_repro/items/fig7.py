@@ -1,0 +1,156 @@
+"""Fig. 7 and claim C6: standard deviation of the layer responses, in the nets' order and sorted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resnet_repro.analysis import paper, style
+from resnet_repro.analysis.captions import run_sentences
+from resnet_repro.analysis.curves import logarithmic, no_runs
+from resnet_repro.analysis.judge import Evidence, Measure, claim, compare, interval
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.protocol import by_net, cifar_nets, why_not_comparable
+from resnet_repro.analysis.stats import seeds_phrase
+
+NETS = ("plain-20", "plain-56", "ResNet-20", "ResNet-56", "ResNet-110")
+HUGE = 7.0  # twice the top of the paper's axis
+OURS: dict[str, Any] = {"linewidth": 1.5}
+PAPERS: dict[str, Any] = {"linewidth": 0.7, "zorder": 1.5}
+
+
+def responses(run: Run) -> pd.Series[float] | None:
+    """Standard deviation of each 3x3 conv's responses by 1-based layer; None if not logged."""
+    table = run.table("responses")
+    return None if table is None else table.set_index("layer")["std"].astype(float).sort_index()
+
+
+def fig7(runs: Sequence[Run]) -> Figure:
+    """Fig. 7: responses of the 3x3 convs after batch norm, before ReLU and addition.
+
+    Above in the nets' order, below in descending order; plain nets dashed, residual nets solid,
+    the mean over seeds. The paper's curves lie under them at any profile, for the axis is the
+    same; the caption says where the training was not.
+    """
+    logged = [run for run in runs if responses(run) is not None]
+    nets = {label: net for label, net in by_net(logged).items() if label in NETS}
+    shown = [run for net in nets.values() for run in net]
+    missing = [label for label in NETS if label not in nets]
+    with style.style():
+        figure, axes_pair = panels(max((run.depth for run in shown), default=110))
+        for axes, ordered in zip(axes_pair, (False, True), strict=True):
+            for net in nets.values():
+                _draw(axes, net, ordered)
+                draw_paper(axes, net[0].label, ordered, pale=True)
+            if missing:
+                no_runs(axes, missing, alone=not nets)
+            if max((float(np.max(x.get_ydata())) for x in axes.lines), default=0.0) > HUGE:
+                logarithmic(axes)  # one net's responses would hide the others'
+            else:
+                axes.set_ylim(bottom=0)
+        handles, labels = axes_pair[0].get_legend_handles_labels()
+        style.underneath(figure, _sentences(shown), handles, labels, columns=4)
+    return figure
+
+
+def panels(depth: int) -> tuple[Figure, list[Axes]]:
+    """The two empty panels for nets of up to so many layers."""
+    figure = style.new_figure(1, rows=2, panel=(7.2, 2.5))
+    above, below = figure.subplots(2, 1, sharex=True)
+    for axes in (above, below):
+        axes.set_ylabel("std")
+    above.set_title("standard deviation of layer responses")
+    below.set_xlabel("layer index (above: in the net's order; below: sorted by size)")
+    below.set_xlim(0, depth)
+    return figure, [above, below]
+
+
+def _draw(axes: Axes, runs: Sequence[Run], ordered: bool) -> None:
+    rows = [table.to_numpy() for run in runs if (table := responses(run)) is not None]
+    values = np.array([np.sort(row)[::-1] if ordered else row for row in rows])
+    layers, colour = np.arange(1, values.shape[1] + 1), style.depth_colour(runs[0].depth)
+    label = f"{runs[0].label}, {seeds_phrase(len(runs))}"
+    line = style.TRAIN["linestyle"] if runs[0].is_plain else "-"
+    axes.plot(layers, values.mean(axis=0), color=colour, label=label, linestyle=line, **OURS)
+    if len(rows) > 1:
+        low, high = values.min(axis=0), values.max(axis=0)
+        axes.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def draw_paper(axes: Axes, net: str, ordered: bool, *, pale: bool) -> None:
+    """Draw the paper's curve of a net where there is one; ``pale``: under ours, not alone."""
+    curve = paper.responses(net, ordered=ordered)
+    if curve.empty:
+        return
+    colour: Any = style.depth_colour(int(net.rpartition("-")[2]))
+    line = style.TRAIN["linestyle"] if net.startswith("plain") else "-"
+    look = PAPERS if pale else OURS
+    axes.plot(
+        curve.index.to_numpy(),
+        curve.to_numpy(),
+        color=style.pale(colour) if pale else colour,
+        label=f"{net} in the paper" if pale else net,
+        linestyle=line,
+        **look,
+    )
+
+
+def _sentences(runs: Sequence[Run]) -> list[str]:
+    if not runs:
+        return ["No runs with layer responses logged."]
+    said = ["Output of each 3x3 conv after batch norm, before ReLU and addition."]
+    said += run_sentences(runs)
+    said.append("Dashed: plain nets; thin pale: the paper's.")
+    if max(float(table.max()) for run in runs if (table := responses(run)) is not None) > HUGE:
+        said.append("Logarithmic axes, unlike the paper's.")
+    if len(runs) > len(by_net(runs)):
+        said.append("Line: mean over seeds; band: lowest to highest seed.")
+    if reason := why_not_comparable(runs):
+        said.append(
+            f"The paper's nets were trained for 64,000 iterations, these were not ({reason})."
+        )
+    return said
+
+
+@claim(
+    "C6",
+    "responses: residual below plain, deeper residual smaller",
+    "a pair of nets with logged responses",
+)
+def responses_are_smaller(runs: Sequence[Run]) -> Evidence | None:
+    """C6: responses of residual nets are below plain nets', and the deeper net has the smaller.
+
+    Compared is the mean over layers of the standard deviation of a layer's responses (Fig. 7).
+    Its seed noise is known from two seeds on: nobody has published one.
+    """
+    levels = {r.path: float(table.mean()) for r in runs if (table := responses(r)) is not None}
+    logged = [run for run in runs if run.path in levels]
+    plain, residual = cifar_nets(logged, "plain"), cifar_nets(logged, "ResNet")
+    pairs = [
+        (residual[label], net)
+        for net in plain.values()
+        if (label := f"ResNet-{net[0].depth}") in residual
+    ]
+    pairs += [(deeper, net) for net, deeper in itertools.pairwise(residual.values())]
+    if not pairs:
+        return None
+    measure = Measure("mean response std", lambda run: levels[run.path])
+    words, numbers, parts = [], {}, []
+    for smaller, larger in pairs:
+        gap = compare(smaller, larger, measure)
+        below = "below" if gap.value > 0 else "above"
+        words.append(
+            f"{smaller[0].label} {below} {larger[0].label} by {abs(gap.value):.2f} "
+            f"({interval(gap)})"
+        )
+        numbers[f"{larger[0].label} minus {smaller[0].label}"] = gap.value
+        parts.append((gap, 1))
+    nets = list((plain | residual).values())
+    means = ", ".join(f"{net[0].label} {measure.mean(net):.2f}" for net in nets)
+    return Evidence(nets, f"{measure.name} {means}: {'; '.join(words)}", numbers, parts)

@@ -1,0 +1,95 @@
+"""Figs. 1 and 6: CIFAR-10 training and test error of plain and residual nets.
+
+Fig. 1 shows the degradation: of plain nets the deeper has the higher training error, and thus
+test error. In Fig. 6 residual nets get better up to 110 layers; 1202 layers overfit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from resnet_repro.analysis import curves, style
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.protocol import Nets, by_net
+
+ZOOM_FROM = 35 / 64  # share of the schedule where Fig. 6's right panel begins
+# Of Fig. 6, by their place in the paper: title, the nets they should have.
+PANELS = {
+    "left": ("plain nets", ("plain-20", "plain-32", "plain-44", "plain-56")),
+    "middle": ("residual nets", tuple(f"ResNet-{depth}" for depth in (20, 32, 44, 56, 110))),
+    "right": ("residual nets, 110 and 1202 layers", ("ResNet-110", "ResNet-1202")),
+}
+
+
+def fig1(runs: Sequence[Run]) -> Figure:
+    """Fig. 1: training error (left) and test error (right) of plain nets, the paper's 20 and 56.
+
+    The mean over seeds is drawn with a band from the lowest to the highest seed. The paper's
+    curves are drawn where the runs follow the paper's schedule; elsewhere the axes fit the runs
+    and the caption says so.
+    """
+    nets = {label: net for label, net in by_net(runs).items() if net[0].is_plain}
+    shown = [run for net in nets.values() for run in net]
+    missing = [label for label in ("plain-20", "plain-56") if label not in nets]
+    unit = curves.iter_unit(shown)
+    with style.style():
+        figure = style.new_figure(2)
+        left, right = figure.subplots(1, 2, sharey=True)
+        for axes, kind, title in ((left, "train", "training"), (right, "test", "test")):
+            for net in nets.values():
+                curves.draw_net(axes, net, kind, style.TEST, unit)
+                if curves.comparable(shown):
+                    curves.draw_paper(axes, 1, net[0], kind, style.PAPER_TEST)
+            if missing:
+                curves.no_runs(axes, missing, alone=not nets)
+            axes.set_title(f"{title} error")
+        left.set_ylabel("error (%)")
+        right.tick_params(labelleft=True)
+        curves.set_limits([left, right], shown)
+        handles, labels = left.get_legend_handles_labels()
+        style.underneath(figure, curves.sentences(shown), handles, labels)
+    return figure
+
+
+def fig6(runs: Sequence[Run]) -> Figure:
+    """Fig. 6: plain nets, residual nets to 110 layers, and 110 against 1202 layers.
+
+    Dashed is training error, bold is test error. A net that stays above the axis is not drawn,
+    as in the paper, but named with its error.
+    """
+    panels = _nets_by_panel(by_net(runs))
+    shown = {run.path: run for nets in panels.values() for net in nets.values() for run in net}
+    drawn = list(shown.values())
+    with_paper, unit = curves.comparable(drawn), curves.iter_unit(drawn)
+    with style.style():
+        figure = style.new_figure(3, panel=(3.4, 3.1))
+        row = figure.subplots(1, 3, sharey=True)
+        row[0].set_ylabel("error (%)")
+        curves.set_limits(list(row), drawn)
+        end = max((run.max_iters for run in drawn), default=curves.PAPER_ITERS) / unit
+        row[2].set_xlim(end * ZOOM_FROM, end)
+        for axes, (place, nets) in zip(row, panels.items(), strict=True):
+            title, wanted = PANELS[place]
+            for net in nets.values():
+                curves.draw_both(axes, net, (6, "test", place) if with_paper else None, unit)
+            axes.set_title(title)
+            axes.tick_params(labelleft=True)
+            if missing := [label for label in wanted if label not in nets]:
+                curves.no_runs(axes, missing, alone=not nets)
+            curves.name_what_is_above(axes, list(nets.values()))
+        papers = "test error" if with_paper else ""
+        handles, labels = curves.legend(drawn, 6, "test error", papers)
+        style.underneath(figure, curves.sentences(drawn), handles, labels, columns=6)
+    return figure
+
+
+def _nets_by_panel(nets: Nets) -> dict[str, Nets]:
+    plain = {k: net for k, net in nets.items() if k == f"plain-{net[0].depth}"}
+    residual = {k: net for k, net in nets.items() if k == f"ResNet-{net[0].depth}"}
+    return {
+        "left": plain,
+        "middle": {k: net for k, net in residual.items() if net[0].depth <= 110},
+        "right": {k: net for k, net in residual.items() if k in PANELS["right"][1]},
+    }

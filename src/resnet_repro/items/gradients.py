@@ -1,0 +1,281 @@
+"""Are the gradients of plain nets healthy? Norms by layer, at first and in training; claim C10."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resnet_repro.analysis import style
+from resnet_repro.analysis.captions import run_sentences
+from resnet_repro.analysis.curves import logarithmic, say_why_empty
+from resnet_repro.analysis.judge import FAILS, HOLDS, INCONCLUSIVE, OPEN, Evidence, claim
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.protocol import by_net, cifar_nets
+from resnet_repro.analysis.stats import seeds_phrase
+from resnet_repro.same_run import filled
+
+ByIteration = Callable[[Run], "pd.DataFrame | None"]
+Curve = Callable[[Run], "pd.Series[float] | None"]
+FIRST_UPDATE = 1  # its gradients are those at initialisation
+# Marks for the gradient of the first layer over that of the last, and, as ratios, for their
+# inverses: the lower ones were decided before any run was seen.
+VANISHED, HEALTHY = 0.1, 1 / 3
+EACH = "lowest to highest of the logged iterations, by seed"
+AS_SAID = {HOLDS: "as the paper says", FAILS: "not as the paper says", INCONCLUSIVE: OPEN}
+
+
+def gradients(run: Run, column: str = "grad_norm") -> pd.DataFrame | None:
+    """Norm of each conv's weight gradient by ``iter`` (rows) and layer (columns).
+
+    None if not logged.
+    """
+    table = run.table("gradients")
+    if table is None or column not in table:
+        return None
+    return table.pivot_table(index="iter", columns="layer", values=column)
+
+
+def bn_output_gradients(run: Run) -> pd.DataFrame | None:
+    """Norm of the loss gradient at the output of each conv's batch norm, by ``iter`` and layer.
+
+    None if not logged, as in runs older than the column.
+    """
+    return gradients(run, "bn_output_grad_norm")
+
+
+def weights(run: Run) -> pd.DataFrame | None:
+    """Norm of each conv's weights when that gradient was made, by ``iter`` and layer.
+
+    What is logged is the norm after the update. The first update can be far longer than the
+    weights, so its step is taken off again: the gradient of a conv that a batch norm follows is at
+    a right angle to its weights. None if not logged.
+    """
+    norms, steps = gradients(run, "weight_norm"), gradients(run)
+    if norms is None or steps is None or norms.index[0] > FIRST_UPDATE:
+        return norms
+    recipe = filled(run.config)["recipe"]
+    rate = recipe["lr" if recipe["warmup"] == "none" else "warmup_lr"]
+    squares = norms.iloc[0] ** 2 - (rate * steps.iloc[0]) ** 2
+    norms.iloc[0] = np.sqrt(squares.where(squares > 0, norms.iloc[0] ** 2))
+    return norms
+
+
+def scaled_gradients(run: Run) -> pd.DataFrame | None:
+    """Norm of each conv's gradient, were its weights as long as at first, by ``iter`` and layer.
+
+    A conv that a batch norm follows makes the same net with weights a times as large, and has 1/a
+    of the gradient. This takes that a out again; at initialisation it is the norm itself. None if
+    not logged.
+    """
+    norms, sizes = gradients(run), weights(run)
+    return None if norms is None or sizes is None else norms * sizes / sizes.iloc[0]
+
+
+def gradient_precision(run: Run) -> pd.DataFrame | None:
+    """The first gradients in the run's precision compared with float64, by layer.
+
+    Columns as in ``gradient_precision.csv``. None if not logged.
+    """
+    table = run.table("gradient_precision")
+    return None if table is None else table.set_index("layer").sort_index()
+
+
+def signal(run: Run) -> pd.Series[float] | None:
+    """Standard deviation of each conv's output before batch norm at initialisation, by layer.
+
+    None if not logged.
+    """
+    table = run.table("signal")
+    if table is None:
+        return None
+    return table.set_index("layer")["output_std"].astype(float).sort_index()
+
+
+def end_ratios(run: Run, read: ByIteration = gradients) -> pd.Series[float] | None:
+    """What ``read`` gives of the first layer over that of the last, by iteration; None if nothing.
+
+    0 where the first layer is dead, a very large number where the last is.
+    """
+    table = read(run)
+    if table is None:
+        return None
+    norms = _positive(table.to_numpy())
+    return pd.Series(np.exp(np.log(norms[:, 0]) - np.log(norms[:, -1])), index=table.index)
+
+
+def _positive(norms: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Norms without 0, where a layer is dead: logarithms are taken of them."""
+    positive: np.ndarray[Any, Any] = np.maximum(norms, float(np.finfo(np.float32).tiny))
+    return positive
+
+
+def gradient_figure(runs: Sequence[Run]) -> Figure:
+    """Gradient and weight norms by layer, and how they stand between the first layer and the last.
+
+    Upper row, over the layer's place in the net: norm of the gradient at the output of each batch
+    norm at initialisation, norm of each conv's weight gradient at initialisation and at the last
+    logged iteration, and the norm of its weights then. Lower row: what claim C10 tests, the first
+    layer over the last at the batch norms' outputs; the same of the weight gradients, bare and
+    with weights as long as at first (:func:`scaled_gradients`); and the forward signal at
+    initialisation: the standard deviation of each conv's output before batch norm.
+    Plain nets are dashed; every seed has its own line.
+    """
+    logged = [run for run in runs if gradients(run) is not None]
+    upper: dict[str, Curve] = {
+        "gradient at BN outputs\nat initialisation": lambda run: _first(bn_output_gradients(run)),
+        "weight gradient\nat initialisation": lambda run: _first(gradients(run)),
+        "weight gradient\nlast logged": lambda run: _last(gradients(run)),
+        "weight norm\nlast logged": lambda run: _last(weights(run)),
+    }
+    lower: dict[str, Curve] = {
+        "gradient at BN outputs\nfirst layer over last": (
+            lambda run: end_ratios(run, bn_output_gradients)
+        ),
+        "weight gradient\nfirst layer over last": end_ratios,
+        "the same, growth of\nweights taken out": lambda run: end_ratios(run, scaled_gradients),
+    }
+    with style.style():
+        figure = style.new_figure(4, rows=2, panel=(2.6, 2.5))
+        above, (*below, forward) = figure.subplots(2, 4)
+        for axes, (title, read) in zip(above, upper.items(), strict=True):
+            _by_place(axes, title, logged, read)
+        for axes, (title, read) in zip(below, lower.items(), strict=True):
+            _over_iterations(axes, title, logged, read)
+        _by_place(forward, "conv output before BN\nat initialisation (std)", logged, signal)
+        for axes in (*above, *below, forward):
+            if not axes.lines:
+                say_why_empty(axes, "these runs did not log it")
+            elif axes is forward:
+                axes.set_ylim(bottom=0)
+            else:
+                logarithmic(axes)
+        for axes in below:
+            axes.axhline(1, color="#555555", linewidth=0.7, zorder=1)
+        handles, labels = above[1].get_legend_handles_labels()
+        style.underneath(figure, _sentences(logged), handles, labels, columns=4)
+    return figure
+
+
+def _first(table: pd.DataFrame | None) -> pd.Series[float] | None:
+    return None if table is None or table.index[0] > FIRST_UPDATE else table.iloc[0]
+
+
+def _last(table: pd.DataFrame | None) -> pd.Series[float] | None:
+    return None if table is None else table.iloc[-1]
+
+
+def _by_place(axes: Axes, title: str, runs: Sequence[Run], read: Curve) -> None:
+    """Draw over the layer's place in the net, from 0 to 1."""
+    axes.set_title(title)
+    axes.set_xlabel("place in the net")
+    axes.set_xlim(0, 1)
+    for curve, look in _curves(runs, read):
+        axes.plot(np.linspace(0, 1, len(curve)), _positive(curve.to_numpy()), **look)
+
+
+def _over_iterations(axes: Axes, title: str, runs: Sequence[Run], read: Curve) -> None:
+    """Draw over the iterations, on a logarithmic axis that has a place for 0."""
+    axes.set_title(title)
+    axes.set_xlabel("iteration")
+    iters = {0.0}
+    for curve, look in _curves(runs, read):
+        x = curve.index.to_numpy(float)
+        axes.plot(x, _positive(curve.to_numpy()), marker="o", markersize=2.5, **look)
+        iters |= {*x}
+    if len(iters) > 1:
+        axes.set_xscale("symlog", linthresh=sorted(iters)[1])
+        axes.set_xlim(0, max(iters))
+
+
+def _curves(runs: Sequence[Run], read: Curve) -> list[tuple[pd.Series[float], dict[str, Any]]]:
+    """One curve a run and its look; the legend has one entry a net."""
+    found = []
+    for label, net in by_net(runs).items():
+        curves = [curve for run in net if (curve := read(run)) is not None]
+        look: dict[str, Any] = {"color": style.depth_colour(net[0].depth), "linewidth": 1.2}
+        look["linestyle"] = style.TRAIN["linestyle"] if net[0].is_plain else "-"
+        for number, curve in enumerate(curves):
+            entry = f"{label}, {seeds_phrase(len(curves))}" if number == 0 else None
+            found.append((curve, look | {"label": entry}))
+    return found
+
+
+def _sentences(runs: Sequence[Run]) -> list[str]:
+    if not runs:
+        return ["No runs with gradient norms logged."]
+    last = {int(table.index[-1]) for run in runs if (table := gradients(run)) is not None}
+    said = [
+        "Norm of the loss gradient with respect to the output of each batch norm and to the "
+        "weights of each 3x3 conv.",
+        *run_sentences(runs),
+        "Place 0: first conv, 1: last. Dashed: plain nets.",
+        "With batch norm after a conv, weights twice as large make the same net with half the "
+        "gradient; third below: the norm, were all weights as long as at initialisation.",
+        f"Last logged iteration: {', '.join(f'{it:,}' for it in sorted(last))}.",
+    ]
+    return said + (["One line a seed."] if len(runs) > len(by_net(runs)) else [])
+
+
+@claim(
+    "C10",
+    "gradients of plain nets stay healthy: they neither vanish nor explode",
+    "a plain net with logged gradient norms",
+    AS_SAID,
+)
+def gradients_stay_healthy(runs: Sequence[Run]) -> Evidence | None:
+    """C10: in plain nets the gradient neither vanishes nor explodes toward the input.
+
+    The paper says that the backward propagated gradients exhibit healthy norms (Sec. 4.1) and
+    prints no numbers. Compared is the norm of the loss gradient with respect to the output of the
+    first batch norm over that of the last, run by run and at every logged iteration. It vanishes
+    below 0.1 and explodes above 10; it is healthy from 1/3 to 3 and unclear between. One run of a
+    plain net that vanishes or explodes is enough for the claim to fail. Runs that logged only the
+    gradients of weights give no verdict; their two measures are shown.
+    """
+    logged = [run for run in runs if gradients(run) is not None]
+    plain = cifar_nets(logged, "plain")
+    if not plain:
+        return None
+    nets = [*plain.values(), *cifar_nets(logged, "ResNet").values()]
+    answers, words, older, numbers = [], list[str](), list[str](), dict[str, float]()
+    for run in (run for net in nets for run in net):
+        ratios = end_ratios(run, bn_output_gradients)
+        name = f"{run.label} seed {run.seed}"
+        if ratios is None:
+            bare, scaled = (_span(end_ratios(run, read)) for read in (gradients, scaled_gradients))
+            older.append(f"{name} {bare} ({scaled})")
+            continue
+        lowest, highest = float(ratios.min()), float(ratios.max())
+        vanishing, exploding = _answer(lowest), _answer(1 / highest)
+        if run.is_plain:
+            answers += [vanishing, exploding]
+        words.append(f"{name} {_span(ratios)}: vanishing {vanishing}, exploding {exploding}")
+        numbers |= {f"{name} lowest": lowest, f"{name} highest": highest}
+    verdict = INCONCLUSIVE if "unclear" in answers or not answers else HOLDS
+    verdict = FAILS if "yes" in answers else verdict
+    heads = {
+        f"gradient at the output of the first batch norm over that of the last, {EACH}": words,
+        "no verdict where only gradients of weights were logged; first conv over last, "
+        f"{EACH} (in brackets with the growth of the weights taken out)": older,
+    }
+    sentence = "; ".join(f"{head}: {'; '.join(said)}" for head, said in heads.items() if said)
+    return Evidence(nets, sentence, numbers, verdict=verdict)
+
+
+def _answer(ratio: float) -> str:
+    """Whether a gradient has shrunk by the ratio: ``yes``, ``no`` or ``unclear``."""
+    if ratio < VANISHED:
+        return "yes"
+    return "no" if ratio >= HEALTHY else "unclear"
+
+
+def _span(ratios: pd.Series[float] | None) -> str:
+    """Lowest and highest ratio."""
+    assert ratios is not None
+    ends = (float(ratios.min()), float(ratios.max()))
+    return " to ".join(f"{x:,.0f}" if x >= 100 else f"{x:.2g}" for x in ends)
