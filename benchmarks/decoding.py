@@ -27,7 +27,7 @@ from torchvision.transforms.v2 import functional as F
 
 from resnet_repro.data import DataError
 from resnet_repro.data.jpeg import CROP, SUFFIXES, read_picture, train_crop
-from resnet_repro.data.order import Draw, offset, picture_draw
+from resnet_repro.data.order import Draw, picture_draw
 from resnet_repro.exits import explained
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.provenance import cpu_description
@@ -72,7 +72,7 @@ def reference(encoded: bytes, _: str, draw: Draw) -> torch.Tensor:
     with Image.open(io.BytesIO(encoded)) as opened:
         image = opened.convert("RGB")
     image = F.resize(image, [draw.side], InterpolationMode.BILINEAR, antialias=True)
-    left, top = offset(draw.x, image.width - CROP), offset(draw.y, image.height - CROP)
+    left, top = draw.x % (image.width - CROP + 1), draw.y % (image.height - CROP + 1)
     image = F.crop(image, top, left, CROP, CROP)
     if draw.flip:
         image = F.horizontal_flip(image)

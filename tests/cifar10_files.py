@@ -7,10 +7,8 @@ import json
 import os
 import stat
 import tarfile
-from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
@@ -20,7 +18,7 @@ from resnet_repro.data.cifar10 import BATCHES
 ROWS = 8  # images in each file
 
 
-def _make() -> dict[str, np.ndarray]:
+def _make():
     rng = np.random.default_rng(0)
     return {
         "train_images": rng.integers(0, 256, (5 * ROWS, 32, 32, 3), dtype=np.uint8),
@@ -34,20 +32,20 @@ FAKE = _make()
 DIGESTS = {name: digest(FAKE[name]) for name in PARTS}
 
 
-def same(arrays: object) -> bool:
+def same(arrays):
     return all(np.array_equal(getattr(arrays, name), FAKE[name]) for name in PARTS)
 
 
-def _names(ending: str) -> list[str]:
+def _names(ending):
     return [f"{name}{ending}" for names in BATCHES.values() for name in names]
 
 
-def _of_file(i: int) -> tuple[np.ndarray, np.ndarray]:
+def _of_file(i):
     part, rows = ("test", slice(None)) if i == 5 else ("train", slice(i * ROWS, (i + 1) * ROWS))
     return FAKE[f"{part}_images"][rows], FAKE[f"{part}_labels"][rows]
 
 
-def write_npm(folder: Path) -> None:
+def write_npm(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(_names(".png")):
         Image.fromarray(_of_file(i)[0].reshape(-1, 1024, 3)).save(folder / name)
@@ -55,14 +53,14 @@ def write_npm(folder: Path) -> None:
     (folder / "test_lables.json").write_text(json.dumps(FAKE["test_labels"].tolist()))
 
 
-def write_binary(folder: Path) -> None:
+def write_binary(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(_names(".bin")):
         images, labels = _of_file(i)
         (folder / name).write_bytes(np.hstack([labels[:, None], _planes(images)]).tobytes())
 
 
-def python_batch(images: np.ndarray, labels: np.ndarray, kind: bytes = b"u1") -> bytes:
+def python_batch(images, labels, kind=b"u1"):
     """A pickle as Python 2 and its NumPy wrote the official ones, opcode by opcode."""
     data = _planes(images).tobytes()
     size = len(data).to_bytes(4, "little")
@@ -76,7 +74,7 @@ def python_batch(images: np.ndarray, labels: np.ndarray, kind: bytes = b"u1") ->
     )
 
 
-def write_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_python(folder, monkeypatch):
     """Write the Python files, and let their MD5 sums be the published ones."""
     folder.mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(_names("")):
@@ -84,25 +82,25 @@ def write_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(monkeypatch, folder)
 
 
-def publish(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def publish(monkeypatch, folder):
     """Let the MD5 sums of the files of ``folder`` be those that torchvision lists."""
     sums = [[path.name, md5(path.read_bytes())] for path in sorted(folder.iterdir())]
     monkeypatch.setattr(CIFAR10, "train_list", sums)
     monkeypatch.setattr(CIFAR10, "test_list", [])
 
 
-def pack(folder: Path, archive: Path, prefix: str) -> Path:
+def pack(folder, archive, prefix):
     with tarfile.open(archive, "w:gz") as tar:
         for path in sorted(folder.iterdir()):
             tar.add(path, f"{prefix}{path.name}")
     return archive
 
 
-def md5(content: bytes) -> str:
+def md5(content):
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+def fake_npm(folder, monkeypatch, script):
     """Put an npm of ours before any other on the path; ``$5`` is the folder for the archive."""
     folder.mkdir()
     npm = folder / "npm"
@@ -111,11 +109,11 @@ def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
-def no_npm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_npm(folder, monkeypatch):
     """Leave no npm on the path."""
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
 
 
-def _planes(images: np.ndarray) -> np.ndarray:
+def _planes(images):
     return images.transpose(0, 3, 1, 2).reshape(-1, 3072)

@@ -27,5 +27,5 @@ def few_images() -> Iterator[None]:
     from resnet_repro.data import synthetic
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic.make, "__defaults__", FEW_IMAGES)
+        patch.setattr(synthetic, "SIZES", FEW_IMAGES)
         yield

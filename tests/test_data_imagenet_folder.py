@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,16 @@ CAT, PICTURE = "n00000001", "n00000001/n00000001_2.JPEG"
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path):
     write_folder(tmp_path / "data", size=(60, 50))
     return tmp_path / "data" / "train"
 
 
-def below(index: PictureIndex) -> list[str]:
+def below(index):
     return [index.path(row).relative_to(index.root).as_posix() for row in range(len(index))]
 
 
-def test_sorted_by_class_and_name(root: Path) -> None:
+def test_sorted_by_class_and_name(root):
     train, val = load_indices(root.parent)
     assert train.classes == val.classes == ("n00000000", "n00000001", "n00000002")
     assert train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
@@ -39,7 +38,7 @@ def test_sorted_by_class_and_name(root: Path) -> None:
     assert [val.path(row) for row in range(6)] == sorted((root.parent / "val").glob("*/*.JPEG"))
 
 
-def test_folders_in_a_class_and_odd_names(root: Path) -> None:
+def test_folders_in_a_class_and_odd_names(root):
     inner = root / CAT / "images"
     inner.mkdir()
     for name in (b"a.PNG", b"b.jpg", b"caf\xe9.jpeg"):  # the last is not UTF-8
@@ -49,7 +48,7 @@ def test_folders_in_a_class_and_odd_names(root: Path) -> None:
     assert all(index.path(row).exists() for row in range(len(index)))
 
 
-def test_what_can_be_decoded_is_found(root: Path) -> None:
+def test_what_can_be_decoded_is_found(root):
     """The names that are looked for and the kinds that are decoded stand in one list."""
     image = photograph(30, 20)
     for form, suffixes in FORMATS.items():
@@ -67,9 +66,7 @@ def test_what_can_be_decoded_is_found(root: Path) -> None:
     ["._0.jpg", ".ipynb_checkpoints/0.jpg", "@eaDir/0.jpg", "__MACOSX/0.jpg", ".DS_Store",
      "Thumbs.db", "$RECYCLE.BIN/0.jpg", ".git/x/0.png"],
 )  # fmt: skip
-def test_hidden_names_and_leavings_are_pruned_at_every_level(
-    root: Path, capsys: pytest.CaptureFixture[str], place: str, name: str
-) -> None:
+def test_hidden_names_and_leavings_are_pruned_at_every_level(root, capsys, place, name):
     before = load_index(root)
     assert capsys.readouterr().err == ""
     path = root / place / name
@@ -82,9 +79,7 @@ def test_hidden_names_and_leavings_are_pruned_at_every_level(
     assert f"left out 1 hidden files and leavings of the system ({first})" in said
 
 
-def test_all_that_is_left_out_is_counted_in_one_line(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_that_is_left_out_is_counted_in_one_line(root, capsys):
     for number in range(3):
         (root / CAT / f"notes{number}.txt").write_text("")
     (root / CAT / "x.gif").write_bytes(b"x")
@@ -97,7 +92,7 @@ def test_all_that_is_left_out_is_counted_in_one_line(
     assert f"1 links to a folder that they are in ({CAT}/again)" in said
 
 
-def test_links_are_followed_and_circles_are_not(root: Path) -> None:
+def test_links_are_followed_and_circles_are_not(root):
     elsewhere = root.parent.parent / "elsewhere"
     (elsewhere / "deep").mkdir(parents=True)
     for path in (elsewhere / "a.jpg", elsewhere / "deep" / "b.jpg"):
@@ -113,15 +108,15 @@ def test_links_are_followed_and_circles_are_not(root: Path) -> None:
     assert mine == sorted([*own, f"{CAT}/c.jpg", f"{CAT}/linked/a.jpg", f"{CAT}/linked/deep/b.jpg"])
 
 
-def loop(path: Path) -> None:
+def loop(path):
     path.symlink_to(path.name)
 
 
-def dangling(path: Path) -> None:
+def dangling(path):
     path.symlink_to("nowhere")
 
 
-def listening(path: Path) -> None:
+def listening(path):
     with socket.socket(socket.AF_UNIX) as server:
         before = Path.cwd()
         os.chdir(path.parent)  # for the length of its name
@@ -129,15 +124,13 @@ def listening(path: Path) -> None:
         os.chdir(before)
 
 
-def device(path: Path) -> None:
+def device(path):
     path.symlink_to("/dev/zero")
 
 
 @pytest.mark.parametrize("make", [loop, dangling, os.mkfifo, listening, device])
 @pytest.mark.parametrize("name", [f"{CAT}/x.jpg", f"{CAT}/deep/x.jpg"])
-def test_what_is_no_regular_file_is_refused(
-    root: Path, make: Callable[[Path], None], name: str
-) -> None:
+def test_what_is_no_regular_file_is_refused(root, make, name):
     path = root / name
     path.parent.mkdir(exist_ok=True)
     make(path)
@@ -151,16 +144,14 @@ def test_what_is_no_regular_file_is_refused(
 
 
 @pytest.mark.parametrize("make", [loop, dangling])
-def test_a_class_that_is_a_link_to_nothing_is_refused(
-    root: Path, make: Callable[[Path], None]
-) -> None:
+def test_a_class_that_is_a_link_to_nothing_is_refused(root, make):
     make(root / "n00000009")
     with pytest.raises(DataError, match="n00000009 cannot be read"):
         load_index(root)
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "rename", "size", "time"])
-def test_every_change_of_a_file_shows(root: Path, change: str) -> None:
+def test_every_change_of_a_file_shows(root, change):
     before, path = load_index(root), root / PICTURE
     about = path.stat()
     if change == "add":
@@ -180,7 +171,7 @@ def test_every_change_of_a_file_shows(root: Path, change: str) -> None:
     assert (after.digest() == before.digest()) is (change in ("size", "time"))
 
 
-def test_colours_are_not_those_of_files_that_were_replaced(tmp_path: Path) -> None:
+def test_colours_are_not_those_of_files_that_were_replaced(tmp_path):
     """Grey 20 replaced by grey 220 under the same names, and of the same size."""
     path = tmp_path / "train" / "n00000000" / "0.bmp"
     path.parent.mkdir(parents=True)
@@ -189,8 +180,8 @@ def test_colours_are_not_those_of_files_that_were_replaced(tmp_path: Path) -> No
         path.write_bytes(encoded(photograph(240, 240).point(lambda _, g=grey: g), "BMP"))
         os.utime(path, ns=(times, times + grey))
         index = load_index(tmp_path / "train")
-        found = colours.load_statistics(index, tmp_path, processes=1)
-        again = colours.load_statistics(index, tmp_path, processes=1)
+        found = colours.load_statistics(index, tmp_path)
+        again = colours.load_statistics(index, tmp_path)
         assert found.digest == again.digest
         means.append(float(found.mean.mean()))
     assert means == pytest.approx([20 / 255, 220 / 255], abs=1e-6)
@@ -205,7 +196,7 @@ def test_colours_are_not_those_of_files_that_were_replaced(tmp_path: Path) -> No
         ([f"n{i:08d}" for i in range(999)], "999 classes, ILSVRC-2012 has 1,000"),
     ],
 )
-def test_classes_that_cannot_be_imagenets_are_refused(names: list[str], says: str) -> None:
+def test_classes_that_cannot_be_imagenets_are_refused(names, says):
     none = np.empty(0, np.int64)
     index = PictureIndex(
         Path("x"), tuple(names), none.astype(np.int32), none.astype(np.uint8), none, none, none
@@ -214,7 +205,7 @@ def test_classes_that_cannot_be_imagenets_are_refused(names: list[str], says: st
         check_imagenet(index)
 
 
-def test_val_without_class_folders_says_what_to_do(root: Path) -> None:
+def test_val_without_class_folders_says_what_to_do(root):
     for path in sorted(root.glob("*/*")):
         path.rename(root / path.name)
     for folder in [path for path in root.iterdir() if path.is_dir()]:
@@ -224,7 +215,7 @@ def test_val_without_class_folders_says_what_to_do(root: Path) -> None:
     assert "train/<class>/" in str(caught.value)
 
 
-def test_unusable_folders_are_named(root: Path) -> None:
+def test_unusable_folders_are_named(root):
     with pytest.raises(DataError, match="train/ is missing"):
         load_indices(root)
     (root / "n5").mkdir()
@@ -235,9 +226,7 @@ def test_unusable_folders_are_named(root: Path) -> None:
         load_indices(root.parent)
 
 
-def test_only_the_first_of_several_workers_prints(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_the_first_of_several_workers_prints(root, monkeypatch, capsys):
     (root / CAT / ".x").write_text("")
     monkeypatch.setenv("RANK", "1")
     load_index(root)

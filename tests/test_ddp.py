@@ -38,7 +38,7 @@ SHORT = ("recipe.max_iters=6", "recipe.milestones=[4]", "recipe.lr=0.01", "probe
 def alone(monkeypatch: pytest.MonkeyPatch, config: Config, rank: int, size: int) -> RunContext:
     """The parts of one of ``size`` workers that never meets the others."""
     monkeypatch.setattr("resnet_repro.training.build.replicate", lambda model, _: model)
-    arrays = synthetic.make(200, 70)
+    arrays = synthetic.make((200, 70))
     parts, _ = assemble(config, set_up(config.trainer), arrays, World(rank, size))
     return parts
 
@@ -203,7 +203,7 @@ def _meet(job: Job) -> Any:
     config = job.config
     setup = set_up(config.trainer)
     world = join(place(), setup.device, 60)
-    parts, state = assemble(config, setup, synthetic.make(200, 70), world)
+    parts, state = assemble(config, setup, synthetic.make((200, 70)), world)
     before = [buffer.clone() for buffer in state.model.buffers()]
     generator = torch.get_rng_state()
     settle_ddp_buckets(state, setup, parts.images.share_shape)

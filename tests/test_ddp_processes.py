@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ranks import Silent, fingerprint, in_background, never, small_job, workers
-from resnet_repro.data.synthetic import TEST_IMAGES, TRAIN_IMAGES
+from resnet_repro.data.synthetic import SIZES
 from resnet_repro.exits import exit_code
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import WorkersLostError
@@ -72,7 +72,7 @@ class Fault(Silent):
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The same run without launcher and faults."""
     job = small_job(tmp_path_factory.mktemp("whole"), *LONG)
-    assert workers(job, images=(TRAIN_IMAGES, TEST_IMAGES)) == "finished"
+    assert workers(job, images=SIZES) == "finished"
     return job.folder
 
 

@@ -13,8 +13,7 @@ from resnet_repro.training.launch import launch
 
 
 def test_1202_layers_train_and_evaluate_within_8_gib(tmp_path, monkeypatch):
-    few = synthetic.make(train_images=4, test_images=2)
-    monkeypatch.setattr(synthetic, "make", lambda: few)
+    monkeypatch.setattr(synthetic, "SIZES", (4, 2))
     job = make_job(
         "experiment=cifar10_resnet1202", "data=synthetic", "profile=smoke", "trainer.threads=1",
         "recipe.batch_size=2", "recipe.max_iters=1", "recipe.milestones=[]",

@@ -17,7 +17,7 @@ from resnet_repro.data import DataError, folder
 from resnet_repro.data.colours import load_statistics
 from resnet_repro.data.folder import load_indices
 from resnet_repro.data.jpeg import centre_crop, scaled
-from resnet_repro.evaluation import full_size
+from resnet_repro.data.loader import Decoder
 from resnet_repro.evaluation.choices import check_classes
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.evaluation.full_size import FullSize, Whole, alike
@@ -245,7 +245,7 @@ def test_trap_08_a_part_of_the_set_is_no_result(own):
     next((own / "val").glob("*/*.JPEG")).unlink()  # listed, but gone
     for protocol in PROTOCOLS:
         with pytest.raises(DataError, match="cannot be read"):
-            list(FullSize(held_out.index, {}, None, CPU, 0, held_out.corrupt).shown(protocol, 2))
+            list(FullSize(held_out.index, {}, None, held_out.decoder).shown(protocol, 2))
 
 
 @torch.no_grad()
@@ -294,11 +294,11 @@ def test_trap_08_a_part_of_imagenet_is_not_imagenet(own, monkeypatch):
 def test_workers_are_shared_out_by_pixels(kept, monkeypatch):
     asked = []
 
-    def noted(*_, side, workers, **__):
-        asked.append((side, workers))
+    def noted(decoder, *_, side, **__):
+        asked.append((side, decoder.workers))
         return []
 
-    monkeypatch.setattr(full_size, "eval_batches", noted)
+    monkeypatch.setattr(Decoder, "test", noted)
     assert list(opened(kept, 16).shown("multi-scale", 1)) == []
     assert asked == [(224, 1), (256, 2), (384, 3), (480, 5), (640, 8)]
     asked.clear()

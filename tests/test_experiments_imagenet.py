@@ -17,8 +17,7 @@ from resnet_repro.analysis import paper
 from resnet_repro.analysis.cost import SCHEDULES, paper_workloads
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import load_item, names
-from resnet_repro.data import DataError, folder, tiny_imagenet
-from resnet_repro.data.colours import load_statistics
+from resnet_repro.data import DataError, colours, folder, tiny_imagenet
 from resnet_repro.data.folder import TRAIN_PICTURES, load_pictures
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_params
@@ -72,7 +71,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def three_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both data sets have three classes."""
     monkeypatch.setattr(folder, "CLASSES", 3)
-    monkeypatch.setattr(tiny_imagenet.load, "__defaults__", (TINY_SHAPE, 1))
+    monkeypatch.setattr(tiny_imagenet, "SHAPE", TINY_SHAPE)
 
 
 @pytest.mark.usefixtures("three_classes")
@@ -272,7 +271,7 @@ def one_picture_a_class(root: Path, classes: int) -> None:
 def test_imagenet_has_a_thousand_classes_and_missing_pictures_are_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(load_statistics.__kwdefaults__, "sample", 5)
+    monkeypatch.setattr(colours, "SAMPLE", 5)
     one_picture_a_class(tmp_path / "imagenet", 1000)
     found = load_pictures("imagenet", tmp_path)  # its folder inside the folder of the data
     assert found.num_classes == 1000

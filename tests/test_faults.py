@@ -220,7 +220,7 @@ def test_a_checkpoint_of_another_run_or_net_is_named(tmp_path: Path) -> None:
 def test_other_data_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = small_job(tmp_path, *QUICK)
     assert do(job, StopAt(3)) == "preempted"
-    monkeypatch.setattr(synthetic.make, "__defaults__", (500, 60))
+    monkeypatch.setattr(synthetic, "SIZES", (500, 60))
     with pytest.raises(CheckpointError, match=r"made on other data \(train_images, train_labels"):
         do(job)
 

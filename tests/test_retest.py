@@ -33,7 +33,7 @@ PLAIN, RESNET = NAMES = [make_job(f"experiment={net}", *FEW).config.name for net
 @pytest.fixture(scope="module", autouse=True)
 def three_classes():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_imagenet.load, "__defaults__", (SHAPE, 1))
+        patch.setattr(tiny_imagenet, "SHAPE", SHAPE)
         yield
 
 

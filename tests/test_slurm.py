@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ranks import fingerprint, small_job, workers
-from resnet_repro.data.synthetic import TEST_IMAGES, TRAIN_IMAGES
+from resnet_repro.data.synthetic import SIZES
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.launch import Job
 from test_ddp_processes import processes
@@ -131,7 +131,7 @@ def test_warned_it_saves_is_requeued_once_and_goes_on_to_the_same_bits(tmp_path:
     assert done.returncode == 0, done.stderr
     assert job.folder.status()["state"] == "finished"
     assert len(seen(tmp_path, "srun")) == 2
-    assert workers(whole, images=(TRAIN_IMAGES, TEST_IMAGES)) == "finished"
+    assert workers(whole, images=SIZES) == "finished"
     assert fingerprint(job.folder) == fingerprint(whole.folder)
     assert submit(env, *job.words).returncode == 0  # once more: nothing to do
     assert len(seen(tmp_path, "srun")) == 2

@@ -135,7 +135,7 @@ def test_divergence_is_named_as_without_graphs(
 
 
 def parts_of(job: Job) -> tuple[RunContext, TrainState]:
-    return assemble(job.config, set_up(job.config.trainer), synthetic.make(200, 70))
+    return assemble(job.config, set_up(job.config.trainer), synthetic.make((200, 70)))
 
 
 def test_gradients_may_be_read_between_replays(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,8 +121,7 @@ def test_training_pictures_are_the_crop_less_the_mean_plus_one_colour(
     images = images_of(job_on(root, tmp_path))
     statistics = load_statistics(load_indices(root)[0], root)
     count = images.share_shape[0]
-    loader = images._loader(0, 1, range(count), 0)
-    (raw,) = loader
+    (raw,) = replace(images._decoder, workers=0).train(images._index, images.order, range(1))
     given, labels = images.batch(0)
     assert torch.equal(labels, raw.labels)
     for row in range(count):

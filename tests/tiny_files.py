@@ -15,7 +15,7 @@ SHAPE = Shape(classes=3, train_per_class=11, test_per_class=2, side=16)
 WNIDS = ["n02000002", "n01000001", "n03000003"]  # listed unsorted, as in the real file
 
 
-def fake_files(side: int = SHAPE.side) -> dict[str, bytes]:
+def fake_files(side=SHAPE.side):
     files = {"wnids.txt": "\n".join(WNIDS).encode(), "words.txt": b"n01000001\tx"}
     for label, wnid in enumerate(WNIDS):
         files[f"train/{wnid}/{wnid}_boxes.txt"] = b"not wanted"
@@ -32,7 +32,7 @@ def fake_files(side: int = SHAPE.side) -> dict[str, bytes]:
     return files
 
 
-def write_folder(root: Path, files: dict[str, bytes]) -> Path:
+def write_folder(root, files):
     for name, content in files.items():
         path = root / "tiny-imagenet-200" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def write_folder(root: Path, files: dict[str, bytes]) -> Path:
     return root / "tiny-imagenet-200"
 
 
-def write_zip(root: Path, files: dict[str, bytes]) -> Path:
+def write_zip(root, files):
     path = root / "tiny-imagenet-200.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
@@ -48,7 +48,7 @@ def write_zip(root: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
-def write_tar(root: Path, files: dict[str, bytes]) -> Path:
+def write_tar(root, files):
     path = root / "tiny-imagenet-200.tar.xz"
     with tarfile.open(path, "w:xz") as archive:
         for name, content in files.items():

@@ -49,7 +49,7 @@ def begin_as_is(work: Callable[..., Any], *args: Any) -> Any:
 def _few_images(work: Callable[..., Any], *args: Any) -> None:
     from resnet_repro.data import synthetic
 
-    synthetic.make.__defaults__ = FEW_IMAGES
+    synthetic.SIZES = FEW_IMAGES
     work(*args)
 
 

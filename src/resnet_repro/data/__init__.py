@@ -1,8 +1,7 @@
-"""Data sets by name: small images as arrays, full-size pictures as lists of files.
+"""Data sets by name, and what training sees of them.
 
-:class:`Images` is what training sees of either: :class:`resnet_repro.data.resident.ResidentImages`
-holds small images on the device, :class:`resnet_repro.data.streamed.StreamedImages` decodes
-full-size pictures as it goes.
+Small images lie on the device (:mod:`resnet_repro.data.resident`); full-size pictures are decoded
+as they are needed (:mod:`resnet_repro.data.streamed`).
 """
 
 from __future__ import annotations
@@ -21,15 +20,11 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:  # torch is not imported by the processes that decode
     from torch import Tensor
 
-    from resnet_repro.data.folder import PictureFolder
     from resnet_repro.data.order import BatchOrder
 
 
 class DataError(Exception):
-    """Data that are missing, unreadable or not what they should be.
-
-    The message is one line that says what is wrong and what to do.
-    """
+    """Data that are missing, unreadable or wrong; one line says what, and what to do."""
 
 
 class UnwritableError(DataError):
@@ -37,11 +32,11 @@ class UnwritableError(DataError):
 
 
 class StoppedError(DataError):
-    """Getting or waiting for data was stopped by a signal: nothing else is to be tried."""
+    """A signal stopped getting or waiting for data: no other source is tried."""
 
 
 def brief(error: BaseException) -> str:
-    """What an error says, on one line of at most 200 characters."""
+    """The message of an error, on one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -88,32 +83,29 @@ Share = Callable[[int], range]  # which of so many things fall to this worker
 
 
 class MaySkip(Protocol):
-    """Images of which some may turn out not to be usable."""
+    """Images of which some may turn out to be unusable.
 
-    @property
-    def skipped(self) -> list[Skipped]:
-        """Images that batches lack; whoever has reported them clears the list."""
+    ``skipped`` lists the images that batches lack; whoever has reported them clears the list.
+    """
+
+    skipped: list[Skipped]
 
     def name_of(self, row: int) -> str:
-        """How the image of a row is called."""
+        """The name of the image of a row."""
 
 
 class EvalImages(MaySkip, Protocol):
     """Images to count errors on."""
 
-    def __len__(self) -> int:
-        """How many there are."""
+    def __len__(self) -> int: ...
 
     def eval_batches(
         self, batch_size: int, limit: int | None = None, *, first: int = 0, every: int = 1
     ) -> Iterator[Prepared]:
-        """Each image once, in order, not augmented; those that are left out are missing.
+        """Each image once, in order, not augmented, without the skipped ones.
 
-        Args:
-            batch_size: images of a batch; the last may have fewer.
-            limit: only so many images.
-            first: number of the first batch to give, from 0.
-            every: gives that one and each ``every``-th after it.
+        Of ``limit`` images (all by default), in batches of ``batch_size`` (the last may have
+        fewer), gives batch number ``first`` and each ``every``-th after it.
 
         Raises:
             DataError: an image is unusable and is not to be skipped.
@@ -121,49 +113,38 @@ class EvalImages(MaySkip, Protocol):
 
 
 class Images(MaySkip, Protocol):
-    """The images of a run, and in what order they come."""
+    """The images of a run, and in what order they come.
 
-    @property
-    def order(self) -> BatchOrder:
-        """Which training images make up which batch."""
+    Attributes:
+        order: which training images make up which batch.
+        held_out: kind of record -> images: ``test``, with ``train_split=45k`` also ``val``.
+        num_classes: labels are 0 to this - 1.
+        digests: what identifies the data, by name; a run resumes only on the same. ``MODIFIED``
+            alone may differ, which the run then records.
+        share_shape: shape (N, 3, H, W) of the images of :meth:`batch`, none of them skipped.
+    """
 
-    @property
-    def held_out(self) -> Mapping[str, EvalImages]:
-        """Kind of record -> images: ``test``, with ``train_split=45k`` also ``val``."""
-
-    @property
-    def num_classes(self) -> int:
-        """Labels are 0 to this - 1."""
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """What identifies the data, by name; a run resumes only on the same.
-
-        ``MODIFIED`` alone may differ, which the run then records.
-        """
-
-    @property
-    def share_shape(self) -> tuple[int, int, int, int]:
-        """Shape (N, 3, H, W) of the images of :meth:`batch`, none of them left out."""
+    order: BatchOrder
+    held_out: Mapping[str, EvalImages]
+    num_classes: int
+    digests: dict[str, str]
+    share_shape: tuple[int, int, int, int]
 
     def batch(self, iteration: int) -> Prepared:
-        """Augmented training images: the share of one worker in a batch.
+        """One worker's share of the augmented batch after ``iteration`` updates.
 
-        The batch is the same for every number of workers; the shares follow one another. Going on
-        with the next iteration is fast, any other is possible.
-
-        Args:
-            iteration: updates done before.
+        The batch is the same for every number of workers; their shares follow one another. The
+        next iteration is fast, any other is possible.
 
         Raises:
             DataError: an image is unusable and is not to be skipped, or none is left.
         """
 
     def whole_batch(self, iteration: int) -> Prepared:
-        """The same batch, the shares of all workers; nothing counts as left out."""
+        """The same batch, the shares of all workers; nothing is listed as skipped."""
 
     def clean(self, count: int) -> EvalImages:
-        """``count`` training images, evenly spaced, to be seen without augmentation."""
+        """``count`` training images, evenly spaced, without augmentation."""
 
     def record(self) -> dict[str, Any]:
         """What ``meta.json`` says of the data."""
@@ -182,7 +163,7 @@ def load(name: str, root: Path, source: str = "auto") -> Arrays:
         from resnet_repro.data import cifar10
 
         return cifar10.load(root, source)
-    if name == "tiny_imagenet":
+    if name == "tiny_imagenet":  # it needs Pillow, which a host that trains on CIFAR-10 may lack
         from resnet_repro.data import tiny_imagenet
 
         return tiny_imagenet.load(root)
@@ -191,14 +172,3 @@ def load(name: str, root: Path, source: str = "auto") -> Arrays:
 
         return synthetic.make()
     raise DataError(f"unknown data set {name!r}; one of cifar10, tiny_imagenet, synthetic")
-
-
-def load_pictures(name: str, root: Path, skip_corrupt: bool = False) -> PictureFolder:
-    """Find ``imagenet``, or any ``folder`` of full-size pictures, in ``root``.
-
-    Raises:
-        DataError: it is not there or not arranged as it should be.
-    """
-    from resnet_repro.data import folder
-
-    return folder.load_pictures(name, root, skip_corrupt)

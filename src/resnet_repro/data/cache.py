@@ -1,6 +1,6 @@
 """Prepared arrays in one file that is whole and verified, or not there; one writer at a time.
 
-CIFAR-10's digests are published, so its file is verified by them. Whatever else is worked out from
+CIFAR-10's digests are published, so its file is verified by them. Whatever else is computed from
 data carries its own: the SHA-256 of each array stands in a description inside the same file.
 """
 
@@ -10,25 +10,29 @@ import errno
 import json
 import os
 import shutil
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_repro.data import DataError, StoppedError, UnwritableError, brief, digest, note
 from resnet_repro.data.files import open_regular
-from resnet_repro.data.workers import stop_signals_noted
-from resnet_repro.runs.atomic import write_atomic
+from resnet_repro.runs.atomic import FULL, write_atomic
 from resnet_repro.runs.lock import take
+from resnet_repro.runs.provenance import usable_cores
+from resnet_repro.runs.signals import stop_signals_noted
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _UNUSABLE = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO)
-_REFUSED = (*_NO_SPACE, *_UNWRITABLE, *_UNUSABLE)
 _DESCRIPTION = "about"
 
 # Arrays, their description, SHA-256 of each array's bytes.
@@ -41,18 +45,59 @@ def load_arrays(path: Path, digests: Mapping[str, str]) -> dict[str, NDArray[np.
     Raises:
         DataError: the file is damaged, altered, unreadable or not a regular one.
     """
-    arrays = _read(path, tuple(digests))
-    if arrays is not None:
-        _verify(path, arrays, digests)
-    return arrays
+    with _damage_named(path):
+        arrays = _read(path)
+        if arrays is None:
+            return None
+        _verify(arrays, digests)
+        return {name: arrays[name] for name in digests}
+
+
+def load_checksummed(path: Path) -> Checksummed | None:
+    """As :func:`load_arrays` what :func:`store_checksummed` wrote, with the digests in the file."""
+    with _damage_named(path):
+        flat = _read(path)
+        if flat is None:
+            return None
+        description = json.loads(flat[_DESCRIPTION].tobytes())
+        _verify(flat, description["digests"])
+        arrays = {
+            name: flat[name].view(np.dtype(kind)).reshape(shape)
+            for name, (kind, shape) in description["forms"].items()
+        }
+        return arrays, description["about"], description["digests"]
+
+
+def _read(path: Path) -> dict[str, NDArray[np.uint8]] | None:
+    try:
+        if not path.exists():
+            return None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    with open_regular(path) as raw, np.load(raw, allow_pickle=False) as file:
+        return dict(file)
+
+
+def _verify(arrays: Mapping[str, NDArray[np.uint8]], digests: Mapping[str, str]) -> None:
+    for name, expected in digests.items():
+        if (found := digest(arrays[name])) != expected:
+            raise ValueError(f"{name} has SHA-256 {found}, not {expected}")
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file can end in any error of zip, JSON and NumPy
+        raise DataError(
+            f"{path} is damaged ({brief(error)}); delete it, and the next run makes it again"
+        ) from error
 
 
 def store_arrays(path: Path, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
-    """Write the arrays to one file, whole or not at all; its folder is made where it is missing.
-
-    Raises:
-        DataError: no space (says how much is needed and free), or the folder refuses.
-    """
+    """Write the arrays to one file, whole or not at all; its folder is made where it is missing."""
     needed = sum(array.nbytes for array in arrays.values())
     with explained_refusals(path.parent, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,11 +107,7 @@ def store_arrays(path: Path, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
 def store_checksummed(
     path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
 ) -> None:
-    """Write arrays of any type, their digests and a JSON description to one file.
-
-    Raises:
-        DataError: no space, or the folder refuses.
-    """
+    """As :func:`store_arrays` arrays of any type, their digests and a JSON description."""
     flat = {
         name: np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         for name, array in arrays.items()
@@ -80,65 +121,40 @@ def store_checksummed(
     store_arrays(path, flat | {_DESCRIPTION: text})
 
 
-def load_checksummed(path: Path) -> Checksummed | None:
-    """Read arrays, description and digests; ``None`` without such a file.
+def map_tasks(
+    function: Callable[[Task], Result], tasks: Sequence[Task], label: str
+) -> Iterator[Result]:
+    """Yield ``function(task)`` in the order of ``tasks``, computed by a thread for each core.
+
+    Pillow and NumPy let other threads run while they decode and add up.
 
     Raises:
-        DataError: the file is damaged, altered, unreadable or not a regular one.
+        StoppedError: a stop signal came; tasks that are under way are finished first.
     """
-    flat = _read(path, None)
-    if flat is None:
-        return None
+    from tqdm import tqdm  # here: a host with torch alone has none, and no pictures to prepare
+
+    pool = ThreadPoolExecutor(usable_cores())
+    interval = 0.2 if sys.stderr.isatty() else 10
     try:
-        description = json.loads(flat[_DESCRIPTION].tobytes())
-        about, digests = description["about"], description["digests"]
-        arrays = {
-            name: flat[name].view(np.dtype(kind)).reshape(shape)
-            for name, (kind, shape) in description["forms"].items()
-        }
-    except Exception as error:  # of a description that is damaged
-        raise _damaged(path, error) from error
-    _verify(path, flat, digests)
-    return arrays, about, digests
-
-
-def _read(path: Path, names: tuple[str, ...] | None) -> dict[str, NDArray[np.uint8]] | None:
-    """Read the named arrays of a file, or all."""
-    try:
-        if not path.exists():
-            return None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from error
-    with open_regular(path) as raw:
-        try:
-            with np.load(raw, allow_pickle=False) as file:
-                return {name: file[name] for name in names or file.files}
-        except Exception as error:  # a damaged file can end in any error of zip and NumPy
-            raise _damaged(path, error) from error
-
-
-def _verify(
-    path: Path, arrays: Mapping[str, NDArray[np.uint8]], digests: Mapping[str, str]
-) -> None:
-    for name, expected in digests.items():
-        try:
-            found = digest(arrays[name])
-        except (KeyError, TypeError) as error:
-            raise _damaged(path, error) from error
-        if found != expected:
-            raise _damaged(path, f"{name} has SHA-256 {found}, not {expected}")
-
-
-def _damaged(path: Path, why: Exception | str) -> DataError:
-    reason = why if isinstance(why, str) else brief(why)
-    return DataError(f"{path} is damaged ({reason}); delete it, and the next run makes it again")
+        with (
+            stop_signals_noted() as stopped,
+            tqdm(total=len(tasks), desc=label, mininterval=interval) as bar,
+        ):
+            for future in [pool.submit(function, task) for task in tasks]:
+                yield future.result()
+                bar.update()
+                if stopped:
+                    raise StoppedError(f"{label}: stopped by a signal; run it again")
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Make ``root`` and hold its lock, waiting for another holder; it goes with the process.
+def locked(root: Path, *leftovers: str) -> Iterator[None]:
+    """Make ``root`` and hold its lock, waiting for another holder; it ends with the process.
 
-    Where the file system has no locks the block runs all the same: every file is written whole.
+    ``leftovers`` are patterns of what killed holders left, which is removed. Where the file system
+    has no locks the block runs all the same: every file is written whole.
 
     Raises:
         UnwritableError: the folder may not be written.
@@ -158,6 +174,9 @@ def locked(root: Path) -> Iterator[None]:
                 if stopped:
                     raise StoppedError(f"waiting for the lock of {root} was stopped by a signal")
                 time.sleep(0.1)
+        for left in (path for pattern in leftovers for path in root.glob(pattern)):
+            with suppress(OSError):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield
     finally:
         os.close(descriptor)
@@ -174,14 +193,15 @@ def explained_refusals(root: Path, needed: int) -> Iterator[None]:
         DataError: no space in ``root``, before the block or in it, or ``root`` refuses otherwise.
     """
     if needed and root.is_dir() and _free(root) < needed:
-        raise DataError(_no_space(root, needed))
+        raise _no_space(root, needed)
     try:
         yield
     except Exception as error:
         # What is missing below the root is another error; a root that cannot be made is a refusal.
-        refusal = _refusal(error, _REFUSED if root.is_dir() else (*_REFUSED, errno.ENOENT))
-        if refusal is not None and refusal.errno in _NO_SPACE:
-            raise DataError(_no_space(root, needed)) from error
+        others = () if root.is_dir() else (errno.ENOENT,)
+        refusal = _refusal(error, (*FULL, *_UNWRITABLE, *_UNUSABLE, *others))
+        if refusal is not None and refusal.errno in FULL:
+            raise _no_space(root, needed) from error
         if refusal is None or isinstance(error, DataError):  # the latter says it better itself
             raise
         kind = UnwritableError if refusal.errno in _UNWRITABLE else DataError
@@ -200,9 +220,9 @@ def _refusal(error: BaseException | None, numbers: Sequence[int]) -> OSError | N
     return None
 
 
-def _no_space(root: Path, needed: int) -> str:
+def _no_space(root: Path, needed: int) -> DataError:
     megabytes = f"{-(-needed // 10**6)} MB needed, {_free(root) // 10**6} MB free"
-    return (
+    return DataError(
         f"no space in {root}: {megabytes} (or a quota or a limit on file sizes is reached); "
         "make room or name another folder with data.root=..."
     )

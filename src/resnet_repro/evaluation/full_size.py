@@ -7,7 +7,7 @@ from one that was resized before. A picture that cannot be decoded is named, cou
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from resnet_repro.config import DataConfig
 from resnet_repro.data import DataError
-from resnet_repro.data.colours import PicturePreparation
 from resnet_repro.data.folder import (
     TEST_PICTURES,
     PictureFolder,
@@ -25,8 +24,9 @@ from resnet_repro.data.folder import (
     load_part,
     load_pictures,
 )
-from resnet_repro.data.loader import Corrupt, PictureBatch, eval_batches, train_batches
+from resnet_repro.data.loader import Decoder, PictureBatch
 from resnet_repro.data.order import BatchOrder
+from resnet_repro.data.streamed import PicturePreparation
 from resnet_repro.evaluation.images import Preparation, theirs
 from resnet_repro.evaluation.protocols import Geometry, Shown, ten_crops
 from resnet_repro.evaluation.subjects import Subject
@@ -58,16 +58,14 @@ class FullSize:
         index: what is counted.
         digests: SHA-256 of names and labels of the pictures, and of the mean picture if it is used.
         trained_on: with the mean picture; None where no net of ours is tested.
-        workers: processes that decode; 0 decodes here.
+        decoder: of pictures, and for which device.
         left_out: a line for each picture that the last pass could not show.
     """
 
     index: PictureIndex
     digests: dict[str, str]
     trained_on: PictureFolder | None
-    device: torch.device
-    workers: int
-    corrupt: Corrupt
+    decoder: Decoder
     geometry: Geometry = field(default_factory=Geometry)
     left_out: list[str] = field(default_factory=list)
 
@@ -101,9 +99,9 @@ class FullSize:
         """
         if split == "val":
             raise ConfigError(f"split=val: must be test or train for data.name={choice.name}")
-        corrupt = Corrupt(choice.on_corrupt == "skip")
+        skip = choice.on_corrupt == "skip"
         if ours:
-            folder = load_pictures(choice.name, root, corrupt.skip)
+            folder = load_pictures(choice.name, root, skip)
             index = folder.test if split == "test" else folder.train
             digests, trained_on = folder.digests, folder
         else:  # the pictures others trained on need not be there, let alone be listed
@@ -116,7 +114,7 @@ class FullSize:
                 f"{TEST_PICTURES:,}; the error of a part of it is no result, and data=folder is "
                 "for other pictures"
             )
-        return cls(index, digests, trained_on, device, workers, corrupt)
+        return cls(index, digests, trained_on, Decoder(workers, device, skip))
 
     @property
     def classes(self) -> Sequence[str]:
@@ -144,19 +142,17 @@ class FullSize:
 
     def _centres(self, at_once: int) -> Iterator[tuple[Shown, Tensor]]:
         side = self.geometry.centre_side
-        for batch in self._batches(side, at_once, self.workers, whole=False):
+        for batch in self._batches(side, at_once, self.decoder.workers, whole=False):
             self._note(batch)
-            images, labels = batch.images, batch.labels
-            if batch.failures:
-                images, labels = images[batch.valid], labels[batch.valid]
-            if len(labels):
-                yield [self._put(images)], labels.to(self.device)
+            batch = batch.usable()
+            if len(batch.labels):
+                yield [self._put(batch.images)], batch.labels.to(self.decoder.device)
 
     def _whole(self, sides: Sequence[int]) -> Iterator[Whole]:
         """Whole pictures one by one, each at all sides; workers in proportion to the pixels."""
         total = sum(side**2 for side in sides)
         loaders = [
-            self._batches(side, 1, -(-self.workers * side**2 // total), whole=True)
+            self._batches(side, 1, -(-self.decoder.workers * side**2 // total), whole=True)
             for side in sides
         ]
         for batches in zip(*loaders, strict=True):
@@ -170,33 +166,26 @@ class FullSize:
     def _batches(
         self, side: int, size: int, workers: int, *, whole: bool
     ) -> Iterable[PictureBatch]:
-        return eval_batches(
-            self.index,
-            batch_size=size,
-            workers=workers,
-            device=self.device,
-            corrupt=self.corrupt,
-            side=side,
-            whole=whole,
-        )
+        decoder = replace(self.decoder, workers=workers)
+        return decoder.test(self.index, size, side=side, whole=whole)
 
     def _note(self, batch: PictureBatch) -> None:
         """Keep a line for each failure, without the place of the folder on this machine."""
         place = f"{self.index.root.parent}/"
-        self.left_out += [failure.line.replace(place, "") for failure in batch.failures]
+        self.left_out += [str(failure).replace(place, "") for failure in batch.failures]
 
     def _put(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) to (N, 3, H, W) on the device, channels last in memory."""
-        return images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return images.to(self.decoder.device, non_blocking=True).permute(0, 3, 1, 2)
 
     def _labels(self, group: Sequence[Whole]) -> Tensor:
-        return torch.cat([picture.label for picture in group]).to(self.device)
+        return torch.cat([picture.label for picture in group]).to(self.decoder.device)
 
     def normaliser(self, subject: Subject) -> Preparation:
         """As in training for nets of ours (Sec. 3.4), torchvision's colours for others."""
         data = subject.data
         if data is None:
-            return theirs(self.device)
+            return theirs(self.decoder.device)
         prepare = self._preparation(data.mean)
         label = f"{data.mean} mean of the training pictures"
         return Preparation(label, lambda images: prepare.test(images.permute(0, 2, 3, 1)))
@@ -207,15 +196,9 @@ class FullSize:
         assert config is not None
         assert folder is not None
         recipe, count = config.recipe, len(folder.train)
-        batches = train_batches(
-            folder.train,
-            BatchOrder(count, recipe.batch_size, config.seed, config.data.border),
-            start=recipe.max_iters,
-            stop=recipe.max_iters + count // recipe.batch_size,
-            workers=self.workers,
-            device=self.device,
-            corrupt=self.corrupt,
-        )
+        order = BatchOrder(count, recipe.batch_size, config.seed, config.data.border)
+        epoch = range(recipe.max_iters, recipe.max_iters + count // recipe.batch_size)
+        batches = self.decoder.train(folder.train, order, epoch)
         prepare = self._preparation(config.data.mean)
         for batch in batches:
             if batch.valid.any():
@@ -223,7 +206,7 @@ class FullSize:
 
     def _preparation(self, mean: str) -> PicturePreparation:
         assert self.trained_on is not None
-        return PicturePreparation(self.trained_on.statistics, self.device, mean)
+        return PicturePreparation(self.trained_on.statistics, self.decoder.device, mean)
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -7,7 +7,8 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -44,6 +45,44 @@ def stop_on_signals(*, alone: bool = True) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stop_signals_noted() -> Iterator[list[int]]:
+    """Give a list of the stop signals that came; each reaches its own handler, too.
+
+    Those that ``stop_on_signals`` noted before the block count: the wait must not begin then.
+    """
+    before = {int(number): signal.getsignal(number) for number in STOP_SIGNALS}
+    # A signal without a handler of Python ends the process at once, and shall.
+    handlers = {number: handler for number, handler in before.items() if callable(handler)}
+    caught = [number for old in handlers.values() for number in getattr(old, "asked", ())]
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        handlers[number](number, frame)
+
+    note.asked = caught  # type: ignore[attr-defined]
+    with handled_by(note, list(handlers)):
+        yield caught
+
+
+@contextmanager
+def handled_by(
+    handler: Callable[[int, FrameType | None], object], numbers: Sequence[int]
+) -> Iterator[None]:
+    """Handle some signals in the block, those apart that are ignored; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
+    try:
+        for number in before:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def end_with_parent() -> None:

@@ -43,8 +43,9 @@ def load_images(config: Config) -> Arrays | PictureFolder:
     """
     choice = config.data
     if choice.name in PICTURE_SETS:
-        root = paths.data(choice.root)
-        return data.load_pictures(choice.name, root, choice.on_corrupt == "skip")
+        from resnet_repro.data.folder import load_pictures
+
+        return load_pictures(choice.name, paths.data(choice.root), choice.on_corrupt == "skip")
     return load_data(config)
 
 
@@ -91,17 +92,17 @@ def _resident(config: Config, setup: Setup, arrays: Arrays, world: World) -> Res
 
 
 def _streamed(config: Config, setup: Setup, folder: PictureFolder, world: World) -> StreamedImages:
+    from resnet_repro.data.loader import Decoder
     from resnet_repro.data.streamed import StreamedImages
 
+    workers = loader_processes(config.trainer, world.local_size)
     return StreamedImages(
         folder,
         _batch_order(config, len(folder.train)),
-        setup.device,
+        Decoder(workers, setup.device, config.data.on_corrupt == "skip"),
         mean=config.data.mean,
         stop=config.recipe.max_iters,
-        workers=loader_processes(config.trainer, world.local_size),
         share=world.share,
-        skip=config.data.on_corrupt == "skip",
     )
 
 
