@@ -6,7 +6,6 @@ import io
 import lzma
 import tarfile
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,7 +132,7 @@ def test_a_damaged_cache_is_refused(tmp_path, files):
 def test_a_cache_of_another_data_set_is_refused(tmp_path, files, monkeypatch):
     write_zip(tmp_path, files)
     load(tmp_path)
-    monkeypatch.setattr(tiny_imagenet, "SHAPE", replace(SHAPE, side=17))
+    monkeypatch.setattr(tiny_imagenet, "SHAPE", SHAPE._replace(side=17))
     with pytest.raises(DataError, match="not Tiny ImageNet"):
         load(tmp_path)
 
@@ -268,7 +267,7 @@ def test_other_pictures_than_those_of_the_logged_runs_are_noted(
     tmp_path, files, monkeypatch, capsys
 ):
     write_zip(tmp_path, files)
-    monkeypatch.setattr(tiny_imagenet, "SHAPE", replace(SHAPE, train_files="0" * 64))
+    monkeypatch.setattr(tiny_imagenet, "SHAPE", SHAPE._replace(train_files="0" * 64))
     load(tmp_path)
     assert "note: train_files differ" in capsys.readouterr().err
 

@@ -45,7 +45,7 @@ FEW = (
     "trainer.log_every_iters=1", "trainer.checkpoint_every_iters=2", "trainer.threads=1",
     "trainer.devices=1",
 )  # fmt: skip
-TINY_SHAPE = tiny_imagenet.Shape(classes=3, train_per_class=11, test_per_class=2, side=64)
+TINY_SHAPE = tiny_files.SHAPE._replace(side=64)
 
 
 def some_slow(experiments: Sequence[str]) -> list[object]:

@@ -20,7 +20,7 @@ from resnet_repro.retest import count_missing
 from resnet_repro.runs.folder import RunFolder
 
 SCRIPTS = Path(__file__).parents[1] / "experiments"
-SHAPE = tiny_imagenet.Shape(classes=3, train_per_class=11, test_per_class=2, side=64)
+SHAPE = tiny_files.SHAPE._replace(side=64)
 FEW = (
     "profile=smoke", "recipe.batch_size=3", "recipe.max_iters=2", "recipe.milestones=[1]",
     "evaluation.every_iters=2", "evaluation.clean_train_images=1", "probes.signals=false",

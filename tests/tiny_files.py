@@ -11,7 +11,9 @@ from pathlib import Path
 from pictures import encoded, photograph
 from resnet_repro.data.tiny_imagenet import Shape
 
-SHAPE = Shape(classes=3, train_per_class=11, test_per_class=2, side=16)
+SHAPE = Shape(
+    classes=3, train_per_class=11, test_per_class=2, side=16, train_files="", test_files=""
+)
 WNIDS = ["n02000002", "n01000001", "n03000003"]  # listed unsorted, as in the real file
 
 

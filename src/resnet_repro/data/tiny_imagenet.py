@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,30 +38,19 @@ _CHUNK = 500
 Encoded = list[tuple[str, bytes]]  # path and file, in the order of the arrays
 
 
-@dataclass(frozen=True)
-class Shape:
-    """How many pictures of which size there must be; other than the true one only in tests.
+class Shape(NamedTuple):
+    """How many pictures of which size there must be; other than the true one only in tests."""
 
-    ``train_files`` and ``test_files`` are the SHA-256 over the encoded files in the order of the
-    arrays; they do not depend on a decoder.
-    """
-
-    classes: int
-    train_per_class: int
-    test_per_class: int
-    side: int
-    train_files: str = ""
-    test_files: str = ""
+    classes: int = 200
+    train_per_class: int = 500
+    test_per_class: int = 50
+    side: int = 64
+    # SHA-256 over the encoded files in the order of the arrays; it does not depend on a decoder.
+    train_files: str = "18a887a6729de69e25c123a6a2b4002dc0359b0aca05f03759515105c6158f3a"
+    test_files: str = "f570b36ec9a80c4ab370b26a500b0d41588132602edfbbf4121fa50afc3bd70e"
 
 
-SHAPE = Shape(
-    classes=200,
-    train_per_class=500,
-    test_per_class=50,
-    side=64,
-    train_files="18a887a6729de69e25c123a6a2b4002dc0359b0aca05f03759515105c6158f3a",
-    test_files="f570b36ec9a80c4ab370b26a500b0d41588132602edfbbf4121fa50afc3bd70e",
-)
+SHAPE = Shape()
 
 
 def load(root: Path) -> Arrays:
@@ -117,14 +106,8 @@ def _cached(root: Path, cache: Path) -> Checksummed | None:
 
 
 def find(root: Path) -> Path:
-    """The folder or archive at ``root``, which may also be that folder or archive itself.
-
-    Raises:
-        DataError: there is none; the message says where it was looked for.
-    """
-    if root.is_file():
-        return root
-    if (root / "train").is_dir() and (root / "val").is_dir():
+    """The folder or archive at ``root``, which may also be that folder or archive itself."""
+    if root.is_file() or ((root / "train").is_dir() and (root / "val").is_dir()):
         return root
     names = (NAME, f"{NAME}.zip", f"{NAME}.tar.xz")
     for name in names:
@@ -137,11 +120,7 @@ def find(root: Path) -> Path:
 
 
 def prepare(place: Path, cache: Path) -> None:
-    """Decode the folder or archive ``place`` into the file ``cache``.
-
-    Raises:
-        DataError: pictures, classes or annotations are missing or wrong, or one is undecodable.
-    """
+    """Decode the folder or archive ``place`` into the file ``cache``, or raise DataError."""
     note(f"preparing Tiny ImageNet from {place}, once")
     stamp = files.stamp(place, WANTED)
     content = files.read(place, WANTED, f"{NAME}/")
