@@ -245,7 +245,7 @@ def test_figure_one_from_nothing_then_again_without_training(tmp_path: Path) -> 
     first = figure(tmp_path)
     assert first.returncode == 0, first.stderr
     assert "2 of 2 runs to train" in first.stderr
-    assert "smoke seed 0, all " in first.stderr  # the time of both runs
+    assert " for all runs, " in first.stderr  # the time of both runs
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"fig1.png", "fig1.svg"}
     assert "fig1: drawn from variants, which test no claim of the paper" in first.stderr
     assert "C2" not in first.stdout

@@ -50,17 +50,16 @@ def explained() -> Iterator[None]:
 
 
 def notify(message: str) -> None:
-    """Print a message for the person at the terminal; standard output is left to results."""
-    print(message, file=sys.stderr, flush=True)
+    """Print a message for the person at the terminal; standard output is left to results.
+
+    Where nobody can read it, it is dropped.
+    """
+    with suppress(OSError, ValueError):
+        print(message, file=sys.stderr, flush=True)
 
 
 class Harmless:
-    """A standard stream that drops what it cannot show, from the first failure on.
-
-    Args:
-        stream: that is written to.
-        errors: those of a write that are dropped.
-    """
+    """A standard stream that drops what it cannot show, from the first of ``errors`` on."""
 
     def __init__(self, stream: TextIO, errors: type[Exception] | tuple[type[Exception], ...]):
         self._stream, self._errors = stream, errors
@@ -71,7 +70,7 @@ class Harmless:
     def write(self, text: str) -> int:
         """Write what can be written."""
         try:
-            return self._stream.write(text)
+            self._stream.write(text)
         except self._errors:
             self._drop()
         return len(text)
@@ -90,10 +89,9 @@ class Harmless:
 
 
 def keep_output_harmless() -> None:
-    """Make sure that no run depends on somebody who reads what it says.
+    """Let no run depend on who reads its output: it may be closed, full or without a reader.
 
-    Standard error may be full, closed or without a reader. Standard output has results: only a
-    reader that has left (``| head``) is no error there.
+    Standard output has results: only a reader that has left (``| head``) is no error there.
     """
     for number in range(3):  # a closed one would be the next file that is opened
         try:

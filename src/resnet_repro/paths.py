@@ -13,7 +13,7 @@ AUTO = "auto"
 
 
 def given(text: str) -> Path:
-    """Return the path that a person wrote: ``~`` is the home folder.
+    """Return the path that a person wrote, as an option of a command too: ``~`` is the home folder.
 
     Raises:
         ConfigError: there is no such user.

@@ -14,10 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Never, Protocol, TextIO
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from typing import Protocol, TextIO
 
 PHASES = ("load", "train", "evaluate", "save", "end")
 DOING = {"load": "loading", "evaluate": "evaluating"}  # shown instead of the rate
@@ -28,8 +25,8 @@ WARM = 5  # iterations that are not timed: kernels are chosen, graphs captured
 MARK_SECONDS, MARKS = 120.0, 5  # the rate is that of the last ten minutes
 YOUNG_SECONDS = 60.0  # of training measured, below which an estimate is given as a range,
 YOUNG_RANGE = (0.8, 1.6)  # from so much to so much of it
-UNITS = ((1, "s"), (60, "min"), (3600, "h"))
 BAR, LABEL = 8, 10  # characters that the bar and a shortened label have at least
+FIRST = 3  # facts that are worth more than a long label
 
 
 class Watcher(Protocol):
@@ -64,54 +61,18 @@ def duration(seconds: float) -> str:
 
 
 def written(seconds: float, *, young: bool) -> str:
-    """Write an estimate; a young one as a range: ``about 8 to 16 min``."""
+    """Write an estimate; a young one as a range: ``8 to 16 min``."""
     low, high = (share * seconds for share in YOUNG_RANGE)
     if not young or high < 2:
         return duration(seconds)
-    size, unit = next((pair for pair in UNITS if high < 90 * pair[0]), UNITS[-1])
+    size, unit = (1, "s") if high < 90 else (60, "min") if high < 90 * 60 else (3600, "h")
     digits = int(unit == "h" and high < 10 * size)
-    texts = [f"{value / size:.{digits}f}" for value in (low, high)]
-    return f"about {' to '.join(dict.fromkeys(texts))} {unit}"
+    return f"{low / size:.{digits}f} to {high / size:.{digits}f} {unit}"
 
 
-def pace(rate: float) -> str:
-    """Write iterations a second, slow ones as seconds an iteration."""
-    return f"{rate:.1f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"
-
-
-def is_redrawn(stream: TextIO) -> bool:
-    """Whether a line can be written over another one there."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def width(stream: TextIO) -> int:
-    """Columns of a terminal."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80
-
-
-def shortened(text: str, length: int) -> str:
-    """Cut the middle out of ``text`` where it is longer than ``length``."""
-    if len(text) <= length:
-        return text
-    tail = (length - 3) // 2
-    return f"{text[: length - 3 - tail]}...{text[len(text) - tail :]}"
-
-
-def fitted(facts: Sequence[tuple[int, str]], room: int) -> str:
-    """Join those of ``facts``, pairs of rank and text, that there is room for.
-
-    The lowest rank comes first to its room; the order of the texts stays.
-    """
-    chosen: list[int] = []
-    for index in sorted(range(len(facts)), key=lambda index: facts[index][0]):
-        longer = sorted([*chosen, index])
-        if len(", ".join(facts[i][1] for i in longer)) > room:
-            break
-        chosen = longer
-    return ", ".join(facts[i][1] for i in chosen)
+def pace(rate: float) -> list[str]:
+    """Write iterations a second, slow ones as seconds an iteration; none where it is not known."""
+    return [f"{rate:.1f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"] if rate else []
 
 
 class RunProgress:
@@ -126,22 +87,22 @@ class RunProgress:
 
     def __init__(self, shown: Progress, label: str, max_iters: int, estimate: float):
         self._shown, self.label, self.max, self.estimate = shown, label, max_iters, estimate
-        self.iteration, self.phase, self.lr = 0, "load", 0.0
-        self.top1_err: float | None = None
+        self.iteration, self._phase, self._lr = 0, "load", 0.0
+        self._top1_err: float | None = None
         self._first, self._warm_at, self._updated = 0, 0.0, 0.0
         self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)  # time and iteration
 
     def enter(self, phase: str, iteration: int) -> None:
         """Note the phase."""
-        if self.phase == "load" and phase == "train":
+        if self._phase == "load" and phase == "train":
             self.iteration = self._first = iteration
-        self.phase = phase
+        self._phase = phase
         self._shown.show(due=self._shown.is_terminal)
 
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
         """Note an iteration."""
         self._updated = now = time.monotonic()
-        self.iteration, self.top1_err, self.lr = iteration, top1_err, lr
+        self.iteration, self._top1_err, self._lr = iteration, top1_err, lr
         if not self._marks and iteration - self._first >= WARM:
             self._warm_at = now
             self._marks.append((now, iteration))
@@ -160,12 +121,6 @@ class RunProgress:
         return self._updated - self._warm_at if self._marks else 0.0
 
     @property
-    def left(self) -> float | None:
-        """Seconds left, evaluations and checkpoints included; ``None`` at first."""
-        rate = self.rate
-        return (self.max - self.iteration) / rate if rate else None
-
-    @property
     def rate(self) -> float:
         """Iterations a second over the last minutes; 0 at first."""
         if not self._marks or self._updated <= self._marks[0][0]:
@@ -174,24 +129,25 @@ class RunProgress:
         return max(0, self.iteration - first) / (self._updated - began)
 
     @property
+    def left(self) -> float | None:
+        """Seconds left, evaluations and checkpoints included; ``None`` at first."""
+        return (self.max - self.iteration) / self.rate if self.rate else None
+
+    @property
     def is_young(self) -> bool:
         """Whether too little was measured to rely on."""
         return self.spent < YOUNG_SECONDS and self.share < 0.5
 
-    def facts(self, time_rank: int) -> list[tuple[int, str]]:
-        """What is shown, with ranks; the time left, a range while it is young, has that given."""
-        facts = []
-        if (left := self.left) is not None:
-            facts.append((time_rank, f"{written(left, young=self.is_young)} left"))
-        if self.top1_err is not None:
-            facts.append((1, f"err {self.top1_err:.1f} %"))
-        if self.phase in DOING:
-            facts.append((2, DOING[self.phase]))
-        elif self.rate:
-            facts.append((2, pace(self.rate)))
-        if self.lr:
-            facts += [(4, f"lr {self.lr:g}"), (5, f"{self.iteration}/{self.max}")]
-        return facts
+    def facts(self, total: str) -> list[str]:
+        """What is shown of a run that is alone, what matters most first; ``total`` of all runs."""
+        left = "" if self.left is None else written(self.left, young=self.is_young)
+        return [
+            *([total] if total else [f"{left} left"] if left else []),
+            *([] if self._top1_err is None else [f"err {self._top1_err:.1f} %"]),
+            *([DOING[self._phase]] if self._phase in DOING else pace(self.rate)),
+            *([f"{left} for this run"] if total and left else []),
+            *([f"lr {self._lr:g}", f"{self.iteration}/{self.max}"] if self._lr else []),
+        ]
 
 
 class Progress:
@@ -209,8 +165,8 @@ class Progress:
         self._begun: list[RunProgress] = []
         self._under_way: list[RunProgress] = []
         self._shown_at = time.monotonic()
-        self.is_terminal = is_redrawn(self._stream)
-        self._bar: tqdm[Never] | None = None
+        self.is_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._is_drawn = False
 
     def begin(self, label: str, max_iters: int) -> RunProgress:
         """Show the next run."""
@@ -222,9 +178,9 @@ class Progress:
     def end(self, run: RunProgress) -> None:
         """Note that a run is over, however it ended."""
         self._under_way.remove(run)
-        if self._bar is not None and not self._under_way:
-            self._bar.close()
-            self._bar = None
+        if self._is_drawn and not self._under_way:
+            print(file=self._stream, flush=True)
+            self._is_drawn = False
 
     def show(self, *, due: bool = False) -> None:
         """Show where the runs are: ``due`` at once, else where the last time was long enough ago.
@@ -240,29 +196,14 @@ class Progress:
         if not due and now - self._shown_at < pause:
             return
         self._shown_at = now
+        position, label = self._head()
+        facts = self._facts()
         if self.is_terminal:
-            self._draw()
-        else:
-            facts = [text for _, text in self._facts()]
-            if facts:
-                print(", ".join(["".join(self._head()), *facts]), file=self._stream, flush=True)
-
-    def _draw(self) -> None:
-        from tqdm import tqdm
-
-        columns = width(self._stream) - 1
-        around = len(" |") + BAR + len("| 100%, ")
-        facts, (position, label) = self._facts(), self._head()
-        around += len(position)
-        least = len(", ".join(text for rank, text in facts if rank <= 2))
-        label = shortened(label, max(LABEL, columns - around - least))
-        text = fitted(facts, columns - around - len(label))
-        if self._bar is None:
-            form = "{desc} |{bar}| {percentage:.0f}%{postfix}"
-            self._bar = tqdm(total=1.0, file=self._stream, bar_format=form)
-        self._bar.n, self._bar.ncols = self._share(), columns
-        self._bar.set_description_str(position + label, refresh=False)
-        self._bar.set_postfix_str(text, refresh=True)
+            line = _fitted(position, label, self._share(), facts, _columns(self._stream) - 1)
+            print(f"\r{line}", end="", file=self._stream, flush=True)
+            self._is_drawn = True
+        elif facts:
+            print(", ".join([position + label, *facts]), file=self._stream, flush=True)
 
     def _head(self) -> tuple[str, str]:
         """Which of how many runs, and its name."""
@@ -280,27 +221,53 @@ class Progress:
         done = sum(run.estimate * run.share for run in self._begun)
         return min(1.0, done / (sum(self._estimates) or 1.0))
 
-    def _facts(self) -> list[tuple[int, str]]:
-        """What is shown, with ranks: the time left first, then error and rate."""
-        several, runs = len(self._estimates) > 1, self._under_way
-        total = [(0, f"all {text}")] if several and (text := self._left()) else []
+    def _facts(self) -> list[str]:
+        """What is shown, what matters most first."""
+        runs, left = self._under_way, self._left() if len(self._estimates) > 1 else ""
+        total = f"{left} for all runs" if left else ""
         if len(runs) == 1:
-            return [*total, *runs[0].facts(3 if total else 0)]
-        each = [(3, f"{run.label} {run.iteration}/{run.max}") for run in runs]
-        rate = sum(run.rate for run in runs)
-        return [*total, *([(1, pace(rate))] if rate else []), *each]
+            return runs[0].facts(total)
+        each = [f"{run.label} {run.iteration}/{run.max}" for run in runs]
+        return [*([total] if total else []), *pace(sum(run.rate for run in runs)), *each]
 
     def _left(self) -> str:
         """Time that all runs still need, as text; empty while nothing was measured."""
         measured = [run for run in self._begun if run.left is not None]
         spent = sum(run.spent + (run.left or 0.0) * (run in self._under_way) for run in measured)
         # Of a run that failed only a share of its estimate was needed.
-        parts = [run.estimate * (run in self._under_way or run.share) for run in measured]
-        if not (spent and sum(parts)):
+        parts = sum(run.estimate * (run in self._under_way or run.share) for run in measured)
+        if not (spent and parts):
             return ""
-        scale = spent / sum(parts)
+        scale = spent / parts
         left = scale * sum(self._estimates[len(self._begun) :])
         for run in self._under_way:
             left += run.estimate * scale if run.left is None else run.left
         at_once = len(self._under_way)
         return written(left / at_once, young=all(run.is_young for run in measured))
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _fitted(position: str, label: str, share: float, facts: Sequence[str], columns: int) -> str:
+    """Fill a line: as many facts as there is room for, and the bar in what is left."""
+    around = len(f"{position} || {share:.0%}, ")
+    label = _shortened(label, max(LABEL, columns - around - BAR - len(", ".join(facts[:FIRST]))))
+    room = columns - around - BAR - len(label)
+    while facts and len(", ".join(facts)) > room:
+        facts = facts[:-1]
+    text = ", ".join([f"{share:.0%}", *facts])
+    bar = max(0, columns - len(f"{position}{label} || {text}"))
+    return f"{position}{label} |{'#' * int(share * bar):{bar}}| {text}"[:columns]
+
+
+def _shortened(text: str, length: int) -> str:
+    """Cut the middle out of ``text`` where it is longer than ``length``."""
+    if len(text) <= length:
+        return text
+    tail = (length - 3) // 2
+    return f"{text[: length - 3 - tail]}...{text[len(text) - tail :]}"
