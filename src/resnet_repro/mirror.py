@@ -21,13 +21,13 @@ import select
 import signal
 import subprocess
 import sys
-import threading
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from resnet_repro.config import MODES, PROJECT
-from resnet_repro.exits import explained
+from resnet_repro.exits import explained, notify
 from resnet_repro.paths import given
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import Record
@@ -37,7 +37,7 @@ SOURCE = Path(__file__).resolve().parents[1]
 LOOK_SECONDS = 0.5  # between two looks at the log
 INIT_SECONDS = 10.0  # for a server that does not answer
 CLOSE_SECONDS = 30.0  # a finished run waits at most so long for W&B
-FINISH_SECONDS = 60.0  # after the last record; then the process ends whatever it does
+FINISH_SECONDS = 60  # after the last record; then the process ends whatever it does
 FAILED = 3  # exit code of the process after it said why
 FINAL = ("test", "val", "train_clean")  # kinds of record that a summary has the last of
 # The configuration says what is asked for: settings from outside would be a second source.
@@ -63,7 +63,7 @@ class Mirror:
             if logger.get("kind", "none") != "none" and logger["mode"] != "disabled":
                 self._process = follower(self._folder, logger["mode"])
         except Exception as error:
-            notify(in_one_line(error))
+            notify(f"W&B: {in_one_line(error)}")
 
     def close(self) -> None:
         """End it once ``status.json`` says what became of the run.
@@ -71,12 +71,11 @@ class Mirror:
         Only a finished run waits; any other may have been asked to make room.
         """
         process, self._process = self._process, None
-        if process is None:
-            return
         try:
-            end(process, CLOSE_SECONDS if self._folder.is_finished else 0)
+            if process is not None:
+                end(process, CLOSE_SECONDS if self._folder.is_finished else 0)
         except Exception as error:
-            notify(in_one_line(error))
+            notify(f"W&B: {in_one_line(error)}")
 
 
 def follower(folder: RunFolder, mode: str) -> subprocess.Popen[bytes]:
@@ -107,17 +106,11 @@ def end(process: subprocess.Popen[bytes], seconds: float) -> int | None:
         code = process.wait(seconds) if seconds else process.poll()
     except subprocess.TimeoutExpired:
         process.kill()
-        notify(f"its process did not finish in {seconds:.0f} s")
+        notify(f"W&B: its process did not finish in {seconds:.0f} s")
         return process.wait()
     if code not in (0, FAILED, None):
-        notify(f"its process ended (exit code {code})")
+        notify(f"W&B: its process ended (exit code {code})")
     return code
-
-
-def notify(message: str) -> None:
-    """Print a line, where there is somebody to read it."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"W&B: {message}", file=sys.stderr, flush=True)
 
 
 def in_one_line(error: BaseException) -> str:
@@ -143,7 +136,7 @@ def follow(folder: RunFolder, mode: str) -> None:
     except BaseException as error:
         say(in_one_line(error))
         code = FAILED
-    leave_in_time()
+    signal.alarm(FINISH_SECONDS)
     with contextlib.suppress(BaseException):
         sys.modules["wandb"].teardown()  # ends its service, which would be left as a zombie
     os._exit(code)  # past the exit hooks of wandb, which may wait for a service that is gone
@@ -151,20 +144,19 @@ def follow(folder: RunFolder, mode: str) -> None:
 
 def only_voice() -> Callable[[str], None]:
     """Silence everything but the returned function, which prints the first line it gets."""
-    try:
-        voice = os.fdopen(os.dup(2), "w")
-    except OSError:  # standard error is closed
-        voice = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process lives
+    voice = None
+    with contextlib.suppress(OSError):  # standard error is closed
+        voice = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    said: list[str] = []
 
     def say(message: str) -> None:
-        if not said:
-            said.append(message)
+        nonlocal voice
+        if voice is not None:
             with contextlib.suppress(OSError):
-                print(f"W&B: {message}", file=voice, flush=True)
+                os.write(voice, f"W&B: {message}\n".encode())
+            voice = None
 
     return say
 
@@ -197,7 +189,11 @@ def mirror_run(folder: RunFolder, mode: str, say: Callable[[str], None]) -> None
     except Exception as error:
         say(f"no picture of the curves ({in_one_line(error)})")
     run.finish(exit_code=int(not folder.is_finished))
-    check_written(files)
+    # wandb is silent about a full disk.
+    if not any(path.stat().st_size for path in files.glob("run-*.wandb")):
+        raise OSError(f"{files} holds no data")
+    with tempfile.TemporaryFile(dir=files) as probe:
+        probe.write(bytes(1 << 16))
 
 
 def opened(asked: dict[str, Any], mode: str, say: Callable[[str], None]) -> Any:
@@ -222,41 +218,17 @@ def opened(asked: dict[str, Any], mode: str, say: Callable[[str], None]) -> Any:
 
 def growing(path: Path) -> Iterator[Record]:
     """Yield the records of a log as they are written, until standard input ends."""
-    torn = b""
     if not path.exists():
         return
     with path.open("rb") as file:
-        is_over = False
+        torn, is_over = b"", False
         while not is_over:
             ready, _, _ = select.select([0], [], [], LOOK_SECONDS)
             is_over = bool(ready) and not os.read(0, 1)
-            *lines, torn = (torn + file.read()).split(b"\n")
             if is_over:
-                leave_in_time()
+                signal.alarm(FINISH_SECONDS)
+            *lines, torn = (torn + file.read()).split(b"\n")
             yield from map(json.loads, lines)
-
-
-def leave_in_time() -> None:
-    """End this process some time from now, whatever it does then."""
-    watchdog = threading.Timer(FINISH_SECONDS, os._exit, [1])
-    watchdog.daemon = True
-    watchdog.start()
-
-
-def check_written(files: Path) -> None:
-    """Refuse to call a run logged whose file is not there: wandb is silent about a full disk.
-
-    Raises:
-        OSError: there is no file, it is empty, or nothing more can be written beside it.
-    """
-    written = list(files.glob("run-*.wandb"))
-    if not written or not written[0].stat().st_size:
-        raise OSError(f"{files} holds no data")
-    probe = files / ".probe"
-    try:
-        probe.write_bytes(bytes(1 << 16))
-    finally:
-        probe.unlink(missing_ok=True)
 
 
 def as_metrics(record: Record) -> dict[str, Any]:
@@ -330,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             folder.config()
         for folder in folders:
             sent = end(follower(folder, asked.mode), FINISH_SECONDS + INIT_SECONDS) == 0
-            print(f"{folder.path}{'' if sent else ': not sent'}", file=sys.stderr)
+            notify(f"{folder.path}{'' if sent else ': not sent'}")
             failed |= not sent
     if failed:
         sys.exit(1)
