@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import unittest
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_time_that_is_used_up_fails_a_check() -> None:
 def test_checks_that_need_no_gpu_pass_here(tmp_path: Path) -> None:
     """Each in this process, as its own process would; the device is answered for."""
     if not torch.cuda.is_available():
-        with pytest.raises(gpu_checks.Skipped, match="no CUDA"):
+        with pytest.raises(unittest.SkipTest, match="no CUDA"):
             gpu_checks.check_device(tmp_path)
     assert "same bits" in gpu_checks.check_resume(tmp_path / "resume")
     assert "same bits" in gpu_checks.check_together(tmp_path / "together")

@@ -23,15 +23,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
-from resnet_repro import gpu_checks
-from resnet_repro.paths import REPOSITORY
+from resnet_repro.paths import REPOSITORY, given
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import now
 from resnet_repro.runs.provenance import git_state, versions
 
 OUT = REPOSITORY / "results" / "gpu_check.json"
-MODULE = "resnet_repro.gpu_check"
 TOGETHER = 3  # checks at the same time
 DEADLINE = 230.0  # seconds for all of them
 PREFIX = "gpu_check: "  # of the line in which a check answers
@@ -39,62 +38,41 @@ PREFIX = "gpu_check: "  # of the line in which a check answers
 
 @dataclass(frozen=True)
 class Check:
-    """A check, its limit in seconds, and what its failure turns off."""
+    """A function of :mod:`resnet_repro.gpu_checks`, its limit, and what its failure turns off."""
 
-    run: Callable[[Path], str]
-    limit: float
+    name: str
+    limit: float  # seconds
+    instead: str
     settings: dict[str, Any] = field(default_factory=dict)  # of ``trainer``
-    instead: str = ""
     cuda: bool = True
-
-    @property
-    def name(self) -> str:
-        """How it is called."""
-        return self.run.__name__.removeprefix("check_")
 
 
 EAGER, PLAIN, ONE = {"graph": "never"}, {"compile": "never"}, {"concurrent": 1}
 CHECKS = (
-    Check(
-        gpu_checks.check_device,
-        40,
-        instead="no run can use the GPU until this is mended",
-        cuda=False,
-    ),
-    Check(gpu_checks.check_precision, 40, {"precision": "fp32"}, "fp32"),
-    Check(gpu_checks.check_graph, 90, EAGER, "eager steps"),
-    Check(gpu_checks.check_compile, 120, PLAIN, "blocks are not compiled"),
-    Check(gpu_checks.check_evaluation, 60, EAGER, "eager steps and evaluation"),
-    Check(
-        gpu_checks.check_resume,
-        90,
-        EAGER | PLAIN,
-        "eager steps; let runs end before their time",
-        False,
-    ),
-    Check(gpu_checks.check_together, 90, ONE, "one run at a time", False),
-    Check(gpu_checks.check_memory, 90, ONE, "one run at a time"),
-    Check(gpu_checks.check_ranks, 90, instead="trainer.devices=1", cuda=False),
-    Check(gpu_checks.check_nccl, 90, instead="trainer.devices=1"),
-    Check(
-        gpu_checks.check_pictures,
-        90,
-        {"loader_workers": 0},
-        "the worker decodes pictures itself",
-        False,
-    ),
+    Check("device", 40, "no run can use the GPU until this is mended", cuda=False),
+    Check("precision", 40, "fp32", {"precision": "fp32"}),
+    Check("graph", 90, "eager steps", EAGER),
+    Check("compile", 120, "blocks are not compiled", PLAIN),
+    Check("evaluation", 60, "eager steps and evaluation", EAGER),
+    Check("resume", 90, "eager steps; let runs end before their time", EAGER | PLAIN, cuda=False),
+    Check("together", 90, "one run at a time", ONE, cuda=False),
+    Check("memory", 90, "one run at a time", ONE),
+    Check("ranks", 90, "trainer.devices=1", cuda=False),
+    Check("nccl", 90, "trainer.devices=1"),
+    Check("pictures", 90, "the worker decodes pictures itself", {"loader_workers": 0}, cuda=False),
 )
 Start = Callable[[Check, Path], list[str]]  # the command that does a check in this folder
 
 
 def start(check: Check, root: Path) -> list[str]:
     """The command that does one check."""
-    return [sys.executable, "-m", MODULE, "--one", check.name, "--root", str(root)]
+    module = "resnet_repro.gpu_check"
+    return [sys.executable, "-m", module, "--one", check.name, "--root", str(root)]
 
 
 def run_check(check: Check, seconds: float, command: Start = start) -> dict[str, Any]:
     """Do a check in a process of its own; kill it and all it started after so many seconds."""
-    began, limit = time.monotonic(), min(check.limit, seconds)
+    began, limit = time.monotonic(), max(0.0, min(check.limit, seconds))
     with tempfile.TemporaryDirectory(prefix="gpu_check") as root:
         process = subprocess.Popen(
             command(check, Path(root)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -103,28 +81,33 @@ def run_check(check: Check, seconds: float, command: Start = start) -> dict[str,
         try:
             out, err = process.communicate(timeout=max(limit, 0.1))
         except subprocess.TimeoutExpired:
-            out, err = "", f"still running after {max(limit, 0):.0f} s"
+            out, err = "", f"still running after {limit:.0f} s"
         finally:
             if process.poll() is None or process.returncode:
-                _kill(process)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
     answers = [line.removeprefix(PREFIX) for line in out.splitlines() if line.startswith(PREFIX)]
-    lines = [line for line in err.splitlines() if line.strip()]
-    died = {"state": "failed", "remark": lines[-1] if lines else f"exit code {process.returncode}"}
-    answer: dict[str, Any] = json.loads(answers[-1]) if answers else died
-    failed = answer["state"] == "failed"
+    if answers:
+        answer: dict[str, Any] = json.loads(answers[-1])
+    else:
+        lines = [line for line in err.splitlines() if line.strip()]
+        remark = lines[-1] if lines else f"exit code {process.returncode}"
+        answer = {"state": "failed", "remark": remark}
+    return row(check, time.monotonic() - began, **answer)
+
+
+def row(check: Check, seconds: float, state: str, remark: str) -> dict[str, Any]:
+    """What came of a check, and what is to be used instead where it failed."""
+    failed = state == "failed"
     return {
         "check": check.name,
-        **answer,
-        "seconds": round(time.monotonic() - began, 1),
+        "state": state,
+        "remark": remark,
+        "seconds": round(seconds, 1),
         "instead": check.instead if failed else "",
         "settings": check.settings if failed else {},
     }
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def run_all(checks: Sequence[Check], command: Start = start) -> list[dict[str, Any]]:
@@ -135,8 +118,7 @@ def run_all(checks: Sequence[Check], command: Start = start) -> list[dict[str, A
 
     def one(check: Check) -> dict[str, Any]:
         if check.cuda and why:
-            skipped = {"check": check.name, "state": "skipped", "remark": why, "seconds": 0.0}
-            return skipped | {"instead": "", "settings": {}}
+            return row(check, 0.0, "skipped", why)
         return run_check(check, until - time.monotonic(), command)
 
     with ThreadPoolExecutor(TOGETHER) as pool:
@@ -145,32 +127,16 @@ def run_all(checks: Sequence[Check], command: Start = start) -> list[dict[str, A
 
 def answer(name: str, root: Path) -> None:
     """Do one check here and print what came of it."""
-    (check,) = (check for check in CHECKS if check.name == name)
     try:
-        said = {"state": "passed", "remark": check.run(root)}
-    except gpu_checks.Skipped as reason:
+        from resnet_repro import gpu_checks
+
+        said = {"state": "passed", "remark": getattr(gpu_checks, f"check_{name}")(root)}
+    except SkipTest as reason:
         said = {"state": "skipped", "remark": str(reason)}
     except BaseException as error:
         traceback.print_exc()
         said = {"state": "failed", "remark": f"{type(error).__name__}: {error}".split("\n")[0]}
     print(PREFIX + json.dumps(said), flush=True)
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Do all checks, print the table, write the file; 1 if the GPU cannot be used."""
-    parser = argparse.ArgumentParser(description="What works on this GPU.")
-    parser.add_argument("--out", type=Path, default=OUT, help="where results and settings go")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args(words)
-    if asked.one:
-        answer(asked.one, asked.root)
-        return 0
-    began = time.monotonic()
-    rows = run_all(CHECKS)
-    report(rows, asked.out)
-    print(f"{time.monotonic() - began:.0f} s; written to {asked.out}")
-    return int(rows[0]["state"] == "failed")
 
 
 def report(rows: Sequence[dict[str, Any]], out: Path) -> None:
@@ -185,6 +151,23 @@ def report(rows: Sequence[dict[str, Any]], out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(kept | {"checks": list(rows), "settings": settings}, indent=2)
     write_text_atomic(out, text + "\n")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Do all checks, print the table, write the file; 1 if the GPU cannot be used."""
+    parser = argparse.ArgumentParser(description="What works on this GPU.")
+    parser.add_argument("--out", type=given, default=OUT, help="where results and settings go")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args(words)
+    if asked.one:
+        answer(asked.one, asked.root)
+        return 0
+    began = time.monotonic()
+    rows = run_all(CHECKS)
+    report(rows, asked.out)
+    print(f"{time.monotonic() - began:.0f} s; written to {asked.out}")
+    return int(rows[0]["state"] == "failed")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What :mod:`resnet_repro.gpu_check` computes: each check returns a remark, or raises.
 
-A check imports what it needs by itself: where one of these imports fails, the others still run.
+``SkipTest`` says why a check cannot be done here.
 """
 
 from __future__ import annotations
@@ -16,56 +16,61 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from resnet_repro.config import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ProbesConfig,
+    RecipeConfig,
+    TrainerConfig,
+)
+from resnet_repro.evaluation.count import count_errors
+from resnet_repro.models.spec import NetSpec
+from resnet_repro.progress import Progress, Unwatched
+from resnet_repro.training import stepper
+from resnet_repro.training.build import RunContext, assemble, load_images
+from resnet_repro.training.checkpoint import load_newest
+from resnet_repro.training.device import choose, free_after_run, set_fp32_precision, set_up
+from resnet_repro.training.distributed import place
+from resnet_repro.training.jobs import train_together
+from resnet_repro.training.launch import Job, job_of, launch
+from resnet_repro.training.state import TrainState, current_lr, settle_ddp_buckets, step
 
 ITERATIONS, DROP = 24, 12  # of a trained run; a captured graph is replayed in most of them
 
 
-class Skipped(Exception):  # noqa: N818
-    """A check cannot be done here; the message says why."""
-
-
-def small(root: Path, name: str, **trainer: Any) -> Any:
-    """A job of a small run on synthetic images, with the same bits on a rerun."""
-    import torch
-
-    from resnet_repro import config as groups
-    from resnet_repro.config import Config
-    from resnet_repro.models.spec import NetSpec
-    from resnet_repro.training.launch import job_of
-
+def small(root: Path, name: str, **trainer: Any) -> Job:
+    """A small run on synthetic images, with the same bits on a rerun."""
     cuda = torch.cuda.is_available()
     depth, batch = (20, 128) if cuda else (8, 16)
     usual = {"threads": 1, "log_every_iters": 4, "checkpoint_every_iters": 8}
     how: dict[str, Any] = usual | {"deterministic": cuda} | trainer  # a CPU always is
     config = Config(
         experiment="gpu_check", name=name, profile="smoke", runs_dir=str(root),
-        data=groups.DataConfig(name="synthetic"), model=NetSpec(depth=depth, shortcut="A"),
-        recipe=groups.RecipeConfig(batch_size=batch, max_iters=ITERATIONS, milestones=[DROP]),
-        evaluation=groups.EvaluationConfig(
-            every_iters=DROP, batch_size=100, clean_train_images=200
-        ),
-        probes=groups.ProbesConfig(signals=cuda, response_images=100 * cuda),
-        trainer=groups.TrainerConfig(**how),
+        data=DataConfig(name="synthetic"), model=NetSpec(depth=depth, shortcut="A"),
+        recipe=RecipeConfig(batch_size=batch, max_iters=ITERATIONS, milestones=[DROP]),
+        evaluation=EvaluationConfig(every_iters=DROP, batch_size=100, clean_train_images=200),
+        probes=ProbesConfig(signals=cuda, response_images=100 * cuda),
+        trainer=TrainerConfig(**how),
     )  # fmt: skip
     return job_of(Config.from_mapping(config.as_mapping()), ("gpu_check",), config)
 
 
-def trained(job: Any, updates: int = ITERATIONS) -> Any:
-    """Context, state and stepper after so many updates, on a stream of their own on CUDA."""
-    import torch
-
-    from resnet_repro.training.build import assemble, load_images
-    from resnet_repro.training.device import set_up
-    from resnet_repro.training.state import current_lr
-    from resnet_repro.training.stepper import make
-
+def trained(job: Job, updates: int = ITERATIONS) -> tuple[RunContext, TrainState, torch.Tensor]:
+    """Context, state and losses after so many updates, on a stream of their own on CUDA."""
     setup = set_up(job.config.trainer)
     stream = torch.cuda.Stream() if setup.gpu else None  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
         context, state = assemble(job.config, setup, load_images(job.config))
-        stepper = make(context, state)
+        made = stepper.make(context, state)
         for _ in range(updates):
-            stepper.step(current_lr(state, job.config.recipe))
+            made.step(current_lr(state, job.config.recipe))
         losses = state.window.last(updates, updates)[:, 0]  # waits for the device
     if not bool(losses.isfinite().all()):
         raise AssertionError(f"losses are not finite: {losses.tolist()}")
@@ -86,18 +91,13 @@ def same(found: object, expected: object, what: str) -> None:
         raise AssertionError(f"{what}: {found}, expected {expected}")
 
 
-def do(job: Any, stop_asked: Callable[[], bool] = lambda: False) -> str:
+def do(job: Job, stop_asked: Callable[[], bool] = lambda: False) -> str:
     """Train a run as its command does."""
-    from resnet_repro.progress import Unwatched
-    from resnet_repro.training.launch import launch
-
     return launch(job, Unwatched(), stop_asked)
 
 
-def weights(job: Any) -> str:
+def weights(job: Job) -> str:
     """Digest of the weights in the newest checkpoint of a run."""
-    from resnet_repro.training.checkpoint import load_newest
-
     saved = load_newest(job.folder.checkpoints)
     assert saved is not None, f"{job.folder.path}: no checkpoint"
     return bits(saved["model"])
@@ -105,14 +105,9 @@ def weights(job: Any) -> str:
 
 def check_device(_: Path) -> str:
     """Compute something on the GPU."""
-    import torch
-
-    from resnet_repro.config import TrainerConfig
-    from resnet_repro.training.device import choose
-
     setup = choose(TrainerConfig())  # refuses a GPU that torch cannot use
     if setup.device.type != "cuda":
-        raise Skipped("no CUDA")
+        raise SkipTest("no CUDA")
     images = torch.randn(8, 3, 32, 32, device=setup.device)
     filters = torch.randn(16, 3, 3, 3, device=setup.device)
     assert bool(torch.nn.functional.conv2d(images, filters).isfinite().all())
@@ -122,10 +117,6 @@ def check_device(_: Path) -> str:
 
 def check_precision(_: Path) -> str:
     """Multiply in fp32 and in TF32; old and new switches must not contradict each other."""
-    import torch
-
-    from resnet_repro.training.device import set_fp32_precision
-
     a, b = (torch.randn(512, 512, device="cuda", dtype=torch.float64) for _ in range(2))
     errors = {}
     for value in ("tf32", "ieee"):
@@ -165,10 +156,6 @@ def check_compile(root: Path) -> str:
 
 def check_evaluation(root: Path) -> str:
     """Count errors by the captured forward pass and by the net."""
-    import torch
-
-    from resnet_repro.evaluation.count import count_errors
-
     context, state, _ = trained(small(root, "evaluation", graph="always", compile="never"))
     images, counts = context.images.held_out["test"], []
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -193,9 +180,6 @@ def check_resume(root: Path) -> str:
 
 def check_together(root: Path) -> str:
     """Train two runs at the same time, and one of them alone."""
-    from resnet_repro.progress import Progress
-    from resnet_repro.training.jobs import train_together
-
     unseen = Progress((1, 1), io.StringIO())
     pair = [small(root, name) for name in ("first", "second")]
     for outcome in train_together(pair, 2, unseen, lambda: False):
@@ -210,10 +194,6 @@ def check_together(root: Path) -> str:
 
 def check_memory(root: Path) -> str:
     """Train a run; its memory must be free afterwards."""
-    import torch
-
-    from resnet_repro.training.device import free_after_run
-
     held = []
     for name in ("first", "second", "third"):
         do(small(root, name))
@@ -228,13 +208,13 @@ def check_ranks(root: Path, nccl: bool = False) -> str:
     """Train on two workers; both must have the same weights, which are nearly those of one."""
     job = small(root, "ranks")
     start = [sys.executable, "-m", __name__, "nccl" if nccl else "gloo"]
-    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    place |= {"RESNET_REPRO_MEET": f"file://{root}/meet"}
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    world |= {"RESNET_REPRO_MEET": f"file://{root}/meet"}
     ranks = []
     for rank in ("0", "1"):
-        place |= {"RANK": rank, "LOCAL_RANK": rank}
+        world |= {"RANK": rank, "LOCAL_RANK": rank}
         words = [*start, str(root)]
-        ranks.append(subprocess.Popen(words, env=os.environ | place, stdout=subprocess.PIPE))
+        ranks.append(subprocess.Popen(words, env=os.environ | world, stdout=subprocess.PIPE))
     said = [process.communicate()[0].decode().split()[-1:] for process in ranks]
     same([process.returncode for process in ranks], [0, 0], "exit codes of the workers")
     same(said[0], said[1], "weights of the second rank")
@@ -244,23 +224,13 @@ def check_ranks(root: Path, nccl: bool = False) -> str:
 
 def check_nccl(root: Path) -> str:
     """Train on two GPUs, whose gradients go over NCCL."""
-    import torch
-
     if torch.cuda.device_count() < 2:
-        raise Skipped("one GPU")
+        raise SkipTest("one GPU")
     return check_ranks(root, nccl=True)
 
 
 def be_rank(root: Path, backend: str) -> str:
     """Train a few updates as one of two workers; return the digest of the weights."""
-    import torch
-    import torch.distributed as dist
-
-    from resnet_repro.training.build import assemble, load_images
-    from resnet_repro.training.device import set_up
-    from resnet_repro.training.distributed import place
-    from resnet_repro.training.state import settle_ddp_buckets, step
-
     job, world = small(root, "ranks"), place()
     setup = set_up(job.config.trainer)  # gloo: both on the first GPU
     if backend == "nccl":
@@ -281,12 +251,10 @@ def be_rank(root: Path, backend: str) -> str:
 
 def check_pictures(root: Path) -> str:
     """Decode a folder of photographs in other processes, and train on them."""
-    import numpy as np
-
     try:
         from PIL import Image
     except ImportError as error:
-        raise Skipped("no Pillow") from error
+        raise SkipTest("no Pillow") from error
     for part, images in {"train": 6, "val": 2}.items():
         for label in range(4):
             folder = root / "pictures" / part / f"class{label}"
