@@ -8,7 +8,6 @@ import json
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from resnet_repro import paths
 from resnet_repro.config import Config
@@ -21,7 +20,7 @@ JOBS = "jobs.json"
 
 
 def write_bundle(jobs: Sequence[Job], out: Path) -> Path:
-    """Write code, prepared data and the composed configurations of ``jobs`` into one tar.
+    """Write code, data prepared here and the composed configurations of ``jobs`` into one tar.
 
     Unpacked, ``PYTHONPATH=src RESNET_REPRO_DATA=data python -m resnet_repro.study run --bundle .``
     does the runs; neither Hydra nor a network is needed there.
@@ -30,28 +29,20 @@ def write_bundle(jobs: Sequence[Job], out: Path) -> Path:
         {"config": job.config.as_mapping(), "words": job.words, "deviations": job.deviations}
         for job in jobs
     ]
+    data_sets = tuple({job.config.data.name for job in jobs})
     with tarfile.open(out, "w") as tar:
         for path in sorted(PACKAGE.rglob("*.py")):
             tar.add(path, f"src/resnet_repro/{path.relative_to(PACKAGE)}")
-        for prepared in _prepared(jobs):
-            tar.add(prepared, f"data/{prepared.name}")
-        _add(tar, f"src/resnet_repro/{REVISION}", git_state())  # there is no git over there
-        _add(tar, JOBS, listed)
+        for path in sorted(paths.data().glob("*.npz")):
+            if path.stem.replace("-", "_").startswith(data_sets):
+                tar.add(path, f"data/{path.name}")
+        # There is no git over there.
+        for name, content in {f"src/resnet_repro/{REVISION}": git_state(), JOBS: listed}.items():
+            text = json.dumps(content, indent=1).encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text))
     return out
-
-
-def _prepared(jobs: Sequence[Job]) -> list[Path]:
-    """Files of the data sets that these jobs need, as far as they were prepared here."""
-    names = {job.config.data.name for job in jobs}
-    files = sorted(paths.data().glob("*.npz"))
-    return [path for path in files if path.stem.replace("-", "_").startswith(tuple(names))]
-
-
-def _add(tar: tarfile.TarFile, name: str, content: Any) -> None:
-    text = json.dumps(content, indent=1).encode()
-    member = tarfile.TarInfo(name)
-    member.size = len(text)
-    tar.addfile(member, io.BytesIO(text))
 
 
 def load_jobs(bundle: Path, runs_dir: Path) -> list[Job]:

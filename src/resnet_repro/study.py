@@ -9,37 +9,34 @@ there, ``run --bundle`` works from it, and ``pack`` brings the run folders home 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from socket import gethostname
 from typing import Any
 
 from resnet_repro import paths
 from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
+from resnet_repro.config import TrainerConfig
 from resnet_repro.exits import PREEMPTED, explained, notify
 from resnet_repro.gpu_check import OUT
 from resnet_repro.options import ConfigError
-from resnet_repro.paths import CONF
 from resnet_repro.progress import duration
 from resnet_repro.runs.provenance import versions
 from resnet_repro.runs.signals import is_alive, stop_on_signals
 from resnet_repro.training.jobs import estimate, report, run_all
 from resnet_repro.training.launch import Job, job_of
 
-KINDS = ("done", "running", "begun", "missing", "diverged", "failed")
 UNDONE = ("running", "begun", "missing")
-_UNITS = {"s": 1, "m": 60, "h": 3600}
+KINDS = ("done", *UNDONE, "diverged", "failed")
+SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def plan(
-    device: str,
-    item: str | None = None,
-    overrides: Sequence[str] = (),
-    runs_dir: str = paths.AUTO,
+    device: str, item: str | None = None, overrides: Sequence[str] = (), runs_dir: str = paths.AUTO
 ) -> list[Job]:
     """Compose the runs of the study that make sense on ``device``, in the order of work.
 
@@ -57,7 +54,7 @@ def plan(
     from resnet_repro.conf import load_item
 
     wanted = load_item(item).experiments if item else None
-    blocks = yaml.safe_load((CONF / "study.yaml").read_text(encoding="utf-8"))
+    blocks = yaml.safe_load((paths.CONF / "study.yaml").read_text(encoding="utf-8"))
     return [
         _job(experiment, block["profile"], seed, runs_dir, overrides)
         for block in blocks
@@ -79,7 +76,7 @@ def _job(experiment: str, profile: str, seed: int, runs_dir: str, overrides: Seq
         from resnet_repro.compose import make_job
 
         return make_job(*words, *overrides)
-    return job_of(dataclasses.replace(own, seed=seed, runs_dir=runs_dir), words, paper)
+    return job_of(replace(own, seed=seed, runs_dir=runs_dir), words, paper)
 
 
 def state_of(job: Job) -> str:
@@ -90,25 +87,12 @@ def state_of(job: Job) -> str:
     state, reached = status.get("state"), status.get("iter")
     if state in ("diverged", "failed"):
         return f"{state}: {status.get('reason', '')}"
+    place = f"{reached} of {job.config.recipe.max_iters}"
     if state == "running" and status.get("host") == gethostname() and is_alive(status["pid"]):
-        return f"running, {reached} of {job.config.recipe.max_iters}"
-    if reached and not any(job.folder.checkpoints.glob("*.pt")):
-        return f"begun, {reached} of {job.config.recipe.max_iters}, but without a checkpoint"
-    if reached:
-        return f"begun, {reached} of {job.config.recipe.max_iters}"
-    return "missing"
-
-
-def seconds(text: str) -> float:
-    """Read a budget such as ``90s``, ``25m``, ``2h``.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not one.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text}: must be like 90s, 25m or 2h")
-    return float(match[1]) * _UNITS[match[2]]
+        return f"running, {place}"
+    if not reached:
+        return "missing"
+    return f"begun, {place}" + ("" if job.folder.resumes_at else ", but without a checkpoint")
 
 
 def show(jobs: Sequence[Job], *, timed: bool = False) -> None:
@@ -130,11 +114,9 @@ def run(jobs: Sequence[Job], budget: float | None) -> None:
     """Do what is missing until the budget is used; resume what was begun the next time."""
     until = time.monotonic() + budget if budget else None
     with stop_on_signals() as stop_asked:
-
-        def stop() -> bool:
-            return stop_asked() or (until is not None and time.monotonic() > until)
-
-        outcomes = run_all(jobs, stop)
+        outcomes = run_all(
+            jobs, lambda: stop_asked() or (until is not None and time.monotonic() > until)
+        )
     preempted = any(outcome.state == "preempted" for outcome in outcomes)
     if (preempted or len(outcomes) < len(jobs)) and not stop_asked():
         notify("the budget is used. Rerun the same command to resume.")
@@ -151,46 +133,39 @@ def one_engine(jobs: Sequence[Job]) -> list[Job]:
     Raises:
         ConfigError: logged runs differ in their engine already, or a run asks for another.
     """
-    asked = {"graph": "step", "compile": "blocks"}  # key of trainer -> of the engine in meta.json
-    eager = {"step": "eager", "blocks": "eager"}
     logged: dict[str, dict[str, str]] = {}
     for job in jobs:
         meta, data = job.folder.meta(), job.config.data.name
-        if meta.get("device") != "cuda" or "engine" not in meta:
-            continue
-        engine = {key: meta["engine"][key] for key in eager}
-        if logged.setdefault(data, engine) != engine:
-            raise ConfigError(
-                f"the runs of {data} were trained with different engines: {logged[data]}, "
-                f"{job.label} with {engine}; --mixed-engines allows it"
-            )
-    demanded = []
-    for job in jobs:
-        data = job.config.data.name
-        wanted = {
-            key: "never" if logged[data][kind] == "eager" else "always"
-            for key, kind in asked.items()
-            if data in logged
-        }
-        for key, value in wanted.items():
-            given = getattr(job.config.trainer, key)
-            if given not in ("auto", value):
+        if meta.get("device") == "cuda" and "engine" in meta:
+            engine = {key: meta["engine"][key] for key in ("step", "blocks")}
+            if logged.setdefault(data, engine) != engine:
                 raise ConfigError(
-                    f"trainer.{key}={given}: the logged runs of {data} were trained with "
-                    f"{logged[data]}; --mixed-engines allows it"
+                    f"the runs of {data} were trained with different engines: {logged[data]}, "
+                    f"{job.label} with {engine}; --mixed-engines allows it"
                 )
-        demanded.append(with_trainer(job, wanted))
-    return demanded
+    return [_demanding(job, logged.get(job.config.data.name)) for job in jobs]
+
+
+def _demanding(job: Job, engine: Mapping[str, str] | None) -> Job:
+    """The run, to be trained with an engine of ``meta.json`` or refused."""
+    wanted = {}
+    for key, kind in {"graph": "step", "compile": "blocks"}.items() if engine else ():
+        wanted[key] = "never" if engine[kind] == "eager" else "always"
+        given = getattr(job.config.trainer, key)
+        if given not in ("auto", wanted[key]):
+            raise ConfigError(
+                f"trainer.{key}={given}: the logged runs of {job.config.data.name} were trained "
+                f"with {engine}; --mixed-engines allows it"
+            )
+    return _with_trainer(job, wanted)
 
 
 def checked(jobs: Sequence[Job], path: Path) -> list[Job]:
     """The runs with the settings that ``make gpu-check`` found this machine to need.
 
-    A value that was asked for explicitly stays; runs at the same time are limited all the same.
+    A value that was given explicitly stays; runs at the same time are limited all the same.
     """
     import torch
-
-    from resnet_repro.config import TrainerConfig
 
     if not path.exists():
         return list(jobs)
@@ -199,27 +174,20 @@ def checked(jobs: Sequence[Job], path: Path) -> list[Job]:
     if not kept["device"].startswith(here[0]) or kept["versions"]["torch"] != here[1]:
         notify(f"{path} is of another machine or torch and is not used; make gpu-check")
         return list(jobs)
-    usual, settings = TrainerConfig(), kept["settings"]
+    settings = kept["settings"]
     if settings:
         listed = " ".join(f"trainer.{key}={value}" for key, value in settings.items())
         notify(f"by {path}: {listed}")
-    return [
-        with_trainer(
-            job,
-            {
-                key: value
-                for key, value in settings.items()
-                if key == "concurrent" or getattr(job.config.trainer, key) == getattr(usual, key)
-            },
-        )
-        for job in jobs
-    ]
+    made = []
+    for job in jobs:
+        given = {k for k, v in vars(job.config.trainer).items() if v != getattr(TrainerConfig(), k)}
+        given.discard("concurrent")
+        made.append(_with_trainer(job, {k: v for k, v in settings.items() if k not in given}))
+    return made
 
 
-def with_trainer(job: Job, values: Mapping[str, Any]) -> Job:
-    """The run with other values of ``trainer``."""
-    trainer = dataclasses.replace(job.config.trainer, **values)
-    return dataclasses.replace(job, config=dataclasses.replace(job.config, trainer=trainer))
+def _with_trainer(job: Job, values: Mapping[str, Any]) -> Job:
+    return replace(job, config=replace(job.config, trainer=replace(job.config.trainer, **values)))
 
 
 def default_device() -> str:
@@ -230,36 +198,21 @@ def default_device() -> str:
     """
     if not any(Path(f"/dev/{driver}").exists() for driver in ("nvidiactl", "kfd", "dxg")):
         return "cpu"
-    from resnet_repro.config import TrainerConfig
     from resnet_repro.training.device import sees_cuda
 
     return "cuda" if sees_cuda(TrainerConfig()) else "cpu"
 
 
-def main() -> None:
-    """Do what the command line asks."""
-    asked = _arguments()
-    with explained():
-        if asked.what == "pack":
-            print(pack_runs(paths.runs(asked.runs_dir), paths.given(asked.out)))
-            return
-        if asked.bundle:
-            jobs = load_jobs(paths.given(asked.bundle), paths.runs(asked.runs_dir))
-        else:
-            jobs = plan(
-                asked.device or default_device(), asked.item, asked.overrides, asked.runs_dir
-            )
-        if not jobs:
-            raise ConfigError(f"item={asked.item}: no run of the study belongs to it here")
-        if asked.what == "bundle":
-            print(write_bundle(jobs, paths.given(asked.out)))
-        elif asked.what == "list":
-            show(jobs, timed=asked.time)
-        else:
-            if default_device() == "cuda":
-                jobs = checked(jobs, OUT)
-                jobs = jobs if asked.mixed_engines else one_engine(jobs)
-            run(jobs, asked.budget)
+def seconds(text: str) -> float:
+    """Read a budget such as ``90s``, ``25m``, ``2h``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text}: must be like 90s, 25m or 2h")
+    return float(match[1]) * SECONDS[match[2]]
 
 
 def _arguments() -> argparse.Namespace:
@@ -273,10 +226,37 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--runs-dir", default=paths.AUTO, help="where run folders are kept")
     parser.add_argument("--time", action="store_true", help="list: measure how long the rest takes")
-    parser.add_argument("--bundle", help="folder of an unpacked bundle to run from")
-    parser.add_argument("--out", default="study.tar", help="archive that bundle or pack writes")
+    parser.add_argument("--bundle", type=paths.given, help="unpacked bundle to run from")
+    parser.add_argument(
+        "--out", type=paths.given, default="study.tar", help="archive that bundle or pack writes"
+    )
     parser.add_argument("overrides", nargs="*", help="configuration words for every run")
     return parser.parse_intermixed_args()  # words may follow options
+
+
+def main() -> None:
+    """Do what the command line asks."""
+    asked = _arguments()
+    with explained():
+        if asked.what == "pack":
+            print(pack_runs(paths.runs(asked.runs_dir), asked.out))
+            return
+        if asked.bundle:
+            jobs = load_jobs(asked.bundle, paths.runs(asked.runs_dir))
+        else:
+            device = asked.device or default_device()
+            jobs = plan(device, asked.item, asked.overrides, asked.runs_dir)
+        if not jobs:
+            raise ConfigError(f"item={asked.item}: no run of the study belongs to it here")
+        if asked.what == "bundle":
+            print(write_bundle(jobs, asked.out))
+        elif asked.what == "list":
+            show(jobs, timed=asked.time)
+        else:
+            if default_device() == "cuda":
+                jobs = checked(jobs, OUT)
+                jobs = jobs if asked.mixed_engines else one_engine(jobs)
+            run(jobs, asked.budget)
 
 
 if __name__ == "__main__":
