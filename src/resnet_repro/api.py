@@ -29,19 +29,15 @@ def train(*words: str) -> list[Path]:
     """Do the runs of a command line here: ``train("experiment=cifar10_resnet20", "seed=0,1")``.
 
     The words are those of ``python -m resnet_repro.train -m``. A finished run is skipped, a stopped
-    one is resumed; an interrupt saves first.
-
-    Returns:
-        The run folders, in the order in which they were done.
+    one is resumed; an interrupt saves first. Returns the run folders in the order of work.
 
     Raises:
         ConfigError: the words name no run that can be done; nothing was written.
         Exception: what stopped the first run that failed; the others were done all the same.
-        KeyboardInterrupt: a stop was asked for; what was begun is saved.
+        KeyboardInterrupt: a signal stopped it; what was begun is saved.
     """
-    jobs = compose_sweep(words)
     with stop_on_signals() as stop_asked:
-        outcomes = run_all(jobs, stop_asked)
+        outcomes = run_all(compose_sweep(words), stop_asked)
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error

@@ -1,8 +1,8 @@
 """How long an iteration takes on this device: ``python -m resnet_repro.measure_pace``.
 
 A few iterations of a handful of nets on made-up images; ``make cost`` scales the rest by their
-multiply-adds. ``results/bench/cost_<device>.json`` keeps what was measured. Nothing here needs
-torch before something is to be measured: asking again is answered at once.
+multiply-adds. ``results/bench/cost_<device>.json`` keeps what was measured. Torch is imported only
+to measure: what is known is answered at once.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ if TYPE_CHECKING:
 NETS = ("cifar10_resnet20", "cifar10_resnet110", "imagenet_resnet34_A", "imagenet_resnet50")
 OUT = Path("results/bench")
 SMALLEST_BATCH = 8
-SCHEMA = 1
 
 
 def recall(folder: Path) -> dict[str, Any] | None:
     """What was measured on a device like this one; None where nothing was."""
     gpu = gpu_name()
-    path = folder / f"cost_{'cuda' if gpu else 'cpu'}.json"
     try:
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = (folder / f"cost_{'cuda' if gpu else 'cpu'}.json").read_text(encoding="utf-8")
+        kept: dict[str, Any] = json.loads(text)
         there = [kept["hardware"][key] for key in ("gpu", "cpu", "cores")]
         sorted((row["experiment"], float(row["seconds"])) for row in kept["rows"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -74,10 +73,33 @@ def measure_all(
     return kept
 
 
+def measure(experiment: str, words: Sequence[str] = ()) -> dict[str, Any]:
+    """Seconds of an iteration of the experiment's batch, halved as often as memory needs it."""
+    import torch
+
+    from resnet_repro.compose import compose_run
+    from resnet_repro.training import estimate
+
+    # No pictures are there: decoding is measured by itself.
+    words = [f"experiment={experiment}", f"data.root={os.devnull}", *words]
+    batch = whole = compose_run(*words).recipe.batch_size
+    while True:
+        try:
+            pace = estimate.measure(compose_run(*words, f"recipe.batch_size={batch}"))
+            break
+        except torch.OutOfMemoryError:
+            if batch <= SMALLEST_BATCH:
+                raise
+            batch //= 2
+            torch.cuda.empty_cache()
+    seconds = pace.per_update * whole / batch
+    return {"experiment": experiment, "seconds": seconds, "batch_size": whole, "measured": batch}
+
+
 def provenance(part: str, setup: Setup) -> dict[str, Any]:
     """What a file of ``results/bench`` begins with: device, versions, revision, date."""
     return {
-        "schema": SCHEMA,
+        "schema": 1,
         "part": part,
         "made": now(),
         "device": setup.device.type,
@@ -97,36 +119,8 @@ def write(out: Path, kept: Mapping[str, Any]) -> Path:
     return path
 
 
-def measure(experiment: str, words: Sequence[str] = ()) -> dict[str, Any]:
-    """Seconds of an iteration of the experiment's batch, halved as often as memory asks for."""
-    import torch
-
-    from resnet_repro.compose import compose_run
-    from resnet_repro.training import estimate
-
-    # No pictures are there: decoding is measured by itself.
-    said = [f"experiment={experiment}", f"data.root={os.devnull}", *words]
-    batch = whole = compose_run(*said).recipe.batch_size
-    while True:
-        try:
-            pace = estimate.measure(compose_run(*said, f"recipe.batch_size={batch}"))
-        except torch.OutOfMemoryError:
-            if batch <= SMALLEST_BATCH:
-                raise
-            batch //= 2
-            torch.cuda.empty_cache()
-            continue
-        seconds = pace.per_update * whole / batch
-        return {
-            "experiment": experiment,
-            "seconds": seconds,
-            "batch_size": whole,
-            "measured": batch,
-        }
-
-
 def main() -> None:
-    """Measure and say where it was written."""
+    """Measure and say how long an iteration takes."""
     with explained():
         kept = measure_all(OUT)
     for row in kept["rows"]:

@@ -11,7 +11,6 @@ import base64
 import io
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
+from resnet_repro.paths import given
 from resnet_repro.runs.atomic import write_text_atomic
 
 FOLDER = Path("notebooks")
@@ -45,12 +45,9 @@ def execute(path: Path) -> Any:
 
 def tidy(notebook: Any) -> Any:
     """Leave out what is of this machine or this moment."""
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
-    )
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    about = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    notebook.metadata = nbformat.from_dict(about)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
         cell.metadata = nbformat.from_dict({})
@@ -74,17 +71,15 @@ def smaller(png: str) -> str:
     return base64.b64encode(text.getvalue()).decode("ascii")
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main() -> None:
     """Refresh the notebooks that are named, or all."""
     parser = argparse.ArgumentParser(description="Run notebooks and keep their outputs.")
-    parser.add_argument("paths", nargs="*", type=Path, help="default: all of notebooks/")
-    asked = parser.parse_args(words)
-    for path in asked.paths or sorted(FOLDER.glob("*.ipynb")):
+    parser.add_argument("paths", nargs="*", type=given, help="default: all of notebooks/")
+    for path in parser.parse_args().paths or sorted(FOLDER.glob("*.ipynb")):
         notebook = execute(path)
         write_text_atomic(path, nbformat.writes(notebook) + "\n")
         print(f"{path} {path.stat().st_size / 1024:.0f} KiB", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
