@@ -16,15 +16,14 @@ ImageNet nets take 224x224 images and have 1000 classes, CIFAR nets 32x32 and 10
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -38,6 +37,7 @@ from resnet_repro.runs.atomic import write_text_atomic
 FOLDER = paths.REPOSITORY / "results" / "architecture"
 IMAGE_SIZE = {"imagenet": 224, "vgg": 224, "cifar": 32}
 CLASSES = {"imagenet": 1000, "vgg": 1000, "cifar": 10}
+SQUARE, LEFT_OUT = {"out_height": "out_size"}, ("name", "out_width")  # of a layer's facts
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 
 
@@ -45,17 +45,9 @@ CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 class Net:
     """One net of the list; without a spec it is VGG-19."""
 
+    family: str
+    label: str
     spec: NetSpec | None = None
-
-    @property
-    def family(self) -> str:
-        """``imagenet``, ``vgg`` or ``cifar``."""
-        return self.spec.family if self.spec else "vgg"
-
-    @property
-    def label(self) -> str:
-        """Name of the net."""
-        return self.spec.label if self.spec else "VGG-19"
 
     def build(self) -> nn.Module:
         """Make the net on the meta device."""
@@ -81,7 +73,7 @@ def nets() -> list[Net]:
     ]
     specs += [NetSpec("cifar", depth, "none") for depth in CIFAR_DEPTHS[:-1]]
     specs += [NetSpec("cifar", depth, kind) for depth in CIFAR_DEPTHS for kind in "ABC"]
-    return [Net(), *map(Net, specs)]
+    return [Net("vgg", "VGG-19"), *(Net(spec.family, spec.label, spec) for spec in specs)]
 
 
 def layer_rows(net: Net, layers: list[Layer]) -> Iterator[dict[str, Any]]:
@@ -90,21 +82,9 @@ def layer_rows(net: Net, layers: list[Layer]) -> Iterator[dict[str, Any]]:
     for _, group in groupby(blocks, key=_shape):
         same = list(group)
         for layer in same[0]:
-            yield {
-                "family": net.family,
-                "net": net.label,
-                "layer": layer.name,
-                "repeats": len(same),
-                "kind": layer.kind,
-                "kernel": layer.kernel,
-                "stride": layer.stride,
-                "in_channels": layer.in_channels,
-                "out_channels": layer.out_channels,
-                "out_size": layer.out_height,
-                "params": layer.params,
-                "multiply_adds": layer.multiply_adds,
-                "on_shortcut": int(layer.on_shortcut),
-            }
+            row = {"family": net.family, "net": net.label, "layer": layer.name}
+            row |= {"repeats": len(same), **asdict(layer), "on_shortcut": int(layer.on_shortcut)}
+            yield {SQUARE.get(key, key): row[key] for key in row if key not in LEFT_OUT}
 
 
 def _block(name: str) -> str:
@@ -114,14 +94,12 @@ def _block(name: str) -> str:
 
 
 def _shape(block: list[Layer]) -> tuple[object, ...]:
-    """Return what blocks must share to be folded: all of their layers but the block's number."""
-    stage = block[0].name.split(".")[0] if _block(block[0].name) != block[0].name else None
-    if stage is None:
-        return (block[0].name,)
-    return stage, *(
-        (layer.name.removeprefix(_block(layer.name)), *list(vars(layer).values())[1:])
-        for layer in block
-    )
+    """Return what blocks must share to be folded: stage and layers, but not the block's number."""
+    block_name = _block(block[0].name)
+    if block_name == block[0].name:
+        return (block_name,)
+    layers = (replace(layer, name=layer.name.removeprefix(block_name)) for layer in block)
+    return block_name.split(".")[0], *layers
 
 
 def summary_row(net: Net, params: int, layers: list[Layer]) -> dict[str, Any]:
@@ -151,15 +129,10 @@ def write(folder: Path = FOLDER) -> list[Path]:
         layers += list(layer_rows(net, listed))
         summary.append(summary_row(net, params, listed))
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for stem, rows in (("layers", layers), ("summary", summary)):
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text_atomic(folder / f"{stem}.csv", text.getvalue())
-        paths.append(folder / f"{stem}.csv")
-    return paths
+    tables = {folder / "layers.csv": layers, folder / "summary.csv": summary}
+    for path, rows in tables.items():
+        write_text_atomic(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    return list(tables)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """``conf/`` read without Hydra: its choices, the items of the paper, each experiment as it stands.
 
-Hydra composes what a command line asks for (:mod:`resnet_repro.compose`). What an experiment is
-without any word of a command line is needed more often, to compare with: to name variants, to note
-deviations from the paper, to tell which runs stand for a net. That needs no more than YAML.
+Hydra composes command lines (:mod:`resnet_repro.compose`). An experiment as it stands is needed
+more often, to compare with: to name variants, to note deviations from the paper, to find the runs
+that stand for a net. That needs no more than YAML.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def load_item(name: str) -> Item:
     """
     if name not in names("item"):
         raise ConfigError(f"item={name}: must be one of {', '.join(names('item'))}")
-    listed = ""
+    values: dict[str, Any] = {}
     for content in _layers("item", name):
-        listed = (
-            content.get("hydra", {}).get("sweeper", {}).get("params", {}).get("experiment", listed)
-        )
-    if not listed:
-        raise ConfigError(f"{CONF / 'item' / name}.yaml lists no experiments")
+        _merge(values, content)
+    try:
+        listed = values["hydra"]["sweeper"]["params"]["experiment"]
+    except KeyError:
+        raise ConfigError(f"{CONF / 'item' / name}.yaml lists no experiments") from None
     return Item(name, tuple(word.strip() for word in listed.split(",")))
 
 
@@ -137,8 +137,7 @@ def _part(key: str, value: Any) -> str:
     last = "data" if key == "data.name" else key.rpartition(".")[2]
     if isinstance(value, list):
         return f"{last}{'+'.join(map(shown, value))}" if value else f"{last}_none"
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{last}{shown(value)}" if is_number else f"{last}_{shown(value)}"
+    return f"{last}{'' if type(value) in (int, float) else '_'}{shown(value)}"
 
 
 class _Loader(yaml.SafeLoader):
@@ -160,8 +159,7 @@ def _layers(
     Raises:
         ConfigError: a default that is neither.
     """
-    text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
-    content = yaml.load(text, _Loader) or {}
+    content = yaml.load((CONF / group / f"{name}.yaml").read_text("utf-8"), _Loader) or {}
     for default in content.pop("defaults", []):
         if default == "_self_":
             continue
