@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_repro.analysis.evaluations import Evaluation, evaluations_beside, run_key, score_of
+from resnet_repro.analysis.evaluations import evaluations_beside, run_key, score_of
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import by_net
 from resnet_repro.config import Config
@@ -27,12 +28,15 @@ def count_missing(
     """
     evaluations = evaluations_beside(runs)
     wanted = [run for run in runs if together or score_of(run, protocol, evaluations) is None]
-    there = [run for run in wanted if final_weights(run).is_file()]
+    there = [run for run in wanted if _final_weights(run).is_file()]
     if len(there) < len(wanted):
         gone = ", ".join(run_key(run.path) for run in wanted if run not in there)
         notify(f"not tested at {protocol}, since their final weights are not here: {gone}")
-    groups = ensembles_of(there) if together else [[run] for run in there]
-    missing = [group for group in groups if not _is_tested(group, protocol, evaluations)]
+    missing = [[run] for run in there]
+    if together:
+        tested = [e for e in evaluations if e.score.protocol.endswith(f", {protocol}")]
+        groups = _ensembles_of(there)
+        missing = [group for group in groups if not any(found.is_of(group) for found in tested)]
     if missing:
         nets = "an ensemble" if together else f"{len(missing)} run{'s' if len(missing) > 1 else ''}"
         notify(f"counting errors at {protocol} of {nets} first; TRAIN=0 only draws")
@@ -40,25 +44,17 @@ def count_missing(
         _test(group, protocol, config)
 
 
-def final_weights(run: Run) -> Path:
-    """Where the checkpoint of the last iteration lies, if it does."""
+def _final_weights(run: Run) -> Path:
     return run.path / "checkpoints" / f"iter_{run.max_iters:08d}.pt"
 
 
-def ensembles_of(runs: Sequence[Run]) -> list[list[Run]]:
+def _ensembles_of(runs: Sequence[Run]) -> list[list[Run]]:
     """For each data set the first seed of every net; none where there is only one net."""
-    by_data: dict[str, list[Run]] = {}
+    by_data: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        by_data.setdefault(run.config["data"]["name"], []).append(run)
+        by_data[run.config["data"]["name"]].append(run)
     groups = [[seeds[0] for seeds in by_net(same).values()] for same in by_data.values()]
     return [group for group in groups if len(group) > 1]
-
-
-def _is_tested(group: Sequence[Run], protocol: str, evaluations: Sequence[Evaluation]) -> bool:
-    ending = f", {protocol}"
-    return len(group) > 1 and any(
-        found.score.protocol.endswith(ending) and found.is_of(group) for found in evaluations
-    )
 
 
 def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
@@ -78,13 +74,13 @@ def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
         ),
     )
     names = " + ".join(run_key(run.path) for run in group)
-    done = f"not tested at {protocol}: {names}"
     try:
         result = evaluate(options)
-        errors = f"top-1 {result['top1_err']:.2f} %, top-5 {result['top5_err']:.2f} %"
-        done = f"{names} at {protocol}: {errors}"
-        notify(f"{done}; {os.path.relpath(results.write(folder, result))}")
+        written = results.write(folder, result)
     except Exception as error:
         if exit_code(error) is None:
             raise
-        notify(f"{done}: {error}")
+        notify(f"not tested at {protocol}: {names}: {error}")
+        return
+    errors = f"top-1 {result['top1_err']:.2f} %, top-5 {result['top5_err']:.2f} %"
+    notify(f"{names} at {protocol}: {errors}; {os.path.relpath(written)}")
