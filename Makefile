@@ -56,7 +56,7 @@ $(DRAWINGS): $(STAMP)
 
 notebooks: $(STAMP) ## run the notebooks again and keep what they show
 	@rm -rf results/runs/smoke/notebook_*
-	@$(PY) -m resnet_repro.notebooks $(ARGS)
+	@$(PY) notebooks/run.py $(ARGS)
 
 bench: $(STAMP) ## measure speed on this device: ARGS='training limit' for parts; writes docs/SPEED.md
 	@$(PY) -m benchmarks $(ARGS)

@@ -88,7 +88,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @runs_notebooks
 @each
 def test_it_runs_top_to_bottom(path: Path, project: Path) -> None:
-    from resnet_repro.notebooks import execute
+    from notebooks.run import execute
 
     notebook = execute(project / "notebooks" / path.name)
     before = [len(cell["outputs"]) > 0 for cell in cells(path)]
@@ -103,7 +103,7 @@ def test_a_cell_that_fails_is_told(tmp_path: Path) -> None:
     import nbformat
     from nbclient.exceptions import CellExecutionError
 
-    from resnet_repro.notebooks import execute
+    from notebooks.run import execute
 
     cell = nbformat.v4.new_code_cell("1 / 0")
     path = tmp_path / "fails.ipynb"

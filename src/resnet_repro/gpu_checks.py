@@ -32,7 +32,7 @@ from resnet_repro.config import (
 )
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.models.spec import NetSpec
-from resnet_repro.progress import Progress, Unwatched
+from resnet_repro.progress import Progress, Watcher
 from resnet_repro.training import stepper
 from resnet_repro.training.build import RunContext, assemble, load_images
 from resnet_repro.training.checkpoint import load_newest
@@ -93,7 +93,7 @@ def same(found: object, expected: object, what: str) -> None:
 
 def do(job: Job, stop_asked: Callable[[], bool] = lambda: False) -> str:
     """Train a run as its command does."""
-    return launch(job, Unwatched(), stop_asked)
+    return launch(job, Watcher(), stop_asked)
 
 
 def weights(job: Job) -> str:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol, TextIO
+from typing import TextIO
 
 PHASES = ("load", "train", "evaluate", "save", "end")
 DOING = {"load": "loading", "evaluate": "evaluating"}  # shown instead of the rate
@@ -29,24 +29,14 @@ BAR, LABEL = 8, 10  # characters that the bar and a shortened label have at leas
 FIRST = 3  # facts that are worth more than a long label
 
 
-class Watcher(Protocol):
-    """Whoever observes a run."""
+class Watcher:
+    """Whoever observes a run; this one ignores what it sees."""
 
     def enter(self, phase: str, iteration: int) -> None:
         """Note that one of :data:`PHASES` begins; between two updates the run is in ``train``."""
 
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
         """Note an iteration; ``top1_err`` is the last logged training error, percent."""
-
-
-class Unwatched:
-    """Ignores what a run does."""
-
-    def enter(self, phase: str, iteration: int) -> None:
-        """Do nothing."""
-
-    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
-        """Do nothing."""
 
 
 def duration(seconds: float) -> str:
@@ -75,7 +65,7 @@ def pace(rate: float) -> list[str]:
     return [f"{rate:.1f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"] if rate else []
 
 
-class RunProgress:
+class RunProgress(Watcher):
     """One run: where it is, and how fast it is from the moment it is warm.
 
     Args:

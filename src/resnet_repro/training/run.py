@@ -11,7 +11,7 @@ from resnet_repro.config import Config
 from resnet_repro.data import StoppedError
 from resnet_repro.mirror import Mirror
 from resnet_repro.options import ConfigError
-from resnet_repro.progress import Unwatched, Watcher
+from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import remove_left_overs
 from resnet_repro.runs.folder import RunFolder, now
 from resnet_repro.runs.lock import WORK, run_lock
@@ -47,7 +47,7 @@ class Run:
         world: World = SOLO,
     ):
         self.folder, self._stop_asked, self._world = folder, stop_asked, world
-        self._watcher = watcher if world.rank == 0 else Unwatched()
+        self._watcher = watcher if world.rank == 0 else Watcher()
         self._config = Config.from_mapping(folder.config())
         devices = self._config.trainer.devices
         if world.size != devices:

@@ -206,7 +206,7 @@ def _send(number: signal.Signals, pid: int) -> None:
         os.kill(pid, number)
 
 
-class Channel:
+class Channel(Watcher):
     """A worker's end of the line to its command; what the user should see goes there too."""
 
     def __init__(self, rank: int):

@@ -1,6 +1,6 @@
 """Run the notebooks top to bottom and keep what they show: ``make notebooks``.
 
-``python -m resnet_repro.notebooks [notebooks/NAME.ipynb ...]`` refreshes the ones that are named.
+``python notebooks/run.py [notebooks/NAME.ipynb ...]`` refreshes the ones that are named.
 What is kept is small and says nothing of this machine or this moment but for what cells print.
 """
 
