@@ -20,6 +20,7 @@ from typing import Any
 
 from resnet_repro.compose import make_job
 from resnet_repro.data import synthetic
+from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import CRASH_AT
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.checkpoint import load_newest
@@ -41,13 +42,10 @@ SMALL = (
 )  # fmt: skip
 
 
-class Silent:
+class Silent(Watcher):
     """A watcher that only remembers the last iteration."""
 
     iteration = 0
-
-    def enter(self, phase: str, iteration: int) -> None:
-        pass
 
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
         self.iteration = iteration

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,53 +32,44 @@ def test_order_of_work_is_that_of_the_list() -> None:
     labels = [job.label for job in jobs]
     assert labels[:2] == ["cifar10_plain20 paper seed 0", "cifar10_plain56 paper seed 0"]
     assert len(labels) == len(set(labels))
-    assert labels.index("cifar10_resnet110 paper seed 0") < labels.index(
-        "cifar10_plain20 paper seed 1"
-    )
+    first_of_next_seed = labels.index("cifar10_plain20 paper seed 1")
+    assert labels.index("cifar10_resnet110 paper seed 0") < first_of_next_seed
+    tiny = [job for job in jobs if job.config.data.name == "tiny_imagenet"]
+    assert [job.config.seed for job in tiny] == sorted(job.config.seed for job in tiny)
+    nets = ("plain18", "plain34", "resnet18_A", "resnet34_A")
+    assert [job.config.experiment for job in tiny[:4]] == [f"tiny_{net}" for net in nets]
+    only = {job.config.experiment for job in study.plan("cuda", item="fig1")}
+    assert only == {"cifar10_plain20", "cifar10_plain56"}
+    wanted = {name for item in names("item") for name in load_item(item).experiments}
+    # Whole ImageNet is beyond one GPU; a gated net of 110 layers is a side question.
+    beyond = {name for name in wanted if name.startswith("imagenet_")}
+    planned = {job.config.experiment for job in jobs}
+    assert wanted - planned - beyond <= {"cifar10_resnet110_highway"}
+
+
+def test_order_of_work_on_a_cpu() -> None:
     short = [job.label for job in study.plan("cpu")]
     cifar = [f"cifar10_{n}" for n in ("plain20", "plain56", "resnet20", "resnet56")]
     tiny = [f"tiny_{n}" for n in ("resnet18_A", "plain18", "resnet34_A", "plain34", "resnet34_B")]
     assert short[:9] == [f"{name} short seed 0" for name in cifar + tiny]
     assert sorted(short[9:]) == sorted(f"{n} short seed {seed}" for seed in (1, 2) for n in cifar)
-    only = {job.config.experiment for job in study.plan("cuda", item="fig1")}
-    assert only == {"cifar10_plain20", "cifar10_plain56"}
 
 
-def test_every_item_of_the_paper_has_its_runs_in_the_study() -> None:
-    planned = {job.config.experiment for job in study.plan("cuda")}
-    wanted = {name for item in names("item") for name in load_item(item).experiments}
-    # Whole ImageNet is beyond one GPU; a gated net of 110 layers is a side question.
-    beyond = {name for name in wanted if name.startswith("imagenet_")}
-    assert wanted - planned - beyond <= {"cifar10_resnet110_highway"}
-
-
-def test_a_seed_is_whole_before_the_next_begins_on_tiny_imagenet_too() -> None:
-    tiny = [job for job in study.plan("cuda") if job.config.data.name == "tiny_imagenet"]
-    assert [job.config.seed for job in tiny] == sorted(job.config.seed for job in tiny)
-    assert [job.config.experiment for job in tiny[:4]] == [
-        f"tiny_{net}" for net in ("plain18", "plain34", "resnet18_A", "resnet34_A")
-    ]
-
-
-def test_list_tells_done_running_begun_and_missing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_list_tells_where_runs_stand_and_the_time_that_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = [
-        make_job("experiment=cifar10_plain20", f"seed={s}", f"runs_dir={tmp_path}")
-        for s in range(6)
-    ]
-    states = (
-        ("finished", 64_000), ("running", 700), ("preempted", 500), ("preempted", 400),
-        ("diverged", 300),
-    )  # fmt: skip
-    for job, (state, iteration) in zip(jobs, states, strict=False):
+    words = ("experiment=cifar10_plain20", f"runs_dir={tmp_path}")
+    jobs = [make_job(*words, f"seed={seed}") for seed in range(6)]
+    states = {"finished": 64_000, "running": 700, "preempted": 500, "failed": 400, "diverged": 300}
+    for job, (state, iteration) in zip(jobs, states.items(), strict=False):
         job.folder.write_config(job.config.as_mapping())
         job.folder.write_status(state, iter=iteration, reason="loss")
+    jobs[3].folder.write_status("preempted", iter=400)
     jobs[2].folder.checkpoints.mkdir()
     (jobs[2].folder.checkpoints / "iter_00000500.pt").touch()
     study.show(jobs)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[-1].strip() for line in lines[:6]] == [
+    *lines, counts, hint = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[-1].strip() for line in lines] == [
         "done",
         "running, 700 of 64000",
         "begun, 500 of 64000",
@@ -87,30 +77,15 @@ def test_list_tells_done_running_begun_and_missing(
         "diverged: loss",
         "missing",
     ]
-    assert lines[6] == "6 runs: 1 done, 1 running, 2 begun, 1 missing, 1 diverged"
-    assert lines[7:] == ["--time measures how long the rest takes on this machine"]
-
-
-def test_list_tells_the_time_that_is_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = [
-        make_job("experiment=cifar10_plain20", *SMALL, f"seed={s}", f"runs_dir={tmp_path}")
-        for s in range(2)
-    ]
-    jobs[0].folder.write_config(jobs[0].config.as_mapping())
-    jobs[0].folder.write_status("finished", iter=12)
-    asked: list[Job] = []
-
-    def measured(left: Sequence[Job]) -> list[float]:
-        asked.extend(left)
-        return [65.0]
-
-    monkeypatch.setattr(study, "estimate", measured)
-    study.show(jobs, timed=True)
-    assert asked == [jobs[1]]
+    assert counts == "6 runs: 1 done, 1 running, 2 begun, 1 missing, 1 diverged"
+    assert hint == "--time measures how long the rest takes on this machine"
+    monkeypatch.setattr(study, "estimate", lambda left: [65.0] * (list(left) == jobs[5:]))
+    study.show([jobs[0], jobs[5]], timed=True)
     assert "what is left takes about 1 min 05 s on this machine" in capsys.readouterr().out
-    (needed,) = estimate([jobs[1]])
+
+
+def test_the_time_of_a_run_is_measured(tmp_path: Path) -> None:
+    (needed,) = estimate([make_job("experiment=cifar10_plain20", *SMALL)])
     assert needed > 0
 
 
@@ -165,13 +140,25 @@ def test_budgets_are_read(text: str, expected: float) -> None:
     assert study.seconds(text) == expected
 
 
-def test_budgets_that_are_none_are_refused() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "resnet_repro.study", "--budget", "soon"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "soon: must be like 90s, 25m or 2h" in done.stderr
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["study", *words])
+    study.main()
+
+
+def test_budgets_that_are_none_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(monkeypatch, "--budget", "soon")
+    assert "soon: must be like 90s, 25m or 2h" in capsys.readouterr().err
+
+
+def test_words_may_stand_before_and_after_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--item", "gradients", "--device", "cuda", "--runs-dir", str(tmp_path))
+    command(monkeypatch, "list", *SMALL[:1], *options, *SMALL[1:2], "trainer.threads=1")
+    assert "cifar10_plain20-data_synthetic smoke seed 4" in capsys.readouterr().out
 
 
 # What a host with torch and little else lacks.
@@ -212,32 +199,14 @@ def test_bundle_holds_the_data_of_its_runs_alone(
         assert "jobs.json" in names
 
 
-def test_words_may_stand_before_and_after_options(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "resnet_repro.study", "list", *SMALL[:1], "--item", "gradients",
-            "--device", "cuda", "--runs-dir", str(tmp_path), *SMALL[1:2], "trainer.threads=1",
-        ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "cifar10_plain20-data_synthetic smoke seed 4" in done.stdout
-
-
 def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path: Path) -> None:
     jobs = [make_job("experiment=cifar10_plain20", *SMALL, "trainer.precision=fp32")]
     there = tmp_path / "there"
     with tarfile.open(write_bundle(jobs, tmp_path / "study.tar")) as tar:
         tar.extractall(there, filter="data")
     env = os.environ | {"PYTHONPATH": str(there / "src")}
-    done = subprocess.run(
-        [sys.executable, "-c", BARE],
-        cwd=there,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = [sys.executable, "-c", BARE]
+    done = subprocess.run(words, cwd=there, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (run,) = find_runs(there / "runs")
     assert run.is_finished

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import crash_point
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import read_metrics
@@ -34,7 +35,7 @@ class Marks:
         self._byte[0] = PHASES.index(name)
 
 
-class Noting:
+class Noting(Watcher):
     """Watches a run and notes what it does.
 
     Args:
