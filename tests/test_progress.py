@@ -86,6 +86,12 @@ def train(run: RunProgress, clock: Clock, start: int = 0, *, seconds: float = 0.
     run.enter("end", 3200)
 
 
+def update(run: RunProgress, clock: Clock, seconds: float, iterations: range) -> None:
+    for iteration in iterations:
+        clock.now += seconds
+        run.update(iteration, None, 0.1)
+
+
 LABELS = ("cifar10_resnet56 short seed 0", "cifar10_resnet20-lr0.05-batch_size256 short seed 12")
 
 
@@ -152,9 +158,7 @@ def test_a_long_run_does_not_fill_a_log(clock: Clock) -> None:
     stream = io.StringIO()
     run = Progress(stream=stream).begin("ResNet-110 paper seed 0", 64_000)
     run.enter("train", 0)
-    for it in range(1, 64_001):
-        clock.now += 4.0  # three days
-        run.update(it, None, 0.1)
+    update(run, clock, 4.0, range(1, 64_001))  # three days
     assert 200 < len(stream.getvalue().splitlines()) < 700
     assert ", 4.0 s/it, " in stream.getvalue()
 
@@ -184,9 +188,7 @@ def test_a_resumed_run_counts_from_where_it_stands(clock: Clock) -> None:
     run = Progress(stream=stream).begin("a", 1000)
     run.enter("load", 0)
     run.enter("train", 900)
-    for it in range(901, 1001):
-        clock.now += 1
-        run.update(it, None, 0.1)
+    update(run, clock, 1, range(901, 1001))
     lines = stream.getvalue().splitlines()
     assert lines[0] == "a, 1 to 2 min left, 1.0 it/s, lr 0.1, 910/1000"
     assert "-" not in stream.getvalue()
@@ -197,15 +199,11 @@ def test_time_of_all_runs_learns_from_those_that_are_over(clock: Clock) -> None:
     shown = Progress([100.0, 100.0, 200.0], stream)
     first = shown.begin("a", 105)
     first.enter("train", 0)
-    for it in range(1, 106):
-        clock.now += 2  # twice as slow as was thought
-        first.update(it, None, 0.1)
+    update(first, clock, 2, range(1, 106))  # twice as slow as was thought
     shown.end(first)
     second = shown.begin("b", 105)
     second.enter("train", 0)
-    for it in range(1, 56):
-        clock.now += 2
-        second.update(it, None, 0.1)
+    update(second, clock, 2, range(1, 56))
     said = stream.getvalue().splitlines()
     assert re.match(r"\[1/3\] a, [\d. to]+ min for all runs, ", said[1])
     assert " 10 min for all runs, " in next(line for line in said if "105/105" in line)

@@ -145,12 +145,8 @@ def test_metrics_are_plain_json_even_where_numbers_are_not(tmp_path: Path) -> No
         log.write("train", iter=1, loss=float("nan"), top1_err=float("inf"))
         with pytest.raises(ValueError, match="unknown kind"):
             log.write("tets", iter=1)
-    assert json.loads(path.read_text()) == {
-        "kind": "train",
-        "iter": 1,
-        "loss": None,
-        "top1_err": None,
-    }
+    plain = {"kind": "train", "iter": 1, "loss": None, "top1_err": None}
+    assert json.loads(path.read_text()) == plain
 
 
 def test_folder_depends_on_the_configuration_alone(tmp_path: Path) -> None:

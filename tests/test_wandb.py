@@ -19,7 +19,7 @@ import torch
 from fabricate import fabricate, make_config, make_meta
 from ranks import Silent, never
 from resnet_repro import mirror
-from resnet_repro.compose import compose_run, make_job
+from resnet_repro.compose import make_job
 from resnet_repro.mirror import Mirror, as_metrics, run_id
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
@@ -247,21 +247,6 @@ def test_names_of_metrics_say_the_view() -> None:
     assert as_metrics(record) == {"iter": 7, "test/10-crop/precise/top1_err": 9.0}
     event = {"kind": "event", "iter": 9, "event": "warmup_end", "value": 79.5, "time": 3.0}
     assert as_metrics(event) == {"iter": 9, "event/warmup_end": 79.5}
-
-
-def test_the_id_is_of_the_run_not_of_its_place() -> None:
-    config = make_config("plain-20", "quick", 0, None, {})
-    same = make_config("plain-20", "quick", 0, None, {"trainer.threads": 3, "runs_dir": "x"})
-    assert run_id(config) == run_id(same)
-    others = [make_config("plain-20", "quick", 1, None, {})]
-    others += [make_config("plain-20", "quick", 0, None, {"recipe.lr": 0.05})]
-    assert len({run_id(config), *map(run_id, others)}) == 3
-
-
-def test_the_logger_makes_no_other_run() -> None:
-    assert compose_run(*TINY, "logger=wandb").logger.kind == "wandb"
-    assert compose_run(*TINY).logger.kind == "none"
-    assert not {k for k in make_job(*TINY, "logger=wandb").deviations if k.startswith("logger")}
 
 
 # The real command.
