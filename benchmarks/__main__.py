@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.page import save
 from benchmarks.record import add_options
+from resnet_repro.paths import given
 
 PARTS = ("start", "training", "harness", "limit", "growth", "schedule", "parity", "pictures")
 
@@ -40,7 +41,7 @@ def main(words: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser)
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the page")
+    parser.add_argument("--docs", type=given, default=Path("docs"), help="folder of the page")
     parser.add_argument(
         "words", nargs="*", help=f"parts ({', '.join(there())}; all by default) and configuration"
     )

@@ -29,6 +29,7 @@ from resnet_repro.data import DataError
 from resnet_repro.data.jpeg import CROP, SUFFIXES, read_picture, train_crop
 from resnet_repro.data.order import Draw, picture_draw
 from resnet_repro.exits import explained
+from resnet_repro.paths import given
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.provenance import cpu_description
 
@@ -167,9 +168,9 @@ def table(result: Result) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print a table, write JSON where asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decoding")
-    parser.add_argument("folder", type=Path, help="photographs, directly in it")
+    parser.add_argument("folder", type=given, help="photographs, directly in it")
     parser.add_argument("--rounds", type=int, default=5, help="crops of each photograph")
-    parser.add_argument("--json", type=Path, help="file to write the result to")
+    parser.add_argument("--json", type=given, help="file to write the result to")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")

@@ -15,6 +15,7 @@ from benchmarks import page_sections as tell
 from benchmarks.measured import Measured, load, table
 from benchmarks.page_growth import save_growth
 from benchmarks.page_targets import OPEN, judged
+from resnet_repro.paths import given
 from resnet_repro.runs.atomic import write_text_atomic
 
 BENCH, DOCS = Path("results/bench"), Path("docs")
@@ -142,8 +143,8 @@ def save(bench: Path = BENCH, docs: Path = DOCS) -> list[Path]:
 def main(words: Sequence[str] | None = None) -> None:
     """Write the page and name what was written."""
     parser = argparse.ArgumentParser(description="Write docs/SPEED.md from results/bench.")
-    parser.add_argument("--bench", type=Path, default=BENCH, help="folder of the measurements")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the page")
+    parser.add_argument("--bench", type=given, default=BENCH, help="folder of the measurements")
+    parser.add_argument("--docs", type=given, default=DOCS, help="folder of the page")
     asked = parser.parse_args(words)
     for path in save(asked.bench, asked.docs):
         print(os.path.relpath(path))

@@ -23,6 +23,7 @@ import torch
 from resnet_repro.config import Config
 from resnet_repro.exits import explained
 from resnet_repro.measure_pace import OUT, provenance, write
+from resnet_repro.paths import given
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import CheckpointError, checkpoint
 from resnet_repro.training.build import RunContext, assemble, load_images
@@ -119,10 +120,10 @@ def measure(
 def main(words: Sequence[str] | None = None) -> None:
     """Be the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("checkpoints", type=Path, nargs="+", help="folders with one of its each")
+    parser.add_argument("run", type=given, help="folder of the run")
+    parser.add_argument("checkpoints", type=given, nargs="+", help="folders with one of its each")
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="updates from each")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the file that is written")
+    parser.add_argument("--out", type=given, default=OUT, help="folder of the file that is written")
     asked = parser.parse_args(words)
     with explained():
         folder = RunFolder(asked.run)

@@ -19,6 +19,7 @@ from typing import Any
 from resnet_repro.compose import compose_run
 from resnet_repro.exits import explained
 from resnet_repro.measure_pace import OUT, provenance, write
+from resnet_repro.paths import given
 from resnet_repro.training.device import Setup, set_up
 
 NETS = ("cifar10_resnet20", "cifar10_resnet56")
@@ -89,7 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiments", help="files of conf/experiment, with commas between them")
     parser.add_argument("--rounds", type=_count, help="how often each measurement is repeated")
     parser.add_argument("--iterations", type=_count, help="of a repeat")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the file that is written")
+    parser.add_argument("--out", type=given, default=OUT, help="folder of the file that is written")
 
 
 def _arguments(part: str, words: Sequence[str] | None) -> argparse.Namespace:

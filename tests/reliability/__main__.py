@@ -18,6 +18,7 @@ from pathlib import Path
 from reliability.parts import PARTS, Part
 from reliability.record import Outcome, Record
 from reliability.workshop import NothingToCompareError, Trial, Workshop
+from resnet_repro.paths import given
 
 RESULTS = Path("results/reliability")
 
@@ -45,8 +46,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--part", action="append", choices=list(PARTS), help=known)
     parser.add_argument("--count", type=int, help="how many, where a part can be of any length")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop a part after")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the records")
-    parser.add_argument("--scratch", type=Path, help="folder to work in")
+    parser.add_argument("--out", type=given, default=RESULTS, help="folder of the records")
+    parser.add_argument("--scratch", type=given, help="folder to work in")
     return parser
 
 

@@ -28,7 +28,7 @@ from resnet_repro.exits import explained
 from resnet_repro.items import ITEMS
 from resnet_repro.items.claims_imagenet import imagenet_claims
 from resnet_repro.items.deviations import variants
-from resnet_repro.paths import REPOSITORY
+from resnet_repro.paths import REPOSITORY, given
 from resnet_repro.runs.atomic import write_text_atomic
 
 RUNS, README, PAGE = Path("results/runs"), Path("README.md"), Path("docs/RESULTS.md")
@@ -102,7 +102,7 @@ def draw(study: Study, docs: Path) -> list[Path]:
 def main(words: Sequence[str] | None = None) -> int:
     """Draw, rewrite both pages, and name the readings that need rereading; 1 if there are any."""
     parser = argparse.ArgumentParser(description="Write README and docs/RESULTS.md from the runs.")
-    parser.add_argument("--repo", type=Path, default=REPOSITORY, help="root of the project")
+    parser.add_argument("--repo", type=given, default=REPOSITORY, help="root of the project")
     repo = parser.parse_args(words).repo
     study = Study(repo / RUNS)
     for line in study.all.left_out:
