@@ -60,9 +60,11 @@ def written(seconds: float, *, young: bool) -> str:
     return f"{low / size:.{digits}f} to {high / size:.{digits}f} {unit}"
 
 
-def pace(rate: float) -> list[str]:
-    """Write iterations a second, slow ones as seconds an iteration; none where it is not known."""
-    return [f"{rate:.1f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"] if rate else []
+def pace(rate: float) -> str:
+    """Write iterations a second, slow ones as seconds an iteration; nothing where unknown."""
+    if not rate:
+        return ""
+    return f"{rate:.1f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"
 
 
 class RunProgress(Watcher):
@@ -131,13 +133,15 @@ class RunProgress(Watcher):
     def facts(self, total: str) -> list[str]:
         """What is shown of a run that is alone, what matters most first; ``total`` of all runs."""
         left = "" if self.left is None else written(self.left, young=self.is_young)
-        return [
-            *([total] if total else [f"{left} left"] if left else []),
-            *([] if self._top1_err is None else [f"err {self._top1_err:.1f} %"]),
-            *([DOING[self._phase]] if self._phase in DOING else pace(self.rate)),
-            *([f"{left} for this run"] if total and left else []),
-            *([f"lr {self._lr:g}", f"{self.iteration}/{self.max}"] if self._lr else []),
-        ]
+        facts = [total or (f"{left} left" if left else "")]
+        if self._top1_err is not None:
+            facts.append(f"err {self._top1_err:.1f} %")
+        facts.append(DOING.get(self._phase) or pace(self.rate))
+        if total and left:
+            facts.append(f"{left} for this run")
+        if self._lr:
+            facts += [f"lr {self._lr:g}", f"{self.iteration}/{self.max}"]
+        return facts
 
 
 class Progress:
@@ -216,9 +220,11 @@ class Progress:
         runs, left = self._under_way, self._left() if len(self._estimates) > 1 else ""
         total = f"{left} for all runs" if left else ""
         if len(runs) == 1:
-            return runs[0].facts(total)
-        each = [f"{run.label} {run.iteration}/{run.max}" for run in runs]
-        return [*([total] if total else []), *pace(sum(run.rate for run in runs)), *each]
+            facts = runs[0].facts(total)
+        else:
+            each = [f"{run.label} {run.iteration}/{run.max}" for run in runs]
+            facts = [total, pace(sum(run.rate for run in runs)), *each]
+        return [fact for fact in facts if fact]
 
     def _left(self) -> str:
         """Time that all runs still need, as text; empty while nothing was measured."""
