@@ -190,15 +190,20 @@ STOPPED = """
 import os, signal
 from resnet_repro.runs.signals import stop_on_signals
 with open("log", "w") as log, stop_on_signals() as stop_asked:
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.%s)
     log.write(str(stop_asked()))
 """
 
 
-@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "2>&1 | true"])
-def test_a_stop_that_nobody_can_be_told_of_is_still_a_stop(tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [("2>&-", "SIGTERM"), ("2>/dev/full", "SIGINT"), ("2>&1 | true", "SIGUSR1")],
+)
+def test_a_stop_that_nobody_can_read_of_is_still_a_stop(
+    tmp_path: Path, where: str, number: str
+) -> None:
     """Not in a file either that got the number of the closed standard error."""
-    line = f"set -o pipefail; {sys.executable} -c '{STOPPED}' {where}"
+    line = f"set -o pipefail; {sys.executable} -c '{STOPPED % number}' {where}"
     source = Path(__file__).resolve().parents[1] / "src"
     env = os.environ | {"PYTHONPATH": str(source)}
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=env, check=False)

@@ -36,7 +36,7 @@ def write_bundle(jobs: Sequence[Job], out: Path) -> Path:
         for path in sorted(paths.data().glob("*.npz")):
             if path.stem.replace("-", "_").startswith(data_sets):
                 tar.add(path, f"data/{path.name}")
-        # There is no git over there.
+        # The other host has no git state.
         for name, content in {f"src/resnet_repro/{REVISION}": git_state(), JOBS: listed}.items():
             text = json.dumps(content, indent=1).encode()
             member = tarfile.TarInfo(name)

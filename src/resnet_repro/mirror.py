@@ -40,7 +40,7 @@ CLOSE_SECONDS = 30.0  # a finished run waits at most so long for W&B
 FINISH_SECONDS = 60  # after the last record; then the process ends whatever it does
 FAILED = 3  # exit code of the process after it said why
 FINAL = ("test", "val", "train_clean")  # kinds of record that a summary has the last of
-# The configuration says what is asked for: settings from outside would be a second source.
+# The configuration decides: settings from outside would be a second source.
 SET_BY_RUN = ("MODE", "DISABLED", "DIR", "PROJECT", "RUN_ID", "RESUME")
 SETTINGS: dict[str, Any] = {
     "console": "off", "silent": True, "quiet": True, "init_timeout": INIT_SECONDS,

@@ -125,10 +125,10 @@ def run(jobs: Sequence[Job], budget: float | None) -> None:
 
 
 def one_engine(jobs: Sequence[Job]) -> list[Job]:
-    """The runs, each to be trained with the engine of those of its data set logged on a GPU.
+    """Demand for each run the engine of the runs of its data set that were logged on a GPU.
 
-    Compiled blocks round otherwise, so a host that lacks a compiler must not train the other seeds
-    eagerly in silence: where the engine is demanded, it refuses.
+    Compiled blocks round differently: a host without a compiler must refuse the other seeds
+    instead of training them eagerly.
 
     Raises:
         ConfigError: logged runs differ in their engine already, or a run asks for another.
@@ -147,7 +147,7 @@ def one_engine(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _demanding(job: Job, engine: Mapping[str, str] | None) -> Job:
-    """The run, to be trained with an engine of ``meta.json`` or refused."""
+    """Return the run with the engine of ``meta.json`` demanded."""
     wanted = {}
     for key, kind in {"graph": "step", "compile": "blocks"}.items() if engine else ():
         wanted[key] = "never" if engine[kind] == "eager" else "always"
@@ -161,7 +161,7 @@ def _demanding(job: Job, engine: Mapping[str, str] | None) -> Job:
 
 
 def checked(jobs: Sequence[Job], path: Path) -> list[Job]:
-    """The runs with the settings that ``make gpu-check`` found this machine to need.
+    """Return the runs with the settings that ``make gpu-check`` found this machine to need.
 
     A value that was given explicitly stays; runs at the same time are limited all the same.
     """
