@@ -74,10 +74,16 @@ def do(job: Job, stop: Callable[[], bool] = never) -> str:
     return launch(job, Silent(), stop)
 
 
-def fingerprint(folder: RunFolder) -> dict[str, Any]:
-    """Everything a run computed, without the times it took."""
+def newest(folder: RunFolder) -> dict[str, Any]:
+    """The newest checkpoint of a run."""
     saved = load_newest(folder.checkpoints)
     assert saved is not None
+    return saved
+
+
+def fingerprint(folder: RunFolder) -> dict[str, Any]:
+    """Everything a run computed, without the times it took."""
+    saved = newest(folder)
     tensors = hashlib.sha256()
     for name, value in sorted(saved["model"].items()):
         tensors.update(name.encode() + value.numpy().tobytes())

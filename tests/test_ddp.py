@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ranks import Failed, Silent, do, fingerprint, never, small_job, together, workers
+from ranks import Failed, Silent, do, fingerprint, never, newest, small_job, together, workers
 from resnet_repro.config import Config
 from resnet_repro.data import synthetic
 from resnet_repro.data.resident import ResidentImages
@@ -22,7 +22,6 @@ from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.training import distributed
 from resnet_repro.training import run as run_module
 from resnet_repro.training.build import RunContext, assemble
-from resnet_repro.training.checkpoint import load_newest
 from resnet_repro.training.device import set_up
 from resnet_repro.training.distributed import World, join, place, replicate
 from resnet_repro.training.launch import Job
@@ -90,8 +89,7 @@ def trained(tmp_path: Path, name: str, *words: str) -> tuple[list[float], dict[s
     """Losses and weights of a short run."""
     job = small_job(tmp_path, f"name={name}", *SHORT, *words)
     assert workers(job) == "finished"
-    saved = load_newest(job.folder.checkpoints)
-    assert saved is not None
+    saved = newest(job.folder)
     weights = {k: v for k, v in saved["model"].items() if v.ndim and "running" not in k}
     assert all(r["num_samples"] == 60 for r in job.folder.metrics() if r["kind"] == "test")
     assert job.folder.meta()["world_size"] == job.config.trainer.devices

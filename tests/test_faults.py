@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from torch import Tensor, nn
 from ranks import (
     Failed,
     FullDisk,
-    Silent,
     StopAt,
     crash,
     do,
     fingerprint,
     never,
+    newest,
     small_job,
     together,
 )
@@ -102,8 +103,7 @@ def test_a_full_disk_is_named_and_costs_no_bit(
     )
     assert not list(job.folder.path.rglob("*.tmp"))
     assert job.folder.metrics_path.read_bytes().endswith(b"}\n")  # no half record
-    saved = load_newest(job.folder.checkpoints)
-    assert saved is not None
+    saved = newest(job.folder)
     assert saved["iteration"] == 2
     assert all("kind" in record for record in job.folder.metrics())
     assert do(job) == "finished"  # there is room again
@@ -135,21 +135,6 @@ def test_a_run_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
         do(job)
 
 
-def at_once(job: Job) -> str:
-    return launch(job, Silent(), never)
-
-
-def test_two_commands_on_one_folder_one_proceeds_the_other_names_it(tmp_path: Path) -> None:
-    for turn in range(2):
-        job = small_job(tmp_path, *QUICK, f"seed={turn}")
-        answers = together(2, at_once, job)
-        failed = [answer for answer in answers if isinstance(answer, Failed)]
-        assert len(failed) == 1, [getattr(answer, "trace", answer) for answer in answers]
-        assert answers[answers[0] is failed[0]] == "finished"
-        assert re.match(r"RunFolderError: .*: process \d+ on .+ is working on", failed[0].error)
-        assert job.folder.status()["restarts"] == 0
-
-
 def spoil_gradient(monkeypatch: pytest.MonkeyPatch, update: int) -> None:
     """Make the gradient of one update infinite while its loss is what it should be."""
     build = build_module.build
@@ -176,8 +161,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(
         DivergedError, match=r"norm of the gradient is not finite at iteration 5 \("
     ):
         do(job)
-    saved = load_newest(job.folder.checkpoints)
-    assert saved is not None
+    saved = newest(job.folder)
     assert saved["iteration"] == 4
     assert all(value.isfinite().all() for value in saved["model"].values())
 
@@ -207,43 +191,47 @@ def test_on_a_gpu_a_bad_loss_is_found_before_it_is_saved(
     assert load_newest(job.folder.checkpoints) is None
 
 
-def test_a_checkpoint_of_another_run_or_net_is_named(tmp_path: Path) -> None:
-    first, second = small_job(tmp_path, *QUICK), small_job(tmp_path, *QUICK, "seed=1")
-    assert do(first, StopAt(3)) == "preempted"
-    second.folder.path.mkdir(parents=True)
-    (first.folder.checkpoints).rename(second.folder.checkpoints)
-    with pytest.raises(CheckpointError, match=r"made by another run \(seed was 0, now 1\)"):
-        do(second)
-    assert second.folder.status()["state"] == "failed"
+def another_run(begun: Job, _: pytest.MonkeyPatch) -> Job:
+    other = small_job(Path(begun.config.runs_dir), *QUICK, "seed=1")
+    other.folder.path.mkdir(parents=True)
+    begun.folder.checkpoints.rename(other.folder.checkpoints)
+    return other
 
 
-def test_other_data_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = small_job(tmp_path, *QUICK)
-    assert do(job, StopAt(3)) == "preempted"
-    monkeypatch.setattr(synthetic, "SIZES", (500, 60))
-    with pytest.raises(CheckpointError, match=r"made on other data \(train_images, train_labels"):
-        do(job)
+def other_data(begun: Job, patch: pytest.MonkeyPatch) -> Job:
+    patch.setattr(synthetic, "SIZES", (500, 60))
+    return begun
 
 
-def test_a_net_that_no_longer_fits_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def another_net(begun: Job, patch: pytest.MonkeyPatch) -> Job:
     """The configuration is the same, the code is not."""
-    job = small_job(tmp_path, *QUICK)
-    assert do(job, StopAt(3)) == "preempted"
     build = build_module.build
-    monkeypatch.setattr(
-        build_module,
-        "build",
-        lambda spec, *rest: build(dataclasses.replace(spec, depth=14), *rest),
-    )
-    with pytest.raises(CheckpointError, match=r"made by another net \(\d+ weights differ; .* None"):
+    deeper = lambda spec, *rest: build(dataclasses.replace(spec, depth=14), *rest)  # noqa: E731
+    patch.setattr(build_module, "build", deeper)
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (another_run, r"made by another run \(seed was 0, now 1\)"),
+        (other_data, r"made on other data \(train_images, train_labels"),
+        (another_net, r"made by another net \(\d+ weights differ; .* None"),
+    ],
+)
+def test_a_checkpoint_that_is_not_this_runs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., Job], named: str
+) -> None:
+    begun = small_job(tmp_path, *QUICK)
+    assert do(begun, StopAt(3)) == "preempted"
+    job = change(begun, monkeypatch)
+    with pytest.raises(CheckpointError, match=named):
         do(job)
+    assert job.folder.status()["state"] == "failed"
 
 
 def test_a_checkpoint_holds_what_made_it(whole: RunFolder) -> None:
-    saved = load_newest(whole.checkpoints)
-    assert saved is not None
+    saved = newest(whole)
     assert saved["iteration"] == 6
     assert saved["config"] == whole.config()
     assert saved["world_size"] == 1

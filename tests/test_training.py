@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from ranks import Silent, StopAt, do, fingerprint, never, small_job
+from ranks import Silent, StopAt, do, fingerprint, never, newest, small_job
 from resnet_repro.data import StoppedError
 from resnet_repro.data.resident import ResidentImages
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.training import CheckpointError, DivergedError
 from resnet_repro.training import run as run_module
-from resnet_repro.training.checkpoint import load_newest
 from resnet_repro.training.jobs import report, run_all
 from resnet_repro.training.launch import Job, launch, prepare
 from resnet_repro.training.run import Run
@@ -81,8 +80,7 @@ def test_bf16_gradients_are_further_from_float64_and_weights_stay_in_fp32(
     for b, f in zip(bf16, fp32, strict=True):
         assert float(b["relative_error"]) > float(f["relative_error"])
         assert b["grad_norm_float64"] == f["grad_norm_float64"]
-    saved = load_newest(job.folder.checkpoints)
-    assert saved is not None
+    saved = newest(job.folder)
     assert saved["precision"] == "bf16"
     assert all(v.dtype in (torch.float32, torch.int64) for v in saved["model"].values())
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fabricate import fabricate
-from ranks import StopAt, do, fingerprint, small_job
+from ranks import StopAt, do, fingerprint, newest, small_job
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.protocol import comparison_notes
@@ -17,7 +17,6 @@ from resnet_repro.compose import compose_run
 from resnet_repro.conf import names
 from resnet_repro.data.cifar10 import DIGESTS
 from resnet_repro.items.table6 import table6
-from resnet_repro.training.checkpoint import load_newest
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -36,8 +35,7 @@ def test_trap_05_looking_at_a_net_does_not_move_its_statistics(tmp_path):
 def test_trap_06_resume_takes_the_last_checkpoint_not_the_best(tmp_path):
     job = small_job(tmp_path)
     do(job, StopAt(7))
-    saved = load_newest(job.folder.checkpoints)
-    assert saved is not None
+    saved = newest(job.folder)
     assert saved["iteration"] == job.folder.resumes_at == 7
 
 

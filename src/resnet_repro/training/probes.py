@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -47,22 +47,26 @@ def write_gradients(folder: RunFolder, state: TrainState, at_outputs: list[float
     layers = conv_bn_layers(state.model)
     weights = [conv.weight for _, conv, _ in layers]
     grads = [weight.grad for weight in weights if weight.grad is not None]
+    norms = torch.stack(torch._foreach_norm(grads)).tolist()  # of the loss, without decay
+    lengths = torch.stack(torch._foreach_norm([weight.detach() for weight in weights])).tolist()
     rows = _table(
         layers,
-        grad_norm=torch.stack(torch._foreach_norm(grads)).tolist(),  # of the loss, without decay
-        weight_norm=torch.stack(torch._foreach_norm([w.detach() for w in weights])).tolist(),
-        bn_output_grad_norm=at_outputs,
+        (
+            {"grad_norm": norm, "weight_norm": length, "bn_output_grad_norm": at_output}
+            for norm, length, at_output in zip(norms, lengths, at_outputs, strict=True)
+        ),
     )
     folder.write_table("gradients", [*before, *({"iter": state.iteration} | row for row in rows)])
 
 
-def _table(layers: Sequence[tuple[str, nn.Module, nn.Module]], **columns: Iterable[float]) -> Rows:
+def _table(
+    layers: Sequence[tuple[str, nn.Module, nn.Module]], values: Iterable[Mapping[str, float]]
+) -> Rows:
     """One row a layer: its number, its name, and its values."""
-    rows = []
-    for number, ((name, _, _), *values) in enumerate(zip(layers, *columns.values(), strict=True)):
-        written = [f"{value:.6g}" for value in values]
-        rows.append({"layer": number + 1, "name": name} | dict(zip(columns, written, strict=True)))
-    return rows
+    return [
+        {"layer": number, "name": name} | {key: f"{value:.6g}" for key, value in each.items()}
+        for number, ((name, _, _), each) in enumerate(zip(layers, values, strict=True), start=1)
+    ]
 
 
 def bn_output_gradient_norms(context: RunContext, state: TrainState) -> list[float]:
@@ -93,29 +97,26 @@ def gradient_precision(model: nn.Module, setup: Setup, images: Tensor, labels: T
     count = max(8, PRECISION_PIXELS // (images.shape[2] * images.shape[3]))
     count = min(len(labels), math.ceil(count / group) * group)
     images, labels = images[:count], labels[:count]
-    twin, double = copy.deepcopy(model), copy.deepcopy(model).double()
-    double = double.to(memory_format=torch.contiguous_format)
-    used, at_outputs = _gradients(twin, images, labels, count, setup.autocast())
-    exact, at_outputs64 = _gradients(
-        double, images.double().contiguous(), labels, count, nullcontext()
-    )
-    pairs = [(a.double(), b) for a, b in zip(used, exact, strict=True)]
-    norms = [(float(a.norm()), float(b.norm())) for a, b in pairs]
-    return _table(
-        conv_bn_layers(model),
-        cosine=[
-            float((a * b).sum()) / (length * length64 or math.nan)
-            for (a, b), (length, length64) in zip(pairs, norms, strict=True)
-        ],
-        relative_error=[
-            float((a - b).norm()) / (length64 or math.nan)
-            for (a, b), (_, length64) in zip(pairs, norms, strict=True)
-        ],
-        grad_norm=[length for length, _ in norms],
-        grad_norm_float64=[length64 for _, length64 in norms],
-        bn_output_grad_norm=map(float, at_outputs),
-        bn_output_grad_norm_float64=map(float, at_outputs64),
-    )
+    used = _gradients(copy.deepcopy(model), images, labels, count, setup.autocast())
+    double = copy.deepcopy(model).double().to(memory_format=torch.contiguous_format)
+    exact = _gradients(double, images.double().contiguous(), labels, count, nullcontext())
+    layers = zip(*used, *exact, strict=True)
+    return _table(conv_bn_layers(model), (_comparison(*layer) for layer in layers))
+
+
+def _comparison(
+    grad: Tensor, at_output: Tensor, exact: Tensor, exact_at_output: Tensor
+) -> dict[str, float]:
+    grad = grad.double()
+    length, exact_length = float(grad.norm()), float(exact.norm())
+    return {
+        "cosine": float((grad * exact).sum()) / (length * exact_length or math.nan),
+        "relative_error": float((grad - exact).norm()) / (exact_length or math.nan),
+        "grad_norm": length,
+        "grad_norm_float64": exact_length,
+        "bn_output_grad_norm": float(at_output),
+        "bn_output_grad_norm_float64": float(exact_at_output),
+    }
 
 
 def _gradients(
@@ -203,8 +204,8 @@ def forward_signal(model: nn.Module, setup: Setup, images: Tensor) -> Rows:
     """
     layers = conv_bn_layers(twin := copy.deepcopy(model).train())
     found = _moments(twin, [conv for _, conv, _ in layers], setup, [images])
-    squares, stds = [given.mean_square() for given, _ in found], [made.std() for _, made in found]
-    return _table(layers, input_mean_square=squares, output_std=stds)
+    values = ({"input_mean_square": i.mean_square(), "output_std": o.std()} for i, o in found)
+    return _table(layers, values)
 
 
 def layer_responses(
@@ -217,7 +218,7 @@ def layer_responses(
     layers = conv_bn_layers(model.eval())
     norms = [bn for _, _, bn in layers]
     found = _moments(model, norms, setup, (images for images, _ in batches))
-    return _table(layers, std=[made.std() for _, made in found])
+    return _table(layers, ({"std": made.std()} for _, made in found))
 
 
 @torch.no_grad()

@@ -92,9 +92,6 @@ class Window:
         return iteration - count + int(bad[0]) if len(bad) else None
 
 
-_PLAIN = ("iteration", "warmup_exit", "time", "train_time")  # kept in a checkpoint as they are
-
-
 @dataclass
 class TrainState:
     """Everything that a run needs to resume, beside its configuration."""
@@ -120,8 +117,12 @@ class TrainState:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "window": self.window.total(),
+            "iteration": self.iteration,
+            "warmup_exit": self.warmup_exit,
             "plateau": asdict(self.plateau),
-        } | {name: getattr(self, name) for name in _PLAIN}
+            "time": self.time,
+            "train_time": self.train_time,
+        }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Restore a saved state."""
@@ -129,8 +130,10 @@ class TrainState:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.window.restore(saved["window"])
         self.plateau = Plateau(**saved.get("plateau", {}))  # older checkpoints have none
-        for name in _PLAIN:
-            setattr(self, name, saved[name])
+        self.iteration = saved["iteration"]
+        self.warmup_exit = saved["warmup_exit"]
+        self.time = saved["time"]
+        self.train_time = saved["train_time"]
 
 
 def sgd(model: nn.Module, recipe: RecipeConfig) -> torch.optim.SGD:
