@@ -21,7 +21,7 @@ class WorkersLostError(RuntimeError):
 
 
 def note_failure(folder: RunFolder, error: Exception) -> None:
-    """Write into ``status.json`` what stopped the run, and why: the first cause that is final."""
+    """Write into ``status.json`` what stopped the run, and why; a divergence stays there."""
     if folder.status().get("state") == "diverged":
         return
     state, reason = "failed", f"{type(error).__name__}: {error}"
