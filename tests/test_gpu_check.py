@@ -20,14 +20,14 @@ HERE = {"state": "passed", "remark": "a GPU, 80 GiB"}
 ANSWERS = dict.fromkeys((check.name for check in CHECKS), HERE)
 
 
-def stand_in(**scripts: str) -> gpu_check.Start:
+def stand_in(patch: pytest.MonkeyPatch, **scripts: str) -> None:
     """Checks that answer at once; ``scripts`` are what some of them do instead."""
 
-    def command(check: Check, _: Path) -> list[str]:
+    def start(check: Check, _: Path) -> list[str]:
         said = gpu_check.PREFIX + json.dumps(ANSWERS[check.name])
         return [sys.executable, "-c", scripts.get(check.name, f"print({said!r})")]
 
-    return command
+    patch.setattr(gpu_check, "start", start)
 
 
 def by_name(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
@@ -44,8 +44,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short")
-def test_what_fails_hangs_or_crashes_is_turned_off_and_the_rest_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_fails_hangs_or_crashes_is_turned_off_and_the_rest_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failed = gpu_check.PREFIX + json.dumps({"state": "failed", "remark": "no g++"})
     scripts = {
@@ -53,7 +53,8 @@ def test_what_fails_hangs_or_crashes_is_turned_off_and_the_rest_goes_on(
         "compile": f"print({failed!r})",
         "together": "import os; os.abort()",
     }
-    rows = gpu_check.run_all(gpu_check.CHECKS, stand_in(**scripts))
+    stand_in(monkeypatch, **scripts)
+    rows = gpu_check.run_all(gpu_check.CHECKS)
     found = by_name(rows)
     assert found["graph"]["remark"] == "still running after 1 s"
     assert found["compile"]["remark"] == "no g++"
@@ -75,15 +76,17 @@ def test_without_a_gpu_only_what_needs_none_is_done(
     monkeypatch: pytest.MonkeyPatch, state: str, why: str
 ) -> None:
     monkeypatch.setitem(ANSWERS, "device", {"state": state, "remark": "no CUDA"})
-    found = by_name(gpu_check.run_all(gpu_check.CHECKS, stand_in()))
+    stand_in(monkeypatch)
+    found = by_name(gpu_check.run_all(gpu_check.CHECKS))
     skipped = {n for n, row in found.items() if row["state"] == "skipped"} - {"device"}
     assert skipped == {check.name for check in CHECKS if check.cuda}
     assert all(str(found[name]["remark"]).startswith(why) for name in skipped)
     assert found["resume"]["state"] == "passed"
 
 
-def test_time_that_is_used_up_fails_a_check() -> None:
-    row = gpu_check.run_check(CHECKS[1], -3.0, stand_in(precision="import time; time.sleep(9)"))
+def test_time_that_is_used_up_fails_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, precision="import time; time.sleep(9)")
+    row = gpu_check.run_check(CHECKS[1], -3.0)
     assert row["state"] == "failed"
     assert row["settings"] == {"precision": "fp32"}
 

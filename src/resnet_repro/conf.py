@@ -35,10 +35,7 @@ class Item:
 
     @property
     def drawn(self) -> tuple[str, ...]:
-        """What its logged runs are of: also its Tiny ImageNet nets on ImageNet, never trained here.
-
-        Those take weeks; where they were trained, they are shown beside the others.
-        """
+        """Its experiments, and those of its Tiny ImageNet nets on ImageNet, where there are any."""
         full_size = [name.replace("tiny_", "imagenet_", 1) for name in self.experiments]
         known = {*names("experiment")} - {*self.experiments}
         return (*self.experiments, *(name for name in full_size if name in known))
@@ -71,8 +68,8 @@ def load_item(name: str) -> Item:
 def protocol(experiment: str, profile: str = "paper") -> Config | None:
     """Return an experiment as ``conf/`` has it at a profile, seed 0.
 
-    ``None`` where there is no such experiment, or its file uses more of Hydra than is read here:
-    other files of its group and ``override /GROUP: NAME`` under ``defaults``, then values.
+    ``None`` where there is no such experiment, or its file uses more of Hydra than other files of
+    its group and ``override /GROUP: NAME`` under ``defaults``, then values.
     """
     if experiment not in names("experiment"):
         return None
@@ -96,16 +93,10 @@ def protocol(experiment: str, profile: str = "paper") -> Config | None:
 def changed_from_experiment(config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]] | None:
     """Return where a logged or composed run is not its experiment's at the same profile.
 
-    Only keys of data, model, recipe and evaluation that say what is computed. A run without such
-    keys stands for the net in the paper's figures, tables and claims; any other is a variant.
-
-    Args:
-        config: the nested configuration, such as ``config.yaml`` of a run; keys added later may
-            be missing.
-
-    Returns:
-        The dotted keys, sorted, with the experiment's value and the run's;
-        ``None`` where ``conf/`` has no such experiment to compare with.
+    Only keys of data, model, recipe and evaluation that say what is computed, each with the
+    experiment's value and the run's. A run without such keys stands for the net in the paper's
+    figures, tables and claims; any other is a variant. ``None`` where ``conf/`` has no such
+    experiment.
     """
     experiment = protocol(str(config.get("experiment")), str(config.get("profile")))
     return None if experiment is None else changed(experiment, config)
@@ -118,10 +109,9 @@ def changed(experiment: Config, config: Mapping[str, Any]) -> dict[str, tuple[An
 
 
 def variant_name(experiment: str, changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """Return the name of a run whose computed keys differ from its experiment's.
+    """Return the name of a variant, the same for the same changes: ``cifar10_resnet20-lr0.05``.
 
-    Readable and the same for the same changes: ``cifar10_resnet20-lr0.05-nesterov_true``. What
-    would make it too long for a folder is replaced by a digest.
+    What would make it too long for a folder is replaced by a digest.
     """
     parts = [experiment, *(_part(key, value) for key, (_, value) in changed.items())]
     name = "-".join(parts)
@@ -152,13 +142,7 @@ _Loader.add_implicit_resolver(
 def _layers(
     group: str, name: str, chosen: dict[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the contents of a file and of those it is based on, the later winning.
-
-    ``override /GROUP: NAME`` is noted in ``chosen``.
-
-    Raises:
-        ConfigError: a default that is neither.
-    """
+    """Yield the contents of a file after those it is based on; overrides go to ``chosen``."""
     content = yaml.load((CONF / group / f"{name}.yaml").read_text("utf-8"), _Loader) or {}
     for default in content.pop("defaults", []):
         if default == "_self_":

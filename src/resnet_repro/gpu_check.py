@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +61,6 @@ CHECKS = (
     Check("nccl", 90, "trainer.devices=1"),
     Check("pictures", 90, "the worker decodes pictures itself", {"loader_workers": 0}, cuda=False),
 )
-Start = Callable[[Check, Path], list[str]]  # the command that does a check in this folder
 
 
 def start(check: Check, root: Path) -> list[str]:
@@ -70,12 +69,12 @@ def start(check: Check, root: Path) -> list[str]:
     return [sys.executable, "-m", module, "--one", check.name, "--root", str(root)]
 
 
-def run_check(check: Check, seconds: float, command: Start = start) -> dict[str, Any]:
+def run_check(check: Check, seconds: float) -> dict[str, Any]:
     """Do a check in a process of its own; kill it and all it started after so many seconds."""
     began, limit = time.monotonic(), max(0.0, min(check.limit, seconds))
     with tempfile.TemporaryDirectory(prefix="gpu_check") as root:
         process = subprocess.Popen(
-            command(check, Path(root)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start(check, Path(root)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}, start_new_session=True,
         )  # fmt: skip
         try:
@@ -110,16 +109,16 @@ def row(check: Check, seconds: float, state: str, remark: str) -> dict[str, Any]
     }
 
 
-def run_all(checks: Sequence[Check], command: Start = start) -> list[dict[str, Any]]:
+def run_all(checks: Sequence[Check]) -> list[dict[str, Any]]:
     """Do the first check, then the others, a few at a time; those of CUDA only where it works."""
     until = time.monotonic() + DEADLINE
-    device = run_check(checks[0], DEADLINE, command)
+    device = run_check(checks[0], DEADLINE)
     why = {"skipped": device["remark"], "failed": "the GPU cannot be used"}.get(device["state"])
 
     def one(check: Check) -> dict[str, Any]:
         if check.cuda and why:
             return row(check, 0.0, "skipped", why)
-        return run_check(check, until - time.monotonic(), command)
+        return run_check(check, until - time.monotonic())
 
     with ThreadPoolExecutor(TOGETHER) as pool:
         return [device, *pool.map(one, checks[1:])]
