@@ -1,17 +1,6 @@
 """A run is a folder that anyone can trust: where its files lie, how they are read and written.
 
-Layout, ``<runs>/<profile>/<name>/seed<k>/``:
-
-====================  ==============================================================================
-``config.yaml``       the resolved configuration, written once before anything else
-``status.json``       where the run stands (:data:`STATES`), iteration, owner; rewritten atomically
-``meta.json``         provenance: command, git, versions, hardware, data digests, counts, speed
-``metrics.jsonl``     the source of truth of every figure (:mod:`resnet_repro.runs.metrics`)
-``responses.csv``     layer responses (Fig. 7)
-``gradients.csv``     gradient norms; ``signal.csv`` the forward signal at initialisation
-``gradient_precision.csv``  the first gradients compared with float64
-``checkpoints/``      to resume from; not kept in version control
-====================  ==============================================================================
+``<runs>/<profile>/<name>/seed<k>/``; ``docs/RUN_FOLDER.md`` says what each file holds.
 """
 
 from __future__ import annotations

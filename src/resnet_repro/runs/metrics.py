@@ -1,24 +1,8 @@
-"""``metrics.jsonl``: one flat JSON object per line. Its schema, its writer, its reader.
+"""``metrics.jsonl``: one flat JSON object per line; its writer and its reader.
 
-Records carry these keys (``docs/RUN_FOLDER.md`` shows examples):
-
-==============  ====================================================================================
-``kind``        ``train`` mean over the augmented mini-batches since the previous train record;
-                ``test`` | ``val`` the held-out images; ``train_clean`` training images without
-                augmentation, in evaluation mode; ``event`` something that happened once
-``iter``        updates done when the record was made (the paper's x axis)
-``epoch``       the same in passes over the training images
-``loss``        mean cross-entropy, nats
-``top1_err``    wrong / seen, percent; ``top5_err`` likewise
-``lr``          learning rate of the last update (train only)
-``num_samples`` images behind the numbers
-``protocol``    how held-out images were shown: ``1-crop`` | ``10-crop`` | ``multi-scale``
-``bn``          batch-norm statistics used: ``running`` | ``precise``
-``time``        seconds of training, evaluation and saving in this run so far, over all its parts
-``event``       name of the event, with its ``value`` (event only)
-==============  ====================================================================================
-
-Not-a-number and infinity are written as ``null``, so that any JSON reader can read the file.
+``docs/RUN_FOLDER.md`` has the keys. ``iter`` counts updates done, errors are in percent, losses in
+nats, ``time`` in seconds of work over all parts of a run. Not-a-number and infinity are written as
+``null``, so that any JSON reader can read the file.
 """
 
 from __future__ import annotations
