@@ -28,12 +28,11 @@ from typing import Any
 
 from resnet_repro.config import MODES, PROJECT
 from resnet_repro.exits import explained, notify
-from resnet_repro.paths import given
+from resnet_repro.paths import REPOSITORY, given
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import Record
 from resnet_repro.same_run import identifying
 
-SOURCE = Path(__file__).resolve().parents[1]
 LOOK_SECONDS = 0.5  # between two looks at the log
 INIT_SECONDS = 10.0  # for a server that does not answer
 CLOSE_SECONDS = 30.0  # a finished run waits at most so long for W&B
@@ -82,7 +81,7 @@ def follower(folder: RunFolder, mode: str) -> subprocess.Popen[bytes]:
     """Start the process that mirrors a run until its standard input is closed."""
     ours = {f"WANDB_{name}" for name in SET_BY_RUN}
     env = {key: value for key, value in os.environ.items() if key not in ours}
-    paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-P", "-m", "resnet_repro.mirror"]  # -P: ./wandb is not the package
     return subprocess.Popen(
         [*command, "--follow", "--mode", mode, str(folder.path)],
