@@ -161,7 +161,7 @@ class TrainerConfig:
     )
     graph: str = how(
         "auto",
-        "one CUDA graph for the whole step, replayed; auto: where it can be had; same results",
+        "one CUDA graph for the whole step, replayed; auto: where possible; same results",
         one_of(*WHETHER),
     )
     compile: str = how(
@@ -185,7 +185,7 @@ class LoggerConfig:
     mode: str = where(
         "offline",
         "offline: into wandb/ of the run folder, for wandb sync; online: offline where that "
-        "cannot be had",
+        "is impossible",
         one_of(*MODES),
     )
     project: str = where(PROJECT, "project there", named("a project"))
