@@ -39,7 +39,7 @@ def main() -> None:
         host = replace(host, **{key: v for key, v in given.items() if v is not None})
         if asked.loader_rate is not None:
             rate_from = "as given"
-        written = save_cost(paces, asked.out, host, (measured, rate_from))
+        written = save_cost(paces, asked.out, host, measured, rate_from)
     print(written[0].read_text(encoding="utf-8"))
     for path in written:
         print(os.path.relpath(path))

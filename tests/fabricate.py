@@ -68,9 +68,8 @@ def fabricate(
         jitter: factor of the noise along the curves.
     """
     config = make_config(label, profile, seed, name, changes or {})
-    known_test, known_train = ENDS.get(profile, {}).get(label, (40.0, 42.0))
-    test = known_test if test is None else test
-    train = known_train if train is None else train
+    ends = ENDS.get(profile, {}).get(label, (40.0, 42.0))
+    ends = (ends[0] if test is None else test, ends[1] if train is None else train)
     folder = RunFolder.at(Path(root), config)
     folder.write_config(config)
     max_iters = config["recipe"]["max_iters"]
@@ -78,7 +77,7 @@ def fabricate(
     folder.write_status(state, iter=reached, max_iters=max_iters, reason=None, restarts=0)
     meta = make_meta(config, label, precision, hardware)
     folder.write_meta(meta | ({"deviations": deviations} if deviations else {}))
-    _write_metrics(folder, config, test, train, reached, jitter)
+    _write_metrics(folder, config, ends, reached, jitter)
     depth = config["model"]["depth"]
     if probes:
         plain = label.startswith("plain")
@@ -99,14 +98,13 @@ def fabricate(
         rows = [_layer(i) | {"std": round(std, 4)} for i, std in enumerate(responses, 1)]
         folder.write_table("responses", rows)
     if gradients is not None:
-        norms = [
-            {"iter": it}
-            | _layer(i)
-            | {"grad_norm": f"{norm:.5g}", "weight_norm": _weights(it, norm, i)}
-            | ({"bn_output_grad_norm": f"{bn_gradients[it][i - 1]:.5g}"} if bn_gradients else {})
-            for it, values in gradients.items()
-            for i, norm in enumerate(values, 1)
-        ]
+        norms = []
+        for it, values in gradients.items():
+            for i, norm in enumerate(values, 1):
+                row = {"iter": it, **_layer(i), "grad_norm": f"{norm:.5g}"}
+                norms.append(row | {"weight_norm": _weights(it, norm, i)})
+                if bn_gradients:
+                    norms[-1]["bn_output_grad_norm"] = f"{bn_gradients[it][i - 1]:.5g}"
         folder.write_table("gradients", norms)
     return folder.path
 
@@ -137,10 +135,7 @@ def make_meta(config: dict[str, Any], label: str, precision: str, hardware: str)
     """Return the provenance of a run."""
     return {
         "schema": 1,
-        "experiment": config["experiment"],
-        "name": config["name"],
-        "profile": config["profile"],
-        "seed": config["seed"],
+        **{key: config[key] for key in ("experiment", "name", "profile", "seed")},
         "command": "fabricated",
         "started": "2025-01-01T00:00:00Z",
         "finished": "2025-01-01T01:00:00Z",
@@ -162,16 +157,15 @@ def make_meta(config: dict[str, Any], label: str, precision: str, hardware: str)
 def _write_metrics(
     folder: RunFolder,
     config: dict[str, Any],
-    test: float,
-    train: float,
+    ends: tuple[float, float],
     reached: int,
     jitter: float,
 ) -> None:
+    test, train = ends
     random = np.random.default_rng([config["seed"], config["model"]["depth"], 7])
     recipe, evaluation = config["recipe"], config["evaluation"]
     total, log_every = recipe["max_iters"], config["trainer"]["log_every_iters"]
-    if folder.metrics_path.exists():
-        folder.metrics_path.unlink()
+    folder.metrics_path.unlink(missing_ok=True)
     with MetricsWriter(folder.metrics_path) as log:
         for it in range(log_every, reached + 1, log_every):
             common = {"iter": it, "epoch": round(it * 128 / 50_000, 4), "time": it * 0.1}
@@ -221,12 +215,6 @@ def _weights(iteration: int, gradient: float, layer: int) -> float:
 
 def _layer(number: int) -> dict[str, Any]:
     return {"layer": number, "name": f"conv{number}"}
-
-
-def tear(path: Path) -> None:
-    """Cut the last metrics record of a run in its middle, as a crash would."""
-    metrics = path / "metrics.jsonl"
-    metrics.write_bytes(metrics.read_bytes()[:-20])
 
 
 def forget(path: Path, key: str) -> None:

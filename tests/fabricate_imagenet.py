@@ -44,11 +44,12 @@ def imagenet_run(
         train_curve: points to add to the training error of every record up to an iteration.
         protocols: top-1 and top-5 error of further protocols, logged at the last iteration.
     """
-    base, _, option = label.partition(" ")
-    stem = f"{data.partition('_')[0]}_{base.lower().replace('-', '')}" + (
-        f"_{option}" if option else ""
-    )
+    base, *option = label.split(" ")
+    stem = "_".join([data.partition("_")[0], base.lower().replace("-", ""), *option])
     ends = ENDS.get(label, (40.0, 42.0))
+    keys: dict[str, Any] = {"experiment": stem, "name": stem}
+    if profile == "paper":
+        keys["trainer.log_every_iters"] = LOG_EVERY[data]
     path = fabricate(
         root,
         base,
@@ -57,37 +58,23 @@ def imagenet_run(
         test=ends[0] if test is None else test,
         train=ends[1] if train is None else train,
         name=stem,
-        changes={
-            "experiment": stem,
-            "name": stem,
-        }
-        | ({"trainer.log_every_iters": LOG_EVERY[data]} if profile == "paper" else {})
-        | (changes or {}),
+        changes=keys | (changes or {}),
         **more,
     )
     meta = json.loads((path / "meta.json").read_text())
-    meta["net"]["label"] = label
-    meta["data"]["test_images"] = IMAGES[data]
+    meta["net"]["label"], meta["data"]["test_images"] = label, IMAGES[data]
     (path / "meta.json").write_text(json.dumps(meta))
-    _rewrite(path, IMAGES[data], train_curve or {}, protocols or {})
-    return path
-
-
-def _rewrite(
-    path: Path,
-    images: int,
-    train_curve: dict[int, float],
-    protocols: dict[str, tuple[float, float]],
-) -> None:
     records = read_metrics(path / "metrics.jsonl")
     for record in records:
         if record["kind"] == "test":
-            record["num_samples"] = images
+            last = record
+            record["num_samples"] = IMAGES[data]
         if record["kind"] == "train":
-            shift = next((v for last, v in train_curve.items() if record["iter"] <= last), 0.0)
+            curve = (train_curve or {}).items()
+            shift = next((shift for until, shift in curve if record["iter"] <= until), 0.0)
             record["top1_err"] = min(100.0, max(0.0, record["top1_err"] + shift))
-    last = [record for record in records if record["kind"] == "test"][-1]
-    for protocol, (top1, top5) in protocols.items():
+    for protocol, (top1, top5) in (protocols or {}).items():
         records.append(last | {"protocol": protocol, "top1_err": top1, "top5_err": top5})
     text = "".join(json.dumps(record) + "\n" for record in records)
     (path / "metrics.jsonl").write_text(text)
+    return path

@@ -74,7 +74,7 @@ def test_ten_crops_and_an_ensemble_are_joined_with_their_runs(runs, root):
     out = runs[0].path.parents[3] / "evaluations"
     done(evaluate, *words(root, out, runs[0]), "protocol=10-crop")
     done(evaluate, *words(root, out, *runs))
-    loaded = Logged.read(runs[0].path.parents[2]).runs
+    loaded = Logged(runs[0].path.parents[2]).runs
     evaluations = load_evaluations(out)
     alone = score_of(loaded[0], "10-crop", evaluations)
     assert alone is not None

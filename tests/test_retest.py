@@ -138,7 +138,7 @@ def test_a_net_trained_again_is_tested_again(root, tiny, capsys):
 def test_an_ensemble_of_one_run_of_each_net_is_tested_once(root, tiny, capsys):
     words = (f"data.root={tiny}", f"runs_dir={root}", "trainer.threads=1")
     config = compose_run(f"experiment={NETS[0]}", *words)
-    runs = Logged.read(root).runs
+    runs = Logged(root).runs
     count_missing(runs[:1], "multi-scale", config, together=True)
     assert kept(root) == {}  # one net is no ensemble
     count_missing(runs, "multi-scale", config, together=True)

@@ -3,6 +3,8 @@
 python -m resnet_repro.compare recipe.lr                    every sweep of a key that is logged
 python -m resnet_repro.compare results/runs/quick/cifar10_resnet20*      these runs
 python -m resnet_repro.compare recipe.lr model.depth --profile quick
+
+Runs are averaged over seeds only where everything else that is computed is the same.
 """
 
 from __future__ import annotations
@@ -10,31 +12,266 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from resnet_repro import paths
-from resnet_repro.analysis.load import Logged, Run, tell
-from resnet_repro.analysis.sweeps import find_sweeps, save_sweep, swept_keys
+from resnet_repro.analysis import stats, style
+from resnet_repro.analysis.captions import data_of
+from resnet_repro.analysis.curves import iter_unit, mean_curve
+from resnet_repro.analysis.load import Run, agree, changed_keys, load_run, tell
+from resnet_repro.analysis.protocol import comparison_notes
+from resnet_repro.analysis.tables import write_table
 from resnet_repro.config import PROFILES
 from resnet_repro.exits import explained
-from resnet_repro.items import FIGURES, TABLES
-from resnet_repro.options import WHAT, ConfigError, closest
-from resnet_repro.same_run import roles
+from resnet_repro.options import WHAT, ConfigError, closest, shown
+from resnet_repro.runs.folder import RunFolderError
+from resnet_repro.same_run import flatten, roles
+
+FIGURES, TABLES = Path("results/figures"), Path("results/tables")
+SWEEP = "compare_"  # begins the names of the files of a sweep
+MARKERS = "osD^vP"
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
+LOGARITHMIC = 8  # values that span more than this factor are spaced by their ratio
+LEGEND_CHARACTERS = 125  # of a row
+NAMED_LINES = 3  # beside their last point; more are told apart by marker and legend
+
+
+def find_sweeps(runs: Iterable[Run], key: str) -> list[Run]:
+    """Return the finished runs that belong to a sweep of ``key``.
+
+    That is: of which another run of the same experiment and profile differs in this key alone.
+    """
+    finished = [run for run in runs if run.is_finished]
+    return [
+        run
+        for run in finished
+        if any(
+            (other.experiment, other.profile) == (run.experiment, run.profile)
+            and [*changed_keys(run, other)] == [key]
+            for other in finished
+        )
+    ]
+
+
+def swept_keys(runs: Sequence[Run]) -> list[str]:
+    """Return the keys of what is computed in which runs differ, those of most values first."""
+    found = {key: None for run in runs[1:] for key in changed_keys(runs[0], run)}
+    return sorted(found, key=lambda key: -len({_value(run, key) for run in runs}))
+
+
+def _value(run: Run, key: str) -> str:
+    """Return the value of a key as it is written."""
+    return shown(flatten(run.config).get(key))
+
+
+def sweep_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
+    """One row per run: the value of each swept key, the seed, and the errors in percent."""
+    measures: dict[str, Callable[[Run], float | None]] = {
+        "test error": stats.last_error,
+        "training error": stats.final_training_error,
+        "clean training error": stats.clean_training_error,
+    }
+    rows = []
+    for run in runs:
+        values = [flatten(run.config).get(key) for key in keys]
+        values = [tuple(value) if isinstance(value, list) else value for value in values]
+        errors = [measure(run) for measure in measures.values()]
+        rows.append([*values, run.label, run.profile, run.seed, *errors, run.name])
+    return pd.DataFrame(rows, columns=[*keys, "net", "profile", "seed", *measures, "run"])
+
+
+def settings(runs: Sequence[Run]) -> list[list[Run]]:
+    """Group runs that differ in nothing computed but the seed, sorted by their values."""
+    groups: list[list[Run]] = []
+    for run in runs:
+        for group in groups:
+            if group[0].profile == run.profile and not changed_keys(group[0], run):
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    keys = swept_keys(runs)
+
+    def order(group: Sequence[Run]) -> tuple[Any, ...]:
+        values = [flatten(group[0].config).get(key) for key in keys]
+        sizes = [
+            (0, value, "") if isinstance(value, int | float) else (1, 0, str(value))
+            for value in values
+        ]
+        return (group[0].is_plain, group[0].label, group[0].profile, *sizes)
+
+    return sorted((agree(group) for group in groups), key=order)
+
+
+def summary_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
+    """One row per setting: mean over seeds, standard deviation, 95 % t interval; percent."""
+    rows = []
+    for group in settings(runs):
+        test = stats.summarise([stats.last_error(run) for run in group])
+        training = stats.summarise([stats.final_training_error(run) for run in group])
+        clean = [error for run in group if (error := stats.clean_training_error(run)) is not None]
+        row: dict[str, Any] = {key: _value(group[0], key) for key in keys}
+        row |= {"net": group[0].label, "profile": group[0].profile, "seeds": test.n}
+        row |= {"test error": test.mean, "sd": test.sd, "low": test.low, "high": test.high}
+        row["training error"] = training.mean
+        row["clean training error"] = stats.summarise(clean).mean if clean else None
+        rows.append(row | {"note": "" if group[0].is_variant else "as the experiment"})
+    return pd.DataFrame(rows)
+
+
+def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
+    """Final test error against the first key (left) and the test curves (right).
+
+    Small dots are seeds, large markers their mean, bars the 95 % t interval over seeds, which one
+    seed does not have. Further keys, nets and profiles have lines of their own.
+    """
+    key, *others = keys
+    values = {_value(g[0], key): flatten(g[0].config).get(key) for g in settings(runs)}
+    lines: dict[str, list[list[Run]]] = {}
+    for group in settings(runs):
+        lines.setdefault(_line_name(group[0], runs, others), []).append(group)
+    shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(values), 2)))  # legible
+    colours = dict(zip(values, map(to_hex, shades), strict=False))
+    with style.style():
+        figure = style.new_figure(2, panel=(4.1, 3.2))
+        left, right = figure.subplots(1, 2)
+        places = _places(left, key, values)
+        for number, (name, line) in enumerate(lines.items()):
+            means = []
+            for group in line:
+                value = _value(group[0], key)
+                marker = MARKERS[number % len(MARKERS)]
+                means.append(_draw_errors(left, group, places[value], marker, colours[value]))
+                label = f"{key.rpartition('.')[2]} {value}{f', {name}' if len(lines) > 1 else ''}"
+                look = {"color": colours[value], "linestyle": DASHES[number % len(DASHES)]}
+                _draw_curve(right, group, label, look)
+            means.sort()
+            left.plot(*zip(*means, strict=True), color="#999999", linewidth=0.8, zorder=2)
+            if name and len(lines) <= NAMED_LINES:
+                aside: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points"}
+                left.annotate(name, means[-1], fontsize=7, va="center", color="#444444", **aside)
+        low, high = left.get_ylim()
+        left.set_ylim(max(low, 0), min(high, 100))  # of an error; a t interval may reach beyond
+        left.set_ylabel("test error at the end (%)")
+        right.set_ylabel("test error (%)")
+        right.set_xlabel("iter. (1e4)" if iter_unit(runs) > 1 else "iteration")
+        handles, labels = right.get_legend_handles_labels()
+        columns = max(1, min(4, LEGEND_CHARACTERS // (max(map(len, labels), default=1) + 8)))
+        style.underneath(figure, sentences(runs, keys), handles, labels, columns=columns)
+    return figure
+
+
+def _draw_errors(
+    axes: Axes, group: Sequence[Run], x: float, marker: str, colour: str
+) -> tuple[float, float]:
+    """Draw the last error of each seed, their mean and its interval; return where the mean is."""
+    errors = [stats.last_error(run) for run in group]
+    summary = stats.summarise(errors)
+    aside = axes.transData + ScaledTranslation(-0.09, 0, axes.figure.dpi_scale_trans)
+    axes.plot([x] * len(errors), errors, ".", color=colour, markersize=4, transform=aside)
+    bar = None if summary.n == 1 else [[summary.mean - summary.low]] * 2
+    look: dict[str, Any] = {"color": colour, "markersize": 6.5, "capsize": 3, "zorder": 2.6}
+    look["markerfacecolor"] = "white" if group[0].is_variant else colour
+    axes.errorbar(x, summary.mean, yerr=bar, fmt=marker, **look)
+    return x, summary.mean
+
+
+def _draw_curve(axes: Axes, group: Sequence[Run], label: str, look: dict[str, Any]) -> None:
+    """Draw the mean test curve of a setting, with a band from its lowest to its highest seed."""
+    curve = mean_curve(group, "test")
+    x = curve.index.to_numpy() / iter_unit(group)
+    axes.plot(x, curve["mean"], lw=1.5, label=label, **look)
+    if len(group) > 1:
+        band = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
+        axes.fill_between(x, curve["low"], curve["high"], **band)
+
+
+def _places(axes: Axes, key: str, values: Mapping[str, Any]) -> dict[str, float]:
+    """Return where each value stands on the axis: by size or ratio of numbers, else in a row."""
+    axes.set_xlabel(key)
+    numbers = [v for v in values.values() if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) < len(values):
+        axes.set_xticks(range(len(values)), [*values])
+        axes.set_xlim(-0.6, len(values) - 0.4)
+        return {value: float(place) for place, value in enumerate(values)}
+    if min(numbers) > 0 and max(numbers) > LOGARITHMIC * min(numbers):
+        axes.set_xscale("log")
+    axes.set_xticks(numbers, [f"{number:g}" for number in numbers])
+    axes.minorticks_off()
+    axes.margins(x=0.12)
+    return dict(zip(values, map(float, numbers), strict=True))
+
+
+def _line_name(run: Run, runs: Sequence[Run], others: Sequence[str]) -> str:
+    """Name what tells a line from the others: net, further keys, profile."""
+    parts = [f"{key.rpartition('.')[2]} {_value(run, key)}" for key in others]
+    if len({other.label for other in runs}) > 1:
+        parts.insert(0, run.label)
+    if len({other.profile for other in runs}) > 1:
+        parts.append(run.profile)
+    return ", ".join(parts)
+
+
+def sentences(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """Caption of a sweep: what is compared, on what, and what else differs."""
+    schedules = sorted({f"{run.profile} profile, {run.max_iters:,} iterations" for run in runs})
+    devices = sorted({run.device for run in runs})
+    said = [
+        f"{data_of(runs)}; {'; '.join(schedules)}; {' and '.join(devices)}.",
+        "Last test error. Small dots: seeds; large markers: their mean; bars: 95 % t interval "
+        "over seeds, none for one seed. Filled: as the experiment is; hollow: a variant.",
+    ]
+    if more := [key for key in swept_keys(runs) if key not in keys]:
+        said.append(f"The runs differ also in {', '.join(more)}.")
+    return said + comparison_notes(runs)
+
+
+def sweep_name(keys: Sequence[str]) -> str:
+    """Name the files of a sweep of these keys."""
+    return SWEEP + "_".join(key.rpartition(".")[2] for key in keys)
+
+
+def save_sweep(runs: Sequence[Run], keys: Sequence[str], figures: Path, tables: Path) -> list[Path]:
+    """Draw a sweep as ``compare_<key>.png``, ``.svg`` and write its table (md, tex, csv)."""
+    stem = sweep_name(keys)
+    table = summary_table(runs, [*keys, *(k for k in swept_keys(runs) if k not in keys)])
+    written = style.save(sweep_figure(runs, keys), stem, figures)
+    return written + write_table(table, stem, tables, notes=sentences(runs, keys))
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Draw the comparison, write its table, and print it."""
-    asked = _arguments(words)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="+", metavar="KEY|FOLDER", help="keys, folders of runs")
+    parser.add_argument("--profile", choices=PROFILES, help="only runs of this profile")
+    parser.add_argument("--figures", type=paths.given, default=FIGURES, help="folder of the figure")
+    parser.add_argument("--tables", type=paths.given, default=TABLES, help="folder of the tables")
+    asked = parser.parse_args(words)
     with explained():
-        places = [paths.given(word) for word in asked.words if _is_place(word)]
-        keys = [word for word in asked.words if not _is_place(word)]
+        places = [word for word in asked.words if "/" in word or paths.given(word).exists()]
+        keys = [word for word in asked.words if word not in places]
+        known = [name for name, role in roles().items() if role == WHAT]
         for key in keys:
-            check_key(key)
-        runs = read(places or [paths.runs()], asked.profile)
+            if key not in known:
+                raise ConfigError(f"{key}: no folder and no key to compare; {closest(key, known)}")
+        runs = _read([paths.given(place) for place in places] or [paths.runs()])
+        runs = [run for run in runs if asked.profile in (None, run.profile)]
         if not places:
             runs = [run for run in runs if any(run in find_sweeps(runs, key) for key in keys)]
-        keys = keys or swept_keys(runs[:1] + runs)
+        keys = keys or swept_keys(runs)
         if len(runs) < 2 or not keys:
             raise ConfigError(_nothing(runs, keys))
         written = save_sweep(runs, keys, asked.figures, asked.tables)
@@ -44,33 +281,19 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read(places: Sequence[Path], profile: str | None) -> list[Run]:
-    """Return the finished runs in or below some folders; what cannot be read is named."""
+def _read(places: Sequence[Path]) -> list[Run]:
+    """Return the finished runs in or below some folders; stderr names what cannot be read."""
     runs: dict[Path, Run] = {}
     for place in places:
-        for depth in ("", "seed*", "*/seed*", "*/*/seed*"):
-            found = [place] if not depth else place.glob(depth)
-            folders = [path for path in sorted(found) if (path / "config.yaml").exists()]
-            logged = Logged.of_folders(folders, in_place=False)
-            for line in logged.problems:
-                tell(line)
-            runs |= {run.path: run for run in logged.runs if run.is_finished}
-    return [run for run in runs.values() if profile in (None, run.profile)]
-
-
-def check_key(key: str) -> None:
-    """Refuse what is neither a folder nor a key of what is computed.
-
-    Raises:
-        ConfigError: in one line, with the nearest key.
-    """
-    known = [name for name, role in roles().items() if role == WHAT]
-    if key not in known:
-        raise ConfigError(f"{key}: no folder and no key to compare; {closest(key, known)}")
-
-
-def _is_place(word: str) -> bool:
-    return "/" in word or paths.given(word).exists()
+        below = (sorted(place.glob(depth)) for depth in ("seed*", "*/seed*", "*/*/seed*"))
+        for path in chain([place], *below):
+            if (path / "config.yaml").exists():
+                try:
+                    run = load_run(path)
+                    runs |= {run.path: run} if run.is_finished else {}
+                except RunFolderError as error:
+                    tell(str(error))
+    return [*runs.values()]
 
 
 def _nothing(runs: Sequence[Run], keys: Sequence[str]) -> str:
@@ -80,17 +303,6 @@ def _nothing(runs: Sequence[Run], keys: Sequence[str]) -> str:
             f"python -m resnet_repro.train -m experiment=cifar10_resnet20 {keys[0]}=A,B seed=0,1,2"
         )
     return f"{len(runs)} finished runs, which differ in nothing but the seed"
-
-
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("words", nargs="+", metavar="KEY|FOLDER", help="keys, folders of runs")
-    parser.add_argument("--profile", choices=PROFILES, help="only runs of this profile")
-    parser.add_argument("--figures", type=paths.given, default=FIGURES, help="folder of the figure")
-    parser.add_argument("--tables", type=paths.given, default=TABLES, help="folder of the tables")
-    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def mirror_run(folder: RunFolder, mode: str, say: Callable[[str], None]) -> None
             run.log(as_metrics(record) | {"record": number})
     run.summary.update(final_numbers(folder))
     try:  # a picture that cannot be drawn must not cost the numbers
-        from resnet_repro.analysis.side_by_side import save_picture
+        from resnet_repro.analysis.notebook import save_picture
 
         image = importlib.import_module("wandb").Image(str(save_picture(folder.path, place)))
         run.log({"iter": last, "curves": image})

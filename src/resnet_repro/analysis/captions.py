@@ -15,17 +15,28 @@ DATA_NAMES = {
 }
 
 
+def data_of(runs: Iterable[Run]) -> str:
+    """Return the names of the runs' data sets: ``CIFAR-10``."""
+    return " and ".join(sorted({DATA_NAMES.get(run.data, run.data) for run in runs}))
+
+
 def run_sentences(runs: Sequence[Run]) -> list[str]:
     """Say what the runs of a figure are; empty where there are none."""
     if not runs:
         return []
-    sentences = [f"{_data(runs)}, {_schedules(runs)}; {seeds_of(runs)}; {_machine(runs)}."]
-    sentences += comparison_notes(runs)
-    unfinished = [run for run in runs if run.status.get("state") != "finished"]
-    for run in unfinished:
-        at = run.status.get("iter", 0)
-        sentences.append(f"{run.label} seed {run.seed} is not finished (iteration {at:,}).")
-    return sentences
+    schedules = {
+        f"{run.profile} profile ({run.max_iters:,} iterations of "
+        f"{run.config['recipe']['batch_size']})"
+        for run in runs
+    }
+    devices = " and ".join(sorted({run.device for run in runs}))
+    said = f"{data_of(runs)}, {' and '.join(sorted(schedules))}; {seeds_of(runs)}; {devices}."
+    unfinished = [
+        f"{run.label} seed {run.seed} is not finished (iteration {run.status.get('iter', 0):,})."
+        for run in runs
+        if not run.is_finished
+    ]
+    return [said, *comparison_notes(runs), *unfinished]
 
 
 def seeds_of(runs: Sequence[Run]) -> str:
@@ -42,30 +53,3 @@ def _seed_words(seeds: Sequence[int]) -> str:
     if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
         return f"seeds {seeds[0]}-{seeds[-1]}"
     return "seeds " + ", ".join(map(str, seeds))
-
-
-def _data(runs: Iterable[Run]) -> str:
-    names = {run.config["data"]["name"] for run in runs}
-    return " and ".join(sorted(DATA_NAMES.get(name, name) for name in names))
-
-
-def _schedules(runs: Iterable[Run]) -> str:
-    return " and ".join(
-        sorted(
-            {
-                f"{run.profile} profile ({run.max_iters:,} iterations of "
-                f"{run.config['recipe']['batch_size']})"
-                for run in runs
-            }
-        )
-    )
-
-
-def machine_of(run: Run) -> str:
-    """Return the device and the precision of a run."""
-    label = run.meta.get("hardware", {}).get("label", "unknown hardware")
-    return f"{label}, {run.meta.get('precision', 'unknown precision')}"
-
-
-def _machine(runs: Iterable[Run]) -> str:
-    return " and ".join(sorted({machine_of(run) for run in runs}))

@@ -2,7 +2,7 @@
 
 A net that was not measured takes the seconds of the most similar one that was, times the ratio of
 their multiply-adds. Full-size pictures are decoded beside the training, on the cores of the host;
-on a CPU the same cores do both. Evaluation and start-up are left out.
+on a CPU the same cores do both. Evaluation and start-up are not counted.
 """
 
 from __future__ import annotations
@@ -18,40 +18,28 @@ from typing import Any
 import pandas as pd
 
 from resnet_repro.analysis import counted
-from resnet_repro.analysis.counted import CountedNet
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.runs.provenance import cpu_description
 
 PASSES = 3  # forward, and backward to the inputs and to the weights
 SCHEDULES = {"imagenet": (600_000, 256), "cifar": (64_000, 128)}  # iterations, images of a batch
-DATA = {"imagenet": "ImageNet", "cifar": "CIFAR-10"}
-CIFAR_OF_THE_PAPER = ("plain-{}", "ResNet-{}")  # option A in all cases
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One training run.
+    """One training run of the paper, by the name of its experiment in ``conf/experiment``.
 
-    Attributes:
-        name: its experiment, as in ``conf/experiment``.
-        loads: whether images are decoded while training, not kept on the device.
-        params: learned parameters; ``multiply_adds`` of one image forward.
+    ``loads``: whether images are decoded while training, not kept on the device. ``multiply_adds``
+    are of one image forward.
     """
 
     name: str
-    net: str
     data: str
     iterations: int
     batch: int
-    params: int
     multiply_adds: int
     loads: bool
-
-    @property
-    def bottleneck(self) -> bool:
-        """Whether its blocks are bottlenecks (Sec. 4.1)."""
-        return self.loads and self.net in ("ResNet-50", "ResNet-101", "ResNet-152")
 
     @property
     def images(self) -> int:
@@ -68,9 +56,8 @@ class Workload:
 class Pace:
     """Seconds of an iteration of the whole batch on one device.
 
-    Attributes:
-        basis: where they come from, in words: ``measured``, ``from imagenet_resnet50``.
-        whole: whether decoding the images is in them.
+    ``basis`` says where they come from: ``measured``, ``from imagenet_resnet50``; ``whole``
+    whether decoding the images is in them.
     """
 
     seconds: float
@@ -80,14 +67,13 @@ class Pace:
 
 @dataclass(frozen=True)
 class Host:
-    """What decodes full-size pictures.
+    """What decodes full-size pictures; the defaults are round numbers, not measurements.
 
-    ``same_cores``: the cores that decode are the device. The defaults are round numbers for a
-    server of GPUs, not measurements.
+    ``loader_rate``: pictures a second and core; ``same_cores``: these cores are the device.
     """
 
     cores_per_host: int = 128
-    loader_rate: float = 150.0  # full-size JPEG pictures a second and core
+    loader_rate: float = 150.0
     same_cores: bool = False
 
 
@@ -95,30 +81,18 @@ def paper_workloads() -> list[Workload]:
     """Every net the paper trains for classification: Fig. 4, Tables 2 and 3; Fig. 6, Table 6."""
     found = []
     for net in [*counted.nets("imagenet"), *counted.nets("cifar")]:
-        if net.family == "imagenet":
+        full_size = net.family == "imagenet"
+        if full_size:
             trained = "(" not in net.net and net.net not in ("ResNet-18 B", "ResNet-18 C")
         else:
-            trained = net.net in {name.format(net.depth) for name in CIFAR_OF_THE_PAPER}
+            trained = net.net in (f"plain-{net.depth}", f"ResNet-{net.depth}")
         if trained:
-            found.append(_workload(net))
+            prefix, data = ("imagenet", "ImageNet") if full_size else ("cifar10", "CIFAR-10")
+            label, *option = net.net.split(" ")
+            name = "_".join([prefix, label.lower().replace("-", ""), *option])
+            schedule = SCHEDULES[net.family]
+            found.append(Workload(name, data, *schedule, net.multiply_adds, loads=full_size))
     return found
-
-
-def _workload(net: CountedNet) -> Workload:
-    iterations, batch = SCHEDULES[net.family]
-    prefix = "imagenet" if net.family == "imagenet" else "cifar10"
-    label, _, option = net.net.partition(" ")
-    name = f"{prefix}_{label.lower().replace('-', '')}" + (f"_{option}" if option else "")
-    return Workload(
-        name,
-        net.net,
-        DATA[net.family],
-        iterations,
-        batch,
-        net.params,
-        net.multiply_adds,
-        loads=net.family == "imagenet",
-    )
 
 
 def hours(work: Workload, pace: Pace, host: Host) -> float:
@@ -131,20 +105,17 @@ def hours(work: Workload, pace: Pace, host: Host) -> float:
 
 
 def scaled(works: Sequence[Workload], measured: Mapping[str, float]) -> dict[str, Pace]:
-    """Paces of all trainings from those of a few, by experiment.
+    """Paces by experiment from those measured; none on data on which nothing was measured.
 
     The most similar net is one on the same data, if possible with the same kind of block, whose
-    multiply-adds are the fewest times more or less. Trainings on data on which nothing was measured
-    have none.
+    multiply-adds are the fewest times more or less.
     """
-    known = [work for work in works if work.name in measured]
     found = {}
     for work in works:
+        alike = [other for other in works if other.name in measured and other.data == work.data]
         if work.name in measured:
             found[work.name] = Pace(measured[work.name])
-            continue
-        alike = [other for other in known if other.data == work.data]
-        if alike:
+        elif alike:
             near = min(alike, key=partial(_unlike, work))
             ratio = work.multiply_adds / near.multiply_adds
             found[work.name] = Pace(measured[near.name] * ratio, f"from {near.name}")
@@ -152,8 +123,9 @@ def scaled(works: Sequence[Workload], measured: Mapping[str, float]) -> dict[str
 
 
 def _unlike(one: Workload, other: Workload) -> tuple[bool, float]:
-    size = abs(math.log(one.multiply_adds / other.multiply_adds))
-    return one.bottleneck != other.bottleneck, size
+    bottlenecks = ("imagenet_resnet50", "imagenet_resnet101", "imagenet_resnet152")  # Sec. 4.1
+    other_block = (one.name in bottlenecks) != (other.name in bottlenecks)
+    return other_block, abs(math.log(one.multiply_adds / other.multiply_adds))
 
 
 def benchmarked(bench: Path, hardware: Mapping[str, Any]) -> dict[str, float]:
@@ -177,23 +149,15 @@ def paces_of_runs(
     """Seconds of an iteration as logged on one device, by experiment, and which device it is.
 
     The mean over an experiment's runs; of several devices (or precisions) the one on which most
-    experiments were run. Runs whose batch is not the training's are passed over.
-
-    Args:
-        runs: any.
-        works: the trainings to find seconds for.
-        hardware: take only devices whose label (``1x NVIDIA H200, tf32``) begins so.
-
-    Returns:
-        Empty, and ``no logged run``, where there is none.
+    experiments were run, of those whose label (``1x NVIDIA H200, tf32``) begins with ``hardware``.
+    Runs whose batch is not the training's do not count. Empty, and ``no logged run``, without any.
     """
     batches = {work.name: work.batch for work in works}
     timed: dict[str, dict[str, list[float]]] = {}
     for run in runs:
         rate, batch = run.meta.get("images_per_second"), run.config["recipe"]["batch_size"]
-        device = f"{run.meta.get('hardware', {}).get('label')}, {run.meta.get('precision')}"
-        if rate and batches.get(run.experiment) == batch and device.startswith(hardware):
-            timed.setdefault(device, {}).setdefault(run.experiment, []).append(batch / rate)
+        if rate and batches.get(run.experiment) == batch and run.device.startswith(hardware):
+            timed.setdefault(run.device, {}).setdefault(run.experiment, []).append(batch / rate)
     if not timed:
         return {}, "no logged run"
     device, times = max(timed.items(), key=lambda found: (len(found[1]), found[0]))
@@ -204,8 +168,8 @@ def paces_of_runs(
 def loader_rate(bench: Path) -> tuple[float, str] | None:
     """Full-size pictures that a core reads, decodes and prepares a second, and where it did.
 
-    Read from what ``python -m benchmarks.pictures`` wrote into the folder ``bench``, of
-    this machine's processor if there is one; None where nothing of the kind is there.
+    As ``python -m benchmarks.pictures`` wrote it into the folder ``bench``, if possible on this
+    processor; None without any.
     """
     found = []
     for path in sorted(bench.glob("pictures_*.json")):
@@ -223,15 +187,10 @@ def loader_rate(bench: Path) -> tuple[float, str] | None:
     return min(found)[1:] if found else None
 
 
-def cost_table(
-    works: Sequence[Workload], paces: Mapping[str, Pace], host: Host | None = None
-) -> pd.DataFrame:
+def cost_table(works: Sequence[Workload], paces: Mapping[str, Pace], host: Host) -> pd.DataFrame:
     """One row per training: its size, seconds of an update and hours on one device.
 
-    Args:
-        works: the trainings.
-        paces: by experiment; trainings without one get no hours.
-        host: that decodes.
+    Trainings without a pace get no hours.
     """
     rows = []
     for work in works:
@@ -244,22 +203,21 @@ def cost_table(
                 "multiply-adds (1e15)": work.total_multiply_adds / 1e15,
                 "s/iteration": None if pace is None else f"{pace.seconds:.3g}",
                 "seconds are": None if pace is None else pace.basis,
-                "hours": None if pace is None else hours(work, pace, host or Host()),
+                "hours": None if pace is None else hours(work, pace, host),
             }
         )
     return pd.DataFrame(rows)
 
 
-def notes(host: Host, measured: str, rate_from: str = "assumed") -> list[str]:
-    """Sentences to print under the table.
+def save_cost(
+    paces: Mapping[str, Pace], out_dir: Path, host: Host, measured: str, rate_from: str
+) -> list[Path]:
+    """Write the costs of all experiments of the paper as ``cost.md``, ``.tex`` and ``.csv``.
 
-    Args:
-        host: that decodes.
-        measured: on what the seconds were measured, in words.
-        rate_from: where the loader's rate comes from.
+    The notes say on what the seconds were measured, and where the loader's rate comes from.
     """
     decoding = "taking the same cores" if host.same_cores else "beside the device"
-    return [
+    notes = [
         f"Seconds on one device: {measured}; training alone, without evaluation. Not measured but "
         "scaled by multiply-adds where they are from another net.",
         "Multiply-adds: three passes (forward, backward to inputs and to weights) over all images.",
@@ -267,19 +225,4 @@ def notes(host: Host, measured: str, rate_from: str = "assumed") -> list[str]:
         f"{host.cores_per_host} cores, {decoding}.",
         "The paper ran ResNet-110 five times; a row is one run.",
     ]
-
-
-def save_cost(
-    paces: Mapping[str, Pace],
-    out_dir: Path,
-    host: Host | None = None,
-    said: tuple[str, str] = ("nothing measured", "assumed"),
-) -> list[Path]:
-    """Write the costs of all experiments of the paper as ``cost.md``, ``.tex`` and ``.csv``.
-
-    ``said``: on what the seconds were measured, and where the loader's rate comes from.
-    """
-    host = host or Host()
-    return write_table(
-        cost_table(paper_workloads(), paces, host), "cost", out_dir, notes=notes(host, *said)
-    )
+    return write_table(cost_table(paper_workloads(), paces, host), "cost", out_dir, notes=notes)

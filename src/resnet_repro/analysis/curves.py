@@ -1,7 +1,4 @@
-"""Error curves: averaged over seeds, and the pieces of a panel that shows them.
-
-A panel has a net's curve, the paper's under it, axes, and notes.
-"""
+"""Error curves, averaged over seeds, and the panels that show them above the paper's."""
 
 from __future__ import annotations
 
@@ -46,10 +43,7 @@ def comparable(runs: Sequence[Run]) -> bool:
 def draw_net(
     axes: Axes, runs: Sequence[Run], kind: str, look: dict[str, Any], unit: float = 1e4
 ) -> None:
-    """Draw one error curve of a net: mean over seeds, band from the lowest to the highest seed.
-
-    ``unit``: iterations that count as 1 on the axis (:func:`iter_unit`).
-    """
+    """Draw one error curve of a net: mean over seeds, band from the lowest to the highest seed."""
     curve = mean_curve(runs, kind)
     x, colour = curve.index.to_numpy() / unit, style.depth_colour(runs[0].depth)
     label = f"{runs[0].label}, {seeds_phrase(len(runs))}, {runs[0].profile} profile"
@@ -110,18 +104,18 @@ def legend(
 
 def no_runs(axes: Axes, labels: Sequence[str], *, alone: bool = True) -> None:
     """Say in a panel which nets have no runs; ``alone`` where it is otherwise empty."""
+    names = ", ".join(labels)
     if alone:
-        names = "\n".join(textwrap.wrap(", ".join(labels), 30))
-        say_why_empty(axes, f"no runs logged\n{names}")
+        say_why_empty(axes, "\n".join(["no runs logged", *textwrap.wrap(names, 30)]))
     else:
-        note(axes, f"no runs logged: {', '.join(labels)}")
+        note(axes, f"no runs logged: {names}")
 
 
 def say_why_empty(axes: Axes, text: str) -> None:
     """Write into an otherwise empty panel why it is empty."""
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 2.0}
     look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "#666666"}
-    look |= {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 2.0}}
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, **look)
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, bbox=white, **look)
 
 
 def name_what_is_above(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
@@ -163,14 +157,12 @@ def logarithmic(axes: Axes) -> None:
 
 def iter_unit(runs: Sequence[Run]) -> float:
     """Iterations that count as 1 on the axis: 1e4 as in the paper, 1 for short schedules."""
-    longest = max((run.max_iters for run in runs), default=PAPER_ITERS)
-    return 1e4 if longest >= 1e4 else 1.0
+    return 1e4 if max((run.max_iters for run in runs), default=PAPER_ITERS) >= 1e4 else 1.0
 
 
 def set_limits(row: Sequence[Axes], runs: Sequence[Run], frame: Frame = CIFAR) -> None:
     """Axes as in the paper where the runs follow its schedule, else fitted to the runs."""
     low, high = error_limits(runs, frame)
-    milestones = sorted({drop for run in runs for drop in run.config["recipe"]["milestones"]})
     unit = iter_unit(runs)
     for axes in row:
         axes.set_xlabel("iter. (1e4)" if unit > 1 else "iteration")
@@ -180,17 +172,22 @@ def set_limits(row: Sequence[Axes], runs: Sequence[Run], frame: Frame = CIFAR) -
         axes.yaxis.set_major_locator(MultipleLocator(5 if high - low <= 30 else 10))
         if unit == 1:
             axes.xaxis.set_major_formatter("{x:,.0f}")
-        for drop in milestones:
-            axes.axvline(drop / unit, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=1)
+        mark_drops(axes, runs, unit)
+
+
+def mark_drops(axes: Axes, runs: Sequence[Run], unit: float = 1.0) -> None:
+    """Draw a dotted line where the learning rate of any of the runs drops."""
+    for drop in sorted({drop for run in runs for drop in run.config["recipe"]["milestones"]}):
+        axes.axvline(drop / unit, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=1)
 
 
 def error_limits(runs: Sequence[Run], frame: Frame = CIFAR) -> tuple[float, float]:
     """Limits of the error axis, percent: the paper's, or tens around the runs' curves."""
     if comparable(runs) or not runs:
         return frame.errors
-    curves = [mean_curve([run], kind)["mean"] for run in runs for kind in ("train", "test")]
-    low = min(float(curve.min()) for curve in curves)
-    high = max(float(curve.max()) for curve in curves)
+    drawn = [mean_curve([run], kind)["mean"] for run in runs for kind in ("train", "test")]
+    low = min(float(curve.min()) for curve in drawn)
+    high = max(float(curve.max()) for curve in drawn)
     return max(0.0, 10 * ((low - 1) // 10)), min(100.0, 10 * (high // 10 + 1))
 
 
@@ -199,10 +196,8 @@ def sentences(runs: Sequence[Run], frame: Frame = CIFAR) -> list[str]:
     said = run_sentences(runs)
     if not runs:
         return [*said, "No runs logged."]
-    width = bin_width(runs[0])
-    said.append(
-        f"Training error: mean over the augmented mini-batches of each {width:,} iterations."
-    )
+    width = f"{bin_width(runs[0]):,}"
+    said.append(f"Training error: mean over the augmented mini-batches of each {width} iterations.")
     if any(len(group) > 1 for group in by_net(runs).values()):
         said.append("Line: mean over seeds; band: lowest to highest seed.")
     said.append("Dotted verticals: the learning rate is divided by 10.")
@@ -219,21 +214,17 @@ def sentences(runs: Sequence[Run], frame: Frame = CIFAR) -> list[str]:
 
 
 def mean_curve(runs: Sequence[Run], kind: str, column: str = "top1_err") -> pd.DataFrame:
-    """Curve of a net over its seeds.
+    """Return ``mean``, ``low`` and ``high`` over seeds by ``iter``, where every seed has it.
 
-    Returns:
-        Columns ``mean``, ``low`` and ``high`` (over seeds) by ``iter``, at the iterations that
-        every seed has. Training curves are thinned to :func:`bin_width`.
+    Training curves are thinned to :func:`bin_width`.
 
     Raises:
         ValueError: a run has no such records.
     """
-    curves = []
-    for run in runs:
-        curve = thinned(run, column) if kind == "train" else run.curve(kind, column)
+    curves = [thinned(run, column) if kind == "train" else run.curve(kind, column) for run in runs]
+    for run, curve in zip(runs, curves, strict=True):
         if curve.empty:
             raise ValueError(f"{run.path}: no {kind} {column} was logged")
-        curves.append(curve)
     table = pd.concat(curves, axis=1, join="inner")
     return pd.DataFrame(
         {"mean": table.mean(axis=1), "low": table.min(axis=1), "high": table.max(axis=1)}
@@ -259,8 +250,7 @@ def thinned(run: Run, column: str = "top1_err") -> pd.Series[float]:
         return values
     weights = run.curve("train", "num_samples").reindex(values.index).fillna(1.0)
     width = bin_width(run)
-    window = np.ceil(values.index.to_numpy() / width).astype(int) * width
-    window = np.minimum(window, run.max_iters)
+    window = np.minimum(np.ceil(values.index / width).astype(int) * width, run.max_iters)
     sums = (values * weights).groupby(window).sum() / weights.groupby(window).sum()
     sums.index.name = "iter"
     return sums.rename(column)

@@ -1,13 +1,9 @@
 """Errors of finished nets under further protocols: the JSON files of ``results/evaluations``.
 
-``python -m resnet_repro.evaluate`` writes one object a file: ``models`` (each with the ``run`` its
-weights come from, their iteration ``iter`` and the training's ``metrics_sha256``), ``kind``,
-``protocol``, ``bn``, ``data``, ``top1_err``, ``top5_err``, ``num_samples`` and ``left_out``. Read
-are those of the held-out images and of nets that runs made; what was measured on somebody else's
-weights is no number of ours. Other keys are passed over.
-
-An evaluation is joined with a run only if it tested the run's last iterate, of that very training,
-on all of its held-out images; one that did not is named and not used.
+``python -m resnet_repro.evaluate`` writes one a file. Read are those of the held-out images and of
+nets that runs made: what was measured on somebody else's weights is no number of ours. One is
+joined with a run only if it tested the last iterate of that very training on all of its held-out
+images; one that did not is named and not used.
 """
 
 from __future__ import annotations
@@ -17,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from resnet_repro.analysis.load import Run
-from resnet_repro.exits import notify
+from resnet_repro.analysis.load import Run, tell
 from resnet_repro.runs.folder import RunFolder
 
 SINGLE_VIEW = "1-crop"
@@ -30,10 +25,7 @@ SINGLE_VIEW = "1-crop"
 
 @dataclass(frozen=True)
 class Score:
-    """Errors in percent under one protocol; top-5 may not have been counted.
-
-    ``left_out`` are images that could not be decoded; ``images`` are the others.
-    """
+    """Errors in percent under one protocol, of ``images``; ``left_out`` could not be decoded."""
 
     protocol: str
     top1: float
@@ -42,13 +34,10 @@ class Score:
     left_out: int = 0
 
 
-@dataclass(frozen=True)
-class Tested:
+class Tested(NamedTuple):
     """The weights of one run in an evaluation; null where the file does not say.
 
-    Attributes:
-        run: the run folder as ``profile/name/seed<k>``.
-        training: SHA-256 of the run's ``metrics.jsonl`` then.
+    ``run`` is ``profile/name/seed<k>``, ``training`` the SHA-256 of its ``metrics.jsonl`` then.
     """
 
     run: str
@@ -60,9 +49,8 @@ class Tested:
 class Evaluation:
     """One tested net, or an ensemble of several.
 
-    Attributes:
-        file: its name.
-        data: name of the data set; ``digests`` of its parts; ``bn`` the batch-norm statistics used.
+    ``data`` names the data set, ``digests`` are of its parts, ``bn`` says which batch-norm
+    statistics were used.
     """
 
     file: str
@@ -72,13 +60,11 @@ class Evaluation:
     digests: Mapping[str, str]
     bn: str
 
-    def names(self, runs: Sequence[Run]) -> bool:
-        """Whether it says to have tested just these runs."""
-        return tuple(net.run for net in self.nets) == tuple(run_key(run.path) for run in runs)
-
     def is_of(self, runs: Sequence[Run]) -> bool:
         """Whether it tested the last iterates of just these runs on all their held-out images."""
-        return self.names(runs) and not self.fault(runs)
+        return [net.run for net in self.nets] == [run.place for run in runs] and not self.fault(
+            runs
+        )
 
     def fault(self, runs: Sequence[Run]) -> str:
         """Why it is no result of the runs it names; empty where it is one."""
@@ -92,8 +78,8 @@ class Evaluation:
         if net.training != RunFolder(run.path).metrics_digest():
             return f"is of {'another' if net.training else 'an unknown'} training of {net.run}"
         data = run.meta.get("data", {})
-        if self.data != run.config["data"]["name"]:
-            return f"is on {self.data}, {net.run} on {run.config['data']['name']}"
+        if self.data != run.data:
+            return f"is on {self.data}, {net.run} on {run.data}"
         for part, digest in data.get("digests", {}).items():
             if self.digests.get(part, digest) != digest:
                 return f"is on other {part.replace('_', ' ')} than {net.run}"
@@ -125,44 +111,47 @@ def load_evaluations(folder: Path) -> list[Evaluation]:
             entry = json.loads(path.read_text(encoding="utf-8"))
             ours = all("run" in model for model in entry["models"])
             if entry.get("kind", "test") == "test" and ours:
-                found.append(_read(path.name, entry))
+                found.append(_evaluation(path.name, entry))
         except KeyError as error:
-            _leave_out(f"{path}: not an evaluation (has no {error})")
+            _tell_once(f"{path}: not an evaluation (has no {error})")
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            _leave_out(f"{path}: not an evaluation ({error})")
+            _tell_once(f"{path}: not an evaluation ({error})")
     return found
 
 
-@cache
-def _leave_out(line: str) -> None:
-    notify(f"left out: {line}")
+_tell_once = cache(tell)
 
 
-def _read(file: str, entry: Mapping[str, Any]) -> Evaluation:
-    top5 = entry.get("top5_err")
-    score = Score(
-        str(entry["protocol"]),
-        float(entry["top1_err"]),
-        None if top5 is None else float(top5),
-        int(entry["num_samples"]),
-        int(entry.get("left_out", 0)),
-    )
+def _evaluation(file: str, entry: Mapping[str, Any]) -> Evaluation:
+    nets = [
+        Tested(run_key(model["run"]), model.get("iter"), model.get("metrics_sha256"))
+        for model in entry["models"]
+    ]
     return Evaluation(
         file,
-        tuple(
-            Tested(run_key(model["run"]), model.get("iter"), model.get("metrics_sha256"))
-            for model in entry["models"]
-        ),
-        score,
+        tuple(nets),
+        _score(entry),
         str(entry["data"]["name"]),
         dict(entry["data"].get("digests", {})),
         str(entry.get("bn", "running")),
     )
 
 
+def _score(entry: Mapping[Any, Any]) -> Score:
+    """Read what an evaluation and a record of ``metrics.jsonl`` have alike."""
+    top5 = entry.get("top5_err")
+    return Score(
+        str(entry["protocol"]),
+        float(entry["top1_err"]),
+        None if pd.isna(top5) else float(top5),
+        int(entry["num_samples"]),
+        int(entry.get("left_out", 0)),
+    )
+
+
 def not_used(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[str]:
     """A sentence for each evaluation that names these runs and is no result of them."""
-    known = {run_key(run.path): run for run in runs}
+    known = {run.place: run for run in runs}
     said = []
     for found in evaluations:
         members = [known[net.run] for net in found.nets if net.run in known]
@@ -174,29 +163,17 @@ def not_used(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[str
 def score_of(run: Run, protocol: str, evaluations: Sequence[Evaluation]) -> Score | None:
     """The errors of one run's last iterate under a protocol; None where nobody counted them.
 
-    What the run itself logged comes first, then the evaluation with the batch-norm statistics
-    the run was configured for.
+    What the run itself logged comes first, then the last evaluation that fits.
     """
-    logged = _logged(run, protocol)
-    if logged is not None:
-        return logged
-    bn = run.config["evaluation"].get("bn", "running")
+    table = run.metrics
+    if len(table) and "protocol" in table:
+        table = table[(table["kind"] == "test") & (table["protocol"] == protocol)]
+        table = table[table["iter"] == run.max_iters].dropna(subset=["top1_err"])
+        if len(table):
+            return _score(dict(table.iloc[-1].items()))
     fitting = [
         found.score
         for found in evaluations
-        if found.score.protocol == protocol and found.bn == bn and found.is_of([run])
+        if found.score.protocol == protocol and found.bn == "running" and found.is_of([run])
     ]
     return fitting[-1] if fitting else None
-
-
-def _logged(run: Run, protocol: str) -> Score | None:
-    table = run.metrics
-    if table.empty or "protocol" not in table:
-        return None
-    table = table[(table["kind"] == "test") & (table["protocol"] == protocol)]
-    table = table[table["iter"] == run.max_iters].dropna(subset=["top1_err"])
-    if table.empty:
-        return None
-    last = table.iloc[-1]
-    top5 = None if pd.isna(last["top5_err"]) else float(last["top5_err"])
-    return Score(protocol, float(last["top1_err"]), top5, int(last["num_samples"]))

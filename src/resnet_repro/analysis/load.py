@@ -1,4 +1,4 @@
-"""Which runs are there, which stand for their nets, and which are left out, and why.
+"""Run folders: which are there, which stand for their nets, which are left out, and why.
 
 Figures, tables, claims, pages and notebooks all select their runs here.
 """
@@ -7,89 +7,217 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from resnet_repro.analysis.one_run import Run as Run
-from resnet_repro.analysis.one_run import load_run as load_run
-from resnet_repro.conf import names
+import numpy as np
+import pandas as pd
+
+from resnet_repro.conf import Item, changed_from_experiment, names
 from resnet_repro.config import PROFILES
 from resnet_repro.exits import notify
 from resnet_repro.options import WHAT, shown
 from resnet_repro.paths import given
 from resnet_repro.runs.folder import RunFolder, RunFolderError
-from resnet_repro.same_run import differences
+from resnet_repro.same_run import differences, filled
 
 PROFILE_ORDER = ("paper", "short", "quick")
 GIVEN_UP = ("diverged", "failed")
 SHOWN_SEEDS = 4
+_BY_NET = ("table2", "table3", "table4", "table6")  # items whose rows may be of several profiles
 
 
 @dataclass(frozen=True)
+class Run:
+    """One logged run; ``metrics`` has one row per record, errors in percent."""
+
+    path: Path
+    experiment: str
+    name: str
+    profile: str
+    seed: int
+    config: dict[str, Any] = field(repr=False)
+    meta: dict[str, Any] = field(repr=False)
+    status: dict[str, Any] = field(repr=False)
+    metrics: pd.DataFrame = field(repr=False, compare=False)
+    _tables: dict[str, pd.DataFrame | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def place(self) -> str:
+        """``profile/name/seed<k>``, the same wherever the results lie."""
+        return "/".join(self.path.parts[-3:])
+
+    @cached_property
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """Computed keys in which it differs from its experiment: the experiment's value, its own.
+
+        Empty for an experiment that ``conf/`` does not have.
+        """
+        return changed_from_experiment(self.config) or {}
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether it does not stand for its experiment: by its name or by what it computes."""
+        return self.name != self.experiment or bool(self.changes)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it was trained to its end."""
+        return bool(self.status.get("state") == "finished")
+
+    @property
+    def label(self) -> str:
+        """The net as figures call it: plain-20, ResNet-56."""
+        return str(self.meta["net"]["label"])
+
+    @property
+    def depth(self) -> int:
+        """Number of weighted layers."""
+        return int(self.config["model"]["depth"])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the net has no shortcuts."""
+        return bool(self.config["model"]["shortcut"] == "none")
+
+    @property
+    def data(self) -> str:
+        """Name of the data set, as in the configuration."""
+        return str(self.config["data"]["name"])
+
+    @property
+    def max_iters(self) -> int:
+        """Updates of the schedule."""
+        return int(self.config["recipe"]["max_iters"])
+
+    @property
+    def device(self) -> str:
+        """What it was trained on and in which precision: ``1x NVIDIA H200, tf32``."""
+        label = self.meta.get("hardware", {}).get("label", "unknown hardware")
+        return f"{label}, {self.meta.get('precision', 'unknown precision')}"
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        """Return the numbers of the run's ``<name>.csv``, not to be changed; None without any.
+
+        A damaged file counts as missing; stderr names it once.
+        """
+        if name not in self._tables:
+            self._tables[name] = None
+            try:
+                rows = pd.DataFrame(RunFolder(self.path).table(name))
+                if len(rows):
+                    numbers = rows.drop(columns="name", errors="ignore").apply(pd.to_numeric)
+                    self._tables[name] = numbers
+            except RunFolderError as error:
+                tell(str(error))
+            except ValueError:
+                tell(f"{self.path / name}.csv: not a table of numbers")
+        return self._tables[name]
+
+    def curve(self, kind: str, column: str = "top1_err") -> pd.Series[float]:
+        """One column of one kind of record over the iterations; nulls are left out.
+
+        Held-out records are those of the single view (1-crop) under running batch-norm statistics.
+        Empty where nothing of the kind was logged.
+        """
+        table = self.metrics
+        if table.empty or column not in table:
+            return pd.Series(np.empty(0), index=pd.Index([], name="iter"), name=column)
+        table = table[table["kind"] == kind]
+        for key, value in (("protocol", "1-crop"), ("bn", "running")):
+            if kind != "train" and key in table and (table[key] == value).any():
+                table = table[table[key] == value]
+        table = table.dropna(subset=[column]).drop_duplicates("iter", keep="last")
+        index = pd.Index(table["iter"].to_numpy(int), name="iter")
+        return pd.Series(table[column].to_numpy(float), index=index, name=column).sort_index()
+
+
+def load_run(path: Path) -> Run:
+    """Load the run in one folder, whatever its state and wherever it lies.
+
+    Raises:
+        RunFolderError: there is no run in it, or one of its files lacks what every run has; one
+            line names the file and what is missing.
+    """
+    folder = RunFolder(given(str(path)).absolute())
+    try:
+        config, meta, status = folder.config(), folder.trained_meta(), folder.status()
+        metrics = pd.DataFrame.from_records(folder.metrics())
+    except (OSError, ValueError) as error:
+        where = "" if str(folder.path) in str(error) else f"{folder.path}: "
+        cause = getattr(error, "strerror", None) or str(error)
+        raise RunFolderError(f"{where}{cause}") from error
+    for column in {"iter", "top1_err", "loss", "num_samples"} & {*metrics}:
+        try:
+            pd.to_numeric(metrics[column])
+        except (ValueError, TypeError) as error:
+            raise RunFolderError(f"{folder.metrics_path}: {column}: {error}") from error
+    if status.get("state") == "finished":
+        missing = [kind for kind in ("train", "test") if kind not in {*metrics.get("kind", ())}]
+        if missing:
+            raise RunFolderError(f"{folder.metrics_path}: has no {' and no '.join(missing)} record")
+    identity = {key: config[key] for key in ("experiment", "name", "profile", "seed")}
+    return Run(
+        folder.path, **identity, config=filled(config), meta=meta, status=status, metrics=metrics
+    )
+
+
 class Logged:
-    """The run folders below a root.
+    """The run folders below a root, of some or all profiles and of the names that are wanted.
 
     Attributes:
         folders: all of them, in whatever state.
-        runs: those that can be read.
+        runs: those that can be read; a copy in another place counts as unreadable.
         problems: a line for each that cannot be.
     """
 
-    folders: list[RunFolder]
-    runs: list[Run]
-    problems: list[str]
-
-    @classmethod
-    def read(
-        cls,
-        root: Path,
-        profiles: Sequence[str] | None = None,
-        wanted: Callable[[str], bool] = bool,
-    ) -> Logged:
-        """Read the runs below ``root`` of some profiles and of the names that are wanted."""
-        folders = [
-            path
+    def __init__(
+        self, root: Path, profiles: Collection[str] = (), wanted: Callable[[str], bool] = bool
+    ):
+        self.root, self.runs, self.problems = root, list[Run](), list[str]()
+        self.folders = [
+            RunFolder(path)
             for path in sorted(given(str(root)).glob("*/*/seed*"))
-            if wanted(path.parts[-2])
-            and (profiles is None or path.parts[-3] in profiles)
+            if (not profiles or path.parts[-3] in profiles)
+            and wanted(path.parts[-2])
             and _looks_like_a_run(path)
         ]
-        return cls.of_folders(folders)
-
-    @classmethod
-    def of_folders(cls, paths: Iterable[Path], *, in_place: bool = True) -> Logged:
-        """Read the runs in some folders; ``in_place``: a copy counts as a problem."""
-        folders = [RunFolder(path) for path in paths]
-        runs, problems = [], []
-        for folder in folders:
+        for folder in self.folders:
             try:
                 run = load_run(folder.path)
-                written = f"{run.profile}/{run.name}/seed{run.seed}"
-                if in_place and run.place != written:
-                    raise RunFolderError(
-                        f"{run.path}: its config.yaml says {written}; a copy stands for no net"
-                    )
-                runs.append(run)
             except RunFolderError as error:
-                problems.append(str(error))
-        runs.sort(key=lambda run: (run.profile, run.experiment, run.seed, run.is_variant))
-        return cls(folders, runs, problems)
+                self.problems.append(str(error))
+                continue
+            written = f"{run.profile}/{run.name}/seed{run.seed}"
+            if run.place == written:
+                self.runs.append(run)
+            else:
+                copy = f"its config.yaml says {written}; a copy stands for no net"
+                self.problems.append(f"{run.path}: {copy}")
+        self.runs.sort(key=lambda run: (run.profile, run.experiment, run.seed, run.is_variant))
 
     @cached_property
-    def _split(self) -> tuple[list[Run], list[str]]:
+    def _standing(self) -> tuple[list[Run], list[str]]:
         return standing([run for run in self.runs if run.status.get("state") not in GIVEN_UP])
 
     @property
     def begun(self) -> list[Run]:
         """Runs that stand for their experiments, finished or not; not those given up."""
-        return self._split[0]
+        return self._standing[0]
 
     @property
     def finished(self) -> list[Run]:
         """Those that were trained to their end: what figures, tables and claims are made of."""
         return [run for run in self.begun if run.is_finished]
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line for each run, or seeds of one, that could be taken for a net's and is not."""
+        return self.problems + self._standing[1]
 
     def of(self, experiments: Collection[str], profile: str | None = None) -> list[Run]:
         """Return finished runs of some experiments, of one profile: given, or the best covered."""
@@ -97,45 +225,52 @@ class Logged:
         profile = profile or best_covered_profile(runs)
         return [run for run in runs if run.profile == profile]
 
-    @property
-    def left_out(self) -> list[str]:
-        """A line for each run, or seeds of one, that could be taken for a net's and is not."""
-        return self.problems + self._split[1]
+    def of_item(self, item: Item, profile: str | None = None) -> list[Run]:
+        """Return the finished runs that an item is drawn from.
+
+        They are of one profile: given, or the best covered. Without one given, a table of nets
+        takes the longest schedule that each finished, and the claims choose among all themselves.
+        """
+        if profile is None and item.name == "claims":
+            return [run for run in self.finished if run.experiment in item.drawn]
+        if profile is None and item.name in _BY_NET:
+            return [run for experiment in item.drawn for run in self.of({experiment})]
+        return self.of(item.drawn, profile)
 
 
 def _looks_like_a_run(path: Path) -> bool:
     """Whether a folder has a file of a run, or cannot be looked into."""
-    if not path.is_dir():
-        return False
     files = ("config.yaml", "meta.json", "metrics.jsonl")
-    return not os.access(path, os.X_OK) or any((path / name).exists() for name in files)
+    unknown = not os.access(path, os.X_OK)
+    return path.is_dir() and (unknown or any((path / name).exists() for name in files))
 
 
 def standing(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
     """Return the runs that stand for their experiments, and a line on the others.
 
-    A run stands for its experiment if it has its name and computes what the experiment does at
-    the same profile. Runs of one experiment that still differ are not averaged either: those that
-    agree with most others stand.
+    Those have the experiment's name and compute what it does at their profile. Of runs that still
+    differ, those stand that agree with most others.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
-    why: dict[tuple[str, str], list[Run]] = {}
+    others: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if not run.is_variant:
             groups.setdefault((run.profile, run.experiment), []).append(run)
         elif run.changes:
-            why.setdefault((f"{run.profile}/{run.name}", _changes(run.changes)), []).append(run)
+            others.setdefault((f"{run.profile}/{run.name}", _named(run.changes)), []).append(run)
     kept = []
     for group in groups.values():
         agreeing = agree(group)
         kept += agreeing
         for run in group:
             if run not in agreeing:
-                reason = why_not(agreeing[0], run)
-                why.setdefault((f"{run.profile}/{run.name}", reason), []).append(run)
+                as_seed = f" as seed {agreeing[0].seed}"
+                reason = _named(changed_keys(agreeing[0], run), as_seed)
+                reason = reason or f"seed {run.seed} is there twice"
+                others.setdefault((f"{run.profile}/{run.name}", reason), []).append(run)
     lines = [
         f"{place} {_seeds(left)}: {reason}; stands for no net"
-        for (place, reason), left in why.items()
+        for (place, reason), left in others.items()
     ]
     return kept, lines
 
@@ -152,11 +287,12 @@ def agree(runs: Sequence[Run]) -> list[Run]:
             groups.append([run])
         elif run.seed not in [other.seed for other in fitting]:
             fitting.append(run)
+    changed = variants_of(run.experiment for run in runs)
     return max(
         groups,
         key=lambda group: (
             not group[0].is_variant,
-            not _is_changed(group[0].experiment, runs),
+            group[0].experiment not in changed,
             sum(run.is_finished for run in group),
             len(group),
             -min(run.seed for run in group),
@@ -164,13 +300,8 @@ def agree(runs: Sequence[Run]) -> list[Run]:
     )
 
 
-def _is_changed(experiment: str, runs: Iterable[Run]) -> bool:
-    """Whether it is another experiment of these runs and a word more (``cifar10_resnet56_45k``)."""
-    return experiment in variants_of({run.experiment for run in runs})
-
-
 def variants_of(experiments: Iterable[str]) -> set[str]:
-    """Experiments with exactly one choice changed: another one's name and a word more."""
+    """Return experiments with one choice changed: another's name and a word more (``..._45k``)."""
     known = set(experiments)
     return {name for name in known if name.rpartition("_")[0] in known}
 
@@ -192,20 +323,9 @@ def changed_keys(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
     return changed
 
 
-def why_not(first: Run, other: Run) -> str:
-    """Say why a run is not averaged with another of its net."""
-    changed = changed_keys(first, other)
-    if not changed:
-        return f"seed {other.seed} is there twice"
+def _named(changed: dict[str, tuple[Any, Any]], ending: str = "") -> str:
     return ", ".join(
-        f"{key}={shown(theirs)}, not {shown(value)} as seed {first.seed}"
-        for key, (value, theirs) in changed.items()
-    )
-
-
-def _changes(changed: dict[str, tuple[Any, Any]]) -> str:
-    return ", ".join(
-        f"{key}={shown(here)}, not {shown(own)}" for key, (own, here) in changed.items()
+        f"{key}={shown(here)}, not {shown(own)}{ending}" for key, (own, here) in changed.items()
     )
 
 
@@ -224,23 +344,19 @@ def load_runs(
     root: Path,
     *,
     profile: str | None = None,
-    experiments: Sequence[str] | None = None,
+    experiments: Collection[str] | None = None,
     finished_only: bool = True,
-    skip: Callable[[str], object] = tell,
 ) -> list[Run]:
     """Load the runs below ``root`` that stand for their experiments.
 
-    They are sorted by profile, experiment and seed. Runs that diverged or failed are left out,
-    whatever else is asked; so are variants and folders that cannot be read, where ``skip`` gets a
-    line of each that could be taken for a net's.
+    They are sorted by profile, experiment and seed. Runs that diverged or failed, variants and
+    folders that cannot be read are left out; stderr names those that could be taken for a net's.
     """
-    logged = Logged.read(
-        root,
-        None if profile is None else [profile],
-        lambda name: experiments is None or name in experiments,
+    logged = Logged(
+        root, [profile] if profile else (), lambda name: experiments is None or name in experiments
     )
     for line in logged.left_out:
-        skip(line)
+        tell(line)
     return logged.finished if finished_only else logged.begun
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.agreement import KINDS, agreement_table, compare_curves
-from resnet_repro.analysis.captions import DATA_NAMES, run_sentences
+from resnet_repro.analysis.captions import data_of, run_sentences
 from resnet_repro.analysis.judge import NO_RUNS
-from resnet_repro.analysis.load import PROFILE_ORDER, Run, without_variants
-from resnet_repro.analysis.protocol import by_net, why_not_comparable
+from resnet_repro.analysis.load import GIVEN_UP, PROFILE_ORDER, Run, variants_of, without_variants
+from resnet_repro.analysis.protocol import by_net, unlike_caffe, why_not_comparable
 from resnet_repro.analysis.stats import clean_training_error, last_error, summarise
-from resnet_repro.analysis.study import Study, protocol_block, runs_block
-from resnet_repro.analysis.sweeps import sentences, sweep_name, swept_keys
-from resnet_repro.analysis.tables import to_markdown
+from resnet_repro.analysis.tables import NOTHING, to_markdown
+from resnet_repro.compare import sentences, sweep_name, swept_keys
+from resnet_repro.items import ITEMS
 from resnet_repro.items.claims_cifar import check_all
 from resnet_repro.items.claims_imagenet import check_imagenet
 from resnet_repro.items.deviations import deviations_table, variants
@@ -24,7 +26,9 @@ from resnet_repro.items.gradients import gradient_precision, gradients, weights
 from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table
 
-NET_NAMES = ("plain-", "ResNet-")  # are not written otherwise at the beginning of a sentence
+if TYPE_CHECKING:
+    from resnet_repro.analysis.pages import Study
+
 NOTHING_BY_THE_PROTOCOL = (
     "No run by the paper's protocol is finished yet. The runs below are much shorter: they show "
     "that the harness works and decide no claim of the paper."
@@ -32,60 +36,135 @@ NOTHING_BY_THE_PROTOCOL = (
 SMOOTHED = 3  # points of a digitised curve, where two are compared that lie close
 
 
+def runs_block(study: Study) -> str:
+    """What was run: one row per profile, data set, hardware and precision."""
+    done = study.finished
+    done.sort(key=lambda run: (PROFILE_ORDER.index(run.profile), not run.is_plain, run.depth))
+    changed = variants_of(run.experiment for run in done)
+    seeds = Counter((run.experiment, run.profile, run.device) for run in done)
+    rows = [
+        {
+            "profile": run.profile,
+            "data": data_of([run]),
+            "nets": run.experiment if run.experiment in changed else run.label,
+            "seeds": seeds[run.experiment, run.profile, run.device],
+            "iterations": f"{run.max_iters:,}",
+            "batch": f"{run.config['recipe']['batch_size']}",
+            "on": run.device,
+            "hours": float(run.meta.get("wall_time_s") or 0) / 3600,
+        }
+        for run in done
+    ]
+    lines = ["No run is finished yet.", ""]
+    if rows:
+        summed_up = {
+            "nets": lambda labels: ", ".join(labels.unique()),
+            "seeds": lambda counts: " to ".join(map(str, sorted({counts.min(), counts.max()}))),
+            "iterations": lambda lengths: " or ".join(lengths.unique()),
+            "batch": lambda sizes: " or ".join(sizes.unique()),
+            "hours": lambda hours: f"{hours.sum():.1f}",
+        }
+        places = pd.DataFrame(rows).groupby(["profile", "data", "on"], sort=False, as_index=False)
+        lines = [to_markdown(places.agg(summed_up)[list(rows[0])]), ""]
+    lines += [f"- in no table: {_stopped(run)}" for run in study.begun if not run.is_finished]
+    look = "a look at one question, in no figure or table"
+    lines += [f"- {look}: {_stopped(run)}" for run in study.checks]
+    lines += [
+        f"- given up, in no figure or table: `{run.place}` {run.status['state']}: "
+        f"{run.status.get('reason') or NOTHING}"
+        for run in study.runs
+        if run.status.get("state") in GIVEN_UP
+    ]
+    return "\n".join(lines).rstrip()
+
+
+def _stopped(run: Run) -> str:
+    at = f"iteration {int(run.status.get('iter', 0)):,} of {run.max_iters:,}"
+    return f"`{run.place}`, {run.meta.get('precision')}, stopped at {at}"
+
+
+def deviations(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
+    """Return key, the paper's value, that of the runs, and their experiments, where they differ.
+
+    As ``meta.json`` of the runs says.
+    """
+    found: dict[tuple[str, str, str], dict[str, None]] = {}
+    for run in runs:
+        for key, pair in run.meta.get("deviations", {}).items():
+            paper, here = pair if isinstance(pair, list) and len(pair) == 2 else (None, pair)
+            found.setdefault((key, _value(paper), _value(here)), {})[run.experiment] = None
+    return [(*what, list(names)) for what, names in sorted(found.items())]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def protocol_block(study: Study) -> str:
+    """In what the finished runs differ from the paper's protocol: keys, and how they compute."""
+    changed = [
+        (f"`{key}`", *rest)
+        for key, *rest in deviations(study.finished)
+        if key.split(".")[0] in ("data", "model", "recipe")
+    ]
+    every = {run.experiment for run in study.finished}
+    rows = [
+        {
+            "key": key,
+            "paper's protocol": paper,
+            "here": here,
+            "in": "every run" if set(names) == every else ", ".join(names),
+        }
+        for key, paper, here, names in [*changed, *unlike_caffe(study.finished)]
+    ]
+    return to_markdown(pd.DataFrame(rows)) if rows else "No run is finished yet."
+
+
 def claims_block(study: Study) -> str:
     """Every claim with its verdict and the evidence."""
-    return "\n".join(
-        f"- **{result.id} {result.verdict}**: {result.title}. {_sentence(result.sentence)}"
-        for result in study.claims
-    )
+    lines = []
+    for result in study.claims:
+        said = result.sentence.rstrip(".")
+        if not said.startswith(("plain-", "ResNet-")):  # names that keep their first letter
+            said = said[:1].upper() + said[1:]
+        lines.append(f"- **{result.id} {result.verdict}**: {result.title}. {said}.")
+    return "\n".join(lines)
 
 
-def _sentence(text: str) -> str:
-    begun = text if text.startswith(NET_NAMES) else text[:1].upper() + text[1:]
-    return begun.rstrip(".") + "."
+def _error(mean: Any, sd: Any = None) -> str:
+    if pd.isna(mean):
+        return NOTHING
+    return f"{mean:.2f}" if pd.isna(sd) else f"{mean:.2f} +- {sd:.2f}"
 
 
 def table6_block(study: Study) -> str:
     """Table 6 in short: our error, the paper's, the public runs', the verdict."""
-    runs = study.of_table("table6")
+    runs = study.item("table6")
     table = table6(runs)
-    table = table[table["net"].isin(NETS)]
-    error = [
-        f"{row['test error']:.2f}" + (f" +- {row['sd']:.2f}" if pd.notna(row["sd"]) else "")
-        if pd.notna(row["test error"])
-        else "-"
-        for _, row in table.iterrows()
-    ]
-    clean = table["clean training error"].map(lambda x: "-" if pd.isna(x) else f"{x:.2f}")
-    short = pd.DataFrame(
-        {
-            "net": table["net"],
-            "test error (%)": error,
-            "clean training error (%)": clean,
-            "seeds": table["seeds"],
-            "paper": table["paper"],
-            "public runs": table["public runs"],
-            "verdict": table["verdict"],
-        }
-    )
+    table = table[table["net"].isin(NETS)].copy()
+    table["test error (%)"] = list(map(_error, table["test error"], table["sd"]))
+    table["clean training error (%)"] = list(map(_error, table["clean training error"]))
+    columns = ["net", "test error (%)", "clean training error (%)", "seeds", "paper"]
+    short = table[[*columns, "public runs", "verdict"]]
     notes = [*run_sentences(runs), "All columns: [table6.md](tables/table6.md)."]
     return f"{to_markdown(short)}\n\n{' '.join(notes)}"
 
 
 def agreement_block(study: Study) -> str:
     """Our curves compared with the paper's, and nets that share no iteration with it."""
-    stretches, uncompared = compare_curves(study.logged)
-    lines = []
+    stretches, uncompared = compare_curves(study.begun)
+    lines = ["No logged curve has an iteration in common with the paper's yet.", ""]
     if stretches:
-        lines += [to_markdown(agreement_table(stretches)), "", _picture("agreement"), ""]
-    else:
-        lines += ["No logged curve has an iteration in common with the paper's yet.", ""]
+        picture = "![Our curves over the paper's](figures/agreement.png)"
+        lines = [to_markdown(agreement_table(stretches)), "", picture, ""]
     if uncompared:
         lines += ["Not compared:", ""]
-    lines += [
-        f"- {', '.join(nets)} ({profile} profile): {reason}"
-        for (profile, reason), nets in uncompared.items()
-    ]
+    for (profile, reason), nets in uncompared.items():
+        lines.append(f"- {', '.join(nets)} ({profile} profile): {reason}")
     return "\n".join(lines).rstrip()
 
 
@@ -96,8 +175,7 @@ def crossing_block(_: Study) -> str:
         deep, shallow = (paper.curve(6, f"ResNet-{depth}", kind) for depth in (56, 20))
         gap = (deep - shallow).dropna().rolling(SMOOTHED, center=True, min_periods=1).mean()
         above = gap[(gap > 0).cumprod().astype(bool)]
-        until = int(above.index[-1]) if len(above) else 0
-        parts.append(f"the {name} up to iteration {until:,}")
+        parts.append(f"the {name} up to iteration {int(above.index[-1]) if len(above) else 0:,}")
     return (
         "In the paper's Figure 6, ResNet-56 is above ResNet-20 at the beginning too: "
         f"{' and '.join(parts)} (means over {SMOOTHED} points)."
@@ -114,130 +192,153 @@ def late_start_block(_: Study) -> str:
     )
 
 
+def _by_net(study: Study, describe: Callable[[Run], dict[str, str]]) -> str:
+    """One row per net whose gradients were looked at, also in runs that only did that."""
+    rows = []
+    for run in study.item("gradients") + study.checks + study.item("fig4"):
+        if found := describe(run):
+            row = {"net": f"{run.label}, seed {run.seed}, {run.meta.get('precision')}", **found}
+            if row not in rows:  # a look at one question may repeat a run
+                rows.append(row)
+    return to_markdown(pd.DataFrame(rows)) if rows else ""
+
+
 def first_update_block(study: Study) -> str:
     """What the first update does to the first conv's weights, net by net."""
-    rows = []
-    for run in study.of("gradients") + study.checks + study.of("fig4"):
-        norms, sizes = gradients(run), weights(run)
-        if norms is None or sizes is None or len(sizes) < 2:
-            continue
-        row = {
-            "net": f"{run.label}, seed {run.seed}, {run.meta.get('precision')}",
-            "gradient norm, first and last conv, at initialisation": _ends(norms.iloc[0]),
-            "weight norm, first and last conv, at initialisation": _ends(sizes.iloc[0]),
-            "weight norm later": f"{_ends(sizes.iloc[1])} (iteration {sizes.index[1]:,})",
-        }
-        if row not in rows:  # a look at one question may repeat a run
-            rows.append(row)
-    return to_markdown(pd.DataFrame(rows)) if rows else "No gradient norms are logged yet."
+    return _by_net(study, _first_update) or "No gradient norms are logged yet."
 
 
 def gradient_precision_block(study: Study) -> str:
-    """How precise the logged gradients are: of the first batch at initialisation, net by net."""
-    rows = []
-    for run in study.of("gradients") + study.checks + study.of("fig4"):
-        found = gradient_precision(run)
-        if found is None:
-            continue
-        row = {"net": f"{run.label}, seed {run.seed}, {run.meta.get('precision')}"}
-        for conv, values in (("first", found.iloc[0]), ("last", found.iloc[-1])):
-            row[f"weight gradient, {conv} conv"] = (
-                f"cosine {values['cosine']:.2f}, relative error {values['relative_error']:.2f}, "
-                f"norm {_norm(values, 'grad_norm')}"
-            )
-            row[f"gradient at {conv} BN output"] = _norm(values, "bn_output_grad_norm")
-        rows.append(row)
-    return to_markdown(pd.DataFrame(rows)) if rows else "No run has logged it yet."
+    """How precise the logged gradients of the first batch at initialisation are, net by net."""
+    return _by_net(study, _gradient_precision) or "No run has logged it yet."
+
+
+def _first_update(run: Run) -> dict[str, str]:
+    norms, sizes = gradients(run), weights(run)
+    if norms is None or sizes is None or len(sizes) < 2:
+        return {}
+
+    def ends(by_layer: pd.Series[float]) -> str:
+        return ", ".join(f"{x:,.0f}" if x >= 100 else f"{x:.2g}" for x in by_layer.iloc[[0, -1]])
+
+    return {
+        "gradient norm, first and last conv, at initialisation": ends(norms.iloc[0]),
+        "weight norm, first and last conv, at initialisation": ends(sizes.iloc[0]),
+        "weight norm later": f"{ends(sizes.iloc[1])} (iteration {sizes.index[1]:,})",
+    }
+
+
+def _gradient_precision(run: Run) -> dict[str, str]:
+    found = gradient_precision(run)
+    if found is None:
+        return {}
+    row: dict[str, str] = {}
+    for conv, values in (("first", found.iloc[0]), ("last", found.iloc[-1])):
+        norm, at_output = (
+            f"{values[name]:.3g} ({values[f'{name}_float64']:.3g})"
+            for name in ("grad_norm", "bn_output_grad_norm")
+        )
+        row[f"weight gradient, {conv} conv"] = (
+            f"cosine {values['cosine']:.2f}, relative error {values['relative_error']:.2f}, "
+            f"norm {norm}"
+        )
+        row[f"gradient at {conv} BN output"] = at_output
+    return row
 
 
 def precision_control_block(study: Study) -> str:
     """What another precision changes in the next updates of a run, beside what a seed changes."""
+    names = {
+        "from": "from iteration",
+        "loss": "mean loss",
+        "train_error": "training error (%)",
+        "clean_train_error": "clean training error (%)",
+        "test_error": "test error (%)",
+    }
     lines = []
     for path in sorted((study.root.parent / "bench").glob("precision_*.json")):
         kept = json.loads(path.read_text(encoding="utf-8"))
-        table = pd.DataFrame(kept["rows"]).rename(
-            columns={
-                "from": "from iteration",
-                "loss": "mean loss",
-                "train_error": "training error (%)",
-                "clean_train_error": "clean training error (%)",
-                "test_error": "test error (%)",
-            }
-        )
         where = f"{kept['net']} (`{kept['run']}`), {kept['hardware']['label']}"
-        lines += [to_markdown(table), "", f"{where}; `python -m benchmarks.precision`."]
+        table = to_markdown(pd.DataFrame(kept["rows"]).rename(columns=names))
+        lines += [table, "", f"{where}; `python -m benchmarks.precision`."]
     return "\n".join(lines) or "It has not been measured yet: `python -m benchmarks.precision`."
-
-
-def _norm(values: pd.Series[float], norm: str) -> str:
-    return f"{values[norm]:.3g} ({values[f'{norm}_float64']:.3g})"
-
-
-def _ends(by_layer: pd.Series[float]) -> str:
-    first, last = (f"{x:,.0f}" if x >= 100 else f"{x:.2g}" for x in by_layer.iloc[[0, -1]])
-    return f"{first}, {last}"
 
 
 def tiny_block(study: Study) -> str:
     """Errors of the ImageNet nets on Tiny ImageNet beside the paper's ImageNet."""
-    lines = [_picture("fig4"), ""] if study.of("fig4") else []
+    lines = [figure_block(study, "fig4"), ""] if study.item("fig4") else []
+    names = {"paper top-1": "paper, ImageNet, 10-crop, top-1", "paper top-5": "top-5"}
     for number in (2, 3):
-        runs = study.of_table(f"table{number}")
+        runs = study.item(f"table{number}")
         table = net_table(number, runs).frame
         table = table[table["Tiny ImageNet top-1"].notna()]
         if table.empty:
             continue
-        names = {"paper top-1": "paper, ImageNet, 10-crop, top-1", "paper top-5": "top-5"}
         shown = table.drop(columns=[c for c in table if str(c).startswith(("ImageNet", "verdict"))])
         link = f"[table{number}.md](tables/table{number}.md)"
+        tiny = [run for run in runs if run.data == "tiny_imagenet"]
         lines += [f"Nets of Table {number} (whole: {link}):", ""]
-        lines += [to_markdown(shown.rename(columns=names)), ""]
-        lines += [" ".join(run_sentences([run for run in runs if _of_tiny(run)])), ""]
+        lines += [to_markdown(shown.rename(columns=names)), "", " ".join(run_sentences(tiny)), ""]
     return "\n".join(lines).rstrip() or "No run on Tiny ImageNet is finished yet."
-
-
-def _of_tiny(run: Run) -> bool:
-    return bool(run.config["data"]["name"] == "tiny_imagenet")
 
 
 def atlas_block(study: Study) -> str:
     """What each changed choice is worth, where it was measured."""
-    runs = study.of("deviations")
+    runs = study.item("deviations")
     if not variants(runs):
         return "No variant with a finished baseline of its profile is logged yet."
-    return f"{_picture('deviations')}\n\n{to_markdown(deviations_table(runs))}"
+    return f"{figure_block(study, 'deviations')}\n\n{to_markdown(deviations_table(runs))}"
 
 
 def readme_block(study: Study) -> str:
     """The README's results: Figure 1, a table of the nets, what the runs are, tested claims."""
-    groups = _groups(without_variants(study.finished))
-    if not groups:
+    by_place: dict[tuple[int, str], list[Run]] = {}
+    for run in without_variants(study.finished):
+        by_place.setdefault((PROFILE_ORDER.index(run.profile), run.data), []).append(run)
+    if not by_place:
         return "No run is logged in this repository yet: `make quickstart` makes the first two."
+    groups = [by_place[place] for place in sorted(by_place)]  # the longest profile first
     lines = []
     if all(run.profile != "paper" for run in study.finished):
         lines += [f"**{NOTHING_BY_THE_PROTOCOL}**", ""]
-    if study.of("fig1"):
+    if study.item("fig1"):
         lines += ["![Figure 1 redrawn from the logged runs](docs/figures/fig1.png)", ""]
     lines += [to_markdown(pd.DataFrame([row for group in groups for row in _net_rows(group)])), ""]
     lines += [" ".join(said for group in groups for said in run_sentences(group)), ""]
-    tested = [
-        result
-        for group in groups
-        for result in (*check_all(group), *check_imagenet(group))
-        if result.verdict != NO_RUNS
-    ]
+    results = [result for group in groups for result in (*check_all(group), *check_imagenet(group))]
     claims = [
         {
             "the paper's claim": f"{result.id}: {result.title}",
             "verdict": result.verdict,
             "from": result.where,
         }
-        for result in sorted(tested, key=lambda result: int(result.id[1:]))
+        for result in sorted(results, key=lambda result: int(result.id[1:]))
+        if result.verdict != NO_RUNS
     ]
     if claims:
         lines += [to_markdown(pd.DataFrame(claims)), ""]
     link = "docs/RESULTS.md"
     return "\n".join([*lines, f"Evidence, intervals and what it means: [{link}]({link})."])
+
+
+def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
+    comparable = not why_not_comparable(runs)
+    rows = []
+    for label, group in by_net(runs).items():
+        test = summarise([last_error(run) for run in group])
+        clean = [error for run in group if (error := clean_training_error(run)) is not None]
+        value = paper.test_error(label)
+        rows.append(
+            {
+                "net": label if group[0].data == "cifar10" else f"{label}, {data_of(group)}",
+                "profile": group[0].profile,
+                "seeds": str(test.n),
+                "test error (%)": _error(test.mean, test.sd),
+                "clean training error (%)": f"{sum(clean) / len(clean):.2f}" if clean else NOTHING,
+                "paper": f"{value.value:.2f}" if value and comparable else "not comparable",
+            }
+        )
+    return rows
 
 
 def sweep_block(study: Study) -> str:
@@ -251,72 +352,7 @@ def sweep_block(study: Study) -> str:
     return "\n".join(lines) or "No sweep is logged in this repository yet."
 
 
-def _groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs of one profile and one data set each, the longest profile first."""
-    groups: dict[tuple[int, str], list[Run]] = {}
-    for run in runs:
-        key = (PROFILE_ORDER.index(run.profile), str(run.config["data"]["name"]))
-        groups.setdefault(key, []).append(run)
-    return [groups[key] for key in sorted(groups)]
-
-
-def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
-    comparable = not why_not_comparable(runs)
-    rows = []
-    for label, group in by_net(runs).items():
-        test = summarise([last_error(run) for run in group])
-        clean = [error for run in group if (error := clean_training_error(run)) is not None]
-        value = paper.test_error(label)
-        data = str(group[0].config["data"]["name"])
-        rows.append(
-            {
-                "net": label if data == "cifar10" else f"{label}, {DATA_NAMES.get(data, data)}",
-                "profile": group[0].profile,
-                "seeds": str(test.n),
-                "test error (%)": f"{test.mean:.2f}" + (f" +- {test.sd:.2f}" if test.n > 1 else ""),
-                "clean training error (%)": f"{sum(clean) / len(clean):.2f}" if clean else "-",
-                "paper": f"{value.value:.2f}" if value and comparable else "not comparable",
-            }
-        )
-    return rows
-
-
-def _picture(name: str) -> str:
-    return f"![{TITLES[name]}](figures/{name}.png)"
-
-
-TITLES = {
-    "fig1": "Figure 1: training and test error of plain nets",
-    "fig6": "Figure 6: training and test error, plain and residual nets",
-    "fig7": "Figure 7: standard deviation of layer responses",
-    "gradients": "Gradient and weight norms by layer and over the iterations",
-    "agreement": "Our curves over the paper's",
-    "fig4": "Figure 4 on Tiny ImageNet: training and validation error",
-    "deviations": "What each changed choice is worth",
-}
-
-
-def _figure_block(name: str) -> Callable[[Study], str]:
-    def block(study: Study) -> str:
-        return _picture(name) if study.of(name) else "No run of it is logged yet."
-
-    return block
-
-
-BLOCKS: Mapping[str, Callable[[Study], str]] = {
-    "results": readme_block,
-    "sweep": sweep_block,
-    "runs": runs_block,
-    "protocol": protocol_block,
-    "claims": claims_block,
-    "table 6": table6_block,
-    "curves": agreement_block,
-    "crossing": crossing_block,
-    "late start": late_start_block,
-    "first update": first_update_block,
-    "gradient precision": gradient_precision_block,
-    "precision control": precision_control_block,
-    "tiny imagenet": tiny_block,
-    "deviations": atlas_block,
-    **{name: _figure_block(name) for name in ("fig1", "fig6", "fig7", "gradients")},
-}
+def figure_block(study: Study, name: str) -> str:
+    """The picture of an item."""
+    picture = f"![{ITEMS[name].title}](figures/{name}.png)"
+    return picture if study.item(name) else "No run of it is logged yet."

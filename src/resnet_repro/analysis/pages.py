@@ -1,10 +1,10 @@
 """The README's results and ``docs/RESULTS.md``, from the run folders: no number in them is typed.
 
-``python -m resnet_repro.analysis.pages`` draws ``docs/figures`` and ``docs/tables``, rewrites the
+``python -m resnet_repro.analysis.pages`` draws ``docs/figures`` and ``docs/tables`` and rewrites
 what stands in the two between ``<!-- made: NAME -->`` and ``<!-- end -->``. The rest is written by
 hand. A paragraph that reads a verdict names it in a comment, for example
-``<!-- reads: C1 holds -->``; where the runs have come to say something else, the command and the
-tests name it.
+``<!-- reads: C1 holds -->``; where the runs now say something else, the command and the tests name
+it.
 """
 
 from __future__ import annotations
@@ -12,31 +12,90 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
+from resnet_repro.analysis import page_blocks as blocks
 from resnet_repro.analysis import style
 from resnet_repro.analysis.agreement import agreement, compare_curves
-from resnet_repro.analysis.judge import ClaimResult
-from resnet_repro.analysis.load import tell
-from resnet_repro.analysis.page_blocks import BLOCKS
-from resnet_repro.analysis.study import Study
-from resnet_repro.analysis.style import writing
-from resnet_repro.analysis.sweeps import SWEEP, save_sweep, swept_keys
+from resnet_repro.analysis.judge import ClaimResult, first_tested
+from resnet_repro.analysis.load import Logged, Run, tell
 from resnet_repro.analysis.tables import write_table
+from resnet_repro.compare import SWEEP, save_sweep, swept_keys
+from resnet_repro.conf import load_item
 from resnet_repro.exits import explained
 from resnet_repro.items import ITEMS
-from resnet_repro.items.claims_imagenet import imagenet_claims
+from resnet_repro.items.claims_cifar import check_all
+from resnet_repro.items.claims_imagenet import check_imagenet, imagenet_claims
 from resnet_repro.items.deviations import variants
 from resnet_repro.paths import REPOSITORY, given
 from resnet_repro.runs.atomic import write_text_atomic
 
+COMMITTED = ("paper", "short")  # profiles whose runs are in the repository
 RUNS, README, PAGE = Path("results/runs"), Path("README.md"), Path("docs/RESULTS.md")
 FIGURES = ("fig1", "fig4", "fig6", "fig7", "gradients", "deviations")
 TABLES = ("table2", "table3", "table6", "claims")
 IMAGENET_CLAIMS, AGREEMENT = "claims_imagenet", "agreement"
 _BLOCK = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.S)
 _READING = re.compile(r"<!-- reads: (.+?) -->")
+
+
+class Study(Logged):
+    """The logged runs that the pages speak of, below the folder of the run folders."""
+
+    def __init__(self, root: Path):
+        super().__init__(root, COMMITTED)
+
+    def item(self, name: str) -> list[Run]:
+        """Return the finished runs that an item is drawn from."""
+        return self.of_item(load_item(name))
+
+    @property
+    def imagenet(self) -> list[Run]:
+        """The finished runs of the ImageNet nets, of all profiles."""
+        names = {*load_item("fig4").drawn, *load_item("table3").drawn}
+        return [run for run in self.finished if run.experiment in names]
+
+    @property
+    def checks(self) -> list[Run]:
+        """Short looks at one question, runs named ``check_...``: in no figure, table or claim."""
+        return [run for run in self.runs if run.name.startswith("check_")]
+
+    @cached_property
+    def sweeps(self) -> list[list[Run]]:
+        """The finished runs of each example of a sweep: ``results/sweeps/<sweep>``."""
+        folders = sorted(self.root.parent.glob("sweeps/*/"))
+        return [[run for run in Logged(path).runs if run.is_finished] for path in folders]
+
+    @cached_property
+    def claims(self) -> list[ClaimResult]:
+        """Every claim, on runs of the paper's protocol where they can test it."""
+        results = first_tested(check_all, self.item("claims"))
+        results += first_tested(check_imagenet, self.imagenet)
+        return sorted(results, key=lambda result: int(result.id[1:]))
+
+
+BLOCKS: Mapping[str, Callable[[Study], str]] = {
+    "results": blocks.readme_block,
+    "sweep": blocks.sweep_block,
+    "runs": blocks.runs_block,
+    "protocol": blocks.protocol_block,
+    "claims": blocks.claims_block,
+    "table 6": blocks.table6_block,
+    "curves": blocks.agreement_block,
+    "crossing": blocks.crossing_block,
+    "late start": blocks.late_start_block,
+    "first update": blocks.first_update_block,
+    "gradient precision": blocks.gradient_precision_block,
+    "precision control": blocks.precision_control_block,
+    "tiny imagenet": blocks.tiny_block,
+    "deviations": blocks.atlas_block,
+    **{
+        name: partial(blocks.figure_block, name=name)
+        for name in ("fig1", "fig6", "fig7", "gradients")
+    },
+}
 
 
 def rewrite(text: str, study: Study) -> str:
@@ -75,27 +134,24 @@ def draw(study: Study, docs: Path) -> list[Path]:
     Returns:
         What was written.
     """
+    figures, tables = docs / "figures", docs / "tables"
     written: list[Path] = []
-    for name in FIGURES:
-        runs = study.of(name)
+    for name in (*FIGURES, *TABLES):
+        runs = study.item(name)
         if runs and (name != "deviations" or variants(runs)):
-            written += ITEMS[name].draw(runs, docs / "figures")
-    for name in TABLES:
-        if runs := study.of_table(name):
-            written += ITEMS[name].draw(runs, docs / "tables")
-    if study.every("fig4", "table3"):
-        frame, notes = imagenet_claims(study.every("fig4", "table3"))
-        written += write_table(frame, IMAGENET_CLAIMS, docs / "tables", notes)
+            written += ITEMS[name].draw(runs, figures if name in FIGURES else tables)
+    if study.imagenet:
+        frame, notes = imagenet_claims(study.imagenet)
+        written += write_table(frame, IMAGENET_CLAIMS, tables, notes)
     for runs in study.sweeps:
-        written += save_sweep(runs, swept_keys(runs), docs / "figures", docs / "tables")
-    stretches, _ = compare_curves(study.logged)
+        written += save_sweep(runs, swept_keys(runs), figures, tables)
+    stretches, _ = compare_curves(study.begun)
     if stretches:
-        written += style.save(agreement(stretches), AGREEMENT, docs / "figures")
+        written += style.save(agreement(stretches), AGREEMENT, figures)
     made = (*FIGURES, *TABLES, IMAGENET_CLAIMS, AGREEMENT)
-    for folder in ("figures", "tables"):
-        for path in (docs / folder).glob("*"):
-            if (path.stem in made or path.stem.startswith(SWEEP)) and path not in written:
-                path.unlink()
+    for path in (*figures.glob("*"), *tables.glob("*")):
+        if (path.stem in made or path.stem.startswith(SWEEP)) and path not in written:
+            path.unlink()
     return written
 
 
@@ -105,7 +161,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--repo", type=given, default=REPOSITORY, help="root of the project")
     repo = parser.parse_args(words).repo
     study = Study(repo / RUNS)
-    for line in study.all.left_out:
+    for line in study.left_out:
         tell(line)
     with explained():
         for path in draw(study, repo / PAGE.parent):
@@ -113,7 +169,7 @@ def main(words: Sequence[str] | None = None) -> int:
         problems = []
         for page in (README, PAGE):
             text = rewrite((repo / page).read_text(encoding="utf-8"), study)
-            with writing(repo / page):
+            with style.writing(repo / page):
                 write_text_atomic(repo / page, text)
             print(page)
             problems += [f"{page}: read again: {line}" for line in outdated(text, study.claims)]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,25 +20,16 @@ from urllib.parse import quote
 
 import jinja2
 
-from resnet_repro.analysis.captions import DATA_NAMES
-from resnet_repro.analysis.exhibits import Exhibit, net_exhibits, run_exhibits, without
-from resnet_repro.analysis.judge import (
-    FAILS,
-    HOLDS,
-    INCONCLUSIVE,
-    NO_RUNS,
-    OPEN,
-    OPPOSITE,
-    SAME,
-    ClaimResult,
-)
+from resnet_repro.analysis import judge, stats
+from resnet_repro.analysis.captions import data_of
+from resnet_repro.analysis.exhibits import net_exhibits, run_exhibits, without
+from resnet_repro.analysis.judge import NO_RUNS, ClaimResult
 from resnet_repro.analysis.load import PROFILE_ORDER, Logged, Run, without_variants
-from resnet_repro.analysis.stats import COMPATIBLE, DIFFERS, REPRODUCED, last_error
-from resnet_repro.analysis.study import Deviation, deviations
+from resnet_repro.analysis.page_blocks import deviations
 from resnet_repro.analysis.style import writing
 from resnet_repro.analysis.tables import NOTHING
 from resnet_repro.conf import load_item
-from resnet_repro.exits import explained
+from resnet_repro.exits import explained, notify
 from resnet_repro.items import DRAWINGS, ITEMS
 from resnet_repro.items.claims_cifar import check_all
 from resnet_repro.items.claims_imagenet import check_imagenet
@@ -55,118 +46,97 @@ WHAT = {
     "quick": "the same nets on a schedule of minutes",
 }
 # The look of a verdict by its first words.
-_LOOKS = {HOLDS: "good", REPRODUCED: "good", FAILS: "bad", DIFFERS: "bad"}
-_LOOKS |= dict.fromkeys((COMPATIBLE, INCONCLUSIVE, SAME, OPPOSITE, OPEN, *AS_SAID.values()), "open")
-_LOOKS |= {"finished": "good", "diverged": "bad", "failed": "bad"}
+_OPEN = (judge.INCONCLUSIVE, judge.SAME, judge.OPPOSITE, judge.OPEN, stats.COMPATIBLE)
+_LOOKS: dict[str, tuple[str, ...]] = {
+    "good": (judge.HOLDS, stats.REPRODUCED, "finished"),
+    "bad": (judge.FAILS, stats.DIFFERS, "diverged", "failed"),
+    "open": (*_OPEN, *AS_SAID.values()),
+}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One run folder as the report lists it; texts, ``-`` where nothing is known."""
-
-    name: str
-    link: str
-    net: str = NOTHING
-    state: str = NOTHING
-    iterations: str = NOTHING
-    test_error: str = NOTHING
-    hardware: str = NOTHING
-    time: str = NOTHING
-    code: str = NOTHING
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Section:
-    """All of one profile."""
-
-    profile: str
-    what: str
-    summary: str
-    claims: list[ClaimResult]
-    exhibits: list[Exhibit]
-    deviations: list[Deviation]
-    rows: list[Row]
-    missing: list[str]
-    problems: list[str]
-    left_out: list[str]
-
-
-def report(root: Path, out: Path, profiles: Sequence[str] = PROFILE_ORDER) -> tuple[str, list[str]]:
+def report(root: Path, out: Path, profiles: Sequence[str]) -> tuple[str, list[str], bool]:
     """Make the page for the runs below ``root``, with links as seen from ``out``.
 
     Returns:
-        The HTML, and one line for each thing that could not be shown.
+        The HTML, one line for each thing that could not be shown, and whether any item was drawn.
     """
     hide = [str(root.resolve()), str(root)]
-    sections = []
-    for profile in profiles:
-        logged = Logged.read(root, [profile])
-        if logged.folders:
-            exhibits = run_exhibits(logged.finished, ITEMS, hide)
-            sections.append(_section(profile, logged, exhibits, out.parent, hide))
-    sections.sort(key=lambda section: not section.claims)  # where nothing is finished: at the end
-    nets = net_exhibits(DRAWINGS, hide)
-    shown = [(section.profile, exhibit) for section in sections for exhibit in section.exhibits]
-    problems = [f"{s.profile}: {problem}" for s in sections for problem in s.problems]
-    problems += [
-        f"{where}: {exhibit.name}: {exhibit.problem}"
-        for where, exhibit in [*shown, *(("nets", exhibit) for exhibit in nets)]
-        if exhibit.problem
+    logged = {profile: Logged(root, [profile]) for profile in profiles}
+    sections = [
+        _section(profile, found, out.parent, hide)
+        for profile, found in logged.items()
+        if found.folders
     ]
+    sections.sort(key=lambda section: not section["claims"])  # nothing is finished: at the end
+    nets = net_exhibits(DRAWINGS, hide)
+    problems = [f"{s['profile']}: {problem}" for s in sections for problem in s["problems"]]
+    exhibits = [(s["profile"], exhibit) for s in sections for exhibit in s["exhibits"]]
+    for place, exhibit in [*exhibits, *(("nets", exhibit) for exhibit in nets)]:
+        if exhibit.problem:
+            problems.append(f"{place}: {exhibit.name}: {exhibit.problem}")
+    tested = {s["profile"]: s["claims"] for s in sections if s["claims"]}
+    every = sorted((claim for claims in tested.values() for claim in claims), key=_number)
+    matrix = {
+        id: {profile: [c for c in claims if c.id == id] for profile, claims in tested.items()}
+        for id in dict.fromkeys(claim.id for claim in every)
+    }
+    titles = {claim.id: claim.title for claim in every}
     page = _environment().get_template("report.html.j2")
-    titles = {claim.id: claim.title for section in sections for claim in section.claims}
-    matrix = _matrix(sections)
-    return page.render(sections=sections, nets=nets, matrix=matrix, titles=titles), problems
+    html = page.render(sections=sections, nets=nets, matrix=matrix, titles=titles)
+    return html, problems, not all(exhibit.problem for _, exhibit in exhibits)
 
 
-def _section(
-    profile: str, logged: Logged, exhibits: list[Exhibit], start: Path, hide: list[str]
-) -> Section:
-    listed_nets = dict.fromkeys(each for name in ITEMS for each in load_item(name).experiments)
+def _section(profile: str, logged: Logged, start: Path, hide: list[str]) -> dict[str, Any]:
+    """All of one profile; links lead from ``start``."""
     finished = logged.finished
-    there = {run.experiment for run in finished}
     claims, problems = _claims(without_variants(finished), hide) if finished else ([], [])
-    runs = {run.path: run for run in logged.runs}
-    listed = [_row(folder, runs.get(folder.path.absolute()), start) for folder in logged.folders]
-    return Section(
-        profile,
-        WHAT.get(profile, ""),
-        _summary(logged, listed),
-        claims,
-        exhibits,
-        deviations(logged.finished),
-        listed,
-        [name for name in listed_nets if name not in there],
-        [without(line, hide) for line in logged.problems] + problems,
-        [without(line, hide) for line in logged.left_out if line not in logged.problems],
+    readable = {run.path: run for run in logged.runs}
+    rows = [_row(folder, readable.get(folder.path.absolute()), start) for folder in logged.folders]
+    wanted = dict.fromkeys(each for name in ITEMS for each in load_item(name).experiments)
+    there = {run.experiment for run in finished}
+    states = Counter(sorted(row["state"] for row in rows))
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    nets = (
+        f"{_counted(len(there), 'experiment')} on {data_of(finished)}" if there else "no experiment"
     )
+    return {
+        "profile": profile,
+        "what": WHAT[profile],
+        "summary": f"{_counted(len(rows), 'run')} ({counts}); finished: {nets}.",
+        "claims": claims,
+        "exhibits": run_exhibits(finished, ITEMS, hide),
+        "deviations": deviations(finished),
+        "rows": rows,
+        "missing": [name for name in wanted if name not in there],
+        "problems": [without(line, hide) for line in logged.problems] + problems,
+        "left_out": [
+            without(line, hide) for line in logged.left_out if line not in logged.problems
+        ],
+    }
 
 
-def _row(folder: RunFolder, run: Run | None, start: Path) -> Row:
+def _row(folder: RunFolder, run: Run | None, start: Path) -> dict[str, str]:
     """List a run folder, whether it can be read or not; its link leads from ``start``."""
-    name = "/".join(folder.path.parts[-2:])
     link = quote(Path(os.path.relpath(folder.path, start)).as_posix()) + "/"
+    row = {"name": "/".join(folder.path.parts[-2:]), "link": link, "reason": ""}
     if run is None:
-        return Row(name, link, state="not readable")
-    git, machine = run.meta.get("git", {}), run.meta.get("hardware", {})
-    spent = run.meta.get("wall_time_s")
-    return Row(
-        name,
-        link,
-        run.label,
-        str(run.status.get("state", NOTHING)),
-        f"{_count(run.status.get('iter'))} of {_count(run.status.get('max_iters'))}",
-        f"{last_error(run):.2f}" if len(run.curve("test")) else NOTHING,
-        f"{machine.get('label', NOTHING)}, {run.meta.get('precision', NOTHING)}",
-        f"{spent / 60:.1f} min" if isinstance(spent, int | float) else NOTHING,
-        str(git.get("revision") or NOTHING)[:9] + (", changed" if git.get("dirty") else ""),
-        without(str(run.status.get("reason") or ""), [str(folder.path)]),
+        columns = ("net", "iterations", "test_error", "hardware", "time", "code")
+        return row | dict.fromkeys(columns, NOTHING) | {"state": "not readable"}
+    git, spent = run.meta.get("git", {}), run.meta.get("wall_time_s")
+    at, end = (
+        f"{value:,}" if isinstance(value := run.status.get(key), int) else NOTHING
+        for key in ("iter", "max_iters")
     )
-
-
-def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else NOTHING
+    return row | {
+        "net": run.label,
+        "state": str(run.status.get("state", NOTHING)),
+        "iterations": f"{at} of {end}",
+        "test_error": f"{stats.last_error(run):.2f}" if len(run.curve("test")) else NOTHING,
+        "hardware": run.device,
+        "time": f"{spent / 60:.1f} min" if isinstance(spent, int | float) else NOTHING,
+        "code": str(git.get("revision") or NOTHING)[:9] + (", changed" if git.get("dirty") else ""),
+        "reason": without(str(run.status.get("reason") or ""), [str(folder.path)]),
+    }
 
 
 def _claims(runs: Sequence[Run], hide: Sequence[str]) -> tuple[list[ClaimResult], list[str]]:
@@ -176,7 +146,7 @@ def _claims(runs: Sequence[Run], hide: Sequence[str]) -> tuple[list[ClaimResult]
     """
     by_data: dict[str, list[Run]] = {}
     for run in runs:
-        by_data.setdefault(str(run.config["data"]["name"]), []).append(run)
+        by_data.setdefault(run.data, []).append(run)
     checks = [partial(check_all, group) for group in by_data.values() or [[]]]
     results: dict[tuple[str, str], ClaimResult] = {}
     problems = []
@@ -187,53 +157,36 @@ def _claims(runs: Sequence[Run], hide: Sequence[str]) -> tuple[list[ClaimResult]
             problems.append(f"claims: {without(str(error), hide)}")
     tested = {result.id for result in results.values() if result.verdict != NO_RUNS}
     told = [r for r in results.values() if r.verdict != NO_RUNS or r.id not in tested]
-    return sorted(told, key=lambda result: int(result.id[1:])), problems
+    return sorted(told, key=_number), problems
 
 
-def _summary(logged: Logged, listed: Sequence[Row]) -> str:
-    states = sorted(row.state for row in listed)
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    nets = len({run.experiment for run in logged.finished})
-    data = sorted({str(run.config["data"]["name"]) for run in logged.finished})
-    on = " and ".join(DATA_NAMES.get(name, name) for name in data)
-    finished = f"{_number(nets, 'experiment')} on {on}" if nets else "no experiment"
-    return f"{_number(len(listed), 'run')} ({counts}); finished: {finished}."
-
-
-def _number(count: int, what: str) -> str:
+def _counted(count: int, what: str) -> str:
     return f"{count} {what}" + ("" if count == 1 else "s")
 
 
-def _matrix(sections: Sequence[Section]) -> dict[str, dict[str, list[ClaimResult]]]:
-    """Claims by number and profile; of two data sets there are two results."""
-    tested = [section for section in sections if section.claims]
-    ids = dict.fromkeys(claim.id for section in tested for claim in section.claims)
-    return {
-        id: {s.profile: [claim for claim in s.claims if claim.id == id] for s in tested}
-        for id in sorted(ids, key=lambda id: int(id[1:]))
-    }
+def _number(claim: ClaimResult) -> int:
+    return int(claim.id[1:])
 
 
 def verdict_look(text: str) -> str:
     """The style of a verdict or state: ``good``, ``bad``, ``open`` or ``none``."""
-    return next((look for words, look in _LOOKS.items() if text.startswith(words)), "none")
+    return next((look for look, words in _LOOKS.items() if text.startswith(words)), "none")
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    forms: dict[str, Any] = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **forms)
     environment.filters["look"] = verdict_look
     environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
     return environment
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Write the page; 1 if something could not be shown, which the page says too."""
+    """Write the page; 1 if of the runs that are there nothing could be drawn.
+
+    The page and stderr name what could not be shown.
+    """
     parser = argparse.ArgumentParser(description="Write the report of all logged runs.")
     parser.add_argument("--runs", type=given, default=RUNS, help="folder of the run folders")
     parser.add_argument("--out", type=given, default=OUT, help="the page to write")
@@ -242,14 +195,14 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     asked = parser.parse_args(words)
     with explained():
-        html, problems = report(asked.runs, asked.out, asked.profiles)
+        html, problems, any_drawn = report(asked.runs, asked.out, asked.profiles)
         with writing(asked.out):
             asked.out.parent.mkdir(parents=True, exist_ok=True)
             write_text_atomic(asked.out, html)
     print(os.path.relpath(asked.out))
     for problem in problems:
-        print(f"not shown: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+        notify(f"not shown: {problem}")
+    return 1 if problems and not any_drawn else 0
 
 
 if __name__ == "__main__":

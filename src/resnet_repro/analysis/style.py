@@ -124,8 +124,8 @@ def map_colour(size: int) -> str:
 
 def pale(colour: str, share: float = 0.5) -> tuple[float, float, float]:
     """Mix a colour with white; the paper's curves are drawn so."""
-    red, green, blue = to_rgb(colour)
-    return 1 - (1 - red) * share, 1 - (1 - green) * share, 1 - (1 - blue) * share
+    red, green, blue = (1 - (1 - part) * share for part in to_rgb(colour))
+    return red, green, blue
 
 
 def underneath(
@@ -155,18 +155,15 @@ def underneath(
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(rect=(0.005, (legend + caption) / height, 0.985, panels / height))
     if rows:
-        _legend_at(figure, caption / height, handles, labels, columns)
-    figure.text(
-        0.5,
-        (caption - 0.02) / height,
-        "\n".join(lines),
-        ha="center",
-        va="top",
-        fontsize=7,
-        color="#333333",
-        linespacing=1.3,
-        gid="caption",
-    )
+        blanks = [(Line2D([], [], linestyle="none"), "")] * (rows * columns - len(handles))
+        cells = [*zip(handles, labels, strict=True), *blanks]
+        by_column = [cell for column in range(columns) for cell in cells[column::columns]]
+        place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, caption / height)}
+        shown, texts = zip(*by_column, strict=True)
+        figure.legend(shown, texts, ncols=columns, borderaxespad=0.2, **place)
+    look: dict[str, Any] = {"fontsize": 7, "color": "#333333", "linespacing": 1.3, "gid": "caption"}
+    text = "\n".join(lines)
+    figure.text(0.5, (caption - 0.02) / height, text, ha="center", va="top", **look)
     # The solver's last digits vary from process to process; the bytes of a figure must not.
     engine.execute(figure)
     figure.set_layout_engine("none")
@@ -175,32 +172,9 @@ def underneath(
         axes.set_position((left, bottom, width, height))
 
 
-def _legend_at(
-    figure: Figure, bottom: float, handles: Sequence[Artist], labels: Sequence[str], columns: int
-) -> None:
-    """Put a legend on a height of the figure, filled row by row."""
-    rows = -(-len(handles) // columns)
-    blanks = rows * columns - len(handles)
-    every = [*handles, *[Line2D([], [], linestyle="none")] * blanks]
-    texts = [*labels, *[""] * blanks]
-    order = [row * columns + column for column in range(columns) for row in range(rows)]
-    figure.legend(  # which fills column by column
-        [every[i] for i in order],
-        [texts[i] for i in order],
-        loc="lower center",
-        bbox_to_anchor=(0.5, bottom),
-        ncols=columns,
-        borderaxespad=0.2,
-    )
-
-
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Name what cannot be written in one line.
-
-    Raises:
-        RunFolderError: the folder is read-only, full or no folder.
-    """
+    """Re-raise an OS error inside as a one-line RunFolderError that names the path."""
     try:
         yield
     except OSError as error:
@@ -208,19 +182,17 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def save(figure: Figure, stem: str, out_dir: Path) -> list[Path]:
-    """Write ``stem.png`` (200 dpi) and ``stem.svg``; equal figures give equal bytes.
+    """Write ``stem.png`` (200 dpi) and ``stem.svg``, and return both paths.
 
-    Returns:
-        The two paths, PNG first.
+    Equal figures give equal bytes.
 
     Raises:
         RunFolderError: they cannot be written there.
     """
-    out_dir = Path(out_dir)
-    paths = [out_dir / f"{stem}.png", out_dir / f"{stem}.svg"]
+    paths = [Path(out_dir) / f"{stem}.png", Path(out_dir) / f"{stem}.svg"]
     pixels = io.BytesIO()
     with writing(out_dir):
-        out_dir.mkdir(parents=True, exist_ok=True)
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
         with style():
             figure.savefig(pixels, format="png", dpi=DPI)
             figure.savefig(paths[1], metadata={"Date": None, "Creator": None})

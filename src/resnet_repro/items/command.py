@@ -68,7 +68,7 @@ def select(root: Path, item: Item, asked: argparse.Namespace) -> list[Run]:
     what is computed, those that the same command line would train.
     """
     if changes_runs(item, asked.overrides):
-        logged = Logged.read(root)
+        logged = Logged(root)
         for line in logged.problems:
             tell(line)
         wanted = cache(partial(compose_run, *asked.overrides))
@@ -77,7 +77,7 @@ def select(root: Path, item: Item, asked: argparse.Namespace) -> list[Run]:
         runs = [run for run in runs if run.profile == profile]
     else:
         experiments = item.drawn
-        logged = Logged.read(
+        logged = Logged(
             root,
             wanted=lambda name: any(
                 name == experiment or name.startswith(f"{experiment}-")
@@ -86,9 +86,7 @@ def select(root: Path, item: Item, asked: argparse.Namespace) -> list[Run]:
         )
         for line in logged.left_out:
             tell(line)
-        runs = logged.of(experiments, asked.profile)
-        if item.name == "claims" and not asked.profile:  # which choose among all profiles
-            runs = [run for run in logged.finished if run.experiment in experiments]
+        runs = logged.of_item(item, asked.profile)
     return [run for run in runs if asked.seeds is None or run.seed < asked.seeds]
 
 

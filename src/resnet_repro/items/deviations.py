@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from resnet_repro.analysis import style
-from resnet_repro.analysis.captions import DATA_NAMES, machine_of
+from resnet_repro.analysis.captions import data_of
 from resnet_repro.analysis.judge import TEST, TRAINING, compare, seeds_clause
 from resnet_repro.analysis.load import Run, agree, changed_keys
 from resnet_repro.analysis.protocol import comparison_notes
@@ -132,12 +132,10 @@ def _sentences(found: Sequence[Variant]) -> list[str]:
     runs = list({str(r.path): r for v in found for r in (*v.baseline, *v.runs)}.values())
     groups = list({v.baseline[0].experiment: v.baseline for v in found}.values())
     bases = sorted({v.test.basis for v in found})
-    machines = sorted({machine_of(run) for run in runs})
+    machines = sorted({run.device for run in runs})
     iterations = sorted({f"{r.max_iters:,} iterations" for r in runs})
-    names = {str(r.config["data"]["name"]) for r in runs}
-    data = sorted(DATA_NAMES.get(name, name) for name in names)
     return [
-        f"{', '.join(data)}; baseline: {seeds_clause(groups)}; {', '.join(iterations)}; "
+        f"{data_of(runs)}; baseline: {seeds_clause(groups)}; {', '.join(iterations)}; "
         f"{'; '.join(machines)}.",
         "Last test error; bars: 95 % interval of the difference, from the "
         f"{' or the '.join(bases)}.",
