@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -21,7 +20,6 @@ from resnet_repro.analysis.protocol import (
     why_not_comparable,
 )
 from resnet_repro.options import shown
-from resnet_repro.runs.folder import RunFolder
 
 
 def test_a_run_knows_its_net_and_its_curves(tmp_path: Path) -> None:
@@ -186,24 +184,6 @@ def test_a_damaged_table_is_named_and_counts_as_missing(
     assert run.table("responses") is None
     assert run.table("gradients") is not None
     assert capsys.readouterr().err == f"left out: {path}/responses.csv: {says}\n"
-
-
-def test_a_folder_that_cannot_be_looked_into_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bad = fabricate(tmp_path, "plain-20", profile="quick", seed=1)
-    fabricate(tmp_path, "plain-20", profile="quick")
-    read = RunFolder.config
-
-    def refused(folder: RunFolder) -> dict[str, Any]:
-        if folder.path == bad:
-            raise PermissionError(13, "Permission denied")
-        return read(folder)
-
-    monkeypatch.setattr(RunFolder, "config", refused)
-    logged = Logged(tmp_path)
-    assert [run.seed for run in logged.finished] == [0]
-    assert logged.left_out == [f"{bad}: Permission denied"]
 
 
 @pytest.mark.parametrize(

@@ -36,14 +36,11 @@ def test_saved_figures_are_the_same_bytes(tmp_path: Path) -> None:
     assert "<dc:date>" not in first[1].read_text()
 
 
-def test_style_leaves_nothing_behind() -> None:
+def test_style_leaves_nothing_behind_and_colours_of_one_figure_differ() -> None:
     before = dict(mpl.rcParams)
     with style.style():
         assert mpl.rcParams["svg.hashsalt"] == "resnet_repro"
     assert dict(mpl.rcParams) == before
-
-
-def test_colours_of_one_figure_differ() -> None:
     for depths in ((20, 32, 44, 56, 110, 1202), (18, 34, 50, 101, 152)):
         assert len({style.depth_colour(depth) for depth in depths}) == len(depths)
 

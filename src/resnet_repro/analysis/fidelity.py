@@ -79,7 +79,7 @@ def constants_table() -> str:
         ("level of every interval", f"{100 * LEVEL:g} %", "convention"),
         (
             "margin, test error of CIFAR-10 nets of 20 to 110 layers and top-1 on ImageNet",
-            f"{MARGIN:g} points",
+            f"{MARGIN:g} point{'' if MARGIN == 1 else 's'}",
             "chosen before any run of the `paper` profile was finished; reason above",
         ),
         (

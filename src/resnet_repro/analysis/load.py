@@ -21,6 +21,7 @@ from resnet_repro.exits import notify
 from resnet_repro.options import WHAT, shown
 from resnet_repro.paths import given
 from resnet_repro.runs.folder import RunFolder, RunFolderError
+from resnet_repro.runs.metrics import MetricsError
 from resnet_repro.same_run import differences, filled
 
 PROFILE_ORDER = ("paper", "short", "quick")
@@ -97,8 +98,8 @@ class Run:
     @property
     def device(self) -> str:
         """What it was trained on and in which precision: ``1x NVIDIA H200, tf32``."""
-        label = self.meta.get("hardware", {}).get("label", "unknown hardware")
-        return f"{label}, {self.meta.get('precision', 'unknown precision')}"
+        machine = self.meta.get("hardware", {}).get("label", "unknown hardware")
+        return f"{machine}, {self.meta.get('precision', 'unknown precision')}"
 
     def table(self, name: str) -> pd.DataFrame | None:
         """Return the numbers of the run's ``<name>.csv``, not to be changed; None without any.
@@ -144,16 +145,14 @@ def load_run(path: Path) -> Run:
             line names the file and what is missing.
     """
     folder = RunFolder(given(str(path)).absolute())
+    config, meta, status = folder.config(), folder.trained_meta(), folder.status()
     try:
-        config, meta, status = folder.config(), folder.trained_meta(), folder.status()
         metrics = pd.DataFrame.from_records(folder.metrics())
-    except (OSError, ValueError) as error:
-        where = "" if str(folder.path) in str(error) else f"{folder.path}: "
-        cause = getattr(error, "strerror", None) or str(error)
-        raise RunFolderError(f"{where}{cause}") from error
-    for column in {"iter", "top1_err", "loss", "num_samples"} & {*metrics}:
+    except MetricsError as error:
+        raise RunFolderError(str(error)) from error
+    for column in ("iter", "top1_err", "loss", "num_samples"):
         try:
-            pd.to_numeric(metrics[column])
+            pd.to_numeric(metrics.get(column, ()))
         except (ValueError, TypeError) as error:
             raise RunFolderError(f"{folder.metrics_path}: {column}: {error}") from error
     if status.get("state") == "finished":
