@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -204,21 +203,13 @@ def check_memory(root: Path) -> str:
     return f"{held[-1]:.0f} MiB held after three runs"
 
 
-def check_ranks(root: Path, nccl: bool = False) -> str:
+def check_ranks(root: Path, backend: str = "gloo") -> str:
     """Train on two workers; both must have the same weights, which are nearly those of one."""
-    job = small(root, "ranks")
-    start = [sys.executable, "-m", __name__, "nccl" if nccl else "gloo"]
-    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    world |= {"RESNET_REPRO_MEET": f"file://{root}/meet"}
-    ranks = []
-    for rank in ("0", "1"):
-        world |= {"RANK": rank, "LOCAL_RANK": rank}
-        words = [*start, str(root)]
-        ranks.append(subprocess.Popen(words, env=os.environ | world, stdout=subprocess.PIPE))
-    said = [process.communicate()[0].decode().split()[-1:] for process in ranks]
-    same([process.returncode for process in ranks], [0, 0], "exit codes of the workers")
-    same(said[0], said[1], "weights of the second rank")
-    _, _, losses = trained(job, 1)
+    ranks = [(root, backend, rank) for rank in range(2)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        first, second = pool.starmap(be_rank, ranks, chunksize=1)
+    same(second, first, "weights of the second rank")
+    _, _, losses = trained(small(root, "ranks"), 1)
     return f"same bits on both ranks; first loss of one worker {float(losses[0]):.4f}"
 
 
@@ -226,21 +217,22 @@ def check_nccl(root: Path) -> str:
     """Train on two GPUs, whose gradients go over NCCL."""
     if torch.cuda.device_count() < 2:
         raise SkipTest("one GPU")
-    return check_ranks(root, nccl=True)
+    return check_ranks(root, "nccl")
 
 
-def be_rank(root: Path, backend: str) -> str:
+def be_rank(root: Path, backend: str, rank: int) -> str:
     """Train a few updates as one of two workers; return the digest of the weights."""
-    job, world = small(root, "ranks"), place()
+    os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    job = small(root, "ranks")
     setup = set_up(job.config.trainer)  # gloo: both on the first GPU
     if backend == "nccl":
-        setup = replace(setup, device=torch.device("cuda", world.rank))
+        setup = replace(setup, device=torch.device("cuda", rank))
     if setup.gpu:
         torch.cuda.set_device(setup.device)
     kind = "cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo"
-    meet = os.environ["RESNET_REPRO_MEET"]
-    dist.init_process_group(kind, init_method=meet, rank=world.rank, world_size=world.size)
-    context, state = assemble(job.config, setup, load_images(job.config), world)
+    dist.init_process_group(kind, init_method=f"file://{root}/meet", rank=rank, world_size=2)
+    context, state = assemble(job.config, setup, load_images(job.config), place())
     settle_ddp_buckets(state, setup, context.images.share_shape)
     for iteration in range(6):
         step(state, setup, *context.images.batch(iteration), 0.01)
@@ -273,7 +265,3 @@ def check_pictures(root: Path) -> str:
     )  # fmt: skip
     same(do(replace(job, config=config)), "finished", "a run on photographs")
     return "three updates and two evaluations of ResNet-18 at 224x224"
-
-
-if __name__ == "__main__":  # a worker of check_ranks
-    print(be_rank(Path(sys.argv[2]), sys.argv[1]))
