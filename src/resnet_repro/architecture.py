@@ -82,7 +82,7 @@ def layer_rows(net: Net, layers: list[Layer]) -> Iterator[dict[str, Any]]:
     for _, group in groupby(blocks, key=_shape):
         same = list(group)
         for layer in same[0]:
-            row = {"family": net.family, "net": net.label, "layer": layer.name}
+            row: dict[str, Any] = {"family": net.family, "net": net.label, "layer": layer.name}
             row |= {"repeats": len(same), **asdict(layer), "on_shortcut": int(layer.on_shortcut)}
             yield {SQUARE.get(key, key): row[key] for key in row if key not in LEFT_OUT}
 

@@ -160,6 +160,7 @@ def check_evaluation(root: Path) -> str:
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream), context.setup.autocast():
         state.model.eval()
+        assert state.graphed_eval is not None
         for forward in (state.graphed_eval, state.model):
             errors = count_errors(forward, images.eval_batches(100), len(images))
             counts.append((errors.wrong1, errors.wrong5))

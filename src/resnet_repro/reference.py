@@ -18,7 +18,7 @@ Row = tuple[str, str, str, str, str]  # key, default, allowed values, role, mean
 
 def groups() -> Iterator[tuple[str, str, list[Row]]]:
     """Yield title, description and rows of each group of the schema, the top level first."""
-    hints = typing.get_type_hints(Config)
+    hints: dict[str, type] = typing.get_type_hints(Config)
     schemas = {"": Config} | {k: v for k, v in hints.items() if dataclasses.is_dataclass(v)}
     for name, schema in schemas.items():
         rows = [

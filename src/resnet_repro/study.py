@@ -148,8 +148,10 @@ def one_engine(jobs: Sequence[Job]) -> list[Job]:
 
 def _demanding(job: Job, engine: Mapping[str, str] | None) -> Job:
     """Return the run with the engine of ``meta.json`` demanded."""
+    if engine is None:
+        return job
     wanted = {}
-    for key, kind in {"graph": "step", "compile": "blocks"}.items() if engine else ():
+    for key, kind in {"graph": "step", "compile": "blocks"}.items():
         wanted[key] = "never" if engine[kind] == "eager" else "always"
         given = getattr(job.config.trainer, key)
         if given not in ("auto", wanted[key]):

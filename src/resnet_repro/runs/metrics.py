@@ -50,7 +50,7 @@ def read_metrics(path: Path) -> list[Record]:
 
 def _parse(line: bytes) -> Record | None:
     try:
-        record = json.loads(line)
+        record: Record = json.loads(line)
     except ValueError:
         return None
     match record:
