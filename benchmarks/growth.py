@@ -1,27 +1,25 @@
-"""How time and memory grow with depth, batch size and runs at once.
+"""Time and memory against depth, batch size, runs at once: ``python -m benchmarks.growth``.
 
-``python -m benchmarks.growth`` trains each net of a grid for a few iterations on made-up
-images, one after the other. On a CPU every point has a process of its own, whose peak
-memory is its own; several runs at once are for a GPU.
+Each net of a grid is trained for a few iterations on made-up images, one after the other. On a CPU
+every point has a process of its own, whose peak memory is its own; several runs at once are for a
+GPU.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import NamedTuple
 
 import torch
 
-from benchmarks.harness_run import WARM, Training
-from benchmarks.record import Scope, command, device_of
-from benchmarks.turns import Spread, seconds_each, synchroniser
+from benchmarks.record import Row, Scope, command, device_of
+from benchmarks.timing import WARM, Training, seconds_each
 from resnet_repro.compose import compose_run
 from resnet_repro.training.build import load_data
 from resnet_repro.training.device import return_freed_memory
@@ -32,8 +30,7 @@ SCOPES = {
 }
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """So many runs of an experiment at once, each with this batch size."""
 
     experiment: str
@@ -59,27 +56,15 @@ GRIDS = {
 }
 
 
-def measure(
-    scope: Scope, words: Sequence[str], grid: Sequence[Point] | None = None
-) -> dict[str, Any]:
-    """Measure the points of a grid; that of the device by default.
-
-    ``scope.experiments`` leaves only the points of these, if any are named.
-    """
+def measure(scope: Scope, words: Sequence[str]) -> Row:
+    """Measure the points of the device's grid, of ``scope.experiments`` if any are named."""
     kind = device_of(words).device.type
-    wanted = [
-        point
-        for point in (GRIDS[kind] if grid is None else grid)
-        if not scope.experiments or point.experiment in scope.experiments
-    ]
-    rows = [
-        train_here(point, scope, words) if kind == "cuda" else train_apart(point, scope, words)
-        for point in wanted
-    ]
-    return {"rows": rows}
+    train = train_here if kind == "cuda" else train_apart
+    wanted = [p for p in GRIDS[kind] if p.experiment in (scope.experiments or [p.experiment])]
+    return {"rows": [train(point, scope, words) for point in wanted]}
 
 
-def train_apart(point: Point, scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+def train_apart(point: Point, scope: Scope, words: Sequence[str]) -> Row:
     """As :func:`train_here`, in a process that does nothing else."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
@@ -88,44 +73,45 @@ def train_apart(point: Point, scope: Scope, words: Sequence[str]) -> dict[str, A
             return _row(point, words) | {"failed": "its process was ended"}
 
 
-def train_here(point: Point, scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+def train_here(point: Point, scope: Scope, words: Sequence[str]) -> Row:
     """Seconds and bytes per image of a point.
 
     The bytes are those a step takes beyond what lies there between steps (weights, images).
     """
     row = _row(point, words)
-    asked = [*words, "data=synthetic", f"recipe.batch_size={point.batch_size}"]
     try:
-        found = _train(point, scope, asked)
+        return row | _train(point, scope, words)
     except torch.OutOfMemoryError:
         return row | {"failed": "out of memory"}
-    return row | found
 
 
-def _train(point: Point, scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+def _train(point: Point, scope: Scope, words: Sequence[str]) -> Row:
+    words = [*words, "data=synthetic", f"recipe.batch_size={point.batch_size}"]
     arrays = load_data(compose_run(f"experiment={point.experiment}", *words))
     device = device_of(words).device
-    memory = _CudaMemory() if device.type == "cuda" else _ProcessMemory()
+    if device.type == "cuda":
+        gc.collect()  # the runs of the point before, and their graphs
+        torch.cuda.empty_cache()
     trainings = [Training.of(point.experiment, words, arrays, warm=0) for _ in range(point.runs)]
-    memory.begin()
-    synchronise = synchroniser(device)
+    before = forget_peak(device)
 
     def iterate() -> None:
         for training in trainings:
             training.iterate()
 
-    seconds_each(iterate, WARM, synchronise)
-    times = [seconds_each(iterate, scope.iterations, synchronise) for _ in range(scope.rounds)]
+    seconds_each(iterate, WARM, device)
+    times = [seconds_each(iterate, scope.iterations, device) for _ in range(scope.rounds)]
     images = point.batch_size * point.runs
-    taken = memory.taken()
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
     return {
         "engine": trainings[0].stepper.engine,
-        "seconds_per_image": Spread.of(times).median / images,
-        "bytes_per_image": None if taken is None else round(taken / images),
+        "seconds_per_image": median(times) / images,
+        "bytes_per_image": None if before is None else round((peak(device) - before) / images),
     }
 
 
-def _row(point: Point, words: Sequence[str]) -> dict[str, Any]:
+def _row(point: Point, words: Sequence[str]) -> Row:
     config = compose_run(f"experiment={point.experiment}", *words)
     return {
         "experiment": point.experiment,
@@ -137,37 +123,26 @@ def _row(point: Point, words: Sequence[str]) -> dict[str, Any]:
     }
 
 
-class _CudaMemory:
-    """Memory that torch takes on the GPU."""
-
-    def __init__(self) -> None:
-        gc.collect()  # the runs of the point before, and their graphs
-        torch.cuda.empty_cache()
-
-    def begin(self) -> None:
+def forget_peak(device: torch.device) -> int | None:
+    """Let the peak begin here; return what is in use, ``None`` where the system does not tell."""
+    if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-
-    def taken(self) -> int:
-        return torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
-
-
-class _ProcessMemory:
-    """Memory of this process, as Linux tells it."""
-
-    def begin(self) -> None:
-        self._before: int | None = None
+    else:
         return_freed_memory()
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
-            self._before = self._peak()
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            return None
+    return peak(device)
 
-    def taken(self) -> int | None:
-        return None if self._before is None else self._peak() - self._before
 
-    def _peak(self) -> int:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return 1024 * int(line.split()[1])
+def peak(device: torch.device) -> int:
+    """The most bytes that torch took on a GPU, or that Linux says this process took."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return 1024 * int(line.split()[1])
 
 
 if __name__ == "__main__":

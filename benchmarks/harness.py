@@ -1,51 +1,93 @@
 """What the harness costs beside training: ``python -m benchmarks.harness``.
 
-Every part of the harness is timed by itself and counted as often as the paper profile has it; its
-share is that of the time of all bare steps (batch, forward, backward, update). On a GPU a part
-often hides behind the device's work, so the shares are upper bounds. Beside that, the loop and the
-bare step alternate on one net: the difference is the cost of everything that falls into a turn.
+Every part of the harness is timed by itself, as the training loop calls it, and counted as often as
+the paper profile has it; its share is that of the time of all bare steps (batch, forward, backward,
+update). On a GPU a part often hides behind the device's work, so the shares are upper bounds.
+Beside that, the loop and the bare step alternate on one net: the difference is the cost of
+everything that falls into a turn.
 """
 
 from __future__ import annotations
 
+import io
+import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import torch
 
-from benchmarks.harness_parts import (
-    HARNESS,
-    OPTIONAL,
-    Part,
-    parts_of,
-    progress_of,
+from benchmarks.record import Row, Scope, command
+from benchmarks.timing import (
+    Training,
+    children_seconds,
+    ratios,
+    seconds_each,
+    spread,
+    take_turns,
 )
-from benchmarks.harness_run import Training
-from benchmarks.record import Scope, command
-from benchmarks.turns import Spread, children_seconds, seconds_each, synchroniser, take_turns
 from resnet_repro import paths
-from resnet_repro.compose import compose_run
 from resnet_repro.mirror import end, follower
+from resnet_repro.progress import Progress, RunProgress
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
-from resnet_repro.training.build import describe, load_data
-from resnet_repro.training.loop import Loop
-from resnet_repro.training.records import Log
+from resnet_repro.training.build import describe
+from resnet_repro.training.checkpoint import contents
+from resnet_repro.training.loop import Loop, check_stop_and_finite
+from resnet_repro.training.probes import (
+    bn_output_gradient_norms,
+    forward_signal,
+    gradient_iterations,
+    gradient_precision,
+    layer_responses,
+    write_gradients,
+)
+from resnet_repro.training.records import Log, evaluate, log_training
+from resnet_repro.training.state import current_lr
 
 SCOPES = {
     "cpu": Scope(rounds=5, iterations=20),
     "cuda": Scope(rounds=7, iterations=1_000),  # one evaluation and one checkpoint in every turn
 }
 WANDB_SECONDS = 60.0  # that its process may take to end
-Row = dict[str, Any]
+# What a part is for: the harness itself, the protocol's own counting of errors, or optional.
+HARNESS, EVALUATION, OPTIONAL = "harness", "evaluation", "optional"
 
 
-def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Part:
+    """Something beside the steps.
+
+    Attributes:
+        times: how often a whole run has it.
+        work: does it once.
+        repeats: how often it is timed.
+        unit: how many times ``work`` one time is.
+    """
+
+    name: str
+    kind: str
+    times: int
+    work: Callable[[], object]
+    repeats: int = 20
+    unit: float = 1.0
+
+
+class Terminal(io.StringIO):
+    """A terminal that nobody looks at: progress is drawn as on a real one."""
+
+    def isatty(self) -> bool:
+        """Pretend to be a terminal."""
+        return True
+
+
+def measure(scope: Scope, words: Sequence[str]) -> Row:
     """Time every part of the harness on every experiment of ``scope``.
 
     Returns:
@@ -56,43 +98,36 @@ def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
     nets: list[Row] = []
     notes: list[str] = []
     for name in scope.experiments:
-        arrays = load_data(compose_run(f"experiment={name}", *words))
-        found, net, missing = harness_of(Training.of(name, words, arrays), scope)
-        rows, nets = rows + found, [*nets, net | {"experiment": name}]
+        found, net, missing = harness_of(Training.of(name, words), scope)
+        rows, nets = rows + found, [*nets, net]
         notes = list(dict.fromkeys([*notes, *missing]))
     return {"rows": rows, "nets": nets, "notes": notes}
 
 
 def harness_of(training: Training, scope: Scope) -> tuple[list[Row], Row, list[str]]:
     """One net's parts with their shares, the loop against the bare step, and what is missing."""
-    runs_dir = paths.runs(training.config.runs_dir)
+    config = training.config
+    runs_dir = paths.runs(config.runs_dir)
     runs_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bench_", dir=runs_dir) as path:  # on the runs' disk
         folder = RunFolder(Path(path))
         with closing(Log(training.state, folder)) as log:
             turns = sides(training, log, scope)
-            step = Spread.of(turns["step"]).median
-            total = step * training.config.recipe.max_iters
-            rows = [row_of(training, part, total) for part in parts_of(training, folder, log)]
+            step = median(turns["step"])
+            total = step * config.recipe.max_iters
+            rows = [timed(training, part, total) for part in parts_of(training, folder, log)]
         mirror, missing = wandb_rows(training, folder, rows, total)
-    over = Spread.of([a / b - 1 for a, b in zip(turns["loop"], turns["step"], strict=True)])
     harness = sum(row["share"] for row in rows if row["kind"] == HARNESS)
-    return (
-        rows + mirror,
-        {
-            "net": training.label,
-            "batch_size": training.batch_size,
-            "engine": training.stepper.engine,
-            "step_seconds": step,
-            "loop_over_step": round(over.median, 4),
-            "loop_over_step_lowest": round(over.lowest, 4),
-            "loop_over_step_highest": round(over.highest, 4),
-            "turn_iterations": scope.iterations,
-            "share_of_harness": round(harness, 5),
-            "share_with_evaluation": round(sum(row["share"] for row in rows), 5),
-        },
-        missing,
-    )
+    over = [ratio - 1 for ratio in ratios(turns["loop"], turns["step"])]
+    net = {
+        **training.facts(),
+        "step_seconds": step,
+        **spread("loop_over_step", over, 4),
+        "turn_iterations": scope.iterations,
+        "share_of_harness": round(harness, 5),
+        "share_with_evaluation": round(sum(row["share"] for row in rows), 5),
+    }
+    return rows + mirror, net, missing
 
 
 def sides(training: Training, log: Log, scope: Scope) -> dict[str, list[float]]:
@@ -100,32 +135,79 @@ def sides(training: Training, log: Log, scope: Scope) -> dict[str, list[float]]:
 
     Both do the updates of one net, the loop with all that is due in its iterations.
     """
-    synchronise = synchroniser(training.setup.device)
     run = training.parts, training.state, training.stepper
     loop = Loop(*run, log, progress_of(training))
 
-    def in_the_loop() -> None:
+    def in_the_loop() -> float:
         with torch.cuda.stream(training.stream):
-            for _ in range(scope.iterations):
-                loop.advance(lambda: False)
+            work = partial(loop.advance, lambda: False)
+            return seconds_each(work, scope.iterations, training.setup.device)
 
-    return take_turns(
-        {
-            "step": lambda: seconds_each(training.iterate, scope.iterations, synchronise),
-            "loop": lambda: seconds_each(in_the_loop, 1, synchronise) / scope.iterations,
-        },
-        scope.rounds,
-    )
+    bare = {"step": lambda: training.seconds(scope.iterations), "loop": in_the_loop}
+    return take_turns(bare, scope.rounds)
 
 
-def row_of(training: Training, part: Part, total: float) -> Row:
+def progress_of(training: Training) -> RunProgress:
+    """The line of progress of a run, as at a terminal."""
+    config = training.config
+    return Progress(stream=Terminal()).begin(config.model.label, config.recipe.max_iters)
+
+
+def parts_of(training: Training, folder: RunFolder, log: Log) -> list[Part]:
+    """The parts of a run's harness; an iteration has been done and its gradients are there."""
+    parts, state, config = training.parts, training.state, training.config
+    recipe, held_out = config.recipe, parts.images.held_out["test"]
+    total, lr = recipe.max_iters, current_lr(state, recipe)
+    logs = math.ceil(total / config.trainer.log_every_iters)
+    saves = math.ceil(total / config.trainer.checkpoint_every_iters)
+    evaluations = math.ceil(total / config.evaluation.every_iters)
+    clean = (config.evaluation.clean_train_images or parts.images.order.num_images) / len(held_out)
+    probes = len(gradient_iterations(total))
+    quiet, progress = Log(state), progress_of(training)
+
+    def count() -> None:
+        evaluate(parts, state, quiet)
+
+    def look() -> None:
+        check_stop_and_finite(parts, state, lambda: False, reads=False)
+
+    def save() -> None:
+        log.save(contents(parts, state))
+
+    def measure_gradients() -> None:
+        write_gradients(folder, state, bn_output_gradient_norms(parts, state))
+
+    return [
+        Part("looking", HARNESS, total, look),
+        Part("progress", HARNESS, total, lambda: progress.update(state.iteration, 50.0, lr)),
+        Part("logging", HARNESS, logs, lambda: log_training(parts, state, log, lr)),
+        Part("checkpoints", HARNESS, saves, save, repeats=5),
+        Part("probes: gradients", HARNESS, probes, measure_gradients),
+        Part("probes: signal, responses", HARNESS, 1, lambda: look_inside(training), repeats=1),
+        Part("evaluation", EVALUATION, evaluations, count, repeats=3),
+        Part("clean training error", EVALUATION, 1, count, repeats=1, unit=clean),
+    ]
+
+
+def look_inside(training: Training) -> None:
+    """The probes of a run's begin and end: forward signal and layer responses."""
+    parts, config, model = training.parts, training.config, training.state.model
+    images, labels = parts.images.batch(0)
+    forward_signal(model, training.setup, images)
+    gradient_precision(model, training.setup, images, labels)
+    test = parts.images.held_out["test"]
+    count = min(config.probes.response_images, len(test))
+    batches = test.eval_batches(config.evaluation.batch_size, count)
+    layer_responses(model, training.setup, batches)
+
+
+def timed(training: Training, part: Part, total: float) -> Row:
     """Time a part; its share of ``total``, the seconds of all steps of a run."""
-    synchronise = synchroniser(training.setup.device)
     with torch.cuda.stream(training.stream):
         if part.repeats > 1:
             part.work()  # the first call may prepare things
-        seconds = part.unit * seconds_each(part.work, part.repeats, synchronise)
-    return _row(training, part.name, part.kind, part.times, seconds, total)
+        seconds = part.unit * seconds_each(part.work, part.repeats, training.setup.device)
+    return _row(training, (part.name, part.kind, part.times), seconds, total)
 
 
 def wandb_rows(
@@ -147,14 +229,15 @@ def wandb_rows(
         return [], [f"W&B: its process ended with exit code {code}"]
     listed = {"starting": opened, "processor time of its process": children_seconds() - before}
     return [
-        _row(training, f"W&B offline: {name}", OPTIONAL, 1, seconds, total)
+        _row(training, (f"W&B offline: {name}", OPTIONAL, 1), seconds, total)
         for name, seconds in listed.items()
     ], []
 
 
-def _row(training: Training, name: str, kind: str, times: int, seconds: float, total: float) -> Row:
+def _row(training: Training, part: tuple[str, str, int], seconds: float, total: float) -> Row:
+    name, kind, times = part
     return {
-        "net": training.label,
+        "net": training.config.model.label,
         "part": name,
         "kind": kind,
         "times": times,

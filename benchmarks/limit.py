@@ -1,25 +1,22 @@
 """How far training is from what the device could do: ``python -m benchmarks.limit``.
 
-For each net what an iteration must move and compute at least (:mod:`benchmarks.min_traffic`),
-what the device copies and multiplies in a second, what an iteration takes, and which kernels take
-it (:mod:`benchmarks.kernel_time`).
+For each net what an iteration must move and compute at least, what the device copies and multiplies
+in a second, what an iteration takes, and which kernels take it, as torch's profiler sees them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.harness_run import Training
-from benchmarks.kernel_time import CONV, NORM, UPDATE, time_spent
-from benchmarks.min_traffic import Least, least
-from benchmarks.record import Scope, command, device_of
-from benchmarks.turns import Spread, seconds_each, synchroniser
-from resnet_repro.compose import compose_run
-from resnet_repro.training.build import load_data
+from benchmarks.record import Row, Scope, command, device_of
+from benchmarks.timing import Training, seconds_each
+from resnet_repro.models.count import count_params, list_layers
 from resnet_repro.training.device import Setup
 
 RESIDUAL = tuple(f"cifar10_resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202))
@@ -30,11 +27,36 @@ SCOPES = {
 COPIED = {"cpu": 256 << 20, "cuda": 2 << 30}  # bytes, far more than any cache holds
 SIDE = {"cpu": 2_048, "cuda": 8_192}  # of the matrices
 ROUNDS, WARM = 7, 2
-SHRINK = 1  # of what the device is measured with
+SHRINK = 1  # divides bytes and sides
+
+# The least that must be moved, counted in passes over a conv's output in the type of the
+# activations. Kernels are fused where neighbours allow; nothing stays on the chip from one kernel
+# to the next. Nets whose tensors partly stay in a device's cache can be faster than that.
+# Convolutions: it is written, and read by the next one; its gradient is read for that of the input,
+# which is written; its gradient and the input are read for the gradient of the weights.
+CONV_PASSES = 6
+# Batch-norm reads and writes it, reads the gradient and it again, and writes a gradient.
+NORM_PASSES = 5
+# Each parameter is read forward and backward and its gradient is written; the update reads
+# parameter, gradient and momentum, and writes parameter and momentum.
+PARAMETER_PASSES, PARAMETER_BYTES = 8, 4
+PASSES = 3  # over the multiply-adds: forward, to the inputs, to the weights
+ACTIVATION_BYTES = {"bf16": 2, "tf32": 4, "fp32": 4}
+
+CONV, NORM, UPDATE = "convolutions", "batch-norm, ReLU, addition", "update"
+OTHER, WAITING = "everything else", "waiting for the host"
+# The first of these words that a kernel's name holds says what it is for.
+KERNELS = (
+    (OTHER, ("convert", "addmm")),  # of layouts, before anything named after convolutions
+    (UPDATE, ("sgd",)),
+    (CONV, ("conv", "fprop", "dgrad", "wgrad", "xmma", "cutlass", "winograd")),
+    (NORM, ("batch_norm", "batchnorm", "bn_fw", "bn_bw", "threshold", "relu", "clamp")),
+    (NORM, ("functor_add", "aten::add")),
+    (NORM, ("cpp_fused", "triton")),  # what the compiler makes of a block between its convolutions
+)
 
 
-@dataclass(frozen=True)
-class Rates:
+class Rates(NamedTuple):
     """Bytes a second, reads and writes counted; operations a second in the precision of training.
 
     A multiplication and an addition are two operations.
@@ -44,37 +66,33 @@ class Rates:
     matrix: float
 
 
-def measure_rates(setup: Setup, rounds: int = ROUNDS, shrink: int = 1) -> Rates:
-    """The best of several measurements: a limit, not a mean.
+class Least(NamedTuple):
+    """What an iteration must do at least: bytes by kind of kernel, operations as in :class:`Rates`.
 
-    Args:
-        setup: device, precision and threads.
-        rounds: how often each is measured.
-        shrink: divides the bytes and the side of the matrices.
+    ``norm_bytes`` are those of batch-norm, ReLU and addition; ``update_bytes`` those of reading and
+    updating the parameters.
     """
-    kind = setup.device.type
-    count, side = COPIED[kind] // shrink, SIDE[kind] // shrink
-    source = torch.ones(count // 4, device=setup.device)
-    target = torch.empty_like(source)
-    dtype = torch.bfloat16 if setup.precision == "bf16" else torch.float32
-    left = torch.randn(side, side, device=setup.device).to(dtype)
-    right = torch.randn(side, side, device=setup.device).to(dtype)
-    out = torch.empty_like(left)
-    copying = _best(lambda: target.copy_(source), setup, rounds)
-    with torch.no_grad():
-        multiplying = _best(lambda: torch.mm(left, right, out=out), setup, rounds)
-    return Rates(copy=2 * 4 * source.numel() / copying, matrix=2 * side**3 / multiplying)
+
+    conv_bytes: int
+    norm_bytes: int
+    update_bytes: int
+    operations: int
+
+    @property
+    def bytes(self) -> int:
+        """All that must be moved."""
+        return self.conv_bytes + self.norm_bytes + self.update_bytes
+
+    def seconds(self, kind: str, rates: Rates) -> float:
+        """The least time of one kind of kernel; zero for what could be done without."""
+        if kind == CONV:
+            return max(self.conv_bytes / rates.copy, self.operations / rates.matrix)
+        return {NORM: self.norm_bytes, UPDATE: self.update_bytes}.get(kind, 0) / rates.copy
 
 
-def _best(work: Callable[[], object], setup: Setup, rounds: int) -> float:
-    synchronise = synchroniser(setup.device)
-    seconds_each(work, WARM, synchronise)
-    return min(seconds_each(work, WARM, synchronise) for _ in range(rounds))
-
-
-def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+def measure(scope: Scope, words: Sequence[str]) -> Row:
     """Measure the device, then every net of ``scope``."""
-    rates = measure_rates(device_of(words), shrink=SHRINK)
+    rates = measure_rates(device_of(words))
     rows = [distance(name, rates, scope, words) for name in scope.experiments]
     return {
         "copy_bytes_per_second": rates.copy,
@@ -83,28 +101,40 @@ def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def distance(experiment: str, rates: Rates, scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+def measure_rates(setup: Setup) -> Rates:
+    """The best of several measurements: a limit, not a mean."""
+    device = setup.device
+    count, side = COPIED[device.type] // SHRINK, SIDE[device.type] // SHRINK
+    source = torch.ones(count // 4, device=device)
+    target = torch.empty_like(source)
+    dtype = torch.bfloat16 if setup.precision == "bf16" else torch.float32
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(left)
+
+    def best(work: Callable[[], object]) -> float:
+        seconds_each(work, WARM, device)
+        return min(seconds_each(work, WARM, device) for _ in range(ROUNDS))
+
+    copying = best(lambda: target.copy_(source))
+    with torch.no_grad():
+        multiplying = best(lambda: torch.mm(left, right, out=out))
+    return Rates(copy=2 * 4 * source.numel() / copying, matrix=2 * side**3 / multiplying)
+
+
+def distance(experiment: str, rates: Rates, scope: Scope, words: Sequence[str]) -> Row:
     """One net: the least it must do, what it takes, and where its time goes.
 
     ``fraction`` is the least time over the time taken. It can exceed one: what lies in a cache
     need not be moved.
     """
-    arrays = load_data(compose_run(f"experiment={experiment}", *words))
-    training = Training.of(experiment, words, arrays)
+    training = Training.of(experiment, words)
     batch, _, _, side = training.parts.images.share_shape
     need = least(training.state.model, batch, side, training.setup.precision)
-    synchronise = synchroniser(training.setup.device)
-    times = [
-        seconds_each(training.iterate, scope.iterations, synchronise) for _ in range(scope.rounds)
-    ]
-    seconds = Spread.of(times).median
+    seconds = training.seconds(scope.iterations, scope.rounds)
     shares = time_spent(training.iterate, scope.iterations, training.setup.device)
     moving, computing = need.bytes / rates.copy, need.operations / rates.matrix
     return {
-        "net": training.label,
-        "experiment": experiment,
-        "batch_size": batch,
-        "engine": training.stepper.engine,
+        **training.facts(),
         "bytes": need.bytes,
         "operations": need.operations,
         "seconds": seconds,
@@ -116,18 +146,73 @@ def distance(experiment: str, rates: Rates, scope: Scope, words: Sequence[str]) 
             {
                 "on": kind,
                 "share": round(share, 4),
-                "least_share": round(least_seconds(kind, need, rates) / seconds, 4),
+                "least_share": round(need.seconds(kind, rates) / seconds, 4),
             }
             for kind, share in sorted(shares.items(), key=lambda found: -found[1])
         ],
     }
 
 
-def least_seconds(kind: str, need: Least, rates: Rates) -> float:
-    """The least time of one kind of kernel; zero for what could be done without."""
-    if kind == CONV:
-        return max(need.conv_bytes / rates.copy, need.operations / rates.matrix)
-    return {NORM: need.norm_bytes, UPDATE: need.update_bytes}.get(kind, 0) / rates.copy
+def least(net: nn.Module, batch_size: int, image_size: int, precision: str) -> Least:
+    """What an iteration of ``net`` must do at least.
+
+    Args:
+        net: on any device, also the meta device.
+        batch_size: images of the iteration.
+        image_size: their side in pixels.
+        precision: of the convolutions, ``bf16``, ``tf32`` or ``fp32``.
+    """
+    layers = list_layers(net, image_size)
+    outputs = sum(
+        layer.out_channels * layer.out_height * layer.out_width
+        for layer in layers
+        if layer.kind == "conv"
+    )
+    moved = outputs * batch_size * ACTIVATION_BYTES[precision]
+    return Least(
+        conv_bytes=CONV_PASSES * moved,
+        norm_bytes=NORM_PASSES * moved,
+        update_bytes=PARAMETER_PASSES * PARAMETER_BYTES * count_params(net),
+        operations=2 * PASSES * batch_size * sum(layer.multiply_adds for layer in layers),
+    )
+
+
+def kind_of(kernel: str) -> str:
+    """What a kernel of this name is for."""
+    name = kernel.lower()
+    return next((kind for kind, words in KERNELS if any(word in name for word in words)), OTHER)
+
+
+def time_spent(
+    iterate: Callable[[], object], iterations: int, device: torch.device
+) -> dict[str, float]:
+    """Shares of an iteration's time by kind of kernel; with the device's waiting they add up to 1.
+
+    On a CPU, waiting is the time between operations.
+    """
+    on_cuda = device.type == "cuda"
+    activity = ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU
+    with profile(activities=[activity]) as seen:
+        seconds = seconds_each(iterate, iterations, device) * iterations
+    spent: defaultdict[str, float] = defaultdict(float)
+    for name, took in _on_device(seen) if on_cuda else _on_host(seen):
+        spent[kind_of(name)] += took / seconds
+    total = sum(spent.values())
+    shares = {kind: share / max(1.0, total) for kind, share in spent.items()}
+    return shares | {WAITING: max(0.0, 1.0 - total)}
+
+
+def _on_device(seen: profile) -> Iterator[tuple[str, float]]:
+    """Name and seconds of every kernel that ran on a GPU."""
+    for event in seen.events() or ():  # type: ignore[no-untyped-call]
+        if event.device_type == torch.profiler.DeviceType.CUDA and not event.is_user_annotation:
+            yield event.name, event.time_range.elapsed_us() / 1e6
+
+
+def _on_host(seen: profile) -> Iterator[tuple[str, float]]:
+    """Name and seconds of every operation, without those of the operations it calls."""
+    for row in seen.key_averages():
+        yield row.key, row.self_cpu_time_total / 1e6
 
 
 if __name__ == "__main__":

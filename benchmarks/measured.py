@@ -14,13 +14,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Measured:
-    """One file: a part of the measurements on one kind of device.
-
-    Attributes:
-        part: such as ``training``.
-        device: ``cpu`` or ``cuda``.
-        content: everything in the file.
-    """
+    """One file: a part of the measurements on one kind of device, ``cpu`` or ``cuda``."""
 
     part: str
     device: str
@@ -37,20 +31,13 @@ class Measured:
         return str(self.content.get("hardware", {}).get("label", "unknown hardware"))
 
     @property
-    def gpu(self) -> str:
-        """Name of the GPU; empty on a CPU."""
-        return str(self.content.get("hardware", {}).get("gpu") or "")
-
-    @property
     def where(self) -> str:
         """Device and precision."""
         return f"{self.hardware}, {self.content.get('precision')}"
 
 
 def load(folder: Path) -> list[Measured]:
-    """All measurements below ``folder``, by name of the file.
-
-    Files that are not of this kind are passed over.
+    """All measurements below ``folder``, by name of the file; other files are skipped.
 
     Raises:
         ValueError: a file is no JSON; names it.
@@ -73,11 +60,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [*lines, ""]
 
 
-def percent(share: float) -> str:
-    """A share as people say it: ``2.3 %``, two figures."""
-    return f"{significant(100 * share)} %"
-
-
 def significant(value: float, figures: int = 2) -> str:
     """A number with so many figures, never in powers of ten: ``0.012``, ``3.4``, ``120``."""
     if value == 0:
@@ -87,8 +69,23 @@ def significant(value: float, figures: int = 2) -> str:
     return f"{rounded:,.{places}f}"
 
 
+def three(value: float) -> str:
+    """A number with three figures."""
+    return significant(value, 3)
+
+
+def percent(share: float) -> str:
+    """A share in percent, two figures."""
+    return f"{significant(100 * share)} %"
+
+
+def times(value: float) -> str:
+    """A ratio: ``2.3 times``."""
+    return f"{significant(value)} times"
+
+
 def seconds(value: float) -> str:
-    """A time as people say it: ``3.2 ms``, ``1.4 s``, ``2 min 05 s``, ``3 h 10 min``."""
+    """A time: ``3.2 ms``, ``1.4 s``, ``2 min 05 s``, ``3 h 10 min``."""
     if value < 0.001:
         return f"{significant(1e6 * value)} us"
     if value < 1:
@@ -101,9 +98,16 @@ def seconds(value: float) -> str:
     return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
 
 
-def amount(value: float, unit: str) -> str:
+def amount(value: float, unit: str = "B") -> str:
     """A large number with the prefix that leaves one to three digits: ``43 GB``, ``1.2 TB``."""
     for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{significant(value / size)} {prefix}{unit}"
     return f"{significant(value)} {unit}"
+
+
+def plain(value: object) -> str:
+    """A value as it is: numbers with three figures, ``-`` for nothing."""
+    if isinstance(value, float):
+        return three(value) if abs(value) >= 1e-3 or value == 0 else f"{value:.2e}"
+    return "-" if value is None else str(value)

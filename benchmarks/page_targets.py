@@ -5,24 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.measured import Measured, Row, percent, seconds, significant
+from benchmarks.measured import Measured, Row, percent, seconds, times
 
 REACHED, MISSED, OPEN = "reached", "**missed**", "open"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Hardware that a target speaks of."""
-
-    name: str
-    device: str  # cpu | cuda
-    fits: Callable[[Measured], bool]
-
-
-CPU = Place("two CPU cores", "cpu", lambda found: found.content.get("threads") == 2)
-H200 = Place("one H200", "cuda", lambda found: "H200" in found.gpu)
-ANY_CPU = Place("a CPU", "cpu", lambda _: True)
-ANY_GPU = Place("a GPU", "cuda", lambda _: True)
+# The paper profile's run, evaluation and logging included, on one H200; seconds by depth.
+RUN_SECONDS = {20: 45.0, 56: 120.0, 110: 240.0, 1202: 1500.0}
+GPU, CPU, H200, TWO_CORES = "a GPU", "a CPU", "one H200", "two CPU cores"  # of which targets speak
+Values = Callable[[Measured], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -32,45 +21,47 @@ class Target:
     Attributes:
         what: in words, its limit included.
         part: whose file holds the number.
-        value: finds the numbers in a file: the worst counts; none where nothing was measured.
+        place: hardware it speaks of.
+        values: finds the numbers in a file: the worst counts; none where nothing was measured.
         goal: to reach.
+        text: how a number is written.
         at_least: whether larger is better.
-        said: how a number is written.
     """
 
     what: str
     part: str
-    place: Place
-    value: Callable[[Measured], Sequence[float]]
+    place: str
+    values: Values
     goal: float
-    said: Callable[[float], str]
+    text: Callable[[float], str]
     at_least: bool = False
 
-    def judge(self, measured: Sequence[Measured]) -> tuple[str, str, str]:
-        """Measured value, hardware and verdict; ``open`` where nothing fits."""
+    def judge(self, measured: Sequence[Measured]) -> list[str]:
+        """Target, hardware, measured value and verdict; ``open`` where nothing fits."""
         for found in measured:
-            if (found.part, found.device) == (self.part, self.place.device):
-                values = self.value(found)
-                if values and self.place.fits(found):
-                    worst = (min if self.at_least else max)(values)
-                    good = worst >= self.goal if self.at_least else worst <= self.goal
-                    return self.said(worst), found.where, REACHED if good else MISSED
-        return "-", f"not measured on {self.place.name} yet", OPEN
+            if found.part == self.part and is_at(found, self.place) and (v := self.values(found)):
+                worst = min(v) if self.at_least else max(v)
+                good = worst >= self.goal if self.at_least else worst <= self.goal
+                return [self.what, found.where, self.text(worst), REACHED if good else MISSED]
+        return [self.what, f"not measured on {self.place} yet", "-", OPEN]
 
 
-def times(value: float) -> str:
-    """How many times: ``2.3 times``."""
-    return f"{significant(value)} times"
+def is_at(found: Measured, place: str) -> bool:
+    """Whether something was measured on the hardware that a target speaks of."""
+    if found.device != ("cuda" if place in (GPU, H200) else "cpu"):
+        return False
+    if place == H200:
+        return "H200" in str(found.content.get("hardware", {}).get("gpu"))
+    return place != TWO_CORES or found.content.get("threads") == 2
 
 
-def column(
-    name: str, wanted: Callable[[Row], bool] = lambda _: True, within: str = "rows"
-) -> Callable[[Measured], list[float]]:
-    """The numbers of a column in the rows that are wanted."""
+def column(name: str, key: str = "", wanted: Sequence[object] = (), within: str = "rows") -> Values:
+    """The numbers of a column, in rows whose ``key`` has a wanted value."""
 
     def values(found: Measured) -> list[float]:
         rows: Sequence[Row] = found.content.get(within, [])
-        return [float(row[name]) for row in rows if wanted(row) and row.get(name) is not None]
+        chosen = [row for row in rows if not key or row[key] in wanted]
+        return [float(row[name]) for row in chosen if row.get(name) is not None]
 
     return values
 
@@ -90,45 +81,36 @@ def failed(found: Measured) -> list[float]:
     return [sum(row["passed"] is False for row in found.rows)] if found.rows else []
 
 
-# The paper profile's run, evaluation and logging included, on one H200; seconds by depth.
-RUN_SECONDS = {20: 45.0, 56: 120.0, 110: 240.0, 1202: 1500.0}
-
-
 def targets() -> Iterator[Target]:
     """All of them, in the order of the page."""
     for depth, goal in RUN_SECONDS.items():
         nets = f"ResNet-{depth}" + ("" if depth == 1202 else f", plain-{depth}")
         what = f"{nets}: a run of 64,000 iterations in {seconds(goal)}"
-        runs = column("run_seconds", lambda row, depth=depth: row["depth"] == depth)  # type: ignore[misc]
+        runs = column("run_seconds", "depth", [depth])
         yield Target(what, "schedule", H200, runs, goal, seconds)
     what = "runs at once: 3 times the images a second of one ResNet-20"
     yield Target(what, "growth", H200, gain_of_runs, 3.0, times, at_least=True)
-    for net, place, goal in (("20", H200, 10.0), ("20", CPU, 2.0), ("56", CPU, 2.0)):
+    for net, place, goal in (("20", H200, 10.0), ("20", TWO_CORES, 2.0), ("56", TWO_CORES, 2.0)):
         what = f"ResNet-{net}: {goal:g} times the images a second of the usual loop"
-        faster = column("times_faster", lambda row, net=net: row["net"] == f"ResNet-{net}")  # type: ignore[misc]
+        faster = column("times_faster", "net", [f"ResNet-{net}"])
         yield Target(what, "training", place, faster, goal, times, at_least=True)
-    for place in (ANY_GPU, ANY_CPU):
+    for place in (GPU, CPU):
         for words, name in (
             ("logging, progress, checkpoints, probes", "share_of_harness"),
             ("the same and evaluation", "share_with_evaluation"),
         ):
             what = f"{words}: at most 3 % of the training time"
             yield Target(what, "harness", place, column(name, within="nets"), 0.03, percent)
-    for place in (ANY_GPU, ANY_CPU):
+    for place in (GPU, CPU):
         what = "parity: no check of the fast path fails"
         yield Target(what, "parity", place, failed, 0, lambda count: f"{count:g} fail")
-    commands = column("seconds", lambda row: row["what"] in ("--help", "configuration error"))
-    figures = column("seconds", lambda row: row["kind"] == "figure")
     what = "`--help` and a configuration error in 1.5 s"
-    yield Target(what, "start", ANY_CPU, commands, 1.5, seconds)
+    commands = column("seconds", "what", ["--help", "configuration error"])
+    yield Target(what, "start", CPU, commands, 1.5, seconds)
     what = "any figure from 60 runs of the paper profile in 5 s"
-    yield Target(what, "start", ANY_CPU, figures, 5.0, seconds)
+    yield Target(what, "start", CPU, column("seconds", "kind", ["figure"]), 5.0, seconds)
 
 
 def judged(measured: Sequence[Measured]) -> list[list[str]]:
     """Rows of a table: target, hardware, measured, verdict."""
-    rows = []
-    for target in targets():
-        value, where, verdict = target.judge(measured)
-        rows.append([target.what, where, value, verdict])
-    return rows
+    return [target.judge(measured) for target in targets()]

@@ -11,7 +11,7 @@ if one failed.
                  two: at the paper's rate rounding alone carries two runs that far apart. Others may
                  be :data:`TIMES` as far
 ``same bits``    replaying a graph against launching its kernels; a run that was stopped, saved and
-                 gone on with; two runs at the same time against one alone. In deterministic mode
+                 resumed; two runs at the same time against one alone. In deterministic mode
 ``rerun``        the same run twice in deterministic mode; ``costs`` is its time over that without
 ``evaluation``   wrong counts of the captured forward pass against the net's own
 ``compiling``    whether it pays: ``costs`` is the time of an iteration over that without
@@ -21,38 +21,37 @@ if one failed.
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
+from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
-from benchmarks.harness_run import Training
-from benchmarks.record import Scope, command
-from benchmarks.subject import (
-    COMPILED,
-    EAGER,
-    GRAPH,
-    NAMES,
-    Row,
-    Subject,
-    fingerprint,
-    first_losses,
-    nudge,
-    snapshot,
-)
-from benchmarks.turns import seconds_each, synchroniser, take_turns, times_faster
+from benchmarks.record import Row, Scope, command, device_of
+from benchmarks.timing import Training, ratios, synchronise, take_turns
+from resnet_repro.compose import compose_run
+from resnet_repro.data.order import raw
 from resnet_repro.data.resident import ResidentImages
 from resnet_repro.evaluation.count import ErrorCount, count_errors
 from resnet_repro.options import ConfigError
+from resnet_repro.training.build import load_data
 from resnet_repro.training.graph import EAGER_CALLS, BatchesAhead
 
 SCOPES = {
     "cpu": Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=100),
     "cuda": Scope(experiments=("cifar10_resnet20", "cifar10_resnet110"), rounds=5, iterations=100),
 }
+Way = tuple[str, str]
+EAGER: Way = ("trainer.graph=never", "trainer.compile=never")
+GRAPH: Way = ("trainer.graph=always", "trainer.compile=never")
+COMPILED: Way = ("trainer.graph=auto", "trainer.compile=always")  # and captured, on a GPU
+NAMES = {EAGER: "eager", GRAPH: "graph", COMPILED: "compiled"}
 # Nats that the first loss of a net of 20 layers may be off. Each layer rounds its output, by 2^-9
 # in bf16, by 2^-12 in TF32, and these errors add up, so the bound of a deeper net is larger in
 # proportion to its depth. In bf16 on a CPU, at most, with four seeds: ResNet-20 0.0023, ResNet-56
@@ -64,12 +63,43 @@ BITS = 2 * EAGER_CALLS + 14  # iterations whose bits are compared: most of them 
 TIMED = {"cpu": 3, "cuda": 200}  # iterations of a timed turn
 
 
-def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+class Subject:
+    """A net that is trained in several ways, to be compared over so many iterations."""
+
+    def __init__(self, experiment: str, words: Sequence[str], iterations: int):
+        self.experiment, self.iterations = experiment, iterations
+        # The losses of so many iterations are remembered.
+        self._words = (*words, f"trainer.log_every_iters={max(iterations, 100)}")
+        self._arrays = load_data(compose_run(f"experiment={experiment}", *self._words))
+        self.on_cuda = device_of(words).device.type == "cuda"
+        self.ways = (EAGER, GRAPH, COMPILED) if self.on_cuda else (EAGER, COMPILED)
+        self.precisions = ("fp32", "tf32", "bf16") if self.on_cuda else ("fp32", "bf16")
+
+    def training(self, *words: str, saved: dict[str, Any] | None = None) -> Training:
+        """The run at its start or as it was saved, trained as ``words`` say.
+
+        Raises:
+            ConfigError: this machine cannot do that.
+        """
+        return Training.of(self.experiment, [*self._words, *words], self._arrays, 0, saved)
+
+    def row(self, check: str, way: str, found: float, allowed: float = 0, **more: Any) -> Row:
+        """One line of the result; it passed if ``found`` is at most ``allowed``."""
+        kept: Row = {"experiment": self.experiment, "check": check, "way": way}
+        kept |= {"precision": None, "found": found, "allowed": allowed, "costs": None} | more
+        return kept | {"passed": bool(found <= allowed)}
+
+    def not_here(self, check: str, way: Way, error: ConfigError) -> Row:
+        """The line of a check that cannot be done here; it neither passed nor failed."""
+        row = self.row(check, NAMES[way], 0)
+        return row | {"found": None, "passed": None, "why_not": str(error)}
+
+
+def measure(scope: Scope, words: Sequence[str]) -> Row:
     """Do every check that this device allows on every experiment of ``scope``."""
     rows = []
     for experiment in scope.experiments:
-        subject = Subject.of(experiment, words, scope.iterations)
-        for row in checks(subject, scope.rounds):
+        for row in checks(Subject(experiment, words, scope.iterations), scope.rounds):
             print(line(row), flush=True)
             rows.append(row)
     return {"rows": rows}
@@ -88,7 +118,7 @@ def checks(subject: Subject, rounds: int) -> Iterator[Row]:
     """All checks of one net."""
     yield batches(subject)
     yield from losses(subject)
-    if subject.device == "cuda":
+    if subject.on_cuda:
         yield from same_bits(subject)
         yield from evaluation(subject)
     yield from rerun(subject, rounds)
@@ -142,6 +172,22 @@ def first_bound(precision: str, depth: int) -> float:
     return FIRST[precision] * max(depth, 20) / 20
 
 
+def first_losses(training: Training, count: int) -> torch.Tensor:
+    """Losses of the next ``count`` iterations, on the host."""
+    for _ in range(count):
+        training.iterate()
+    synchronise(training.setup.device)
+    return training.state.window.last(training.state.iteration, count)[:, 0]
+
+
+def nudge(training: Training, seed: int) -> None:
+    """Change each weight by about one unit in its last place, up or down as ``seed`` says."""
+    for number, weights in enumerate(training.state.model.parameters()):
+        draws = raw(seed, number, 0, weights.numel()) >> np.uint64(63)
+        signs = torch.from_numpy(draws.astype(np.float32) * 2 - 1).view(weights.shape)
+        weights.data.mul_((1 + 2**-23 * signs).to(weights.device))
+
+
 def same_bits(subject: Subject) -> Iterator[Row]:
     """Ways that launch the same kernels in the same order must not differ in a bit.
 
@@ -160,7 +206,8 @@ def same_bits(subject: Subject) -> Iterator[Row]:
     yield row("graph", graph)
     stopped = subject.training(*GRAPH, *words)
     first_losses(stopped, BITS // 2)
-    resumed = subject.resumed(stopped, snapshot(stopped))
+    saved = copy.deepcopy(stopped.state.state_dict())
+    resumed = subject.training(*GRAPH, *words, saved=saved)
     first_losses(resumed, BITS - BITS // 2)
     yield row("graph, stopped and resumed", resumed)
     both = [subject.training(*GRAPH, *words) for _ in range(2)]
@@ -169,6 +216,17 @@ def same_bits(subject: Subject) -> Iterator[Row]:
             run.iterate()
     for number, run in enumerate(both, start=1):
         yield row(f"graph, run {number} of 2 at once", run)
+
+
+def fingerprint(training: Training) -> str:
+    """SHA-256 of weights, statistics, momentum and remembered losses."""
+    synchronise(training.setup.device)
+    digest = hashlib.sha256()
+    state = training.state
+    momentum = [kept["momentum_buffer"] for kept in state.optimizer.state.values()]
+    for tensor in (*state.model.state_dict().values(), *momentum, state.window.sums):
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def evaluation(subject: Subject) -> Iterator[Row]:
@@ -195,7 +253,7 @@ def counted(training: Training, *, captured: bool) -> ErrorCount:
 
 def rerun(subject: Subject, rounds: int) -> Iterator[Row]:
     """Bits of a second run in deterministic mode, and what that mode costs."""
-    for way in subject.ways[1:] if subject.device == "cuda" else subject.ways:
+    for way in subject.ways[1:] if subject.on_cuda else subject.ways:
         try:
             repeated = [subject.training(*way, REPEATABLE) for _ in range(2)]
         except ConfigError as error:
@@ -206,8 +264,8 @@ def rerun(subject: Subject, rounds: int) -> Iterator[Row]:
         differ = int(fingerprint(repeated[0]) != fingerprint(repeated[1]))
         seconds = [seconds_of(repeated[0]) for _ in range(rounds)]
         free = subject.training(*way)
-        costs = round(times_faster(seconds, [seconds_of(free) for _ in seconds]).median, 3)
-        yield subject.row("rerun", NAMES[way], differ, costs=costs)
+        costs = median(ratios(seconds, [seconds_of(free) for _ in seconds]))
+        yield subject.row("rerun", NAMES[way], differ, costs=round(costs, 3))
 
 
 def compiling(subject: Subject, rounds: int) -> Iterator[Row]:
@@ -222,20 +280,19 @@ def compiling(subject: Subject, rounds: int) -> Iterator[Row]:
         as_is = subject.training(*subject.ways[-2], word)
         sides = {"compiled": partial(seconds_of, compiled), "as is": partial(seconds_of, as_is)}
         found = take_turns(sides, rounds)
-        costs = round(times_faster(found["compiled"], found["as is"]).median, 3)
+        costs = round(median(ratios(found["compiled"], found["as is"])), 3)
         yield subject.row("compiling", "compiled", 0, precision=precision, costs=costs)
 
 
 def seconds_of(training: Training) -> float:
     """Seconds of an iteration, over many; the first ones of a run are not timed."""
-    device = training.setup.device
     for _ in range(max(0, EAGER_CALLS + 1 - training.state.iteration)):
         training.iterate()
-    return seconds_each(training.iterate, TIMED[device.type], synchroniser(device))
+    return training.seconds(TIMED[training.setup.device.type])
 
 
 def main() -> int:
-    """Check, write ``results/bench/parity_<device>.json``; 1 if a check failed."""
+    """Check, write ``results/bench/parity_<device>.json``; return 1 if a check failed."""
     rows = json.loads(command("parity", measure, SCOPES).read_text(encoding="utf-8"))["rows"]
     return int(any(row["passed"] is False for row in rows))
 

@@ -2,31 +2,36 @@
 
 A whole run of a net of the ImageNet family on photographs laid out as a folder data set: lists,
 mean picture, decoding, augmentation, training, evaluation, checkpoints. Beside it the parts alone:
-decoding against torchvision's recipe (``bench.decoding``), the loader, the update. The photographs
-are those that lie directly in the folder of the data (``RESNET_REPRO_DATA``); without any they are
-made up, and that is said.
+decoding against torchvision's recipe, the loader, the update. The photographs are those that lie
+directly in the folder of the data (``data.root``, ``RESNET_REPRO_DATA``); without any they are made
+up, and the file says so.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import io
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from statistics import mean, median
 
 import numpy as np
+import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
-from benchmarks import decoding
-from benchmarks.record import Scope, command, device_of
-from benchmarks.turns import Spread, seconds_each, synchroniser
+from benchmarks.record import Row, Scope, command, device_of
+from benchmarks.timing import seconds_each, turn
 from resnet_repro import paths
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.config import Config
-from resnet_repro.data.jpeg import SUFFIXES
+from resnet_repro.data.jpeg import CROP, SUFFIXES, read_picture, train_crop
+from resnet_repro.data.order import Draw, picture_draw
 from resnet_repro.progress import Progress
 from resnet_repro.training.build import assemble, load_images
 from resnet_repro.training.device import loader_processes, set_up
@@ -41,10 +46,10 @@ SCOPES = {
 BATCH = {"cpu": 16, "cuda": 256}
 MADE_UP, SIZE = 50, (500, 375)  # photographs, and their pixels: ImageNet's are about so large
 SUMMED_UP = 5  # updates whose mean loss stands for the beginning and the end of a run
-Row = dict[str, Any]
+LR = 1e-4  # of updates that are only timed
 
 
-def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+def measure(scope: Scope, words: Sequence[str]) -> Row:
     """Measure the path on every experiment of ``scope``.
 
     Returns:
@@ -54,35 +59,33 @@ def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
     batch = BATCH[device_of(words).device.type]
     with tempfile.TemporaryDirectory() as place:
         photographs, kind = find(words, Path(place) / "made-up")
-        decoded = decoding.measure(photographs[0].parent, scope.rounds)
+        decoded = decode(photographs, scope.rounds)
         rows = [
-            row("decoding, this project", decoded.ours, cores=1),
-            row("decoding, torchvision's recipe", decoded.reference, cores=1),
+            row("decoding, this project", decoded["ours"], cores=1),
+            row("decoding, torchvision's recipe", decoded["reference"], cores=1),
         ]
         root = lay_out(photographs, Path(place) / "data", batch)
         runs = []
         for experiment in scope.experiments:
-            asked = [*words_of(experiment, root, Path(place) / "runs", scope, batch), *words]
+            asked = [
+                f"experiment={experiment}", "data=folder", "profile=quick", f"data.root={root}",
+                f"runs_dir={place}/runs", f"recipe.batch_size={batch}", "recipe.lr=0.01",
+                f"recipe.max_iters={scope.iterations}", "recipe.milestones=[]",
+                f"evaluation.every_iters={scope.iterations}", "evaluation.clean_train_images=10",
+                "trainer.log_every_iters=1", *words,
+            ]  # fmt: skip
             rows += speeds(asked, scope.rounds)
             run = do_run(asked)
             rows.append(row("a run, its training", run["images_per_second"], run["net"]))
             runs.append(run)
-    return {
-        "photographs": {"count": len(photographs), "kind": kind},
-        "rows": rows,
-        "decoding": dataclasses.asdict(decoded),
-        "runs": runs,
-    }
+    photographs_found = {"count": len(photographs), "kind": kind}
+    return {"photographs": photographs_found, "rows": rows, "decoding": decoded, "runs": runs}
 
 
 def row(what: str, images_per_second: float, net: str = "-", cores: int | None = None) -> Row:
     """One speed; ``cores`` where it is that of so many, whatever else the machine does."""
-    return {
-        "what": what,
-        "net": net,
-        "cores": cores,
-        "images_per_second": round(images_per_second, 1),
-    }
+    speed = round(images_per_second, 1)
+    return {"what": what, "net": net, "cores": cores, "images_per_second": speed}
 
 
 def find(words: Sequence[str], place: Path) -> tuple[list[Path], str]:
@@ -116,14 +119,78 @@ def lay_out(photographs: Sequence[Path], root: Path, batch: int) -> Path:
     return root
 
 
-def words_of(experiment: str, root: Path, runs: Path, scope: Scope, batch: int) -> list[str]:
-    """The configuration of a run on the pictures of ``root``."""
-    return [
-        f"experiment={experiment}", "data=folder", "profile=quick", f"data.root={root}",
-        f"runs_dir={runs}", f"recipe.batch_size={batch}", f"recipe.max_iters={scope.iterations}",
-        "recipe.milestones=[]", "recipe.lr=0.01", f"evaluation.every_iters={scope.iterations}",
-        "evaluation.clean_train_images=10", "trainer.log_every_iters=1",
-    ]  # fmt: skip
+def ours(encoded: bytes, name: str, draw: Draw) -> torch.Tensor:
+    """Our training decode; uint8 (224, 224, 3)."""
+    return torch.from_numpy(train_crop(encoded, name, draw))
+
+
+def reference(encoded: bytes, _: str, draw: Draw) -> torch.Tensor:
+    """The same crop by torchvision's reference recipe; uint8 (3, 224, 224)."""
+    with Image.open(io.BytesIO(encoded)) as opened:
+        image = opened.convert("RGB")
+    image = F.resize(image, [draw.side], InterpolationMode.BILINEAR, antialias=True)
+    left, top = draw.x % (image.width - CROP + 1), draw.y % (image.height - CROP + 1)
+    image = F.crop(image, top, left, CROP, CROP)
+    if draw.flip:
+        image = F.horizontal_flip(image)
+    tensor: torch.Tensor = F.pil_to_tensor(image)
+    return tensor
+
+
+def decode(photographs: Sequence[Path], rounds: int) -> Row:
+    """Make the same augmented crops of photographs as we do and as torchvision's recipe does.
+
+    They alternate picture by picture in one thread, and CPU time is counted, so that a busy machine
+    disturbs both alike. ``rounds`` crops are made of each photograph.
+
+    Returns:
+        ``pictures``: their number, ``uses``: crops made of each; crops a second and core of
+        ``ours`` and the ``reference``, and their ``speedup``; absolute differences of pixels on the
+        scale 0..255, their mean, the largest mean of a crop, the largest, and the largest in crops
+        that were decoded at full scale; ``reduced``: share of those that were not.
+
+    Raises:
+        DataError: one cannot be decoded.
+    """
+    files = [(read_picture(path), str(path)) for path in photographs]
+    recipes = (ours, reference)
+    for recipe in recipes:  # first calls load libraries and tables
+        recipe(*files[0], picture_draw(0, 0, 0))
+    times = np.zeros(2)
+    means, maxima, reduced = [], [], []
+    for use in range(rounds):
+        for row, (encoded, name) in enumerate(files):
+            draw = picture_draw(0, use, row)
+            pair = [torch.empty(0), torch.empty(0)]
+            # Which goes first alternates: the second finds the file in the processor's cache.
+            for which in ((0, 1), (1, 0))[(use + row) % 2]:
+                began = time.thread_time()
+                pair[which] = recipes[which](encoded, name, draw)
+                times[which] += time.thread_time() - began
+            gap = (pair[0].to(torch.int16) - pair[1].permute(1, 2, 0).to(torch.int16)).abs()
+            means.append(float(gap.float().mean()))
+            maxima.append(int(gap.max()))
+            reduced.append(is_reduced(encoded, draw))
+    speeds = len(files) * rounds / times
+    at_full_scale = [most for most, small in zip(maxima, reduced, strict=True) if not small]
+    return {
+        "pictures": len(files),
+        "uses": rounds,
+        "ours": round(float(speeds[0]), 1),
+        "reference": round(float(speeds[1]), 1),
+        "speedup": round(float(speeds[0] / speeds[1]), 3),
+        "mean_difference": round(float(np.mean(means)), 4),
+        "worst_picture_mean": round(max(means), 3),
+        "max_difference": max(maxima),
+        "same_scale_max": max(at_full_scale, default=0),
+        "reduced": round(float(np.mean(reduced)), 4),
+    }
+
+
+def is_reduced(encoded: bytes, draw: Draw) -> bool:
+    """Whether a JPEG is decoded at half scale or less for this draw."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        return image.format == "JPEG" and min(image.size) >= 2 * draw.side
 
 
 def speeds(words: Sequence[str], rounds: int) -> list[Row]:
@@ -131,54 +198,51 @@ def speeds(words: Sequence[str], rounds: int) -> list[Row]:
     config = compose_run(*words, "recipe.max_iters=1000000")  # it decodes ahead, as far as that
     setup = set_up(config.trainer)
     parts, state = assemble(config, setup, load_images(config))
-    batch, synchronise = config.recipe.batch_size, synchroniser(setup.device)
+    batch, device, numbers = config.recipe.batch_size, setup.device, itertools.count()
     processes = loader_processes(config.trainer)
     with closing(parts.images) as images:
         ahead = 2 * processes + 1
-        for iteration in range(ahead):
-            given, labels = images.batch(iteration)
-        numbers = iter(range(ahead, 1_000_000))
-        waiting = seconds_each(lambda: images.batch(next(numbers)), rounds * ahead, synchronise)
+        for _ in range(ahead):
+            given, labels = images.batch(next(numbers))
+        waiting = seconds_each(lambda: images.batch(next(numbers)), rounds * ahead, device)
     several = f"{processes} process{'es' if processes != 1 else ''}"
     found = [row(f"the loader alone, {several}", batch / waiting)]
-    if setup.device.type == "cuda":
+    if device.type == "cuda":
         times = [
-            seconds_each(lambda: step(state, setup, given, labels, 1e-4), 4, synchronise)
+            seconds_each(lambda: step(state, setup, given, labels, LR), 4, device)
             for _ in range(rounds + 1)
         ]
-        found.append(row("updates alone", batch / Spread.of(times[1:]).median, config.model.label))
+        found.append(row("updates alone", batch / median(times[1:]), config.model.label))
     return found + speeds_of_a_core(config, rounds)
 
 
 def speeds_of_a_core(config: Config, rounds: int) -> list[Row]:
     """By the processor's time, so that other programs do not matter: batches, and updates."""
-    trainer = dataclasses.replace(config.trainer, loader_workers=0, device="cpu", threads=1)
+    trainer = replace(config.trainer, loader_workers=0, device="cpu", threads=1)
     if trainer.precision == "tf32":
-        trainer = dataclasses.replace(trainer, precision="auto")
-    alone = dataclasses.replace(config, trainer=trainer)
-    setup, batch = set_up(trainer), config.recipe.batch_size
+        trainer = replace(trainer, precision="auto")
+    alone = replace(config, trainer=trainer)
+    setup = set_up(trainer)
     parts, state = assemble(alone, setup, load_images(alone))
-    numbers = iter(range(1_000_000))
+    numbers = itertools.count()
     loading = core_seconds(lambda: parts.images.batch(next(numbers)), rounds)
     given, labels = (part[: BATCH["cpu"]] for part in parts.images.batch(0))
-    updating = core_seconds(lambda: step(state, setup, given, labels, 1e-4), rounds)
+    updating = core_seconds(lambda: step(state, setup, given, labels, LR), rounds)
+    loaded, updated = config.recipe.batch_size / loading, len(labels) / updating
     return [
-        row("the loader alone, in the training process", batch / loading, cores=1),
-        row("updates alone, on the CPU", len(labels) / updating, config.model.label, cores=1),
+        row("the loader alone, in the training process", loaded, cores=1),
+        row("updates alone, on the CPU", updated, config.model.label, cores=1),
     ]
 
 
 def core_seconds(work: Callable[[], object], rounds: int) -> float:
     """Processor seconds of one call, after a first that does not count."""
     work()
-    began = time.process_time()
-    for _ in range(rounds):
-        work()
-    return (time.process_time() - began) / rounds
+    return turn(work, rounds).processor
 
 
 def do_run(words: Sequence[str]) -> Row:
-    """Do the run as its command does; what it logged."""
+    """Do the run as its command does; return what it logged."""
     job = make_job(*words)
     launch(job, Progress().begin(job.label, job.config.recipe.max_iters), lambda: False)
     meta, records = job.folder.meta(), job.folder.metrics()
@@ -189,8 +253,8 @@ def do_run(words: Sequence[str]) -> Row:
         "iterations": len(losses),
         "batch_size": job.config.recipe.batch_size,
         "images_per_second": meta["images_per_second"],
-        "loss_of_the_first": round(float(np.mean(losses[:SUMMED_UP])), 3),
-        "loss_of_the_last": round(float(np.mean(losses[-SUMMED_UP:])), 3),
+        "loss_of_the_first": round(mean(losses[:SUMMED_UP]), 3),
+        "loss_of_the_last": round(mean(losses[-SUMMED_UP:]), 3),
         "test_images": test["num_samples"],
         "left_out": meta["data"]["left_out"],
     }

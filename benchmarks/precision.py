@@ -13,13 +13,14 @@ import argparse
 import copy
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.record import Row
 from resnet_repro.config import Config
 from resnet_repro.exits import explained
 from resnet_repro.measure_pace import OUT, provenance, write
@@ -35,8 +36,7 @@ ITERATIONS = 500
 CLEAN_IMAGES = 10_000  # training images, evenly spaced, counted without augmentation
 
 
-@dataclass(frozen=True)
-class Continuation:
+class Continuation(NamedTuple):
     """One way to continue: precision, memory layout, and seed of order and augmentation."""
 
     precision: str
@@ -48,9 +48,8 @@ class Continuation:
         return f"{self.precision}, {self.layout}, seed {self.seed}"
 
 
-def ways(config: Config, precision: str) -> list[Continuation]:
+def ways(seed: int, precision: str) -> list[Continuation]:
     """List the continuations of a run that was trained in ``precision``."""
-    seed = config.seed
     listed = [
         Continuation(precision, "channels last", seed),
         Continuation("fp32", "channels last", seed),
@@ -61,17 +60,15 @@ def ways(config: Config, precision: str) -> list[Continuation]:
     return list(dict.fromkeys(listed))  # of an fp32 run the first two are one
 
 
-def continued(
-    config: Config, way: Continuation, saved: dict[str, Any], iterations: int
-) -> dict[str, Any]:
-    """Do the updates; return mean loss and errors over them, and the errors of the net after."""
+def continued(config: Config, way: Continuation, saved: dict[str, Any], iterations: int) -> Row:
+    """Do the updates; return mean loss and error over them, and the errors of the net after."""
     trainer = replace(config.trainer, precision=way.precision, log_every_iters=iterations)
     config = replace(config, seed=way.seed, trainer=trainer)
     context, state = assemble(config, set_up(trainer), load_images(config))
     window = state.window.sums.clone()
-    # A copy: the optimizer goes on with the very tensors of momentum that it is given.
+    # A copy: the optimizer continues with the very tensors of momentum that it is given.
     state.load_state_dict(copy.deepcopy(saved) | {"window": window})
-    start, nchw = state.iteration, way.layout == "NCHW"
+    nchw = way.layout == "NCHW"
     if nchw:
         state.model.to(memory_format=torch.contiguous_format)
     for _ in range(iterations):
@@ -80,16 +77,13 @@ def continued(
         step(state, context.setup, images, labels, current_lr(state, config.recipe))
     means = state.window.means(state.iteration, iterations)
     return {
-        "from": start,
-        "iterations": iterations,
-        "continuation": way.name(),
         "loss": round(means.loss, 4),
         "train_error": round(means.top1_err, 3),
         **errors_after(context, state),
     }
 
 
-def errors_after(context: RunContext, state: TrainState) -> dict[str, float]:
+def errors_after(context: RunContext, state: TrainState) -> Row:
     """Count the net's errors in percent, on training images without augmentation and on test."""
     sets = {
         "clean_train_error": context.images.clean(CLEAN_IMAGES),
@@ -102,23 +96,8 @@ def errors_after(context: RunContext, state: TrainState) -> dict[str, float]:
     }
 
 
-def measure(
-    folder: RunFolder, checkpoints: Sequence[Path], iterations: int, known: list[dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """Yield a row for each continuation that ``known`` lacks."""
-    config, precision = Config.from_mapping(folder.config()), folder.meta()["precision"]
-    for path in checkpoints:
-        saved = checkpoint.load_newest(path)
-        if saved is None:
-            raise CheckpointError(f"{path}: has no checkpoint")
-        for way in ways(config, precision):
-            row = {"from": saved["iteration"], "iterations": iterations, "continuation": way.name()}
-            if not any(row.items() <= other.items() for other in known):
-                yield continued(config, way, saved, iterations)
-
-
 def main(words: Sequence[str] | None = None) -> None:
-    """Be the command."""
+    """Do the continuations that the file lacks, and write it after each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
     parser.add_argument("run", type=given, help="folder of the run")
     parser.add_argument("checkpoints", type=given, nargs="+", help="folders with one of its each")
@@ -127,17 +106,25 @@ def main(words: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(words)
     with explained():
         folder = RunFolder(asked.run)
-        config = Config.from_mapping(folder.config())
+        config, meta = Config.from_mapping(folder.config()), folder.meta()
         kept = provenance("precision", set_up(config.trainer)) | {
             "run": f"{config.profile}/{config.name}/seed{config.seed}",
-            "net": folder.meta()["net"]["label"],
+            "net": meta["net"]["label"],
         }
         path = asked.out / f"precision_{kept['device']}.json"
         rows = json.loads(path.read_text())["rows"] if path.exists() else []
-        for row in measure(folder, asked.checkpoints, asked.iterations, rows):
-            rows.append(row)
-            print(row, file=sys.stderr, flush=True)
-            write(asked.out, kept | {"rows": rows})
+        for place in asked.checkpoints:
+            saved = checkpoint.load_newest(place)
+            if saved is None:
+                raise CheckpointError(f"{place}: has no checkpoint")
+            for way in ways(config.seed, meta["precision"]):
+                start = {"from": saved["iteration"], "iterations": asked.iterations}
+                start["continuation"] = way.name()
+                if any(start.items() <= row.items() for row in rows):
+                    continue
+                rows.append(start | continued(config, way, saved, asked.iterations))
+                print(rows[-1], file=sys.stderr, flush=True)
+                write(asked.out, kept | {"rows": rows})
     print(path)
 
 

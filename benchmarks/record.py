@@ -1,4 +1,4 @@
-"""What every measurement is written with: machine, versions, date, command. One file per part.
+"""Command line and file of every part of the measurements.
 
 A part is a module with a function ``measure(scope, words)`` that returns rows of plain values, and
 with how much it measures on each kind of device. ``results/bench/<part>_<device>.json`` holds what
@@ -19,34 +19,28 @@ from typing import Any
 from resnet_repro.compose import compose_run
 from resnet_repro.exits import explained
 from resnet_repro.measure_pace import OUT, provenance, write
-from resnet_repro.paths import given
 from resnet_repro.training.device import Setup, set_up
 
 NETS = ("cifar10_resnet20", "cifar10_resnet56")
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Scope:
-    """How much is measured.
-
-    Attributes:
-        experiments: files of ``conf/experiment``.
-        rounds: how often each measurement is repeated.
-        iterations: of a repeat.
-    """
+    """How much is measured: experiments, repeats of each measurement, iterations of a repeat."""
 
     experiments: tuple[str, ...] = NETS
     rounds: int = 5
     iterations: int = 10
 
 
-Measure = Callable[[Scope, Sequence[str]], Mapping[str, Any]]
-
-
 def command(
-    part: str, measure: Measure, scopes: Mapping[str, Scope], words: Sequence[str] | None = None
+    part: str,
+    measure: Callable[[Scope, Sequence[str]], Mapping[str, Any]],
+    scopes: Mapping[str, Scope],
+    words: Sequence[str] | None = None,
 ) -> Path:
-    """Be the command line of a part: measure, write the file, name it.
+    """Be the command line of a part: measure, write the file, print and return its path.
 
     Args:
         part: name of the part and of its file.
@@ -54,19 +48,15 @@ def command(
         scopes: for ``cpu`` and ``cuda``; the command line may change them.
         words: of the command line.
     """
-    asked = _arguments(part, words)
+    asked = parser(part, "configuration of every net: trainer.precision=fp32").parse_args(words)
     with explained():
         setup = device_of(asked.words)
-        scope = scopes[setup.device.type]
-        given = {"rounds": asked.rounds, "iterations": asked.iterations}
-        if asked.experiments:
-            given["experiments"] = tuple(asked.experiments.split(","))
-        scope = replace(scope, **{key: value for key, value in given.items() if value})
+        scope = replace(scopes[setup.device.type], **changes(asked))
         load = round(os.getloadavg()[0], 2)
         found = measure(scope, asked.words)
-        said = ["python", "-m", f"benchmarks.{part}", *(words or sys.argv[1:])]
+        typed = ["python", "-m", f"benchmarks.{part}", *(words or sys.argv[1:])]
         kept = provenance(part, setup) | {
-            "command": shlex.join(said),
+            "command": shlex.join(typed),
             "scope": asdict(scope),
             "load_before": load,
             **found,
@@ -85,24 +75,33 @@ def device_of(words: Sequence[str]) -> Setup:
     return set_up(compose_run(f"experiment={NETS[0]}", *words).trainer)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that every part has."""
-    parser.add_argument("--experiments", help="files of conf/experiment, with commas between them")
-    parser.add_argument("--rounds", type=_count, help="how often each measurement is repeated")
-    parser.add_argument("--iterations", type=_count, help="of a repeat")
-    parser.add_argument("--out", type=given, default=OUT, help="folder of the file that is written")
-
-
-def _arguments(part: str, words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{part}")
-    add_options(parser)
-    parser.add_argument(
-        "words", nargs="*", help="configuration of every net: trainer.precision=fp32 ..."
+def parser(part: str, about_words: str, description: str | None = None) -> argparse.ArgumentParser:
+    """Return the options that every part has."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m benchmarks{'.' if part else ''}{part}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    return parser.parse_args(words)
+    made.add_argument("--experiments", type=_names, help="of conf/experiment: NAME,NAME")
+    made.add_argument("--rounds", type=count, help="how often each measurement is repeated")
+    made.add_argument("--iterations", type=count, help="of a repeat")
+    made.add_argument("--out", type=Path, default=OUT, help="folder of the file that is written")
+    made.add_argument("words", nargs="*", help=about_words)
+    return made
 
 
-def _count(text: str) -> int:
+def changes(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return what the command line changes of a scope."""
+    names = ("experiments", "rounds", "iterations")
+    return {name: value for name in names if (value := getattr(asked, name))}
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def count(text: str) -> int:
+    """Read a number that must be at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")

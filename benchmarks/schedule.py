@@ -9,62 +9,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from benchmarks.harness_run import Training
-from benchmarks.record import Scope, command
-from benchmarks.turns import Spread, seconds_each, synchroniser
-from resnet_repro.compose import compose_run
-from resnet_repro.training.build import load_data
+from benchmarks.record import Row, Scope, command
+from benchmarks.timing import Training, seconds_each
 from resnet_repro.training.records import Log, evaluate
 
 PLAIN = tuple(f"cifar10_plain{depth}" for depth in (20, 56, 110))
 RESIDUAL = tuple(f"cifar10_resnet{depth}" for depth in (20, 56, 110, 1202))
 SCOPES = {
-    "cpu": Scope(experiments=("cifar10_plain20", "cifar10_plain56", *RESIDUAL[:3]), rounds=3),
+    "cpu": Scope(experiments=(*PLAIN[:2], *RESIDUAL[:3]), rounds=3),
     "cuda": Scope(experiments=(*PLAIN, *RESIDUAL), rounds=5, iterations=50),
 }
 EVALUATIONS = 2  # timed
 
 
-def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+def measure(scope: Scope, words: Sequence[str]) -> Row:
     """Project the run of every experiment of ``scope``."""
     return {"rows": [project(name, scope, words) for name in scope.experiments]}
 
 
-def project(experiment: str, scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+def project(experiment: str, scope: Scope, words: Sequence[str]) -> Row:
     """Seconds of a whole run of one net, and of what it consists."""
-    arrays = load_data(compose_run(f"experiment={experiment}", *words))
-    training = Training.of(experiment, words, arrays)
+    training = Training.of(experiment, words)
     parts, state, config = training.parts, training.state, training.config
-    synchronise = synchroniser(training.setup.device)
-    times = [
-        seconds_each(training.iterate, scope.iterations, synchronise) for _ in range(scope.rounds)
-    ]
-    step = Spread.of(times).median
+    step = training.seconds(scope.iterations, scope.rounds)
 
     def count() -> None:
         evaluate(parts, state, Log(state))
 
     count()
-    evaluation = seconds_each(count, EVALUATIONS, synchronise)
+    evaluation = seconds_each(count, EVALUATIONS, training.setup.device)
     clean_images = config.evaluation.clean_train_images or parts.images.order.num_images
     clean = evaluation * clean_images / len(parts.images.held_out["test"])
     iterations = config.recipe.max_iters
     evaluations = math.ceil(iterations / config.evaluation.every_iters)
+    run = training.ready_seconds + iterations * step + evaluations * evaluation + clean
     return {
-        "net": training.label,
-        "experiment": experiment,
+        **training.facts(),
         "depth": config.model.depth,
-        "batch_size": training.batch_size,
         "iterations": iterations,
-        "engine": training.stepper.engine,
         "step_seconds": step,
         "evaluation_seconds": evaluation,
         "ready_seconds": round(training.ready_seconds, 3),
-        "run_seconds": round(
-            training.ready_seconds + iterations * step + evaluations * evaluation + clean, 2
-        ),
+        "run_seconds": round(run, 2),
     }
 
 

@@ -1,12 +1,14 @@
 """How long one waits: for help, an error, a first iteration, a figure.
 
-``python -m benchmarks.start`` starts each command anew, as a person does, and takes the
-time on the clock from the call to its end; the figures are drawn from 60 made-up runs of the paper
-profile. An idle Python is started in turns with them.
+``python -m benchmarks.start`` starts each command in a process of its own, as a person does, and
+takes the time on the clock from the call to its end; the figures are drawn from 60 made-up runs of
+the paper profile. An idle Python takes turns with them.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import signal
 import subprocess
 import sys
@@ -15,20 +17,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.fake_runs import write_runs
-from benchmarks.record import Scope, command
-from benchmarks.turns import Spread, children_seconds, take_turns
-from resnet_repro.conf import names
-from resnet_repro.paths import REPOSITORY
+import numpy as np
 
-SCOPES = {
-    "cpu": Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=1),
-    "cuda": Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=1),
-}
+from benchmarks.record import Row, Scope, command
+from benchmarks.timing import children_seconds, spread, take_turns
+from resnet_repro.compose import compose_run
+from resnet_repro.conf import load_item, names
+from resnet_repro.config import Config
+from resnet_repro.models.build import build_meta
+from resnet_repro.models.count import count_params
+from resnet_repro.paths import REPOSITORY
+from resnet_repro.runs.folder import RunFolder, now
+from resnet_repro.runs.metrics import MetricsWriter
+from resnet_repro.runs.provenance import hardware, versions
+from resnet_repro.training.probes import gradient_iterations
+
+SCOPE = Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=1)
+SCOPES = {"cpu": SCOPE, "cuda": SCOPE}
 RUNS = 60
-REPO = REPOSITORY
 LOOK_SECONDS = 0.005  # between two looks for the first record
 
 
@@ -36,7 +45,7 @@ class CommandError(RuntimeError):
     """A command did not do what it was started for."""
 
 
-def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
+def measure(scope: Scope, words: Sequence[str]) -> Row:
     """Time the commands and, from 60 runs, every figure and table of CIFAR-10."""
     train = [sys.executable, "-m", "resnet_repro.train"]
     experiment = f"experiment={scope.experiments[0]}"
@@ -56,10 +65,11 @@ def measure(scope: Scope, words: Sequence[str]) -> dict[str, Any]:
     return {"rows": rows, "notes": notes, "runs": RUNS}
 
 
-def turns(
-    kind: str, commands: Mapping[str, Callable[[], float]], scope: Scope
-) -> list[dict[str, Any]]:
-    """Seconds of each command, each of which was called before: the disk's cache is warm."""
+def turns(kind: str, commands: Mapping[str, Callable[[], float]], scope: Scope) -> list[Row]:
+    """Seconds of each command, each of which was called before: the disk's cache is warm.
+
+    Processor time, unlike that on the clock, is not lengthened by other programs.
+    """
     used: dict[str, list[float]] = {name: [] for name in commands}
 
     def counted(name: str) -> float:
@@ -69,7 +79,15 @@ def turns(
         return seconds
 
     found = take_turns({name: partial(counted, name) for name in commands}, scope.rounds)
-    return [row(name, kind, took, used[name]) for name, took in found.items()]
+    return [
+        {
+            "what": name,
+            "kind": kind,
+            **spread("seconds", took, 3),
+            "processor_seconds": round(median(used[name]), 3),
+        }
+        for name, took in found.items()
+    ]
 
 
 def drawn(scratch: Path) -> tuple[dict[str, Callable[[], float]], list[str]]:
@@ -77,7 +95,7 @@ def drawn(scratch: Path) -> tuple[dict[str, Callable[[], float]], list[str]]:
     found: dict[str, Callable[[], float]] = {}
     missing: list[str] = []
     for name in names("item"):
-        words = [sys.executable, str(REPO / "experiments" / f"{name}.py"), "--no-train"]
+        words = [sys.executable, str(REPOSITORY / "experiments" / f"{name}.py"), "--no-train"]
         words += ["--profile", "paper", "--out", str(scratch / "drawn")]
         draw = partial(timed, [*words, f"runs_dir={scratch / 'runs'}"])
         try:
@@ -98,11 +116,10 @@ def timed(words: Sequence[str], code: int = 0) -> float:
         CommandError: it ended with another exit code.
     """
     began = time.perf_counter()
-    done = subprocess.run(words, cwd=REPO, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - began
     if done.returncode != code:
-        said = " ".join(words[1:])
-        raise CommandError(f"{said}: exit code {done.returncode}: {last(done.stderr)}")
+        raise CommandError(f"{' '.join(words[1:])}: exit code {done.returncode}: {last(done)}")
     return seconds
 
 
@@ -113,15 +130,14 @@ def first_iteration(words: Sequence[str], scratch: Path) -> float:
         CommandError: it ended before.
     """
     with tempfile.TemporaryDirectory(dir=scratch) as runs:
-        asked = ["profile=smoke", "trainer.log_every_iters=1", f"runs_dir={runs}"]
+        words = [*words, "profile=smoke", "trainer.log_every_iters=1", f"runs_dir={runs}"]
         began = time.perf_counter()
         process = subprocess.Popen(
-            [*words, *asked], cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            words, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         while not logged(Path(runs)):
             if process.poll() is not None:
-                _, said = process.communicate()
-                raise CommandError(f"{' '.join(words[1:])}: no iteration: {last(said)}")
+                raise CommandError(f"{' '.join(words[1:])}: no iteration: {last(process)}")
             time.sleep(LOOK_SECONDS)
         seconds = time.perf_counter() - began
         process.send_signal(signal.SIGTERM)
@@ -129,9 +145,10 @@ def first_iteration(words: Sequence[str], scratch: Path) -> float:
     return seconds
 
 
-def last(said: str) -> str:
-    """The last line of what a command said: that of the error."""
-    return said.strip().rpartition("\n")[2]
+def last(done: subprocess.CompletedProcess[str] | subprocess.Popen[str]) -> str:
+    """The last line that a command wrote to standard error: that of the error."""
+    text = done.communicate()[1] if isinstance(done, subprocess.Popen) else done.stderr
+    return text.strip().rpartition("\n")[2]
 
 
 def logged(runs: Path) -> bool:
@@ -139,16 +156,87 @@ def logged(runs: Path) -> bool:
     return any(b"\n" in path.read_bytes() for path in runs.glob("*/*/seed*/metrics.jsonl"))
 
 
-def row(what: str, kind: str, took: Sequence[float], used: Sequence[float]) -> dict[str, Any]:
-    """Seconds of a command on the clock, and its processor time, which others do not lengthen."""
-    spread = Spread.of(took)
+def write_runs(root: Path, count: int, experiments: Sequence[str] = ()) -> list[Path]:
+    """Write ``count`` made-up runs below ``root``: every experiment with seed 0, then seed 1, ...
+
+    They have as many records as real ones: 640 of training, 64 evaluations, the clean training
+    error, and the tables of all probes. By default of the experiments of all figures and tables
+    that are trained on CIFAR-10.
+    """
+    listed = [name for item in names("item") for name in load_item(item).experiments]
+    cifar = [name for name in dict.fromkeys(listed) if name.startswith("cifar10_")]
+    found = [compose_run(f"experiment={name}") for name in experiments or cifar]
+    wanted = (dataclasses.replace(c, seed=seed) for seed in itertools.count() for c in found)
+    return [write_run(root, config) for config in itertools.islice(wanted, count)]
+
+
+def write_run(root: Path, config: Config) -> Path:
+    """Write the folder of one finished run; return its path."""
+    values, total = config.as_mapping(), config.recipe.max_iters
+    folder = RunFolder.at(root, values)
+    folder.write_config(values)
+    folder.write_status("finished", iter=total, max_iters=total, restarts=0)
+    folder.write_meta(_meta(config))
+    random = np.random.default_rng([config.seed, config.model.depth])
+    with MetricsWriter(folder.metrics_path) as log:
+        _log(log, config, random)
+    layers = [{"layer": n, "name": f"layer{n}"} for n in range(1, config.model.depth)]
+
+    def table(column: str, *ones: str) -> list[Row]:
+        values = random.uniform(0.5, 2.0, len(layers))
+        return [
+            row | {column: f"{value:.6g}"} | dict.fromkeys(ones, "1.0")
+            for row, value in zip(layers, values, strict=True)
+        ]
+
+    folder.write_table("responses", table("std"))
+    folder.write_table("signal", table("input_mean_square", "output_std"))
+    gradients = [
+        {"iter": iteration} | row
+        for iteration in sorted(gradient_iterations(total))
+        for row in table("grad_norm", "weight_norm")
+    ]
+    folder.write_table("gradients", gradients)
+    return folder.path
+
+
+def _log(log: MetricsWriter, config: Config, random: np.random.Generator) -> None:
+    total, every = config.recipe.max_iters, config.trainer.log_every_iters
+    view = {"protocol": "1-crop", "bn": "running"}
+    for iteration in range(every, total + 1, every):
+        error = 8 + 80 * np.exp(-6 * iteration / total) + random.normal(0, 0.3)
+        common = {"iter": iteration, "epoch": iteration * 128 / 50_000, "time": iteration / 100}
+        common |= {"loss": error / 25, "top1_err": error, "top5_err": error / 5}
+        log.write("train", **common, lr=0.1, num_samples=every * 128)
+        if iteration % config.evaluation.every_iters == 0:
+            log.write("test", **common, **view, num_samples=10_000)
+        if iteration == total:
+            log.write("train_clean", **common, **view, num_samples=50_000)
+
+
+def _meta(config: Config) -> dict[str, Any]:
+    params = count_params(build_meta(config.model, 10))
     return {
-        "what": what,
-        "kind": kind,
-        "seconds": round(spread.median, 3),
-        "seconds_lowest": round(spread.lowest, 3),
-        "seconds_highest": round(spread.highest, 3),
-        "processor_seconds": round(Spread.of(used).median, 3),
+        "schema": 1,
+        **config.identity,
+        "command": "made up",
+        "started": now(),
+        "finished": now(),
+        "wall_time_s": 60.0,
+        "train_time_s": 60.0,
+        "images_per_second": 100_000.0,
+        "warmup_exit_iter": None,
+        "deviations": {},
+        "git": {"revision": None, "dirty": None},
+        "versions": versions(),
+        "hardware": hardware(None, 1, 1),
+        "device": "cpu",
+        "precision": "fp32",
+        "threads": 1,
+        "world_size": 1,
+        "deterministic": False,
+        "data": {"name": config.data.name, "train_images": 50_000, "test_images": 10_000},
+        "net": {"label": config.model.label, "params": params, "multiply_adds": params},
     }
 
 

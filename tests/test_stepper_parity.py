@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import parity, subject
+from benchmarks import parity
 from benchmarks.record import Scope
 from resnet_repro.training import graph, stepper
 from resnet_repro.training.build import RunContext
@@ -49,12 +49,11 @@ def with_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(parts, state)
 
     monkeypatch.setattr(stepper, "make", make)
-    monkeypatch.setattr(subject, "make", make)
     monkeypatch.setattr(parity, "GRAPH", ("trainer.graph=auto", "trainer.compile=never"))
 
 
-def tiny() -> subject.Subject:
-    return subject.Subject.of("cifar10_resnet20", TINY, 3)
+def tiny() -> parity.Subject:
+    return parity.Subject("cifar10_resnet20", TINY, 3)
 
 
 def passed(rows: Any) -> list[bool]:
@@ -118,7 +117,6 @@ def test_a_forward_pass_passes_unless_it_has_old_weights(
 
 
 def test_other_batches_and_other_losses_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "nudge", lambda *_: None)
     monkeypatch.setattr(parity, "nudge", lambda *_: None)  # nothing may be off at all
     found = {(row["way"], row["precision"]): row for row in parity.losses(tiny())}
     assert found["rounding", "fp32"]["found"] == 0
@@ -130,15 +128,15 @@ def test_other_batches_and_other_losses_fail(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_rerun_with_other_bits_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, trainings = subject.Subject.training, []
+    made, trainings = parity.Subject.training, []
 
-    def changing(self: subject.Subject, *words: str) -> Any:
+    def changing(self: parity.Subject, *words: str) -> Any:
         trainings.append(made(self, *words))
         if len(trainings) == 2:
-            subject.nudge(trainings[-1], 0)
+            parity.nudge(trainings[-1], 0)
         return trainings[-1]
 
-    monkeypatch.setattr(subject.Subject, "training", changing)
+    monkeypatch.setattr(parity.Subject, "training", changing)
     assert passed(parity.rerun(tiny(), 1)) == [False, True]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import decoding, pictures
+from benchmarks import pictures
 from benchmarks.record import Scope
 from pictures import encoded, photograph
 from small_crops import CROP, shrink
@@ -17,7 +17,7 @@ WORDS = ("trainer.threads=1", "trainer.loader_workers=1", "trainer.device=cpu")
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     shrink(monkeypatch)
-    monkeypatch.setattr(decoding, "CROP", CROP)
+    monkeypatch.setattr(pictures, "CROP", CROP)
     monkeypatch.setattr(pictures, "BATCH", {"cpu": 4, "cuda": 4})
     monkeypatch.setattr(pictures, "MADE_UP", 2)
     monkeypatch.setattr(pictures, "SIZE", (90, 80))
@@ -56,4 +56,4 @@ def test_without_photographs_they_are_made_up_and_it_is_said(
     paths, kind = pictures.find((), tmp_path / "made-up")
     assert kind == "made-up pictures"
     assert [path.name for path in paths] == ["000.JPEG", "001.JPEG"]
-    assert decoding.measure(paths[0].parent, 1).pictures == 2
+    assert pictures.decode(paths, 1)["pictures"] == 2

@@ -13,45 +13,63 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from reliability.parts import PARTS, Part
+from reliability import crashes, damage, defects, disk, inputs, kills, rivals, stops, teams
 from reliability.record import Outcome, Record
-from reliability.workshop import NothingToCompareError, Trial, Workshop
-from resnet_repro.paths import given
+from reliability.runs import NothingToCompareError, Trial, Trials, Workshop
 
 RESULTS = Path("results/reliability")
 
 
+@dataclass(frozen=True)
+class Part:
+    """A series of trials, and how many (kills, turns, ...; 0: a list of its own) by default."""
+
+    about: str
+    trials: Trials
+    count: int = 0
+
+
+PARTS: dict[str, Part] = {
+    "kills": Part("random SIGKILLs of training runs", kills.trials, 300),
+    "crashes": Part("death at every named place of the code", crashes.trials),
+    "syscalls": Part("death at system calls that change files", crashes.strace_trials),
+    "checkpoints": Part("damaged and foreign checkpoints", damage.trials),
+    "workers": Part("faults of runs on several workers", teams.trials),
+    "stops": Part("signals that ask to stop", stops.trials),
+    "rivals": Part("two commands on one run folder", rivals.trials, 50),
+    "inputs": Part("words that cannot be meant", inputs.trials),
+    "disk": Part("full disks", disk.trials),
+    "leaks": Part("what piles up over many kills and stops", kills.leak_trials, 50),
+    "defects": Part("defects planted in the source", defects.trials),
+}
+
+
 def main(words: Sequence[str] | None = None) -> int:
-    """Do the parts that are asked for; 0 where all trials came out as they should."""
-    asked = options().parse_args(words)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    failed = 0
-    for name in asked.part or PARTS:
-        part = PARTS[name]
-        count = part.count if asked.count is None else asked.count
-        record = Record.at(asked.out, name)
-        with tempfile.TemporaryDirectory(prefix=f"reliability-{name}-", dir=asked.scratch) as path:
-            do_part(part, Workshop(Path(path), count, record), asked.seconds)
-        failed += len(record.failed())
-        print(f"{name}: {len(record.trials)} trials, {len(record.failed())} failed", flush=True)
-    return int(failed > 0)
-
-
-def options() -> argparse.ArgumentParser:
-    """The command's words."""
+    """Do the parts that are named, all by default; 0 where all trials came out as they should."""
     parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
     known = "; ".join(f"{name}: {part.about}" for name, part in PARTS.items())
     parser.add_argument("--part", action="append", choices=list(PARTS), help=known)
     parser.add_argument("--count", type=int, help="how many, where a part can be of any length")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop a part after")
-    parser.add_argument("--out", type=given, default=RESULTS, help="folder of the records")
-    parser.add_argument("--scratch", type=given, help="folder to work in")
-    return parser
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the records")
+    parser.add_argument("--scratch", type=Path, help="folder to work in")
+    asked = parser.parse_args(words)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    failed = 0
+    for name in asked.part or PARTS:
+        count = PARTS[name].count if asked.count is None else asked.count
+        record = Record.at(asked.out / f"{name}.json")
+        with tempfile.TemporaryDirectory(prefix=f"reliability-{name}-", dir=asked.scratch) as path:
+            do_part(PARTS[name], Workshop(Path(path), count, record), asked.seconds)
+        failed += len(record.failed())
+        print(f"{name}: {len(record.trials)} trials, {len(record.failed())} failed", flush=True)
+    return int(failed > 0)
 
 
-def do_part(part: Part, shop: Workshop, seconds: float) -> None:
+def do_part(part: Part, shop: Workshop, seconds: float = float("inf")) -> None:
     """Do the trials that are not in the record yet, for ``seconds`` at most."""
     record = shop.record
     record.begin()

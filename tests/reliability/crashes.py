@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from reliability.processes import begin, do, ended, finish
+from reliability.processes import KILLED, begin, do, ended
 from reliability.record import Outcome
-from reliability.subject import VARIANTS, small_job
-from reliability.workshop import Trial, Workshop
+from reliability.runs import Trial, Workshop, crash
+from resnet_repro.training.launch import Job
 
 WRITE = ("before-tmp", "after-write", "after-fsync", "after-replace")  # a file, by its ending
 OTHERS = (
@@ -27,28 +27,23 @@ def points() -> list[str]:
     """Every place that ``crash_point`` names, the first and a later time."""
     each = [f"{name}{ending}" for name in WRITE for ending in WRITTEN] + [*OTHERS]
     once = [name for name in each if name.endswith(".yaml") or name == "mid-load"]
-    again = [f"{name}:{LATER}" for name in each if name not in once]
-    return list(dict.fromkeys(each + again))
+    return each + [f"{name}:{LATER}" for name in each if name not in once]
 
 
 def trials(shop: Workshop) -> Iterator[Trial]:
     """One trial for each place."""
     for number, point in enumerate(points()):
-        name = sorted(VARIANTS)[number % len(VARIANTS)]
-        yield Trial(point, partial(crashed, shop, point, name))
+        yield Trial(point, partial(crashed, shop, point, number))
 
 
-def crashed(shop: Workshop, point: str, variant: str, folder: Path) -> Outcome:
+def crashed(shop: Workshop, point: str, number: int, folder: Path) -> Outcome:
     """Let a run die at ``point``, then rerun it."""
-    reference, job = shop.variant(variant), small_job(folder, *VARIANTS[variant])
+    reference, job, name = shop.begun(number, folder)
     if point == "mid-load":  # needs something to load
-        process = begin(do, job, None, 0.0, "after-prune:2")
-        process.join()
-    process = begin(do, job, None, 0.0, point)
-    process.join()
-    codes = [ended(process), finish(job)]
-    verdict = reference.verdict(job.folder)
-    return verdict | {"variant": variant, "codes": codes, "ok": verdict["ok"] and codes[0] == 137}
+        crash(job, "after-prune:2")
+    code = crash(job, point)
+    found = reference.after(job, code, variant=name)
+    return found | {"ok": found["ok"] and code == KILLED}
 
 
 def strace_trials(shop: Workshop) -> Iterator[Trial]:
@@ -58,14 +53,12 @@ def strace_trials(shop: Workshop) -> Iterator[Trial]:
         return
     for call, most in CALLS.items():
         for turn in range(1, most + 1):
-            number = turn % len(VARIANTS)
-            variant = sorted(VARIANTS)[number]
-            yield Trial(f"{call} {turn}", partial(struck, shop, call, turn, variant))
+            yield Trial(f"{call} {turn}", partial(struck, shop, call, turn))
 
 
-def struck(shop: Workshop, call: str, turn: int, variant: str, folder: Path) -> Outcome:
+def struck(shop: Workshop, call: str, turn: int, folder: Path) -> Outcome:
     """Kill a run at its ``turn``-th ``call``, then rerun it."""
-    reference, job = shop.variant(variant), small_job(folder, *VARIANTS[variant])
+    reference, job, name = shop.begun(turn, folder)
     gate = folder / "gate"
     process = begin(_after, gate, job)
     inject = f"inject={call}:signal=SIGKILL:when={turn}"
@@ -74,23 +67,16 @@ def struck(shop: Workshop, call: str, turn: int, variant: str, folder: Path) -> 
          "-e", inject, "-p", str(process.pid)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    while not _is_traced(process.pid) and tracer.poll() is None:
+    status = Path(f"/proc/{process.pid}/status")
+    while "TracerPid:\t0\n" in status.read_text() and tracer.poll() is None:
         time.sleep(0.005)
     gate.touch()
-    process.join()
+    code = ended(process)
     tracer.wait()
-    codes = [ended(process), finish(job)]
-    verdict = reference.verdict(job.folder)
-    hit = codes[0] == -9
-    return verdict | {"variant": variant, "codes": codes, "hit": hit}
+    return reference.after(job, code, variant=name, hit=code == -9)
 
 
-def _is_traced(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return "TracerPid:\t0\n" not in status
-
-
-def _after(gate: Path, *args: object) -> None:
+def _after(gate: Path, job: Job) -> None:
     while not gate.exists():
         time.sleep(0.005)
-    do(*args)  # type: ignore[arg-type]
+    do(job)

@@ -12,91 +12,60 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reliability.processes import begin, do, finish
 from reliability.record import Outcome
-from reliability.subject import VARIANTS, small_job
-from reliability.workshop import Trial, Workshop
+from reliability.runs import Trial, Workshop, crash, finish, generations, small_job
 
-Damage = Callable[[Path, random.Random], None]
 PAGE = 4096
 FORMER = 4  # iteration of the checkpoint before the newest
 WHOLE_RUNS = 3  # of the files of a kind, so many are also met by a whole run
 
-
-def cut(path: Path, rng: random.Random) -> None:
-    """Truncate."""
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        file.truncate(rng.randrange(size))
-
-
-def flip(path: Path, rng: random.Random) -> None:
-    """Flip one bit."""
-    data = bytearray(path.read_bytes())
-    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    path.write_bytes(data)
-
-
-def zero(path: Path, rng: random.Random) -> None:
-    """Zero a page that is not zero."""
-    data = bytearray(path.read_bytes())
-    pages = [p for p in range(0, len(data), PAGE) if any(data[p : p + PAGE])]
-    start = rng.choice(pages)
-    data[start : start + PAGE] = bytes(len(data[start : start + PAGE]))
-    path.write_bytes(data)
-
-
-def empty(path: Path, _: random.Random) -> None:
-    """Leave nothing in it."""
-    path.write_bytes(b"")
-
-
-def text(path: Path, _: random.Random) -> None:
-    """Put a web page there."""
-    path.write_text("<html>404 not found</html>", encoding="utf-8")
-
-
-def directory(path: Path, _: random.Random) -> None:
-    """Put a folder there."""
-    path.unlink()
-    path.mkdir()
-
-
-def loop(path: Path, _: random.Random) -> None:
-    """Put a link to itself there."""
-    path.unlink()
-    path.symlink_to(path)
-
-
-def fifo(path: Path, _: random.Random) -> None:
-    """Put a pipe there, whose reader would wait forever."""
-    path.unlink()
-    os.mkfifo(path)
-
-
-def gone_digest(path: Path, _: random.Random) -> None:
-    """Take the digest away."""
-    path.with_name(path.name + ".sha256").unlink()
-
-
-def wrong_digest(path: Path, _: random.Random) -> None:
-    """Let the digest be another file's."""
-    path.with_name(path.name + ".sha256").write_text("0" * 64 + "\n", encoding="utf-8")
-
-
 # Kinds of damage that the previous checkpoint makes good: how many files of each.
-KINDS: dict[str, tuple[Damage, int]] = {
-    "truncated": (cut, 64),
-    "one bit flipped": (flip, 500),
-    "a page zeroed": (zero, 100),
-    "empty": (empty, 1),
-    "text": (text, 1),
-    "a directory": (directory, 1),
-    "a link to itself": (loop, 1),
-    "a pipe": (fifo, 1),
-    "without its digest": (gone_digest, 1),
-    "with another's digest": (wrong_digest, 1),
+KINDS = {
+    "truncated": 64,
+    "one bit flipped": 500,
+    "a page zeroed": 100,
+    "empty": 1,
+    "text": 1,
+    "a directory": 1,
+    "a link to itself": 1,
+    "a pipe": 1,  # whose reader would wait forever
+    "without its digest": 1,
+    "with another's digest": 1,
 }
+
+
+def damage(kind: str, path: Path, rng: random.Random) -> None:
+    """Damage a checkpoint in one of :data:`KINDS`."""
+    data, digest = bytearray(path.read_bytes()), digest_of(path)
+    if kind == "truncated":
+        del data[rng.randrange(len(data)) :]
+    elif kind == "one bit flipped":
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif kind == "a page zeroed":
+        start = rng.choice([p for p in range(0, len(data), PAGE) if any(data[p : p + PAGE])])
+        data[start : start + PAGE] = bytes(len(data[start : start + PAGE]))
+    elif kind == "empty":
+        data.clear()
+    elif kind == "text":
+        data[:] = b"<html>404 not found</html>"
+    elif kind == "without its digest":
+        digest.unlink()
+    elif kind == "with another's digest":
+        digest.write_text("0" * 64 + "\n", encoding="utf-8")
+    path.unlink()
+    if kind == "a directory":
+        path.mkdir()
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a link to itself":
+        path.symlink_to(path)
+    else:
+        path.write_bytes(data)
+
+
+def digest_of(path: Path) -> Path:
+    """The file with the digest of a checkpoint."""
+    return path.with_name(path.name + ".sha256")
 
 
 def resealed(**changes: Any) -> Callable[[Path], None]:
@@ -110,20 +79,16 @@ def resealed(**changes: Any) -> Callable[[Path], None]:
             content[key] = value(content[key]) if callable(value) else value
         torch.save(content, path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        path.with_name(path.name + ".sha256").write_text(digest + "\n", encoding="utf-8")
+        digest_of(path).write_text(digest + "\n", encoding="utf-8")
 
     return change
-
-
-def _without_last(weights: dict[str, Any]) -> dict[str, Any]:
-    return dict(list(weights.items())[:-1])
 
 
 # Whole files that are another run's: refused, naming the file or its folder.
 REFUSED: dict[str, Callable[[Path], None]] = {
     "of an older schema": resealed(schema=1),
     "of a newer schema": resealed(schema=99),
-    "of another net": resealed(model=_without_last),
+    "of another net": resealed(model=lambda weights: dict(list(weights.items())[:-1])),
     "of another configuration": resealed(config=lambda c: c | {"seed": 5}),
     "of other data": resealed(data=lambda d: dict.fromkeys(d, "0")),
     "in another precision": resealed(precision="bf16"),
@@ -133,8 +98,8 @@ REFUSED: dict[str, Callable[[Path], None]] = {
 
 def trials(shop: Workshop) -> Iterator[Trial]:
     """One trial for each kind of damage; ``shop.count`` limits the files of a kind."""
-    for kind, (damage, files) in KINDS.items():
-        yield Trial(kind, partial(damaged, shop, kind, damage, min(files, shop.count or files)))
+    for kind, files in KINDS.items():
+        yield Trial(kind, partial(damaged, shop, kind, min(files, shop.count or files)))
     for kind, change in REFUSED.items():
         yield Trial(kind, partial(refused, shop, change))
     yield Trial("all generations damaged", partial(all_damaged, shop))
@@ -142,33 +107,32 @@ def trials(shop: Workshop) -> Iterator[Trial]:
 
 def begun(shop: Workshop, folder: Path) -> Path:
     """A run folder that died after its second checkpoint; made once, then copied."""
-    made = shop.scratch / "begun"
-    if not made.exists():
-        job = small_job(made, *VARIANTS["residual"])
-        process = begin(do, job, None, 0.0, "after-prune:2")
-        process.join()
-    job = small_job(folder, *VARIANTS["residual"])
-    shutil.copytree(small_job(made, *VARIANTS["residual"]).folder.path, job.folder.path)
+    made = small_job(shop.scratch / "begun")
+    if not made.folder.path.exists():
+        crash(made, "after-prune:2")
+    job = small_job(folder)
+    shutil.copytree(made.folder.path, job.folder.path)
     job.folder.write_config(job.config.as_mapping())
     return job.folder.path
 
 
-def damaged(shop: Workshop, kind: str, damage: Damage, files: int, folder: Path) -> Outcome:
-    """Damage the newest checkpoint in ``files`` ways; the one before it must be used, and told."""
+def damaged(shop: Workshop, kind: str, files: int, folder: Path) -> Outcome:
+    """Damage the newest checkpoint ``files`` times: the one before is used, with a warning."""
     from resnet_repro.training.checkpoint import load_newest
 
     told = dict.fromkeys(("silent", "set_aside", "warned", "whole_runs", "identical_runs"), 0)
     rng, source = random.Random(kind), begun(shop, folder / "source")
     for number in range(files):
-        run = small_job(folder / "copy", *VARIANTS["residual"]).folder
+        job = small_job(folder / "copy")
+        run = job.folder
         shutil.copytree(source, run.path)
-        newest = sorted(run.checkpoints.glob("iter_*.pt"))[-1]
-        damage(newest, rng)
+        newest = generations(run)[-1]
+        damage(kind, newest, rng)
         if number < WHOLE_RUNS:
-            job = small_job(folder / "copy", *VARIANTS["residual"])
             told["whole_runs"] += 1
-            if finish(job) == 0 and shop.variant("residual").verdict(run)["identical"]:
-                told["identical_runs"] += 1
+            same = finish(job) == 0 and shop.variant("residual").verdict(run)["identical"]
+            told["identical_runs"] += same
+            told["silent"] += not same
         else:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
@@ -177,7 +141,6 @@ def damaged(shop: Workshop, kind: str, damage: Damage, files: int, folder: Path)
             told["silent"] += saved is None or saved["iteration"] != FORMER
         told["set_aside"] += os.path.lexists(f"{newest}.corrupt")
         shutil.rmtree(folder / "copy")
-    told["silent"] += told["whole_runs"] - told["identical_runs"]
     warned = told["warned"] == files - told["whole_runs"]
     fine = not told["silent"] and warned and told["set_aside"] == files
     return {"ok": fine, "files": files} | told
@@ -194,15 +157,14 @@ def all_damaged(shop: Workshop, folder: Path) -> Outcome:
     """Damage both generations: the run must stop, not restart, now and when rerun."""
     path = begun(shop, folder)
     for file in (path / "checkpoints").glob("iter_*.pt"):
-        empty(file, random.Random())
-    first = stopped(folder, path)
-    again = stopped(folder, path)
+        file.write_bytes(b"")
+    first, again = stopped(folder, path), stopped(folder, path)
     return first | {"ok": first["ok"] and again["ok"]}
 
 
 def stopped(folder: Path, path: Path) -> Outcome:
     """Rerun: it must stop with exit code 4's error, its status saying where and why."""
-    job = small_job(folder, *VARIANTS["residual"])
+    job = small_job(folder)
     code = finish(job)
     status = job.folder.status()
     reason = str(status.get("reason"))

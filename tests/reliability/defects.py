@@ -11,20 +11,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from reliability.processes import LIMIT, REPO, environment
+from reliability.processes import LIMIT, environment
 from reliability.record import Outcome
-from reliability.workshop import Trial, Workshop
+from reliability.runs import Trial, Workshop
+from resnet_repro.paths import REPOSITORY
 
-COPIED = ("src", "conf", "tests", "benchmarks", "pyproject.toml")
+COPIED = ("src", "conf", "tests", "benchmarks")
 PASSED, FAILED = 0, 1  # pytest's exit codes; others mean that it could not even run
 
 
-@dataclass(frozen=True)
-class Defect:
+class Defect(NamedTuple):
     """What is wrong, in which file of the package, and which tests must see it."""
 
     name: str
@@ -117,13 +117,13 @@ def without_defect(shop: Workshop, _: Path) -> Outcome:
     """All those tests pass on the source as it is."""
     chosen = DEFECTS[: shop.count or len(DEFECTS)]
     tests = sorted({test for defect in chosen for test in defect.tests})
-    code, summary = tested(copy(shop), tests)
+    code, summary = tested(copied(shop), tests)
     return {"ok": code == PASSED, "code": code, "summary": summary}
 
 
 def planted(shop: Workshop, defect: Defect, _: Path) -> Outcome:
     """Plant a defect; a test that names it must fail."""
-    repo = copy(shop)
+    repo = copied(shop)
     path = repo / "src" / "resnet_repro" / defect.file
     text = path.read_text(encoding="utf-8")
     path.write_text(with_defect(text, defect), encoding="utf-8")
@@ -147,17 +147,14 @@ def with_defect(text: str, defect: Defect) -> str:
     return text.replace(defect.before, defect.after)
 
 
-def copy(shop: Workshop) -> Path:
+def copied(shop: Workshop) -> Path:
     """A copy of the source, made once."""
     repo = shop.scratch / "copy"
     if not repo.exists():
-        repo.mkdir()
         ignored = shutil.ignore_patterns("__pycache__")
         for name in COPIED:
-            if (REPO / name).is_dir():
-                shutil.copytree(REPO / name, repo / name, ignore=ignored)
-            else:
-                shutil.copy2(REPO / name, repo / name)
+            shutil.copytree(REPOSITORY / name, repo / name, ignore=ignored)
+        shutil.copy2(REPOSITORY / "pyproject.toml", repo)
     return repo
 
 

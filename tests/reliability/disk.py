@@ -11,25 +11,24 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from reliability.processes import begin, ended, finish, quietly
+from reliability.processes import Noting, begin, ended
 from reliability.record import Outcome
-from reliability.subject import VARIANTS, small_job
-from reliability.workshop import Trial, Workshop
-from resnet_repro.exits import DISK_FULL, exit_code
-from resnet_repro.training.launch import Job
+from reliability.runs import Trial, Workshop, small_job
+from resnet_repro.exits import CONFIG, DISK_FULL, exit_code
+from resnet_repro.training.launch import Job, launch
 
 # A folder, a configuration, half a checkpoint, one, two, three (before the first is dropped).
 KIBIBYTES = (4, 8, 12, 16, 20, 24, 32, 64, 200, 400, 700, 800, 1000, 1300, 1400, 1600, 1800, 1960)
+LIMITS = (1, 3, 9, 50, 200, 400, 600)
 ENOUGH = "16m"
-FILES = ("checkpoints/iter_*.pt", "metrics.jsonl", "status.json", "gradients.csv")
 
 
 def trials(shop: Workshop) -> Iterator[Trial]:
     """A small file system of each size where one may be mounted; files of limited size anywhere."""
-    for size in KIBIBYTES:
-        if may_mount(shop.scratch):
+    if may_mount(shop.scratch):
+        for size in KIBIBYTES:
             yield Trial(f"{size} KiB", partial(filled, shop, size))
-    for limit in (1, 3, 9, 50, 200, 400, 600):
+    for limit in LIMITS:
         yield Trial(f"files of {limit} KiB at most", partial(limited, shop, limit))
 
 
@@ -46,7 +45,11 @@ def may_mount(scratch: Path) -> bool:
 
 @contextmanager
 def mounted(where: Path, kibibytes: int) -> Iterator[None]:
-    """Mount a file system of limited size at ``where``."""
+    """Mount a file system of limited size at ``where``.
+
+    Raises:
+        CalledProcessError: it is refused.
+    """
     mount("-t", "tmpfs", "-o", f"size={kibibytes}k", "none", str(where))
     try:
         yield
@@ -55,23 +58,17 @@ def mounted(where: Path, kibibytes: int) -> Iterator[None]:
 
 
 def mount(*words: str) -> None:
-    """Call ``mount``.
-
-    Raises:
-        CalledProcessError: it is refused.
-    """
+    """Call ``mount``."""
     subprocess.run(["mount", *words], check=True, capture_output=True)
 
 
-def told(answer: Path, job: Job, limit: int | None = None) -> None:
+def told(answer: Path, job: Job, limit: int) -> None:
     """Do ``job`` with files of ``limit`` bytes at most; note what it says where it fails."""
-    if limit is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        quietly(job)
+        launch(job, Noting(), lambda: False)
     except Exception as error:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         answer.write_text(f"{type(error).__name__}: {error}")
         os._exit(exit_code(error) or 1)
     sys.exit(0)
@@ -82,35 +79,31 @@ def filled(shop: Workshop, size: int, folder: Path) -> Outcome:
     disk = folder / "disk"
     disk.mkdir()
     with mounted(disk, size):
-        job = small_job(disk, *VARIANTS["residual"])
-        process = begin(told, folder / "answer", job)
-        process.join()
-        found = judged(job, ended(process), folder / "answer")
+        job, found = first_try(disk, folder / "answer", resource.RLIM_INFINITY)
         mount("-o", f"remount,size={ENOUGH}", str(disk))
-        return ended_well(shop, job, found)
+        return then(shop, job, found)
 
 
 def limited(shop: Workshop, limit: int, folder: Path) -> Outcome:
     """The same where no file may grow beyond ``limit`` KiB."""
-    job = small_job(folder / "runs", *VARIANTS["residual"])
-    process = begin(told, folder / "answer", job, limit * 1024)
-    process.join()
-    return ended_well(shop, job, judged(job, ended(process), folder / "answer"))
+    return then(shop, *first_try(folder / "runs", folder / "answer", limit * 1024))
 
 
-def judged(job: Job, code: int, answer: Path) -> Outcome:
-    """Whether the run ended with a line that names a file, and left no temporary one."""
+def first_try(runs: Path, answer: Path, limit: int) -> tuple[Job, Outcome]:
+    """Whether a run ended with a line that names a file, and left no temporary one."""
+    job = small_job(runs)
+    code = ended(begin(told, answer, job, limit))
     said = answer.read_text() if answer.exists() else ""
     left = [path.name for path in job.folder.path.rglob("*.tmp")]
     # Where not even the folder can be made it is refused as unusable, with the same cause.
     named = "cannot be written (" in said or "can be made (" in said
-    fine = code == 0 or (code in (DISK_FULL, 2) and named and not left and "\n" not in said)
-    return {"full": code != 0, "code": code, "said": said, "left": left, "fine": fine}
+    fine = code == 0 or (code in (DISK_FULL, CONFIG) and named and not left and "\n" not in said)
+    said = said.replace(str(runs), "RUNS")
+    return job, {"full": code != 0, "code": code, "said": said, "left": left, "ok": fine}
 
 
-def ended_well(shop: Workshop, job: Job, found: Outcome) -> Outcome:
+def then(shop: Workshop, job: Job, found: Outcome) -> Outcome:
     """Rerun with enough room and compare with the undisturbed run."""
-    code = finish(job)
-    verdict = shop.variant("residual").verdict(job.folder)
-    found["said"] = found["said"].replace(str(job.config.runs_dir), "RUNS")
-    return verdict | found | {"again": code, "ok": verdict["ok"] and found.pop("fine")}
+    again = shop.variant("residual").after(job)
+    (code,) = again.pop("codes")
+    return again | found | {"again": code, "ok": again["ok"] and found["ok"]}

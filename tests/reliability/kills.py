@@ -1,7 +1,9 @@
-"""Random SIGKILLs: one to three in a run, at any moment of it."""
+"""Random SIGKILLs, one to three in a run, at any moment of it; and what piles up over many."""
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import subprocess
 import time
@@ -9,17 +11,32 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from reliability.phases import Marks, judged_from_outside
-from reliability.processes import at_work, begin, command, do, environment, finish, say
+import numpy as np
+
+from reliability.processes import (
+    KILLED,
+    Marks,
+    Noting,
+    at_work,
+    begin,
+    command,
+    do,
+    ended,
+    environment,
+    judged_from_outside,
+    words_of,
+)
 from reliability.record import Outcome
-from reliability.subject import LONG, VARIANTS, small_job
-from reliability.workshop import Trial, Workshop
+from reliability.runs import LONG, Trial, Workshop, crash, generations, left_overs, small_job
+from resnet_repro.training.launch import Job, launch
 
 SLOW = 0.12  # seconds that a slow save or load takes longer: more kills land inside
 SAVES = 4  # slow places in a run, for its length
 MOST = 3  # kills in one run
 EVERY = 4  # every fourth run is the real command,
 SHARE = 0.2  # until it has had this share of the kills
+MAX_SLOPE = 0.1  # MiB of memory a cycle: a net of this size and its momentum are 0.6
+WARM = 10  # cycles until caches are filled
 
 
 def trials(shop: Workshop) -> Iterator[Trial]:
@@ -41,11 +58,8 @@ def trials(shop: Workshop) -> Iterator[Trial]:
 def killed_process(shop: Workshop, number: int, folder: Path) -> Outcome:
     """Kill a forked run up to three times, then rerun it until it ends."""
     rng = random.Random(f"kills {number}")
-    names = sorted(VARIANTS)
-    name = names[(number // EVERY) % len(names)]
-    reference = shop.variant(name)
-    slow = rng.choice((0.0, SLOW))
-    job, marks = small_job(folder, *VARIANTS[name]), folder / "marks"
+    reference, job, name = shop.begun(number // EVERY, folder)
+    slow, marks = rng.choice((0.0, SLOW)), folder / "marks"
     phases: list[str] = []
     for _ in range(rng.randint(1, MOST)):
         process = begin(do, job, marks, slow)
@@ -55,20 +69,17 @@ def killed_process(shop: Workshop, number: int, folder: Path) -> Outcome:
         process.kill()
         process.join()
         phases.append(Marks(marks).phase)
-    codes = [finish(job)]
-    told = {"variant": name, "slow": slow > 0, "phases": phases, "codes": codes}
-    return reference.verdict(job.folder) | told
+    return reference.after(job, variant=name, slow=slow > 0, phases=phases)
 
 
 def killed_command(shop: Workshop, number: int, folder: Path) -> Outcome:
     """The same with ``python -m resnet_repro.train``."""
     rng = random.Random(f"kills {number}")
-    reference = shop.command()
-    job = small_job(folder, *LONG)
+    reference, job = shop.undisturbed(*LONG, real=True), small_job(folder, *LONG)
     phases: list[str] = []
     for _ in range(rng.randint(1, MOST)):
         process = subprocess.Popen(
-            command(*job.words),
+            words_of(*job.words),
             env=environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -82,8 +93,68 @@ def killed_command(shop: Workshop, number: int, folder: Path) -> Outcome:
         phases.append(judged_from_outside(job.folder, process.pid))
     orphans = len(at_work(folder))
     began = time.monotonic()
-    code = say(*job.words).returncode
+    code = command(*job.words).returncode
     told = {"variant": "command", "phases": phases, "codes": [code], "orphans": orphans}
     told["resumed_in"] = round(time.monotonic() - began, 2)
     verdict = reference.verdict(job.folder)
     return verdict | told | {"ok": verdict["ok"] and not orphans}
+
+
+def leak_trials(shop: Workshop) -> Iterator[Trial]:
+    """The same run killed again and again, and stopped again and again within one process."""
+    yield Trial(f"{shop.count} kills of one run", partial(killed_often, shop))
+    yield Trial(f"{shop.count} stops in one process", partial(stopped_often, shop))
+
+
+def length(count: int) -> tuple[str, ...]:
+    """Words of a run that is not at its end after ``count`` cycles of one iteration."""
+    more = ("trainer.checkpoint_every_iters=1", "probes.signals=false", "recipe.milestones=[]")
+    return (*more, f"recipe.max_iters={count + 2}", f"evaluation.every_iters={count + 2}")
+
+
+def killed_often(shop: Workshop, folder: Path) -> Outcome:
+    """Kill one run in the middle of a save, each time an iteration later."""
+    words = length(shop.count)
+    reference, job = shop.undisturbed(*words), small_job(folder, *words)
+    most = {"temporary": 0, "generations": 0, "files": 0}
+    for _ in range(shop.count):
+        if (code := crash(job, "mid-write.pt:2")) != KILLED:
+            return {"ok": False, "code": code}
+        here = {
+            "temporary": len(left_overs(job.folder)),
+            "generations": len(generations(job.folder)),
+            "files": len(list(job.folder.path.rglob("*"))),
+        }
+        most = {key: max(most[key], here[key]) for key in most}
+    found = reference.after(job, cycles=shop.count, **most)
+    orphans = len(at_work(folder))
+    # A save that was cut short leaves its digest and its temporary file, until the next start.
+    fine = most["temporary"] <= 2 and most["generations"] <= 2 and not orphans
+    return found | {"orphans": orphans, "ok": found["ok"] and fine}
+
+
+def stopped_often(shop: Workshop, folder: Path) -> Outcome:
+    """Stop and resume one run in one process: open files and memory must not grow."""
+    words = length(shop.count)
+    reference, job = shop.undisturbed(*words), small_job(folder, *words)
+    code = ended(begin(cycles, job, shop.count, folder / "seen"))
+    seen = json.loads((folder / "seen").read_text())
+    memory = seen["memory"][WARM:]
+    slope = float(np.polyfit(range(len(memory)), memory, 1)[0]) if len(memory) > 1 else 0.0
+    opened = seen["files"][-1] - seen["files"][min(WARM, len(seen["files"]) - 1)]
+    verdict = reference.verdict(job.folder)
+    told = {"cycles": shop.count, "codes": [code], "more_open_files": opened}
+    told["memory_slope_mib"] = round(slope, 4)
+    return verdict | told | {"ok": verdict["ok"] and opened <= 0 and slope < MAX_SLOPE}
+
+
+def cycles(job: Job, count: int, answer: Path) -> None:
+    """Do ``job`` an iteration at a time and then to its end; note open files and memory in MiB."""
+    page = os.sysconf("SC_PAGE_SIZE") / 2**20
+    seen: dict[str, list[float]] = {"files": [], "memory": []}
+    for _ in range(count):
+        launch(job, Noting(), lambda: True)
+        seen["files"].append(len(list(Path("/proc/self/fd").iterdir())))
+        seen["memory"].append(int(Path("/proc/self/statm").read_text().split()[1]) * page)
+    launch(job, Noting(), lambda: False)
+    answer.write_text(json.dumps(seen))

@@ -1,7 +1,8 @@
-"""Starting runs in processes that can be hurt, and looking for processes that should be gone."""
+"""Runs in processes that can be hurt, what they are doing when they are, and what is left."""
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
 import subprocess
@@ -11,15 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reliability.phases import Marks, Noting, slow_down
-from reliability.subject import FEW_IMAGES
-from resnet_repro.runs.atomic import CRASH_AT
+from resnet_repro.paths import REPOSITORY
+from resnet_repro.runs.atomic import CRASH_AT, crash_point
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.runs.metrics import read_metrics
 from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.training.launch import Job, launch
 
-REPO = Path(__file__).resolve().parents[2]
-SOURCE = REPO / "src"
 LIMIT = 600.0  # seconds after which a process counts as hanging
+FEW_IMAGES = (400, 60)  # training and test images, where a run need not be the real command's
+LINGERING = {"mid-write.pt": 1, "mid-load": 4}
+PHASES = ("start-up", "load", "train", "evaluate", "save", "end")
+KILLED, PREEMPTED = 137, 75  # exit codes
 
 # Forked from a server that has imported torch and never used it: no thread exists there, and a
 # process is ready in milliseconds instead of seconds.
@@ -27,16 +31,52 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["torch._dynamo", "resnet_repro.training.run", __name__])
 
 
-def quietly(job: Job, stop_asked: Callable[[], bool] = lambda: False) -> str:
-    """Do ``job`` in this process, with nobody watching."""
-    return launch(job, Noting(None), stop_asked)
+class Marks:
+    """One byte in a file that another process reads: the phase, where no kill takes it away."""
+
+    def __init__(self, path: Path):
+        if not path.exists():
+            path.write_bytes(b"\0")
+        with path.open("r+b") as file:
+            self._byte = mmap.mmap(file.fileno(), 1)
+
+    @property
+    def phase(self) -> str:
+        """The phase noted last."""
+        return PHASES[self._byte[0]]
+
+    @phase.setter
+    def phase(self, name: str) -> None:
+        self._byte[0] = PHASES.index(name)
+
+
+class Noting:
+    """Observes a run and notes its phase in ``marks``, if any.
+
+    ``entering`` is called with each phase that begins, and its iteration.
+    """
+
+    def __init__(
+        self, marks: Marks | None = None, entering: Callable[[str, int], None] | None = None
+    ):
+        self._marks, self._entering = marks, entering
+        if marks is not None:
+            marks.phase = "start-up"
+
+    def enter(self, phase: str, iteration: int) -> None:
+        """Note a phase."""
+        if self._entering is not None:
+            self._entering(phase, iteration)
+        if self._marks is not None:
+            self._marks.phase = phase
+
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        """Do nothing."""
 
 
 def begin(work: Callable[..., Any], *args: Any) -> Any:
-    """Call ``work(*args)`` in a process of its own; a ``multiprocessing`` process."""
-    process = _CONTEXT.Process(target=_few_images, args=(work, *args))
-    process.start()
-    return process
+    """Call ``work(*args)`` in a process of its own, on few images."""
+    return begin_as_is(_few_images, work, *args)
 
 
 def begin_as_is(work: Callable[..., Any], *args: Any) -> Any:
@@ -54,30 +94,37 @@ def _few_images(work: Callable[..., Any], *args: Any) -> None:
 
 
 def do(job: Job, marks: Path | None = None, slow: float = 0.0, crash: str | None = None) -> None:
-    """Do ``job`` as the command would; the process's exit code is 0 where it came to its end."""
+    """Do ``job`` as the command would; the process's exit code is 0 where it came to its end.
+
+    Args:
+        job: a run.
+        marks: file to note its phase in.
+        slow: seconds longer that each save takes, and four times that a load, which comes once.
+        crash: named place of the code to die at.
+    """
+    from resnet_repro.training import checkpoint
+
+    def linger(name: str) -> None:
+        time.sleep(slow * LINGERING.get(name, 0))
+        crash_point(name)
+
     if crash is not None:
         os.environ[CRASH_AT] = crash
-    slow_down(slow)
-    watched(job, Noting(Marks(marks) if marks else None))
+    checkpoint.crash_point = linger  # type: ignore[attr-defined]
+    observed(job, Noting(Marks(marks) if marks else None))
 
 
-def watched(job: Job, watcher: Noting) -> None:
+def observed(job: Job, watcher: Noting) -> None:
     """Do ``job`` until a signal; the process's exit code is 0 where it came to its end."""
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
     with stop_on_signals() as stop_asked:
         state = launch(job, watcher, stop_asked)
-    sys.exit(0 if state in ("finished", "skipped") else 75)
+    sys.exit(0 if state in ("finished", "skipped") else PREEMPTED)
 
 
-def finish(job: Job) -> int:
-    """Rerun ``job`` in a process of its own until it ends; return its exit code."""
-    process = begin(do, job)
-    process.join(LIMIT)
-    return ended(process)
-
-
-def ended(process: Any) -> int:
-    """Exit code of a process of :func:`begin`; one that hangs is killed and counts as 124."""
+def ended(process: Any, limit: float = LIMIT) -> int:
+    """Wait for a process of :func:`begin`; its exit code, 124 where it hangs and is killed."""
+    process.join(limit)
     if process.exitcode is None:
         process.kill()
         process.join()
@@ -85,22 +132,28 @@ def ended(process: Any) -> int:
     return int(process.exitcode)
 
 
-def command(*words: str) -> list[str]:
+def words_of(*words: str, module: str = "train") -> list[str]:
     """The real command."""
-    return [sys.executable, "-m", "resnet_repro.train", *words]
+    return [sys.executable, "-m", f"resnet_repro.{module}", *words]
 
 
 def environment(**more: str) -> dict[str, str]:
     """Variables of the real command: this source, one thread."""
-    paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"} | more
 
 
-def say(*words: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
-    """Say the real command and wait."""
+def command(
+    *words: str,
+    module: str = "train",
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = LIMIT,
+) -> subprocess.CompletedProcess[str]:
+    """Run the real command and wait; ``env`` are more variables."""
     return subprocess.run(
-        command(*words), env=environment(**more), cwd=cwd, capture_output=True, text=True,
-        timeout=LIMIT,
+        words_of(*words, module=module), env=environment(**(env or {})), cwd=cwd,
+        capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
 
 
@@ -129,3 +182,31 @@ def seconds_until_gone(folder: Path, limit: float = 60.0) -> tuple[float, int]:
     while (left := at_work(folder)) and time.monotonic() - began < limit:
         time.sleep(0.05)
     return round(time.monotonic() - began, 2), len(left)
+
+
+def judged_from_outside(folder: RunFolder, killed: int) -> str:
+    """What a run of the real command was doing when process ``killed`` died, by what it left.
+
+    The loop writes a record, evaluates, saves, in this order. Loading counts as start-up: nothing
+    outside tells them apart.
+    """
+    status = folder.status()
+    if status.get("state") != "running" or status.get("pid") != killed:
+        return "start-up"
+    unfinished = list(folder.checkpoints.glob(".*.tmp"))
+    digests = [p for p in folder.checkpoints.glob("*.sha256") if not p.with_suffix("").exists()]
+    if unfinished or digests:
+        return "save"
+    records = [r for r in read_metrics(folder.metrics_path) if r["kind"] != "event"]
+    config = folder.config()
+    last = records[-1] if records else {"kind": "", "iter": 0}
+    done, every = last["iter"], config["evaluation"]["every_iters"]
+    if last["kind"] == "train" and done and done % every == 0:
+        return "evaluate"
+    if done == config["recipe"]["max_iters"] and status["iter"] == done:
+        return "end"
+    saved = [int(p.stem.removeprefix("iter_")) for p in folder.checkpoints.glob("iter_*.pt")]
+    due = done and done % config["trainer"]["checkpoint_every_iters"] == 0
+    if due and (done not in saved or status["iter"] < done):
+        return "save"
+    return "train"

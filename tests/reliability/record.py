@@ -29,13 +29,12 @@ class Record:
     trials: list[Outcome] = field(default_factory=list)
 
     @classmethod
-    def at(cls, folder: Path, part: str) -> Record:
-        """Read the record of ``part``; an empty one where nothing was tried yet.
+    def at(cls, path: Path) -> Record:
+        """Read the record of a part; an empty one where nothing was tried yet.
 
         Raises:
             ValueError: the file is not such a record.
         """
-        path = folder / f"{part}.json"
         if not path.exists():
             return cls(path)
         loaded = json.loads(path.read_text(encoding="utf-8"))
@@ -60,10 +59,13 @@ class Record:
             self.sessions.append({"first": now(), "last": now()} | here)
 
     def add(self, key: str, outcome: Outcome) -> None:
-        """Add a trial and write everything down."""
+        """Add a trial and write the file, whole or not at all."""
         self.sessions[-1]["last"] = now()
         self.trials.append({"key": key, "session": len(self.sessions) - 1} | outcome)
-        self.write()
+        head = json.dumps({"schema": SCHEMA, "part": self.part, "sessions": self.sessions})
+        lines = ",\n".join(json.dumps(trial) for trial in self.trials)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(self.path, f'{head[:-1]},\n"trials": [\n{lines}\n]}}\n')
 
     def tried(self, key: str) -> bool:
         """Whether a trial is in the record."""
@@ -71,16 +73,13 @@ class Record:
 
     def total(self, name: str) -> int:
         """Sum of a count over all trials; a list counts its items."""
-        found = [trial.get(name, 0) for trial in self.trials]
+        found = [trial.get(name) or 0 for trial in self.trials]
         return sum(len(value) if isinstance(value, list) else int(value) for value in found)
+
+    def most(self, name: str) -> float:
+        """The largest of a number over all trials; 0 where none was measured."""
+        return max((float(trial.get(name) or 0) for trial in self.trials), default=0.0)
 
     def failed(self) -> list[Outcome]:
         """The trials that did not come out as they should."""
         return [trial for trial in self.trials if not trial["ok"]]
-
-    def write(self) -> None:
-        """Write the file, whole or not at all."""
-        head = json.dumps({"schema": SCHEMA, "part": self.part, "sessions": self.sessions})
-        lines = ",\n".join(json.dumps(trial) for trial in self.trials)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(self.path, f'{head[:-1]},\n"trials": [\n{lines}\n]}}\n')

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from reliability.processes import begin, command, ended, environment, quietly
+from reliability.processes import Noting, begin, ended, environment, words_of
 from reliability.record import Outcome
-from reliability.subject import VARIANTS, small_job
-from reliability.workshop import Trial, Workshop
+from reliability.runs import Trial, Workshop, small_job
 from resnet_repro.runs.folder import RunFolderError
-from resnet_repro.training.launch import Job
+from resnet_repro.training.launch import Job, launch
 
 EVERY = 10  # every tenth pair are real commands
 REFUSED = 2
@@ -32,12 +31,9 @@ def trials(shop: Workshop) -> Iterator[Trial]:
 
 def pair(shop: Workshop, turn: int, folder: Path) -> Outcome:
     """Two processes that wait for the same moment and then begin the same run."""
-    name = sorted(VARIANTS)[turn % len(VARIANTS)]
-    reference, job = shop.variant(name), small_job(folder, *VARIANTS[name])
+    reference, job, _ = shop.begun(turn, folder)
     at = time.monotonic() + 0.5
     processes = [begin(race, job, at, folder / str(number)) for number in range(2)]
-    for process in processes:
-        process.join()
     codes = sorted(ended(process) for process in processes)
     said = " ".join(path.read_text() for path in sorted(folder.glob("[01]")))
     return judged(reference.verdict(job.folder), codes, said)
@@ -47,7 +43,7 @@ def race(job: Job, at: float, answer: Path) -> None:
     """Begin ``job`` at a moment; the exit code is the command's."""
     time.sleep(max(0.0, at - time.monotonic()))
     try:
-        quietly(job)
+        launch(job, Noting(), lambda: False)
     except RunFolderError as error:
         answer.write_text(str(error))
         os._exit(REFUSED)
@@ -55,10 +51,9 @@ def race(job: Job, at: float, answer: Path) -> None:
 
 def commands(folder: Path) -> Outcome:
     """The same by the real command."""
-    words = VARIANTS["residual"]
-    job = small_job(folder, *words)
+    job = small_job(folder)
     begun = [
-        subprocess.Popen(command(*job.words), env=environment(), stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(words_of(*job.words), env=environment(), stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     said = " ".join(process.communicate()[1] for process in begun)
@@ -68,7 +63,7 @@ def commands(folder: Path) -> Outcome:
 
 
 def judged(verdict: Outcome, codes: list[int], said: str) -> Outcome:
-    """One went on to the end; the other was refused and told by whom, or found the run done."""
+    """One ran to the end; the other was refused and told by whom, or found the run done."""
     named = re.search(r"process \d+ on \S+ is working on this run", said) is not None
     one = codes == [0, REFUSED] and named
     return verdict | {"codes": codes, "named": named, "ok": verdict["ok"] and one}

@@ -11,21 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reliability.processes import (
-    at_work,
-    begin_as_is,
-    do,
-    ended,
-    seconds_until_gone,
-)
+from reliability.processes import at_work, begin_as_is, do, ended, seconds_until_gone
 from reliability.record import Outcome
-from reliability.subject import Reference, fingerprint, small_job
-from reliability.workshop import NothingToCompareError, Trial, Workshop
+from reliability.runs import (
+    NothingToCompareError,
+    Reference,
+    Trial,
+    Workshop,
+    fingerprint,
+    small_job,
+)
 from resnet_repro.runs.signals import STOP_SIGNALS
 from resnet_repro.training.launch import Job
 
 SIZES = (2, 3, 4)
-ITERATIONS = 4  # that a run goes on for before it is hurt
+ITERATIONS = 4  # that a run does before it is hurt
 TIMEOUT = 20.0  # seconds after which a silent worker is given up
 WORDS = (
     "recipe.max_iters=80",
@@ -56,47 +56,39 @@ def trials(shop: Workshop) -> Iterator[Trial]:
     """Every fault for 2, 3 and 4 workers; every signal for 2. ``shop.count``: the most workers."""
     for size in SIZES:
         if size <= (shop.count or max(SIZES)):
-            for name, (whom, number) in FAULTS.items():
-                work = partial(hurt, shop, size, whom, number)
-                yield Trial(f"{size} workers: {name}", work)
-    for name, (whom, number) in STOPS.items():
-        yield Trial(f"2 workers: {name}", partial(hurt, shop, 2, whom, number))
-
-
-def words(size: int) -> tuple[str, ...]:
-    """Of a run on ``size`` workers."""
-    return (*WORDS, f"trainer.devices={size}")
+            for name, fault in FAULTS.items():
+                yield Trial(f"{size} workers: {name}", partial(hurt, shop, size, *fault))
+    for name, stop in STOPS.items():
+        yield Trial(f"2 workers: {name}", partial(hurt, shop, 2, *stop))
 
 
 def hurt(shop: Workshop, size: int, whom: str, number: signal.Signals, folder: Path) -> Outcome:
     """Hurt a run once it is under way; all processes must end; then rerun it to its end."""
-    job = small_job(folder, *words(size))
+    job = small_job(folder, *WORDS, f"trainer.devices={size}")
     process = begin_as_is(do, job)
     found = under_way(job, size, process)
     began = time.monotonic()
     if whom == "command":
-        os.kill(process.pid, number)
+        hit = [process.pid]
     elif whom == "workers":
-        for pid in (pid for pid, what in found.items() if what.isdigit()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        hit = [pid for pid, what in found.items() if what.isdigit()]
     else:
         name = str(size - 1) if whom == "last" else whom
-        (pid,) = (pid for pid, what in found.items() if what == name)
-        os.kill(pid, number)
-    process.join(WAITING)
-    hanging = process.is_alive()
-    code = ended(process)
+        hit = [pid for pid, what in found.items() if what == name]
+        assert len(hit) == 1, found
+    for pid in hit:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    code = ended(process, WAITING)
     gone, orphans = seconds_until_gone(job.folder.path)
     to_exit = round(time.monotonic() - began, 2)
     state = job.folder.status().get("state")
-    again = begin_as_is(do, job)
-    again.join(WAITING)
-    told = {"workers": size, "codes": [code, ended(again)], "state": state, "orphans": orphans}
+    again = ended(begin_as_is(do, job), WAITING)
+    told = {"workers": size, "codes": [code, again], "state": state, "orphans": orphans}
     told |= {"to_exit_s": to_exit, "after_command_s": gone}
     verdict = whole(shop, size).verdict(job.folder)
     expected = {"preempted"} if number in STOP_SIGNALS else {"failed", "preempted"}
-    fine = verdict["ok"] and not orphans and not hanging and state in expected
+    fine = verdict["ok"] and not orphans and code != 124 and state in expected
     return verdict | told | {"ok": fine}
 
 
@@ -115,12 +107,12 @@ def under_way(job: Job, size: int, process: Any) -> dict[int, str]:
 
 
 def whole(shop: Workshop, size: int) -> Reference:
-    """The undisturbed run on ``size`` workers."""
-    made = shop.scratch / f"workers{size}"
-    job = small_job(made, *words(size))
-    if not job.folder.is_finished:
-        process = begin_as_is(do, job)
-        process.join(WAITING)
-        if code := ended(process):
-            raise NothingToCompareError(f"{job.folder.path}: {code}")
+    """The undisturbed run on ``size`` workers.
+
+    Raises:
+        NothingToCompareError: it fails.
+    """
+    job = small_job(shop.scratch / f"workers{size}", *WORDS, f"trainer.devices={size}")
+    if not job.folder.is_finished and (code := ended(begin_as_is(do, job), WAITING)):
+        raise NothingToCompareError(f"{job.folder.path}: {code}")
     return Reference(fingerprint(job.folder), 0.0)

@@ -1,0 +1,156 @@
+"""Times of things done alternately, so that a busy machine disturbs all of them alike."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from resnet_repro.compose import compose_run
+from resnet_repro.config import Config
+from resnet_repro.data import Arrays
+from resnet_repro.training import stepper
+from resnet_repro.training.build import RunContext, assemble, load_data
+from resnet_repro.training.device import Setup, set_up
+from resnet_repro.training.graph import EAGER_CALLS
+from resnet_repro.training.state import TrainState, current_lr
+
+T = TypeVar("T")
+CPU = torch.device("cpu")
+WARM = EAGER_CALLS + 1  # calls after which every step is like the next: a graph is captured by then
+
+
+class Turn(NamedTuple):
+    """Seconds of one call: on the clock, and of this process's time on processors."""
+
+    clock: float
+    processor: float
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def turn(work: Callable[[], object], count: int, device: torch.device = CPU) -> Turn:
+    """Time ``count`` calls in one go."""
+    synchronise(device)
+    began, used = time.perf_counter(), time.process_time()
+    for _ in range(count):
+        work()
+    synchronise(device)
+    ended, spent = time.perf_counter(), time.process_time()
+    return Turn((ended - began) / count, (spent - used) / count)
+
+
+def seconds_each(work: Callable[[], object], count: int, device: torch.device = CPU) -> float:
+    """Seconds on the clock of one of ``count`` calls, all of them timed in one go."""
+    return turn(work, count, device).clock
+
+
+def take_turns(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """What each contender returns in each round; the order is reversed from round to round."""
+    found: dict[str, list[T]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        order = list(contenders)
+        for name in order if number % 2 == 0 else reversed(order):
+            found[name].append(contenders[name]())
+    return found
+
+
+def ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    """``a`` over ``b``, round by round: a machine that is slow in one round is slow for both."""
+    return [x / y for x, y in zip(a, b, strict=True)]
+
+
+def spread(name: str, values: Sequence[float], digits: int) -> dict[str, float]:
+    """Median and range of repeated measurements, as columns of a row."""
+    found = {"": median(values), "_lowest": min(values), "_highest": max(values)}
+    return {name + ending: round(value, digits) for ending, value in found.items()}
+
+
+def children_seconds() -> float:
+    """Processor time of the processes that were started from here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@dataclass
+class Training:
+    """A run of an experiment without its folder: the same parts and stepper as a real one.
+
+    ``stream`` is its own on CUDA; ``ready_seconds`` were spent on compiling, capturing and the
+    first iterations.
+    """
+
+    config: Config
+    setup: Setup
+    parts: RunContext
+    state: TrainState
+    stepper: stepper.Stepper
+    stream: torch.cuda.Stream | None
+    ready_seconds: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        experiment: str,
+        words: Sequence[str],
+        arrays: Arrays | None = None,
+        warm: int = WARM,
+        saved: dict[str, Any] | None = None,
+    ) -> Training:
+        """Assemble the run that ``experiment`` with these configuration words is.
+
+        Args:
+            experiment: file of ``conf/experiment``.
+            words: configuration words.
+            arrays: images; loaded by default.
+            warm: iterations that are done already.
+            saved: state to resume from.
+
+        Raises:
+            ConfigError: there is no such experiment, or a word is wrong.
+        """
+        config = compose_run(f"experiment={experiment}", *words)
+        setup = set_up(config.trainer)
+        arrays = load_data(config) if arrays is None else arrays
+        began = time.perf_counter()
+        stream = None
+        if setup.device.type == "cuda":
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
+            parts, state = assemble(config, setup, arrays)
+            if saved is not None:
+                state.load_state_dict(saved)
+            made = cls(config, setup, parts, state, stepper.make(parts, state), stream)
+        for _ in range(warm):
+            made.iterate()
+        synchronise(setup.device)
+        made.ready_seconds = time.perf_counter() - began
+        return made
+
+    def iterate(self) -> None:
+        """Do one iteration: batch, forward, backward, update."""
+        with torch.cuda.stream(self.stream):
+            self.stepper.step(current_lr(self.state, self.config.recipe))
+
+    def facts(self) -> dict[str, Any]:
+        """What every row says of the run it was measured on."""
+        return {
+            "net": self.config.model.label,
+            "experiment": self.config.experiment,
+            "batch_size": self.config.recipe.batch_size,
+            "engine": self.stepper.engine,
+        }
+
+    def seconds(self, iterations: int, rounds: int = 1) -> float:
+        """Seconds of an iteration: the median over ``rounds`` of so many iterations each."""
+        device = self.setup.device
+        return median(seconds_each(self.iterate, iterations, device) for _ in range(rounds))

@@ -1,0 +1,186 @@
+"""The disturbed runs: small, real, and compared with an undisturbed one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reliability.processes import begin, command, do, ended
+from reliability.record import Outcome, Record
+from resnet_repro.compose import make_job
+from resnet_repro.runs.folder import RunFolder
+from resnet_repro.training.launch import Job
+
+SMALL = (
+    "experiment=cifar10_resnet20",
+    "data=synthetic",
+    "profile=smoke",
+    "model.depth=8",
+    "recipe.batch_size=16",
+    "evaluation.clean_train_images=100",
+    "probes.response_images=20",
+    "trainer.threads=1",
+    "trainer.precision=fp32",
+)
+# 12 iterations with checkpoints at 4, 8 and 12 (profile smoke); what differs between them is what
+# a resume could forget.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "residual": (),
+    "plain": ("model.shortcut=none", "recipe.nesterov=true", "trainer.checkpoint_every_iters=3"),
+    "gated": ("model.shortcut=gate", "recipe.warmup=iters400", "seed=3"),
+    "grouped": ("model.bn_group=8", "trainer.checkpoint_every_iters=1", "seed=1"),
+}
+NAMES = sorted(VARIANTS)
+# For the real command, whose start takes seconds: long enough to be hit elsewhere too.
+LONG = (
+    "recipe.max_iters=160",
+    "recipe.milestones=[80,120]",
+    "trainer.log_every_iters=8",
+    "trainer.checkpoint_every_iters=8",
+    "evaluation.every_iters=32",
+)
+
+
+def small_job(root: Path, *words: str) -> Job:
+    """Compose a small run below ``root``."""
+    return make_job(*SMALL, f"runs_dir={root}", *words)
+
+
+def fingerprint(folder: RunFolder) -> dict[str, str]:
+    """Digest of everything a run computed, without the times it took; empty without a checkpoint.
+
+    Raises:
+        CheckpointError: there is no whole checkpoint.
+    """
+    from resnet_repro.training.checkpoint import load_newest
+
+    saved = load_newest(folder.checkpoints)
+    if saved is None:
+        return {}
+    weights, statistics, momentum = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+    for name, value in sorted(saved["model"].items()):
+        into = statistics if "running" in name or "num_batches" in name else weights
+        into.update(name.encode() + value.numpy().tobytes())
+    for _, state in sorted(saved["optimizer"]["state"].items()):
+        momentum.update(state["momentum_buffer"].numpy().tobytes())
+    # Not the length of the metrics: their times have more or fewer digits.
+    counters = [saved[name] for name in ("iteration", "warmup_exit", "world_size")]
+    records = [{k: v for k, v in r.items() if k != "time"} for r in folder.metrics()]
+    names = ("gradients", "gradient_precision", "signal", "responses")
+    tables = [folder.table(name) for name in names]
+    return {
+        "weights": weights.hexdigest(),
+        "batch-norm statistics": statistics.hexdigest(),
+        "momentum": momentum.hexdigest(),
+        "window": hashlib.sha256(saved["window"].numpy().tobytes()).hexdigest(),
+        "counters": _digest(counters),
+        "metrics": _digest(records),
+        "tables": _digest(tables),
+    }
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def left_overs(folder: RunFolder) -> list[str]:
+    """Temporary files, and digests without their checkpoint, that nobody removed."""
+    lonely = [p for p in folder.checkpoints.glob("*.sha256") if not p.with_suffix("").exists()]
+    return sorted(path.name for path in (*folder.path.rglob("*.tmp"), *lonely))
+
+
+def generations(folder: RunFolder) -> list[Path]:
+    """Checkpoints of a run, the newest last."""
+    return sorted(folder.checkpoints.glob("iter_*.pt"))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A run that nothing disturbed, and how long it took in seconds."""
+
+    digests: dict[str, str]
+    seconds: float
+
+    def verdict(self, folder: RunFolder) -> Outcome:
+        """Compare a run that was disturbed and ended with this one."""
+        found = fingerprint(folder)
+        differs = sorted(k for k in self.digests if self.digests[k] != found.get(k))
+        left, kept = left_overs(folder), len(generations(folder))
+        fine = folder.is_finished and not differs and not left and kept <= 2
+        told: Outcome = {"ok": fine, "identical": folder.is_finished and not differs}
+        if not fine:
+            state = folder.status().get("state")
+            told |= {"state": state, "differs": differs, "left": left, "generations": kept}
+        return told
+
+    def after(self, job: Job, *codes: int, **facts: Any) -> Outcome:
+        """Rerun ``job``, which ended with ``codes``, to its end and compare it."""
+        return {**facts, "codes": [*codes, finish(job)], **self.verdict(job.folder)}
+
+
+def finish(job: Job) -> int:
+    """Rerun ``job`` in a process of its own until it ends; return its exit code."""
+    return ended(begin(do, job))
+
+
+def crash(job: Job, point: str) -> int:
+    """Let ``job`` die at a named place of the code; return its exit code."""
+    return ended(begin(do, job, None, 0.0, point))
+
+
+class NothingToCompareError(RuntimeError):
+    """The undisturbed run did not come to its end: no trial can be judged."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way of hurting a run; ``do`` gets an empty folder and says what came of it."""
+
+    key: str
+    do: Callable[[Path], Outcome]
+
+
+@dataclass
+class Workshop:
+    """Where the trials of a part are done, and the undisturbed runs they are compared with.
+
+    ``count`` is how many of what the part counts are wanted (0: all), ``record`` what was found so
+    far, ``scratch`` a folder to work in.
+    """
+
+    scratch: Path
+    count: int
+    record: Record
+    _made: dict[tuple[str, ...], Reference] = field(default_factory=dict)
+
+    def begun(self, number: int, folder: Path) -> tuple[Reference, Job, str]:
+        """A variant, another one for each number: its undisturbed run, one to disturb, its name."""
+        name = NAMES[number % len(NAMES)]
+        return self.variant(name), small_job(folder, *VARIANTS[name]), name
+
+    def variant(self, name: str) -> Reference:
+        """The undisturbed run of a variant."""
+        return self.undisturbed(*VARIANTS[name])
+
+    def undisturbed(self, *words: str, real: bool = False) -> Reference:
+        """The undisturbed small run with ``words``, done at the first call; ``real``: by command.
+
+        Raises:
+            NothingToCompareError: it fails.
+        """
+        if words not in self._made:
+            job = small_job(self.scratch / "undisturbed" / str(len(self._made)), *words)
+            begin(time.monotonic).join()  # the first fork waits for its server's imports
+            began = time.monotonic()
+            if code := command(*job.words).returncode if real else finish(job):
+                raise NothingToCompareError(f"{job.folder.path}: {code}")
+            self._made[words] = Reference(fingerprint(job.folder), time.monotonic() - began)
+        return self._made[words]
+
+
+Trials = Callable[[Workshop], Iterator[Trial]]
