@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
+from ranks import small_job
 from reliability import __main__ as programme
 from reliability import crashes, damage, defects, disk, inputs, kills, teams
 from reliability.__main__ import PARTS, Part, do_part
 from reliability.page import DOCUMENT, RECORDS, current, load_parts, section
 from reliability.processes import PHASES, Marks, judged_from_outside
 from reliability.record import Record
-from reliability.runs import VARIANTS, NothingToCompareError, Trial, Workshop, small_job
+from reliability.runs import VARIANTS, NothingToCompareError, Trial, Workshop
 from resnet_repro.paths import REPOSITORY as REPO
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
@@ -208,8 +209,8 @@ def test_a_difference_is_seen(shared: Workshop, tmp_path: Path) -> None:
     lines = folder.metrics_path.read_text().splitlines(keepends=True)
     folder.metrics_path.write_text("".join(lines[:-1]))
     assert reference.verdict(folder)["differs"] == ["metrics"]
-    other = replace(reference, digests=reference.digests | {"weights": "0"})
-    assert "weights" in other.verdict(folder)["differs"]
+    other = replace(reference, computed=reference.computed | {"window": "0"})
+    assert "window" in other.verdict(folder)["differs"]
 
 
 def part_of(outcome: dict[str, object] | Exception) -> Part:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from ranks import crash
 from reliability.processes import KILLED, begin, do, ended
 from reliability.record import Outcome
-from reliability.runs import Trial, Workshop, crash
+from reliability.runs import Trial, Workshop
 from resnet_repro.training.launch import Job
 
 WRITE = ("before-tmp", "after-write", "after-fsync", "after-replace")  # a file, by its ending

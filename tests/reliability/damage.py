@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ranks import crash, small_job
 from reliability.record import Outcome
-from reliability.runs import Trial, Workshop, crash, finish, generations, small_job
+from reliability.runs import Trial, Workshop, finish, generations
 
 PAGE = 4096
 FORMER = 4  # iteration of the checkpoint before the newest

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from reliability.processes import Noting, begin, ended
+from ranks import Silent, never, small_job
+from reliability.processes import begin, ended
 from reliability.record import Outcome
-from reliability.runs import Trial, Workshop, small_job
+from reliability.runs import Trial, Workshop
 from resnet_repro.exits import CONFIG, DISK_FULL, exit_code
 from resnet_repro.training.launch import Job, launch
 
@@ -66,7 +67,7 @@ def told(answer: Path, job: Job, limit: int) -> None:
     """Do ``job`` with files of ``limit`` bytes at most; note what it says where it fails."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        launch(job, Noting(), lambda: False)
+        launch(job, Silent(), never)
     except Exception as error:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         answer.write_text(f"{type(error).__name__}: {error}")

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from ranks import small_job
 from reliability.processes import command
 from reliability.record import Outcome
-from reliability.runs import Trial, Workshop, small_job
+from reliability.runs import Trial, Workshop
 from resnet_repro.exits import CONFIG, DATA
 from test_config import REFUSED
 

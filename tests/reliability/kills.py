@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ranks import crash, never, small_job
 from reliability.processes import (
     KILLED,
     Marks,
@@ -27,7 +28,7 @@ from reliability.processes import (
     words_of,
 )
 from reliability.record import Outcome
-from reliability.runs import LONG, Trial, Workshop, crash, generations, left_overs, small_job
+from reliability.runs import LONG, Trial, Workshop, generations, left_overs
 from resnet_repro.training.launch import Job, launch
 
 SLOW = 0.12  # seconds that a slow save or load takes longer: more kills land inside
@@ -156,5 +157,5 @@ def cycles(job: Job, count: int, answer: Path) -> None:
         launch(job, Noting(), lambda: True)
         seen["files"].append(len(list(Path("/proc/self/fd").iterdir())))
         seen["memory"].append(int(Path("/proc/self/statm").read_text().split()[1]) * page)
-    launch(job, Noting(), lambda: False)
+    launch(job, Noting(), never)
     answer.write_text(json.dumps(seen))

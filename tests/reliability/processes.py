@@ -12,15 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ranks import FEW_IMAGES
 from resnet_repro.paths import REPOSITORY
-from resnet_repro.runs.atomic import CRASH_AT, crash_point
+from resnet_repro.runs.atomic import crash_point
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import read_metrics
 from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.training.launch import Job, launch
 
 LIMIT = 600.0  # seconds after which a process counts as hanging
-FEW_IMAGES = (400, 60)  # training and test images, where a run need not be the real command's
 LINGERING = {"mid-write.pt": 1, "mid-load": 4}
 PHASES = ("start-up", "load", "train", "evaluate", "save", "end")
 KILLED, PREEMPTED = 137, 75  # exit codes
@@ -93,14 +93,13 @@ def _few_images(work: Callable[..., Any], *args: Any) -> None:
     work(*args)
 
 
-def do(job: Job, marks: Path | None = None, slow: float = 0.0, crash: str | None = None) -> None:
+def do(job: Job, marks: Path | None = None, slow: float = 0.0) -> None:
     """Do ``job`` as the command would; the process's exit code is 0 where it came to its end.
 
     Args:
         job: a run.
         marks: file to note its phase in.
         slow: seconds longer that each save takes, and four times that a load, which comes once.
-        crash: named place of the code to die at.
     """
     from resnet_repro.training import checkpoint
 
@@ -108,8 +107,6 @@ def do(job: Job, marks: Path | None = None, slow: float = 0.0, crash: str | None
         time.sleep(slow * LINGERING.get(name, 0))
         crash_point(name)
 
-    if crash is not None:
-        os.environ[CRASH_AT] = crash
     checkpoint.crash_point = linger  # type: ignore[attr-defined]
     observed(job, Noting(Marks(marks) if marks else None))
 

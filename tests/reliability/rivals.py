@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from reliability.processes import Noting, begin, ended, environment, words_of
+from ranks import Silent, never, small_job
+from reliability.processes import begin, ended, environment, words_of
 from reliability.record import Outcome
-from reliability.runs import Trial, Workshop, small_job
+from reliability.runs import Trial, Workshop
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.training.launch import Job, launch
 
@@ -43,7 +44,7 @@ def race(job: Job, at: float, answer: Path) -> None:
     """Begin ``job`` at a moment; the exit code is the command's."""
     time.sleep(max(0.0, at - time.monotonic()))
     try:
-        launch(job, Noting(), lambda: False)
+        launch(job, Silent(), never)
     except RunFolderError as error:
         answer.write_text(str(error))
         os._exit(REFUSED)

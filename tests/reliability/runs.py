@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ranks import fingerprint, small_job
 from reliability.processes import begin, command, do, ended
 from reliability.record import Outcome, Record
-from resnet_repro.compose import make_job
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.launch import Job
 
-SMALL = (
-    "experiment=cifar10_resnet20",
-    "data=synthetic",
-    "profile=smoke",
-    "model.depth=8",
-    "recipe.batch_size=16",
-    "evaluation.clean_train_images=100",
-    "probes.response_images=20",
-    "trainer.threads=1",
-    "trainer.precision=fp32",
-)
 # 12 iterations with checkpoints at 4, 8 and 12 (profile smoke); what differs between them is what
 # a resume could forget.
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -46,48 +33,6 @@ LONG = (
 )
 
 
-def small_job(root: Path, *words: str) -> Job:
-    """Compose a small run below ``root``."""
-    return make_job(*SMALL, f"runs_dir={root}", *words)
-
-
-def fingerprint(folder: RunFolder) -> dict[str, str]:
-    """Digest of everything a run computed, without the times it took; empty without a checkpoint.
-
-    Raises:
-        CheckpointError: there is no whole checkpoint.
-    """
-    from resnet_repro.training.checkpoint import load_newest
-
-    saved = load_newest(folder.checkpoints)
-    if saved is None:
-        return {}
-    weights, statistics, momentum = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-    for name, value in sorted(saved["model"].items()):
-        into = statistics if "running" in name or "num_batches" in name else weights
-        into.update(name.encode() + value.numpy().tobytes())
-    for _, state in sorted(saved["optimizer"]["state"].items()):
-        momentum.update(state["momentum_buffer"].numpy().tobytes())
-    # Not the length of the metrics: their times have more or fewer digits.
-    counters = [saved[name] for name in ("iteration", "warmup_exit", "world_size")]
-    records = [{k: v for k, v in r.items() if k != "time"} for r in folder.metrics()]
-    names = ("gradients", "gradient_precision", "signal", "responses")
-    tables = [folder.table(name) for name in names]
-    return {
-        "weights": weights.hexdigest(),
-        "batch-norm statistics": statistics.hexdigest(),
-        "momentum": momentum.hexdigest(),
-        "window": hashlib.sha256(saved["window"].numpy().tobytes()).hexdigest(),
-        "counters": _digest(counters),
-        "metrics": _digest(records),
-        "tables": _digest(tables),
-    }
-
-
-def _digest(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
 def left_overs(folder: RunFolder) -> list[str]:
     """Temporary files, and digests without their checkpoint, that nobody removed."""
     lonely = [p for p in folder.checkpoints.glob("*.sha256") if not p.with_suffix("").exists()]
@@ -103,13 +48,13 @@ def generations(folder: RunFolder) -> list[Path]:
 class Reference:
     """A run that nothing disturbed, and how long it took in seconds."""
 
-    digests: dict[str, str]
+    computed: dict[str, Any]
     seconds: float
 
     def verdict(self, folder: RunFolder) -> Outcome:
         """Compare a run that was disturbed and ended with this one."""
         found = fingerprint(folder)
-        differs = sorted(k for k in self.digests if self.digests[k] != found.get(k))
+        differs = sorted(k for k, value in self.computed.items() if value != found[k])
         left, kept = left_overs(folder), len(generations(folder))
         fine = folder.is_finished and not differs and not left and kept <= 2
         told: Outcome = {"ok": fine, "identical": folder.is_finished and not differs}
@@ -126,11 +71,6 @@ class Reference:
 def finish(job: Job) -> int:
     """Rerun ``job`` in a process of its own until it ends; return its exit code."""
     return ended(begin(do, job))
-
-
-def crash(job: Job, point: str) -> int:
-    """Let ``job`` die at a named place of the code; return its exit code."""
-    return ended(begin(do, job, None, 0.0, point))
 
 
 class NothingToCompareError(RuntimeError):

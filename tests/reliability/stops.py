@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from ranks import crash
 from reliability.processes import PREEMPTED, Marks, Noting, begin, do, ended, observed
 from reliability.record import Outcome
-from reliability.runs import Trial, Workshop, crash, generations
+from reliability.runs import Trial, Workshop, generations
 from resnet_repro.runs.signals import STOP_SIGNALS
 from resnet_repro.training.launch import Job
 
