@@ -115,7 +115,7 @@ def test_the_page_shows_both_devices_and_whatever_else_there_is(tmp_path: Path) 
     assert [path.name for path in written] == ["SPEED.md", "growth.png", "growth.svg"]
     text = written[0].read_text(encoding="utf-8")
     assert text == page(load(tmp_path))
-    assert "| W&B offline: records (if asked for) | 64 |" in text
+    assert "| W&B offline: records (optional) | 64 |" in text
     assert "| 1202 | 8 | 1 | out of memory | - |" in text
     assert "| 30 s | 45 s | yes |" in text  # the H200; a CPU has no target
     assert "unheard_of" not in text  # other commands keep their measurements there, too
