@@ -84,7 +84,7 @@ def run_hydra(asked: argparse.Namespace, flags: Sequence[str], job: Callable[...
     Raises:
         ConfigError: one line; an error of the job's own stays what it is.
     """
-    overrides = list(asked.overrides)
+    overrides = [quoted(word) for word in asked.overrides]
     if asked.shell_completion:
         _prepare_completion()
     if asked.hydra_help:  # of Hydra alone, which knows none of our options

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from resnet_repro.compose import compose_sweep, make_job
 from resnet_repro.conf import names
 from resnet_repro.exits import explained, notify
-from resnet_repro.hydra_words import quoted, read_flags, run_hydra
+from resnet_repro.hydra_words import read_flags, run_hydra
 from resnet_repro.options import ConfigError
 from resnet_repro.reference import as_help
 from resnet_repro.runs.signals import stop_on_signals
@@ -51,7 +51,7 @@ def hydra_job(_: DictConfig) -> None:
 
 def main() -> None:
     """Check what can be checked, then do it; through Hydra where its own words are used."""
-    words = [quoted(word) for word in sys.argv[1:]]
+    words = sys.argv[1:]
     with explained():
         if {"--help", "-h"} & set(words):
             print(f"{__doc__}\nexperiments: {', '.join(names('experiment'))}\n{as_help()}")

@@ -17,6 +17,7 @@ from reliability.processes import command
 from reliability.record import Outcome
 from reliability.runs import Trial, Workshop
 from resnet_repro.exits import CONFIG, DATA
+from resnet_repro.training.launch import Job
 from test_config import REFUSED
 
 LIMIT = 120.0  # seconds after which a command counts as not refused
@@ -67,8 +68,6 @@ ROWS = [
     Row(f"{SMALL} runs_dir=/proc/runs", "runs_dir: no run folder /proc/runs"),
     Row(SMALL, "torchrun starts resnet_repro.worker", env=TORCHRUN),
     Row(f"-m {SMALL}", "torchrun starts resnet_repro.worker", env=TORCHRUN),
-    Row("{here}", "WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE not set", module="worker",
-        env={"RANK": "0"}),
     Row("run={here}/nope", "run={here}/nope", module="evaluate"),
     Row("weights={here}/nope.pt format=akamaster", "weights={here}/nope.pt", module="evaluate"),
     Row("run={here}/nope out={here}/x.pt", "run={here}/nope", module="export"),
@@ -84,6 +83,7 @@ def trials(shop: Workshop) -> Iterator[Trial]:
         more = "".join(f"{key}= " for key in row.env)
         yield Trial(f"{more}{row.module} {' '.join(words)}", partial(refused, row, words))
     yield Trial("a folder that holds another run", another_run)
+    yield Trial("a worker that a launcher half placed", half_placed)
 
 
 def refused(row: Row, words: list[str], folder: Path) -> Outcome:
@@ -115,7 +115,20 @@ def refused(row: Row, words: list[str], folder: Path) -> Outcome:
 
 def another_run(folder: Path) -> Outcome:
     """Start a run whose folder holds one with another learning rate."""
-    job = small_job(folder / "runs")
-    job.folder.write_config(job.config.as_mapping())
+    job = begun(folder)
     says = "holds another run (recipe.lr was 0.1, now 0.2)"
     return refused(Row("", says), [*job.words, "recipe.lr=0.2"], folder)
+
+
+def half_placed(folder: Path) -> Outcome:
+    """Start a worker with some of the variables that say which one it is."""
+    says = "WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE not set"
+    row = Row("", says, module="worker", env={"RANK": "0"})
+    return refused(row, [str(begun(folder).folder.path)], folder)
+
+
+def begun(folder: Path) -> Job:
+    """A run whose folder has its configuration."""
+    job = small_job(folder / "runs", "name=mine")
+    job.folder.write_config(job.config.as_mapping())
+    return job
