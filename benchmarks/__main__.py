@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.page import save
 from benchmarks.record import changes, parser
+from resnet_repro.paths import given
 
 PARTS = ("start", "training", "harness", "limit", "growth", "schedule", "parity", "pictures")
 
@@ -28,7 +29,7 @@ def run_part(part: str, words: Sequence[str]) -> bool:
 def main(words: Sequence[str] | None = None) -> int:
     """Measure the parts and write the page; return 1 if a part failed, after all others."""
     options = parser("", f"parts ({', '.join(PARTS)}; all by default), configuration", __doc__)
-    options.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the page")
+    options.add_argument("--docs", type=given, default=Path("docs"), help="folder of the page")
     asked = options.parse_args(words)
     parts = [word for word in asked.words if "=" not in word]
     for part in parts:

@@ -19,6 +19,7 @@ from typing import Any
 from resnet_repro.compose import compose_run
 from resnet_repro.exits import explained
 from resnet_repro.measure_pace import OUT, provenance, write
+from resnet_repro.paths import given
 from resnet_repro.training.device import Setup, set_up
 
 NETS = ("cifar10_resnet20", "cifar10_resnet56")
@@ -85,7 +86,7 @@ def parser(part: str, about_words: str, description: str | None = None) -> argpa
     made.add_argument("--experiments", type=_names, help="of conf/experiment: NAME,NAME")
     made.add_argument("--rounds", type=count, help="how often each measurement is repeated")
     made.add_argument("--iterations", type=count, help="of a repeat")
-    made.add_argument("--out", type=Path, default=OUT, help="folder of the file that is written")
+    made.add_argument("--out", type=given, default=OUT, help="folder of the file that is written")
     made.add_argument("words", nargs="*", help=about_words)
     return made
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ranks import FEW_IMAGES
 from resnet_repro.paths import REPOSITORY
+from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import crash_point
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import read_metrics
@@ -50,7 +51,7 @@ class Marks:
         self._byte[0] = PHASES.index(name)
 
 
-class Noting:
+class Noting(Watcher):
     """Observes a run and notes its phase in ``marks``, if any.
 
     ``entering`` is called with each phase that begins, and its iteration.
@@ -69,9 +70,6 @@ class Noting:
             self._entering(phase, iteration)
         if self._marks is not None:
             self._marks.phase = phase
-
-    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
-        """Do nothing."""
 
 
 def begin(work: Callable[..., Any], *args: Any) -> Any:
