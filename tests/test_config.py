@@ -36,6 +36,7 @@ def test_experiment_is_the_paper_by_default() -> None:
     assert config.name == "cifar10_resnet56"
     longer = compose_run("experiment=cifar10_resnet110", "profile=quick", "recipe.max_iters=500")
     assert longer.recipe.max_iters == 500  # the command line wins
+    assert compose_run("experiment=cifar10_resnet56", "recipe.max_iters=64_000") == config
 
 
 @pytest.mark.parametrize("experiment", names("experiment"))

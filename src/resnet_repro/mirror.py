@@ -1,10 +1,9 @@
 """A run's mirror in Weights & Biases: a process of its own that reads the run folder as it grows.
 
-The run folder is the source of every figure, and the interface: nothing is sent to the process.
-It ends when its standard input does, so it outlives neither a finished run nor a killed one. What
-goes wrong there (no package, no key, no network, a crash, a full disk) costs the run one line on
-standard error. Each part of a run that was stopped and resumed holds the earlier records too: the
-newest folder below ``wandb/`` is the whole run, under the same W&B id.
+Nothing is sent to the process; it ends when its standard input does, so it outlives neither a
+finished run nor a killed one. What goes wrong there (no package, no key, no network, a crash, a
+full disk) costs the run one line on standard error. Each part of a resumed run holds the earlier
+records too: the newest folder below ``wandb/`` is the whole run, under the same W&B id.
 
 ``python -m resnet_repro.mirror RUN_DIR ...`` sends runs that were logged without a mirror.
 """
@@ -198,15 +197,13 @@ def mirror_run(folder: RunFolder, mode: str, say: Callable[[str], None]) -> None
 def opened(asked: dict[str, Any], mode: str, say: Callable[[str], None]) -> Any:
     """Open the W&B run; where online logging is not possible, offline."""
     wandb: Any = importlib.import_module("wandb")
-    known = getattr(wandb.Settings, "model_fields", SETTINGS)
-    settings = {key: value for key, value in SETTINGS.items() if key in known}
     try:
-        run = wandb.init(mode=mode, settings=wandb.Settings(**settings), **asked)
+        run = wandb.init(mode=mode, settings=wandb.Settings(**SETTINGS), **asked)
     except Exception as error:
         if mode != "online":
             raise
         wandb.teardown()  # its service would say that the run id is in use
-        run = wandb.init(mode="offline", settings=wandb.Settings(**settings), **asked)
+        run = wandb.init(mode="offline", settings=wandb.Settings(**SETTINGS), **asked)
         reason = in_one_line(error)
         say(f"online logging is not possible ({reason}); logging offline, `wandb sync` sends it")
     run.define_metric("iter", hidden=True)
@@ -231,10 +228,7 @@ def growing(path: Path) -> Iterator[Record]:
 
 
 def as_metrics(record: Record) -> dict[str, Any]:
-    """Return a record under W&B's names: ``iter``, ``epoch``, ``train/loss``, ``test/top1_err``.
-
-    Views other than the single one with running statistics are named: ``test/10-crop/loss``.
-    """
+    """Return a record under W&B's names: ``iter``, ``train/loss``, ``test/10-crop/loss``."""
     kind = str(record["kind"])
     common = {key: record[key] for key in ("iter", "epoch") if record.get(key) is not None}
     if kind == "event":
@@ -288,9 +282,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Send logged runs to Weights & Biases.")
     parser.add_argument("folders", nargs="+", type=given, metavar="RUN_DIR")
     parser.add_argument("--mode", choices=[m for m in MODES if m != "disabled"], default="offline")
-    parser.add_argument(
-        "--follow", action="store_true", help="one run that grows, until standard input ends"
-    )
+    follows = "one run that grows, until standard input ends"
+    parser.add_argument("--follow", action="store_true", help=follows)
     asked = parser.parse_args(arguments)
     folders = [RunFolder(path) for path in asked.folders]
     if asked.follow:
