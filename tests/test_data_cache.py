@@ -6,12 +6,9 @@ import fcntl
 import os
 import resource
 import signal
-import subprocess
-import sys
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,15 +33,20 @@ def arrays():
     return {name: rng.integers(0, 256, 50_000, dtype=np.uint8) for name in PARTS}
 
 
-def digests_of(arrays):
+@pytest.fixture
+def expected(arrays):
     return {name: digest(array) for name, array in arrays.items()}
 
 
-def test_what_is_stored_comes_back_and_nothing_else_is_left(tmp_path, arrays):
-    path = tmp_path / "some.npz"
-    assert load_arrays(path, digests_of(arrays)) is None
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "some.npz"
+
+
+def test_what_is_stored_comes_back_and_nothing_else_is_left(tmp_path, path, arrays, expected):
+    assert load_arrays(path, expected) is None
     store_arrays(path, arrays)
-    back = load_arrays(path, digests_of(arrays))
+    back = load_arrays(path, expected)
     assert back is not None
     assert all(np.array_equal(back[name], arrays[name]) for name in PARTS)
     assert [p.name for p in tmp_path.iterdir()] == ["some.npz"]
@@ -58,18 +60,15 @@ def test_digest_is_over_uint8_bytes_in_c_order():
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>no</html>", b"\x00" * 4096, b"PK\x03\x04" * 99])
-def test_a_file_that_is_no_cache_is_damaged_in_one_line(tmp_path, arrays, content):
-    path = tmp_path / "some.npz"
+def test_a_file_that_is_no_cache_is_damaged_in_one_line(tmp_path, path, arrays, expected, content):
     path.write_bytes(content)
     with pytest.raises(DataError, match="is damaged .*delete it") as caught:
-        load_arrays(path, digests_of(arrays))
+        load_arrays(path, expected)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
 
 
-def test_an_altered_array_is_named_with_both_digests(tmp_path, arrays):
-    path = tmp_path / "some.npz"
-    expected = digests_of(arrays)
+def test_an_altered_array_is_named_with_both_digests(tmp_path, path, arrays, expected):
     arrays["test_labels"][7] ^= 1
     store_arrays(path, arrays)
     got, wanted = digest(arrays["test_labels"]), expected["test_labels"]
@@ -77,9 +76,8 @@ def test_an_altered_array_is_named_with_both_digests(tmp_path, arrays):
         load_arrays(path, expected)
 
 
-def test_an_array_that_is_missing_or_pickled_is_refused(tmp_path, arrays):
-    path, canary = tmp_path / "some.npz", tmp_path / "canary"
-    expected = digests_of(arrays)
+def test_an_array_that_is_missing_or_pickled_is_refused(tmp_path, path, arrays, expected):
+    canary = tmp_path / "canary"
     store_arrays(path, {name: arrays[name] for name in PARTS[:3]})
     with pytest.raises(DataError, match="is damaged .*test_labels"):
         load_arrays(path, expected)
@@ -94,8 +92,7 @@ def test_an_array_that_is_missing_or_pickled_is_refused(tmp_path, arrays):
     assert not canary.exists()
 
 
-def test_a_real_limit_on_file_sizes_keeps_the_old_file(tmp_path, arrays):
-    path = tmp_path / "some.npz"
+def test_a_real_limit_on_file_sizes_keeps_the_old_file(tmp_path, path, arrays, expected):
     store_arrays(path, arrays)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
@@ -104,7 +101,7 @@ def test_a_real_limit_on_file_sizes_keeps_the_old_file(tmp_path, arrays):
             store_arrays(path, {name: array[::-1].copy() for name, array in arrays.items()})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert load_arrays(path, digests_of(arrays)) is not None
+    assert load_arrays(path, expected) is not None
     assert [p.name for p in tmp_path.iterdir()] == ["some.npz"]
 
 
@@ -119,35 +116,6 @@ def test_an_error_that_explains_itself_passes_through(tmp_path):
 
     with pytest.raises(DataError, match="^the other file"), explained_refusals(tmp_path, 1):
         refuse()
-
-
-_WRITER = """
-import os, sys, time
-from pathlib import Path
-import numpy as np
-from resnet_repro.data import cache
-real = os.fsync
-def slow(descriptor):
-    print("writing", flush=True)
-    time.sleep(60)
-    real(descriptor)
-os.fsync = slow
-root = Path(sys.argv[1])
-with cache.locked(root):
-    cache.store_arrays(root / "some.npz", {"train_images": np.zeros(9, dtype=np.uint8)})
-"""
-
-
-def test_a_killed_writer_leaves_nothing_trusted_and_no_lock(tmp_path, arrays):
-    command = [sys.executable, "-c", _WRITER, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == b"writing\n"
-        writer.send_signal(signal.SIGKILL)
-    assert load_arrays(tmp_path / "some.npz", digests_of(arrays)) is None
-    with locked(tmp_path):
-        store_arrays(tmp_path / "some.npz", arrays)
-    assert load_arrays(Path(tmp_path / "some.npz"), digests_of(arrays)) is not None
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 from contextlib import contextmanager
 from functools import partial
@@ -129,12 +127,12 @@ def test_the_command_says_where_how_much_and_what_was_verified(tmp_path, monkeyp
     assert f"CIFAR-10 in {tmp_path}: 40" in capsys.readouterr().out
 
 
-def test_the_command_fails_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "resnet_repro.data", "--root", str(tmp_path / "nothing")]
-    done = subprocess.run([*command, "--source", "folder"], capture_output=True, text=True)
-    assert done.returncode == 3
-    assert done.stderr.startswith("error: no CIFAR-10 at ")
-    assert done.stderr.count("\n") == 1
+def test_the_command_fails_in_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="3"):
+        main(["--root", str(tmp_path / "nothing"), "--source", "folder"])
+    said = capsys.readouterr().err
+    assert said.startswith("error: no CIFAR-10 at ")
+    assert said.count("\n") == 1
 
 
 def test_the_command_explains_its_options(capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import lzma
 import tarfile
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -82,24 +82,11 @@ def test_decoded_once_then_taken_from_the_cache(tmp_path, files, monkeypatch):
 
 def test_two_at_once_prepare_once(tmp_path, files, monkeypatch):
     write_zip(tmp_path, files)
-    calls: list[int] = []
-    prepare = tiny_imagenet.prepare
-
-    def spy(*args):
-        calls.append(1)
-        prepare(*args)
-
-    monkeypatch.setattr(tiny_imagenet, "prepare", spy)
-    found: list[object] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(load(tmp_path).digests)) for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    calls, prepare = [], tiny_imagenet.prepare
+    monkeypatch.setattr(tiny_imagenet, "prepare", lambda *a: (calls.append(1), prepare(*a)))
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: load(tmp_path).digests, range(3)))
     assert len(calls) == 1
-    assert len(found) == 3
     assert found[0] == found[1] == found[2]
 
 

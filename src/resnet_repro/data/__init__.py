@@ -102,13 +102,10 @@ class EvalImages(MaySkip, Protocol):
     def eval_batches(
         self, batch_size: int, limit: int | None = None, *, first: int = 0, every: int = 1
     ) -> Iterator[Prepared]:
-        """Each image once, in order, not augmented, without the skipped ones.
+        """Each of ``limit`` images (all by default) once, in order, not augmented.
 
-        Of ``limit`` images (all by default), in batches of ``batch_size`` (the last may have
-        fewer), gives batch number ``first`` and each ``every``-th after it.
-
-        Raises:
-            DataError: an image is unusable and is not to be skipped.
+        Of their batches, the last of which may be smaller, batch number ``first`` and each
+        ``every``-th after it; DataError where an image is unusable and is not to be skipped.
         """
 
 
@@ -134,10 +131,8 @@ class Images(MaySkip, Protocol):
         """One worker's share of the augmented batch after ``iteration`` updates.
 
         The batch is the same for every number of workers; their shares follow one another. The
-        next iteration is fast, any other is possible.
-
-        Raises:
-            DataError: an image is unusable and is not to be skipped, or none is left.
+        next iteration is fast, any other is possible. DataError where an image is unusable and is
+        not to be skipped, or none is left.
         """
 
     def whole_batch(self, iteration: int) -> Prepared:

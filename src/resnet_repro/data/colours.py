@@ -32,20 +32,15 @@ _CHUNK = 100
 class ColourStatistics:
     """What is subtracted from and added to training pictures; pixels on the scale 0..1.
 
-    Attributes:
-        mean: float64 (224, 224, 3), the mean picture.
-        deviations: float64 (3,), standard deviation along each principal colour, falling.
-        colours: float64 (3, 3), principal colours as columns: eigenvectors of the covariance of
-            the pixels' RGB values, each with its largest component positive.
-        pictures: how many they were measured on.
-        digest: SHA-256 of the mean picture's bytes.
+    The principal ``colours``, as columns, are the eigenvectors of the covariance of the pixels' RGB
+    values, each with its largest component positive.
     """
 
-    mean: NDArray[np.float64]
-    deviations: NDArray[np.float64]
-    colours: NDArray[np.float64]
-    pictures: int
-    digest: str
+    mean: NDArray[np.float64]  # (224, 224, 3), the mean picture
+    deviations: NDArray[np.float64]  # (3,), standard deviation along each colour, falling
+    colours: NDArray[np.float64]  # (3, 3)
+    pictures: int  # how many they were measured on
+    digest: str  # SHA-256 of the mean picture's bytes
 
 
 def load_statistics(
@@ -58,7 +53,6 @@ def load_statistics(
 
     Raises:
         DataError: a file cannot be read, or not be decoded and is not to be skipped.
-        StoppedError: a stop signal came.
     """
     key = {"version": _VERSION, "sample": SAMPLE, "pictures": index.stamp()}
     path = cache / f".colours-{SAMPLE}.npz"

@@ -76,12 +76,9 @@ class PictureIndex:
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """The pictures of ``train/`` and ``val/`` (which is the test set here), none of them decoded.
+    """The pictures of ``train/`` and ``val/`` (the test set here), none of them decoded."""
 
-    ``name`` is ``imagenet``, or ``folder`` for any other pictures.
-    """
-
-    name: str
+    name: str  # imagenet, or folder for any other pictures
     train: PictureIndex
     test: PictureIndex
     statistics: ColourStatistics
@@ -141,11 +138,7 @@ def find(name: str, root: Path) -> Path:
 
 
 def check_imagenet(index: PictureIndex) -> None:
-    """Refuse classes that cannot be ILSVRC-2012's, whose order is that of their WordNet ids.
-
-    Raises:
-        DataError: not 1,000 classes, or not named by WordNet ids.
-    """
+    """Raise DataError for classes that cannot be ILSVRC-2012's: 1,000, named by WordNet ids."""
     if len(index.classes) != CLASSES:
         raise DataError(
             f"{index.root} has {len(index.classes):,} classes, ILSVRC-2012 has {CLASSES:,}; for "
@@ -160,11 +153,7 @@ def check_imagenet(index: PictureIndex) -> None:
 
 
 def load_indices(root: Path) -> tuple[PictureIndex, PictureIndex]:
-    """List the training and the validation pictures below ``root``.
-
-    Raises:
-        DataError: one is missing or refused by :func:`load_index`, or their classes differ.
-    """
+    """List ``train/`` and ``val/`` as :func:`load_index`; they must have the same classes."""
     for part in ("train", "val"):
         if not (root / part).is_dir():
             raise DataError(

@@ -41,17 +41,13 @@ View = Callable[[bytes, str, Key], tuple[Pixels, Alphas]]  # of a file with a na
 
 
 class PictureBatch(NamedTuple):
-    """Pictures as they come from the workers: uint8 (B, H, W, 3), labels int64 (B,).
+    """Pictures as they come from the workers."""
 
-    ``alphas`` float32 (B, 3) are the coefficients of the colour noise, 0 in testing; ``valid`` bool
-    (B,) is false where a picture is missing, whose pixels are 0; ``failures`` say why.
-    """
-
-    images: Tensor
-    labels: Tensor
-    alphas: Tensor
-    valid: Tensor
-    failures: list[DataError]
+    images: Tensor  # uint8 (B, H, W, 3); 0 where a picture is missing
+    labels: Tensor  # int64 (B,)
+    alphas: Tensor  # float32 (B, 3), coefficients of the colour noise; 0 in testing
+    valid: Tensor  # bool (B,), false where a picture is missing
+    failures: list[DataError]  # why
 
     def usable(self) -> PictureBatch:
         """The pictures that are there."""

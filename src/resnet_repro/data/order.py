@@ -9,7 +9,6 @@ sees the same batches, and a batch can be recomputed by hand.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -36,13 +35,10 @@ def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 
 
 class Batch(NamedTuple):
-    """Rows of the data set and what is done to each: offsets of the crop, and whether it flips.
-
-    ``indices`` int64 (B,); ``dy`` and ``dx`` int64 (B,) in 0 .. 2 x pad; ``flip`` bool (B,).
-    """
+    """Rows of the data set and what is done to each; all (B,)."""
 
     indices: NDArray[np.int64]
-    dy: NDArray[np.int64]
+    dy: NDArray[np.int64]  # offsets of the crop, 0 .. 2 x pad
     dx: NDArray[np.int64]
     flip: NDArray[np.bool_]
 
@@ -110,19 +106,14 @@ def train_split_indices(split: str, num_images: int) -> tuple[NDArray[np.int64],
     return np.sort(order[:SPLIT_TRAIN]), np.sort(order[SPLIT_TRAIN:])
 
 
-@dataclass(frozen=True)
-class Draw:
-    """What chance decides for one use of a training picture.
+class Draw(NamedTuple):
+    """What chance decides for one use of a training picture."""
 
-    ``side`` is the shorter side in pixels, ``y`` and ``x`` raw 64-bit draws of the crop's top left
-    (modulo the number of positions), ``alphas`` the coefficients of the colour noise, N(0, 0.1).
-    """
-
-    side: int
-    y: int
+    side: int  # shorter side, pixels
+    y: int  # raw 64-bit draws of the crop's top and left, modulo the number of positions
     x: int
     flip: bool
-    alphas: tuple[float, float, float]
+    alphas: tuple[float, float, float]  # coefficients of the colour noise, N(0, 0.1)
 
 
 def picture_draw(seed: int, epoch: int, index: int) -> Draw:

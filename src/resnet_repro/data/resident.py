@@ -99,10 +99,7 @@ class DeviceDataset:
     def eval_batches(
         self, batch_size: int, limit: int | None = None, *, first: int = 0, every: int = 1
     ) -> Iterator[Prepared]:
-        """The first ``limit`` images (all by default), each once, in order, not augmented.
-
-        Of their batches, number ``first`` and each ``every``-th after it.
-        """
+        """The first ``limit`` images (all by default), each once, in order, not augmented."""
         end = len(self) if limit is None else min(limit, len(self))
         for start in range(first * batch_size, end, every * batch_size):
             stop = min(start + batch_size, end)

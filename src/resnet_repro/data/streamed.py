@@ -58,8 +58,8 @@ class PicturePreparation:
         return pixels.sub_(mean).permute(0, 3, 1, 2)
 
 
-class _MaySkip:
-    """Lists which rows of an index were skipped."""
+class _Pictures:
+    """Pictures of an index, of which some may be skipped."""
 
     def __init__(self, index: PictureIndex):
         self._index = index
@@ -73,7 +73,7 @@ class _MaySkip:
         self.skipped += [(number, row) for row in rows[~batch.valid.numpy()].tolist()]
 
 
-class PictureSet(_MaySkip):
+class PictureSet(_Pictures):
     """``count`` pictures of an index, evenly spaced, for they lie by class; the 1-crop view."""
 
     def __init__(
@@ -89,11 +89,7 @@ class PictureSet(_MaySkip):
     def eval_batches(
         self, batch_size: int, limit: int | None = None, *, first: int = 0, every: int = 1
     ) -> Iterator[Prepared]:
-        """Each picture once, in order; ``limit`` of them evenly spaced.
-
-        Raises:
-            DataError: a picture is unusable and is not to be skipped.
-        """
+        """Each picture once, in order; ``limit`` of them evenly spaced."""
         rows = spaced(self.rows, len(self) if limit is None else limit)
         starts = range(first * batch_size, len(rows), every * batch_size)
         if not starts:
@@ -109,7 +105,7 @@ class PictureSet(_MaySkip):
                 yield self._prepare.test(batch.images), labels
 
 
-class StreamedImages(_MaySkip):
+class StreamedImages(_Pictures):
     """The pictures of a folder, decoded as they are needed.
 
     Args:
@@ -147,9 +143,6 @@ class StreamedImages(_MaySkip):
         """The process's share of the batch after ``iteration`` updates.
 
         The first call, and one for another iteration than the next, begins the stream there.
-
-        Raises:
-            DataError: a picture is unusable and is not to be skipped, or none is left.
         """
         if self._stream is None or iteration != self._next:
             self.close()
