@@ -9,14 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from resnet_repro.options import ConfigError
 from resnet_repro.paths import check_installed
-from resnet_repro.runs.folder import RunFolderError
 
 LOST, CONFIG, DATA, CHECKPOINT, DIVERGED, DISK_FULL, PREEMPTED = 1, 2, 3, 4, 5, 74, 75
 
-# By name, not by class: naming the classes of the other halves would import them.
+# By name: naming the classes would import torch and all the rest.
 _BY_NAME = {
+    "ConfigError": CONFIG,
+    "RunFolderError": CONFIG,
     "DataError": DATA,
     "CheckpointError": CHECKPOINT,
     "MetricsError": CHECKPOINT,
@@ -29,8 +29,6 @@ _BY_NAME = {
 
 def exit_code(error: BaseException) -> int | None:
     """Exit code of an error a user can act on; ``None`` for a defect of this program."""
-    if isinstance(error, ConfigError | RunFolderError):
-        return CONFIG
     return next((_BY_NAME[c.__name__] for c in type(error).__mro__ if c.__name__ in _BY_NAME), None)
 
 
