@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +50,3 @@ def shell_lines(document: Path) -> list[str]:
                 if said:
                     lines.append(said)
     return lines
-
-
-def words_of(line: str) -> list[str]:
-    """A command as the shell would take it apart."""
-    return shlex.split(line)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import importlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from doc_blocks import DOCUMENTS, REPO, blocks, shell_lines, words_of
+from doc_blocks import DOCUMENTS, REPO, blocks, shell_lines
 from resnet_repro.compose import compose_run, compose_sweep
 from resnet_repro.conf import names
 from resnet_repro.config import PROFILES
@@ -59,13 +61,18 @@ def with_options(words: Sequence[str], module: str) -> None:
     assert parse(importlib.import_module(module).Options, words)
 
 
+@functools.cache
+def help_of(module: str) -> str:
+    command = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def with_flags(words: Sequence[str], module: str) -> None:
     """Flags that the module's help names."""
-    command = [sys.executable, "-m", module, "--help"]
-    told = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
-    for word in words:
-        assert not word.startswith("-") or word in told.stdout, word
+    flags = [word for word in words if word.startswith("-")]
+    assert all(flag in help_of(module) for flag in flags), flags
 
 
 def python(words: Sequence[str]) -> None:
@@ -148,7 +155,7 @@ def test_command(document: str, line: str) -> None:
     if first in FOLLOWED.get(document, ()):
         return
     assert first in CHECKS, f"{document}: say here how `{line}` is checked"
-    CHECKS[first](words_of(line)[1:])
+    CHECKS[first](shlex.split(line)[1:])
 
 
 def test_commands_were_found() -> None:

@@ -78,11 +78,8 @@ def protocol(experiment: str, profile: str = "paper") -> Config | None:
     try:
         own = list(_layers("experiment", experiment, chosen))
         recipe = chosen.get("recipe", f"{chosen['data']}_{chosen['profile']}")
-        for content in _layers("data", chosen["data"]):
-            _merge(values, {"data": content})
-        for content in _layers("recipe", recipe):
-            _merge(values, content)
-        for content in own:
+        data = [{"data": content} for content in _layers("data", chosen["data"])]
+        for content in [*data, *_layers("recipe", recipe), *own]:
             _merge(values, content)
         values = {"experiment": experiment, "name": experiment, "profile": profile} | values
         return Config.from_mapping(values)
