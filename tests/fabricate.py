@@ -154,6 +154,9 @@ def make_meta(config: dict[str, Any], label: str, precision: str, hardware: str)
     }
 
 
+VIEW = {"protocol": "1-crop", "bn": "running"}
+
+
 def _write_metrics(
     folder: RunFolder,
     config: dict[str, Any],
@@ -175,10 +178,10 @@ def _write_metrics(
             log.write("train", **common, **_numbers(value, seen), lr=0.1)
             if it % evaluation["every_iters"] == 0 or it == total:
                 value = _error(it / total, test, random, 0.05 * (jitter if it < total else 0.0))
-                log.write("test", **common, **_numbers(value, 10_000), **_view(evaluation))
+                log.write("test", **common, **_numbers(value, 10_000), **VIEW)
         if reached == total:
             clean = _numbers(0.9 * train, 50_000)
-            log.write("train_clean", **common, **clean, **_view(evaluation))
+            log.write("train_clean", **common, **clean, **VIEW)
 
 
 def _error(share: float, end: float, random: np.random.Generator, wander: float) -> float:
@@ -195,10 +198,6 @@ def _error(share: float, end: float, random: np.random.Generator, wander: float)
 
 def _numbers(error: float, seen: int) -> dict[str, Any]:
     return {"loss": error / 25, "top1_err": error, "top5_err": error / 5, "num_samples": seen}
-
-
-def _view(evaluation: dict[str, Any]) -> dict[str, str]:
-    return {"protocol": "1-crop", "bn": evaluation.get("bn", "running")}
 
 
 def _responses(depth: int, plain: bool) -> list[float]:

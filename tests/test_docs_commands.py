@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 from doc_blocks import DOCUMENTS, REPO, blocks, shell_lines
+from resnet_repro.command import parse
 from resnet_repro.compose import compose_run, compose_sweep
 from resnet_repro.conf import names
 from resnet_repro.config import PROFILES
-from resnet_repro.evaluation.command import parse
 
 COMMANDS = [(document.name, line) for document in DOCUMENTS for line in shell_lines(document)]
 # What docs/EXTENDING.md makes itself: its own test follows it (test_docs_extending.py).

@@ -1,4 +1,4 @@
-"""``resnet_repro.evaluate`` and ``resnet_repro.export`` as a user says them."""
+"""``resnet_repro.evaluate`` and ``resnet_repro.export`` as a user types them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -15,19 +16,21 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ranks import do, small_job
 from resnet_repro import api, data, evaluate, export
 from resnet_repro.data import Arrays, DataError
-from resnet_repro.evaluation import session
-from resnet_repro.evaluation.protocols import Geometry, scorer
+from resnet_repro.evaluation.protocols import Geometry, scorer, views_of
+from resnet_repro.evaluation.session import Session
 from resnet_repro.evaluation.subjects import from_file, from_run
 from resnet_repro.evaluation.weights import WeightsError
 from test_models_formats import TheirNet, randomise
 
 MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
+
+
 STD = torch.tensor((0.229, 0.224, 0.225))[:, None, None]
 
 
@@ -93,6 +96,7 @@ def akamaster(tmp_path_factory, arrays):
 def test_akamaster_weights_count_exactly_as_their_own_net(akamaster, arrays, tmp_path):
     path, net = akamaster
     words = (f"weights={path}", "format=akamaster", "data.name=synthetic", "batch_size=70")
+    words += ("name=null", "weights_key=null")  # no name, not one of four letters
     out = done(evaluate, *words, f"results_dir={tmp_path / 'results'}")
     images = torch.from_numpy(arrays.test_images)
     labels = torch.from_numpy(arrays.test_labels).long()
@@ -238,7 +242,7 @@ def test_five_lines_of_python_classify_a_picture_without_the_data(
             assert probability == pytest.approx(float(probabilities[int(name)]), abs=1e-6)
     assert len(net.classify(Image.new("L", (640, 480)))) == 5  # any size, any mode
     without = tmp_path / "without.pt"
-    monkeypatch.setattr("resnet_repro.evaluation.exports.load_images", no_data)
+    monkeypatch.setattr("resnet_repro.training.build.load_images", no_data)
     done(export, f"run={runs[0].path}", f"out={without}")
     with pytest.raises(WeightsError, match="holds no mean of the training images"):
         api.load_net(without)
@@ -265,7 +269,7 @@ def test_torchvision_weights_under_every_protocol(arrays, tmp_path, monkeypatch)
         *(arrays.test_images[:10], arrays.test_labels[:10]),
         *(10, arrays.digests),
     )
-    monkeypatch.setattr("resnet_repro.evaluation.session.load_data", lambda _: small)
+    monkeypatch.setattr(data, "load", lambda *_: small)
     pixels = torch.from_numpy(small.test_images).permute(0, 3, 1, 2).float() / 255
     labels = torch.from_numpy(small.test_labels).long()
     ours = from_file(path, "torchvision").net
@@ -275,9 +279,10 @@ def test_torchvision_weights_under_every_protocol(arrays, tmp_path, monkeypatch)
         words += [f"protocol={protocol}", f"results_dir={tmp_path}", f"name={protocol}"]
         done(evaluate, *words)
         found = results(tmp_path)[protocol]
-        score = scorer(protocol, ours, lambda x: (x - MEAN) / STD, Geometry.of_small_pictures(32))
+        geometry = Geometry.of_small_pictures(32)
+        score = scorer(protocol, ours, lambda x: (x - MEAN) / STD, geometry.window)
         with torch.no_grad():
-            scores = score(pixels)
+            scores = score(views_of(protocol, pixels, geometry))
         assert found["protocol"] == protocol
         assert found["wrong1"] == int((scores.argmax(1) != labels).sum())
         assert found["loss"] == pytest.approx(F.cross_entropy(scores, labels).item(), rel=1e-4)
@@ -338,7 +343,7 @@ def test_a_result_is_replaced_by_itself_but_not_by_another(akamaster, tmp_path, 
     before = (tmp_path / "same.json").read_bytes()
     other = tmp_path / "other.th"
     torch.save(randomise(TheirNet(2)).state_dict(), other)
-    monkeypatch.setattr(session, "count_split", pytest.fail)  # refused before anything is counted
+    monkeypatch.setattr(Session, "count", pytest.fail)  # refused before anything is counted
     code, said = refused(f"weights={other}", *words[1:])
     assert code == 2
     assert "same.json holds another evaluation" in said
@@ -382,9 +387,137 @@ def test_the_number_is_printed_even_if_it_cannot_be_kept(akamaster, tmp_path, mo
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("resnet_repro.evaluation.results.write_text_atomic", full)
+    monkeypatch.setattr("resnet_repro.evaluate.write_text_atomic", full)
     words = (f"weights={akamaster[0]}", "format=akamaster", "data.name=synthetic")
     code, out, err = ask(evaluate, *words, f"results_dir={tmp_path}")
     assert code == 2
     assert "| ResNet-8 (zero pad both) |" in out
     assert err.splitlines()[-1].endswith("cannot be written (No space left on device)")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("protocl=10-crop",), "unknown option 'protocl'; did you mean 'protocol'?"),
+        (
+            ("weights=a.pt", "protocol=5-crop", "format=ours"),
+            "protocol=5-crop: must be one of 1-cr",
+        ),
+        (("weights=none.pt", "format=akamaster"), "weights=none.pt: must be an existing file"),
+        (("weights=/dev/null", "format=ours"), "weights=/dev/null: must be an existing file\n"),
+        (("weights=none.pt",), "format is not set; must be one of ours, akamaster, torchvision"),
+        (("weights=a", "format=caffe"), "format=caffe: must be one of ours, akamaster"),
+        (("run=nowhere",), "run=nowhere: must be an existing folder"),
+        (("run=.", "format=ours"), "format=ours: only with weights="),
+        (("run=.", "weights=a", "format=ours"), "give either weights=FILE"),
+        (("weights=a", "format=ours", "bn=precise"), "bn=precise: only with run="),
+        (("run=.,.",), "run=.,.: names one run twice"),
+        (("run=.", "run=."), "run is given twice"),
+        (("run=.", "batch_size=-1"), "batch_size=-1: must be an integer >= 0"),
+        (("run=.", "batch_size=1e3"), "batch_size=1e3: must be an integer >= 0"),
+        (("run=.", "trainer.device=tpu"), "trainer.device=tpu: must be one of auto, cpu, cuda"),
+        (("run=.", "data.nam=cifar10"), "unknown option 'data.nam'; did you mean 'data.name'?"),
+        (("run=.", "data=cifar11"), "data.name=cifar11: must be one of auto, cifar10"),
+        (("run=.", "data=cifar10", "data.name=cifar10"), "data.name is given twice"),
+        (("run=.", "data.on_corrupt=replace"), "data.on_corrupt=replace: must be one of"),
+        (("run=.", "trainer=cpu"), "unknown option 'trainer'"),
+        (("run=.", "name=../../x"), "name=../../x: must be"),
+        (("run=.", "weights"), "could not read 'weights': must be key=value"),
+        (
+            ("run=.", "weights_key=ema"),
+            "weights_key=ema: only with format=akamaster or torchvision",
+        ),
+        (("run=.", "stride_in=1x1"), "stride_in=1x1: only with format=torchvision"),
+        (("weights=a", "format=torchvision", "stride_in=7x7"), "stride_in=7x7: must be one of 1x1"),
+    ],
+)
+def test_bad_words_are_refused_in_one_line(words, message):
+    code, said = refused(*words)
+    assert (code, message in said) == (2, True), said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run=.",), "out is not set"),
+        (("out=a.pt",), "run is not set"),
+        (("run=nowhere", "out=a.pt"), "run=nowhere: must be an existing folder"),
+        (("run=.", "out=nowhere/a.pt"), "out=nowhere/a.pt: must be a file in an existing folder"),
+        (("run=.", "out=a.safetensors"), "must end in .safetensors exactly if"),
+        (("run=.", "out=a.pt", "format=onnx"), "format=onnx: must be one of state_dict, safet"),
+        (("run=.,..", "out=a.pt"), "out=a.pt: must be an existing folder where there are several"),
+        (("run=.,.", "out=."), "run=.,.: two runs of the same name"),
+        (("run=.", "out=/dev/null"), "out=/dev/null: must be a file in an existing folder"),
+    ],
+)
+def test_bad_words_for_export_are_refused_in_one_line(words, message):
+    code, said = refused(*words, command=export)
+    assert (code, message in said) == (2, True), said
+
+
+def test_only_regular_files_and_free_names_are_written(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    (tmp_path / "link.pt").symlink_to(tmp_path / "pipe.pt")
+    (tmp_path / "folder.pt").mkdir()
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "b_a_c.pt")
+    run = tmp_path / "a" / "b" / "c"
+    run.mkdir(parents=True)
+    for out in ("pipe.pt", "link.pt", "out"):
+        code, said = refused(f"run={run}", f"out={tmp_path / out}", command=export)
+        assert (code, "must be a file in an existing folder" in said) == (2, True)
+    assert (tmp_path / "pipe.pt").is_fifo()
+
+
+@pytest.mark.parametrize("module", ["evaluate", "export"])
+@pytest.mark.parametrize("words", [("--help",), ("colour=red",)])
+def test_help_and_bad_words_answer_at_once(module, words):
+    """Without torch: seconds of waiting for a misspelt word are what users remember."""
+    code = (
+        f"import sys; from resnet_repro import {module}\n"
+        f"sys.argv = ['x', *{words!r}]\n"
+        "try:\n"
+        f"    {module}.main()\n"
+        "finally:\n"
+        "    sys.exit(9) if 'torch' in sys.modules else None\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == (0 if words == ("--help",) else 2), done.stderr
+    if words == ("--help",):
+        assert "run " in done.stdout
+        assert "Exit codes" in done.stdout
+
+
+def of_files(tmp_path, state, name="a.th"):
+    """Words to count the errors of a state dict on disk."""
+    torch.save(state, tmp_path / name)
+    path, out = tmp_path / name, tmp_path / "results"
+    return f"weights={path}", "format=akamaster", "data.name=synthetic", f"results_dir={out}"
+
+
+def test_files_that_cannot_be_counted_are_refused_and_nothing_is_written(tmp_path, monkeypatch):
+    class Hostile:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'canary'}",)
+
+    hundred, wild = TheirNet(1), TheirNet(1).eval()
+    hundred.linear = nn.Linear(64, 100)
+    for module in wild.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.fill_(1e30)
+    for state, expected, message in (
+        ({"state_dict": {}, "x": Hostile()}, 4, "posix.system"),
+        (hundred.state_dict(), 2, "a.th: its net has 100 classes, synthetic has 10"),
+        (wild.state_dict(), 4, "scores are not finite"),
+    ):
+        code, said = refused(*of_files(tmp_path, state))
+        assert (code, message in said) == (expected, True), said
+    assert not (tmp_path / "canary").exists()
+    assert not (tmp_path / "results").exists()
+    (tmp_path / "a,b.pt").touch()
+    code, said = refused(f"weights={tmp_path}/a,b.pt", "format=ours")
+    assert (code, r"a comma in a path is written \," in said) == (2, True)
+    monkeypatch.setenv("HOME", str(tmp_path))  # a tilde is the home folder
+    (tmp_path / "b.pt").touch()
+    code, said = refused("weights=~/b.pt", "format=ours")
+    assert (code, "b.pt: not a weights file" in said) == (4, True), said

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from pictures import SAMPLE
 from resnet_repro import evaluate
 from resnet_repro.data.jpeg import centre_crop, scaled
-from resnet_repro.evaluation.full_size import FullSize
+from resnet_repro.evaluation import images
 from resnet_repro.evaluation.protocols import Geometry
 from test_evaluation_commands import MEAN, STD, done, refused, results
 from test_evaluation_pictures import SIZES, fill
@@ -41,14 +41,7 @@ def root(tmp_path):
 def two_scales(monkeypatch):
     """Two of the five, for speed."""
     scales = (224, 256)
-    opened = FullSize.open
-
-    def smaller(*args, **options):
-        held_out = opened(*args, **options)
-        held_out.geometry = Geometry(scales=scales)
-        return held_out
-
-    monkeypatch.setattr(FullSize, "open", smaller)
+    monkeypatch.setattr(images, "Geometry", lambda: Geometry(scales=scales))
     return scales
 
 

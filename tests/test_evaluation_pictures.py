@@ -18,13 +18,10 @@ from resnet_repro.data.colours import load_statistics
 from resnet_repro.data.folder import load_indices
 from resnet_repro.data.jpeg import centre_crop, scaled
 from resnet_repro.data.loader import Decoder
-from resnet_repro.evaluation.choices import check_classes
 from resnet_repro.evaluation.count import count_errors
-from resnet_repro.evaluation.full_size import FullSize, Whole, alike
+from resnet_repro.evaluation.images import FullSize, alike, open_pictures
 from resnet_repro.evaluation.protocols import Geometry, scorer
-from resnet_repro.evaluation.subjects import from_file
-from resnet_repro.models.build import build
-from resnet_repro.models.spec import NetSpec
+from resnet_repro.evaluation.session import check_classes
 from resnet_repro.options import ConfigError
 
 CPU = torch.device("cpu")
@@ -71,13 +68,13 @@ class Where(nn.Module):
 NET = Where()
 
 
-def scores_of(protocol, geometry=None):
-    return scorer(protocol, NET, lambda x: x.float() / 255, geometry or Geometry())
+def scores_of(protocol):
+    return scorer(protocol, NET, lambda x: x.float() / 255)
 
 
 def opened(root, workers=0, *, on_corrupt="stop", ours=False, split="test", name="folder"):
     choice = DataConfig(name=name, on_corrupt=on_corrupt)
-    return FullSize.open(choice, root, split, ours=ours, device=CPU, workers=workers)
+    return open_pictures(choice, root, split, ours=ours, device=CPU, workers=workers)
 
 
 def shown_scores(held_out, protocol, at_once):
@@ -138,7 +135,7 @@ def test_only_pictures_of_one_shape_are_shown_together_whole(kept):
 def test_waiting_for_ones_like_has_a_bound_and_loses_nobody():
     rng = random.Random(0)
     shapes = [rng.choice([1, 1, 1, 2, 3, 4, 5]) for _ in range(500)]
-    stream = [Whole([torch.zeros(shape)], torch.tensor([row])) for row, shape in enumerate(shapes)]
+    stream = [([torch.zeros(shape)], torch.tensor([row])) for row, shape in enumerate(shapes)]
     taken = 0
 
     def counting():
@@ -149,9 +146,9 @@ def test_waiting_for_ones_like_has_a_bound_and_loses_nobody():
 
     seen = []
     for group in alike(counting(), 8, waiting=20):
-        assert len({shapes[int(p.label)] for p in group}) == 1
+        assert len({shapes[int(label)] for _, label in group}) == 1
         assert len(group) <= 8
-        seen += [int(p.label) for p in group]
+        seen += [int(label) for _, label in group]
         if taken < len(stream):
             assert taken - len(seen) <= 20
     assert sorted(seen) == list(range(500))
@@ -162,37 +159,12 @@ def test_pictures_that_wait_hold_no_files_open(tmp_path):
     """Tensors from a worker do, and a process may have 1,024 of them in most places."""
     write_folder(tmp_path, classes=1, train=1, val=40, size=(60, 50))
     held_out, waiting, files = opened(tmp_path, workers=1), [], []
-    for picture in held_out._whole([24, 32]):
+    held_out.geometry = Geometry(scales=(24, 32))
+    for picture in held_out._pictures("multi-scale"):
         waiting.append(picture)
         files.append(len(list(Path("/proc/self/fd").iterdir())))
     assert len(waiting) == 40
     assert files[-1] < min(files) + 40
-
-
-def resnet(seed=1):
-    net = build(NetSpec("imagenet", 18, "A"), 3).eval()
-    generator = torch.Generator().manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-    return net
-
-
-@torch.no_grad()
-def test_fully_convolutional_at_224_is_the_crop_at_224(tmp_path):
-    """Of a square picture: there the crop is all of it."""
-    write_folder(tmp_path, classes=2, train=1, val=1, size=(300, 300))
-    net = resnet()
-    at_224 = Geometry(centre_side=224, scales=(224,))
-    scores = []
-    for protocol in ("1-crop", "multi-scale"):
-        held_out = opened(tmp_path)
-        held_out.geometry = at_224
-        score = scorer(protocol, net, lambda x: x.float() / 255, at_224)
-        scores.append(torch.cat([score(shown) for shown, _ in held_out.shown(protocol, 2)]))
-    assert scores[0].shape == (2, 3)
-    torch.testing.assert_close(*scores)
 
 
 def count(held_out, protocol, at_once=4):
@@ -245,28 +217,23 @@ def test_trap_08_a_part_of_the_set_is_no_result(own):
     next((own / "val").glob("*/*.JPEG")).unlink()  # listed, but gone
     for protocol in PROTOCOLS:
         with pytest.raises(DataError, match="cannot be read"):
-            list(FullSize(held_out.index, {}, None, held_out.decoder).shown(protocol, 2))
+            list(FullSize(held_out.index, None, {}, held_out.decoder).shown(protocol, 2))
 
 
 @torch.no_grad()
 def test_ours_are_shown_pictures_less_the_mean_of_the_training_pictures(kept):
-    path = kept.parent / "resnet18.pt"
-    models = pytest.importorskip("torchvision.models")
-    torch.save(models.resnet18(num_classes=3).state_dict(), path)
-    theirs = from_file(path, "torchvision")
     held_out = opened(kept, ours=True)
     mean = load_statistics(load_indices(kept)[0], kept).mean
     image = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
     for kind, expected in (("pixel", mean), ("channel", mean.mean((0, 1), keepdims=True))):
-        subject = type(theirs)(**vars(theirs) | {"data": DataConfig(name="folder", mean=kind)})
-        normaliser = held_out.normaliser(subject)
+        label, prepare = held_out.preparation(DataConfig(name="folder", mean=kind))
         wanted = image.double() / 255 - torch.from_numpy(expected).permute(2, 0, 1)
-        torch.testing.assert_close(normaliser(image), wanted.float())
-        assert normaliser.label == f"{kind} mean of the training pictures"
+        torch.testing.assert_close(prepare(image), wanted.float())
+        assert label == f"{kind} mean of the training pictures"
         larger = image[:, :, :200]  # another size: the mean colour
         wanted = larger.double() / 255 - torch.from_numpy(mean.mean((0, 1)))[:, None, None]
-        torch.testing.assert_close(normaliser(larger), wanted.float())
-    assert held_out.normaliser(theirs).label.startswith("mean (0.485")
+        torch.testing.assert_close(prepare(larger), wanted.float())
+    assert held_out.preparation(None)[0].startswith("mean (0.485")
     parts = {f"{part}_{what}" for part in ("train", "test") for what in ("pictures", "sizes")}
     assert set(held_out.digests) == parts | {"mean_picture"}
     assert set(opened(kept).digests) == {"test_pictures", "test_sizes"}
@@ -310,12 +277,13 @@ def test_imagenet_weights_need_classes_in_the_order_of_wordnet_ids():
     """With folders 0 to 999 label 2 is class "10", and the error is that of chance."""
     net = SimpleNamespace(data=None, num_classes=1000, source={"file": "resnet50.pth"})
     own = SimpleNamespace(data=DataConfig(), num_classes=1000, source={"file": "ours.pt"})
-    wordnet = SimpleNamespace(num_classes=1000, classes=[f"n{n:08}" for n in range(1000)])
-    numbers = SimpleNamespace(num_classes=1000, classes=sorted(map(str, range(1000))))
-    assert check_classes([net, own], wordnet, "imagenet") == []
+    wordnet, numbers = [f"n{n:08}" for n in range(1000)], sorted(map(str, range(1000)))
+    assert check_classes([net, own], 1000, wordnet, "imagenet") == []
     with pytest.raises(
         ConfigError, match=r"resnet50.pth: .* 1,000 folders have other names, as 0$"
     ):
-        check_classes([own, net], numbers, "imagenet")
-    (doubt,) = check_classes([own, net], numbers, "folder")  # may be a net of this very folder
+        check_classes([own, net], 1000, numbers, "imagenet")
+    (doubt,) = check_classes(
+        [own, net], 1000, numbers, "folder"
+    )  # may be a net of this very folder
     assert doubt.endswith("its errors mean nothing here")

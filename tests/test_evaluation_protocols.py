@@ -1,7 +1,8 @@
-"""Testing protocols against slow references, one image and one view at a time."""
+"""Protocols and precise batch norm against slow references, one image and one view at a time."""
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -13,18 +14,15 @@ from torch import nn
 from resnet_repro.data import Arrays
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.evaluation.images import SmallImages, subtract, theirs
+from resnet_repro.evaluation.precise import precise_bn
 from resnet_repro.evaluation.protocols import (
     Geometry,
     central_view,
     ensemble,
     log_mean_softmax,
-    multi_scale,
-    one_crop,
-    protocol_name,
     resize_shorter,
     scorer,
-    ten_crop,
-    ten_crops,
+    views_of,
 )
 from resnet_repro.models.build import build
 from resnet_repro.models.spec import NetSpec
@@ -49,6 +47,10 @@ class TinyNet(nn.Module):
         return torch.einsum("nchw,kchw->nk", x, self.weight)
 
 
+def score(protocol, net, pictures, geometry=SMALL, prepare=lambda x: x):
+    return scorer(protocol, net, prepare, geometry.window)(views_of(protocol, pictures, geometry))
+
+
 def pil_resize(image, height, width):
     planes = [
         Image.fromarray(plane.numpy()).resize((width, height), Image.Resampling.BILINEAR)
@@ -66,18 +68,13 @@ def test_resizing_keeps_proportions_and_averages_as_pil_does(height, width, size
         torch.testing.assert_close(ours, pil_resize(picture, *size), rtol=0, atol=1e-4)
 
 
-def test_images_of_the_right_size_are_not_touched():
-    pictures = images(2, 28, 40)
-    assert resize_shorter(pictures, 28) is pictures
-
-
 def test_one_crop_is_the_centre():
     pictures = images(3, 28, 40)
     for picture, view in zip(pictures, central_view(pictures, 24), strict=True):
         assert torch.equal(view, picture[:, 2:26, 8:32])
     net = TinyNet()
     expected = torch.cat([net(picture[None, :, 2:26, 8:32]) for picture in pictures])
-    torch.testing.assert_close(one_crop(net, SMALL)(pictures), expected)
+    torch.testing.assert_close(score("1-crop", net, pictures), expected)
 
 
 def test_crops_that_do_not_fit_are_refused():
@@ -97,31 +94,17 @@ def slow_ten_crop(net, picture):
     return total / 10
 
 
-def test_the_ten_views_are_five_places_and_their_mirrors():
-    views = [view[0] for view in ten_crops(images(1, 28, 40), 24)]
-    assert len(views) == 10
-    assert all(not torch.equal(a, b) for i, a in enumerate(views) for b in views[:i])
-    for view, mirror in zip(views[::2], views[1::2], strict=True):
-        assert torch.equal(view, mirror.flip(2))
-
-
 def test_trap_09_ten_crops_are_averaged_for_each_image_alone():
     """A mean over a flattened batch of crops would mix images as soon as there is more than one."""
-    net, pictures = TinyNet(), images(7, 28, 40)
-    together = ten_crop(net, SMALL)(pictures)
+    net, pictures = TinyNet(), images(7, 56, 80)
+    together = score("10-crop", net, pictures)
     for i, picture in enumerate(pictures):
-        torch.testing.assert_close(together[i].exp().double(), slow_ten_crop(net, picture))
+        small = pil_resize(picture, 28, 40)  # they are resized first
+        expected = slow_ten_crop(net, small)
+        torch.testing.assert_close(together[i].exp().double(), expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(together.exp().sum(1), torch.ones(7))
     order = torch.tensor([3, 0, 6, 2, 5, 1, 4])
-    torch.testing.assert_close(ten_crop(net, SMALL)(pictures[order]), together[order])
-
-
-def test_ten_crop_resizes_first():
-    net, pictures = TinyNet(), images(2, 56, 64)
-    small = torch.stack([pil_resize(picture, 28, 32) for picture in pictures])
-    expected = torch.stack([slow_ten_crop(net, picture) for picture in small])
-    found = ten_crop(net, SMALL)(pictures).exp().double()
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(score("10-crop", net, pictures[order]), together[order])
 
 
 def test_a_probability_of_zero_gives_a_finite_loss():
@@ -153,12 +136,6 @@ def resnet():
     return net
 
 
-def test_the_papers_sizes():
-    paper = Geometry()
-    assert paper.scales == (224, 256, 384, 480, 640)
-    assert (paper.crop, paper.centre_side, paper.ten_crop_side, paper.window) == (224, 256, 256, 7)
-
-
 @torch.no_grad()
 def test_multi_scale_is_the_mean_over_scales_and_positions(resnet):
     pictures = images(2, 64, 80)
@@ -177,13 +154,13 @@ def test_multi_scale_is_the_mean_over_scales_and_positions(resnet):
             ]
             by_scale.append(torch.stack(at).mean(0))
         expected.append(torch.stack(by_scale).mean(0))
-    found = scorer("multi-scale", resnet, lambda x: x, geometry)(pictures)
+    found = score("multi-scale", resnet, pictures, geometry)
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-3, atol=1e-3)
 
 
 def test_ensemble_averages_softmaxes_by_hand():
     scores = [torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[0.0, 3.0, 1.0]])]
-    found = ensemble([lambda _, s=s: s for s in scores])(torch.zeros(1)).exp()[0].tolist()
+    found = ensemble([lambda _, s=s: s for s in scores])([]).exp()[0].tolist()
     parts = [[math.exp(v) for v in each[0].tolist()] for each in scores]
     by_hand = [(a / sum(parts[0]) + b / sum(parts[1])) / 2 for a, b in zip(*parts, strict=True)]
     assert found == pytest.approx(by_hand)
@@ -195,20 +172,20 @@ def test_normalisation_comes_after_the_crop():
     """As in the authors' release: the mean image is as large as a crop."""
     pictures, mean = images(2, 28, 28), images(1, 24, 24, seed=5)[0]
     net = TinyNet()
-    found = scorer("1-crop", net, subtract("mean image", mean), SMALL)(pictures)
+    found = score("1-crop", net, pictures, prepare=subtract(mean))
     torch.testing.assert_close(found, net(pictures[:, :, 2:26, 2:26] - mean))
 
 
 def test_a_mean_image_is_resized_for_views_of_another_size():
     pictures, mean = images(2, 36, 48), images(1, 24, 24, seed=5)[0]
     expected = pictures - pil_resize(mean, 36, 48)
-    found = subtract("mean image", mean)(pictures)
+    found = subtract(mean)(pictures)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def small_images(pixels, labels):
     arrays = Arrays(pixels, labels, pixels, labels, 10, {})
-    return SmallImages.open(arrays, [], "test", torch.device("cpu"))
+    return SmallImages(arrays, {"all"}, "test", torch.device("cpu"))
 
 
 def test_their_normalisation_is_torchvisions():
@@ -222,8 +199,8 @@ def test_their_normalisation_is_torchvisions():
     )
     expected = torch.stack([chain(Image.fromarray(image)) for image in pixels])
     device = torch.device("cpu")
-    ((shown, _),) = small_images(pixels, np.zeros(4, dtype=np.uint8)).shown("1-crop", 4)
-    assert torch.equal(theirs(device)(shown), expected)
+    (([shown], _),) = small_images(pixels, np.zeros(4, dtype=np.uint8)).shown("1-crop", 4)
+    assert torch.equal(theirs(device)[1](shown), expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 11])
@@ -232,7 +209,7 @@ def test_trap_08_14_every_image_is_shown_once_whatever_the_batch(batch_size):
     held_out = small_images(pixels.repeat(3, 3), np.arange(10, dtype=np.uint8))
     seen = [
         (round(float(image[0, 0, 0]) * 255), int(label))
-        for shown, labels in held_out.shown("1-crop", batch_size)
+        for [shown], labels in held_out.shown("1-crop", batch_size)
         for image, label in zip(shown, labels, strict=True)
     ]
     assert seen == [(i, i) for i in range(10)]
@@ -246,28 +223,116 @@ def test_trap_08_14_a_part_or_a_padded_test_set_is_refused(shown, expected):
 
 
 def test_small_pictures_keep_the_papers_proportions():
+    paper = Geometry()
+    assert paper.scales == (224, 256, 384, 480, 640)
+    assert (paper.crop, paper.centre_side, paper.ten_crop_side, paper.window) == (224, 256, 256, 7)
     assert Geometry.of_small_pictures(224) == Geometry(centre_side=224)
     tiny = Geometry.of_small_pictures(64)
     assert (tiny.crop, tiny.centre_side, tiny.ten_crop_side, tiny.window) == (64, 64, 73, 2)
     assert tiny.scales == (64, 73, 110, 137, 183)
 
 
-def test_names_that_are_stored_with_numbers():
-    assert protocol_name("10-crop", 1) == "10-crop"
-    assert protocol_name("multi-scale", 6) == "ensemble of 6, multi-scale"
-
-
-def test_what_cannot_be_scored_is_refused():
-    with pytest.raises(ValueError, match="'2-crop': expected one of 1-crop, 10-crop, multi-scale"):
-        scorer("2-crop", TinyNet(), lambda x: x, SMALL)
-    with pytest.raises(ValueError, match="TinyNet has no fully convolutional form"):
-        scorer("multi-scale", TinyNet(), lambda x: x, SMALL)
-
-
 def test_scores_of_half_precision_are_averaged_in_single():
-    def half(x):
-        return x.flatten(1)[:, :5].to(torch.bfloat16)
+    class Half(nn.Module):
+        def forward(self, x, window=7):
+            return x.flatten(1)[:, :5].to(torch.bfloat16)
 
-    pictures = images(2, 28, 28)
-    for protocol in (one_crop, ten_crop, multi_scale):
-        assert protocol(half, SMALL)(pictures).dtype == torch.float32
+        forward_dense = forward
+
+    for protocol in ("1-crop", "10-crop", "multi-scale"):
+        assert score(protocol, Half(), images(2, 28, 28)).dtype == torch.float32
+
+
+def batches(*sizes):
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn(size, 3, 8, 8, generator=generator) + size for size in sizes]
+
+
+def trained_net(**settings):
+    net = build(NetSpec("cifar", 8, "B", **settings), 4, seed=2)
+    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.fill_(0.7)
+        norm.running_var.fill_(3.0)
+        norm.num_batches_tracked.fill_(11)
+    return net.eval()
+
+
+def everything(net):
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def assert_untouched(net, before):
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(m.momentum == 0.1 for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_statistics_are_the_averages_over_all_batches():
+    """Of every layer: what it normalises by in training mode, seen through hooks."""
+    net = trained_net()
+    shown = batches(8, 8, 8, 8, 8)
+    twin = copy.deepcopy(net).train()
+    seen = {}
+    for name, norm in twin.named_modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            seen[name] = []
+
+            def hook(_, given, name=name):
+                pixels = given[0].detach().double().transpose(0, 1).flatten(1)
+                seen[name].append((pixels.mean(1), pixels.var(1, unbiased=True)))
+
+            norm.register_forward_pre_hook(hook)
+    for images in shown:
+        twin(images)
+    assert len(seen) == 9  # stem, three blocks of two, two projections
+    with precise_bn(net, iter(shown)) as images_seen:
+        assert images_seen == 40
+        assert not net.training
+        for name, norm in net.named_modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                mean = torch.stack([m for m, _ in seen[name]]).mean(0).float()
+                var = torch.stack([v for _, v in seen[name]]).mean(0).float()
+                torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(norm.running_var, var, rtol=1e-4, atol=1e-5)
+
+
+def test_groups_of_images_are_averaged_too():
+    net = trained_net(bn_group=4)
+    before, shown = everything(net), batches(8, 8)
+    with precise_bn(net, shown):
+        with torch.no_grad():
+            made = [net.stem.conv(images).transpose(0, 1) for images in shown]
+        parts = [part.flatten(1).var(1) for out in made for part in out.split(4, dim=1)]
+        expected = torch.stack(parts).mean(0)
+        torch.testing.assert_close(net.stem.bn.running_var, expected, rtol=1e-4, atol=1e-5)
+    assert_untouched(net, before)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_afterwards_all_is_as_before(training):
+    net = trained_net().train(training)
+    before, x = everything(net), torch.randn(2, 3, 8, 8)
+    with precise_bn(net, batches(6)), torch.no_grad():
+        inside = net(x)
+    assert net.training is training
+    assert_untouched(net, before)
+    with torch.no_grad():
+        assert not torch.allclose(net.eval()(x), inside, rtol=1e-2)
+
+
+def test_what_fails_inside_leaves_no_trace_either():
+    net = trained_net()
+    before = everything(net)
+    with pytest.raises(KeyError), precise_bn(net, batches(6)):
+        raise KeyError
+    assert_untouched(net, before)
+    wrong = torch.zeros(2, 5, 8, 8)
+    with pytest.raises(RuntimeError), precise_bn(net, [*batches(6), wrong]):
+        pytest.fail("the batches should have failed")
+    assert_untouched(net, before)
+    assert not net.training
+
+
+def test_nothing_to_average_is_refused():
+    with pytest.raises(ValueError, match="at least one batch"), precise_bn(trained_net(), []):
+        pytest.fail("no images")

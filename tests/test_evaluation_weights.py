@@ -17,9 +17,8 @@ from torch import nn
 
 from resnet_repro.config import DataConfig
 from resnet_repro.evaluation import weights
-from resnet_repro.evaluation.exports import packed
 from resnet_repro.evaluation.subjects import from_file
-from resnet_repro.evaluation.weights import WeightsError, checked_tensors, read
+from resnet_repro.evaluation.weights import WeightsError, checked_tensors, packed, read
 from resnet_repro.exits import CHECKPOINT, exit_code
 from resnet_repro.models.build import build
 from resnet_repro.models.formats import to_torchvision
@@ -97,6 +96,8 @@ def test_what_training_scripts_keep_beside_weights_is_refused_with_the_way_out(t
 
 
 STATE = TheirNet(1).state_dict()
+
+
 OTHER = TheirNet(1).state_dict()
 
 
@@ -145,18 +146,6 @@ def test_one_of_several_state_dicts_must_be_chosen(tmp_path, content, keys):
         from_file(path, "akamaster", "best")
 
 
-def test_dicts_in_circles_and_dicts_of_many_names(tmp_path):
-    """Neither is followed for ever, and one state dict under two names is one."""
-    circle = {"epoch": 3}
-    circle |= {f"self{n}": circle for n in range(1_000)}
-    torch.save(circle, tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match="holds no state dict"):
-        from_file(tmp_path / "a.pt", "akamaster")
-    torch.save({"best": STATE, "last": STATE}, tmp_path / "a.pt")
-    assert from_file(tmp_path / "a.pt", "akamaster").source["weights_key"] == "best"
-    assert from_file(tmp_path / "a.pt", "akamaster", "last").source["weights_key"] == "last"
-
-
 @pytest.mark.parametrize(
     "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.",
                "_fsdp_wrapped_module.", "net.module."],
@@ -175,41 +164,82 @@ def test_wrappers_are_taken_off_in_any_order_and_said(tmp_path, prefix):
 
 
 def test_wrappers_inside_a_net_and_averaged_models(tmp_path):
-    """A stage compiled alone; torch's averaged model; and weights that are there twice."""
+    """A stage compiled alone; and torch's averaged model."""
     inside = {key.replace("layer1.", "layer1._orig_mod."): value for key, value in STATE.items()}
     torch.save(inside, tmp_path / "a.pt")
     assert from_file(tmp_path / "a.pt", "akamaster").source["wrappers"] == ["_orig_mod"]
     averaged = torch.optim.swa_utils.AveragedModel(TheirNet(1)).state_dict()
     torch.save(averaged, tmp_path / "a.pt")
     assert from_file(tmp_path / "a.pt", "akamaster").source["wrappers"] == ["n_averaged", "module"]
-    torch.save(STATE | {f"module.{key}": value for key, value in OTHER.items()}, tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match=r"two sets of weights: conv1\.weight"):
-        from_file(tmp_path / "a.pt", "akamaster")
+
+
+def refused(path, message, fmt="akamaster"):
+    """Check that a file is refused in one printable line."""
+    with pytest.raises(WeightsError, match=message) as caught:
+        from_file(path, fmt)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("conv1.weight", torch.ones(16, 3, 3, 3, dtype=torch.int8), "is int8; expected floating"),
-        ("linear.bias", torch.ones(10, dtype=torch.bool), "is bool; expected floating"),
-        ("bn1.weight", torch.ones(16, dtype=torch.int64), "is int64; expected floating"),
-        ("bn1.bias", torch.full((16,), 1e300, dtype=torch.float64), "values that are not finite"),
+        ("conv1.weight", torch.ones(16, 3, 3, 3, dtype=torch.int8), "is torch.int8; exp"),
+        ("linear.bias", torch.ones(10, dtype=torch.bool), "is torch.bool; exp"),
+        ("bn1.running_mean", torch.ones(16, dtype=torch.uint8), "is torch.uint8; exp"),
+        ("bn1.bias", torch.full((16,), 1e300, dtype=torch.float64), "holds values that are not fi"),
         ("layer1.0.bn1.running_var", -torch.ones(16), "is a variance and holds negative values"),
-        ("layer1.0.bn1.running_var", torch.full((16,), torch.nan), "values that are not finite"),
-        ("bn1.running_mean", torch.full((16,), -torch.inf), "values that are not finite"),
-        ("bn1.running_mean", torch.ones(16, dtype=torch.uint8), "is uint8; expected floating"),
+        ("layer1.0.bn1.running_var", torch.full((16,), torch.nan), "holds values that are not fi"),
+        ("bn1.running_mean", torch.full((16,), -torch.inf), "holds values that are not finite"),
+        ("conv1.weight", 3, "is no plain tensor"),
     ],
 )
 def test_numbers_of_the_wrong_kind_are_refused_by_file_and_key(tmp_path, key, value, message):
     torch.save(STATE | {key: value}, tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match=rf"a\.pt: {key} {message}|a\.pt: {key} holds {message}"):
-        from_file(tmp_path / "a.pt", "akamaster")
+    refused(tmp_path / "a.pt", rf"a\.pt: {key} {message}")
 
 
-def test_a_pipe_is_refused_at_once(tmp_path):
-    os.mkfifo(tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match="not a regular file"):
-        read(tmp_path / "a.pt")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(1)], "holds a list, expected a dict of tensors"),
+        ({"state_dict": {"\x1b[2J\nname" + "x" * 999: 3}}, "holds no state dict"),
+        ({"\x1b[2J\nname" + "x" * 999: 3, "a.weight": torch.zeros(1)}, "name.* is no plain tensor"),
+        # a few stored numbers that claim to be many
+        (STATE | {"linear.weight": torch.zeros(1).expand(2**29, 64)}, "claims more than"),
+        (STATE | {f"module.{key}": t for key, t in OTHER.items()}, r"two sets .* conv1\.weight"),
+    ],
+)
+def test_contents_that_are_no_weights_are_refused(tmp_path, content, message):
+    torch.save(content, tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").stat().st_size < 10**6
+    refused(tmp_path / "a.pt", message)
+
+
+def test_what_is_no_weights_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    refused(tmp_path / "pipe.pt", "not a regular file")
+    refused(tmp_path, "not a regular file")
+    refused(tmp_path / "none.pt", "no such file")
+    for data in (b"<html>not found</html>", b"PK\x03\x04 and no archive", b"\0" * 99):
+        (tmp_path / "a.pt").write_bytes(data)
+        refused(tmp_path / "a.pt", "damaged")
+    (tmp_path / "a.safetensors").write_bytes(b"\xff" * 64)
+    refused(tmp_path / "a.safetensors", "not a safetensors file, or damaged")
+    torch.save(STATE, tmp_path / "a.pt")
+    refused(tmp_path / "a.pt", r"no torchvision weights: missing fc\.weight", "torchvision")
+    refused(tmp_path / "a.pt", r"does not name its net; expected a file of .*export", "ours")
+
+
+def test_dicts_in_circles_and_dicts_of_many_names(tmp_path):
+    """Neither is followed for ever, and one state dict under two names is one."""
+    circle = {"epoch": 3}
+    circle |= {f"self{n}": circle for n in range(1_000)}
+    torch.save(circle, tmp_path / "a.pt")
+    refused(tmp_path / "a.pt", "holds no state dict")
+    torch.save({"best": STATE, "last": STATE}, tmp_path / "a.pt")
+    assert from_file(tmp_path / "a.pt", "akamaster").source["weights_key"] == "best"
+    assert from_file(tmp_path / "a.pt", "akamaster", "last").source["weights_key"] == "last"
 
 
 @pytest.mark.parametrize("write", [new_archive, old_format])
@@ -229,24 +259,7 @@ def test_a_truncated_file_is_refused_in_one_line(tmp_path, write, share):
     write(path, TheirNet(1).state_dict())
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(WeightsError, match="truncated|damaged") as caught:
-        read(path)
-    assert len(str(caught.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    "data", [b"<html>not found</html>", b"PK\x03\x04 and no archive", b"\0" * 99]
-)
-def test_what_is_no_weights_file_is_refused(tmp_path, data):
-    (tmp_path / "a.pt").write_bytes(data)
-    with pytest.raises(WeightsError, match="damaged"):
-        read(tmp_path / "a.pt")
-
-
-def test_a_list_is_no_state_dict(tmp_path):
-    torch.save([torch.zeros(1)], tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match="holds a list, expected a dict of tensors"):
-        read(tmp_path / "a.pt")
+    refused(path, "truncated|damaged")
 
 
 def test_large_files_and_archives_that_unpack_into_large_ones_are_refused(tmp_path):
@@ -264,43 +277,12 @@ def test_large_files_and_archives_that_unpack_into_large_ones_are_refused(tmp_pa
         read(path, largest=10_000)
 
 
-def test_a_shape_that_claims_more_than_is_stored_is_refused(tmp_path):
-    state = TheirNet(1).state_dict()
-    state["linear.weight"] = torch.zeros(1).expand(2**29, 64)
-    torch.save(state, tmp_path / "expanded.pt")
-    assert (tmp_path / "expanded.pt").stat().st_size < 10**6
-    with pytest.raises(WeightsError, match="claims more than"):
-        from_file(tmp_path / "expanded.pt", "akamaster")
-
-
 @pytest.mark.parametrize(
     "value", [3, "text", torch.zeros(2, 2).to_sparse(), torch.zeros(2, device="meta"), None]
 )
-def test_only_plain_tensors_are_weights(tmp_path, value):
-    torch.save({"a": torch.zeros(1)}, tmp_path / "a.pt")
-    file = read(tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match="b is no plain tensor"):
-        checked_tensors(file, {"a": torch.zeros(1), "b": value})
-
-
-def test_what_a_file_says_cannot_steer_the_terminal(tmp_path):
-    torch.save({"state_dict": {"\x1b[2J\nname" + "x" * 999: 3}}, tmp_path / "a.pt")
-    with pytest.raises(WeightsError) as caught:
-        from_file(tmp_path / "a.pt", "akamaster")
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 400
-
-
-def test_no_file_and_a_folder_are_told_apart(tmp_path):
-    for path, message in ((tmp_path / "none.pt", "no such file"), (tmp_path, "not a regular file")):
-        with pytest.raises(WeightsError, match=message):
-            read(path)
-
-
-def test_damaged_safetensors_are_refused(tmp_path):
-    (tmp_path / "a.safetensors").write_bytes(b"\xff" * 64)
-    with pytest.raises(WeightsError, match="not a safetensors file, or damaged"):
-        read(tmp_path / "a.safetensors")
+def test_only_plain_tensors_are_weights(value):
+    with pytest.raises(ValueError, match="b is no plain tensor"):
+        checked_tensors({"a": torch.zeros(1), "b": value})
 
 
 def ours_saying(path, about):
@@ -328,8 +310,8 @@ def test_a_file_of_ours_says_its_net(tmp_path):
         ({}, "model is missing"),
         (GOOD | {"model": {"depth": "8"}}, r"model\.depth=8: must be an integer"),
         (GOOD | {"model": {"depth": 9}}, "6n\\+2"),
-        (GOOD | {"model": {"depth": 6 * 10**8 + 2}}, "depth 600000002 with"),
-        (GOOD | {"model": {"depth": 14, "shortcut": "A"}}, r"Missing key\(s\)"),
+        (GOOD | {"model": {"depth": 6 * 10**8 + 2}}, "depth 600000002 and holds"),
+        (GOOD | {"model": {"depth": 14, "shortcut": "A"}}, "missing stage1"),
         (GOOD | {"model": {"depth": 8, "colour": 3}}, "unknown option 'model.colour'"),
         (GOOD | {"data": {"name": "mnist"}}, r"data\.name=mnist: must be one of"),
         (GOOD | {"data": []}, "data is missing"),
@@ -338,27 +320,13 @@ def test_a_file_of_ours_says_its_net(tmp_path):
 )
 def test_a_story_that_cannot_be_is_refused_in_one_line(tmp_path, about, message):
     ours_saying(tmp_path / "a.pt", about)
-    with pytest.raises(WeightsError, match=message) as caught:
-        from_file(tmp_path / "a.pt", "ours")
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_a_state_dict_that_says_no_net_is_refused(tmp_path):
-    torch.save(build(NetSpec("cifar", 8, "A"), 10).state_dict(), tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match=r"does not name its net; expected a file of .*export"):
-        from_file(tmp_path / "a.pt", "ours")
+    refused(tmp_path / "a.pt", message, "ours")
 
 
 def test_half_precision_weights_become_single(tmp_path):
     torch.save({"state_dict": TheirNet(1).half().state_dict()}, tmp_path / "half.th")
     subject = from_file(tmp_path / "half.th", "akamaster")
     assert {p.dtype for p in subject.net.parameters()} == {torch.float32}
-
-
-def test_the_wrong_format_names_the_keys(tmp_path):
-    torch.save(TheirNet(1).state_dict(), tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match=r"no torchvision weights: missing fc\.weight"):
-        from_file(tmp_path / "a.pt", "torchvision")
 
 
 @torch.no_grad()
@@ -390,8 +358,7 @@ def test_ours_in_torchvisions_keys_are_prepared_as_they_were_trained(tmp_path):
     assert subject.data == DataConfig(name="folder", mean="channel")
     assert (subject.precision, subject.spec) == ("bf16", spec)
     assert (subject.source["run"], subject.source["iter"]) == ("paper/x/seed3", 7)
-    with pytest.raises(WeightsError, match="has torchvision's keys; use format=torchvision"):
-        from_file(tmp_path / "a.pth", "ours")
+    refused(tmp_path / "a.pth", "has torchvision's keys; use format=torchvision", "ours")
 
 
 def test_weights_changed_after_their_export_are_not_the_runs(tmp_path):
@@ -402,8 +369,7 @@ def test_weights_changed_after_their_export_are_not_the_runs(tmp_path):
     state = torch.load(path, weights_only=True)
     state["head.fc.bias"] += 1
     torch.save(state, path)  # torch keeps the table in which the export says what it is
-    with pytest.raises(WeightsError, match="its weights were changed after they were exported"):
-        from_file(path, "ours")
+    refused(path, "its weights were changed after they were exported", "ours")
 
 
 def test_an_export_is_a_plain_state_dict(tmp_path):

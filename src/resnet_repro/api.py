@@ -5,13 +5,52 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
 
 from resnet_repro import paths
 from resnet_repro.compose import compose_sweep
-from resnet_repro.evaluation.exports import Classifier, load_classifier
+from resnet_repro.evaluation.subjects import from_file
+from resnet_repro.evaluation.weights import WeightsError, read
 from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.training.jobs import run_all
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained net with what turns a picture into its input.
+
+    ``net`` is in evaluation mode and takes float32 (N, 3, H, W) less the ``mean`` (3, H, W).
+    ``classes`` are their names, or their numbers where they have none.
+    """
+
+    label: str
+    net: nn.Module
+    mean: Tensor
+    classes: tuple[str, ...]
+
+    def prepare(self, picture: Image.Image) -> Tensor:
+        """The central square of a picture at the net's size (1, 3, H, W), less the mean."""
+        size = self.mean.shape[-1]
+        side = 256 if size == 224 else size
+        square = ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.BILINEAR)
+        edge = (side - size) // 2
+        crop = square.crop((edge, edge, edge + size, edge + size))
+        pixels = torch.from_numpy(np.array(crop)).to(torch.float32).div_(255)
+        return (pixels.permute(2, 0, 1) - self.mean)[None]
+
+    @torch.no_grad()
+    def classify(self, picture: Image.Image, most: int = 5) -> list[tuple[str, float]]:
+        """The ``most`` probable classes of a picture with their probabilities, best first."""
+        found = self.net(self.prepare(picture))[0].softmax(0).topk(min(most, len(self.classes)))
+        numbers = found.indices.tolist()
+        return [(self.classes[n], p) for n, p in zip(numbers, found.values.tolist(), strict=True)]
 
 
 def load_net(path: str | Path) -> Classifier:
@@ -22,7 +61,21 @@ def load_net(path: str | Path) -> Classifier:
     Raises:
         WeightsError: the file is refused, is none of ours, or was exported without the data.
     """
-    return load_classifier(paths.given(str(path)))
+    file = paths.given(str(path))
+    subject, about = from_file(file, "ours"), read(file).about or {}
+    try:
+        given = about["input"]
+        pixels = np.frombuffer(base64.b64decode(given["mean"]), "<f4").reshape(given["shape"])
+        mean = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+        names = tuple(str(name) for name in given["classes"])
+        if len(names) not in (0, subject.num_classes):
+            raise ValueError(f"{len(names)} names for {subject.num_classes} classes")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"{file}: holds no mean of the training images; export the run where its data are"
+        ) from error
+    numbers = tuple(str(number) for number in range(subject.num_classes))
+    return Classifier(subject.spec.label, subject.net, mean, names or numbers)
 
 
 def train(*words: str) -> list[Path]:

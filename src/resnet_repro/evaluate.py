@@ -12,10 +12,22 @@ Exit codes: 0 done, 1 a defect of this program, 2 bad options, 3 bad data, 4 wei
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from resnet_repro.evaluation.command import run_command
-from resnet_repro.evaluation.options import Options, check, results_folder
+from resnet_repro.command import run_command
+from resnet_repro.evaluation import Options, check
+from resnet_repro.options import ConfigError
+from resnet_repro.runs.atomic import write_text_atomic
+
+# What makes two results of one name the same evaluation, besides their nets; a rerun replaces the
+# older one.
+IDENTITY = ("kind", "protocol", "bn", "data")
 
 
 def main() -> None:
@@ -25,15 +37,112 @@ def main() -> None:
 
 def evaluate(options: Options) -> None:
     """Count, print the table, write the file: the number is shown even if it cannot be written."""
-    check(options)
-    from resnet_repro.evaluation import results, session
-
-    result = session.evaluate(options)
-    print(results.table(result), flush=True)
+    result = count(options)
+    print(table(result), flush=True)
     for note in result["notes"]:
         print(f"note: {note}", file=sys.stderr)
-    path = results.write(results_folder(options), result)
-    print(f"written to {path}", file=sys.stderr)
+    print(f"written to {write(options.results_folder, result)}", file=sys.stderr)
+
+
+def count(options: Options) -> dict[str, Any]:
+    """Count errors as ``options`` say; return the result as plain Python.
+
+    Raises:
+        ConfigError: nets, data and options do not go together, or the result cannot be kept under
+            the given name; both are found out before anything is counted.
+        WeightsError: weights are refused, or give scores that are not finite.
+        RunFolderError: a run is not there or not finished.
+        DataError: the data are not there or not what they should be.
+    """
+    check(options)
+    from resnet_repro.evaluation.session import Session
+
+    session = Session.open(options)
+    described = session.describe()
+    name = free_name(options.results_folder, options.name, described)
+    return session.count(described | {"name": name})
+
+
+def free_name(folder: Path, given: str | None, result: Mapping[str, Any]) -> str:
+    """The name under which a result can be kept.
+
+    It is ``given``, or the one made for ``result``. Where another evaluation has the made one, as
+    that of another file called ``model_best.pth.tar``, a digest of what is evaluated is added.
+
+    Raises:
+        ConfigError: the file of the given name holds another evaluation, or the folder cannot be
+            written.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"results_dir={folder}: cannot be written")
+    name = given or str(result["name"])
+    if given is None and _holds_another(folder / f"{name}.json", result):
+        identity = json.dumps([_nets(result["models"]), *(result[key] for key in IDENTITY)])
+        name = f"{name[:91]}_{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    path = folder / f"{name}.json"
+    if _holds_another(path, result):
+        raise ConfigError(
+            f"{path} holds another evaluation (other weights, protocol or data); "
+            "give this one a name=... of its own, or remove that file"
+        )
+    return name
+
+
+def write(folder: Path, result: Mapping[str, Any]) -> Path:
+    """Write ``<folder>/<name>.json``, whole or not at all.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    path = folder / f"{result['name']}.json"
+    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path, text)
+    except OSError as error:
+        raise ConfigError(f"results_dir={folder}: cannot be written ({error.strerror})") from error
+    return path
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Return a Markdown table of one line for a terminal."""
+    import pandas as pd
+
+    models, left_out = result["models"], result["left_out"]
+    cells = {
+        "net": " + ".join(model["net"]["label"] for model in models),
+        "weights": " + ".join(model.get("file") or model["run"] for model in models),
+        "data": f"{result['data']['name']} {result['kind']}",
+        "protocol": result["protocol"],
+        "bn": result["bn"],
+        "images": str(result["num_samples"]) + (f" ({left_out} left out)" if left_out else ""),
+        "top-1 err %": f"{result['top1_err']:.2f}",
+        "top-5 err %": f"{result['top5_err']:.2f}",
+    }
+    return pd.DataFrame([cells]).to_markdown(index=False, disable_numparse=True)
+
+
+def _holds_another(path: Path, result: Mapping[str, Any]) -> bool:
+    """Whether ``path`` is there and is not an earlier result of the same evaluation."""
+    if not path.is_file():
+        return path.exists() or path.is_symlink()
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        same = all(old[key] == result[key] for key in IDENTITY)
+        return not same or _nets(old["models"]) != _nets(result["models"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return True
+
+
+def _nets(models: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """Which nets; of ours run and iteration, so that one trained again replaces its result."""
+    return [
+        [model["run"], model.get("iter")]
+        if "run" in model
+        else [model.get("sha256"), model.get("weights_key"), model["net"].get("stride_in", "1x1")]
+        for model in models
+    ]
 
 
 if __name__ == "__main__":

@@ -14,22 +14,36 @@ Exit codes: 0 done, 1 a defect of this program, 2 bad options, 4 no good final c
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from resnet_repro import paths
-from resnet_repro.evaluation.command import run_command
+from resnet_repro.command import run_command
+from resnet_repro.config import DataConfig
+from resnet_repro.data import Arrays, DataError
+from resnet_repro.evaluation import as_in
+from resnet_repro.exits import notify
 from resnet_repro.options import ConfigError, group, one_of, option
-from resnet_repro.runs.atomic import is_regular_or_free
+from resnet_repro.runs.atomic import is_regular_or_free, write_atomic, write_text_atomic
+from resnet_repro.runs.folder import RunFolder, RunFolderError
+
+if TYPE_CHECKING:  # loads torch, for which a misspelt word must not wait
+    from resnet_repro.evaluation.subjects import Subject
 
 SUFFIXES = {"state_dict": ".pt", "safetensors": ".safetensors", "torchvision": ".pth"}
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
 @dataclass(frozen=True)
 class DataOptions:
     """The training images, for their mean."""
 
-    root: str = option("auto", "folder of the data; auto: $RESNET_REPRO_DATA if set, else data/")
+    root: str = as_in(DataConfig, "root")
 
 
 @dataclass(frozen=True)
@@ -44,8 +58,8 @@ class Options:
     data: DataOptions = group(DataOptions)
 
 
-def check(options: Options) -> dict[Path, Path]:
-    """Refuse what can be refused without torch; return the file of each run.
+def files_of(options: Options) -> dict[Path, Path]:
+    """Return the file of each run; refuse what can be refused without torch.
 
     Raises:
         ConfigError: one line naming the key, the value and what is allowed.
@@ -56,8 +70,8 @@ def check(options: Options) -> dict[Path, Path]:
     for run in runs:
         if not run.is_dir():
             raise ConfigError(f"run={run}: must be an existing folder")
-    suffix, safe = SUFFIXES[options.format], options.format == "safetensors"
     if out.is_dir():
+        suffix = SUFFIXES[options.format]
         names = ["_".join(run.absolute().parts[i] for i in (-2, -3, -1)) for run in runs]
         files = {run: out / f"{name}{suffix}" for run, name in zip(runs, names, strict=True)}
     elif len(runs) > 1:
@@ -69,20 +83,126 @@ def check(options: Options) -> dict[Path, Path]:
     for file in files.values():
         if not file.parent.is_dir() or not is_regular_or_free(file):
             raise ConfigError(f"out={file}: must be a file in an existing folder")
-        if safe != (file.suffix == ".safetensors"):
+        if (options.format == "safetensors") != (file.suffix == ".safetensors"):
             raise ConfigError(f"out={file}: must end in .safetensors exactly if format=safetensors")
     return files
 
 
 def export(options: Options) -> None:
     """Write the files, print their digests, and in a folder list them in a table."""
-    files = check(options)
-    from resnet_repro.evaluation import exports
-
-    for run, out in files.items():
-        print(f"{out}  sha256 {exports.write(run, out, options.format, options.data.root)}")
+    for run, out in files_of(options).items():
+        print(f"{out}  sha256 {write(run, out, options.format, options.data.root)}")
     if options.out is not None and paths.given(options.out).is_dir():
-        print(exports.write_table(paths.given(options.out)))
+        print(write_table(paths.given(options.out)))
+
+
+def write(run: Path, out: Path, form: str, root: str = paths.AUTO) -> str:
+    """Write the final weights of a run to ``out``; return the SHA-256 of the file.
+
+    Raises:
+        RunFolderError: no run there, or it is not finished.
+        WeightsError: its final checkpoint is missing or damaged.
+        ConfigError: the net has no such format, or the file cannot be written.
+    """
+    from resnet_repro.evaluation.subjects import about_run, from_run
+    from resnet_repro.evaluation.weights import packed, tensors_digest
+    from resnet_repro.models.formats import to_torchvision
+
+    subject, folder = from_run(run), RunFolder(run)
+    config = subject.config
+    assert config is not None
+    about = about_run(config, folder, config.recipe.max_iters)
+    about |= {"keys": "torchvision" if form == "torchvision" else "ours", "test": _test_of(folder)}
+    try:
+        about["input"] = _input_of(subject, root)
+    except (DataError, ConfigError) as error:
+        notify(
+            f"{out}: without the mean of the training images, which only resnet_repro.api.load_net "
+            f"needs ({error})"
+        )
+    state: Mapping[str, Any] = subject.net.state_dict()
+    try:
+        state = to_torchvision(state, subject.spec) if form == "torchvision" else state
+    except ValueError as error:
+        raise ConfigError(f"format=torchvision: {error}") from error
+    data = packed(state, about | {"weights_sha256": tensors_digest(state)}, form)
+    try:
+        write_atomic(out, lambda file: file.write(data))
+    except OSError as error:
+        raise ConfigError(f"out={out}: cannot be written ({error.strerror})") from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def _test_of(folder: RunFolder) -> dict[str, Any]:
+    """The errors that a run logged of its final net on the test images."""
+    records = [record for record in folder.metrics() if record.get("kind") == "test"]
+    keys = ("iter", "top1_err", "top5_err", "num_samples")
+    if not records or not all(key in records[-1] for key in keys):
+        raise RunFolderError(f"{folder.metrics_path}: no errors on the test images were logged")
+    return {key: records[-1][key] for key in keys}
+
+
+def _input_of(subject: Subject, root: str) -> dict[str, Any]:
+    """The mean image that is subtracted, and the names of the classes."""
+    from resnet_repro.evaluation.images import training_mean
+    from resnet_repro.evaluation.session import check_training_data
+    from resnet_repro.training.build import load_images
+
+    config = subject.config
+    assert config is not None
+    # Only what is there: to fetch a data set for this would surprise.
+    choice = dataclasses.replace(config.data, root=root, source="folder")
+    found = load_images(dataclasses.replace(config, data=choice))
+    check_training_data(subject, found.digests)
+    small = CIFAR10 if choice.name == "cifar10" else []
+    classes = small if isinstance(found, Arrays) else found.train.classes
+    mean = training_mean(found, choice)
+    text = base64.b64encode(mean.astype("<f4").tobytes()).decode("ascii")
+    return {"shape": list(mean.shape), "mean": text, "classes": list(classes)}
+
+
+def write_table(folder: Path) -> Path:
+    """List the exported files of a folder in its ``README.md``.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    import pandas as pd
+
+    from resnet_repro.evaluation.subjects import from_file
+    from resnet_repro.evaluation.weights import read
+
+    rows = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in SUFFIXES.values() or not path.is_file():
+            continue
+        file = read(path)
+        about = file.about or {}
+        if "test" not in about:
+            continue
+        subject = from_file(path, about["keys"])
+        rows.append(
+            {
+                "net": subject.spec.label,
+                "data": about["data"]["name"],
+                "seed": about["seed"],
+                "test error %": f"{about['test']['top1_err']:.2f}",
+                "of images": f"{about['test']['num_samples']:,}",
+                "file": path.name,
+                "SHA-256": file.sha256,
+                "run": f"results/runs/{subject.source['run']}",
+            }
+        )
+    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    text = (
+        "# Final weights of finished runs\n\nGenerated by `python -m resnet_repro.export "
+        f"run=RUN_DIR,... out=FOLDER`; the error is the one the run logged.\n\n{table}\n"
+    )
+    try:
+        write_text_atomic(folder / "README.md", text)
+    except OSError as error:
+        raise ConfigError(f"out={folder}: cannot be written ({error.strerror})") from error
+    return folder / "README.md"
 
 
 def main() -> None:

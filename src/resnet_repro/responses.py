@@ -10,8 +10,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from resnet_repro import paths
+from resnet_repro.command import run_command
 from resnet_repro.config import Config
-from resnet_repro.evaluation.command import run_command
 from resnet_repro.options import ConfigError, at_least, option
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.lock import run_lock
@@ -26,47 +26,40 @@ class Options:
     threads: int = option(0, "CPU threads; 0: one for each core", at_least(0))
 
 
-def measure(folder: RunFolder, images: int, threads: int = 0) -> int:
-    """Write the responses of the newest checkpoint; return its iteration.
+def measure(options: Options) -> None:
+    """Write the responses of the newest checkpoint.
 
     Raises:
         ConfigError: the run has no checkpoint.
         CheckpointError: none can be trusted.
         RunFolderError: no run is there, or another process works on it.
     """
+    if not options.run:
+        raise ConfigError("run is not set; see --help")
+    folder = RunFolder(paths.given(options.run))
+    run = Config.from_mapping(folder.config())
+    probes = dataclasses.replace(run.probes, response_images=options.images)
+    trainer = dataclasses.replace(run.trainer, threads=options.threads)
+    config = dataclasses.replace(run, probes=probes, trainer=trainer)
     from resnet_repro.training.build import assemble, load_images
     from resnet_repro.training.checkpoint import resume
     from resnet_repro.training.device import set_up
     from resnet_repro.training.probes import keep_responses
 
-    config = Config.from_mapping(folder.config())
-    config = dataclasses.replace(
-        config,
-        probes=dataclasses.replace(config.probes, response_images=images),
-        trainer=dataclasses.replace(config.trainer, threads=threads),
-    )
-    context, state = assemble(config, set_up(config.trainer), load_images(config))
+    context, state = assemble(config, set_up(trainer), load_images(config))
     with run_lock(folder.path):
         if resume(folder, context, state) is None:
             raise ConfigError(
                 f"run={folder.path}: has no checkpoint; checkpoints are not committed"
             )
         keep_responses(folder, context, state)
-    return state.iteration
-
-
-def run(options: Options) -> None:
-    """Measure and print what was measured."""
-    if not options.run:
-        raise ConfigError("run is not set; see --help")
-    folder = RunFolder(paths.given(options.run))
-    iteration = measure(folder, options.images, options.threads)
-    print(f"{folder.path}/responses.csv: {options.images} test images, iteration {iteration}")
+    done = f"{options.images} test images, iteration {state.iteration}"
+    print(f"{folder.path}/responses.csv: {done}")
 
 
 def main() -> None:
     """Run the command line."""
-    run_command(__doc__, Options, run)
+    run_command(__doc__, Options, measure)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnet_repro import evaluate
 from resnet_repro.analysis.evaluations import evaluations_beside, run_key, score_of
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import by_net
 from resnet_repro.config import Config
-from resnet_repro.evaluation.options import DataOptions, Options, TrainerOptions
+from resnet_repro.evaluation import DataOptions, Options, TrainerOptions
 from resnet_repro.exits import exit_code, notify
 
 
@@ -59,9 +60,6 @@ def _ensembles_of(runs: Sequence[Run]) -> list[list[Run]]:
 
 def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
     """Evaluate and write the result beside the runs; print an error that a user can act on."""
-    from resnet_repro.evaluation import results
-    from resnet_repro.evaluation.session import evaluate
-
     data, trainer = config.data, config.trainer
     folder = group[0].path.parents[2].parent / "evaluations"
     options = Options(
@@ -75,8 +73,8 @@ def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
     )
     names = " + ".join(run_key(run.path) for run in group)
     try:
-        result = evaluate(options)
-        written = results.write(folder, result)
+        result = evaluate.count(options)
+        written = evaluate.write(folder, result)
     except Exception as error:
         if exit_code(error) is None:
             raise

@@ -148,7 +148,6 @@ _MIXABLE: Mapping[str, Callable[[Run], object]] = {
     "hardware": lambda run: run.meta.get("hardware", {}).get("label"),
     "data set": lambda run: run.config["data"]["name"],
     "length of the schedule": lambda run: f"{run.max_iters:,} iterations",
-    "batch-norm statistics at test": lambda run: run.config["evaluation"].get("bn", "running"),
 }
 
 

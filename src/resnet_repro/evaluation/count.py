@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def wrong_counts(logits: Tensor, labels: Tensor) -> Tensor:
-    """Top-1 and top-5 wrong counts of a batch, shape (2,), int64, without a host round trip.
+    """Top-1 and top-5 wrong counts, shape (2,), int64, without a host round trip.
 
     Args:
         logits: (N, classes), any real type.
@@ -72,21 +72,17 @@ def count_errors(
     Raises:
         RuntimeError: the batches and what was left out are not exactly ``expected`` images.
     """
-    sums: Tensor | None = None
-    wrong: Tensor | None = None
-    mine = 0
+    loss_sum, wrong, mine = torch.zeros((), dtype=torch.float64), torch.zeros(2), 0
     for images, labels in batches:
         logits = forward(images).float()
         loss = F.cross_entropy(logits, labels, reduction="sum").double()
         counts = wrong_counts(logits, labels)
-        sums = loss if sums is None else sums + loss
-        wrong = counts if wrong is None else wrong + counts
+        loss_sum, wrong = (loss, counts) if not mine else (loss_sum + loss, wrong + counts)
         mine += len(labels)
-    found = [0.0, 0, 0] if sums is None or wrong is None else [float(sums), *wrong.tolist()]
-    sums_here = torch.tensor([*found, mine, left_out()], dtype=torch.float64)
-    loss_sum, *counted = over_workers(sums_here).tolist()
-    top1, top5, seen, missing = (int(value) for value in counted)
+    sums = torch.tensor([float(loss_sum), *wrong.tolist(), mine, left_out()], dtype=torch.float64)
+    total, *counted = over_workers(sums).tolist()
+    top1, top5, seen, missing = map(int, counted)
     if seen + missing != expected or not seen:
         also = f" and left out {missing}" if missing else ""
         raise RuntimeError(f"counted {seen} images{also} where there are {expected}")
-    return ErrorCount(loss_sum, top1, top5, seen, missing)
+    return ErrorCount(total, top1, top5, seen, missing)

@@ -1,48 +1,46 @@
-"""Held-out images as an evaluation counts them, how nets were taught to see them, and small ones.
+"""Held-out images as an evaluation shows them, and how nets were trained to see them.
 
-Small pictures lie on the device as a whole; full-size ones are decoded as they are shown
-(:mod:`resnet_repro.evaluation.full_size`).
+Small pictures lie on the device as a whole; full-size ones are decoded by workers as they are
+shown. Each view is cut from a picture that was decoded and resized to its shorter side at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_repro.data import Arrays
-from resnet_repro.data.order import BatchOrder, train_split_indices
+from resnet_repro.config import DataConfig
+from resnet_repro.data import Arrays, DataError
+from resnet_repro.data.folder import (
+    TEST_PICTURES,
+    PictureFolder,
+    PictureIndex,
+    load_part,
+    load_pictures,
+)
+from resnet_repro.data.loader import Decoder, PictureBatch
+from resnet_repro.data.order import train_split_indices
 from resnet_repro.data.resident import DeviceDataset
-from resnet_repro.evaluation.protocols import Geometry, Shown
-from resnet_repro.evaluation.subjects import Subject
+from resnet_repro.data.streamed import PicturePreparation
+from resnet_repro.evaluation.protocols import Geometry, Prepare, Views, ten_crops, views_of
 from resnet_repro.options import ConfigError
 
 # Of ImageNet's colours, 0..1. Wrong for CIFAR-10 (trap 10), but some published nets were trained
 # with them, and a net is tested as it was trained.
 THEIR_MEAN, THEIR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Shown = tuple[list[Tensor], Tensor]  # the views of a picture, each (1, 3, H, W), and its label (1,)
+WAITING = 256  # pictures of other shapes that may wait for their like before a small group is shown
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """From pixels (N, 3, H, W), uint8 or 0..1, to what a net sees, float32 of the same shape.
-
-    ``label`` is recorded with a result: which mean, and whether something is divided by.
-    """
-
-    label: str
-    prepare: Callable[[Tensor], Tensor]
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Prepare images."""
-        return self.prepare(images)
-
-
-def subtract(label: str, mean: Tensor, std: Tensor | None = None) -> Preparation:
+def subtract(mean: Tensor, std: Tensor | None = None) -> Prepare:
     """Subtract a mean and, where ``std`` (3, 1, 1) is given, divide.
 
     ``mean`` is (3, 1, 1) or a mean image (3, H, W), resized for views of another size.
@@ -58,143 +56,207 @@ def subtract(label: str, mean: Tensor, std: Tensor | None = None) -> Preparation
         centred = images - resized
         return centred if std is None else centred.div_(std)
 
-    return Preparation(label, prepare)
+    return prepare
 
 
-def theirs(device: torch.device) -> Preparation:
-    """What akamaster's and torchvision's nets expect."""
+def theirs(device: torch.device) -> tuple[str, Prepare]:
+    """What akamaster's and torchvision's nets expect, and its name in a result."""
     mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (THEIR_MEAN, THEIR_STD))
-    return subtract("mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)", mean, std)
+    return f"mean {THEIR_MEAN}, std {THEIR_STD}", subtract(mean, std)
 
 
-class CountedImages(Protocol):
-    """All images of a split, to be shown once under a protocol."""
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the data set."""
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Their names in the order of the labels; none where they have no names."""
-
-    @property
-    def digests(self) -> Mapping[str, str]:
-        """SHA-256 of what is counted and of what the nets' means come from."""
-
-    @property
-    def geometry(self) -> Geometry:
-        """Sizes in which images are shown."""
-
-    @property
-    def left_out(self) -> list[str]:
-        """A line for each image that the last pass could not show; empty before one."""
-
-    def __len__(self) -> int:
-        """Images there are, those left out included."""
-
-    def shown(self, protocol: str, at_once: int) -> Iterator[tuple[Shown, Tensor]]:
-        """Every image once, up to ``at_once`` together, with labels int64 (N,) on the device."""
-
-    def normaliser(self, subject: Subject) -> Preparation:
-        """Return what prepares the net's input, as in its training."""
-
-    def next_epoch(self, subject: Subject) -> Iterator[Tensor]:
-        """Training batches (N, 3, H, W) of the epoch that would have followed the subject's run."""
+def training_mean(found: Arrays | PictureFolder, data: DataConfig) -> NDArray[np.float32]:
+    """The mean image (H, W, 3), 0..1, that is subtracted (Sec. 3.4, 4.2)."""
+    if isinstance(found, Arrays):
+        rows, _ = train_split_indices(data.train_split, len(found.train_labels))
+        images, labels = found.train_images[rows], found.train_labels[rows]
+        mean = DeviceDataset(images, labels, torch.device("cpu"), mean=data.mean).mean
+        return np.asarray(mean.numpy(), np.float32)
+    pixels = found.statistics.mean
+    colour = pixels.mean((0, 1), keepdims=True)
+    return np.broadcast_to(colour if data.mean == "channel" else pixels, pixels.shape).astype("f4")
 
 
-@dataclass
 class SmallImages:
-    """A split of a data set that lies in arrays; nothing of it is ever left out.
+    """All images of a split of small pictures, on the device; none is ever left out.
 
-    ``images`` are uint8 (N, H, W, 3), ``labels`` int64 (N,), both on the device.
+    Raises:
+        ConfigError: nets that were trained on different images, or no validation images.
     """
 
-    arrays: Arrays
-    images: Tensor
-    labels: Tensor
-    classes: Sequence[str] = ()
-    left_out: list[str] = field(default_factory=list)
-
-    @classmethod
-    def open(
-        cls, arrays: Arrays, subjects: Sequence[Subject], split: str, device: torch.device
-    ) -> SmallImages:
-        """Put all images of ``test``, ``train`` or ``val`` on the device.
-
-        Raises:
-            ConfigError: nets that were trained on different images, or no validation images.
-        """
-        images, labels = arrays.test_images, arrays.test_labels
-        if split != "test":
-            trained_on = {
-                subject.data.train_split if subject.data else "all" for subject in subjects
-            }
-            if len(trained_on) > 1:
-                raise ConfigError(f"split={split}: the nets were trained on different images")
-            train, val = train_split_indices(trained_on.pop(), len(arrays.train_labels))
-            rows = train if split == "train" else val
-            if not len(rows):
-                raise ConfigError(
-                    "split=val: the net was trained on all images; only runs with "
-                    "data.train_split=45k have validation images"
-                )
-            images, labels = arrays.train_images[rows], arrays.train_labels[rows]
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-        return cls(arrays, pixels, torch.from_numpy(np.asarray(labels)).to(device, torch.int64))
+    def __init__(self, arrays: Arrays, train_splits: set[str], split: str, device: torch.device):
+        self.trained_on, self.device = arrays, device
+        self.num_classes, self.digests = arrays.num_classes, arrays.digests
+        self.classes: Sequence[str] = ()  # have no names
+        self.left_out: list[str] = []
+        self.geometry = Geometry.of_small_pictures(arrays.test_images.shape[1])
+        images, labels = _split_of(arrays, train_splits, split)
+        self._images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+        self._labels = torch.from_numpy(np.asarray(labels)).to(device, torch.int64)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self._labels)
 
-    @property
-    def num_classes(self) -> int:
-        """Of the data set."""
-        return self.arrays.num_classes
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """SHA-256 of the arrays."""
-        return self.arrays.digests
-
-    @property
-    def geometry(self) -> Geometry:
-        """The paper's proportions at the size of these pictures."""
-        return Geometry.of_small_pictures(self.arrays.test_images.shape[1])
-
-    def shown(self, protocol: str, at_once: int) -> Iterator[tuple[Shown, Tensor]]:
-        """Images as they are, in order; a protocol resizes and cuts them on the device."""
-        del protocol
+    def shown(self, protocol: str, at_once: int) -> Iterator[tuple[Views, Tensor]]:
+        """Views of every image once, in order, up to ``at_once`` together, and int64 labels."""
         for start in range(0, len(self), at_once):
             part = slice(start, start + at_once)
-            pixels = self.images[part].to(torch.float32).div_(255)
-            yield pixels.permute(0, 3, 1, 2), self.labels[part]
+            pixels = self._images[part].to(torch.float32).div_(255).permute(0, 3, 1, 2)
+            yield views_of(protocol, pixels, self.geometry), self._labels[part]
 
-    def normaliser(self, subject: Subject) -> Preparation:
-        """The mean of the training images in use (Sec. 4.2), torchvision's colours for others."""
-        if subject.data is None:
-            return theirs(self.labels.device)
-        label = f"{subject.data.mean} mean of the training images ({subject.data.train_split})"
-        return subtract(label, self._training_images(subject).mean.permute(2, 0, 1))
+    def preparation(self, data: DataConfig | None) -> tuple[str, Prepare]:
+        """What prepares the input of a net of ours as in training, and its name in a result."""
+        if data is None:
+            return theirs(self.device)
+        mean = torch.from_numpy(training_mean(self.trained_on, data)).permute(2, 0, 1)
+        label = f"{data.mean} mean of the training images ({data.train_split})"
+        return label, subtract(mean.to(self.device))
 
-    def next_epoch(self, subject: Subject) -> Iterator[Tensor]:
-        """The augmented batches that would have followed the run, all of them full."""
-        config = subject.config
-        assert config is not None
-        recipe, dataset = config.recipe, self._training_images(subject)
-        order = BatchOrder(len(dataset), recipe.batch_size, config.seed, config.data.border)
-        for i in range(len(dataset) // recipe.batch_size):
-            yield dataset.train_batch(order.batch(recipe.max_iters + i))[0]
 
-    def _training_images(self, subject: Subject) -> DeviceDataset:
-        """The training images as a net of ours saw them."""
-        data = subject.data
-        assert data is not None
-        rows, _ = train_split_indices(data.train_split, len(self.arrays.train_labels))
-        return DeviceDataset(
-            self.arrays.train_images[rows],
-            self.arrays.train_labels[rows],
-            self.labels.device,
-            mean=data.mean,
-            pad=data.pad,
-            border=data.border,
+def _split_of(
+    arrays: Arrays, train_splits: set[str], split: str
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    if split == "test":
+        return arrays.test_images, arrays.test_labels
+    if len(train_splits) > 1:
+        raise ConfigError(f"split={split}: the nets were trained on different images")
+    train, val = train_split_indices(next(iter(train_splits)), len(arrays.train_labels))
+    rows = train if split == "train" else val
+    if not len(rows):
+        raise ConfigError(
+            "split=val: the net was trained on all images; only runs with data.train_split=45k "
+            "have validation images"
         )
+    return arrays.train_images[rows], arrays.train_labels[rows]
+
+
+class FullSize:
+    """Pictures of an index, decoded as they are shown.
+
+    One that cannot be decoded is named, counted and left out: ``left_out`` has a line for each of
+    the last pass.
+    """
+
+    def __init__(
+        self,
+        index: PictureIndex,
+        trained_on: PictureFolder | None,
+        digests: dict[str, str],
+        decoder: Decoder,
+    ):
+        self.index, self.trained_on, self.digests = index, trained_on, digests
+        self.classes: Sequence[str] = index.classes
+        self.num_classes, self.geometry = len(index.classes), Geometry()
+        self.left_out: list[str] = []
+        self.decoder = decoder
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def shown(self, protocol: str, at_once: int) -> Iterator[tuple[Views, Tensor]]:
+        """Views, uint8 (N, 3, H, W), and labels of every picture that can be decoded."""
+        self.left_out.clear()
+        if protocol == "1-crop":
+            yield from self._centres(at_once)
+            return
+        for group in alike(self._pictures(protocol), at_once, WAITING):
+            views = zip(*(views for views, _ in group), strict=True)
+            labels = torch.cat([label for _, label in group])
+            yield [self._put(torch.cat(each)) for each in views], labels.to(self.decoder.device)
+
+    def preparation(self, data: DataConfig | None) -> tuple[str, Prepare]:
+        """What prepares the input of a net of ours as in training, and its name in a result."""
+        if data is None:
+            return theirs(self.decoder.device)
+        assert self.trained_on is not None
+        prepare = PicturePreparation(self.trained_on.statistics, self.decoder.device, data.mean)
+        label = f"{data.mean} mean of the training pictures"
+        return label, lambda images: prepare.test(images.permute(0, 2, 3, 1))
+
+    def _centres(self, at_once: int) -> Iterator[tuple[Views, Tensor]]:
+        for batch in self.decoder.test(self.index, at_once, side=self.geometry.centre_side):
+            self._note(batch)
+            usable = batch.usable()
+            if len(usable.labels):
+                view = self._put(usable.images.permute(0, 3, 1, 2))
+                yield [view], usable.labels.to(self.decoder.device)
+
+    def _pictures(self, protocol: str) -> Iterator[Shown]:
+        """Views (1, 3, H, W) and label (1,) of one picture after the other.
+
+        Every shorter side has its loader, with workers in proportion to the pixels.
+        """
+        ten = protocol == "10-crop"
+        sides = [self.geometry.ten_crop_side] if ten else self.geometry.scales
+        total = sum(side**2 for side in sides)
+        shares = [-(-self.decoder.workers * side**2 // total) for side in sides]
+        loaders = [
+            replace(self.decoder, workers=workers).test(self.index, 1, side=side, whole=True)
+            for side, workers in zip(sides, shares, strict=True)
+        ]
+        for batches in zip(*loaders, strict=True):
+            failed = next((batch for batch in batches if not batch.valid.all()), None)
+            if failed is not None:
+                self._note(failed)
+                continue
+            # Copies: what lies in shared memory holds a file open, and pictures may wait.
+            images = [batch.images.clone().permute(0, 3, 1, 2) for batch in batches]
+            views = list(ten_crops(images[0], self.geometry.crop)) if ten else images
+            yield views, batches[0].labels.clone()
+
+    def _note(self, batch: PictureBatch) -> None:
+        """Keep a line for each failure, without the place of the folder on this machine."""
+        place = f"{self.index.root.parent}/"
+        self.left_out += [str(failure).replace(place, "") for failure in batch.failures]
+
+    def _put(self, images: Tensor) -> Tensor:
+        return images.to(self.decoder.device, non_blocking=True)
+
+
+HeldOut: TypeAlias = SmallImages | FullSize
+
+
+def open_pictures(
+    choice: DataConfig, root: Path, split: str, *, ours: bool, device: torch.device, workers: int
+) -> FullSize:
+    """Find the pictures of ``split``: ``train``, or ``test``, which is ``root/val/<class>/``.
+
+    ``ours``: whether nets of ours are tested, which need the mean of the training pictures.
+
+    Raises:
+        ConfigError: there is no such split.
+        DataError: the pictures are not there or cannot be read.
+    """
+    if split == "val":
+        raise ConfigError(f"split=val: must be test or train for data.name={choice.name}")
+    skip = choice.on_corrupt == "skip"
+    folder = load_pictures(choice.name, root, skip) if ours else None
+    if folder is not None:
+        index, digests = folder.test if split == "test" else folder.train, folder.digests
+    else:  # the pictures others trained on need not be there, let alone be listed
+        index = load_part(choice.name, root, "val" if split == "test" else "train")
+        digests = index.digests(split)
+    if choice.name == "imagenet" and split == "test" and len(index) != TEST_PICTURES:
+        raise DataError(
+            f"{index.root} has {len(index):,} pictures, ILSVRC-2012's validation set has "
+            f"{TEST_PICTURES:,}; the error of a part of it is no result, and data=folder is "
+            "for other pictures"
+        )
+    return FullSize(index, folder, digests, Decoder(workers, device, skip))
+
+
+def alike(pictures: Iterable[Shown], at_once: int, waiting: int) -> Iterator[list[Shown]]:
+    """Groups of up to ``at_once`` pictures of one shape; ``waiting`` pictures may be held back.
+
+    Pictures one at a time would leave a GPU idle; of a photograph collection about half have the
+    most common shape.
+    """
+    held: dict[tuple[torch.Size, ...], list[Shown]] = {}
+    for picture in pictures:
+        shape = tuple(view.shape for view in picture[0])
+        held.setdefault(shape, []).append(picture)
+        if len(held[shape]) == at_once:
+            yield held.pop(shape)
+        elif sum(map(len, held.values())) > waiting:
+            yield held.pop(max(held, key=lambda each: len(held[each])))
+    yield from held.values()

@@ -1,14 +1,16 @@
-"""One evaluation from its options to its result."""
+"""One evaluation: which nets, on which images and in which precision; then its counts."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,170 +18,277 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from resnet_repro import paths
-from resnet_repro.config import PICTURE_SETS, Config, DataConfig, TrainerConfig
-from resnet_repro.evaluation import choices, results
-from resnet_repro.evaluation.count import ErrorCount, count_errors
-from resnet_repro.evaluation.full_size import FullSize
-from resnet_repro.evaluation.images import CountedImages, SmallImages
-from resnet_repro.evaluation.options import Options, results_folder
+from resnet_repro import data, paths
+from resnet_repro.config import PICTURE_SETS, DataConfig, TrainerConfig
+from resnet_repro.evaluation import Options
+from resnet_repro.evaluation.count import count_errors
+from resnet_repro.evaluation.images import HeldOut, SmallImages, open_pictures
 from resnet_repro.evaluation.precise import precise_bn
-from resnet_repro.evaluation.protocols import Geometry, Shown, ensemble, protocol_name, scorer
+from resnet_repro.evaluation.protocols import Geometry, Scorer, Views, ensemble, scorer
 from resnet_repro.evaluation.subjects import Subject, from_file, from_run
 from resnet_repro.evaluation.weights import WeightsError
+from resnet_repro.options import ConfigError
 from resnet_repro.runs import provenance
 from resnet_repro.runs.folder import now
-from resnet_repro.training.build import load_data
+from resnet_repro.training.build import open_images
 from resnet_repro.training.device import Setup, loader_processes, set_up
 
+IMAGENET_CLASSES = 1_000
 # A record's kind, as in metrics.jsonl, of the images of a split.
 KINDS = {"test": "test", "val": "val", "train": "train_clean"}
 # Images of a batch by default: small pictures; full-size ones on a GPU, on a CPU.
 USUAL_BATCH = {"small": 1_000, "cuda": 128, "cpu": 16}
 
 
-def evaluate(options: Options) -> dict[str, Any]:
-    """Count errors as ``options`` say; return the result as plain Python.
+@dataclass(frozen=True)
+class Session:
+    """What is evaluated, found and checked, and nothing counted yet."""
 
-    Raises:
-        ConfigError: nets, data and options do not go together, or the result cannot be kept under
-            the given name; both are found out before anything is counted.
-        WeightsError: weights are refused, or give scores that are not finite.
-        RunFolderError: a run is not there or not finished.
-        DataError: the data are not there or not what they should be.
-    """
-    subjects = [
-        from_file(paths.given(path), str(options.format), options.weights_key, options.stride_in)
-        for path in options.weights
-    ] + [from_run(paths.given(path)) for path in options.run]
-    choices.check_protocol(subjects, options.protocol)
-    choice = choices.choose_data(subjects, options.data)
-    precision = choices.choose_precision(subjects, options.trainer)
-    trainer = TrainerConfig(**dataclasses.asdict(options.trainer) | {"precision": precision})
-    setup = set_up(trainer)
-    images = find_images(choice, subjects, options, setup)
-    doubts = choices.check_classes(subjects, images, choice.name)
-    choices.check_training_data(subjects, images.digests)
-    result = describe(subjects, options, choice, images)
-    result["notes"] = [note for subject in subjects for note in subject.notes] + doubts
-    result["name"] = results.free_name(results_folder(options), options.name, result)
-    started = time.perf_counter()
-    count, more = count_split(subjects, options, images, setup)
-    if not math.isfinite(count.loss):
-        digest = result["models"][0]["sha256"]
-        raise WeightsError(f"{digest}: scores are not finite; nothing is counted")
-    seconds = time.perf_counter() - started
-    for model, values in zip(result["models"], more, strict=True):
-        model |= values
-    return result | counted(count, images) | {"time": round(seconds, 3)} | surroundings(setup)
+    options: Options
+    subjects: list[Subject]
+    choice: DataConfig
+    images: HeldOut
+    setup: Setup
+    doubts: list[str]
+
+    @classmethod
+    def open(cls, options: Options) -> Session:
+        """Find nets and images.
+
+        Raises:
+            ConfigError: nets, data and options do not go together.
+            WeightsError: weights are refused.
+            RunFolderError: a run is not there or not finished.
+            DataError: the data are not there or not what they should be.
+        """
+        how = str(options.format), options.weights_key, options.stride_in
+        subjects = [from_file(paths.given(path), *how) for path in options.weights]
+        subjects += [from_run(paths.given(path)) for path in options.run]
+        if options.protocol != "1-crop" and any(s.spec.family == "cifar" for s in subjects):
+            raise ConfigError(
+                f"protocol={options.protocol}: must be 1-crop; "
+                "CIFAR nets are tested on the single view (Sec. 4.2)"
+            )
+        choice = _choose_data(subjects, options)
+        setup = set_up(_trainer(options, _choose_precision(subjects, options)))
+        images = _open_images(choice, subjects, options, setup)
+        doubts = check_classes(subjects, images.num_classes, images.classes, choice.name)
+        for subject in subjects:
+            check_training_data(subject, images.digests)
+        return cls(options, subjects, choice, images, setup, doubts)
+
+    def describe(self) -> dict[str, Any]:
+        """What is counted, and how."""
+        options, count = self.options, len(self.subjects)
+        protocol = options.protocol
+        return {
+            "schema": 1,
+            "name": self._name(),
+            "kind": KINDS[options.split],
+            "protocol": protocol if count == 1 else f"ensemble of {count}, {protocol}",
+            "bn": options.bn,
+            "data": {"name": self.choice.name, "digests": dict(self.images.digests)},
+            "command": _command(options),
+            "models": [subject.record() for subject in self.subjects],
+            "notes": [note for subject in self.subjects for note in subject.notes] + self.doubts,
+        }
+
+    def _name(self) -> str:
+        """The weights, and what differs from the usual test, as a name for files."""
+        options, count = self.options, len(self.subjects)
+        first = self.subjects[0].name
+        parts = [first if count == 1 else f"ensemble{count}_{first}"]
+        usual = {"1-crop", "running", "test"}
+        parts += [p for p in (options.protocol, options.bn, options.split) if p not in usual]
+        kept = re.sub(r"[^A-Za-z0-9._+-]", "-", "_".join(parts))
+        return kept.lstrip(".-")[:100] or "weights"
+
+    def count(self, described: dict[str, Any]) -> dict[str, Any]:
+        """Show every image once to all nets together; return ``described`` with the errors.
+
+        Raises:
+            WeightsError: the scores are not finite.
+            DataError: a picture cannot be read.
+        """
+        images, setup, started = self.images, self.setup, time.perf_counter()
+        with ExitStack() as stack:
+            stack.enter_context(setup.autocast())
+            ready = [self._ready(subject, stack) for subject in self.subjects]
+            found = count_errors(
+                ensemble([score for score, _ in ready]),
+                _watched(images.shown(self.options.protocol, self._at_once()), len(images)),
+                len(images),
+                left_out=lambda: len(images.left_out),
+            )
+        models = [m | more for m, (_, more) in zip(described["models"], ready, strict=True)]
+        if not math.isfinite(found.loss):
+            raise WeightsError(f"{models[0]['sha256']}: scores are not finite; nothing is counted")
+        return {
+            **described,
+            "models": models,
+            "loss": found.loss,
+            "top1_err": found.top1_err,
+            "top5_err": found.top5_err,
+            "wrong1": found.wrong1,
+            "wrong5": found.wrong5,
+            "num_samples": found.seen,
+            "left_out": found.left_out,
+            "left_out_images": images.left_out,
+            "finished": now(),
+            "time": round(time.perf_counter() - started, 3),
+            "device": setup.device.type,
+            "precision": setup.precision,
+            "threads": setup.threads,
+            "hardware": provenance.hardware(setup.gpu, 1, setup.threads),
+            "versions": provenance.versions(),
+            "git": provenance.git_state(),
+        }
+
+    def _ready(self, subject: Subject, stack: ExitStack) -> tuple[Scorer, dict[str, Any]]:
+        """How a net scores views, and what is recorded of how it sees them."""
+        label, prepare = self.images.preparation(subject.data)
+        net = subject.net.to(self.setup.device).to(memory_format=torch.channels_last)
+        record: dict[str, Any] = {"normalisation": label}
+        if self.options.bn == "precise":
+            batches = self._next_epoch(subject)
+            record["bn_images"] = stack.enter_context(precise_bn(net, batches))
+        window = self.images.geometry.window
+        return scorer(self.options.protocol, net, prepare, window), record
+
+    def _next_epoch(self, subject: Subject) -> Iterator[Tensor]:
+        """Training batches of the epoch that would have followed the subject's run, all full."""
+        run, found = subject.config, self.images.trained_on
+        assert run is not None
+        assert found is not None
+        first, size = run.recipe.max_iters, run.recipe.batch_size
+        config = dataclasses.replace(
+            run,
+            data=dataclasses.replace(run.data, on_corrupt=self.choice.on_corrupt),
+            recipe=dataclasses.replace(run.recipe, max_iters=sys.maxsize),  # beyond its end
+            trainer=_trainer(self.options),
+        )
+        images = open_images(config, self.setup, found)
+        for i in range(images.order.num_images // size):
+            yield images.batch(first + i)[0]
+        images.close()
+
+    def _at_once(self) -> int:
+        """Images of a batch: fewer where they are shown larger, so that memory stays the same."""
+        crop, scales = self.images.geometry.crop, self.images.geometry.scales
+        kind = self.setup.device.type if crop == Geometry().crop else "small"
+        size = self.options.batch_size or USUAL_BATCH[kind]
+        if self.options.protocol != "multi-scale":
+            return size
+        return max(1, size * crop**2 // max(scales) ** 2)
 
 
-def find_images(
+def _trainer(options: Options, precision: str = "auto") -> TrainerConfig:
+    return TrainerConfig(**dataclasses.asdict(options.trainer) | {"precision": precision})
+
+
+def _choose_data(subjects: Sequence[Subject], options: Options) -> DataConfig:
+    """The data set of all nets: their own, or the one given."""
+    given = options.data
+    names = {subject.data.name for subject in subjects if subject.data}
+    if given.name != "auto":
+        names.add(given.name)
+    if len(names) > 1:
+        raise ConfigError(
+            f"data.name={given.name}: the nets and their means belong to {', '.join(sorted(names))}"
+        )
+    name = names.pop() if names else DataConfig().name
+    return DataConfig(name, given.root, given.source, on_corrupt=given.on_corrupt)
+
+
+def _choose_precision(subjects: Sequence[Subject], options: Options) -> str:
+    """Resolve ``auto``: the precision of the runs, else fp32."""
+    given = options.trainer
+    used = {subject.precision or "fp32" for subject in subjects}
+    if given.precision != "auto":
+        return given.precision
+    if len(used) > 1:
+        raise ConfigError(
+            "trainer.precision=auto: must be set, since the nets were trained in "
+            + " and ".join(sorted(used))
+        )
+    (precision,) = used
+    on_cpu = given.device == "cpu" or not torch.cuda.is_available()
+    return "fp32" if precision == "tf32" and on_cpu else precision
+
+
+def _open_images(
     choice: DataConfig, subjects: Sequence[Subject], options: Options, setup: Setup
-) -> CountedImages:
-    """The images of the split: arrays on the device, or a folder of pictures to be decoded."""
+) -> HeldOut:
+    root = paths.data(choice.root)
     if choice.name not in PICTURE_SETS:
-        arrays = load_data(Config(data=choice))
-        return SmallImages.open(arrays, subjects, options.split, setup.device)
+        arrays = data.load(choice.name, root, choice.source)
+        trained_on = {subject.data.train_split if subject.data else "all" for subject in subjects}
+        return SmallImages(arrays, trained_on, options.split, setup.device)
     # Pictures come in thousands of shapes: a trial of algorithms for each would take hours.
     torch.backends.cudnn.benchmark = options.protocol != "multi-scale"
-    return FullSize.open(
+    return open_pictures(
         choice,
-        paths.data(choice.root),
+        root,
         options.split,
         ours=any(subject.data is not None for subject in subjects),
         device=setup.device,
-        workers=loader_processes(TrainerConfig(loader_workers=options.trainer.loader_workers)),
+        workers=loader_processes(_trainer(options)),
     )
 
 
-def count_split(
-    subjects: Sequence[Subject], options: Options, images: CountedImages, setup: Setup
-) -> tuple[ErrorCount, list[dict[str, Any]]]:
-    """Show every image of the split once to all nets together; also return how each saw them."""
-    scorers, models = [], []
-    with ExitStack() as stack:
-        stack.enter_context(setup.autocast())
-        for subject in subjects:
-            prepare = images.normaliser(subject)
-            net = subject.net.to(setup.device).to(memory_format=torch.channels_last)
-            model: dict[str, Any] = {"normalisation": prepare.label}
-            if options.bn == "precise":
-                batches = images.next_epoch(subject)
-                model["bn_images"] = stack.enter_context(precise_bn(net, batches))
-            scorers.append(scorer(options.protocol, net, prepare, images.geometry))
-            models.append(model)
-        forward = scorers[0] if len(scorers) == 1 else ensemble(scorers)
-        shown = images.shown(options.protocol, images_at_once(options, images, setup))
-        left_out = images.left_out
-        seen = watched(shown, len(images))
-        count = count_errors(forward, seen, len(images), left_out=lambda: len(left_out))
-        return count, models
+def check_classes(
+    subjects: Sequence[Subject], count: int, classes: Sequence[str], data_name: str
+) -> list[str]:
+    """Return a sentence for each doubt whether nets and data set have the same classes.
+
+    Other people's ImageNet weights number their classes in the order of the WordNet ids; folders
+    of other names are in another order, and the error would be that of chance.
+
+    Raises:
+        ConfigError: the numbers of classes differ, or a class of ImageNet has another name.
+    """
+    doubts = []
+    for subject in subjects:
+        where = subject.source.get("file") or subject.source["run"]
+        if subject.num_classes != count:
+            raise ConfigError(
+                f"{where}: its net has {subject.num_classes} classes, {data_name} has {count}"
+            )
+        strange = [each for each in classes if not re.fullmatch(r"n\d{8}", each)]
+        if subject.data is None and subject.num_classes == IMAGENET_CLASSES and strange:
+            doubt = (
+                f"{where}: numbers its classes as their WordNet ids (n01440764, ...) are ordered; "
+                f"{len(strange):,} folders have other names, as {strange[0]}"
+            )
+            if data_name == "imagenet":
+                raise ConfigError(doubt)
+            doubts.append(f"{doubt}; if it is an ImageNet net, its errors mean nothing here")
+    return doubts
 
 
-def watched(batches: Iterable[tuple[Shown, Tensor]], total: int) -> Iterator[tuple[Shown, Tensor]]:
+def check_training_data(subject: Subject, digests: dict[str, str]) -> None:
+    """Refuse a net of ours whose training images are not those that the mean is taken from.
+
+    Raises:
+        ConfigError: names the net and what differs.
+    """
+    for part, digest in subject.digests.items():
+        if part.startswith(("train", "mean")) and digests.get(part, digest) != digest:
+            raise ConfigError(
+                f"{subject.source['run']}: was trained with other {part.replace('_', ' ')} "
+                f"(SHA-256 {digest:.12}) than those found here ({digests[part]:.12})"
+            )
+
+
+def _watched(batches: Iterable[tuple[Views, Tensor]], total: int) -> Iterator[tuple[Views, Tensor]]:
     """Yield the batches; at a terminal a bar counts their images."""
     with tqdm(total=total, unit=" images", disable=not sys.stderr.isatty()) as bar:
-        for shown, labels in batches:
-            yield shown, labels
+        for views, labels in batches:
+            yield views, labels
             bar.update(len(labels))
 
 
-def images_at_once(options: Options, images: CountedImages, setup: Setup) -> int:
-    """Images of a batch: fewer where they are shown larger, so that memory stays the same."""
-    crop, scales = images.geometry.crop, images.geometry.scales
-    kind = setup.device.type if crop == Geometry().crop else "small"
-    size = options.batch_size or USUAL_BATCH[kind]
-    if options.protocol != "multi-scale":
-        return size
-    return max(1, size * crop**2 // max(scales) ** 2)
-
-
-def describe(
-    subjects: Sequence[Subject], options: Options, choice: DataConfig, images: CountedImages
-) -> dict[str, Any]:
-    """What is counted, and how."""
-    names = [subject.name for subject in subjects]
-    return {
-        "schema": results.SCHEMA,
-        "name": results.made_name(names, options.protocol, options.bn, options.split),
-        "kind": KINDS[options.split],
-        "protocol": protocol_name(options.protocol, len(subjects)),
-        "bn": options.bn,
-        "data": {"name": choice.name, "digests": dict(images.digests)},
-        "command": command(options),
-        "models": [subject.record() for subject in subjects],
-    }
-
-
-def counted(count: ErrorCount, images: CountedImages) -> dict[str, Any]:
-    """The errors, what they are of, and what could not be counted."""
-    return {
-        "loss": count.loss,
-        "top1_err": count.top1_err,
-        "top5_err": count.top5_err,
-        "wrong1": count.wrong1,
-        "wrong5": count.wrong5,
-        "num_samples": count.seen,
-        "left_out": count.left_out,
-        "left_out_images": images.left_out,
-        "finished": now(),
-    }
-
-
-def surroundings(setup: Setup) -> dict[str, Any]:
-    """Machine, versions and code."""
-    return {
-        "device": setup.device.type,
-        "precision": setup.precision,
-        "threads": setup.threads,
-        "hardware": provenance.hardware(setup.gpu, 1, setup.threads),
-        "versions": provenance.versions(),
-        "git": provenance.git_state(),
-    }
-
-
-def command(options: Options) -> str:
+def _command(options: Options) -> str:
     """The command of an evaluation, without where files lie on this machine."""
     if options.weights:
         files = ",".join(Path(path).name.replace(",", r"\,") for path in options.weights)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from resnet_repro.evaluation.weights import (
     checked_tensors,
     one_line,
     read,
+    refusals_of,
     state_dict_of,
     tensors_digest,
 )
@@ -25,22 +26,26 @@ from resnet_repro.models import formats
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_params
 from resnet_repro.models.spec import NetSpec
-from resnet_repro.options import ConfigError, build
+from resnet_repro.options import build
 from resnet_repro.runs.folder import RunFolder, RunFolderError
+from resnet_repro.training.checkpoint import damage
 
+T = TypeVar("T")
 OURS = "ours"
-FORMATS = (OURS, *formats.FORMATS)
 
 
 @dataclass(frozen=True)
 class Subject:
     """A net on the CPU, float32, in evaluation mode.
 
-    ``name`` is a word for file names, ``source`` what a result records of where the weights come
-    from, ``spec`` which net it is. ``data`` says which data set and which mean
-    the net was trained with, ``precision`` in which, and ``digests`` are of those data; there are
-    none for other people's nets. ``config`` is that of a run. ``notes`` name what was chosen from a
-    file or changed in its keys.
+    Attributes:
+        name: a word for file names.
+        net, spec, num_classes: the net, and which it is.
+        source: what a result records of where the weights come from.
+        data, precision, digests: data set and mean, precision, and data of its training; none for
+            other people's nets.
+        config: that of a run.
+        notes: what was chosen from a file or changed in its keys.
     """
 
     name: str
@@ -76,28 +81,10 @@ def from_file(
     """
     file = read(path)
     source = {"file": path.name, "sha256": file.sha256, "bytes": file.bytes, "format": fmt}
-    if fmt == OURS:
-        return _ours(file, source)
-    key, state = state_dict_of(file, weights_key)
-    tensors = checked_tensors(file, state)
-    try:
-        plain, wrappers = formats.unwrapped(tensors)
-        spec, num_classes = formats.net_of(fmt, plain)
-        if stride_in is not None:
-            spec = dataclasses.replace(spec, stride_in=stride_in)
-        net = build_meta(spec, num_classes).to_empty(device="cpu")
-        net.load_state_dict(formats.convert(fmt, plain, net))
-    except ValueError as error:  # StateDictError, and sizes no net has
-        raise WeightsError(f"{path}: {one_line(str(error), 400)}") from error
-    source |= {"weights_key": key or None, "wrappers": wrappers}
-    notes = [f"{path.name}: took {one_line(key)} of its contents"] if key else []
-    notes += [f"{path.name}: took {', '.join(wrappers)} out of the keys"] if wrappers else []
-    subject = Subject(path.stem, net.eval(), spec, num_classes, source, notes=tuple(notes))
-    if file.about is None:
-        return subject
-    _check_unchanged(file, tensors)  # ours after all, exported for torchvision
-    training = _training(file, file.about)
-    return dataclasses.replace(subject, source=source | _origin(file.about), **training)
+    with refusals_of(path):
+        if fmt == OURS:
+            return _ours(file, source)
+        return _theirs(file, source, weights_key, stride_in)
 
 
 def from_run(path: Path) -> Subject:
@@ -113,34 +100,25 @@ def from_run(path: Path) -> Subject:
     if not folder.is_finished:
         state = folder.status().get("state", "not begun")
         raise RunFolderError(f"{path}: the run is {state}, not finished; train it to its end first")
-    file = final_checkpoint(folder, config.recipe.max_iters)
+    file = _final_checkpoint(folder, config.recipe.max_iters)
     about = about_run(config, folder, config.recipe.max_iters)
-    source = {"sha256": file.sha256, "bytes": file.bytes, "format": OURS} | _origin(about)
-    return dataclasses.replace(_with_net(file, file.content["model"], about, source), config=config)
+    source = {"sha256": file.sha256, "bytes": file.bytes, "format": OURS}
+    with refusals_of(file.path):
+        subject = _with_net(checked_tensors(file.content["model"]), about, source)
+    return dataclasses.replace(subject, config=config)
 
 
-def final_checkpoint(folder: RunFolder, max_iters: int) -> WeightsFile:
-    """Read the checkpoint of the last iteration and verify it against its digest.
-
-    Raises:
-        WeightsError: missing, damaged or refused.
-    """
+def _final_checkpoint(folder: RunFolder, max_iters: int) -> WeightsFile:
+    """Verify the checkpoint of the last iteration and read it."""
     path = folder.checkpoints / f"iter_{max_iters:08d}.pt"
     if not path.is_file():
         raise WeightsError(
             f"{path}: no final checkpoint (they are not kept in version control); "
             "use weights=... with an exported file, or train the run again"
         )
+    if reason := damage(path):
+        raise WeightsError(f"{path}: {reason}")
     file = read(path)
-    digest = path.with_name(path.name + ".sha256")
-    try:
-        if not digest.is_file():  # a pipe would be waited for
-            raise OSError
-        expected = digest.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be verified, its digest is unreadable") from error
-    if file.sha256 != expected:
-        raise WeightsError(f"{path}: damaged, does not have the digest it was written with")
     if not isinstance(file.content.get("model"), Mapping):
         raise WeightsError(f"{path}: holds no model")
     return file
@@ -152,9 +130,8 @@ def about_run(config: Config, folder: RunFolder, iteration: int) -> dict[str, An
     Raises:
         RunFolderError: the folder lacks a part of it.
     """
-    pictures, meta = dataclasses.asdict(config.data), folder.meta()
-    for place in ("root", "source"):
-        del pictures[place]
+    meta, pictures = folder.meta(), dataclasses.asdict(config.data)
+    del pictures["root"], pictures["source"]
     return {
         "schema": 1,
         **config.identity,
@@ -167,90 +144,86 @@ def about_run(config: Config, folder: RunFolder, iteration: int) -> dict[str, An
     }
 
 
+def _theirs(
+    file: WeightsFile, source: dict[str, Any], weights_key: str | None, stride_in: str | None
+) -> Subject:
+    fmt, name = source["format"], file.path.name
+    key, content = state_dict_of(file.content, weights_key)
+    tensors = checked_tensors(content)
+    state, wrappers = formats.unwrapped(tensors)
+    spec, num_classes = formats.net_of(fmt, state)
+    if stride_in is not None:
+        spec = dataclasses.replace(spec, stride_in=stride_in)
+    net = build_meta(spec, num_classes).to_empty(device="cpu")
+    formats.load_into(net, state, fmt)
+    source |= {"weights_key": key or None, "wrappers": wrappers}
+    training: dict[str, Any] = {}
+    if file.about is not None:  # ours after all, exported for torchvision
+        training = _training(tensors, file.about)
+        source |= _origin(file.about)
+    notes = [f"{name}: took {one_line(key)} of its contents"] if key else []
+    notes += [f"{name}: took {', '.join(wrappers)} out of the keys"] if wrappers else []
+    return Subject(
+        file.path.stem, net.eval(), spec, num_classes, source, notes=tuple(notes), **training
+    )
+
+
 def _ours(file: WeightsFile, source: dict[str, Any]) -> Subject:
     if file.about is not None:
-        about = dict(file.about)
-        if about.get("keys") == "torchvision":
-            raise WeightsError(f"{file.path}: has torchvision's keys; use format=torchvision")
-        subject = _with_net(file, file.content, about, source | _origin(about))
+        if file.about.get("keys") == "torchvision":
+            raise ValueError("has torchvision's keys; use format=torchvision")
+        subject = _with_net(checked_tensors(file.content), file.about, source)
         return dataclasses.replace(subject, name=file.path.stem)
-    folder = RunFolder(file.path.absolute().parent.parent)
-    state = file.content.get("model")
+    folder, state = RunFolder(file.path.absolute().parent.parent), file.content.get("model")
     if not isinstance(state, Mapping) or not folder.config_path.is_file():
-        raise WeightsError(
-            f"{file.path}: does not name its net; expected a file of resnet_repro.export, "
+        raise ValueError(
+            "does not name its net; expected a file of resnet_repro.export, "
             "or a checkpoint in its run folder"
         )
     try:
         config = Config.from_mapping(folder.config())
         about = about_run(config, folder, int(file.content["iteration"]))
     except (KeyError, TypeError, ValueError, RunFolderError) as error:
-        raise WeightsError(f"{file.path}: its run folder names no net ({error})") from error
-    subject = _with_net(file, state, about, source | _origin(about))
+        raise ValueError(f"its run folder names no net ({error})") from error
+    subject = _with_net(checked_tensors(state), about, source)
     return dataclasses.replace(subject, name=f"{subject.name}_iter{about['iter']}")
 
 
 def _with_net(
-    file: WeightsFile,
-    content: Mapping[str, Any],
-    about: Mapping[str, Any],
-    source: dict[str, Any],
+    state: dict[str, Tensor], about: Mapping[str, Any], source: dict[str, Any]
 ) -> Subject:
     """Build the net that ``about`` describes and load our state dict into it."""
-    state = checked_tensors(file, content)
     fc = state.get("head.fc.weight")
     if fc is None or fc.ndim != 2:
-        raise WeightsError(f"{file.path}: holds no weights of ours, head.fc.weight is missing")
-    try:
-        spec = build(NetSpec, _group(about, "model"), "model.")
-        if spec.depth > len(state):  # before millions of layers are built for a few tensors
-            raise ConfigError(f"depth {spec.depth} with {len(state)} tensors")
-        net = build_meta(spec, fc.shape[0]).to_empty(device="cpu")
-    except ValueError as error:
-        reason = one_line(str(error), 300)
-        raise WeightsError(f"{file.path}: names a net that cannot be built: {reason}") from error
-    _load(file, net, state)
+        raise ValueError("holds no weights of ours, head.fc.weight is missing")
+    spec = _named(NetSpec, about, "model")
+    if spec.depth > len(state):  # before millions of layers are built for a few tensors
+        raise ValueError(f"names a net of depth {spec.depth} and holds {len(state)} tensors")
+    net = build_meta(spec, fc.shape[0]).to_empty(device="cpu")
+    formats.load_into(net, state)
     name = f"{about.get('name')}_{about.get('profile')}_seed{about.get('seed')}"
-    if file.about is not None:
-        _check_unchanged(file, state)
-    return Subject(name, net.eval(), spec, fc.shape[0], source, **_training(file, about))
+    training = _training(state, about)
+    return Subject(name, net.eval(), spec, fc.shape[0], source | _origin(about), **training)
 
 
-def _check_unchanged(file: WeightsFile, state: Mapping[str, Tensor]) -> None:
-    """Refuse an export whose weights are not those that it was written with."""
-    digest = (file.about or {}).get("weights_sha256")
-    if digest not in (None, tensors_digest(state)):
-        raise WeightsError(f"{file.path}: its weights were changed after they were exported")
-
-
-def _training(file: WeightsFile, about: Mapping[str, Any]) -> dict[str, Any]:
+def _training(state: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, Any]:
     """Data set, precision and digests of a training, as attributes of a subject."""
-    try:
-        data = build(DataConfig, _group(about, "data"), "data.")
-    except ValueError as error:
-        reason = one_line(str(error), 300)
-        raise WeightsError(f"{file.path}: names data that do not exist: {reason}") from error
+    if about.get("weights_sha256") not in (None, tensors_digest(state)):
+        raise ValueError("its weights were changed after they were exported")
     precision, digests = about.get("precision"), about.get("digests")
     parts = digests.items() if isinstance(digests, Mapping) else ()
     return {
-        "data": data,
+        "data": _named(DataConfig, about, "data"),
         "precision": precision if precision in ("fp32", "tf32", "bf16") else None,
         "digests": {str(part): digest for part, digest in parts if _is_digest(digest)},
     }
 
 
-def _load(file: WeightsFile, net: nn.Module, state: dict[str, Tensor]) -> None:
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        raise WeightsError(f"{file.path}: {one_line(str(error), 400)}") from error
-
-
-def _group(about: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _named(schema: type[T], about: Mapping[str, Any], key: str) -> T:
     values = about.get(key)
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{key} is missing")
-    return values
+        raise ValueError(f"does not name its net: {key} is missing")
+    return build(schema, values, f"{key}.")
 
 
 def _origin(about: Mapping[str, Any]) -> dict[str, Any]:

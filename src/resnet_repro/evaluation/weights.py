@@ -1,4 +1,7 @@
-"""Reading weights files that anyone may have made: only data is taken from them, never code."""
+"""Weights files: read from anyone, so that only data is taken from them, never code; and written.
+
+What an export of ours records of its net lies as JSON beside the tensors, under :data:`ABOUT`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,7 @@ from torch import Tensor
 from resnet_repro.training import CheckpointError
 
 LARGEST_FILE = 2**30  # bytes; ResNet-152 with its optimizer's state takes half of that
-ABOUT = "resnet_repro"  # key of what our exports record of their net
+ABOUT = "resnet_repro"
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # What training scripts keep beside the weights: harmless, and yet more than data.
 COMPANIONS = ("argparse.", "omegaconf.", "pathlib.", "types.SimpleNamespace", "numpy.", "easydict.")
@@ -34,13 +38,22 @@ class WeightsError(CheckpointError):
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file holds. ``content`` is a dict; ``about`` what an export of ours records."""
+    """What a file holds; ``about`` is what an export of ours records, else ``None``."""
 
     path: Path
     sha256: str
     bytes: int
     content: Mapping[str, Any]
     about: Mapping[str, Any] | None
+
+
+@contextmanager
+def refusals_of(path: Path) -> Iterator[None]:
+    """Re-raise a ValueError, the reason of a refusal, as the WeightsError of a file."""
+    try:
+        yield
+    except ValueError as error:
+        raise WeightsError(f"{path}: {one_line(str(error), 400)}") from error
 
 
 def read(path: Path, largest: int = LARGEST_FILE) -> WeightsFile:
@@ -52,28 +65,69 @@ def read(path: Path, largest: int = LARGEST_FILE) -> WeightsFile:
         WeightsError: unreadable, larger than ``largest`` bytes packed or unpacked, damaged, or
             holding anything but data, in which case the offending global is named.
     """
+    with refusals_of(path):
+        data = _bytes_of(path, largest)
+        safe = path.suffix == ".safetensors"
+        content, about = _load_safetensors(data) if safe else _load_pickle(data, largest)
+        if not isinstance(content, Mapping):
+            raise ValueError(f"holds a {type(content).__name__}, expected a dict of tensors")
+    return WeightsFile(path, hashlib.sha256(data).hexdigest(), len(data), content, _parsed(about))
+
+
+def _bytes_of(path: Path, largest: int) -> bytes:
     try:
         if not path.is_file():
-            there = path.exists() or path.is_symlink()
-            raise WeightsError(f"{path}: {'not a regular file' if there else 'no such file'}")
+            found = path.exists() or path.is_symlink()
+            raise ValueError("not a regular file" if found else "no such file")
         with path.open("rb") as file:
             data = file.read(largest + 1)
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ValueError(f"cannot be read ({error.strerror})") from error
     if len(data) > largest:
-        raise WeightsError(f"{path}: larger than {largest} bytes, refused")
-    load = _load_safetensors if path.suffix == ".safetensors" else _load_pickle
-    content, about = load(path, data, largest)
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a dict of tensors")
-    return WeightsFile(path, hashlib.sha256(data).hexdigest(), len(data), content, about)
+        raise ValueError(f"larger than {largest} bytes, refused")
+    return data
 
 
-def state_dicts(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the state dicts in ``content`` by their names, nested ones as ``model.net``.
+def packed(state: Mapping[str, Tensor], about: Mapping[str, Any], form: str) -> bytes:
+    """Return the bytes of a file of ``state`` with ``about`` as its metadata."""
+    # As any program lays tensors out; ours lie channels last in memory.
+    tensors = OrderedDict(
+        (name, value.detach().cpu().contiguous()) for name, value in state.items()
+    )
+    text = json.dumps(about)
+    if form == "safetensors":
+        return safetensors.torch.save(tensors, metadata={ABOUT: text})
+    # torch's own table of modules belongs to every state dict; load_state_dict ignores entries
+    # it does not know.
+    tensors._metadata = OrderedDict({"": {"version": 1, ABOUT: text}})  # type: ignore[attr-defined]
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    return buffer.getvalue()
 
-    A state dict has a tensor under a key that ends in ``weight``; ``content`` itself, if it is
-    one, has the empty name and is the only one.
+
+def state_dict_of(content: Mapping[str, Any], name: str | None) -> tuple[str, Mapping[str, Any]]:
+    """Return the name and the state dict called so, or the only one of a file.
+
+    Raises:
+        ValueError: there is none, none of that name, or more than one to choose from; the message
+            lists them.
+    """
+    found = _state_dicts(content)
+    listed = one_line(", ".join(key or "the file itself" for key in found), 300)
+    if not found:
+        raise ValueError("holds no state dict, no tensors with names in ...weight")
+    if name is not None and name not in found:
+        raise ValueError(f"weights_key={one_line(name)}: no state dict; there is {listed}")
+    if name is None and len({id(state) for state in found.values()}) > 1:
+        raise ValueError(f"holds several state dicts; choose one with weights_key=...: {listed}")
+    chosen = next(iter(found)) if name is None else name
+    return chosen, found[chosen]
+
+
+def _state_dicts(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """State dicts by their names, nested ones as ``model.net``; the file itself has the empty name.
+
+    A state dict has a tensor under a key that ends in ``weight``.
     """
     found: dict[str, Mapping[str, Any]] = {}
     waiting, seen = deque([("", content)]), set()
@@ -84,8 +138,8 @@ def state_dicts(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
                 found[name] = place
             continue
         seen.add(id(place))
-        keys = [str(key) for key, value in place.items() if isinstance(value, Tensor)]
-        if any(key.rpartition(".")[2] == "weight" for key in keys):
+        tensors = (str(key) for key, value in place.items() if isinstance(value, Tensor))
+        if any(key.rpartition(".")[2] == "weight" for key in tensors):
             found[name] = place
             continue
         inside = ((key, value) for key, value in place.items() if isinstance(value, Mapping))
@@ -93,55 +147,30 @@ def state_dicts(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def state_dict_of(file: WeightsFile, name: str | None) -> tuple[str, Mapping[str, Any]]:
-    """Return the name and the state dict called so, or the only one of a file.
+def checked_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, if they can be weights.
 
     Raises:
-        WeightsError: there is none, none of that name, or more than one to choose from; the
-            message lists them.
-    """
-    found = state_dicts(file.content)
-    listed = one_line(", ".join(key or "the file itself" for key in found), 300)
-    if not found:
-        raise WeightsError(f"{file.path}: holds no state dict, no tensors with names in ...weight")
-    if name is not None and name not in found:
-        raise WeightsError(
-            f"{file.path}: weights_key={one_line(name)}: no state dict; there is {listed}"
-        )
-    if name is None and len({id(state) for state in found.values()}) > 1:
-        raise WeightsError(
-            f"{file.path}: holds several state dicts; choose one with weights_key=...: {listed}"
-        )
-    chosen = next(iter(found)) if name is None else name
-    return chosen, found[chosen]
-
-
-def checked_tensors(file: WeightsFile, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of ``content``, a state dict in ``file``, if they can be weights.
-
-    Raises:
-        WeightsError: an entry is no plain tensor, is not floating (but for counters of batches),
+        ValueError: an entry is no plain tensor, is not floating (but for counters of batches),
             holds NaN or infinity in float32, is a negative variance, or its shape claims more than
             ``LARGEST_FILE`` bytes (a few stored numbers can claim to be any shape).
     """
     claimed = 0
     for name, value in content.items():
-        label = one_line(str(name), 80)
+        label, last = one_line(str(name), 80), str(name).rpartition(".")[2]
         if not _is_plain(value):
-            raise WeightsError(f"{file.path}: {label} is no plain tensor of numbers")
+            raise ValueError(f"{label} is no plain tensor of numbers")
         claimed += value.numel() * value.element_size()
         if claimed > LARGEST_FILE:
-            raise WeightsError(f"{file.path}: claims more than {LARGEST_FILE} bytes of weights")
-        last = str(name).rpartition(".")[2]
+            raise ValueError(f"claims more than {LARGEST_FILE} bytes of weights")
         if last in ("num_batches_tracked", "n_averaged"):
             continue  # counts, which no net in evaluation mode reads
         if value.dtype not in FLOATS:
-            kind = str(value.dtype).removeprefix("torch.")
-            raise WeightsError(f"{file.path}: {label} is {kind}; expected floating-point weights")
+            raise ValueError(f"{label} is {value.dtype}; expected floating-point weights")
         if not bool(torch.isfinite(value.float()).all()):
-            raise WeightsError(f"{file.path}: {label} holds values that are not finite")
+            raise ValueError(f"{label} holds values that are not finite")
         if last == "running_var" and bool((value < 0).any()):
-            raise WeightsError(f"{file.path}: {label} is a variance and holds negative values")
+            raise ValueError(f"{label} is a variance and holds negative values")
     return {str(name): value for name, value in content.items()}
 
 
@@ -156,42 +185,63 @@ def tensors_digest(state: Mapping[str, Tensor]) -> str:
 
 def one_line(text: str, most: int = 200) -> str:
     """Return ``text`` as one printable line: text in a file must not steer a terminal."""
-    line = " ".join(text.split())
-    line = "".join(c if c.isprintable() else "?" for c in line)
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def _is_plain(value: object) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and not value.is_quantized
-        and not value.is_complex()
-    )
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        return False
+    return value.device.type == "cpu" and not (value.is_quantized or value.is_complex())
 
 
-def _load_pickle(path: Path, data: bytes, largest: int) -> tuple[Any, Mapping[str, Any] | None]:
-    _check_archive(path, data, largest)
+def _load_safetensors(data: bytes) -> tuple[Any, object]:
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return safetensors.torch.load(data), header.get("__metadata__", {}).get(ABOUT)
+    except Exception as error:  # a made-up file can fail in any way
+        name = type(error).__name__
+        raise ValueError(f"not a safetensors file, or damaged ({name})") from error
+
+
+def _load_pickle(data: bytes, largest: int) -> tuple[Any, object]:
+    if data.startswith(b"PK\x03\x04"):  # the format of torch before 1.6 packs nothing
+        _check_archive(data, largest)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on how to load files less safely
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # a made-up file can fail in any way
+    except Exception as error:  # as above
+        reason = f"not a weights file, or damaged ({type(error).__name__})"
         if "TorchScript" in str(error):
-            raise WeightsError(f"{path}: a TorchScript program; save its state_dict()") from error
-        if names := _refused_globals(data, str(error)):
-            raise WeightsError(
-                f"{path}: refused, holds more than data: {one_line(', '.join(names[:3]))}"
-                + _advice(names)
-            ) from error
-        raise WeightsError(
-            f"{path}: not a weights file, or damaged ({type(error).__name__})"
-        ) from error
-    # A state dict carries a table of its modules; ours has one entry more.
+            reason = "a TorchScript program; save its state_dict()"
+        elif names := _refused_globals(data, str(error)):
+            listed = one_line(", ".join(names[:3]))
+            reason = f"refused, holds more than data: {listed}{_advice(names)}"
+        raise ValueError(reason) from error
+    # A state dict carries a table of its modules; an export of ours has one entry more.
     table = getattr(content, "_metadata", None)
     root = table.get("") if isinstance(table, Mapping) else None
-    return content, _about(root.get(ABOUT) if isinstance(root, Mapping) else None)
+    return content, root.get(ABOUT) if isinstance(root, Mapping) else None
+
+
+def _parsed(about: object) -> Mapping[str, Any] | None:
+    try:
+        values = json.loads(about) if isinstance(about, str) else None
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _check_archive(data: bytes, largest: int) -> None:
+    """Refuse a small archive that unpacks into a large one."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except Exception as error:  # BadZipFile, and struct or Unicode errors of broken tables
+        raise ValueError("truncated or damaged archive") from error
+    if unpacked > largest:
+        raise ValueError(f"unpacks to {unpacked} bytes, more than {largest}; refused")
 
 
 def _advice(names: list[str]) -> str:
@@ -204,19 +254,6 @@ def _advice(names: list[str]) -> str:
             "weights_only=False), then torch.save(c['model'], NEW) with the key they are under"
         )
     return ""
-
-
-def _check_archive(path: Path, data: bytes, largest: int) -> None:
-    """Refuse a small archive that unpacks into a large one."""
-    if not data.startswith(b"PK\x03\x04"):
-        return  # the format of torch before 1.6 packs nothing
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    except Exception as error:  # BadZipFile, and struct or Unicode errors of broken tables
-        raise WeightsError(f"{path}: truncated or damaged archive") from error
-    if unpacked > largest:
-        raise WeightsError(f"{path}: unpacks to {unpacked} bytes, more than {largest}; refused")
 
 
 def _refused_globals(data: bytes, message: str) -> list[str]:
@@ -243,28 +280,3 @@ def _globals(data: bytes) -> Iterator[str]:
                     texts = [texts[-1], argument]
     except Exception:  # what follows is no pickle
         return
-
-
-def _load_safetensors(
-    path: Path, data: bytes, largest: int
-) -> tuple[Any, Mapping[str, Any] | None]:
-    del largest  # nothing is packed
-    try:
-        content = safetensors.torch.load(data)
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])
-        about = header.get("__metadata__", {}).get(ABOUT)
-    except Exception as error:  # as above
-        raise WeightsError(
-            f"{path}: not a safetensors file, or damaged ({type(error).__name__})"
-        ) from error
-    return content, _about(about)
-
-
-def _about(text: object) -> Mapping[str, Any] | None:
-    """Parse what an export records, JSON; ``None`` where there is nothing readable."""
-    try:
-        about = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        return None
-    return about if isinstance(about, dict) else None

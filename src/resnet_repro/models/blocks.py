@@ -1,7 +1,7 @@
 """Blocks (Fig. 2 and 5), stages made of them, and the head.
 
-No ReLU works in place: the probes read BN outputs, and since autograd keeps the ReLU's result
-rather than its input, working in place would not save memory in training either.
+No ReLU works in place: the probes read BN outputs, and no memory would be saved, since autograd
+keeps the ReLU's result rather than its input.
 """
 
 from __future__ import annotations
@@ -58,11 +58,9 @@ class BasicBlock(Block):
         norm: NormFactory,
         layers: int = 2,
     ) -> None:
-        widths = [in_channels] + [out_channels] * layers
-        convs = [
-            nn.Conv2d(widths[i], widths[i + 1], 3, stride if i == 0 else 1, padding=1, bias=False)
-            for i in range(layers)
-        ]
+        convs = [nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)]
+        for _ in range(layers - 1):
+            convs.append(nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False))
         super().__init__(conv_bn_sequence(convs, norm), shortcut(in_channels, out_channels, stride))
 
 
@@ -94,10 +92,7 @@ class Bottleneck(Block):
 
 
 def conv_bn_sequence(convs: list[nn.Conv2d], norm: NormFactory) -> nn.Sequential:
-    """Chain conv-BN-ReLU ... conv-BN: the last ReLU comes after the addition (Sec. 3.2).
-
-    Its modules are called conv1, bn1, relu1, conv2, bn2, ...
-    """
+    """Chain conv1, bn1, relu1, conv2, bn2, ...: the last ReLU follows the addition (Sec. 3.2)."""
     chain: OrderedDict[str, nn.Module] = OrderedDict()
     for number, conv in enumerate(convs, start=1):
         chain[f"conv{number}"] = conv
@@ -128,9 +123,7 @@ class Head(nn.Module):
         return scores
 
     def score_map(self, x: Tensor, window: int) -> Tensor:
-        """Score every window x window part of the map, as a sliding crop would see it.
-
-        Returns (N, num_classes, H - window + 1, W - window + 1).
+        """Scores of every window x window part of the map, as a sliding crop would see it.
 
         Raises:
             ValueError: the map is smaller than the window.

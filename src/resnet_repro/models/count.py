@@ -8,8 +8,6 @@ are not. Biases and BN weights are parameters; BN running statistics are not.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -57,11 +55,20 @@ def list_layers(model: nn.Module, image_size: int) -> list[Layer]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
     ]
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    for norm in norms:  # no layer of the list, and its shapes would take most of the time
+        norm.forward = _identity  # type: ignore[method-assign,assignment]
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     try:
-        _forward_on_meta(model, image_size)
+        with torch.no_grad():
+            image = torch.empty(1, 3, image_size, image_size, device="meta")
+            functional_call(model, shapes, (image,))
     finally:
         for hook in hooks:
             hook.remove()
+        for norm in norms:
+            del norm.forward
     return layers
 
 
@@ -95,45 +102,10 @@ def _append(
     if isinstance(module, nn.Conv2d):
         kind, kernel, stride = "conv", module.kernel_size[0], module.stride[0]
         height, width = out.shape[2:]
-    out_channels, in_channels = module.weight.shape[:2]
-    layers.append(
-        Layer(
-            name=name,
-            kind=kind,
-            kernel=kernel,
-            stride=stride,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            out_height=height,
-            out_width=width,
-            params=count_params(module),
-            multiply_adds=math.prod(module.weight.shape) * height * width,
-            on_shortcut=on_shortcut(name),
-        )
-    )
-
-
-def _forward_on_meta(model: nn.Module, image_size: int) -> None:
-    shapes = {
-        name: torch.empty_like(tensor, device="meta")
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
-    }
-    image = torch.empty(1, 3, image_size, image_size, device="meta")
-    with torch.no_grad(), _without_norms(model):
-        functional_call(model, shapes, (image,))
-
-
-@contextmanager
-def _without_norms(model: nn.Module) -> Iterator[None]:
-    """Pass over BN: it is no layer of the list, and its shapes take most of the time."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    for norm in norms:
-        norm.forward = _identity  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        for norm in norms:
-            del norm.forward
+    channels_out, channels_in = module.weight.shape[:2]
+    adds = math.prod(module.weight.shape) * height * width
+    sizes = (kernel, stride, channels_in, channels_out, height, width)
+    layers.append(Layer(name, kind, *sizes, count_params(module), adds, on_shortcut(name)))
 
 
 def _identity(x: Tensor) -> Tensor:

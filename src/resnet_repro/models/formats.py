@@ -9,14 +9,13 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
 from resnet_repro.models.spec import BOTTLENECK_DEPTHS, IMAGENET_BLOCKS, NetSpec
 
-FORMATS = ("akamaster", "torchvision")
 # Names that wrappers put before or into keys: torch's own for several devices, compilation, shards
 # and recomputation, and what training frameworks call the net they hold.
 WRAPPERS = (
@@ -29,43 +28,38 @@ _HEAD = {"akamaster": "linear", "torchvision": "fc"}
 _PROJECTION = {"akamaster": "shortcut", "torchvision": "downsample"}
 
 
-class StateDictError(ValueError):
-    """A state dict that does not fit its format or its net; the message names the keys."""
-
-
-def net_of(fmt: str, state: Mapping[str, Any]) -> tuple[NetSpec, int]:
+def net_of(fmt: str, state: Mapping[str, Tensor]) -> tuple[NetSpec, int]:
     """Return the net that a state dict belongs to, and its number of classes.
 
     Raises:
-        StateDictError: the keys are not those of a net of this format.
+        ValueError: the keys are not those of a net of this format.
     """
-    keys = _checked(fmt, state)
-    head = f"{_HEAD[fmt]}.weight"
-    blocks: dict[int, set[int]] = {}
-    for key in keys:
+    head = state.get(f"{_HEAD[fmt]}.weight")
+    if head is None or head.ndim != 2:
+        raise ValueError(f"these are no {fmt} weights: missing {_HEAD[fmt]}.weight")
+    classes = head.shape[0]
+    blocks: dict[int, set[int]] = defaultdict(set)
+    for key in state:
         if found := re.match(r"layer(\d+)\.(\d+)\.", key):
-            blocks.setdefault(int(found[1]), set()).add(int(found[2]))
+            blocks[int(found[1])].add(int(found[2]))
     counts = tuple(len(blocks[stage]) for stage in sorted(blocks))
-    projects = any(f".{_PROJECTION[fmt]}." in key for key in keys)
-    if head not in keys or keys[head].ndim != 2:
-        raise StateDictError(f"these are no {fmt} weights: missing {head}")
-    classes = keys[head].shape[0]
     if fmt == "akamaster" and len(counts) == 3 and len(set(counts)) == 1:
         depth = 6 * counts[0] + 2
-        option_a = NetSpec("cifar", depth, "A", zero_pad="both")
-        return NetSpec("cifar", depth, "B") if projects else option_a, classes
-    deep = any(re.search(r"\.conv3\.", key) for key in keys)
+        if any(f".{_PROJECTION[fmt]}." in key for key in state):
+            return NetSpec("cifar", depth, "B"), classes
+        return NetSpec("cifar", depth, "A", zero_pad="both"), classes
+    deep = any(".conv3." in key for key in state)
     for depth, table in IMAGENET_BLOCKS.items():
         if fmt == "torchvision" and table == counts and deep == (depth in BOTTLENECK_DEPTHS):
             return NetSpec("imagenet", depth, "B", stride_in="3x3" if deep else "1x1"), classes
-    raise StateDictError(f"these are no {fmt} weights: stages of {list(counts)} blocks")
+    raise ValueError(f"these are no {fmt} weights: stages of {list(counts)} blocks")
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Take the names of wrappers out of the keys, in any order; also return those found.
 
     Raises:
-        StateDictError: two keys become one.
+        ValueError: two keys become one.
     """
     found: dict[str, None] = {}
     plain: dict[str, Tensor] = {}
@@ -74,50 +68,44 @@ def unwrapped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
             found[key] = None
             continue
         parts = key.split(".")
-        found |= {part: None for part in parts if part in WRAPPERS}
+        found |= dict.fromkeys(part for part in parts if part in WRAPPERS)
         name = ".".join(part for part in parts if part not in WRAPPERS)
         if name in plain:
-            raise StateDictError(f"two sets of weights: {name} is there with and without wrappers")
+            raise ValueError(f"two sets of weights: {name} is there with and without wrappers")
         plain[name] = tensor
     return plain, list(found)
 
 
-def convert(fmt: str, state: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
-    """Return ``state`` under the keys of ``model``, complete and of the right shapes.
+def load_into(net: nn.Module, state: Mapping[str, Tensor], fmt: str | None = None) -> None:
+    """Load a state dict, ours or, renamed, one of ``fmt``: every key of ``net`` and no other.
 
-    Counters of BN batches, which old files lack and no net of ours reads, are set to 0 then.
+    Counters of BN batches, which old files lack and no net of ours reads, may be missing in
+    ``fmt``; they are set to 0 then.
 
     Raises:
-        StateDictError: keys are missing or unexpected (they are named), or shapes differ.
+        ValueError: keys are missing or unexpected (they are named), or shapes differ.
     """
-    ours = model.state_dict()
-    names = {_their_key(fmt, name): name for name in ours}
-    given = _checked(fmt, state)
-    renamed = {names[key]: tensor for key, tensor in given.items() if key in names}
-    unexpected = [key for key in given if key not in names]
-    for name, tensor in ours.items():
-        if name.endswith(".num_batches_tracked"):
-            renamed.setdefault(name, tensor.new_zeros(()))
-    missing = [name for name in ours if name not in renamed]
-    if missing or unexpected:
-        problems = [f"missing (our names) {_some(missing)}"] if missing else []
-        problems += [f"unexpected (theirs) {_some(unexpected)}"] if unexpected else []
-        raise StateDictError(f"{fmt} weights do not fit this net: {'; '.join(problems)}")
-    shapes = [
-        f"{name} is {tuple(renamed[name].shape)}, the net's is {tuple(tensor.shape)}"
-        for name, tensor in ours.items()
-        if renamed[name].shape != tensor.shape
-    ]
-    if shapes:
-        raise StateDictError(f"{fmt} weights do not fit this net: {_some(shapes)}")
-    return {name: renamed[name] for name in ours}
+    if fmt is not None:
+        ours = net.state_dict()
+        names = {_their_key(fmt, name): name for name in ours}
+        counters = {name: t.new_zeros(()) for name, t in ours.items() if name.endswith("_tracked")}
+        given = {names.get(key, f"{key} (theirs)"): value for key, value in state.items()}
+        state = counters | given
+    try:
+        missing, unexpected = net.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # shapes differ
+        raise ValueError(str(error)) from error
+    lists = {"missing": missing, "unexpected": unexpected}
+    odd = "; ".join(f"{what} {_some(names)}" for what, names in lists.items() if names)
+    if odd:
+        raise ValueError(f"weights do not fit {type(net).__name__}: {odd}")
 
 
 def to_torchvision(state: Mapping[str, Tensor], spec: NetSpec) -> dict[str, Tensor]:
     """Rename our state dict to that of torchvision's ``resnet<depth>``, of equal scores.
 
     Raises:
-        StateDictError: torchvision has no such net; the message gives the reason.
+        ValueError: torchvision has no such net; the message gives the reason.
     """
     reason = ""
     if spec.family != "imagenet":
@@ -130,30 +118,17 @@ def to_torchvision(state: Mapping[str, Tensor], spec: NetSpec) -> dict[str, Tens
     elif spec.bn_eps != 1e-5:
         reason = f"torchvision's batch norm has eps 1e-5, this net's {spec.bn_eps:g}"
     if reason:
-        raise StateDictError(f"{spec.label} cannot be saved as torchvision's: {reason}")
+        raise ValueError(f"{spec.label} cannot be saved as torchvision's: {reason}")
     return {_their_key("torchvision", key): tensor for key, tensor in state.items()}
 
 
-def _checked(fmt: str, state: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    if fmt not in FORMATS:
-        raise StateDictError(f"format={fmt!r}: expected one of {', '.join(FORMATS)}")
-    not_tensors = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
-    if not_tensors:
-        raise StateDictError(f"these are no {fmt} weights: no tensors under {_some(not_tensors)}")
-    return state
-
-
 def _their_key(fmt: str, ours: str) -> str:
-    key = ours
-    for pattern, theirs in (
-        (r"^stem\.(conv|bn)\.", r"\g<1>1."),
-        (r"^stage(\d+)\.(\d+)\.residual\.", r"layer\1.\2."),
-        (r"^stage(\d+)\.(\d+)\.shortcut\.conv\.", rf"layer\1.\2.{_PROJECTION[fmt]}.0."),
-        (r"^stage(\d+)\.(\d+)\.shortcut\.bn\.", rf"layer\1.\2.{_PROJECTION[fmt]}.1."),
-        (r"^head\.fc\.", f"{_HEAD[fmt]}."),
-    ):
-        key = re.sub(pattern, theirs, key)
-    return key
+    key = re.sub(r"^stem\.(conv|bn)\.", r"\g<1>1.", ours)
+    key = re.sub(r"^stage(\d+)\.(\d+)\.residual\.", r"layer\1.\2.", key)
+    projection = rf"layer\1.\2.{_PROJECTION[fmt]}"
+    key = re.sub(r"^stage(\d+)\.(\d+)\.shortcut\.conv\.", rf"{projection}.0.", key)
+    key = re.sub(r"^stage(\d+)\.(\d+)\.shortcut\.bn\.", rf"{projection}.1.", key)
+    return re.sub(r"^head\.fc\.", f"{_HEAD[fmt]}.", key)
 
 
 def _some(items: list[str], most: int = 8) -> str:

@@ -36,11 +36,7 @@ class CifarNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores of images."""
-        x = self.stem(x)
-        x = self.stage1(x)
-        x = self.stage2(x)
-        x = self.stage3(x)
-        scores: Tensor = self.head(x)
+        scores: Tensor = self.head(self.stage3(self.stage2(self.stage1(self.stem(x)))))
         return scores
 
 
@@ -77,12 +73,8 @@ class ImageNetNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Last feature map, (N, C, H/32, W/32) rounded up."""
-        x = self.stem(x)
-        x = self.stage1(x)
-        x = self.stage2(x)
-        x = self.stage3(x)
-        x = self.stage4(x)
-        return x
+        maps: Tensor = self.stage4(self.stage3(self.stage2(self.stage1(self.stem(x)))))
+        return maps
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores from the pool over the whole map: the crop form."""
@@ -100,18 +92,11 @@ class ImageNetNet(nn.Module):
         Raises:
             ValueError: the image is too small for one window.
         """
-        return self.score_map(x, window).mean((2, 3))
-
-    def score_map(self, x: Tensor, window: int = 7) -> Tensor:
-        """Class scores at every position, (N, num_classes, h, w); see :meth:`forward_dense`."""
-        return self.head.score_map(self.features(x), window)
+        return self.head.score_map(self.features(x), window).mean((2, 3))
 
 
 class VGG19(nn.Module):
-    """VGG-19 (Fig. 3 left) at 224x224: only its size is compared, it is not trained here.
-
-    Build it under ``torch.device("meta")``; its 144 M weights are of no use.
-    """
+    """VGG-19 (Fig. 3 left) at 224x224, only to compare its size: build it on the meta device."""
 
     STAGES = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))  # 3x3 convs, filters
 

@@ -18,10 +18,9 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
     would do it (the paper's CIFAR set-up: 2 x 64; ImageNet: 8 x 32). In evaluation it is
     ``nn.BatchNorm2d``, and so are the keys of its state dict.
 
-    Running statistics: every device would keep its own, and all of them estimate the same thing.
-    We move them by the mean over the groups: the expectation is that of one device (the variance
-    is the one *within* a group, as a device sees it, not that of the whole batch), and unlike
-    "the first device's" it does not favour the images that happen to stand first in the batch.
+    Running statistics, of which every device would keep its own, move by the mean over the groups:
+    in expectation those of one device (the variance is the one *within* a group), and unlike the
+    first device's they do not favour the images that stand first in the batch.
 
     Raises:
         ValueError: in training, when the batch is not a whole number of groups.

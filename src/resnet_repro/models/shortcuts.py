@@ -1,9 +1,8 @@
 """Shortcuts (Sec. 3.2, 3.3 and 4.1): what a block does with its input besides F.
 
-Every shortcut is a module called as ``shortcut(x, residual)``: it joins the block's input ``x``
-(N, C_in, H, W) with ``residual`` = F(x) (N, C_out, H/stride, W/stride) and returns the block's
-output before the last ReLU, in the shape of ``residual``. Only projections and gates have
-parameters.
+``shortcut(x, residual)`` joins the block's input ``x`` (N, C_in, H, W) with ``residual`` = F(x)
+(N, C_out, H/stride, W/stride) and returns the block's output before the last ReLU, in the shape of
+``residual``. Only projections and gates have parameters.
 
 ==========  ==================================================================================
 ``none``    plain net: F alone
@@ -40,11 +39,10 @@ class IdentityShortcut(nn.Module):
 
 
 class ZeroPadShortcut(nn.Module):
-    """Option A where the shape changes: subsampled input, channels of zeros added, no parameters.
+    """Option A where the shape changes: subsampled input, channels of zeros added.
 
-    The paper leaves open which pixels and which channels: every stride-th pixel from the first,
-    and the new channels after the old ones (``end``), or half before and half after (``both``,
-    one more after when the number is odd).
+    The paper leaves open which: here every stride-th pixel from the first, and the new channels
+    after the old ones (``end``) or half before (``both``; one more after if the number is odd).
 
     Raises:
         ValueError: the width shrinks.
@@ -94,11 +92,10 @@ class ProjectionShortcut(nn.Module):
 class GatedShortcut(nn.Module):
     """Highway gate: y = T F(x) + (1 - T) carry(x), with T = sigmoid(1x1 conv of x + bias).
 
-    The carry is option A's, so that a gated and a residual net differ in the gate alone. The gate
-    is a 1x1 conv at the carried pixels. It costs ``C_in * C_out + C_out`` parameters, about an
-    eighteenth of a two-layer block's (5.2 % more for the 20-layer net); a 3x3 gate would cost half
-    of the block's, and the comparison would be one of sizes. ``gate_bias`` is where the gate's
-    bias starts: negative, to carry at first.
+    The carry is option A's, so that a gated and a residual net differ in the gate alone. A 1x1 gate
+    costs ``C_in * C_out + C_out`` parameters (5.2 % more for the 20-layer net); with a 3x3 gate the
+    comparison would be one of sizes. ``gate_bias``, where its bias starts, is negative, to carry at
+    first.
     """
 
     def __init__(

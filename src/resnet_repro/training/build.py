@@ -64,11 +64,7 @@ def assemble(
     Raises:
         ConfigError: a batch would hold an image twice.
     """
-    images: Images = (
-        _resident(config, setup, found, world)
-        if isinstance(found, Arrays)
-        else _streamed(config, setup, found, world)
-    )
+    images = open_images(config, setup, found, world)
     net = build(config.model, images.num_classes, config.seed)
     if config.trainer.sync_bn:
         synchronise_norms(net)
@@ -77,6 +73,15 @@ def assemble(
     window = Window(config.recipe.batch_size, config.trainer.log_every_iters, setup.device, world)
     state = TrainState(net, sgd(net, config.recipe), window, replicate(net, world))
     return RunContext(config, setup, images, world), state
+
+
+def open_images(
+    config: Config, setup: Setup, found: Arrays | PictureFolder, world: World = SOLO
+) -> Images:
+    """Images of a run in the order of its seed, small ones on the device; raises as assemble."""
+    if isinstance(found, Arrays):
+        return _resident(config, setup, found, world)
+    return _streamed(config, setup, found, world)
 
 
 def _resident(config: Config, setup: Setup, arrays: Arrays, world: World) -> ResidentImages:

@@ -103,7 +103,7 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
     """
     found = _newest_first(folder)
     for path in found:
-        reason = _damage(path)
+        reason = damage(path)
         if reason is None:
             return _load(path)
         aside = path.with_name(path.name + ".corrupt")
@@ -132,7 +132,7 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _damage(path: Path) -> str | None:
+def damage(path: Path) -> str | None:
     """Why a checkpoint cannot be trusted; torch.load itself accepts flipped bits."""
     digest = _digest_path(path)
     try:

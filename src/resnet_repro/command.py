@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 import types
@@ -11,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from resnet_repro.exits import explained
-from resnet_repro.options import ConfigError, build, closest
+from resnet_repro.options import ConfigError, build, closest, leaves
 
 T = TypeVar("T")
 
@@ -24,7 +23,12 @@ def run_command(doc: str | None, schema: type[T], work: Callable[[T], None]) -> 
     """
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
-        print(f"{(doc or '').strip()}\n\nOptions [default]:\n{help_text(schema)}")
+        print(f"{(doc or '').strip()}\n\nOptions [default]:")
+        for key, _, field in leaves(schema):
+            allowed, default = field.metadata["check"].allowed, field.default
+            about = f"{field.metadata['help']}; {allowed}" if allowed else field.metadata["help"]
+            shown = f" [{default}]" if isinstance(default, str | int) else ""
+            print(f"  {key:<22} {about}{shown}")
         raise SystemExit(0 if words else 2)
     with explained():
         work(parse(schema, words))
@@ -34,14 +38,13 @@ def parse(schema: type[T], words: Sequence[str]) -> T:
     r"""Make a ``schema`` (fields made by ``options.option``) from words like ``data.root=/d``.
 
     Lists are separated by commas; a comma within an item is written ``\,``. As in training,
-    ``data=imagenet`` stands for ``data.name=imagenet``.
+    ``data=imagenet`` stands for ``data.name=imagenet``, and ``null`` for no value.
 
     Raises:
         ConfigError: one line naming the key, the value and what is allowed.
     """
-    kinds = _kinds(schema)
-    values: dict[str, Any] = {}
-    given: set[str] = set()
+    kinds = {key: kind for key, kind, _ in leaves(schema)}
+    given: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals:
@@ -52,52 +55,25 @@ def parse(schema: type[T], words: Sequence[str]) -> T:
             raise ConfigError(f"{key} is given twice")
         if key not in kinds:
             raise ConfigError(f"unknown option '{key}'; {closest(key, list(kinds))}")
-        given.add(key)
+        given[key] = _value(text, kinds[key])
+    values: dict[str, Any] = {}
+    for key, value in given.items():
         *groups, name = key.split(".")
         place = values
         for group in groups:
             place = place.setdefault(group, {})
-        place[name] = _value(text, kinds[key])
+        if value is not None:
+            place[name] = value
     return build(schema, values)
-
-
-def help_text(schema: type, prefix: str = "") -> str:
-    """One line for each option: its key, what it means, what is allowed, its default."""
-    lines = []
-    hints = typing.get_type_hints(schema)
-    for field in dataclasses.fields(schema):
-        key, kind = prefix + field.name, hints[field.name]
-        if dataclasses.is_dataclass(kind):
-            lines.append(help_text(typing.cast(type, kind), f"{key}."))
-            continue
-        about: str = field.metadata["help"]
-        if allowed := field.metadata["check"].allowed:
-            about += f"; {allowed}"
-        if field.default not in (dataclasses.MISSING, None):
-            about += f" [{field.default}]"
-        lines.append(f"  {key:<22} {about}")
-    return "\n".join(lines)
-
-
-def _kinds(schema: type, prefix: str = "") -> dict[str, Any]:
-    """Type of every option by its dotted key."""
-    kinds: dict[str, Any] = {}
-    for name, kind in typing.get_type_hints(schema).items():
-        if dataclasses.is_dataclass(kind):
-            kinds |= _kinds(typing.cast(type, kind), f"{prefix}{name}.")
-        else:
-            kinds[prefix + name] = kind
-    return kinds
 
 
 def _value(text: str, kind: Any) -> Any:
     """A text as a value of this type; one that does not fit stays a text."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        (kind,) = (part for part in typing.get_args(kind) if part is not type(None))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType) and text == "null":
+        return None
     if typing.get_origin(kind) is list:
-        (inner,) = typing.get_args(kind)
         items = re.split(r"(?<!\\),", text) if text else []
-        return [_value(item.replace(r"\,", ","), inner) for item in items]
+        return [item.replace(r"\,", ",") for item in items]
     if kind is int and re.fullmatch(r"-?\d{1,18}", text):
         return int(text)
     return text
