@@ -50,7 +50,8 @@ class Loop:
         """
         context, state, log = self.context, self.state, self.log
         config, recipe = context.config, context.config.recipe
-        lr, probes = current_lr(state, recipe), self._probes_next()
+        lr, kept = current_lr(state, recipe), gradient_iterations(recipe.max_iters)
+        probes = config.probes.signals and state.iteration + 1 in kept
         at_outputs = bn_output_gradient_norms(context, state) if probes else []
         self.stepper.step(lr)
         done, last = state.iteration, self.is_done
@@ -76,12 +77,6 @@ class Loop:
             self.watcher.enter("train", done)
         self.watcher.update(done, self._err, lr)
         return stopping and not last
-
-    def _probes_next(self) -> bool:
-        """Whether the gradients of the next update are measured."""
-        config = self.context.config
-        kept = gradient_iterations(config.recipe.max_iters)
-        return config.probes.signals and self.state.iteration + 1 in kept
 
     def save(self) -> None:
         """Save a checkpoint."""

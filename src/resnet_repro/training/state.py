@@ -53,12 +53,8 @@ class Window:
         mine = torch.arange(self.length, device=self.sums.device) == row
         torch.where(mine[:, None], values, self.sums, out=self.sums)
 
-    def total(self) -> Tensor:
-        """All rows, summed over the workers, for a checkpoint."""
-        return self.world.sum(self.sums)
-
     def restore(self, total: Tensor) -> None:
-        """Restore what :meth:`total` returned, on any number of workers."""
+        """Restore the sums over all workers, on any number of workers."""
         self.sums.zero_()
         if self.world.rank == 0:
             self.sums[:, SEEN] = self.batch_size  # older checkpoints lack it: none was skipped
@@ -116,7 +112,7 @@ class TrainState:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "window": self.window.total(),
+            "window": self.window.world.sum(self.window.sums),
             "iteration": self.iteration,
             "warmup_exit": self.warmup_exit,
             "plateau": asdict(self.plateau),
