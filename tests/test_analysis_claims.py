@@ -1,4 +1,4 @@
-"""Every claim holds on runs made to hold it and fails on runs made to fail it."""
+"""Every claim about CIFAR holds on runs made to hold it and fails on runs made to fail it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ from resnet_repro.items import claims_cifar as claims
 
 SPARSE = {"trainer.log_every_iters": 1_000, "evaluation.every_iters": 16_000}
 Ends = Mapping[str, tuple[float, float]]
+PLAIN = {
+    "plain-20": (9.7, 1.4),
+    "plain-32": (10.1, 1.3),
+    "plain-44": (11.5, 2.7),
+    "plain-56": (13.2, 5.6),
+}
+RESIDUAL = {
+    "ResNet-20": (8.75, 0.7),
+    "ResNet-32": (7.5, 0.3),
+    "ResNet-56": (6.97, 0.1),
+    "ResNet-110": (6.6, 0.05),
+}
+PAIR_20 = {label: ends for label, ends in (PLAIN | RESIDUAL).items() if label.endswith("-20")}
+PLAIN_20_56 = {label: PLAIN[label] for label in ("plain-20", "plain-56")}
 
 
 def all_below(root: Path) -> list[Run]:
@@ -82,6 +96,57 @@ def test_only_the_papers_protocol_decides(
         assert claims.plain_training_error_rises(recorded).verdict == found
 
 
+C1, C2, C3, C4 = claims.CIFAR_CLAIMS[:4]
+SHRINKS = PAIR_20 | {"plain-56": (7.3, 1.0), "ResNet-56": (7.0, 0.1)}
+LOSES = {"plain-20": (8.0, 1.4), "ResNet-20": (9.0, 0.7)}
+NEIGHBOUR = PLAIN_20_56 | {"plain-32": (10.1, 0.9)}
+ONLY_110_RISES = {"plain-20": (9.7, 1.4), "plain-56": (9.0, 0.4), "plain-110": (65.0, 66.0)}
+
+
+@pytest.mark.parametrize(
+    ("claim", "ends", "verdict", "said"),
+    [
+        (C1, PLAIN | {"plain-110": (65.0, 66.0)}, "holds", "plain-110's is 65.0 %, above 60 %"),
+        (C1, PLAIN | {"plain-110": (20.0, 15.0)}, "fails", "plain-110's is 20.0 %, not above 60 %"),
+        (
+            C1,
+            PLAIN | {"plain-32": (12.5, 2.0)},
+            "fails",
+            "from plain-32 to plain-44 it falls by 1.0",
+        ),
+        (C1, dict.fromkeys(PLAIN, (10.0, 1.0)), "inconclusive", ""),
+        (C2, NEIGHBOUR, "holds", "from plain-20 to plain-32 it falls by 0.50, beyond the noise"),
+        (C2, ONLY_110_RISES, "fails", ""),
+        (C3, RESIDUAL, "holds", ""),
+        (
+            C3,
+            RESIDUAL | {"ResNet-110": (9.5, 0.05)},
+            "fails",
+            "ResNet-110 is above ResNet-20's by 0.7",
+        ),
+        (C4, PLAIN | RESIDUAL, "holds", "the gap grows by 5.28 points"),
+        (C4, PAIR_20, "inconclusive", "one depth cannot show"),
+        (C4, SHRINKS, "fails", "the gap shrinks by 0.65 points"),
+        (C4, LOSES, "fails", "-1.00 points at 20 layers"),
+    ],
+)
+def test_c1_to_c4_both_ways(
+    tmp_path: Path, claim: Claim, ends: Ends, verdict: str, said: str
+) -> None:
+    result = claim(made(tmp_path, ends))
+    assert result.verdict == verdict
+    assert said in result.sentence
+    if ends is SHRINKS:
+        assert result.sentence.count("95 % interval") == 3  # two gaps and their growth
+
+
+def test_c1_asks_sixty_percent_of_the_paper_schedule_only(tmp_path: Path) -> None:
+    ends = {"plain-20": (30.0, 30.0), "plain-110": (55.0, 55.0)}
+    result = claims.plain_test_error_rises(made(tmp_path, ends, profile="short"))
+    assert result.verdict == "same order as the paper"
+    assert "60 %" not in result.sentence
+
+
 @pytest.mark.parametrize("claim", [claims.plain_training_error_rises, claims.residual_errors_fall])
 def test_one_seed_cannot_tell_a_training_error(tmp_path: Path, claim: Claim) -> None:
     """Nobody has published the noise of one: not even the paper's own nets can be told apart."""
@@ -92,13 +157,12 @@ def test_one_seed_cannot_tell_a_training_error(tmp_path: Path, claim: Claim) -> 
 
 
 def test_one_seed_tells_a_test_error_at_the_papers_protocol_alone(tmp_path: Path) -> None:
-    ends = {label: PLAIN[label] for label in ("plain-20", "plain-56")}
-    result = claims.plain_test_error_rises(made(tmp_path / "paper", ends, seeds=1))
+    result = claims.plain_test_error_rises(made(tmp_path / "paper", PLAIN_20_56, seeds=1))
     assert result.verdict == "holds"
     assert "from the noise of public runs)" in result.sentence
-    short = made(tmp_path / "short", ends, seeds=1, profile="short")
+    short = made(tmp_path / "short", PLAIN_20_56, seeds=1, profile="short")
     assert claims.plain_test_error_rises(short).verdict == "open"
-    close = ends | {"plain-56": (10.0, 5.6)}
+    close = PLAIN_20_56 | {"plain-56": (10.0, 5.6)}
     result = claims.plain_test_error_rises(made(tmp_path / "close", close, seeds=1))
     assert result.verdict == "inconclusive"
 
@@ -110,86 +174,6 @@ def test_public_noise_applies_to_what_was_measured(tmp_path: Path) -> None:
     assert [public_noise([runs[net]]) for net in nets] == [known, None, known, None]
     short = made(tmp_path / "s", {"plain-20": (20.0, 20.0)}, seeds=1, profile="short")
     assert public_noise(short) is None
-
-
-def test_c2_names_a_neighbour_that_goes_the_other_way(tmp_path: Path) -> None:
-    ends = {"plain-20": (9.7, 1.4), "plain-32": (10.1, 0.9), "plain-56": (13.2, 5.6)}
-    result = claims.plain_training_error_rises(made(tmp_path, ends))
-    assert result.verdict == "holds"  # the ends decide
-    assert "from plain-20 to plain-32 it falls by 0.50, beyond the noise" in result.sentence
-
-
-def test_c2_is_not_decided_by_plain110(tmp_path: Path) -> None:
-    ends = {"plain-20": (9.7, 1.4), "plain-56": (9.0, 0.4), "plain-110": (65.0, 66.0)}
-    result = claims.plain_training_error_rises(made(tmp_path, ends))
-    assert result.verdict == "fails"
-
-
-PLAIN = {
-    "plain-20": (9.7, 1.4),
-    "plain-32": (10.1, 1.3),
-    "plain-44": (11.5, 2.7),
-    "plain-56": (13.2, 5.6),
-}
-
-
-def test_c1_both_ways(tmp_path: Path) -> None:
-    runs = made(tmp_path / "paper", PLAIN | {"plain-110": (65.0, 66.0)})
-    result = claims.plain_test_error_rises(runs)
-    assert result.verdict == "holds"
-    assert "plain-110's is 65.0 %, above 60 %" in result.sentence
-    runs = made(tmp_path / "trains", PLAIN | {"plain-110": (20.0, 15.0)})
-    result = claims.plain_test_error_rises(runs)
-    assert result.verdict == "fails"
-    assert "plain-110's is 20.0 %, not above 60 %" in result.sentence
-    swapped = PLAIN | {"plain-32": (12.5, 2.0)}
-    result = claims.plain_test_error_rises(made(tmp_path / "swapped", swapped))
-    assert result.verdict == "fails"
-    assert "from plain-32 to plain-44 it falls by 1.00" in result.sentence
-    flat = dict.fromkeys(PLAIN, (10.0, 1.0))
-    result = claims.plain_test_error_rises(made(tmp_path / "flat", flat))
-    assert result.verdict == "inconclusive"
-
-
-def test_c1_asks_sixty_percent_of_the_paper_schedule_only(tmp_path: Path) -> None:
-    ends = {"plain-20": (30.0, 30.0), "plain-110": (55.0, 55.0)}
-    result = claims.plain_test_error_rises(made(tmp_path, ends, profile="short"))
-    assert result.verdict == "same order as the paper"
-    assert "60 %" not in result.sentence
-
-
-RESIDUAL = {
-    "ResNet-20": (8.75, 0.7),
-    "ResNet-32": (7.5, 0.3),
-    "ResNet-56": (6.97, 0.1),
-    "ResNet-110": (6.6, 0.05),
-}
-
-
-def test_c3_both_ways(tmp_path: Path) -> None:
-    result = claims.residual_errors_fall(made(tmp_path / "paper", RESIDUAL))
-    assert result.verdict == "holds"
-    worse = RESIDUAL | {"ResNet-110": (9.5, 0.05)}
-    result = claims.residual_errors_fall(made(tmp_path / "worse", worse))
-    assert result.verdict == "fails"
-    assert "test error of ResNet-110 is above ResNet-20's by 0.75" in result.sentence
-
-
-def test_c4_both_ways(tmp_path: Path) -> None:
-    result = claims.residual_beats_plain(made(tmp_path / "paper", PLAIN | RESIDUAL))
-    assert result.verdict == "holds"
-    assert result.numbers["growth"] == pytest.approx((13.2 - 6.97) - (9.7 - 8.75))
-    one = {"plain-20": (9.7, 1.4), "ResNet-20": (8.75, 0.7)}
-    result = claims.residual_beats_plain(made(tmp_path / "one", one))
-    assert result.verdict == "inconclusive"
-    assert "one depth cannot show" in result.sentence
-    shrinks = one | {"plain-56": (7.3, 1.0), "ResNet-56": (7.0, 0.1)}
-    result = claims.residual_beats_plain(made(tmp_path / "shrinks", shrinks))
-    assert result.sentence.count("95 % interval") == len(shrinks) // 2 + 1  # gaps and growth
-    assert result.verdict == "fails"
-    assert "the gap shrinks by 0.65 points" in result.sentence
-    loses = {"plain-20": (8.0, 1.4), "ResNet-20": (9.0, 0.7)}
-    assert claims.residual_beats_plain(made(tmp_path / "l", loses)).verdict == "fails"
 
 
 @pytest.mark.parametrize(
@@ -213,28 +197,28 @@ def test_c5_both_ways(tmp_path: Path, deep: tuple[float, float], seeds: int, ver
         assert "interval 0.021 to 0.057 from the count alone)" in result.sentence
 
 
-def responding(root: Path, levels: dict[str, float], seeds: int = 3) -> list[Run]:
-    """Runs of given mean responses; seeds spread by 0.02 around them."""
+LEVELS = {"plain-20": 1.82, "plain-56": 1.52, "ResNet-20": 1.62, "ResNet-56": 1.13}
+
+
+@pytest.mark.parametrize(
+    ("levels", "seeds", "verdict"),
+    [
+        (LEVELS, 3, "holds"),
+        (LEVELS, 1, "inconclusive"),  # no figure of the noise of one run
+        (LEVELS | {"ResNet-56": 1.9}, 3, "fails"),
+        ({"plain-20": 1.50, "ResNet-20": 1.49}, 3, "inconclusive"),
+    ],
+)
+def test_c6_both_ways(tmp_path: Path, levels: dict[str, float], seeds: int, verdict: str) -> None:
     for label, level in levels.items():
         for seed in range(seeds):
             std = level + 0.02 * (seed - (seeds - 1) / 2)
             layers = [std] * (int(label.split("-")[1]) - 1)
-            fabricate(root, label, seed=seed, responses=layers, changes=SPARSE)
-    return all_below(root)
-
-
-def test_c6_both_ways(tmp_path: Path) -> None:
-    levels = {"plain-20": 1.82, "plain-56": 1.52, "ResNet-20": 1.62, "ResNet-56": 1.13}
-    result = claims.responses_are_smaller(responding(tmp_path / "paper", levels))
-    assert result.verdict == "holds"
-    assert "ResNet-56 below plain-56 by 0.39 (95 % interval" in result.sentence
-    one = claims.responses_are_smaller(responding(tmp_path / "one", levels, seeds=1))
-    assert one.verdict == "inconclusive"  # no figure of the noise of one run
-    big = levels | {"ResNet-56": 1.9}
-    assert claims.responses_are_smaller(responding(tmp_path / "big", big)).verdict == "fails"
-    level = {"plain-20": 1.50, "ResNet-20": 1.49}
-    result = claims.responses_are_smaller(responding(tmp_path / "level", level))
-    assert result.verdict == "inconclusive"
+            fabricate(tmp_path, label, seed=seed, responses=layers, changes=SPARSE)
+    result = claims.responses_are_smaller(all_below(tmp_path))
+    assert result.verdict == verdict
+    if verdict == "holds":
+        assert "ResNet-56 below plain-56 by 0.39 (95 % interval" in result.sentence
 
 
 Norms = dict[int, list[float]]
@@ -271,9 +255,8 @@ def test_c10_answers_for_each_seed(
     result = claims.gradients_stay_healthy(load_runs(tmp_path))
     assert result.verdict == verdict
     assert said in result.sentence
-    assert result.numbers["plain-56 seed 0 lowest"] == pytest.approx(
-        min(x[0] for x in seeds[0].values())
-    )
+    lowest = min(x[0] for x in seeds[0].values())
+    assert result.numbers["plain-56 seed 0 lowest"] == pytest.approx(lowest)
     assert "ResNet-56 seed 0 0.001 to 1: vanishing yes, exploding no" in result.sentence
 
 
@@ -307,15 +290,12 @@ def test_without_runs_every_claim_says_so(tmp_path: Path) -> None:
     assert results == claims.check_all([])
 
 
-def test_a_confound_is_named_in_the_sentence(tmp_path: Path) -> None:
-    fabricate(tmp_path, "plain-20", profile="quick", precision="fp32")
-    fabricate(tmp_path, "plain-56", profile="quick", precision="bf16")
-    result = claims.plain_training_error_rises(load_runs(tmp_path))
+def test_what_is_mixed_is_named_but_profiles_never_are_mixed(tmp_path: Path) -> None:
+    fabricate(tmp_path / "one", "plain-20", profile="quick", precision="fp32")
+    fabricate(tmp_path / "one", "plain-56", profile="quick", precision="bf16")
+    result = claims.plain_training_error_rises(load_runs(tmp_path / "one"))
     assert "Mixed precision: bf16 (plain-56 seed 0); fp32 (plain-20 seed 0)." in result.sentence
-
-
-def test_profiles_are_not_mixed(tmp_path: Path) -> None:
-    fabricate(tmp_path, "plain-20", profile="quick")
-    fabricate(tmp_path, "plain-56", profile="paper")
+    fabricate(tmp_path / "two", "plain-20", profile="quick")
+    fabricate(tmp_path / "two", "plain-56", profile="paper")
     with pytest.raises(ValueError, match="paper, quick"):
-        claims.plain_training_error_rises(load_runs(tmp_path))
+        claims.plain_training_error_rises(load_runs(tmp_path / "two"))

@@ -177,17 +177,6 @@ def test_trap_08_what_is_not_the_runs_own_whole_result_is_not_taken(
     assert (score.top1, score.images) == (22.9, 50_000)
 
 
-def test_an_evaluation_of_an_earlier_training_is_refused(tmp_path: Path) -> None:
-    path, folder = imagenet_run(tmp_path / "runs", "ResNet-50"), tmp_path / "evaluations"
-    evaluated(folder, path, protocol="10-crop", top1=22.9)
-    (run,) = load_runs(tmp_path / "runs")
-    assert score_of(run, "10-crop", load_evaluations(folder)) is not None
-    imagenet_run(tmp_path / "runs", "ResNet-50", test=24.9)  # trained again
-    (run,) = load_runs(tmp_path / "runs")
-    assert score_of(run, "10-crop", load_evaluations(folder)) is None
-    assert "another training" in not_used([run], load_evaluations(folder))[0]
-
-
 def test_undecodable_images_are_said_and_the_number_is_not_compared(tmp_path: Path) -> None:
     path = imagenet_run(tmp_path / "runs", "ResNet-50")
     gone = {"num_samples": 49_998, "left_out": 2}

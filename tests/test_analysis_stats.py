@@ -207,9 +207,9 @@ def test_paper_values_say_where_they_come_from() -> None:
     assert paper.test_error("plain-56") == PaperValue(13.25, "read off Fig. 6")
     assert paper.test_error("plain-110") is None
     assert paper.test_error("Highway-20") is None
-    assert paper.public_runs("ResNet-56").runs == 13
-    assert paper.public_runs("plain-110").runs == 0
-    assert paper.public_runs("Highway-20").median is None
+    assert paper.public_runs("ResNet-56")["runs"] == 13
+    assert paper.public_runs("plain-110")["runs"] == 0
+    assert paper.public_runs("Highway-20")["median"] is None
     expected = math.sqrt((0.13**2 + 2 * 0.22**2 + 0.27**2 + 0.16**2) / 5)
     assert (PUBLIC.sd, PUBLIC.df) == (pytest.approx(expected), 20)
 

@@ -1,8 +1,9 @@
-"""Table 6 beside the paper's, with verdicts, in three formats."""
+"""Table 6 and the table of variants: numbers, verdicts, and the three formats of any table."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from fabricate import fabricate
 from resnet_repro.analysis.load import Run, load_runs
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.items import ITEMS
+from resnet_repro.items.deviations import deviations_figure, deviations_table, variants
 from resnet_repro.items.table6 import NETS, table6
 
 
@@ -39,29 +41,20 @@ def test_rows_numbers_and_verdicts(tmp_path: Path) -> None:
     assert table.loc["ResNet-56", "verdict"].startswith("differs (+2.03 points")
     assert table.loc["plain-20", "verdict"].startswith("reproduced (-0.10 points")
     assert table.loc["ResNet-32", "verdict"] == "no runs"
+    short = table6(runs_of(tmp_path / "short", "quick")).set_index("net")
+    assert short.loc["ResNet-20", "verdict"] == "not comparable: quick profile"
 
 
-def test_where_the_paper_values_come_from(tmp_path: Path) -> None:
-    table = table6(runs_of(tmp_path)).set_index("net")
+def test_where_the_paper_values_come_from() -> None:
+    table = table6([]).set_index("net")
     assert table.loc["plain-20", "paper"] == "9.7 (read off Fig. 6)"
     assert table.loc["plain-110", "paper"] == "> 60 (caption of Fig. 6)"
     assert table.loc["ResNet-110", "paper"] == "6.43 (6.61 +- 0.16)"
     quoted = table[table["verdict"] == "quoted, not run"]
-    assert list(quoted.index) == [
-        "Maxout",
-        "NIN",
-        "DSN",
-        "FitNet, 19 layers",
-        "Highway, 19 layers",
-        "Highway, 32 layers",
-    ]
+    layers = ("FitNet, 19 layers", "Highway, 19 layers", "Highway, 32 layers")
+    assert list(quoted.index) == ["Maxout", "NIN", "DSN", *layers]
     assert quoted["paper"].str.endswith(", quoted").all()
     assert quoted["test error"].isna().all()
-
-
-def test_a_short_profile_gets_no_verdict(tmp_path: Path) -> None:
-    table = table6(runs_of(tmp_path, "quick")).set_index("net")
-    assert table.loc["ResNet-20", "verdict"] == "not comparable: quick profile"
 
 
 def test_three_formats(tmp_path: Path) -> None:
@@ -91,3 +84,63 @@ def test_any_table_can_be_written(tmp_path: Path) -> None:
     assert "| 1.23" in markdown.read_text()
     assert r"a\_b \& c & 1.23" in latex.read_text()
     assert numbers.read_text() == "net,error\na_b & c,1.234\nd,\n"
+
+
+def variant(root: Path, suffix: str, key: str, value: Any, test: float, seed: int) -> None:
+    name = f"cifar10_resnet56_{suffix}"
+    changes = {"experiment": name, "name": name, key: value}
+    fabricate(root, "ResNet-56", seed=seed, test=test, changes=changes)
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> list[Run]:
+    for seed in range(3):
+        fabricate(tmp_path, "ResNet-56", seed=seed, test=7.0 + 0.1 * seed)
+        variant(tmp_path, "45k", "data.train_split", "45k", 7.6 + 0.1 * seed, seed)
+        variant(tmp_path, "nesterov", "recipe.nesterov", True, 7.0 + 0.1 * seed, seed)
+        fabricate(tmp_path, "plain-20", seed=seed)  # no variant of it
+    return load_runs(tmp_path)
+
+
+def test_each_variant_is_held_against_the_net_its_name_begins_with(changed: list[Run]) -> None:
+    nesterov, fewer = variants(changed)
+    assert (nesterov.change, fewer.change) == ("Nesterov momentum", "45,000 training images")
+    assert fewer.test.value == pytest.approx(0.6)
+    assert fewer.test.low > 0  # sd 0.1 over three seeds on both sides
+    assert nesterov.test.low < 0 < nesterov.test.high
+    assert fewer.test.basis == "noise of our seeds and public runs"
+
+
+def test_table_has_the_baseline_first_and_no_difference_for_it(changed: list[Run]) -> None:
+    table = deviations_table(changed)
+    assert set(table["net"]) == {"ResNet-56"}
+    assert table["change"].tolist() == [
+        "as the paper",
+        "Nesterov momentum",
+        "45,000 training images",
+    ]
+    assert table["test diff"].isna().tolist() == [True, False, False]
+    assert table["test error"].tolist() == pytest.approx([7.1, 7.1, 7.7])
+
+
+def test_figure_names_change_and_seeds_and_draws_the_intervals(changed: list[Run]) -> None:
+    (axes,) = deviations_figure(changed).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [
+        "ResNet-56: 45,000 training images (3 seeds)",
+        "ResNet-56: Nesterov momentum (3 seeds)",
+    ]
+    assert len(axes.containers) == 2
+
+
+def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
+    variant(tmp_path, "45k", "data.train_split", "45k", 7.6, 0)
+    figure = deviations_figure(load_runs(tmp_path))
+    assert "No variant with a logged baseline." in figure.texts[0].get_text()
+
+
+def test_files(changed: list[Run], tmp_path: Path) -> None:
+    paths = ITEMS["deviations"].draw(changed, tmp_path / "figures")
+    assert {path.name for path in paths} == {
+        f"deviations.{ending}" for ending in ("png", "svg", "md", "tex", "csv")
+    }

@@ -36,8 +36,7 @@ class Stretch:
 
     Attributes:
         net: as the paper calls it; ``kind``: ``train`` or ``test``; ``rate``: learning rate.
-        runs: those behind our curve.
-        ours, paper: errors in percent over the iterations that both have.
+        ours, paper: errors of the ``runs`` in percent over the iterations that both have.
         course: ours on the same grid from the first update on, where the paper shows none, too.
         gap: mean of ours minus the paper's over the seeds, with its noise.
     """
@@ -154,10 +153,8 @@ def _why_not(group: Sequence[Run]) -> str:
     reached = max(run.status.get("iter", 0) for run in group)
     if reached < until:
         return f"stopped at {reached:,}; the paper's curves begin at {min(begun):,}"
-    return (
-        f"the rate is the paper's up to iteration {until:,}; the paper's curves begin at "
-        f"{min(begun):,}"
-    )
+    rate = f"the rate is the paper's up to iteration {until:,}"
+    return f"{rate}; the paper's curves begin at {min(begun):,}"
 
 
 def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
@@ -169,7 +166,7 @@ def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
             "profile": s.runs[0].profile,
             "seeds": len(s.runs),
             "rate": f"{s.rate:g}",
-            "iterations": _span(s.ours.index.to_numpy(int)),
+            "iterations": " to ".join(f"{it:,}" for it in sorted({*s.ours.index[[0, -1]]})),
             "points": len(s.ours),
             "mean difference": float(s.differences.mean()),
             "sd": float(s.differences.std()) if len(s.ours) > 1 else None,
@@ -180,11 +177,6 @@ def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
         for s in stretches
     ]
     return pd.DataFrame(rows)
-
-
-def _span(iters: np.ndarray[tuple[int], np.dtype[np.int_]]) -> str:
-    first, last = int(iters[0]), int(iters[-1])
-    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def agreement(stretches: Sequence[Stretch]) -> Figure:
@@ -209,18 +201,15 @@ def agreement(stretches: Sequence[Stretch]) -> Figure:
             axes.remove()
         handles, labels = grid.flat[0].get_legend_handles_labels()
         runs = list({str(r.path): r for s in stretches for r in s.runs}.values())
-        said = [
-            "Dots: where ours is compared with the paper's digitised curve.",
-            *run_sentences(runs),
-        ]
-        style.underneath(figure, said, handles, labels, columns=2)
+        said = "Dots: where ours is compared with the paper's digitised curve."
+        style.underneath(figure, [said, *run_sentences(runs)], handles, labels, columns=2)
     return figure
 
 
 def _draw(axes: Axes, net: str, parts: Sequence[Stretch]) -> None:
     run = parts[0].runs[0]
     colour, unit = style.depth_colour(run.depth), iter_unit([run])
-    figure, _ = _CURVES[str(run.config["model"]["family"])]
+    figure, held_out = _CURVES[str(run.config["model"]["family"])]
     for kind, (ours, theirs) in LOOKS.items():
         whole = [part for part in parts if part.kind == kind]
         if not whole:
@@ -231,7 +220,7 @@ def _draw(axes: Axes, net: str, parts: Sequence[Stretch]) -> None:
             axes.plot(x, part.course.to_numpy(), color=colour, label=label, zorder=2.5, **ours)
             x = part.ours.index.to_numpy() / unit
             axes.plot(x, part.ours.to_numpy(), "o", color=colour, markersize=3, zorder=2.6)
-        draw_paper(axes, figure, run, kind, theirs)
+        draw_paper(axes, figure, run, held_out if kind == "test" else kind, theirs)
         axes.lines[-1].set_label(f"{KINDS[kind]} in the paper")
     last = max(int(part.ours.index[-1]) for part in parts)
     axes.set_xlim(0, last * 1.05 / unit)

@@ -107,25 +107,23 @@ def net(label: str) -> CountedNet:
 def layers(label: str) -> list[CountedLayer]:
     """All layers of a net in the order of computation, folded blocks unfolded."""
     net(label)
-    rows = [
+    folded = [
         (_of(CountedLayer, row | {"on_shortcut": bool(row["on_shortcut"])}), row["repeats"])
         for row in _rows(COUNTED_DIR / "layers.csv")
         if row["net"] == label
     ]
     found: list[CountedLayer] = []
-    for block, group in groupby(rows, key=lambda row: row[0].block or row[0].layer):
+    for _, group in groupby(folded, key=lambda pair: pair[0].block or pair[0].layer):
         same = list(group)
         for number in range(same[0][1]):
-            found += [_renumbered(layer, block, number) for layer, _ in same]
+            found += [_further(layer, number) for layer, _ in same]
     return found
 
 
-def _renumbered(layer: CountedLayer, block: str, number: int) -> CountedLayer:
-    """The same layer ``number`` blocks further on."""
-    if not layer.block:
-        return layer
-    stage, first = block.split(".")
-    return replace(layer, layer=f"{stage}.{int(first) + number}{layer.layer.removeprefix(block)}")
+def _further(layer: CountedLayer, blocks: int) -> CountedLayer:
+    """The same layer so many blocks further on; the layer itself outside a block."""
+    name = re.sub(r"(?<=^stage\d\.)\d+", lambda m: str(int(m[0]) + blocks), layer.layer)
+    return replace(layer, layer=name)
 
 
 def blocks(label: str) -> list[CountedBlock]:

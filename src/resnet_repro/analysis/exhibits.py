@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -29,8 +29,7 @@ IN_PLACE = ("claims",)  # the page has a part of its own for them
 LEADING = ("test error", "sd", "paper", "verdict")
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A figure as a data URI, with its size in pixels of the page."""
 
     source: str
@@ -39,8 +38,7 @@ class Picture:
     alt: str
 
 
-@dataclass(frozen=True)
-class ShownTable:
+class ShownTable(NamedTuple):
     """A table as text; ``numeric`` says which columns hold numbers alone."""
 
     name: str
@@ -70,7 +68,7 @@ class Exhibit:
     tables: list[ShownTable] = field(default_factory=list)
     caption: str = ""
     apart: str = ""
-    missing: tuple[str, ...] = ()
+    missing: Sequence[str] = ()
     problem: str = ""
 
 
@@ -85,51 +83,44 @@ def run_exhibits(
 ) -> list[Exhibit]:
     """Draw every item that these runs, of one profile, have something to say about.
 
-    Args:
-        runs: finished runs.
-        items: by name, as in the registry.
-        hide: places on this machine that messages must not name.
+    ``hide``: places on this machine that messages must not name.
     """
     experiments = {name: load_item(name).experiments for name in items}
     variants = variants_of(name for listed in experiments.values() for name in listed)
     exhibits = []
-    for name in sorted(items, key=order):
-        wanted = experiments[name]
+    for name, wanted in sorted(experiments.items(), key=lambda pair: order(pair[0])):
         used = [run for run in runs if run.experiment in wanted]
         there = {run.experiment for run in used}
-        compares = variants.intersection(wanted)
-        if name not in IN_PLACE and there & (compares or there):
-            missing = tuple(experiment for experiment in wanted if experiment not in there)
+        if name not in IN_PLACE and there & (variants.intersection(wanted) or there):
+            missing = [experiment for experiment in wanted if experiment not in there]
             exhibits.append(_exhibit(items[name], used, missing, hide))
     return exhibits
 
 
 def net_exhibits(drawings: Mapping[str, Item], hide: Sequence[str] = ()) -> list[Exhibit]:
     """Draw what needs no runs."""
-    return [_exhibit(drawings[name], None, (), hide) for name in sorted(drawings, key=order)]
+    return [_exhibit(drawings[name], None, [], hide) for name in sorted(drawings, key=order)]
 
 
 def _exhibit(
-    item: Item, runs: Sequence[Run] | None, missing: tuple[str, ...], hide: Sequence[str]
+    item: Item, runs: Sequence[Run] | None, missing: Sequence[str], hide: Sequence[str]
 ) -> Exhibit:
-    name, title = item.name, item.title
     claims = tuple(dict.fromkeys(claim([]).id for claim in item.claims))
-    given = () if runs is None else (runs,)
     shown: dict[str, Any] = {}
     try:
         shown["caption"] = caption = " ".join(run_sentences(runs or []))
-        if item.figure:
-            alt = f"{title}. {caption or 'Drawn here.'}"
-            shown["pictures"] = [picture(item.figure(*given), alt)]
-        if item.table:
-            shown["tables"] = [_table(name, item.table(*given))]
-        if name in PAPER_FIGURES and runs:
+        figure, table = item.make(runs)
+        if figure:
+            shown["pictures"] = [picture(figure, f"{item.title}. {caption or 'Drawn here.'}")]
+        if table:
+            shown["tables"] = [_table(item.name, table)]
+        if item.name in PAPER_FIGURES and runs:
             shown["apart"] = why_not_comparable(runs)
-            theirs = paper_figure(name)
-            shown["theirs"] = picture(theirs, f"The paper's own curves: {title}")
+            alt = f"The paper's own curves: {item.title}"
+            shown["theirs"] = picture(paper_figure(item.name), alt)
     except Exception as error:  # one exhibit must not cost the page
         shown = {"problem": without(f"{type(error).__name__}: {error}", hide)}
-    return Exhibit(name, title, claims, missing=missing, **shown)
+    return Exhibit(item.name, item.title, claims, missing=missing, **shown)
 
 
 def without(text: str, places: Iterable[str]) -> str:
@@ -155,32 +146,30 @@ def _table(name: str, table: Table) -> ShownTable:
     Where there is a verdict, what it rests on comes first.
     """
     frame, cells = table.frame, as_shown(table.frame)
-    texts = {str(name): [x for x in map(_number, frame[name]) if x] for name in cells}
+    texts = {str(column): [x for x in map(_in_full, frame[column]) if x] for column in cells}
     first = str(frame.columns[0])
-    kept = [name for name in texts if name == first or texts[name] or frame.empty]
+    kept = [column for column in texts if column == first or texts[column] or frame.empty]
     if "verdict" in kept:
-        kept = list(dict.fromkeys([first, *(name for name in LEADING if name in kept), *kept]))
+        kept = list(dict.fromkeys([first, *(x for x in LEADING if x in kept), *kept]))
     notes = list(table.notes)
     if len(kept) < len(frame.columns):
         notes.append("Columns without any value are left out here.")
     rows = [[str(cell) for cell in row] for row in cells[kept].to_numpy()]
-    return ShownTable(name, kept, rows, [_is_numeric(texts[name]) for name in kept], notes)
+    return ShownTable(name, kept, rows, [_are_numbers(texts[column]) for column in kept], notes)
 
 
-def _number(value: Any) -> str:
+def _in_full(value: Any) -> str:
     """A cell in full, as in the CSV file; empty where there is nothing."""
     if pd.isna(value):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _is_numeric(texts: Sequence[str]) -> bool:
-    numbers = (re.fullmatch(r"-?\d[\d.]*(?:e[-+]\d+)?", text) for text in texts)
-    return bool(texts) and all(numbers)
+def _are_numbers(texts: Sequence[str]) -> bool:
+    return bool(texts) and all(re.fullmatch(r"-?\d[\d.]*(?:e[-+]\d+)?", text) for text in texts)
 
 
-@dataclass(frozen=True)
-class _Look:
+class _Look(NamedTuple):
     """A figure of error curves: titles of its panels, ends of the error axis in percent.
 
     ``one_kind``: a panel has one kind of error (Fig. 1), which is then bold.

@@ -50,11 +50,11 @@ class ClaimResult:
     title: str
     verdict: str
     sentence: str
-    numbers: dict[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
     where: str = ""
     profile: str | None = None
     experiments: tuple[str, ...] = ()
-    seeds: dict[str, list[int]] = field(default_factory=dict)
+    seeds: Mapping[str, list[int]] = field(default_factory=dict)
 
     def line(self) -> str:
         """One line for the terminal."""
@@ -72,7 +72,7 @@ class Evidence:
 
     nets: Sequence[Sequence[Run]]
     sentence: str
-    numbers: Mapping[str, float]
+    numbers: dict[str, float]
     parts: Sequence[Part] = ()
     barred: Sequence[Part] = ()
     complete: bool = True
@@ -83,10 +83,8 @@ class Evidence:
 class Claim:
     """A claim of the paper; called with finished runs of one profile, it is tested on them.
 
-    Attributes:
-        needs: the nets it cannot be tested without.
-        weigh: what runs show about it; None without those nets.
-        elsewhere: words for the verdict of runs of another protocol than the paper's.
+    ``weigh`` says what runs show about it, or None where they lack the nets it ``needs``;
+    ``elsewhere`` has the words for the verdict of runs of another protocol than the paper's.
     """
 
     id: str
@@ -220,23 +218,11 @@ def _setting(nets: Sequence[Sequence[Run]]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Trend:
-    """How a measure moves with depth: from the first net to the last, and from each to the next.
-
-    Both as parts of a claim, and in words and numbers.
-    """
-
-    ends: Part
-    steps: list[Part]
-    sentence: str
-    numbers: dict[str, float]
-
-
-def along_depth(nets: Nets, measure: Measure, direction: int) -> Trend:
+def along_depth(nets: Nets, measure: Measure, direction: int) -> Evidence:
     """Compare a measure along the nets, which by the claim moves in one direction.
 
-    The sentence names the steps that go the other way beyond the noise.
+    The last net against the first is what the claim is about; steps from one net to the next may
+    bar it. The sentence names those that go the other way beyond the noise.
     """
     labels = list(nets)
     first, last = labels[0], labels[-1]
@@ -258,7 +244,8 @@ def along_depth(nets: Nets, measure: Measure, direction: int) -> Trend:
             )
     numbers = {f"{measure.name} of {label}": mean for label, mean in means.items()}
     numbers[f"{measure.name} of {last} minus {first}"] = ends.value
-    return Trend((ends, direction), [(step, direction) for step in steps], sentence, numbers)
+    barred = [(step, direction) for step in steps]
+    return Evidence(list(nets.values()), sentence, numbers, [(ends, direction)], barred)
 
 
 def by_profile(runs: Sequence[Run]) -> list[list[Run]]:

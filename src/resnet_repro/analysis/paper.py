@@ -37,16 +37,6 @@ class PaperValue:
 
 
 @dataclass(frozen=True)
-class PublicRuns:
-    """Test errors of public reproductions of one net, pooled, percent; None: not known."""
-
-    median: float | None
-    low: float | None
-    high: float | None
-    runs: float | None
-
-
-@dataclass(frozen=True)
 class Noise:
     """How runs of one net scatter over seeds: standard deviation of one run in points.
 
@@ -134,10 +124,13 @@ def test_error(net: str) -> PaperValue | None:
     return PaperValue(mean, "Table 6, mean of 5", runs=5, sd=sd, best=printed)
 
 
-def public_runs(net: str) -> PublicRuns:
-    """Public reproductions of a CIFAR net; all unknown where there are none."""
-    columns = ("median_test_err_pct", "min_test_err_pct", "max_test_err_pct", "runs")
-    return PublicRuns(*(_public(net, column) for column in columns))
+def public_runs(net: str) -> dict[str, float | None]:
+    """Public reproductions of a CIFAR net: ``median``, ``min`` and ``max`` error, ``runs``.
+
+    Errors in percent; None where it is not known.
+    """
+    errors = {name: _public(net, f"{name}_test_err_pct") for name in ("median", "min", "max")}
+    return errors | {"runs": _public(net, "runs")}
 
 
 def _public(net: str, column: str) -> float | None:

@@ -61,8 +61,13 @@ class Item:
         """Folder that it is drawn into."""
         return FIGURES if self.figure else TABLES
 
+    def make(self, runs: Sequence[Run] | None) -> tuple[Figure | None, Table | None]:
+        """Make its figure and its table; ``runs``: None for what needs none."""
+        given = () if runs is None else (runs,)
+        return self.figure and self.figure(*given), self.table and self.table(*given)
+
     def draw(self, runs: Sequence[Run] | None, out_dir: Path) -> list[Path]:
-        """Write its files and return their paths; ``runs``: None for what needs none.
+        """Write its files and return their paths.
 
         A figure is ``<name>.png`` and ``.svg``, a table ``<name>.md``, ``.tex`` and ``.csv``; the
         table of a figure goes into the folder ``tables`` beside ``out_dir``.
@@ -70,73 +75,69 @@ class Item:
         Raises:
             RunFolderError: they cannot be written there.
         """
-        given, paths = () if runs is None else (runs,), list[Path]()
-        if self.figure:
-            paths += style.save(self.figure(*given), self.name, out_dir)
+        (figure, table), paths = self.make(runs), list[Path]()
+        if figure:
+            paths += style.save(figure, self.name, out_dir)
             out_dir = out_dir.parent / "tables"
-        if self.table:
-            frame, notes = self.table(*given)
-            paths += write_table(frame, self.name, out_dir, notes)
+        if table:
+            paths += write_table(table.frame, self.name, out_dir, table.notes)
         return paths
 
 
+C7, C8, C9 = claims_imagenet.IMAGENET_CLAIMS
+C1, C2, C3, C4, C5, C6, C10 = claims_cifar.CIFAR_CLAIMS
+_VARIANTS = (deviations.deviations_figure, deviations.deviations_with_notes)
 _ITEMS = (
     Item(
         "fig1",
         "Fig. 1: training and test error of plain-20 and plain-56",
         figs1_6.fig1,
-        claims=(claims_cifar.plain_training_error_rises,),
+        claims=(C2,),
     ),
     Item(
         "fig4",
         "Fig. 4: plain and residual nets of 18 and 34 layers, on Tiny ImageNet",
         fig4.fig4,
-        claims=(claims_imagenet.plain_degrades_residual_does_not,),
+        claims=(C7,),
     ),
     Item(
         "fig6",
         "Fig. 6: plain nets (left), residual nets (middle), 110 against 1202 layers (right)",
         figs1_6.fig6,
-        claims=(
-            claims_cifar.plain_test_error_rises,
-            claims_cifar.plain_training_error_rises,
-            claims_cifar.residual_errors_fall,
-            claims_cifar.residual_beats_plain,
-            claims_cifar.depth_1202_overfits,
-        ),
+        claims=(C1, C2, C3, C4, C5),
     ),
     Item(
         "fig7",
         "Fig. 7: layer responses of plain and residual nets",
         fig7.fig7,
-        claims=(fig7.responses_are_smaller,),
+        claims=(C6,),
     ),
     Item(
         "gradients",
         "Gradient norms and the forward signal of plain and residual nets (the remarks of "
         "Sec. 4.1)",
         gradients.gradient_figure,
-        claims=(gradients.gradients_stay_healthy,),
+        claims=(C10,),
     ),
     Item(
         "table2",
         "Table 2: the nets of Fig. 4, 10-crop",
         table=partial(tables2_5.net_table, 2),
-        claims=(claims_imagenet.plain_degrades_residual_does_not,),
+        claims=(C7,),
         protocol="10-crop",
     ),
     Item(
         "table3",
         "Table 3: shortcut options and depth, 10-crop, on Tiny ImageNet",
         table=partial(tables2_5.net_table, 3),
-        claims=(claims_imagenet.shortcuts_beat_plain, claims_imagenet.deeper_is_better),
+        claims=(C8, C9),
         protocol="10-crop",
     ),
     Item(
         "table4",
         "Table 4: single nets, fully convolutional over several scales, on Tiny ImageNet",
         table=partial(tables2_5.net_table, 4),
-        claims=(partial(claims_imagenet.deeper_is_better, protocol="multi-scale"),),
+        claims=(partial(C9, protocol="multi-scale"),),
         protocol="multi-scale",
     ),
     Item(
@@ -151,18 +152,9 @@ _ITEMS = (
         "Table 6: test error of residual nets from 20 to 1202 layers, plain nets beside them: "
         "the runs of Fig. 6",
         table=table6.table6_with_notes,
-        claims=(
-            claims_cifar.residual_errors_fall,
-            claims_cifar.residual_beats_plain,
-            claims_cifar.depth_1202_overfits,
-        ),
+        claims=(C3, C4, C5),
     ),
-    Item(
-        "blocks",
-        "Blocks of one, two and three layers (Sec. 3.2)",
-        deviations.deviations_figure,
-        deviations.deviations_with_notes,
-    ),
+    Item("blocks", "Blocks of one, two and three layers (Sec. 3.2)", *_VARIANTS),
     Item(
         "claims",
         "Claims C1 to C6 and C10 on every CIFAR-10 net of the paper",
@@ -173,15 +165,9 @@ _ITEMS = (
         "deviations",
         "What each choice the paper leaves open is worth: ResNet-56 and plain-56 with exactly one "
         "changed",
-        deviations.deviations_figure,
-        deviations.deviations_with_notes,
+        *_VARIANTS,
     ),
-    Item(
-        "highway",
-        "Identity against gated shortcuts (Highway) under one protocol",
-        deviations.deviations_figure,
-        deviations.deviations_with_notes,
-    ),
+    Item("highway", "Identity against gated shortcuts (Highway) under one protocol", *_VARIANTS),
 )
 # Made from the counted nets alone.
 _DRAWINGS = (

@@ -7,31 +7,13 @@ it says which order they show.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from resnet_repro.analysis import judge, stats
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.judge import (
-    TEST,
-    TRAINING,
-    ClaimResult,
-    Evidence,
-    along_depth,
-    by_profile,
-    claim,
-    compare,
-    first_tested,
-    interval,
-    side,
-)
+from resnet_repro.analysis.judge import TEST, ClaimResult, Evidence, claim, interval
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import cifar_nets, why_not_comparable
-from resnet_repro.analysis.stats import (
-    Difference,
-    Side,
-    clean_training_errors,
-    contrast,
-    count_interval,
-    last_error,
-)
 from resnet_repro.analysis.tables import Table, claims_table
 from resnet_repro.items.fig7 import responses_are_smaller
 from resnet_repro.items.gradients import gradients_stay_healthy
@@ -42,7 +24,7 @@ TRAINS_ERROR = 0.1  # training error that counts as "no difficulty" for 1202 lay
 
 @claim("C1", "plain nets: test error rises with depth", "two plain nets below 110 layers")
 def plain_test_error_rises(runs: Sequence[Run]) -> Evidence | None:
-    """C1: the test error of plain nets rises with depth; that of plain-110 is above 60 %.
+    """The test error of plain nets rises with depth; that of plain-110 is above 60 %.
 
     Fails if a deeper neighbour is better beyond the noise, even if the deepest net is the worst.
     The 60 % is tested on the paper's schedule only, elsewhere plain-110 is just another depth.
@@ -54,21 +36,24 @@ def plain_test_error_rises(runs: Sequence[Run]) -> Evidence | None:
     trend = {label: net for label, net in nets.items() if net is not deepest}
     if len(trend) < 2:
         return None
-    found = along_depth(trend, TEST, 1)
-    parts, sentence = [found.ends], found.sentence
-    if deepest:
-        part = _against([last_error(run) for run in deepest], PLAIN_110_ERROR)
-        parts.append((part, 1))
-        error = PLAIN_110_ERROR + part.value
-        found.numbers["test error of plain-110"] = error
-        above = "above" if part.value > 0 else "not above"
-        sentence += f"; plain-110's is {error:.1f} %, {above} 60 % ({interval(part)})"
-    return Evidence([*nets.values()], sentence, found.numbers, parts, found.steps)
+    found = judge.along_depth(trend, TEST, 1)
+    if not deepest:
+        return found
+    part = _against([stats.last_error(run) for run in deepest], PLAIN_110_ERROR)
+    error = PLAIN_110_ERROR + part.value
+    above = "above" if part.value > 0 else "not above"
+    return replace(
+        found,
+        nets=[*nets.values()],
+        sentence=f"{found.sentence}; plain-110's is {error:.1f} %, {above} 60 % ({interval(part)})",
+        numbers=found.numbers | {"test error of plain-110": error},
+        parts=[*found.parts, (part, 1)],
+    )
 
 
 @claim("C2", "plain nets: training error rises with depth", "two plain nets")
 def plain_training_error_rises(runs: Sequence[Run]) -> Evidence | None:
-    """C2: the training error of plain nets rises with depth, so it is not overfitting.
+    """The training error of plain nets rises with depth, so it is not overfitting.
 
     The deepest net against the shallowest decides: in the paper's own curves plain-20 and
     plain-32 end level. A neighbour that goes the other way is named. Plain-110, which the paper
@@ -79,8 +64,7 @@ def plain_training_error_rises(runs: Sequence[Run]) -> Evidence | None:
     nets = drawn if len(drawn) >= 2 else nets
     if len(nets) < 2:
         return None
-    found = along_depth(nets, TRAINING, 1)
-    return Evidence([*nets.values()], found.sentence, found.numbers, [found.ends])
+    return replace(judge.along_depth(nets, judge.TRAINING, 1), barred=())
 
 
 @claim(
@@ -89,17 +73,17 @@ def plain_training_error_rises(runs: Sequence[Run]) -> Evidence | None:
     "two residual nets up to 110 layers",
 )
 def residual_errors_fall(runs: Sequence[Run]) -> Evidence | None:
-    """C3: training and test error of residual nets both fall with depth from 20 to 110."""
+    """Training and test error of residual nets both fall with depth from 20 to 110."""
     nets = {k: net for k, net in cifar_nets(runs, "ResNet").items() if net[0].depth <= 110}
     if len(nets) < 2:
         return None
-    training, test = (along_depth(nets, measure, -1) for measure in (TRAINING, TEST))
+    training, test = (judge.along_depth(nets, what, -1) for what in (judge.TRAINING, TEST))
     return Evidence(
-        [*nets.values()],
+        training.nets,
         f"{training.sentence}; {test.sentence}",
         training.numbers | test.numbers,
-        [training.ends, test.ends],
-        training.steps + test.steps,
+        [*training.parts, *test.parts],
+        [*training.barred, *test.barred],
     )
 
 
@@ -109,7 +93,7 @@ def residual_errors_fall(runs: Sequence[Run]) -> Evidence | None:
     "a plain and a residual net of one depth",
 )
 def residual_beats_plain(runs: Sequence[Run]) -> Evidence | None:
-    """C4: a residual net beats the plain net of its depth, and the gap grows with depth.
+    """A residual net beats the plain net of its depth, and the gap grows with depth.
 
     The gap at the greatest common depth is compared with that at the smallest. With one common
     depth the growth is unknown, and the claim at best inconclusive.
@@ -121,7 +105,7 @@ def residual_beats_plain(runs: Sequence[Run]) -> Evidence | None:
     depths = sorted(plain.keys() & residual.keys())
     if not depths:
         return None
-    gaps = {depth: compare(residual[depth], plain[depth], TEST) for depth in depths}
+    gaps = {depth: judge.compare(residual[depth], plain[depth], TEST) for depth in depths}
     parts = [(gap, 1) for gap in gaps.values()]
     numbers = {f"gap at {depth}": gap.value for depth, gap in gaps.items()}
     sentence = "test error of plain minus residual nets: " + ", ".join(
@@ -132,7 +116,7 @@ def residual_beats_plain(runs: Sequence[Run]) -> Evidence | None:
     else:
         first, last = depths[0], depths[-1]
         terms = ((1, plain[last]), (-1, plain[first]), (-1, residual[last]), (1, residual[first]))
-        growth = contrast(*((sign, side(net, TEST)) for sign, net in terms))
+        growth = stats.contrast(*((sign, judge.side(net, TEST)) for sign, net in terms))
         parts.append((growth, 1))
         numbers["growth"] = growth.value
         sentence += (
@@ -146,7 +130,7 @@ def residual_beats_plain(runs: Sequence[Run]) -> Evidence | None:
 
 @claim("C5", "1202 layers train, but test worse than 110", "ResNet-110 and ResNet-1202")
 def depth_1202_overfits(runs: Sequence[Run]) -> Evidence | None:
-    """C5: ResNet-1202 trains (training error below 0.1 %) but tests worse than ResNet-110.
+    """ResNet-1202 trains (training error below 0.1 %) but tests worse than ResNet-110.
 
     The training error is that of all training images without augmentation at the end. From two
     seeds on its interval is over the seeds; of one, that of the count is shown and decides nothing.
@@ -155,8 +139,8 @@ def depth_1202_overfits(runs: Sequence[Run]) -> Evidence | None:
     if not {"ResNet-110", "ResNet-1202"} <= nets.keys():
         return None
     shallow, deep = nets["ResNet-110"], nets["ResNet-1202"]
-    gap = compare(shallow, deep, TEST)
-    clean = clean_training_errors(deep)
+    gap = judge.compare(shallow, deep, TEST)
+    clean = stats.clean_training_errors(deep)
     sentence = "no clean training error of ResNet-1202 is logged"
     parts, numbers = [(gap, 1)], {"test gap": gap.value}
     if clean:
@@ -168,7 +152,7 @@ def depth_1202_overfits(runs: Sequence[Run]) -> Evidence | None:
         basis = trains.basis
         if not trains.known:
             images = int(deep[0].curve("train_clean", "num_samples").iloc[-1])
-            (low, high), basis = count_interval(level, images), "count alone"
+            (low, high), basis = stats.count_interval(level, images), "count alone"
         sentence = (
             f"clean training error of ResNet-1202 is {level:.3f} % (95 % interval {low:.3f} to "
             f"{high:.3f} from the {basis}), by the claim below {TRAINS_ERROR} %"
@@ -198,10 +182,10 @@ def check_all(runs: Sequence[Run]) -> list[ClaimResult]:
 
 def cifar_claims(runs: Sequence[Run]) -> Table:
     """Every claim about CIFAR, each tested on the first profile whose runs can."""
-    notes = [sentence for group in by_profile(runs) for sentence in run_sentences(group)]
-    return claims_table(first_tested(check_all, runs), notes)
+    notes = [sentence for group in judge.by_profile(runs) for sentence in run_sentences(group)]
+    return claims_table(judge.first_tested(check_all, runs), notes)
 
 
-def _against(values: Sequence[float], level: float) -> Difference:
+def _against(values: Sequence[float], level: float) -> stats.Difference:
     """Their mean minus a fixed level, with the noise over seeds."""
-    return contrast((1, Side([value - level for value in values])))
+    return stats.contrast((1, stats.Side([value - level for value in values])))

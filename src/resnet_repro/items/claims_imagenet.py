@@ -10,24 +10,21 @@ has; the sentence names the protocol too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
+from resnet_repro.analysis import judge
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.evaluations import SINGLE_VIEW, evaluations_beside, score_of
 from resnet_repro.analysis.judge import (
-    TEST,
     ClaimResult,
     Evidence,
     Measure,
-    along_depth,
-    by_profile,
     claim,
     compare,
-    first_tested,
     interval,
     points,
-    side,
 )
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import DATA_SETS, TITLES, Nets, nets_by_data
@@ -47,7 +44,7 @@ DEPTHS = (34, 50, 101, 152)
 def plain_degrades_residual_does_not(
     runs: Sequence[Run], data: str | None = None
 ) -> Evidence | None:
-    """C7: plain-34's training error is above plain-18's throughout; of ResNets it is below.
+    """Plain-34's training error is above plain-18's throughout; of ResNets it is below.
 
     Throughout means in every stretch between two drops of the learning rate (in thirds, where
     the rate never drops): point by point a training curve is noise. Residual nets are compared
@@ -107,7 +104,7 @@ def _in_each_stretch(shallow: str, deep: str, gaps: Sequence[Difference], direct
 def shortcuts_beat_plain(
     runs: Sequence[Run], data: str | None = None, protocol: str = "10-crop"
 ) -> Evidence | None:
-    """C8: ResNet-34 with A, B, C all far better than plain-34; B a little better than A, C than B.
+    """ResNet-34 with A, B, C all far better than plain-34; B a little better than A, C than B.
 
     Far means by more than the options differ among themselves. The claim is inconclusive at best
     where an option has no runs.
@@ -158,7 +155,7 @@ def _far(plain: Sequence[Run], options: Nets, error: Measure) -> Difference:
     means = {option: error.mean(net) for option, net in options.items()}
     worst, best = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
     terms = ((1, plain), (-2, options[worst]), (1, options[best]))
-    return contrast(*((factor, side(net, error)) for factor, net in terms))
+    return contrast(*((factor, judge.side(net, error)) for factor, net in terms))
 
 
 def _bounds(gap: Difference, *, alone: bool = False) -> str:
@@ -174,7 +171,7 @@ def _bounds(gap: Difference, *, alone: bool = False) -> str:
 def deeper_is_better(
     runs: Sequence[Run], data: str | None = None, protocol: str = "10-crop"
 ) -> Evidence | None:
-    """C9: validation error falls from ResNet-34 over 50 and 101 to 152 layers.
+    """Validation error falls from ResNet-34 over 50 and 101 to 152 layers.
 
     ResNet-34 is that of option B, like the deeper ones, else C or A.
     """
@@ -182,13 +179,13 @@ def deeper_is_better(
     if where is None:
         return None
     chosen = _by_depth(nets)
-    used = [*chosen.values()]
-    found = along_depth(chosen, _validation_error(used, protocol), -1)
-    depths = {net[0].depth for net in used}
+    error = _validation_error(list(chosen.values()), protocol)
+    found = judge.along_depth(chosen, error, -1)
+    depths = {net[0].depth for net in chosen.values()}
     missing = [f"ResNet-{depth}" for depth in DEPTHS if depth not in depths]
     sentence = f"{TITLES[where]}: {found.sentence}"
     sentence += f"; no runs of {', '.join(missing)}" if missing else ""
-    return Evidence(used, sentence, found.numbers, [found.ends], found.steps, complete=not missing)
+    return replace(found, sentence=sentence, complete=not missing)
 
 
 def _by_depth(nets: Nets) -> Nets:
@@ -214,7 +211,7 @@ def _validation_error(nets: Sequence[Sequence[Run]], protocol: str) -> Measure:
     found = {run.path: score_of(run, protocol, evaluations) for run in runs}
     scores = {path: score.top1 for path, score in found.items() if score is not None}
     if len(scores) < len(runs):
-        return Measure(f"validation error ({SINGLE_VIEW})", TEST.of, public=True)
+        return Measure(f"validation error ({SINGLE_VIEW})", judge.TEST.of, public=True)
     return Measure(f"validation error ({protocol})", lambda run: scores[run.path], public=True)
 
 
@@ -231,8 +228,8 @@ def imagenet_claims(runs: Sequence[Run]) -> Table:
     """C7 to C9 with verdicts and evidence."""
     notes = [
         sentence
-        for group in by_profile(runs)
+        for group in judge.by_profile(runs)
         for nets in nets_by_data(group).values()
         for sentence in run_sentences([run for net in nets.values() for run in net])
     ]
-    return claims_table(first_tested(check_imagenet, runs), notes)
+    return claims_table(judge.first_tested(check_imagenet, runs), notes)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from resnet_repro import paths
+from resnet_repro import items, paths
 from resnet_repro.analysis.evaluations import evaluations_beside, not_used
 from resnet_repro.analysis.judge import first_tested
 from resnet_repro.analysis.load import Logged, Run, best_covered_profile, tell, variants_of
@@ -19,7 +19,6 @@ from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import Item, changed_from_experiment, load_item
 from resnet_repro.config import PROFILES, Config
 from resnet_repro.exits import explained, notify
-from resnet_repro.items import DRAWINGS, ITEMS
 from resnet_repro.options import WHAT
 from resnet_repro.retest import count_missing
 from resnet_repro.runs.signals import stop_on_signals
@@ -35,11 +34,11 @@ def main(name: str) -> None:
     Where an item needs its nets tested under a further protocol, the finished runs whose weights
     are here are tested first.
     """
-    if name in DRAWINGS:
-        draw_nets(name)
+    shown = items.ITEMS.get(name) or items.DRAWINGS[name]
+    asked = _arguments(shown)
+    if name in items.DRAWINGS:
+        _print_paths(shown.draw(None, asked.out))
         return
-    shown = ITEMS[name]
-    asked = _arguments(name, shown.out)
     with explained():
         item = load_item(name)
         config = compose_run(f"experiment={item.experiments[0]}", *asked.overrides)
@@ -108,14 +107,6 @@ def _is_asked(run: Run, item: Item, wanted: Callable[[str, str], Config]) -> boo
     return same and not differences(config.as_mapping(), run.config, (WHAT,))
 
 
-def draw_nets(name: str) -> None:
-    """Draw what needs no runs."""
-    drawing = DRAWINGS[name]
-    parser = argparse.ArgumentParser(description=f"Draw {name}; it needs no runs.")
-    parser.add_argument("--out", type=paths.given, default=drawing.out, help="folder to draw into")
-    _print_paths(drawing.draw(None, parser.parse_args().out))
-
-
 def _print_paths(paths: Sequence[Path]) -> None:
     for path in paths:
         print(os.path.relpath(path))
@@ -154,15 +145,20 @@ def train_missing(item: Item, profile: str, seeds: int | None, overrides: Sequen
     report(outcomes)
 
 
-def _arguments(name: str, out: Path) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=f"Train what {name} lacks, then draw it.")
-    parser.add_argument("--profile", choices=PROFILES, help="default: the best covered one")
-    parser.add_argument(
-        "--seeds", type=_count, help="number of seeds, from 0 on; default: all logged"
-    )
-    parser.add_argument("--no-train", dest="train", action="store_false", help="only draw")
-    parser.add_argument("--out", type=paths.given, default=out, help="folder of what is drawn")
-    parser.add_argument("overrides", nargs="*", help="configuration, as for resnet_repro.train")
+def _arguments(shown: items.Item) -> argparse.Namespace:
+    if shown.name in items.DRAWINGS:
+        parser = argparse.ArgumentParser(description=f"Draw {shown.name}; it needs no runs.")
+    else:
+        parser = argparse.ArgumentParser(
+            description=f"Train what {shown.name} lacks, then draw it."
+        )
+        parser.add_argument("--profile", choices=PROFILES, help="default: the best covered one")
+        said = "number of seeds, from 0 on; default: all logged"
+        parser.add_argument("--seeds", type=_count, help=said)
+        parser.add_argument("--no-train", dest="train", action="store_false", help="only draw")
+        said = "configuration, as for resnet_repro.train"
+        parser.add_argument("overrides", nargs="*", help=said)
+    parser.add_argument("--out", type=paths.given, default=shown.out, help="folder to draw into")
     return parser.parse_args()
 
 

@@ -49,8 +49,11 @@ def fig3() -> Figure:
             x, size = LEFT + number * COLUMN, counted.net(net)
             heights = _heights(column, zones)
             diagram.arrow(axes, (x, heights[0] + BOX[1] / 2 + 0.14), (x, heights[0] + BOX[1] / 2))
-            colours = [style.map_colour(cell.size) for cell in column]
-            diagram.stack(axes, x, heights, BOX, [cell.text for cell in column], colours, FONT)
+            boxes = [
+                (y, cell.text, style.map_colour(cell.size))
+                for cell, y in zip(column, heights, strict=True)
+            ]
+            diagram.stack(axes, x, boxes, BOX, FONT)
             if size.shortcut != "none":
                 _draw_shortcuts(axes, x, net, column, heights)
             title = {"fontsize": 9.5, "weight": "bold", "va": "bottom"}

@@ -124,7 +124,7 @@ def _sentences(runs: Sequence[Run]) -> list[str]:
     "a pair of nets with logged responses",
 )
 def responses_are_smaller(runs: Sequence[Run]) -> Evidence | None:
-    """C6: responses of residual nets are below plain nets', and the deeper net has the smaller.
+    """Responses of residual nets are below plain nets', and the deeper net has the smaller.
 
     Compared is the mean over layers of the standard deviation of a layer's responses (Fig. 7).
     Its seed noise is known from two seeds on: nobody has published one.

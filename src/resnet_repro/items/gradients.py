@@ -228,7 +228,7 @@ def _sentences(runs: Sequence[Run]) -> list[str]:
     AS_SAID,
 )
 def gradients_stay_healthy(runs: Sequence[Run]) -> Evidence | None:
-    """C10: in plain nets the gradient neither vanishes nor explodes toward the input.
+    """In plain nets the gradient neither vanishes nor explodes toward the input.
 
     The paper says that the backward propagated gradients exhibit healthy norms (Sec. 4.1) and
     prints no numbers. Compared is the norm of the loss gradient with respect to the output of the

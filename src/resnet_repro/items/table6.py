@@ -7,24 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from resnet_repro.analysis import paper
+from resnet_repro.analysis import paper, stats
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.paper import PaperValue, PublicRuns
+from resnet_repro.analysis.paper import PaperValue
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
-from resnet_repro.analysis.stats import (
-    COMPATIBLE,
-    DIFFERS,
-    MARGIN,
-    REPRODUCED,
-    best_error,
-    clean_training_errors,
-    last_error,
-    mean_last_ten,
-    summarise,
-    verdict,
-)
+from resnet_repro.analysis.stats import last_error, summarise
 from resnet_repro.analysis.tables import NOTHING, Table
 
 DEPTHS = (20, 32, 44, 56, 110, 1202)
@@ -51,8 +40,9 @@ def table6_with_notes(runs: Sequence[Run]) -> Table:
     notes = [
         "Errors in percent on the 10,000 test images, single view; sd and 95 % t interval over "
         "seeds. The headline is the last evaluation.",
-        f"Verdict: on the 95 % interval of ours minus the paper's value; {REPRODUCED}: within "
-        f"{MARGIN} points; {DIFFERS}: excludes 0; {COMPATIBLE}: contains 0, but too wide to say.",
+        "Verdict: on the 95 % interval of ours minus the paper's value; "
+        f"{stats.REPRODUCED}: within {stats.MARGIN} points; {stats.DIFFERS}: excludes 0; "
+        f"{stats.COMPATIBLE}: contains 0, but too wide to say.",
         "Best on test was chosen on the test set and flatters.",
         "A plain net's paper value is a reading of Fig. 6: the paper prints none.",
         "Quoted: reported by the paper from others' work, not run here.",
@@ -63,7 +53,7 @@ def table6_with_notes(runs: Sequence[Run]) -> Table:
 def _row(label: str, runs: Sequence[Run]) -> dict[str, Any]:
     value = paper.test_error(label)
     last = summarise([last_error(run) for run in runs]) if runs else None
-    clean = clean_training_errors(runs)
+    clean = stats.clean_training_errors(runs)
     return {
         "net": label,
         "params (M)": runs[0].meta["net"]["params"] / 1e6 if runs else None,
@@ -74,11 +64,11 @@ def _row(label: str, runs: Sequence[Run]) -> dict[str, Any]:
         "low": last.low if last else None,
         "high": last.high if last else None,
         "best seed": min(last_error(run) for run in runs) if runs else None,
-        "best on test": _mean(best_error, runs),
-        "mean of last ten": _mean(mean_last_ten, runs),
+        "best on test": _mean(stats.best_error, runs),
+        "mean of last ten": _mean(stats.mean_last_ten, runs),
         "clean training error": summarise(clean).mean if clean else None,
         "paper": _paper_words(label, value),
-        "public runs": _public_words(paper.public_runs(label)),
+        "public runs": _public_words(label),
         "verdict": _verdict(runs, value),
     }
 
@@ -108,11 +98,12 @@ def _paper_words(label: str, value: PaperValue | None) -> str:
     return f"{value.value:g} ({value.source})" if value.is_read_off else f"{value.value:.2f}"
 
 
-def _public_words(public: PublicRuns) -> str:
-    if public.median is None:
-        return "none" if public.runs == 0 else NOTHING
-    runs = "" if public.runs is None else f", {public.runs:g}"
-    return f"{public.median:g} ({public.low:g}-{public.high:g}{runs})"
+def _public_words(label: str) -> str:
+    public = paper.public_runs(label)
+    if public["median"] is None:
+        return "none" if public["runs"] == 0 else NOTHING
+    runs = "" if public["runs"] is None else f", {public['runs']:g}"
+    return f"{public['median']:g} ({public['min']:g}-{public['max']:g}{runs})"
 
 
 def _verdict(runs: Sequence[Run], value: PaperValue | None) -> str:
@@ -122,4 +113,4 @@ def _verdict(runs: Sequence[Run], value: PaperValue | None) -> str:
         return "above 60 is claim C1" if runs[0].label == "plain-110" else "not in the paper"
     if reason := why_not_comparable(runs):
         return f"not comparable: {reason}"
-    return verdict([last_error(run) for run in runs], value, public_noise(runs))
+    return stats.verdict([last_error(run) for run in runs], value, public_noise(runs))
