@@ -26,9 +26,8 @@ from resnet_repro.items.gradients import (
     weights,
 )
 
-FIG6 = ["plain-20", "plain-32", "plain-44", "plain-56", "plain-110"] + [
-    f"ResNet-{depth}" for depth in (20, 32, 44, 56, 110, 1202)
-]
+FIG6 = [f"plain-{depth}" for depth in (20, 32, 44, 56, 110)]
+FIG6 += [f"ResNet-{depth}" for depth in (20, 32, 44, 56, 110, 1202)]
 
 
 def pair(root: Path, profile: str, seeds: int = 1) -> list[Run]:
@@ -36,6 +35,16 @@ def pair(root: Path, profile: str, seeds: int = 1) -> list[Run]:
         for seed in range(seeds):
             fabricate(root, label, profile=profile, seed=seed)
     return load_runs(root)
+
+
+@pytest.fixture(scope="module")
+def paper_pair(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    return pair(tmp_path_factory.mktemp("paper"), "paper", seeds=3)
+
+
+@pytest.fixture(scope="module")
+def quick_pair(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    return pair(tmp_path_factory.mktemp("quick"), "quick", seeds=2)
 
 
 def caption(figure: Figure) -> str:
@@ -48,17 +57,16 @@ def legend(figure: Figure) -> list[str]:
 
 
 def curves_of(axes: Axes) -> list[str]:
-    return [
-        str(line.get_label()) for line in axes.lines if not str(line.get_label()).startswith("_")
-    ]
+    labels = [str(line.get_label()) for line in axes.lines]
+    return [label for label in labels if not label.startswith("_")]
 
 
 def words(axes: Axes) -> str:
     return " ".join(text.get_text().replace("\n", " ") for text in axes.texts)
 
 
-def test_fig1_of_the_paper_profile_lies_over_the_paper(tmp_path: Path) -> None:
-    figure = fig1(pair(tmp_path, "paper", seeds=3))
+def test_fig1_of_the_paper_profile_lies_over_the_paper(paper_pair: list[Run]) -> None:
+    figure = fig1(paper_pair)
     left, right = figure.axes
     ours = ["plain-20, 3 seeds, paper profile", "plain-56, 3 seeds, paper profile"]
     papers = ["plain-20 in the paper", "plain-56 in the paper"]
@@ -77,41 +85,33 @@ def test_fig1_of_the_paper_profile_lies_over_the_paper(tmp_path: Path) -> None:
     assert "not drawn" not in said
 
 
-def test_fig1_draws_the_numbers_it_was_given(tmp_path: Path) -> None:
-    runs = pair(tmp_path, "paper", seeds=2)
-    right = fig1(runs).axes[1]
-    (line,) = [x for x in right.lines if x.get_label() == "plain-20, 2 seeds, paper profile"]
-    mean = np.mean([run.curve("test").to_numpy() for run in runs if run.depth == 20], axis=0)
-    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), mean)
-    np.testing.assert_allclose(np.asarray(line.get_xdata(), float), np.arange(1, 65) / 10)
-    (theirs,) = [x for x in right.lines if x.get_label() == "plain-20 in the paper"]
+def test_fig1_draws_the_numbers_and_the_papers_thin_pale_and_below(paper_pair: list[Run]) -> None:
+    lines = {str(line.get_label()): line for line in fig1(paper_pair).axes[1].lines}
+    ours, theirs = lines["plain-20, 3 seeds, paper profile"], lines["plain-20 in the paper"]
+    tests = [run.curve("test").to_numpy() for run in paper_pair if run.depth == 20]
+    np.testing.assert_allclose(np.asarray(ours.get_ydata(), float), np.mean(tests, axis=0))
+    np.testing.assert_allclose(np.asarray(ours.get_xdata(), float), np.arange(1, 65) / 10)
     known = np.asarray(theirs.get_ydata(), float)
     assert known[~np.isnan(known)][-1] == paper.curve(1, "plain-20", "test").iloc[-1]
-
-
-def test_fig1_ours_is_bold_and_the_papers_thin_pale_and_below(tmp_path: Path) -> None:
-    axes = fig1(pair(tmp_path, "paper")).axes[0]
-    lines = {str(line.get_label()): line for line in axes.lines}
-    ours, theirs = lines["plain-56, 1 seed, paper profile"], lines["plain-56 in the paper"]
     assert ours.get_linewidth() > 2 * theirs.get_linewidth()
     assert ours.get_zorder() > theirs.get_zorder()
-    assert to_hex(ours.get_color()) == style.depth_colour(56).lower()
-    assert to_hex(theirs.get_color()) == to_hex(style.pale(style.depth_colour(56)))
-    assert len(axes.collections) == 0  # one seed has no band
+    assert to_hex(ours.get_color()) == style.depth_colour(20).lower()
+    assert to_hex(theirs.get_color()) == to_hex(style.pale(style.depth_colour(20)))
 
 
-def test_fig1_of_another_profile_says_that_the_paper_is_not_drawn(tmp_path: Path) -> None:
-    figure = fig1(pair(tmp_path, "quick"))
+def test_fig1_of_another_profile_says_that_the_paper_is_not_drawn(quick_pair: list[Run]) -> None:
+    one_seed = [run for run in quick_pair if run.seed == 0]
+    figure = fig1(one_seed)
     for axes in figure.axes:
-        assert curves_of(axes) == [
-            "plain-20, 1 seed, quick profile",
-            "plain-56, 1 seed, quick profile",
-        ]
+        assert curves_of(axes) == [f"plain-{n}, 1 seed, quick profile" for n in (20, 56)]
+        assert len(axes.collections) == 0  # one seed has no band
         assert axes.get_xlim() == (0.0, 400.0)
         assert axes.get_xlabel() == "iteration"
         low, high = axes.get_ylim()
         assert low <= min(np.nanmin(np.asarray(x.get_ydata(), float)) for x in axes.lines[:2])
         assert high > 76.0
+        drops = [x for x in axes.lines if x.get_linestyle() == ":"]
+        assert [np.asarray(x.get_xdata(), float)[0] for x in drops] == [200, 300]
     said = caption(figure)
     assert "quick profile (400 iterations of 128); seed 0;" in said
     assert "The paper's curves are not drawn (quick profile;" in said
@@ -125,36 +125,22 @@ def test_a_paper_profile_with_another_schedule_is_not_laid_over_the_paper(tmp_pa
     assert "not drawn (recipe.max_iters=6400, the paper's is 64000" in said
 
 
-def test_fig1_marks_the_drops_of_the_rate(tmp_path: Path) -> None:
-    axes = fig1(pair(tmp_path, "quick")).axes[0]
-    drops = [np.asarray(x.get_xdata(), float)[0] for x in axes.lines if x.get_linestyle() == ":"]
-    assert drops == [200, 300]
-
-
-def test_fig1_reports_a_missing_net_and_a_mixed_precision(tmp_path: Path) -> None:
-    fabricate(tmp_path / "one", "plain-20", profile="quick")
-    figure = fig1(load_runs(tmp_path / "one"))
+def test_fig1_reports_what_is_missing_mixed_or_unfinished(tmp_path: Path) -> None:
+    fabricate(tmp_path / "one", "plain-20", profile="quick", state="preempted", until=200)
+    figure = fig1(load_runs(tmp_path / "one", finished_only=False))
     assert "no runs logged: plain-56" in words(figure.axes[0])
+    assert "plain-20 seed 0 is not finished (iteration 200)." in caption(figure)
     fabricate(tmp_path / "two", "plain-20", profile="quick", precision="fp32")
-    fabricate(tmp_path / "two", "plain-56", profile="quick")
-    assert "Mixed precision:" in caption(fig1(load_runs(tmp_path / "two")))
+    fabricate(tmp_path / "two", "plain-20", profile="quick", precision="fp32", seed=4)
+    fabricate(tmp_path / "two", "plain-56", profile="quick", seed=1)
+    said = caption(fig1(load_runs(tmp_path / "two")))
+    assert "Mixed precision:" in said
+    assert "plain-20 seeds 0, 4, plain-56 seed 1" in said
 
 
-def test_fig1_of_a_run_under_way_says_so(tmp_path: Path) -> None:
-    fabricate(tmp_path, "plain-20", profile="quick", state="preempted", until=200)
-    said = caption(fig1(load_runs(tmp_path, finished_only=False)))
-    assert "plain-20 seed 0 is not finished (iteration 200)." in said
-
-
-def test_seeds_that_differ_between_nets_are_named(tmp_path: Path) -> None:
-    for label, seed in (("plain-20", 0), ("plain-20", 4), ("plain-56", 1)):
-        fabricate(tmp_path, label, profile="quick", seed=seed)
-    assert "plain-20 seeds 0, 4, plain-56 seed 1" in caption(fig1(load_runs(tmp_path)))
-
-
-def test_nothing_covers_anything(tmp_path: Path) -> None:
-    for profile in ("paper", "quick"):
-        figure = fig1(pair(tmp_path / profile, profile, seeds=2))
+def test_nothing_covers_anything(paper_pair: list[Run], quick_pair: list[Run]) -> None:
+    for runs in (paper_pair, quick_pair):
+        figure = fig1(runs)
         figure.draw_without_rendering()
         (text,) = [t for t in figure.texts if t.get_gid() == "caption"]
         words_box, legend_box = text.get_window_extent(), figure.legends[0].get_window_extent()
@@ -171,11 +157,8 @@ def test_fig6_has_three_panels_with_both_curves_of_each_net(tmp_path: Path) -> N
         fabricate(tmp_path, label)
     figure = fig6(load_runs(tmp_path))
     left, middle, right = figure.axes
-    assert [axes.get_title() for axes in figure.axes] == [
-        "plain nets",
-        "residual nets",
-        "residual nets, 110 and 1202 layers",
-    ]
+    titles = ["plain nets", "residual nets", "residual nets, 110 and 1202 layers"]
+    assert [axes.get_title() for axes in figure.axes] == titles
     for axes, nets, papers in ((left, 5, 4), (middle, 5, 5), (right, 2, 2)):
         assert len(curves_of(axes)) == 2 * (nets + papers)
         assert axes.get_ylim() == (0.0, 20.0)
@@ -203,14 +186,12 @@ def test_fig7_draws_both_orders_over_the_paper(tmp_path: Path) -> None:
         fabricate(tmp_path, label, profile="quick", probes=True)
     figure = fig7(load_runs(tmp_path))
     above, below = figure.axes
+    drawn = ["ResNet-56 in the paper", "ResNet-56, 1 seed"]
+    drawn += ["plain-20 in the paper", "plain-20, 1 seed"]
     for axes in (above, below):
-        assert sorted(curves_of(axes)) == [
-            "ResNet-56 in the paper",
-            "ResNet-56, 1 seed",
-            "plain-20 in the paper",
-            "plain-20, 1 seed",
-        ]
+        assert sorted(curves_of(axes)) == drawn
         assert "no runs logged: plain-56, ResNet-20, ResNet-110" in words(axes)
+        assert axes.get_yscale() == "linear"
     lines = {str(line.get_label()): line for line in below.lines}
     values = np.asarray(lines["ResNet-56, 1 seed"].get_ydata(), float)
     assert len(values) == 55
@@ -218,6 +199,9 @@ def test_fig7_draws_both_orders_over_the_paper(tmp_path: Path) -> None:
     assert lines["ResNet-56, 1 seed"].get_linestyle() == "-"
     assert lines["plain-20, 1 seed"].get_linestyle() == "--"
     assert "trained for 64,000 iterations, these were not (quick profile)" in caption(figure)
+    huge = [20.0] + [1.0] * 54  # would hide the others
+    fabricate(tmp_path, "plain-56", profile="quick", responses=huge)
+    assert {axes.get_yscale() for axes in fig7(load_runs(tmp_path)).axes} == {"log"}
 
 
 def test_gradient_figure(tmp_path: Path) -> None:
@@ -257,25 +241,14 @@ def test_the_growth_of_weights_is_taken_out_of_gradients(tmp_path: Path) -> None
     assert sizes[1].tolist() == pytest.approx([10.01, 100.1, 100.1])  # before the first update
 
 
-def test_responses_that_would_hide_the_others_are_drawn_on_a_logarithmic_axis(
-    tmp_path: Path,
+def test_training_curve_is_thinned_by_weighted_means(
+    paper_pair: list[Run], quick_pair: list[Run]
 ) -> None:
-    fabricate(tmp_path, "plain-20", profile="quick", probes=True)
-    assert {axes.get_yscale() for axes in fig7(load_runs(tmp_path)).axes} == {"linear"}
-    huge = [20.0] + [1.0] * 54
-    fabricate(tmp_path, "plain-56", profile="quick", responses=huge)
-    assert {axes.get_yscale() for axes in fig7(load_runs(tmp_path)).axes} == {"log"}
-
-
-def test_training_curve_is_thinned_by_weighted_means(tmp_path: Path) -> None:
-    fabricate(tmp_path, "plain-20")
-    fabricate(tmp_path, "plain-20", profile="quick")
-    paper, quick = load_runs(tmp_path)
-    assert (bin_width(paper), bin_width(quick)) == (1_000, 20)
-    thin = mean_curve([paper], "train")["mean"]
+    run, quick = paper_pair[0], quick_pair[0]
+    assert (bin_width(run), bin_width(quick)) == (1_000, 20)
+    thin = mean_curve([run], "train")["mean"]
     assert list(thin.index) == list(range(1_000, 65_000, 1_000))
-    raw = paper.curve("train")
-    assert thin.loc[5_000] == pytest.approx(raw.loc[4_100:5_000].mean())
+    assert thin.loc[5_000] == pytest.approx(run.curve("train").loc[4_100:5_000].mean())
     assert len(mean_curve([quick], "train")) == 20
 
 

@@ -8,18 +8,12 @@ import pytest
 
 from fabricate import fabricate
 from fabricate_imagenet import imagenet_run
-from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, public_noise
+from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, Claim, public_noise
 from resnet_repro.analysis.load import Run, load_runs
 from resnet_repro.analysis.protocol import cifar_nets
 from resnet_repro.analysis.tables import to_markdown
 from resnet_repro.items.claims_cifar import check_all
-from resnet_repro.items.claims_imagenet import (
-    check_imagenet,
-    deeper_is_better,
-    imagenet_claims,
-    plain_degrades_residual_does_not,
-    shortcuts_beat_plain,
-)
+from resnet_repro.items.claims_imagenet import IMAGENET_CLAIMS, check_imagenet, imagenet_claims
 from test_analysis_imagenet_tables import evaluated
 
 Ends = dict[str, tuple[float, float]]
@@ -29,6 +23,21 @@ PAPER: Ends = {
     "ResNet-18 A": (31.1, 29.9),
     "ResNet-34 A": (28.2, 25.0),
 }
+PLAIN = {label: PAPER[label] for label in ("plain-18", "plain-34")}
+OPTIONS: Ends = {
+    "plain-34": (32.5, 32.6),
+    "ResNet-34 A": (28.2, 25.0),
+    "ResNet-34 B": (27.6, 24.5),
+    "ResNet-34 C": (27.2, 24.2),
+}
+WITHOUT_C = {label: ends for label, ends in OPTIONS.items() if label != "ResNet-34 C"}
+DEPTHS: Ends = {
+    "ResNet-34 B": (27.6, 24.5),
+    "ResNet-50": (24.7, 20.0),
+    "ResNet-101": (23.6, 17.0),
+    "ResNet-152": (23.0, 16.0),
+}
+C7, C8, C9 = IMAGENET_CLAIMS
 
 
 def made(
@@ -38,21 +47,52 @@ def made(
     for label, (test, train) in ends.items():
         for seed in range(seeds):
             shift = 0.1 * (seed - (seeds - 1) / 2)
-            imagenet_run(
-                root,
-                label,
-                data=data,
-                profile=profile,
-                seed=seed,
-                test=test + shift,
-                train=train + shift,
-                jitter=0.1,
-            )
+            errors = {"test": test + shift, "train": train + shift}
+            imagenet_run(root, label, data=data, profile=profile, seed=seed, jitter=0.1, **errors)
     return load_runs(root)
 
 
+@pytest.mark.parametrize(
+    ("claim", "ends", "seeds", "verdict", "said"),
+    [
+        (C7, PAPER | {"plain-34": (30.0, 29.0)}, 3, "fails", ""),
+        (C7, PAPER | {"ResNet-34 A": (33.0, 34.0)}, 3, "fails", ""),
+        (C7, PAPER | {"plain-34": (31.4, 31.42)}, 3, "inconclusive", ""),
+        (C7, PLAIN, 3, "inconclusive", "no runs of ResNet-18 A and ResNet-34 A"),
+        (C8, OPTIONS | {"ResNet-34 B": (29.0, 26.0)}, 3, "fails", "B above A by 0.80"),
+        (C8, OPTIONS | {"ResNet-34 A": (33.5, 30.0)}, 3, "fails", "A -1.00"),
+        (C8, OPTIONS | {"ResNet-34 C": (22.0, 20.0)}, 3, "fails", "not above the largest differen"),
+        (C8, OPTIONS | {"ResNet-34 C": (27.62, 24.5)}, 3, "inconclusive", "C above B by 0.02"),
+        (C8, OPTIONS, 1, "inconclusive", ""),
+        (C8, WITHOUT_C, 3, "inconclusive", "no runs of ResNet-34 C"),
+        (C8, {"plain-34": (32.5, 32.6)}, 1, "no runs", ""),
+        (
+            C9,
+            DEPTHS | {"ResNet-34 A": (28.2, 25.0)},
+            3,
+            "holds",
+            "ResNet-152 is below ResNet-34 B's by 4.6",
+        ),
+        (
+            C9,
+            DEPTHS | {"ResNet-101": (25.5, 19.0)},
+            3,
+            "fails",
+            "to ResNet-101 it rises by 0.80",
+        ),
+        (C9, {"ResNet-50": (24.0, 20.0)}, 1, "no runs", ""),
+    ],
+)
+def test_claims_both_ways(
+    tmp_path: Path, claim: Claim, ends: Ends, seeds: int, verdict: str, said: str
+) -> None:
+    result = claim(made(tmp_path, ends, seeds))
+    assert result.verdict == verdict
+    assert said in result.sentence
+
+
 def test_c7_holds_on_the_papers_errors(tmp_path: Path) -> None:
-    result = plain_degrades_residual_does_not(made(tmp_path, PAPER))
+    result = C7(made(tmp_path, PAPER))
     assert (result.id, result.verdict, result.profile) == ("C7", "holds", "paper")
     assert result.sentence.startswith("ImageNet: training error of plain-34 minus plain-18's +")
     assert "; training error of ResNet-34 A minus ResNet-18 A's -" in result.sentence
@@ -67,36 +107,14 @@ def test_c7_holds_on_the_papers_errors(tmp_path: Path) -> None:
     assert result.numbers["plain-34 minus plain-18 to 600,000"] == pytest.approx(1.2, abs=0.15)
 
 
-@pytest.mark.parametrize(
-    ("ends", "verdict"),
-    [
-        ({"plain-34": (30.0, 29.0)}, "fails"),
-        ({"ResNet-34 A": (33.0, 34.0)}, "fails"),
-        ({"plain-34": (31.4, 31.42)}, "inconclusive"),
-    ],
-)
-def test_c7_fails_where_it_should(tmp_path: Path, ends: Ends, verdict: str) -> None:
-    result = plain_degrades_residual_does_not(made(tmp_path, PAPER | ends))
-    assert result.verdict == verdict
-
-
-def test_c7_asks_for_the_whole_training_not_its_end(tmp_path: Path) -> None:
+def test_c7_is_about_the_whole_training_not_its_end(tmp_path: Path) -> None:
     made(tmp_path, {k: v for k, v in PAPER.items() if k != "plain-34"})
     for seed in range(3):  # ends above plain-18, but was far below until the first drop
         imagenet_run(tmp_path, "plain-34", seed=seed, train_curve={150_137: -9.0}, jitter=0.1)
-    result = plain_degrades_residual_does_not(load_runs(tmp_path))
+    result = C7(load_runs(tmp_path))
     assert result.verdict == "fails"
     assert result.numbers["plain-34 minus plain-18 to 150,137"] < -5
     assert result.numbers["plain-34 minus plain-18 to 600,000"] > 0
-
-
-def test_c7_without_the_residual_pair_is_inconclusive_at_best(tmp_path: Path) -> None:
-    plain = {label: ends for label, ends in PAPER.items() if label.startswith("plain")}
-    result = plain_degrades_residual_does_not(made(tmp_path, plain))
-    assert result.verdict == "inconclusive"
-    assert "no runs of ResNet-18 A and ResNet-34 A" in result.sentence
-    (tmp_path / "none").mkdir()
-    assert plain_degrades_residual_does_not([]).verdict == "no runs"
 
 
 def test_c7_names_tiny_imagenet_and_never_mixes(tmp_path: Path) -> None:
@@ -104,24 +122,16 @@ def test_c7_names_tiny_imagenet_and_never_mixes(tmp_path: Path) -> None:
     tiny |= {"ResNet-18 A": (54, 52), "ResNet-34 A": (50, 46)}
     made(tmp_path, {"plain-18": (31.4, 31.4)})  # alone: cannot test the claim
     runs = made(tmp_path, tiny, data="tiny_imagenet")
-    result = plain_degrades_residual_does_not(runs)
+    result = C7(runs)
     assert result.sentence.startswith("Tiny ImageNet, 64x64, 200 classes: training error of")
     assert result.verdict == "same order as the paper"
     assert "4 stretches" in result.sentence
     assert all(name.startswith("tiny_") for name in result.experiments)
-    assert plain_degrades_residual_does_not(runs, data="imagenet").verdict == "no runs"
-
-
-OPTIONS: Ends = {
-    "plain-34": (32.5, 32.6),
-    "ResNet-34 A": (28.2, 25.0),
-    "ResNet-34 B": (27.6, 24.5),
-    "ResNet-34 C": (27.2, 24.2),
-}
+    assert C7(runs, data="imagenet").verdict == "no runs"
 
 
 def test_c8_holds_on_the_papers_order(tmp_path: Path) -> None:
-    result = shortcuts_beat_plain(made(tmp_path, OPTIONS))
+    result = C8(made(tmp_path, OPTIONS))
     assert result.verdict == "holds"
     assert result.numbers["plain-34 minus ResNet-34 A"] == pytest.approx(4.3)
     assert result.numbers["A minus B"] == pytest.approx(0.6)
@@ -132,55 +142,12 @@ def test_c8_holds_on_the_papers_order(tmp_path: Path) -> None:
     assert result.sentence.count("95 % interval") == 6  # three gains, two steps, far
 
 
-@pytest.mark.parametrize(
-    ("changed", "verdict", "words"),
-    [
-        ({"ResNet-34 B": (29.0, 26.0)}, "fails", "B above A by 0.80"),
-        ({"ResNet-34 A": (33.5, 30.0)}, "fails", "A -1.00"),
-        ({"ResNet-34 C": (22.0, 20.0)}, "fails", "not above the largest difference"),
-        ({"ResNet-34 C": (27.62, 24.5)}, "inconclusive", "C above B by 0.02"),
-    ],
-)
-def test_c8_fails_where_it_should(tmp_path: Path, changed: Ends, verdict: str, words: str) -> None:
-    result = shortcuts_beat_plain(made(tmp_path, OPTIONS | changed))
-    assert result.verdict == verdict
-    assert words in result.sentence
-
-
-def test_c8_with_one_seed_or_a_missing_option_is_inconclusive(tmp_path: Path) -> None:
-    assert shortcuts_beat_plain(made(tmp_path / "one", OPTIONS, seeds=1)).verdict == "inconclusive"
-    two = {label: OPTIONS[label] for label in ("plain-34", "ResNet-34 A", "ResNet-34 B")}
-    result = shortcuts_beat_plain(made(tmp_path / "two", two))
-    assert result.verdict == "inconclusive"
-    assert "no runs of ResNet-34 C" in result.sentence
-    only = shortcuts_beat_plain(made(tmp_path / "plain", {"plain-34": (32.5, 32.6)}))
-    assert only.verdict == "no runs"
-
-
-DEPTHS: Ends = {
-    "ResNet-34 B": (27.6, 24.5),
-    "ResNet-50": (24.7, 20.0),
-    "ResNet-101": (23.6, 17.0),
-    "ResNet-152": (23.0, 16.0),
-}
-
-
-def test_c9_both_ways(tmp_path: Path) -> None:
-    result = deeper_is_better(made(tmp_path / "paper", DEPTHS | {"ResNet-34 A": (28.2, 25.0)}))
-    assert result.verdict == "holds"
-    assert result.sentence.startswith(
-        "ImageNet: validation error (1-crop) of ResNet-152 is below ResNet-34 B's by 4.60 points"
-    )
-    swapped = DEPTHS | {"ResNet-101": (25.5, 19.0)}
-    result = deeper_is_better(made(tmp_path / "swapped", swapped))
-    assert result.verdict == "fails"
-    assert "from ResNet-50 to ResNet-101 it rises by 0.80" in result.sentence
+def test_c9_of_some_depths_on_a_short_schedule(tmp_path: Path) -> None:
     part = {"ResNet-34 A": (50.0, 46.0), "ResNet-50": (47.0, 40.0)}
-    result = deeper_is_better(made(tmp_path / "part", part, data="tiny_imagenet", profile="short"))
+    result = C9(made(tmp_path, part, data="tiny_imagenet", profile="short"))
     assert result.verdict == "open"
     assert "no runs of ResNet-101, ResNet-152" in result.sentence
     assert "short profile" in result.sentence
-    assert deeper_is_better(made(tmp_path / "one", {"ResNet-50": (24, 20)})).verdict == "no runs"
 
 
 TEN_CROP = {"plain-34": 30.0, "ResNet-34 A": 25.0, "ResNet-34 B": 24.5, "ResNet-34 C": 24.2}
@@ -191,19 +158,19 @@ def test_c8_is_at_10_crop_where_every_run_was_tested_so(tmp_path: Path) -> None:
     for run in runs[1:]:
         top1 = TEN_CROP[run.label] + 0.1 * (run.seed - 1)
         evaluated(tmp_path / "evaluations", run.path, protocol="10-crop", top1=top1)
-    result = shortcuts_beat_plain(runs)  # all but one: never mixed
+    result = C8(runs)  # all but one: never mixed
     assert result.numbers["plain-34 minus ResNet-34 A"] == pytest.approx(4.3)
     assert "validation error (1-crop) of plain-34" in result.sentence
     first = runs[0]
     top1 = TEN_CROP[first.label] + 0.1 * (first.seed - 1)
     evaluated(tmp_path / "evaluations", first.path, protocol="10-crop", top1=top1)
-    result = shortcuts_beat_plain(runs)
+    result = C8(runs)
     assert result.numbers["plain-34 minus ResNet-34 A"] == pytest.approx(5.0)
     assert (
         "validation error (10-crop) of plain-34 minus that of ResNet-34 A 5.00" in result.sentence
     )
     assert "1-crop" not in result.sentence
-    assert "(1-crop) of plain-34" in shortcuts_beat_plain(runs, protocol="multi-scale").sentence
+    assert "(1-crop) of plain-34" in C8(runs, protocol="multi-scale").sentence
 
 
 def test_c9_is_under_the_protocol_of_its_table(tmp_path: Path) -> None:
@@ -213,11 +180,11 @@ def test_c9_is_under_the_protocol_of_its_table(tmp_path: Path) -> None:
             evaluated(tmp_path / "evaluations", run.path, protocol=protocol, top1=top1)
     runs = load_runs(tmp_path / "runs")
     for protocol, gain in (("10-crop", "3.10"), ("multi-scale", "2.40")):
-        claim = deeper_is_better(runs, protocol=protocol)
+        claim = C9(runs, protocol=protocol)
         said = f"validation error ({protocol}) of ResNet-152 is below ResNet-34 B's by {gain}"
         assert said in claim.sentence
     imagenet_run(tmp_path / "runs", "ResNet-152", jitter=0.2)  # trained again
-    assert "(1-crop) of ResNet-152" in deeper_is_better(load_runs(tmp_path / "runs")).sentence
+    assert "(1-crop) of ResNet-152" in C9(load_runs(tmp_path / "runs")).sentence
 
 
 def test_each_data_set_is_judged_by_itself(tmp_path: Path) -> None:

@@ -171,10 +171,7 @@ def test_figure_draws_what_is_compared_over_the_paper(tmp_path: Path) -> None:
     assert [axes.get_title() for axes in figure.axes] == ["plain-20", "ResNet-20"]
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert labels == {
-        "training error",
-        "training error in the paper",
-        "test error",
-        "test error in the paper",
+        f"{k} error{theirs}" for k in ("training", "test") for theirs in ("", " in the paper")
     }
     ours = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert sum(len(np.asarray(line.get_xdata())) for line in ours) == 61 + 60

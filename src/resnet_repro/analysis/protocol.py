@@ -33,15 +33,15 @@ TITLES = {"imagenet": "ImageNet", "tiny_imagenet": "Tiny ImageNet, 64x64, 200 cl
 Nets = Mapping[str, Sequence[Run]]
 
 
-def by_net(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Group runs by net label, plain before residual, shallow before deep; seeds in order.
+def by_net(runs: Iterable[Run], by: str = "label") -> dict[str, list[Run]]:
+    """Group runs by net (or ``experiment``), plain before residual, shallow before deep, by seed.
 
     Of the runs of one net only those that compute the same are kept, the experiment's own first
     (:func:`resnet_repro.analysis.load.agree`).
     """
     groups: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (not run.is_plain, run.depth, run.label, run.seed)):
-        groups.setdefault(run.label, []).append(run)
+        groups.setdefault(getattr(run, by), []).append(run)
     return {label: agree(group) for label, group in groups.items()}
 
 

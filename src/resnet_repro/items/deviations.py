@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import data_of
 from resnet_repro.analysis.judge import TEST, TRAINING, compare, seeds_clause
-from resnet_repro.analysis.load import Run, agree, changed_keys
-from resnet_repro.analysis.protocol import comparison_notes
+from resnet_repro.analysis.load import Run, changed_keys
+from resnet_repro.analysis.protocol import by_net, comparison_notes
 from resnet_repro.analysis.stats import Difference, last_error, seeds_phrase, summarise
 from resnet_repro.analysis.tables import Table
 
@@ -33,6 +33,7 @@ _WORDS: Mapping[str, str] = {
     "recipe.nesterov=True": "Nesterov momentum",
     "recipe.warmup=iters400": "warm-up of 400 updates",
 }
+_PARTS = ("diff", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,9 @@ def variants(runs: Sequence[Run]) -> list[Variant]:
     Experiments without a logged baseline are left out; so are runs that compute something else
     than the other seeds of their experiment.
     """
-    groups: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run.seed):
-        groups.setdefault(run.experiment, []).append(run)
-    groups = {name: agree(group) for name, group in groups.items()}
-    found = []
+    groups, found = by_net(runs, by="experiment"), []
     for name, group in groups.items():
-        baseline = groups.get(name.rpartition("_")[0])
-        if baseline:
+        if baseline := groups.get(name.rpartition("_")[0]):
             test, training = (compare(baseline, group, what) for what in (TEST, TRAINING))
             found.append(Variant(_change(baseline[0], group[0]), group, baseline, test, training))
     return sorted(found, key=lambda v: (v.baseline[0].is_plain, v.baseline[0].depth, v.test.value))
@@ -79,31 +75,19 @@ def deviations_table(runs: Sequence[Run]) -> pd.DataFrame:
         if variant.baseline[0].experiment != last_baseline:
             last_baseline = variant.baseline[0].experiment
             rows.append(_row("as the paper", variant.baseline))
-        rows.append(
-            _row(variant.change, variant.runs)
-            | _difference("test", variant.test)
-            | _difference("training", variant.training)
-        )
+        rows.append(_row(variant.change, variant.runs))
+        for what, found in (("test", variant.test), ("training", variant.training)):
+            ends = (found.value, found.low, found.high)
+            rows[-1] |= {f"{what} {part}": x for part, x in zip(_PARTS, ends, strict=True)}
     columns = ["net", "change", "seeds", "test error", "sd"]
-    columns += [
-        f"{what} {part}" for what in ("test", "training") for part in ("diff", "low", "high")
-    ]
+    columns += [f"{what} {part}" for what in ("test", "training") for part in _PARTS]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
-    summary = summarise([last_error(run) for run in runs])
-    sd = summary.sd if summary.n > 1 else None
-    net = runs[0].label
-    return {"net": net, "change": name, "seeds": summary.n, "test error": summary.mean, "sd": sd}
-
-
-def _difference(what: str, difference: Difference) -> dict[str, float]:
-    return {
-        f"{what} diff": difference.value,
-        f"{what} low": difference.low,
-        f"{what} high": difference.high,
-    }
+def _row(change: str, runs: Sequence[Run]) -> dict[str, Any]:
+    test = summarise([last_error(run) for run in runs])
+    row = {"net": runs[0].label, "change": change, "seeds": test.n, "test error": test.mean}
+    return row | {"sd": test.sd if test.n > 1 else None}
 
 
 def deviations_figure(runs: Sequence[Run]) -> Figure:

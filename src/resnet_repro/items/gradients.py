@@ -126,37 +126,32 @@ def gradient_figure(runs: Sequence[Run]) -> Figure:
     Plain nets are dashed; every seed has its own line.
     """
     logged = [run for run in runs if gradients(run) is not None]
-    upper: dict[str, Curve] = {
+    panels: dict[str, Curve] = {
         "gradient at BN outputs\nat initialisation": lambda run: _first(bn_output_gradients(run)),
         "weight gradient\nat initialisation": lambda run: _first(gradients(run)),
         "weight gradient\nlast logged": lambda run: _last(gradients(run)),
         "weight norm\nlast logged": lambda run: _last(weights(run)),
-    }
-    lower: dict[str, Curve] = {
         "gradient at BN outputs\nfirst layer over last": (
             lambda run: end_ratios(run, bn_output_gradients)
         ),
         "weight gradient\nfirst layer over last": end_ratios,
         "the same, growth of\nweights taken out": lambda run: end_ratios(run, scaled_gradients),
+        "conv output before BN\nat initialisation (std)": signal,
     }
     with style.style():
         figure = style.new_figure(4, rows=2, panel=(2.6, 2.5))
-        above, (*below, forward) = figure.subplots(2, 4)
-        for axes, (title, read) in zip(above, upper.items(), strict=True):
-            _by_place(axes, title, logged, read)
-        for axes, (title, read) in zip(below, lower.items(), strict=True):
-            _over_iterations(axes, title, logged, read)
-        _by_place(forward, "conv output before BN\nat initialisation (std)", logged, signal)
-        for axes in (*above, *below, forward):
+        grid = list(figure.subplots(2, 4).flat)
+        for axes, (title, read) in zip(grid, panels.items(), strict=True):
+            _draw(axes, title, logged, read, over_iterations=axes in grid[4:7])
             if not axes.lines:
                 say_why_empty(axes, "these runs did not log it")
-            elif axes is forward:
+            elif axes is grid[-1]:
                 axes.set_ylim(bottom=0)
             else:
                 logarithmic(axes)
-        for axes in below:
+        for axes in grid[4:7]:
             axes.axhline(1, color="#555555", linewidth=0.7, zorder=1)
-        handles, labels = above[1].get_legend_handles_labels()
+        handles, labels = grid[1].get_legend_handles_labels()
         style.underneath(figure, _sentences(logged), handles, labels, columns=4)
     return figure
 
@@ -169,40 +164,33 @@ def _last(table: pd.DataFrame | None) -> pd.Series[float] | None:
     return None if table is None else table.iloc[-1]
 
 
-def _by_place(axes: Axes, title: str, runs: Sequence[Run], read: Curve) -> None:
-    """Draw over the layer's place in the net, from 0 to 1."""
-    axes.set_title(title)
-    axes.set_xlabel("place in the net")
-    axes.set_xlim(0, 1)
-    for curve, look in _curves(runs, read):
-        axes.plot(np.linspace(0, 1, len(curve)), _positive(curve.to_numpy()), **look)
+def _draw(
+    axes: Axes, title: str, runs: Sequence[Run], read: Curve, *, over_iterations: bool
+) -> None:
+    """Draw a line a run, over the layer's place in the net from 0 to 1 or over the iterations.
 
-
-def _over_iterations(axes: Axes, title: str, runs: Sequence[Run], read: Curve) -> None:
-    """Draw over the iterations, on a logarithmic axis that has a place for 0."""
-    axes.set_title(title)
-    axes.set_xlabel("iteration")
+    The legend has one entry a net. Iterations stand on a logarithmic axis with a place for 0.
+    """
     iters = {0.0}
-    for curve, look in _curves(runs, read):
-        x = curve.index.to_numpy(float)
-        axes.plot(x, _positive(curve.to_numpy()), marker="o", markersize=2.5, **look)
-        iters |= {*x}
-    if len(iters) > 1:
-        axes.set_xscale("symlog", linthresh=sorted(iters)[1])
-        axes.set_xlim(0, max(iters))
-
-
-def _curves(runs: Sequence[Run], read: Curve) -> list[tuple[pd.Series[float], dict[str, Any]]]:
-    """One curve a run and its look; the legend has one entry a net."""
-    found = []
+    axes.set_title(title)
     for label, net in by_net(runs).items():
         curves = [curve for run in net if (curve := read(run)) is not None]
         look: dict[str, Any] = {"color": style.depth_colour(net[0].depth), "linewidth": 1.2}
         look["linestyle"] = style.TRAIN["linestyle"] if net[0].is_plain else "-"
         for number, curve in enumerate(curves):
-            entry = f"{label}, {seeds_phrase(len(curves))}" if number == 0 else None
-            found.append((curve, look | {"label": entry}))
-    return found
+            look["label"] = f"{label}, {seeds_phrase(len(curves))}" if number == 0 else None
+            x = np.linspace(0, 1, len(curve))
+            if over_iterations:
+                x = curve.index.to_numpy(float)
+                look |= {"marker": "o", "markersize": 2.5}
+                iters |= {*x}
+            axes.plot(x, _positive(curve.to_numpy()), **look)
+    axes.set_xlabel("iteration" if over_iterations else "place in the net")
+    if not over_iterations:
+        axes.set_xlim(0, 1)
+    elif len(iters) > 1:
+        axes.set_xscale("symlog", linthresh=sorted(iters)[1])
+        axes.set_xlim(0, max(iters))
 
 
 def _sentences(runs: Sequence[Run]) -> list[str]:
