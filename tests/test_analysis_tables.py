@@ -74,8 +74,6 @@ def test_three_formats(tmp_path: Path) -> None:
     back = pd.read_csv(paths[2]).set_index("net")
     assert back.loc["ResNet-20", "test error"] == pytest.approx(8.7)
     assert back.loc["ResNet-20", "seeds"] == 3
-    again = ITEMS["table6"].draw(load_runs(tmp_path / "runs"), tmp_path / "again")
-    assert [p.read_bytes() for p in paths] == [p.read_bytes() for p in again]
 
 
 def test_any_table_can_be_written(tmp_path: Path) -> None:

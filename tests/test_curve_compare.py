@@ -12,6 +12,7 @@ import pytest
 from scipy import stats as distributions
 
 from fabricate import fabricate
+from fabricate_imagenet import imagenet_run
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.agreement import (
     agreement,
@@ -178,3 +179,13 @@ def test_figure_draws_what_is_compared_over_the_paper(tmp_path: Path) -> None:
     assert math.isclose(figure.axes[0].get_xlim()[1], 6.4 * 1.05)
     with pytest.raises(ValueError, match="no curve of ours"):
         agreement([])
+
+
+def test_figure_of_imagenet_has_the_papers_validation_curve(tmp_path: Path) -> None:
+    imagenet_run(tmp_path, "plain-18")
+    stretches, _ = compare_curves(load_runs(tmp_path))
+    (axes,) = agreement(stretches).axes
+    (theirs,) = [line for line in axes.lines if line.get_label() == "test error in the paper"]
+    known = np.asarray(theirs.get_ydata(), float)
+    curve = paper.curve(4, "plain-18", "val_center_crop", clipped=True)
+    assert known[~np.isnan(known)].tolist() == curve.tolist()
