@@ -72,12 +72,6 @@ class Exhibit:
     problem: str = ""
 
 
-def order(name: str) -> tuple[int, str]:
-    """Key that sorts figures, then tables, then the rest."""
-    kinds = ("fig", "gradients", "table")
-    return next((n for n, kind in enumerate(kinds) if name.startswith(kind)), len(kinds)), name
-
-
 def run_exhibits(
     runs: Sequence[Run], items: Mapping[str, Item], hide: Sequence[str] = ()
 ) -> list[Exhibit]:
@@ -88,7 +82,7 @@ def run_exhibits(
     experiments = {name: load_item(name).experiments for name in items}
     variants = variants_of(name for listed in experiments.values() for name in listed)
     exhibits = []
-    for name, wanted in sorted(experiments.items(), key=lambda pair: order(pair[0])):
+    for name, wanted in experiments.items():
         used = [run for run in runs if run.experiment in wanted]
         there = {run.experiment for run in used}
         if name not in IN_PLACE and there & (variants.intersection(wanted) or there):
@@ -99,7 +93,7 @@ def run_exhibits(
 
 def net_exhibits(drawings: Mapping[str, Item], hide: Sequence[str] = ()) -> list[Exhibit]:
     """Draw what needs no runs."""
-    return [_exhibit(drawings[name], None, [], hide) for name in sorted(drawings, key=order)]
+    return [_exhibit(drawing, None, [], hide) for drawing in drawings.values()]
 
 
 def _exhibit(

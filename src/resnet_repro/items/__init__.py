@@ -2,8 +2,8 @@
 
 A file of this folder holds all of one item: which nets it shows, how it is drawn, what stands
 under it, and the claim that is about it alone. It uses the vocabulary of
-:mod:`resnet_repro.analysis` (curves, tables, the paper's numbers). No torch, no Hydra: the report
-and the results page are made from this list; :mod:`resnet_repro.items.command` draws one item.
+:mod:`resnet_repro.analysis` (curves, tables, the paper's numbers). No torch, no Hydra: report and
+pages are made from this list, in its order; :mod:`resnet_repro.items.command` draws one item.
 """
 
 from __future__ import annotations
