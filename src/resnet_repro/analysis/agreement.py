@@ -64,9 +64,7 @@ class Stretch:
 def compare_curves(runs: Sequence[Run]) -> tuple[list[Stretch], dict[tuple[str, str], list[str]]]:
     """Compare every net of these runs, finished or not, with the paper's curve of it.
 
-    Returns:
-        What was compared, and the nets whose curves share no iteration with the paper's, by
-        profile and the reason why.
+    Nets whose curves share no iteration with the paper's come second, by profile and reason.
     """
     stretches: list[Stretch] = []
     uncompared: dict[tuple[str, str], list[str]] = {}

@@ -50,11 +50,9 @@ class ShownTable(NamedTuple):
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A figure or table, drawn.
+    """A figure or table, drawn; ``theirs`` is the paper's own figure, where its curves are known.
 
     Attributes:
-        theirs: the paper's own figure, where its curves are known.
-        caption: data, profile, seeds, hardware of the runs.
         apart: why ours must not be compared with theirs point by point; empty where it may.
         missing: experiments of the item without a finished run.
         problem: why it could not be drawn; empty where it could.

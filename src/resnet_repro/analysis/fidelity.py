@@ -11,20 +11,10 @@ import re
 import numpy as np
 import pandas as pd
 
+from resnet_repro.analysis import stats
 from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE
 from resnet_repro.analysis.paper import Noise, seed_noise
-from resnet_repro.analysis.stats import (
-    COMPATIBLE,
-    DIFFERS,
-    LEVEL,
-    MARGIN,
-    REPRODUCED,
-    TAIL,
-    Side,
-    combine,
-    equivalence,
-    half_interval,
-)
+from resnet_repro.analysis.stats import Side
 from resnet_repro.analysis.tables import to_markdown
 from resnet_repro.items.claims_cifar import PLAIN_110_ERROR, TRAINS_ERROR
 from resnet_repro.items.gradients import HEALTHY, VANISHED
@@ -37,14 +27,10 @@ _BLOCK = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.S)
 
 
 def verdict_rates(true: float, seeds: int, scatter: float = 1.0) -> dict[str, float]:
-    """Share of each verdict in simulated studies, percent.
+    """Share of each verdict in simulated studies, percent; each draws its public seed noise.
 
-    The public seed noise is itself an estimate: it is drawn for each simulated study.
-
-    Args:
-        true: expected error of our protocol minus that of the paper's, points.
-        seeds: number of ours.
-        scatter: standard deviation of our seeds over that of the paper's and of public runs.
+    ``true``: expected error of our protocol minus that of the paper's, points; ``scatter``:
+    standard deviation of our seeds over that of the paper's and of public runs.
     """
     random = np.random.default_rng([int(1000 * true), seeds, int(10 * scatter)])
     sd, df = seed_noise().sd, seed_noise().df
@@ -53,10 +39,15 @@ def verdict_rates(true: float, seeds: int, scatter: float = 1.0) -> dict[str, fl
         public = Noise(sd * float(np.sqrt(random.chisquare(df) / df)), df)
         ours = true + scatter * sd * random.standard_normal((TRIALS, seeds))
         theirs = sd * random.standard_normal((TRIALS, 1))
-        value, se, freedom, *_ = combine([(1, Side(ours, public)), (-1, Side(theirs, public))])
-        words.append(equivalence(value, half_interval(se, freedom)))
+        value, se, freedom, *_ = stats.combine(
+            [(1, Side(ours, public)), (-1, Side(theirs, public))]
+        )
+        words.append(stats.equivalence(value, stats.half_interval(se, freedom)))
     found = np.concatenate(words)
-    return {x: 100 * float(np.mean(found == x)) for x in (REPRODUCED, COMPATIBLE, DIFFERS)}
+    return {
+        x: 100 * float(np.mean(found == x))
+        for x in (stats.REPRODUCED, stats.COMPATIBLE, stats.DIFFERS)
+    }
 
 
 def rates_table() -> str:
@@ -76,10 +67,10 @@ def constants_table() -> str:
     """Every constant that a verdict rests on, with its source."""
     noise = seed_noise()
     rows = [
-        ("level of every interval", f"{100 * LEVEL:g} %", "convention"),
+        ("level of every interval", f"{100 * stats.LEVEL:g} %", "convention"),
         (
             "margin, test error of CIFAR-10 nets of 20 to 110 layers and top-1 on ImageNet",
-            f"{MARGIN:g} point{'' if MARGIN == 1 else 's'}",
+            f"{stats.MARGIN:g} point{'' if stats.MARGIN == 1 else 's'}",
             "chosen before any run of the `paper` profile was finished; reason above",
         ),
         (
@@ -93,7 +84,11 @@ def constants_table() -> str:
             f"{IMAGENET_SEED_NOISE.sd:g} points, {IMAGENET_SEED_NOISE.df:g} degrees of freedom",
             "ResNet-50 over five runs, 23.60 +- 0.12 (Goyal et al. 2017, Table 1)",
         ),
-        ("end of a training curve", f"last {TAIL:g} of the schedule", "60k to 64k of the paper's"),
+        (
+            "end of a training curve",
+            f"last {stats.TAIL:g} of the schedule",
+            "60k to 64k of the paper's",
+        ),
         ("C1: plain-110 is above", f"{PLAIN_110_ERROR:g} %", "caption of Fig. 6"),
         ("C5: training error is below", f"{TRAINS_ERROR:g} %", "Sec. 4.2"),
         (

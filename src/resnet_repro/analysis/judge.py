@@ -33,16 +33,13 @@ Part = tuple[Difference, int]  # a difference and the sign it has by the claim
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A claim tested on logged runs.
+    """A claim of ``docs/FIDELITY.md`` tested on logged runs.
 
     Attributes:
-        id: C1 to C10 of ``docs/FIDELITY.md``.
         verdict: ``holds``, ``fails`` or ``inconclusive`` at the paper's protocol; elsewhere
             ``same order as the paper``, ``opposite order`` or ``open``; or ``no runs``.
-        sentence: what the verdict rests on in words, with numbers and ``where``.
-        numbers: the same by name.
+        sentence: what it rests on in words, with ``where``; ``numbers``: the same by name.
         where: data set, profile, iterations, number of seeds and level of the errors.
-        profile: of the runs; None where there are none.
         seeds: seeds used, by net.
     """
 
@@ -221,8 +218,7 @@ def _setting(nets: Sequence[Sequence[Run]]) -> str:
 def along_depth(nets: Nets, measure: Measure, direction: int) -> Evidence:
     """Compare a measure along the nets, which by the claim moves in one direction.
 
-    The last net against the first is what the claim is about; steps from one net to the next may
-    bar it. The sentence names those that go the other way beyond the noise.
+    The claim is about the last net against the first; steps between neighbours may bar it.
     """
     labels = list(nets)
     first, last = labels[0], labels[-1]

@@ -16,12 +16,9 @@ READ_OFF = "read off Fig. 6"
 
 @dataclass(frozen=True)
 class PaperValue:
-    """A test error of the paper, percent.
+    """A test error of the paper, percent, and where it is printed or that it was read off.
 
-    Attributes:
-        value: the mean over ``runs`` runs, of which there are several for ResNet-110 alone.
-        source: where it is printed, or that it was read off a curve.
-        sd: standard deviation over the runs and ``best`` of them, where the paper gives it.
+    ``value`` is the mean over ``runs``: several for ResNet-110 alone, with ``sd`` and ``best``.
     """
 
     value: float
@@ -38,10 +35,7 @@ class PaperValue:
 
 @dataclass(frozen=True)
 class Noise:
-    """How runs of one net scatter over seeds: standard deviation of one run in points.
-
-    ``df``: degrees of freedom of the figure.
-    """
+    """How runs of one net scatter over seeds: standard deviation (points), degrees of freedom."""
 
     sd: float
     df: float
@@ -71,16 +65,10 @@ def curve(
 ) -> pd.Series[float]:
     """One curve of Fig. 1, 4 or 6: error in percent over iterations.
 
-    Args:
-        number: of the figure.
-        net: as the paper calls it.
-        kind: ``train``, ``test`` or, in Fig. 4, ``val_center_crop``.
-        panel: ``left``, ``middle`` or ``right`` where a net is drawn twice; default the first.
-        clipped: also give the points where the curve leaves the axes, which are points of the
-            drawing and no measurements.
-
-    Returns:
-        A series over ``iter``; empty where the paper draws no such curve.
+    Empty where the paper draws no such curve. ``kind``: ``train``, ``test`` or, in Fig. 4,
+    ``val_center_crop``; ``panel``: ``left``, ``middle`` or ``right`` where a net is drawn twice,
+    default the first; ``clipped``: also the points where the curve leaves the axes, which are no
+    measurements.
     """
     table = figure(number)
     table = table[(table["net"] == net) & (table["curve"] == kind)]

@@ -1,8 +1,7 @@
-"""Numbers over seeds, their noise, and the verdict against the paper's value.
+"""Numbers over seeds, their noise, and the verdict against the paper's value; percent, points.
 
-All errors and differences in percent (points). Nets that are compared are tested on the same
-images, and the standard deviation over seeds already contains what counting on them adds: no
-binomial noise is added. Constants and rules stand in ``docs/FIDELITY.md`` with their sources.
+The standard deviation over seeds contains what counting on the same images adds: no binomial noise
+is added. ``docs/FIDELITY.md`` has the sources of constants and rules.
 """
 
 from __future__ import annotations
@@ -39,11 +38,7 @@ class Summary:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Summarise one number per seed.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """Summarise one number per seed; a ValueError where there is none."""
     if len(values) == 0:
         raise ValueError("nothing to summarise")
     n, mean = len(values), float(np.mean(values))
@@ -89,11 +84,7 @@ def clean_training_errors(runs: Sequence[Run]) -> list[float]:
 
 
 def final_training_error(run: Run) -> float:
-    """End of the training curve, percent: mean over the last sixteenth of the schedule.
-
-    The curve is noisy from window to window, so a mean is compared; for the paper's schedule it
-    is the mean over iterations 60k to 64k.
-    """
+    """End of the noisy training curve, percent: mean over the last sixteenth of the schedule."""
     curve = _logged(run, "train")
     tail = curve[curve.index > run.max_iters * (1 - TAIL)]
     return float(tail.mean()) if len(tail) else float(curve.iloc[-1])
@@ -110,9 +101,8 @@ def _logged(run: Run, kind: str) -> pd.Series[float]:
 class Side:
     """Runs of one net in a comparison.
 
-    Attributes:
-        values: one number per seed along the last axis; further axes are independent repetitions.
-        public: seed noise of one run as others measured it; None where no such figure applies.
+    ``values``: one number per seed along the last axis; further axes are independent repetitions.
+    ``public``: seed noise of one run as others measured it; None where no such figure applies.
     """
 
     values: Sequence[float] | NDArray[np.float64]
@@ -121,11 +111,9 @@ class Side:
 
 @dataclass(frozen=True)
 class Difference:
-    """A sum and difference of means with its noise, points; NaN where the noise is not known.
+    """A sum and difference of means with its standard error, NaN where that is not known.
 
-    Attributes:
-        se: standard error; ``df`` its degrees of freedom.
-        basis: where the noise comes from, in words.
+    ``df``: degrees of freedom of the error; ``basis``: where it comes from, in words.
     """
 
     value: float
@@ -154,10 +142,7 @@ class Difference:
         return self.value + self.reach
 
     def sign(self, tests: int = 1) -> int:
-        """1 or -1 where the interval lies on one side of 0, else 0.
-
-        Of several ``tests``, each has its share of the 5 % (Bonferroni).
-        """
+        """1 or -1 where the interval lies on one side of 0, else 0; ``tests`` share the 5 %."""
         reach = half_interval(self.se, self.df, tests)
         return int(self.value > reach) - int(self.value < -reach)
 
@@ -185,7 +170,7 @@ def contrast(*terms: tuple[float, Side]) -> Difference:
 def combine(terms: Sequence[tuple[float, Side]]) -> list[NDArray[Any]]:
     """Return value, standard error, degrees of freedom, variance from our seeds and from public.
 
-    Arrays, where the sides have further axes: this is also what the simulation calls.
+    Arrays where the sides have further axes, as in the simulation of FIDELITY.md.
     """
     value, parts, shared = np.zeros(()), [], dict[Noise | None, Any]()
     for factor, side in terms:
@@ -203,10 +188,9 @@ def combine(terms: Sequence[tuple[float, Side]]) -> list[NDArray[Any]]:
 
 
 def welch(parts: Sequence[tuple[Any, float]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Combine independent variances of means by Welch and Satterthwaite.
+    """Standard error and degrees of freedom of a sum by Welch and Satterthwaite.
 
-    ``parts``: variances and their degrees of freedom. Returns the standard error of the sum and
-    its degrees of freedom.
+    ``parts``: independent variances and their degrees of freedom.
     """
     total = np.asarray(sum(variance for variance, _ in parts), float)
     spread = np.asarray(sum(variance**2 / df for variance, df in parts), float)
@@ -228,10 +212,9 @@ def equivalence(value: Numbers, reach: Numbers) -> NDArray[np.str_]:
 
 
 def verdict(ours: Sequence[float], paper: PaperValue, public: Noise | None) -> str:
-    """Judge our last test errors, one a seed, against the paper's value by equivalence.
+    """Judge our last test errors, one a seed, against the paper's value: a word and its numbers.
 
     ``public``: seed noise of one run; without it there is no verdict, nor was a margin fixed.
-    Returns the verdict's word, then its numbers and the number of seeds.
     """
     found = difference_from_paper(ours, paper, public)
     bounds = "seed noise unknown"

@@ -67,13 +67,10 @@ class Item:
         return self.figure and self.figure(*given), self.table and self.table(*given)
 
     def draw(self, runs: Sequence[Run] | None, out_dir: Path) -> list[Path]:
-        """Write its files and return their paths.
+        """Write ``<name>.png``, ``.svg`` of a figure, ``.md``, ``.tex``, ``.csv`` of a table.
 
-        A figure is ``<name>.png`` and ``.svg``, a table ``<name>.md``, ``.tex`` and ``.csv``; the
-        table of a figure goes into the folder ``tables`` beside ``out_dir``.
-
-        Raises:
-            RunFolderError: they cannot be written there.
+        The table of a figure goes into the folder ``tables`` beside ``out_dir``. A RunFolderError
+        says that they cannot be written there.
         """
         (figure, table), paths = self.make(runs), list[Path]()
         if figure:

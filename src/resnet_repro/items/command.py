@@ -25,7 +25,7 @@ from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.same_run import differences
 from resnet_repro.training.jobs import report, run_all
 
-FIRST_PROFILE = "quick"  # trained where nothing is logged and no profile is asked for
+FIRST_PROFILE = "quick"  # trained where nothing is logged and no profile is given
 
 
 def main(name: str) -> None:
@@ -75,14 +75,8 @@ def select(root: Path, item: Item, asked: argparse.Namespace) -> list[Run]:
         profile = asked.profile or best_covered_profile(runs)
         runs = [run for run in runs if run.profile == profile]
     else:
-        experiments = item.drawn
-        logged = Logged(
-            root,
-            wanted=lambda name: any(
-                name == experiment or name.startswith(f"{experiment}-")
-                for experiment in experiments
-            ),
-        )
+        variants = tuple(f"{experiment}-" for experiment in item.drawn)
+        logged = Logged(root, wanted=lambda name: name in item.drawn or name.startswith(variants))
         for line in logged.left_out:
             tell(line)
         runs = logged.of_item(item, asked.profile)

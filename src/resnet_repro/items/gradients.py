@@ -30,10 +30,7 @@ AS_SAID = {HOLDS: "as the paper says", FAILS: "not as the paper says", INCONCLUS
 
 
 def gradients(run: Run, column: str = "grad_norm") -> pd.DataFrame | None:
-    """Norm of each conv's weight gradient by ``iter`` (rows) and layer (columns).
-
-    None if not logged.
-    """
+    """Norm of each conv's weight gradient by ``iter`` and layer; None if not logged."""
     table = run.table("gradients")
     if table is None or column not in table:
         return None
@@ -41,10 +38,7 @@ def gradients(run: Run, column: str = "grad_norm") -> pd.DataFrame | None:
 
 
 def bn_output_gradients(run: Run) -> pd.DataFrame | None:
-    """Norm of the loss gradient at the output of each conv's batch norm, by ``iter`` and layer.
-
-    None if not logged, as in runs older than the column.
-    """
+    """Norm of the loss gradient at the output of each conv's BN; None in runs older than that."""
     return gradients(run, "bn_output_grad_norm")
 
 
@@ -77,19 +71,13 @@ def scaled_gradients(run: Run) -> pd.DataFrame | None:
 
 
 def gradient_precision(run: Run) -> pd.DataFrame | None:
-    """The first gradients in the run's precision compared with float64, by layer.
-
-    Columns as in ``gradient_precision.csv``. None if not logged.
-    """
+    """The first gradients in the run's precision against float64, by layer; None if not logged."""
     table = run.table("gradient_precision")
     return None if table is None else table.set_index("layer").sort_index()
 
 
 def signal(run: Run) -> pd.Series[float] | None:
-    """Standard deviation of each conv's output before batch norm at initialisation, by layer.
-
-    None if not logged.
-    """
+    """Std of each conv's output before BN at initialisation, by layer; None if not logged."""
     table = run.table("signal")
     if table is None:
         return None
@@ -97,10 +85,7 @@ def signal(run: Run) -> pd.Series[float] | None:
 
 
 def end_ratios(run: Run, read: ByIteration = gradients) -> pd.Series[float] | None:
-    """What ``read`` gives of the first layer over that of the last, by iteration; None if nothing.
-
-    0 where the first layer is dead, a very large number where the last is.
-    """
+    """What ``read`` gives of the first layer over that of the last, by iteration."""
     table = read(run)
     if table is None:
         return None

@@ -22,7 +22,6 @@ from resnet_repro.analysis.evaluations import (
     Score,
     evaluations_beside,
     not_used,
-    run_key,
     score_of,
 )
 from resnet_repro.analysis.judge import public_noise
@@ -202,7 +201,7 @@ def table5(runs: Sequence[Run]) -> Table:
     The paper's errors are on the ImageNet test set, ours on the validation images.
     """
     evaluations = evaluations_beside(runs)
-    known = {run_key(run.path): run for run in runs}
+    known = {run.place: run for run in runs}
     ensembles = [
         (members, found.score)
         for found in evaluations
