@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.captions import DATA_NAMES
+from resnet_repro.analysis.captions import data_of
 from resnet_repro.analysis.load import PROFILE_ORDER, Run
 from resnet_repro.analysis.paper import Noise
 from resnet_repro.analysis.protocol import Nets, comparison_notes, the_profile, why_not_comparable
@@ -204,12 +204,11 @@ def seeds_clause(nets: Sequence[Sequence[Run]]) -> str:
 def _setting(nets: Sequence[Sequence[Run]]) -> str:
     """Say on what a verdict rests: data set, seeds, iterations and level of the test errors."""
     runs = [run for net in nets for run in net]
-    data = " and ".join(sorted({str(run.config["data"]["name"]) for run in runs}))
     lengths = sorted({run.max_iters for run in runs})
     errors = [TEST.mean(net) for net in nets]
     held_out = "validation" if runs[0].config["model"]["family"] == "imagenet" else "test"
     return (
-        f"{DATA_NAMES.get(data, data)}, {seeds_clause(nets)}, "
+        f"{data_of(runs)}, {seeds_clause(nets)}, "
         f"{' or '.join(f'{length:,}' for length in lengths)} iterations, "
         f"{held_out} error {min(errors):.1f} to {max(errors):.1f} %"
     )

@@ -54,10 +54,7 @@ def cifar_nets(runs: Iterable[Run], kind: str) -> dict[str, list[Run]]:
 def nets_by_data(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
     """ImageNet nets by data set and label; a data set without runs has an empty mapping."""
     family = [run for run in runs if _family(run) == "imagenet"]
-    return {
-        data: by_net(run for run in family if run.config["data"]["name"] == data)
-        for data in DATA_SETS
-    }
+    return {data: by_net(run for run in family if run.data == data) for data in DATA_SETS}
 
 
 def _family(run: Run) -> str:
@@ -146,7 +143,7 @@ def paper_horizon(run: Run) -> tuple[int, str]:
 _MIXABLE: Mapping[str, Callable[[Run], object]] = {
     "precision": lambda run: run.meta.get("precision"),
     "hardware": lambda run: run.meta.get("hardware", {}).get("label"),
-    "data set": lambda run: run.config["data"]["name"],
+    "data set": lambda run: run.data,
     "length of the schedule": lambda run: f"{run.max_iters:,} iterations",
 }
 

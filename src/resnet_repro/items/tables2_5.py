@@ -234,7 +234,7 @@ def table5(runs: Sequence[Run]) -> Table:
 
 def _ensemble(members: Sequence[Run], score: Score) -> dict[str, Any]:
     labels = ", ".join(f"{run.label} seed {run.seed}" for run in members)
-    data = DATA_NAMES[str(members[0].config["data"]["name"])]
+    data = DATA_NAMES[members[0].data]
     return {
         "ensemble": f"{len(members)} nets: {labels}",
         f"{data} top-1": score.top1,
