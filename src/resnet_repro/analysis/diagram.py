@@ -38,8 +38,8 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 def label(axes: Axes, at: Point, text: str, **look: Any) -> None:
     """Write text centred on a point."""
-    usual = {"ha": "center", "va": "center", "color": "#000000", "fontsize": 8, "zorder": 4}
-    axes.text(*at, text, **(usual | look))
+    usual: dict[str, Any] = {"ha": "center", "va": "center", "color": "#000000", "fontsize": 8}
+    axes.text(*at, text, **(usual | {"zorder": 4} | look))
 
 
 def arrow(axes: Axes, start: Point, end: Point) -> None:
