@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -214,10 +213,3 @@ def _weights(iteration: int, gradient: float, layer: int) -> float:
 
 def _layer(number: int) -> dict[str, Any]:
     return {"layer": number, "name": f"conv{number}"}
-
-
-def forget(path: Path, key: str) -> None:
-    """Take one key out of a run's ``meta.json``."""
-    meta = json.loads((path / "meta.json").read_text())
-    del meta[key]
-    (path / "meta.json").write_text(json.dumps(meta))

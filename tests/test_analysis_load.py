@@ -205,13 +205,6 @@ def test_runs_that_differ_in_what_matters_are_not_averaged(
     assert [kept.seed for kept in by_net(variants[1:])["plain-20"]] == [4]
 
 
-def test_where_a_run_was_done_does_not_matter(tmp_path: Path) -> None:
-    fabricate(tmp_path, "plain-20", profile="quick", seed=0)
-    changes = {"data.root": "/elsewhere", "trainer.device": "cuda", "logger.kind": "wandb"}
-    fabricate(tmp_path, "plain-20", profile="quick", seed=1, changes=changes)
-    assert [run.seed for run in by_net(load_runs(tmp_path))["plain-20"]] == [0, 1]
-
-
 def test_precision_asked_for_matters_only_if_it_came_out_different(tmp_path: Path) -> None:
     spelt = {"trainer.precision": "bf16"}
     fabricate(tmp_path, "plain-20", profile="quick", seed=0, precision="bf16")

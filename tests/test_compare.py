@@ -17,25 +17,28 @@ from resnet_repro.runs.folder import RunFolderError
 RATES = {0.01: 40.0, 0.05: 30.0, 0.1: 28.0, 0.5: 60.0}
 
 
-def variant(root: Path, label: str, seed: int, test: float, **changes: Any) -> Path:
-    keys = {key.replace("__", "."): value for key, value in changes.items()}
-    net = f"cifar10_{label.lower().replace('-', '')}"
-    name = "-".join([net, *(f"{k.rpartition('.')[2]}{v}" for k, v in keys.items())])
-    how: dict[str, Any] = {"profile": "quick", "seed": seed, "test": test, "train": test - 2}
-    return fabricate(root, label, name=name, changes=keys, **how)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("results") / "runs"
+    for rate, test in RATES.items():
+        name, changes = f"cifar10_resnet20-lr{rate}", {"recipe.lr": rate}
+        if rate == 0.1:
+            name, changes = "cifar10_resnet20", {}
+        for seed in range(3):
+            errors = {"test": test + seed, "train": test + seed - 2}
+            how: dict[str, Any] = {"profile": "quick", "seed": seed, "changes": changes}
+            fabricate(runs, "ResNet-20", name=name, **how, **errors)
+    nesterov = {"recipe.nesterov": True}
+    name = "cifar10_resnet20-nesterovTrue"
+    fabricate(runs, "ResNet-20", profile="quick", name=name, changes=nesterov)
+    fabricate(runs, "plain-20", profile="quick")
+    return runs
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    runs = tmp_path / "results" / "runs"
-    monkeypatch.setenv("RESNET_REPRO_RUNS", str(runs))
-    for rate, test in RATES.items():
-        for seed in range(3):
-            changes = {} if rate == 0.1 else {"recipe__lr": rate}
-            variant(runs, "ResNet-20", seed, test + seed, **changes)
-    variant(runs, "ResNet-20", 0, 33.0, recipe__nesterov=True)
-    fabricate(runs, "plain-20", profile="quick")
-    return runs
+def root(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESNET_REPRO_RUNS", str(made))
+    return made
 
 
 def test_a_sweep_is_the_runs_that_differ_in_that_key_alone(root: Path) -> None:
@@ -118,8 +121,9 @@ def test_a_bad_run_does_not_stop_a_comparison_but_a_folder_that_cannot_be_writte
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = root / "quick" / "cifar10_resnet20-lr0.5" / "seed1" / "meta.json"
-    bad.unlink()
+    bad.rename(bad.with_name("away"))
     main(["recipe.lr", "--figures", str(tmp_path), "--tables", str(tmp_path)])
+    bad.with_name("away").rename(bad)
     assert str(bad) in capsys.readouterr().err
     table = pd.read_csv(tmp_path / "compare_lr.csv").set_index("recipe.lr")
     assert table["seeds"].to_dict() == {0.01: 3, 0.05: 3, 0.1: 3, 0.5: 2}
