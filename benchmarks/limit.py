@@ -154,13 +154,9 @@ def distance(experiment: str, rates: Rates, scope: Scope, words: Sequence[str]) 
 
 
 def least(net: nn.Module, batch_size: int, image_size: int, precision: str) -> Least:
-    """What an iteration of ``net`` must do at least.
+    """What an iteration of ``net``, also on the meta device, must do at least.
 
-    Args:
-        net: on any device, also the meta device.
-        batch_size: images of the iteration.
-        image_size: their side in pixels.
-        precision: of the convolutions, ``bf16``, ``tf32`` or ``fp32``.
+    ``image_size`` is the side in pixels, ``precision`` that of the convolutions.
     """
     layers = list_layers(net, image_size)
     outputs = sum(

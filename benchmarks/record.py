@@ -43,11 +43,8 @@ def command(
 ) -> Path:
     """Be the command line of a part: measure, write the file, print and return its path.
 
-    Args:
-        part: name of the part and of its file.
-        measure: takes the scope and configuration words for every net; returns what is to be kept.
-        scopes: for ``cpu`` and ``cuda``; the command line may change them.
-        words: of the command line.
+    ``scopes`` are those of ``cpu`` and ``cuda``; the command line may change them. Its configuration
+    words are for every net.
     """
     asked = parser(part, "configuration of every net: trainer.precision=fp32").parse_args(words)
     with explained():

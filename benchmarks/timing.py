@@ -108,12 +108,7 @@ class Training:
     ) -> Training:
         """Assemble the run that ``experiment`` with these configuration words is.
 
-        Args:
-            experiment: file of ``conf/experiment``.
-            words: configuration words.
-            arrays: images; loaded by default.
-            warm: iterations that are done already.
-            saved: state to resume from.
+        ``arrays`` are loaded by default; ``warm`` iterations are done; ``saved``: to resume from.
 
         Raises:
             ConfigError: there is no such experiment, or a word is wrong.

@@ -18,7 +18,7 @@ from ranks import small_job
 from reliability import __main__ as programme
 from reliability import crashes, damage, defects, disk, inputs, kills, teams
 from reliability.__main__ import PARTS, Part, do_part
-from reliability.page import DOCUMENT, RECORDS, current, load_parts, section
+from reliability.page import DOCUMENT, current, load_parts, section
 from reliability.processes import PHASES, Marks, judged_from_outside
 from reliability.record import Record
 from reliability.runs import VARIANTS, NothingToCompareError, Trial, Workshop
@@ -322,11 +322,3 @@ def test_counts_of_the_page(tmp_path: Path) -> None:
     assert "| a defect planted in the source | 2 | 1 fail a test |" in text
     assert "interrupted: 2 in save, 1 in train." in text
     assert "; revision aaaaaaaaaaaa." in text
-
-
-def test_no_record_names_the_folder_it_was_made_in() -> None:
-    """Records are committed."""
-    for path in (REPO / RECORDS).glob("*.json"):
-        text = path.read_text(encoding="utf-8")
-        assert "/tmp/" not in text, path
-        assert str(REPO) not in text, path

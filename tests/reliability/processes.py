@@ -92,12 +92,9 @@ def _few_images(work: Callable[..., Any], *args: Any) -> None:
 
 
 def do(job: Job, marks: Path | None = None, slow: float = 0.0) -> None:
-    """Do ``job`` as the command would; the process's exit code is 0 where it came to its end.
+    """Do ``job`` as the command would, its phase noted in the file ``marks``.
 
-    Args:
-        job: a run.
-        marks: file to note its phase in.
-        slow: seconds longer that each save takes, and four times that a load, which comes once.
+    Each save takes ``slow`` seconds longer, a load, which comes once, four times that.
     """
     from resnet_repro.training import checkpoint
 
