@@ -43,8 +43,8 @@ def command(
 ) -> Path:
     """Be the command line of a part: measure, write the file, print and return its path.
 
-    ``scopes`` are those of ``cpu`` and ``cuda``; the command line may change them. Its configuration
-    words are for every net.
+    ``scopes`` are those of ``cpu`` and ``cuda``; the command line may change them, and gives
+    configuration words for every net.
     """
     asked = parser(part, "configuration of every net: trainer.precision=fp32").parse_args(words)
     with explained():
