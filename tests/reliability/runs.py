@@ -53,8 +53,8 @@ class Reference:
 
     def verdict(self, folder: RunFolder) -> Outcome:
         """Compare a run that was disturbed and ended with this one."""
-        found = fingerprint(folder)
-        differs = sorted(k for k, value in self.computed.items() if value != found[k])
+        found = fingerprint(folder) if generations(folder) else {}
+        differs = sorted(k for k, value in self.computed.items() if value != found.get(k))
         left, kept = left_overs(folder), len(generations(folder))
         fine = folder.is_finished and not differs and not left and kept <= 2
         told: Outcome = {"ok": fine, "identical": folder.is_finished and not differs}
@@ -117,9 +117,13 @@ class Workshop:
             job = small_job(self.scratch / "undisturbed" / str(len(self._made)), *words)
             begin(time.monotonic).join()  # the first fork waits for its server's imports
             began = time.monotonic()
-            if code := command(*job.words).returncode if real else finish(job):
-                raise NothingToCompareError(f"{job.folder.path}: {code}")
-            self._made[words] = Reference(fingerprint(job.folder), time.monotonic() - began)
+            done = command(*job.words) if real else None
+            code = finish(job) if done is None else done.returncode
+            seconds = time.monotonic() - began
+            if code:
+                why = "" if done is None else done.stderr
+                raise NothingToCompareError(f"{job.folder.path}: exit code {code} {why}")
+            self._made[words] = Reference(fingerprint(job.folder), seconds)
         return self._made[words]
 
 
