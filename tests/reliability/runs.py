@@ -63,7 +63,7 @@ class Reference:
             told |= {"state": state, "differs": differs, "left": left, "generations": kept}
         return told
 
-    def after(self, job: Job, *codes: int, **facts: Any) -> Outcome:
+    def after(self, job: Job, *codes: int | None, **facts: Any) -> Outcome:
         """Rerun ``job``, which ended with ``codes``, to its end and compare it."""
         return {**facts, "codes": [*codes, finish(job)], **self.verdict(job.folder)}
 
