@@ -82,6 +82,7 @@ def test_bad_words_are_refused_in_one_line_before_anything_is_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path))  # else a line says where data are
     monkeypatch.setattr(sys, "argv", ["train.py", *words, f"runs_dir={tmp_path}/runs"])
     with pytest.raises(SystemExit) as left:
         main()
