@@ -26,7 +26,7 @@ from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.checkpoint import load_newest
 from resnet_repro.training.distributed import PLACE, SOLO, World, leave, place
 from resnet_repro.training.launch import Job, launch, prepare
-from resnet_repro.training.run import Run
+from resnet_repro.training.run import TrainingRun
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Every optimizer imports torch._dynamo: seconds in each process.
@@ -184,7 +184,7 @@ def _share(
         spoil(world)
     asked = stop_after is not None and world.rank == world.size - 1
     stop = StopAt(stop_after or 0) if asked else never
-    return Run(job.folder, Silent(), stop, world).finish()
+    return TrainingRun(job.folder, Silent(), stop, world).finish()
 
 
 def in_background(job: Job) -> Any:

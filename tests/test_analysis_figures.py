@@ -16,8 +16,9 @@ from fabricate import fabricate
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.curves import bin_width, mean_curve, with_gaps
 from resnet_repro.analysis.load import Run, load_run, load_runs
+from resnet_repro.items.fig1 import fig1
+from resnet_repro.items.fig6 import fig6
 from resnet_repro.items.fig7 import fig7
-from resnet_repro.items.figs1_6 import fig1, fig6
 from resnet_repro.items.gradients import (
     bn_output_gradients,
     end_ratios,

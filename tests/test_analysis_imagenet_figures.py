@@ -16,9 +16,10 @@ from resnet_repro.analysis import counted, paper, style
 from resnet_repro.analysis.load import Run, load_run, load_runs
 from resnet_repro.items import DRAWINGS
 from resnet_repro.items.command import main
+from resnet_repro.items.fig2 import fig2
 from resnet_repro.items.fig3 import Cell, cells, fig3
 from resnet_repro.items.fig4 import fig4
-from resnet_repro.items.figs2_5 import fig2, fig5
+from resnet_repro.items.fig5 import fig5
 from resnet_repro.items.table1 import table1
 
 NETS = ("plain-18", "plain-34", "ResNet-18 A", "ResNet-34 A")

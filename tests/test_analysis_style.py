@@ -13,8 +13,9 @@ from fabricate import fabricate
 from resnet_repro.analysis import style
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.items import ITEMS
+from resnet_repro.items.fig1 import fig1
+from resnet_repro.items.fig6 import fig6
 from resnet_repro.items.fig7 import fig7
-from resnet_repro.items.figs1_6 import fig1, fig6
 from resnet_repro.items.gradients import gradient_figure
 
 

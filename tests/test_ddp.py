@@ -174,7 +174,7 @@ def test_a_started_number_of_workers_that_is_not_the_asked_one_is_refused(tmp_pa
     job = small_job(tmp_path, *SHORT, "trainer.devices=3")
     job.folder.write_config(job.config.as_mapping())
     with pytest.raises(ConfigError, match=r"trainer.devices=3: but 2 workers were started"):
-        run_module.Run(job.folder, Silent(), never, World(1, 2))
+        run_module.TrainingRun(job.folder, Silent(), never, World(1, 2))
 
 
 def _poison(world: World) -> None:

@@ -57,8 +57,9 @@ def first_match(pattern: str) -> str:
 
 
 def with_options(words: Sequence[str], module: str) -> None:
-    """``key=value`` words that the module's ``Options`` take."""
-    assert parse(importlib.import_module(module).Options, words)
+    """``key=value`` words that the options of the command take."""
+    schema = f"{module.rpartition('.')[2].title()}Options"
+    assert parse(getattr(importlib.import_module(module), schema), words)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import torch
 
 from resnet_repro import gpu_check, gpu_checks, study
 from resnet_repro.compose import make_job
-from resnet_repro.gpu_check import CHECKS, Check
+from resnet_repro.gpu_check import CHECKS, GpuCheck
 from resnet_repro.runs.provenance import versions
 
 HERE = {"state": "passed", "remark": "a GPU, 80 GiB"}
@@ -23,7 +23,7 @@ ANSWERS = dict.fromkeys((check.name for check in CHECKS), HERE)
 def stand_in(patch: pytest.MonkeyPatch, **scripts: str) -> None:
     """Checks that answer at once; ``scripts`` are what some of them do instead."""
 
-    def start(check: Check, _: Path) -> list[str]:
+    def start(check: GpuCheck, _: Path) -> list[str]:
         said = gpu_check.PREFIX + json.dumps(ANSWERS[check.name])
         return [sys.executable, "-c", scripts.get(check.name, f"print({said!r})")]
 

@@ -20,7 +20,7 @@ from resnet_repro.training import CheckpointError, DivergedError
 from resnet_repro.training import run as run_module
 from resnet_repro.training.jobs import report, run_all
 from resnet_repro.training.launch import Job, launch, prepare
-from resnet_repro.training.run import Run
+from resnet_repro.training.run import TrainingRun
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -95,7 +95,7 @@ def test_memory_of_the_first_probes_is_returned(
     job = small_job(tmp_path)
     job.folder.path.mkdir(parents=True)
     prepare(job)
-    run = Run(job.folder, Silent(), never)
+    run = TrainingRun(job.folder, Silent(), never)
     run.advance()
     run.close()
     assert done == ["tables_at_start", "return_freed_memory"]
@@ -288,7 +288,7 @@ def test_a_run_without_its_checkpoints_is_not_started_again(
         do(job)
     assert contents_of(job.folder) == before
     with pytest.raises(CheckpointError, match=r"logged.*checkpoints/ has no checkpoint to res"):
-        Run(job.folder, Silent(), never).finish()
+        TrainingRun(job.folder, Silent(), never).finish()
     assert job.folder.metrics_path.read_bytes() == before[job.folder.metrics_path]
 
 

@@ -27,7 +27,7 @@ _GROUPS = ("data", "model", "recipe", "evaluation")
 
 
 @dataclass(frozen=True)
-class Item:
+class ItemRuns:
     """One figure or table of the paper and the runs it is made of (``conf/item``)."""
 
     name: str
@@ -46,7 +46,7 @@ def names(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def load_item(name: str) -> Item:
+def load_item(name: str) -> ItemRuns:
     """Read ``conf/item/<name>.yaml``.
 
     Raises:
@@ -61,7 +61,7 @@ def load_item(name: str) -> Item:
         listed = values["hydra"]["sweeper"]["params"]["experiment"]
     except KeyError:
         raise ConfigError(f"{CONF / 'item' / name}.yaml lists no experiments") from None
-    return Item(name, tuple(word.strip() for word in listed.split(",")))
+    return ItemRuns(name, tuple(word.strip() for word in listed.split(",")))
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_repro.command import run_command
-from resnet_repro.evaluation import Options, check
+from resnet_repro.evaluation import EvaluateOptions, check
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.atomic import write_text_atomic
 
@@ -32,10 +32,10 @@ IDENTITY = ("kind", "protocol", "bn", "data")
 
 def main() -> None:
     """Run the command line."""
-    run_command(__doc__, Options, evaluate)
+    run_command(__doc__, EvaluateOptions, evaluate)
 
 
-def evaluate(options: Options) -> None:
+def evaluate(options: EvaluateOptions) -> None:
     """Count, print the table, write the file: the number is shown even if it cannot be written."""
     result = count(options)
     print(table(result), flush=True)
@@ -44,7 +44,7 @@ def evaluate(options: Options) -> None:
     print(f"written to {write(options.results_folder, result)}", file=sys.stderr)
 
 
-def count(options: Options) -> dict[str, Any]:
+def count(options: EvaluateOptions) -> dict[str, Any]:
     """Count errors as ``options`` say; return the result as plain Python.
 
     Raises:

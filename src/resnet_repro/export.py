@@ -40,14 +40,14 @@ CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class ExportDataOptions:
     """The training images, for their mean."""
 
     root: str = as_in(DataConfig, "root")
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """Options of ``resnet_repro.export``."""
 
     run: list[str] = option([], "folders of finished runs")
@@ -55,10 +55,10 @@ class Options:
         None, "file to write, or an existing folder for one file a run; older ones are replaced"
     )
     format: str = option("state_dict", "of the file", one_of(*SUFFIXES))
-    data: DataOptions = group(DataOptions)
+    data: ExportDataOptions = group(ExportDataOptions)
 
 
-def files_of(options: Options) -> dict[Path, Path]:
+def files_of(options: ExportOptions) -> dict[Path, Path]:
     """Return the file of each run; refuse what can be refused without torch.
 
     Raises:
@@ -88,7 +88,7 @@ def files_of(options: Options) -> dict[Path, Path]:
     return files
 
 
-def export(options: Options) -> None:
+def export(options: ExportOptions) -> None:
     """Write the files, print their digests, and in a folder list them in a table."""
     for run, out in files_of(options).items():
         print(f"{out}  sha256 {write(run, out, options.format, options.data.root)}")
@@ -207,7 +207,7 @@ def write_table(folder: Path) -> Path:
 
 def main() -> None:
     """Run the command line."""
-    run_command(__doc__, Options, export)
+    run_command(__doc__, ExportOptions, export)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ PREFIX = "gpu_check: "  # of the line in which a check answers
 
 
 @dataclass(frozen=True)
-class Check:
+class GpuCheck:
     """A function of :mod:`resnet_repro.gpu_checks`, its limit, and what its failure turns off."""
 
     name: str
@@ -49,27 +49,31 @@ class Check:
 
 EAGER, PLAIN, ONE = {"graph": "never"}, {"compile": "never"}, {"concurrent": 1}
 CHECKS = (
-    Check("device", 40, "no run can use the GPU until this is mended", cuda=False),
-    Check("precision", 40, "fp32", {"precision": "fp32"}),
-    Check("graph", 90, "eager steps", EAGER),
-    Check("compile", 120, "blocks are not compiled", PLAIN),
-    Check("evaluation", 60, "eager steps and evaluation", EAGER),
-    Check("resume", 90, "eager steps; let runs end before their time", EAGER | PLAIN, cuda=False),
-    Check("together", 90, "one run at a time", ONE, cuda=False),
-    Check("memory", 90, "one run at a time", ONE),
-    Check("ranks", 90, "trainer.devices=1", cuda=False),
-    Check("nccl", 90, "trainer.devices=1"),
-    Check("pictures", 90, "the worker decodes pictures itself", {"loader_workers": 0}, cuda=False),
+    GpuCheck("device", 40, "no run can use the GPU until this is mended", cuda=False),
+    GpuCheck("precision", 40, "fp32", {"precision": "fp32"}),
+    GpuCheck("graph", 90, "eager steps", EAGER),
+    GpuCheck("compile", 120, "blocks are not compiled", PLAIN),
+    GpuCheck("evaluation", 60, "eager steps and evaluation", EAGER),
+    GpuCheck(
+        "resume", 90, "eager steps; let runs end before their time", EAGER | PLAIN, cuda=False
+    ),
+    GpuCheck("together", 90, "one run at a time", ONE, cuda=False),
+    GpuCheck("memory", 90, "one run at a time", ONE),
+    GpuCheck("ranks", 90, "trainer.devices=1", cuda=False),
+    GpuCheck("nccl", 90, "trainer.devices=1"),
+    GpuCheck(
+        "pictures", 90, "the worker decodes pictures itself", {"loader_workers": 0}, cuda=False
+    ),
 )
 
 
-def start(check: Check, root: Path) -> list[str]:
+def start(check: GpuCheck, root: Path) -> list[str]:
     """The command that does one check."""
     module = "resnet_repro.gpu_check"
     return [sys.executable, "-m", module, "--one", check.name, "--root", str(root)]
 
 
-def run_check(check: Check, seconds: float) -> dict[str, Any]:
+def run_check(check: GpuCheck, seconds: float) -> dict[str, Any]:
     """Do a check in a process of its own; kill it and all it started after so many seconds."""
     began, limit = time.monotonic(), max(0.0, min(check.limit, seconds))
     with tempfile.TemporaryDirectory(prefix="gpu_check") as root:
@@ -96,7 +100,7 @@ def run_check(check: Check, seconds: float) -> dict[str, Any]:
     return row(check, time.monotonic() - began, **answer)
 
 
-def row(check: Check, seconds: float, state: str, remark: str) -> dict[str, Any]:
+def row(check: GpuCheck, seconds: float, state: str, remark: str) -> dict[str, Any]:
     """What came of a check, and what is to be used instead where it failed."""
     failed = state == "failed"
     return {
@@ -109,13 +113,13 @@ def row(check: Check, seconds: float, state: str, remark: str) -> dict[str, Any]
     }
 
 
-def run_all(checks: Sequence[Check]) -> list[dict[str, Any]]:
+def run_all(checks: Sequence[GpuCheck]) -> list[dict[str, Any]]:
     """Do the first check, then the others, a few at a time; those of CUDA only where it works."""
     until = time.monotonic() + DEADLINE
     device = run_check(checks[0], DEADLINE)
     why = {"skipped": device["remark"], "failed": "the GPU cannot be used"}.get(device["state"])
 
-    def one(check: Check) -> dict[str, Any]:
+    def one(check: GpuCheck) -> dict[str, Any]:
         if check.cuda and why:
             return row(check, 0.0, "skipped", why)
         return run_check(check, until - time.monotonic())

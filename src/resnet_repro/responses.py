@@ -18,7 +18,7 @@ from resnet_repro.runs.lock import run_lock
 
 
 @dataclass(frozen=True)
-class Options:
+class ResponsesOptions:
     """Options of ``resnet_repro.responses``."""
 
     run: str = option("", "run folder with a checkpoint")
@@ -26,7 +26,7 @@ class Options:
     threads: int = option(0, "CPU threads; 0: one for each core", at_least(0))
 
 
-def measure(options: Options) -> None:
+def measure(options: ResponsesOptions) -> None:
     """Write the responses of the newest checkpoint.
 
     Raises:
@@ -59,7 +59,7 @@ def measure(options: Options) -> None:
 
 def main() -> None:
     """Run the command line."""
-    run_command(__doc__, Options, measure)
+    run_command(__doc__, ResponsesOptions, measure)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from resnet_repro.analysis.evaluations import evaluations_beside, run_key, score
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import by_net
 from resnet_repro.config import Config
-from resnet_repro.evaluation import DataOptions, Options, TrainerOptions
+from resnet_repro.evaluation import DataOptions, EvaluateOptions, TrainerOptions
 from resnet_repro.exits import exit_code, notify
 
 
@@ -62,7 +62,7 @@ def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
     """Evaluate and write the result beside the runs; print an error that a user can act on."""
     data, trainer = config.data, config.trainer
     folder = group[0].path.parents[2].parent / "evaluations"
-    options = Options(
+    options = EvaluateOptions(
         run=[str(run.path) for run in group],
         results_dir=str(folder),
         protocol=protocol,

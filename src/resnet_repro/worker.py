@@ -42,10 +42,10 @@ def main() -> None:
             if command is not None:
                 command.report("hello")
             from resnet_repro.training.distributed import leave, place
-            from resnet_repro.training.run import Run
+            from resnet_repro.training.run import TrainingRun
 
             folder = RunFolder(Path(sys.argv[1]))
-            Run(folder, command or progress_of(folder), stop_asked, place()).finish()
+            TrainingRun(folder, command or progress_of(folder), stop_asked, place()).finish()
             leave()
             if command is not None:
                 command.report("bye")

@@ -23,7 +23,7 @@ from resnet_repro.analysis.load import Run, variants_of
 from resnet_repro.analysis.protocol import why_not_comparable
 from resnet_repro.analysis.tables import Table, as_shown
 from resnet_repro.conf import load_item
-from resnet_repro.items import Item, fig4, fig7, figs1_6
+from resnet_repro.items import Item, fig4, fig6, fig7
 
 IN_PLACE = ("claims",)  # the page has a part of its own for them
 LEADING = ("test error", "sd", "paper", "verdict")
@@ -180,7 +180,7 @@ _LOOKS = {
         fig4.FRAME.errors,
         "validation error, centre crop",
     ),
-    "fig6": _Look({place: title for place, (title, _) in figs1_6.PANELS.items()}),
+    "fig6": _Look({place: title for place, (title, _) in fig6.PANELS.items()}),
 }
 PAPER_FIGURES = (*_LOOKS, "fig7")
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from resnet_repro.conf import Item, changed_from_experiment, names
+from resnet_repro.conf import ItemRuns, changed_from_experiment, names
 from resnet_repro.config import PROFILES
 from resnet_repro.exits import notify
 from resnet_repro.options import WHAT, shown
@@ -224,7 +224,7 @@ class Logged:
         profile = profile or best_covered_profile(runs)
         return [run for run in runs if run.profile == profile]
 
-    def of_item(self, item: Item, profile: str | None = None) -> list[Run]:
+    def of_item(self, item: ItemRuns, profile: str | None = None) -> list[Run]:
         """Return the finished runs that an item is drawn from.
 
         They are of one profile: given, or the best covered. Without one given, a table of nets

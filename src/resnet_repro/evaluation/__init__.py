@@ -47,7 +47,7 @@ class TrainerOptions:
 
 
 @dataclass(frozen=True)
-class Options:
+class EvaluateOptions:
     """Options of ``resnet_repro.evaluate``."""
 
     weights: list[str] = option([], r"weights files; a comma in a path is written \,")
@@ -94,7 +94,7 @@ class Options:
         return paths.given(self.results_dir)
 
 
-def check(options: Options) -> None:
+def check(options: EvaluateOptions) -> None:
     """Refuse what can be refused without torch.
 
     Raises:

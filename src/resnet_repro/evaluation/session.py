@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from resnet_repro import data, paths
 from resnet_repro.config import PICTURE_SETS, DataConfig, TrainerConfig
-from resnet_repro.evaluation import Options
+from resnet_repro.evaluation import EvaluateOptions
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.evaluation.images import HeldOut, SmallImages, open_pictures
 from resnet_repro.evaluation.precise import precise_bn
@@ -44,7 +44,7 @@ USUAL_BATCH = {"small": 1_000, "cuda": 128, "cpu": 16}
 class Session:
     """What is evaluated, found and checked, and nothing counted yet."""
 
-    options: Options
+    options: EvaluateOptions
     subjects: list[Subject]
     choice: DataConfig
     images: HeldOut
@@ -52,7 +52,7 @@ class Session:
     doubts: list[str]
 
     @classmethod
-    def open(cls, options: Options) -> Session:
+    def open(cls, options: EvaluateOptions) -> Session:
         """Find nets and images.
 
         Raises:
@@ -182,11 +182,11 @@ class Session:
         return max(1, size * crop**2 // max(scales) ** 2)
 
 
-def _trainer(options: Options, precision: str = "auto") -> TrainerConfig:
+def _trainer(options: EvaluateOptions, precision: str = "auto") -> TrainerConfig:
     return TrainerConfig(**dataclasses.asdict(options.trainer) | {"precision": precision})
 
 
-def _choose_data(subjects: Sequence[Subject], options: Options) -> DataConfig:
+def _choose_data(subjects: Sequence[Subject], options: EvaluateOptions) -> DataConfig:
     """The data set of all nets: their own, or the one given."""
     given = options.data
     names = {subject.data.name for subject in subjects if subject.data}
@@ -200,7 +200,7 @@ def _choose_data(subjects: Sequence[Subject], options: Options) -> DataConfig:
     return DataConfig(name, given.root, given.source, on_corrupt=given.on_corrupt)
 
 
-def _choose_precision(subjects: Sequence[Subject], options: Options) -> str:
+def _choose_precision(subjects: Sequence[Subject], options: EvaluateOptions) -> str:
     """Resolve ``auto``: the precision of the runs, else fp32."""
     given = options.trainer
     used = {subject.precision or "fp32" for subject in subjects}
@@ -217,7 +217,7 @@ def _choose_precision(subjects: Sequence[Subject], options: Options) -> str:
 
 
 def _open_images(
-    choice: DataConfig, subjects: Sequence[Subject], options: Options, setup: Setup
+    choice: DataConfig, subjects: Sequence[Subject], options: EvaluateOptions, setup: Setup
 ) -> HeldOut:
     root = paths.data(choice.root)
     if choice.name not in PICTURE_SETS:
@@ -288,7 +288,7 @@ def _watched(batches: Iterable[tuple[Views, Tensor]], total: int) -> Iterator[tu
             bar.update(len(labels))
 
 
-def _command(options: Options) -> str:
+def _command(options: EvaluateOptions) -> str:
     """The command of an evaluation, without where files lie on this machine."""
     if options.weights:
         files = ",".join(Path(path).name.replace(",", r"\,") for path in options.weights)

@@ -23,11 +23,13 @@ from resnet_repro.items import (
     claims_cifar,
     claims_imagenet,
     deviations,
+    fig1,
+    fig2,
     fig3,
     fig4,
+    fig5,
+    fig6,
     fig7,
-    figs1_6,
-    figs2_5,
     gradients,
     table1,
     table6,
@@ -88,7 +90,7 @@ _ITEMS = (
     Item(
         "fig1",
         "Fig. 1: training and test error of plain-20 and plain-56",
-        figs1_6.fig1,
+        fig1.fig1,
         claims=(C2,),
     ),
     Item(
@@ -100,7 +102,7 @@ _ITEMS = (
     Item(
         "fig6",
         "Fig. 6: plain nets (left), residual nets (middle), 110 against 1202 layers (right)",
-        figs1_6.fig6,
+        fig6.fig6,
         claims=(C1, C2, C3, C4, C5),
     ),
     Item(
@@ -168,12 +170,12 @@ _ITEMS = (
 )
 # Made from the counted nets alone.
 _DRAWINGS = (
-    Item("fig2", "Fig. 2: residual learning, a building block", figs2_5.fig2),
+    Item("fig2", "Fig. 2: residual learning, a building block", fig2.fig2),
     Item("fig3", "Fig. 3: the three nets side by side, maps of one size at one height", fig3.fig3),
     Item(
         "fig5",
         "Fig. 5: the basic block of ResNet-34 (left), the bottleneck of ResNet-50 (right)",
-        figs2_5.fig5,
+        fig5.fig5,
     ),
     Item(
         "table1",

@@ -16,7 +16,7 @@ from resnet_repro.analysis.evaluations import evaluations_beside, not_used
 from resnet_repro.analysis.judge import first_tested
 from resnet_repro.analysis.load import Logged, Run, best_covered_profile, tell, variants_of
 from resnet_repro.compose import compose_run, make_job
-from resnet_repro.conf import Item, changed_from_experiment, load_item
+from resnet_repro.conf import ItemRuns, changed_from_experiment, load_item
 from resnet_repro.config import PROFILES, Config
 from resnet_repro.exits import explained, notify
 from resnet_repro.options import WHAT
@@ -60,7 +60,7 @@ def main(name: str) -> None:
             print(result.line())
 
 
-def select(root: Path, item: Item, asked: argparse.Namespace) -> list[Run]:
+def select(root: Path, item: ItemRuns, asked: argparse.Namespace) -> list[Run]:
     """Return the finished runs an item is drawn from, and say what is left out.
 
     They are the runs of its experiments as they stand in ``conf/`` or, where overrides change
@@ -83,7 +83,7 @@ def select(root: Path, item: Item, asked: argparse.Namespace) -> list[Run]:
     return [run for run in runs if asked.seeds is None or run.seed < asked.seeds]
 
 
-def changes_runs(item: Item, overrides: Sequence[str]) -> bool:
+def changes_runs(item: ItemRuns, overrides: Sequence[str]) -> bool:
     """Whether overrides make other runs of an item than its experiments at a ``--profile``."""
     if not overrides:
         return False
@@ -92,7 +92,7 @@ def changes_runs(item: Item, overrides: Sequence[str]) -> bool:
     return named or bool(changed_from_experiment(config.as_mapping()))
 
 
-def _is_asked(run: Run, item: Item, wanted: Callable[[str, str], Config]) -> bool:
+def _is_asked(run: Run, item: ItemRuns, wanted: Callable[[str, str], Config]) -> bool:
     """Whether a run is what the overrides make of one of the item's experiments."""
     if run.experiment not in item.drawn:
         return False
@@ -106,7 +106,7 @@ def _print_paths(paths: Sequence[Path]) -> None:
         print(os.path.relpath(path))
 
 
-def tell_what_is_missing(item: Item, runs: Sequence[Run], profile: str | None) -> None:
+def tell_what_is_missing(item: ItemRuns, runs: Sequence[Run], profile: str | None) -> None:
     """Name the item's nets that no run stands for; exit where there is nothing to draw.
 
     A variant needs its net beside it, the experiment that its name begins with.
@@ -124,7 +124,9 @@ def tell_what_is_missing(item: Item, runs: Sequence[Run], profile: str | None) -
         raise SystemExit(1)
 
 
-def train_missing(item: Item, profile: str, seeds: int | None, overrides: Sequence[str]) -> None:
+def train_missing(
+    item: ItemRuns, profile: str, seeds: int | None, overrides: Sequence[str]
+) -> None:
     """Train the item's runs that are not finished; exit where one fails.
 
     Without ``seeds``, one seed of each net is enough.

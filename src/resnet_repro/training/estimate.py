@@ -47,7 +47,7 @@ SETS = {
 
 
 @dataclass(frozen=True)
-class Pace:
+class RunPace:
     """Measured speed of one net: seconds of an update, and of evaluating one image."""
 
     per_update: float
@@ -62,7 +62,7 @@ class Pace:
         return left * self.per_update + images * self.per_eval_image
 
 
-def measure(config: Config) -> Pace:
+def measure(config: Config) -> RunPace:
     """Time a few updates and an evaluation, done as the run will do them, on random images.
 
     Of a folder of pictures a few are decoded, too; a GPU trains beside that.
@@ -89,7 +89,7 @@ def measure(config: Config) -> Pace:
         update, evaluation = max(update, decoding), max(evaluation, decoding)
     else:
         update, evaluation = update + decoding, evaluation + decoding
-    return Pace(share * update, evaluation, sizes)
+    return RunPace(share * update, evaluation, sizes)
 
 
 def _alone(config: Config, timed: int) -> Config:

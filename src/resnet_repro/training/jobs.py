@@ -18,7 +18,7 @@ from resnet_repro.training.launch import Job, begin
 if TYPE_CHECKING:
     import torch
 
-    from resnet_repro.training.run import Run
+    from resnet_repro.training.run import TrainingRun
 
 # What torch sets for a whole process: runs in one must agree in it.
 SHARED = ("device", "precision", "deterministic", "threads", "concurrent")
@@ -118,7 +118,7 @@ class _UnderWay:
 
     def __init__(self, job: Job, watcher: RunProgress, stop_asked: Callable[[], bool]):
         self.job, self.watcher, self._stop_asked = job, watcher, stop_asked
-        self.run: Run | None = None
+        self.run: TrainingRun | None = None
         self.marks: deque[torch.cuda.Event] = deque()  # of iterations in the device's queue
 
     def is_ready(self) -> bool:

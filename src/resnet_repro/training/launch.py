@@ -24,7 +24,7 @@ from resnet_repro.training.refuse import (
 )
 
 if TYPE_CHECKING:
-    from resnet_repro.training.run import Run
+    from resnet_repro.training.run import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def launch(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> str:
     return run if isinstance(run, str) else run.finish()
 
 
-def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Run | str:
+def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> TrainingRun | str:
     """As :func:`launch`, but return a run in this process before its first iteration."""
     from resnet_repro.training.device import choose
 
@@ -103,9 +103,9 @@ def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Run | s
             from resnet_repro.training.workers import run_workers
 
             return run_workers(folder, trainer, watcher, stop_asked)
-        from resnet_repro.training.run import Run
+        from resnet_repro.training.run import TrainingRun
 
-        run = Run(folder, watcher, stop_asked)
+        run = TrainingRun(folder, watcher, stop_asked)
         run.resources = resources.pop_all()
         return run
 

@@ -27,7 +27,7 @@ from resnet_repro.training.state import settle_ddp_buckets
 from resnet_repro.training.stepper import make
 
 
-class Run:
+class TrainingRun:
     """The run of a folder, on this worker. Rank 0 alone writes, and keeps ``status.json`` true.
 
     On CUDA everything is launched on a stream of the run's own: graphs can be captured there, and

@@ -1,4 +1,4 @@
-"""Figs. 2 and 5: a residual block; the basic block and the bottleneck with their counted sizes."""
+"""Fig. 5: the basic block and the bottleneck, with their counted sizes."""
 
 from __future__ import annotations
 
@@ -6,27 +6,6 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import counted, diagram, style
 from resnet_repro.analysis.diagram import BLOCK_PITCH, BLOCK_SIDE
-
-X, F = r"$\mathbf{x}$", r"$\mathcal{F}(\mathbf{x})$"
-
-
-def fig2() -> Figure:
-    """Fig. 2: residual learning, a building block."""
-    with style.style():
-        figure, axes = diagram.canvas(3.7, 1.95)
-        x, top = 1.75, 1.42
-        diagram.block(axes, x, top, ["weight layer"] * 2, X)
-        left = {"ha": "right", "fontsize": 10}
-        diagram.label(axes, (x - 0.72, top - BLOCK_PITCH / 2), F, **left)
-        diagram.label(axes, (x - 0.16, top - 1.52 * BLOCK_PITCH), f"{F} + {X}", **left)
-        beside = (x + BLOCK_SIDE + 0.08, top - 0.5 * BLOCK_PITCH)
-        diagram.label(axes, beside, f"{X}\nidentity", ha="left", fontsize=8.5)
-        said = (
-            "Residual learning: y = relu(F(x) + x). Here each weight layer is a conv with "
-            "batch normalisation; a plain net has the same layers without the shortcut."
-        )
-        style.underneath(figure, [said])
-    return figure
 
 
 def fig5() -> Figure:
