@@ -211,11 +211,11 @@ def test_what_another_machine_measured_is_measured_again(tmp_path: Path) -> None
 def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def pace(config: Config) -> estimate.Pace:
+    def pace(config: Config) -> estimate.RunPace:
         asked.append(config.recipe.batch_size)
         if config.recipe.batch_size > 64:
             raise torch.OutOfMemoryError
-        return estimate.Pace(0.5, 0.0, estimate.SETS[config.data.name])
+        return estimate.RunPace(0.5, 0.0, estimate.SETS[config.data.name])
 
     monkeypatch.setattr(estimate, "measure", pace)
     row = measure_pace.measure("imagenet_resnet50")
