@@ -259,8 +259,17 @@ def precision_control_block(study: Study) -> str:
     for path in sorted((study.root.parent / "bench").glob("precision_*.json")):
         kept = json.loads(path.read_text(encoding="utf-8"))
         where = f"{kept['net']} (`{kept['run']}`), {kept['hardware']['label']}"
-        table = to_markdown(pd.DataFrame(kept["rows"]).rename(columns=names))
-        lines += [table, "", f"{where}; `python -m benchmarks.precision`."]
+        rows = pd.DataFrame(kept["rows"])
+        shown = rows.assign(loss=rows["loss"].map("{:.4f}".format)).rename(columns=names)
+        lines += [to_markdown(shown), "", f"{where}; `python -m benchmarks.precision`."]
+        way = rows["continuation"].str.rsplit(", seed ", n=1, expand=True)
+        for start, group in rows.groupby("from"):
+            spans = {
+                what: group.groupby(way[same])["clean_train_error"].agg(lambda v: v.max() - v.min())
+                for what, same in (("precision and layout", 1), ("seed", 0))
+            }
+            said = ", by ".join(f"{what} {span.max():.2f}" for what, span in spans.items())
+            lines.append(f"From iteration {start:,}, clean training errors differ by {said} points.")
     return "\n".join(lines) or "It has not been measured yet: `python -m benchmarks.precision`."
 
 
