@@ -268,8 +268,8 @@ def precision_control_block(study: Study) -> str:
                 what: group.groupby(way[same])["clean_train_error"].agg(lambda v: v.max() - v.min())
                 for what, same in (("precision and layout", 1), ("seed", 0))
             }
-            said = ", by ".join(f"{what} {span.max():.2f}" for what, span in spans.items())
-            lines.append(f"From iteration {start:,}, clean training errors differ by {said} points.")
+            said = ", by ".join(f"{what} {span.max():.2f} points" for what, span in spans.items())
+            lines.append(f"From iteration {start:,}, clean training errors differ by {said}.")
     return "\n".join(lines) or "It has not been measured yet: `python -m benchmarks.precision`."
 
 
