@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from resnet_repro.exits import explained
-from resnet_repro.options import ConfigError, build, closest, leaves
+from resnet_repro.options import ConfigError, build, closest, help_text, leaves
 
 T = TypeVar("T")
 
@@ -23,12 +23,7 @@ def run_command(doc: str | None, schema: type[T], work: Callable[[T], None]) -> 
     """
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
-        print(f"{(doc or '').strip()}\n\nOptions [default]:")
-        for key, _, field in leaves(schema):
-            allowed, default = field.metadata["check"].allowed, field.default
-            about = f"{field.metadata['help']}; {allowed}" if allowed else field.metadata["help"]
-            shown = f" [{default}]" if isinstance(default, str | int) else ""
-            print(f"  {key:<22} {about}{shown}")
+        print(f"{(doc or '').strip()}\n\nOptions [default]:\n{help_text(schema)}")
         raise SystemExit(0 if words else 2)
     with explained():
         work(parse(schema, words))

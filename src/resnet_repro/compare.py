@@ -13,7 +13,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +52,22 @@ def find_sweeps(runs: Iterable[Run], key: str) -> list[Run]:
     That is: of which another run of the same experiment and profile differs in this key alone.
     """
     finished = [run for run in runs if run.is_finished]
-    return [
-        run
-        for run in finished
-        if any(
-            (other.experiment, other.profile) == (run.experiment, run.profile)
-            and [*changed_keys(run, other)] == [key]
-            for other in finished
-        )
-    ]
+
+    def differs_alone(run: Run, other: Run) -> bool:
+        same_net = (run.experiment, run.profile) == (other.experiment, other.profile)
+        return same_net and [*changed_keys(run, other)] == [key]
+
+    return [run for run in finished if any(differs_alone(run, other) for other in finished)]
 
 
 def swept_keys(runs: Sequence[Run]) -> list[str]:
     """Return the keys of what is computed in which runs differ, those of most values first."""
     found = {key: None for run in runs[1:] for key in changed_keys(runs[0], run)}
-    return sorted(found, key=lambda key: -len({_value(run, key) for run in runs}))
+    return sorted(found, key=lambda key: -len({shown(_value(run, key)) for run in runs}))
 
 
-def _value(run: Run, key: str) -> str:
-    """Return the value of a key as it is written."""
-    return shown(flatten(run.config).get(key))
+def _value(run: Run, key: str) -> Any:
+    return flatten(run.config).get(key)
 
 
 def sweep_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
@@ -84,7 +79,7 @@ def sweep_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     }
     rows = []
     for run in runs:
-        values = [flatten(run.config).get(key) for key in keys]
+        values = [_value(run, key) for key in keys]
         values = [tuple(value) if isinstance(value, list) else value for value in values]
         errors = [measure(run) for measure in measures.values()]
         rows.append([*values, run.label, run.profile, run.seed, *errors, run.name])
@@ -93,25 +88,21 @@ def sweep_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
 
 def settings(runs: Sequence[Run]) -> list[list[Run]]:
     """Group runs that differ in nothing computed but the seed, sorted by their values."""
-    groups: list[list[Run]] = []
-    for run in runs:
-        for group in groups:
-            if group[0].profile == run.profile and not changed_keys(group[0], run):
-                group.append(run)
-                break
-        else:
-            groups.append([run])
     keys = swept_keys(runs)
 
-    def order(group: Sequence[Run]) -> tuple[Any, ...]:
-        values = [flatten(group[0].config).get(key) for key in keys]
-        sizes = [
-            (0, value, "") if isinstance(value, int | float) else (1, 0, str(value))
-            for value in values
-        ]
-        return (group[0].is_plain, group[0].label, group[0].profile, *sizes)
+    def order(run: Run) -> tuple[Any, ...]:
+        values = [_value(run, key) for key in keys]
+        sizes = [(0, v, "") if isinstance(v, int | float) else (1, 0, str(v)) for v in values]
+        return (run.is_plain, run.label, run.profile, *sizes)
 
-    return sorted((agree(group) for group in groups), key=order)
+    groups: list[list[Run]] = []
+    for run in sorted(runs, key=order):
+        same = (g for g in groups if g[0].profile == run.profile and not changed_keys(g[0], run))
+        if (group := next(same, None)) is None:
+            groups.append([run])
+        else:
+            group.append(run)
+    return [agree(group) for group in groups]
 
 
 def summary_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
@@ -120,8 +111,8 @@ def summary_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     for group in settings(runs):
         test = stats.summarise([stats.last_error(run) for run in group])
         training = stats.summarise([stats.final_training_error(run) for run in group])
-        clean = [error for run in group if (error := stats.clean_training_error(run)) is not None]
-        row: dict[str, Any] = {key: _value(group[0], key) for key in keys}
+        clean = stats.clean_training_errors(group)
+        row: dict[str, Any] = {key: shown(_value(group[0], key)) for key in keys}
         row |= {"net": group[0].label, "profile": group[0].profile, "seeds": test.n}
         row |= {"test error": test.mean, "sd": test.sd, "low": test.low, "high": test.high}
         row["training error"] = training.mean
@@ -137,9 +128,10 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
     seed does not have. Further keys, nets and profiles have lines of their own.
     """
     key, *others = keys
-    values = {_value(g[0], key): flatten(g[0].config).get(key) for g in settings(runs)}
+    groups = settings(runs)
+    values = {shown(value): value for value in (_value(group[0], key) for group in groups)}
     lines: dict[str, list[list[Run]]] = {}
-    for group in settings(runs):
+    for group in groups:
         lines.setdefault(_line_name(group[0], runs, others), []).append(group)
     shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(values), 2)))  # legible
     colours = dict(zip(values, map(to_hex, shades), strict=False))
@@ -150,7 +142,7 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
         for number, (name, line) in enumerate(lines.items()):
             means = []
             for group in line:
-                value = _value(group[0], key)
+                value = shown(_value(group[0], key))
                 marker = MARKERS[number % len(MARKERS)]
                 means.append(_draw_errors(left, group, places[value], marker, colours[value]))
                 label = f"{key.rpartition('.')[2]} {value}{f', {name}' if len(lines) > 1 else ''}"
@@ -215,7 +207,7 @@ def _places(axes: Axes, key: str, values: Mapping[str, Any]) -> dict[str, float]
 
 def _line_name(run: Run, runs: Sequence[Run], others: Sequence[str]) -> str:
     """Name what tells a line from the others: net, further keys, profile."""
-    parts = [f"{key.rpartition('.')[2]} {_value(run, key)}" for key in others]
+    parts = [f"{key.rpartition('.')[2]} {shown(_value(run, key))}" for key in others]
     if len({other.label for other in runs}) > 1:
         parts.insert(0, run.label)
     if len({other.profile for other in runs}) > 1:
@@ -276,24 +268,21 @@ def main(words: Sequence[str] | None = None) -> int:
             raise ConfigError(_nothing(runs, keys))
         written = save_sweep(runs, keys, asked.figures, asked.tables)
         print(next(path for path in written if path.suffix == ".md").read_text(encoding="utf-8"))
-        for path in written:
-            print(os.path.relpath(path))
+        print("\n".join(map(os.path.relpath, written)))
     return 0
 
 
 def _read(places: Sequence[Path]) -> list[Run]:
     """Return the finished runs in or below some folders; stderr names what cannot be read."""
-    runs: dict[Path, Run] = {}
-    for place in places:
-        below = (sorted(place.glob(depth)) for depth in ("seed*", "*/seed*", "*/*/seed*"))
-        for path in chain([place], *below):
-            if (path / "config.yaml").exists():
-                try:
-                    run = load_run(path)
-                    runs |= {run.path: run} if run.is_finished else {}
-                except RunFolderError as error:
-                    tell(str(error))
-    return [*runs.values()]
+    depths = ("", "seed*/", "*/seed*/", "*/*/seed*/")
+    found = (path for place in places for at in depths for path in place.glob(f"{at}config.yaml"))
+    runs = []
+    for folder in sorted({path.parent.absolute() for path in found}):
+        try:
+            runs.append(load_run(folder))
+        except RunFolderError as error:
+            tell(str(error))
+    return [run for run in runs if run.is_finished]
 
 
 def _nothing(runs: Sequence[Run], keys: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import io
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -21,16 +21,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from resnet_repro.config import (
-    Config,
-    DataConfig,
-    EvaluationConfig,
-    ProbesConfig,
-    RecipeConfig,
-    TrainerConfig,
-)
+from resnet_repro.config import Config, TrainerConfig
 from resnet_repro.evaluation.count import count_errors
-from resnet_repro.models.spec import NetSpec
 from resnet_repro.progress import Progress, Watcher
 from resnet_repro.training import stepper
 from resnet_repro.training.build import RunContext, assemble, load_images
@@ -38,27 +30,32 @@ from resnet_repro.training.checkpoint import load_newest
 from resnet_repro.training.device import choose, free_after_run, set_fp32_precision, set_up
 from resnet_repro.training.distributed import place
 from resnet_repro.training.jobs import train_together
-from resnet_repro.training.launch import Job, job_of, launch
+from resnet_repro.training.launch import Job, launch
 from resnet_repro.training.state import TrainState, current_lr, settle_ddp_buckets, step
 
 ITERATIONS, DROP = 24, 12  # of a trained run; a captured graph is replayed in most of them
 
 
-def small(root: Path, name: str, **trainer: Any) -> Job:
-    """A small run on synthetic images, with the same bits on a rerun."""
-    cuda = torch.cuda.is_available()
+def small(root: Path, name: str, groups: Mapping[str, Any] | None = None, **trainer: Any) -> Job:
+    """A small run on synthetic images, with the same bits on a rerun.
+
+    ``groups`` and ``trainer`` are changes of its configuration.
+    """
+    cuda = torch.cuda.is_available()  # a CPU is always deterministic
     depth, batch = (20, 128) if cuda else (8, 16)
-    usual = {"threads": 1, "log_every_iters": 4, "checkpoint_every_iters": 8}
-    how: dict[str, Any] = usual | {"deterministic": cuda} | trainer  # a CPU always is
-    config = Config(
-        experiment="gpu_check", name=name, profile="smoke", runs_dir=str(root),
-        data=DataConfig(name="synthetic"), model=NetSpec(depth=depth, shortcut="A"),
-        recipe=RecipeConfig(batch_size=batch, max_iters=ITERATIONS, milestones=[DROP]),
-        evaluation=EvaluationConfig(every_iters=DROP, batch_size=100, clean_train_images=200),
-        probes=ProbesConfig(signals=cuda, response_images=100 * cuda),
-        trainer=TrainerConfig(**how),
-    )  # fmt: skip
-    return job_of(Config.from_mapping(config.as_mapping()), ("gpu_check",), config)
+    values: dict[str, Any] = {
+        "data": {"name": "synthetic"},
+        "model": {"depth": depth, "shortcut": "A"},
+        "recipe": {"batch_size": batch, "max_iters": ITERATIONS, "milestones": [DROP]},
+        "evaluation": {"every_iters": DROP, "batch_size": 100, "clean_train_images": 200},
+        "probes": {"signals": cuda, "response_images": 100 * cuda},
+        "trainer": {"threads": 1, "log_every_iters": 4, "checkpoint_every_iters": 8},
+    }
+    values["trainer"] |= {"deterministic": cuda} | trainer
+    for group, changes in (groups or {}).items():
+        values[group] |= changes
+    names = {"experiment": "gpu_check", "name": name, "profile": "smoke", "runs_dir": str(root)}
+    return Job(Config.from_mapping(names | values), ("gpu_check",), {})
 
 
 def trained(job: Job, updates: int = ITERATIONS) -> tuple[RunContext, TrainState, torch.Tensor]:
@@ -256,13 +253,11 @@ def check_pictures(root: Path) -> str:
                 pixels = np.random.default_rng(number).integers(256, size=(240, 260, 3))
                 image = Image.fromarray(pixels.astype(np.uint8))
                 image.save(folder / f"{number}.jpg")
-    job = small(root, "pictures", loader_workers=2)
-    config = job.config
-    config = replace(
-        config, data=replace(config.data, name="folder", root=str(root / "pictures")),
-        model=replace(config.model, family="imagenet", depth=18),
-        recipe=replace(config.recipe, batch_size=8, max_iters=3, milestones=[2]),
-        evaluation=replace(config.evaluation, batch_size=4),
-    )  # fmt: skip
-    same(do(replace(job, config=config)), "finished", "a run on photographs")
+    groups = {
+        "data": {"name": "folder", "root": str(root / "pictures")},
+        "model": {"family": "imagenet", "depth": 18},
+        "recipe": {"batch_size": 8, "max_iters": 3, "milestones": [2]},
+        "evaluation": {"batch_size": 4},
+    }
+    same(do(small(root, "pictures", groups, loader_workers=2)), "finished", "a run on photographs")
     return "three updates and two evaluations of ResNet-18 at 224x224"

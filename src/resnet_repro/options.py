@@ -111,6 +111,24 @@ def leaves(schema: type, prefix: str = "") -> Iterator[tuple[str, Any, dataclass
             yield key, kind, field
 
 
+def described(schema: type) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield each option's key, default, allowed values, role and meaning."""
+    for key, kind, field in leaves(schema):
+        listed, default = field.default_factory, field.default
+        text = shown(default if listed is dataclasses.MISSING else listed())
+        about = field.metadata
+        yield key, text.replace(UNNAMED, ""), allowed(kind, field), about["role"], about["help"]
+
+
+def help_text(schema: type) -> str:
+    """Describe the options for a terminal, one in a line."""
+    lines = []
+    for key, default, values, _, meaning in described(schema):
+        shown_default = "" if default in ("", "null", "[]") else f" [{default}]"
+        lines.append(f"  {key}{shown_default}  {meaning}; {values}")
+    return "\n".join(lines)
+
+
 def build(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     """Make a ``schema`` from a nested mapping; missing keys take their defaults.
 

@@ -5,34 +5,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import typing
-from collections.abc import Iterator
+from itertools import groupby
 
 from resnet_repro.config import Config
-from resnet_repro.options import UNNAMED, allowed, leaves, shown
-
-Row = tuple[str, str, str, str, str]  # key, default, allowed values, role, meaning
-
-
-def groups() -> Iterator[tuple[str, str, list[Row]]]:
-    """Yield title, description and rows of each group of the schema, the top level first."""
-    hints: dict[str, type] = typing.get_type_hints(Config)
-    schemas = {"": Config} | {k: v for k, v in hints.items() if dataclasses.is_dataclass(v)}
-    for name, schema in schemas.items():
-        rows = [
-            _row(f"{name}.{key}".lstrip("."), kind, field, getattr(schema(), field.name))
-            for key, kind, field in leaves(schema)
-            if "." not in key
-        ]
-        yield name or "the run", (inspect.getdoc(schema) or "").splitlines()[0], rows
-
-
-def _row(key: str, kind: type, field: dataclasses.Field[typing.Any], default: object) -> Row:
-    text = "" if default == UNNAMED else shown(default)
-    return key, text, allowed(kind, field), field.metadata["role"], field.metadata["help"]
-
+from resnet_repro.options import described
 
 _ABOUT = """
 Generated from the schema (`config.py`, `models/spec.py`) by
@@ -62,23 +40,15 @@ place.
 def as_markdown() -> str:
     """``docs/CONFIG.md``: one table per group."""
     lines = ["# Configuration", "", *_ABOUT.strip().splitlines()]
-    for title, description, rows in groups():
-        lines += ["", f"## {title}", "", description, ""]
+    schemas = typing.get_type_hints(Config) | {"": Config}
+    for name, rows in groupby(described(Config), key=lambda row: row[0].rpartition(".")[0]):
+        description = (inspect.getdoc(schemas[name]) or "").splitlines()[0]
+        lines += ["", f"## {name or 'the run'}", "", description, ""]
         lines += ["| key | default | allowed | says | meaning |", "|---|---|---|---|---|"]
         for key, *cells in rows:
             escaped = (cell.replace("|", "\\|") for cell in (f"`{key}`", *cells))
             lines.append(f"| {' | '.join(escaped)} |")
     return "\n".join(lines) + "\n"
-
-
-def as_help() -> str:
-    """The same for a terminal."""
-    lines = []
-    for title, description, rows in groups():
-        lines += ["", f"{title}: {description}"]
-        for key, default, values, _, meaning in rows:
-            lines.append(f"  {key}{f' [{default}]' if default else ''}  {meaning}; {values}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from omegaconf import DictConfig
 
 from resnet_repro.compose import compose_sweep, make_job
 from resnet_repro.conf import names
+from resnet_repro.config import Config
 from resnet_repro.exits import explained, notify
 from resnet_repro.hydra_words import read_flags, run_hydra
-from resnet_repro.options import ConfigError
-from resnet_repro.reference import as_help
+from resnet_repro.options import ConfigError, help_text
 from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.training.jobs import report, run_all
 from resnet_repro.training.launch import Job
@@ -41,8 +41,7 @@ def work(jobs: Sequence[Job]) -> None:
 def hydra_job(_: DictConfig) -> None:
     """Do one run: Hydra calls this once, or its launcher once for each job of a sweep.
 
-    A single run's error is reported here: Hydra would print a line before it, which in a sweep says
-    whose error it is.
+    A single run's error is reported here; in a sweep, a line of Hydra's says whose error it is.
     """
     here = HydraConfig.get()
     with explained() if here.mode == RunMode.RUN else nullcontext():
@@ -54,7 +53,8 @@ def main() -> None:
     words = sys.argv[1:]
     with explained():
         if {"--help", "-h"} & set(words):
-            print(f"{__doc__}\nexperiments: {', '.join(names('experiment'))}\n{as_help()}")
+            print(f"{__doc__}\nexperiments: {', '.join(names('experiment'))}\n")
+            print(help_text(Config))
             return
         if "TORCHELASTIC_RUN_ID" in os.environ:  # each of its copies would do the run
             raise ConfigError(
@@ -65,11 +65,11 @@ def main() -> None:
         ours = [word for word in asked.overrides if not word.startswith("hydra")]
         flags = [word for word in words if word not in asked.overrides]
         trains = set(flags) <= {"-m", "--multirun", "-r", "--run"}
-        if trains and ours == asked.overrides:
-            work(compose_sweep(ours) if asked.multirun else [make_job(*ours)])
-            return
-        if trains:  # for its one-line errors, before Hydra does anything
-            _ = compose_sweep(ours) if asked.multirun else [make_job(*ours)]
+        if trains:  # composed here in any case: one-line errors before Hydra does anything
+            jobs = compose_sweep(ours) if asked.multirun else [make_job(*ours)]
+            if ours == asked.overrides:
+                work(jobs)
+                return
         run_hydra(asked, flags, hydra_job)
 
 
