@@ -1,7 +1,5 @@
 """A CIFAR-10 of eight images a file, in every form in which the real one comes."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,11 +1,8 @@
 """Shared by all tests: torch on few threads, so that tests side by side do not starve."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -21,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="module")
-def few_images() -> Iterator[None]:
+def few_images():
     """Runs on synthetic images in this process have as few as those in processes of their own."""
     from ranks import FEW_IMAGES
     from resnet_repro.data import synthetic

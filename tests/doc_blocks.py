@@ -1,7 +1,5 @@
 """Code blocks of the documents, with where they stand."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

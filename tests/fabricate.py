@@ -1,7 +1,5 @@
 """Made-up run folders that look like real ones, for tests of everything that reads them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Made-up runs of ImageNet nets, on ImageNet or Tiny ImageNet."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Photographs for tests: smooth colours with some noise, and folders of them."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Workers are forked from a server that has imported torch and computed nothing, a
 without torch's launcher: seconds less for each test.
 """
 
-from __future__ import annotations
-
 import hashlib
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """The full-size path with crops of 64 instead of 224 pixels: a twelfth of the work."""
 
-from __future__ import annotations
-
 from resnet_repro.data import jpeg, order
 
 CROP = 64

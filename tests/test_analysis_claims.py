@@ -1,7 +1,5 @@
 """Every claim about CIFAR holds on runs made to hold it and fails on runs made to fail it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import pytest
 
 from fabricate import fabricate
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.judge import Claim, public_noise
+from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.load import Run, load_run, load_runs
 from resnet_repro.items import claims_cifar as claims
 
@@ -71,9 +69,7 @@ def made(
         (1.41, "inconclusive", "open"),
     ],
 )
-def test_only_the_papers_protocol_decides(
-    tmp_path: Path, deep: float, verdict: str, elsewhere: str
-) -> None:
+def test_only_the_papers_protocol_decides(tmp_path, deep, verdict, elsewhere):
     ends = {"plain-20": (9.7, 1.4), "plain-56": (13.2, deep)}
     result = claims.plain_training_error_rises(made(tmp_path / "paper", ends))
     assert (result.id, result.verdict, result.profile) == ("C2", verdict, "paper")
@@ -130,9 +126,7 @@ ONLY_110_RISES = {"plain-20": (9.7, 1.4), "plain-56": (9.0, 0.4), "plain-110": (
         (C4, LOSES, "fails", "-1.00 points at 20 layers"),
     ],
 )
-def test_c1_to_c4_both_ways(
-    tmp_path: Path, claim: Claim, ends: Ends, verdict: str, said: str
-) -> None:
+def test_c1_to_c4_both_ways(tmp_path, claim, ends, verdict, said):
     result = claim(made(tmp_path, ends))
     assert result.verdict == verdict
     assert said in result.sentence
@@ -140,7 +134,7 @@ def test_c1_to_c4_both_ways(
         assert result.sentence.count("95 % interval") == 3  # two gaps and their growth
 
 
-def test_c1_asks_sixty_percent_of_the_paper_schedule_only(tmp_path: Path) -> None:
+def test_c1_asks_sixty_percent_of_the_paper_schedule_only(tmp_path):
     ends = {"plain-20": (30.0, 30.0), "plain-110": (55.0, 55.0)}
     result = claims.plain_test_error_rises(made(tmp_path, ends, profile="short"))
     assert result.verdict == "same order as the paper"
@@ -148,7 +142,7 @@ def test_c1_asks_sixty_percent_of_the_paper_schedule_only(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("claim", [claims.plain_training_error_rises, claims.residual_errors_fall])
-def test_one_seed_cannot_tell_a_training_error(tmp_path: Path, claim: Claim) -> None:
+def test_one_seed_cannot_tell_a_training_error(tmp_path, claim):
     """Nobody has published the noise of one: not even the paper's own nets can be told apart."""
     result = claim(made(tmp_path / "one", PLAIN | RESIDUAL, seeds=1))
     assert result.verdict == "inconclusive"
@@ -156,7 +150,7 @@ def test_one_seed_cannot_tell_a_training_error(tmp_path: Path, claim: Claim) -> 
     assert claim(made(tmp_path / "two", PLAIN | RESIDUAL, seeds=2)).verdict == "holds"
 
 
-def test_one_seed_tells_a_test_error_at_the_papers_protocol_alone(tmp_path: Path) -> None:
+def test_one_seed_tells_a_test_error_at_the_papers_protocol_alone(tmp_path):
     result = claims.plain_test_error_rises(made(tmp_path / "paper", PLAIN_20_56, seeds=1))
     assert result.verdict == "holds"
     assert "from the noise of public runs)" in result.sentence
@@ -167,7 +161,7 @@ def test_one_seed_tells_a_test_error_at_the_papers_protocol_alone(tmp_path: Path
     assert result.verdict == "inconclusive"
 
 
-def test_public_noise_applies_to_what_was_measured(tmp_path: Path) -> None:
+def test_public_noise_applies_to_what_was_measured(tmp_path):
     nets = ("plain-56", "plain-110", "ResNet-110", "ResNet-1202")
     runs = {run.label: run for run in made(tmp_path, dict.fromkeys(nets, (9.0, 1.0)), seeds=1)}
     known = paper.seed_noise()
@@ -186,7 +180,7 @@ def test_public_noise_applies_to_what_was_measured(tmp_path: Path) -> None:
         ((7.9, 0.04), 1, "inconclusive"),
     ],
 )
-def test_c5_both_ways(tmp_path: Path, deep: tuple[float, float], seeds: int, verdict: str) -> None:
+def test_c5_both_ways(tmp_path, deep, seeds, verdict):
     ends = {"ResNet-110": (6.6, 0.05), "ResNet-1202": deep}
     result = claims.depth_1202_overfits(made(tmp_path, ends, seeds=seeds))
     assert result.verdict == verdict
@@ -209,7 +203,7 @@ LEVELS = {"plain-20": 1.82, "plain-56": 1.52, "ResNet-20": 1.62, "ResNet-56": 1.
         ({"plain-20": 1.50, "ResNet-20": 1.49}, 3, "inconclusive"),
     ],
 )
-def test_c6_both_ways(tmp_path: Path, levels: dict[str, float], seeds: int, verdict: str) -> None:
+def test_c6_both_ways(tmp_path, levels, seeds, verdict):
     for label, level in levels.items():
         for seed in range(seeds):
             std = level + 0.02 * (seed - (seeds - 1) / 2)
@@ -244,9 +238,7 @@ def norms(*ratios: float) -> Norms:
         ([norms(1e-3), norms(1e3)], "fails", "vanishing yes, exploding no"),  # no mean of seeds
     ],
 )
-def test_c10_answers_for_each_seed(
-    tmp_path: Path, seeds: list[Norms], verdict: str, said: str
-) -> None:
+def test_c10_answers_for_each_seed(tmp_path, seeds, verdict, said):
     for seed, found in enumerate(seeds):
         weights = dict.fromkeys(found, norms(50.0)[1])  # decide nothing beside the others
         fabricate(tmp_path, "plain-56", seed=seed, gradients=weights, bn_gradients=found)
@@ -260,14 +252,14 @@ def test_c10_answers_for_each_seed(
     assert "ResNet-56 seed 0 0.001 to 1: vanishing yes, exploding no" in result.sentence
 
 
-def test_c10_survives_a_dead_layer(tmp_path: Path) -> None:
+def test_c10_survives_a_dead_layer(tmp_path):
     dead = {1: [0.0] + [1.0] * 18}
     fabricate(tmp_path, "plain-20", profile="quick", gradients=dead, bn_gradients=dead)
     result = claims.gradients_stay_healthy(load_runs(tmp_path))
     assert result.verdict == "not as the paper says"
 
 
-def test_c10_of_older_runs_shows_both_measures_and_no_verdict(tmp_path: Path) -> None:
+def test_c10_of_older_runs_shows_both_measures_and_no_verdict(tmp_path):
     for seed, ratio in enumerate((536.0, 0.01)):
         fabricate(tmp_path, "plain-56", seed=seed, gradients=norms(ratio, 1.0))
     result = claims.gradients_stay_healthy(load_runs(tmp_path))
@@ -282,7 +274,7 @@ def test_c10_of_older_runs_shows_both_measures_and_no_verdict(tmp_path: Path) ->
     assert "plain-56 seed 0 1 to 536 (1 to 536)" in result.sentence
 
 
-def test_without_runs_every_claim_says_so(tmp_path: Path) -> None:
+def test_without_runs_every_claim_says_so(tmp_path):
     fabricate(tmp_path, "plain-20", profile="quick")
     results = claims.check_all(load_runs(tmp_path))
     assert [result.id for result in results] == ["C1", "C2", "C3", "C4", "C5", "C6", "C10"]
@@ -290,7 +282,7 @@ def test_without_runs_every_claim_says_so(tmp_path: Path) -> None:
     assert results == claims.check_all([])
 
 
-def test_what_is_mixed_is_named_but_profiles_never_are_mixed(tmp_path: Path) -> None:
+def test_what_is_mixed_is_named_but_profiles_never_are_mixed(tmp_path):
     fabricate(tmp_path / "one", "plain-20", profile="quick", precision="fp32")
     fabricate(tmp_path / "one", "plain-56", profile="quick", precision="bf16")
     result = claims.plain_training_error_rises(load_runs(tmp_path / "one"))

@@ -1,7 +1,5 @@
 """What the figures show and say, read from their artists."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,12 +37,12 @@ def pair(root: Path, profile: str, seeds: int = 1) -> list[Run]:
 
 
 @pytest.fixture(scope="module")
-def paper_pair(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+def paper_pair(tmp_path_factory):
     return pair(tmp_path_factory.mktemp("paper"), "paper", seeds=3)
 
 
 @pytest.fixture(scope="module")
-def quick_pair(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+def quick_pair(tmp_path_factory):
     return pair(tmp_path_factory.mktemp("quick"), "quick", seeds=2)
 
 
@@ -66,7 +64,7 @@ def words(axes: Axes) -> str:
     return " ".join(text.get_text().replace("\n", " ") for text in axes.texts)
 
 
-def test_fig1_of_the_paper_profile_lies_over_the_paper(paper_pair: list[Run]) -> None:
+def test_fig1_of_the_paper_profile_lies_over_the_paper(paper_pair):
     figure = fig1(paper_pair)
     left, right = figure.axes
     ours = ["plain-20, 3 seeds, paper profile", "plain-56, 3 seeds, paper profile"]
@@ -86,7 +84,7 @@ def test_fig1_of_the_paper_profile_lies_over_the_paper(paper_pair: list[Run]) ->
     assert "not drawn" not in said
 
 
-def test_fig1_draws_the_numbers_and_the_papers_thin_pale_and_below(paper_pair: list[Run]) -> None:
+def test_fig1_draws_the_numbers_and_the_papers_thin_pale_and_below(paper_pair):
     lines = {str(line.get_label()): line for line in fig1(paper_pair).axes[1].lines}
     ours, theirs = lines["plain-20, 3 seeds, paper profile"], lines["plain-20 in the paper"]
     tests = [run.curve("test").to_numpy() for run in paper_pair if run.depth == 20]
@@ -100,7 +98,7 @@ def test_fig1_draws_the_numbers_and_the_papers_thin_pale_and_below(paper_pair: l
     assert to_hex(theirs.get_color()) == to_hex(style.pale(style.depth_colour(20)))
 
 
-def test_fig1_of_another_profile_says_that_the_paper_is_not_drawn(quick_pair: list[Run]) -> None:
+def test_fig1_of_another_profile_says_that_the_paper_is_not_drawn(quick_pair):
     one_seed = [run for run in quick_pair if run.seed == 0]
     figure = fig1(one_seed)
     for axes in figure.axes:
@@ -119,14 +117,14 @@ def test_fig1_of_another_profile_says_that_the_paper_is_not_drawn(quick_pair: li
     assert f"axis 0 to 20 %; here {low:g} to {high:g} %" in said
 
 
-def test_a_paper_profile_with_another_schedule_is_not_laid_over_the_paper(tmp_path: Path) -> None:
+def test_a_paper_profile_with_another_schedule_is_not_laid_over_the_paper(tmp_path):
     changes = {"recipe.max_iters": 6_400, "recipe.milestones": [3_200]}
     run = load_run(fabricate(tmp_path, "plain-20", changes=changes))
     said = caption(fig1([run]))
     assert "not drawn (recipe.max_iters=6400, the paper's is 64000" in said
 
 
-def test_fig1_reports_what_is_missing_mixed_or_unfinished(tmp_path: Path) -> None:
+def test_fig1_reports_what_is_missing_mixed_or_unfinished(tmp_path):
     fabricate(tmp_path / "one", "plain-20", profile="quick", state="preempted", until=200)
     figure = fig1(load_runs(tmp_path / "one", finished_only=False))
     assert "no runs logged: plain-56" in words(figure.axes[0])
@@ -139,7 +137,7 @@ def test_fig1_reports_what_is_missing_mixed_or_unfinished(tmp_path: Path) -> Non
     assert "plain-20 seeds 0, 4, plain-56 seed 1" in said
 
 
-def test_nothing_covers_anything(paper_pair: list[Run], quick_pair: list[Run]) -> None:
+def test_nothing_covers_anything(paper_pair, quick_pair):
     for runs in (paper_pair, quick_pair):
         figure = fig1(runs)
         figure.draw_without_rendering()
@@ -153,7 +151,7 @@ def test_nothing_covers_anything(paper_pair: list[Run], quick_pair: list[Run]) -
         assert all(box is not None and legend_box.y1 <= box.y0 + 1 for box in panels)
 
 
-def test_fig6_has_three_panels_with_both_curves_of_each_net(tmp_path: Path) -> None:
+def test_fig6_has_three_panels_with_both_curves_of_each_net(tmp_path):
     for label in FIG6:
         fabricate(tmp_path, label)
     figure = fig6(load_runs(tmp_path))
@@ -173,7 +171,7 @@ def test_fig6_has_three_panels_with_both_curves_of_each_net(tmp_path: Path) -> N
     assert legend(figure)[:2] == ["20 layers", "test error"]
 
 
-def test_fig6_panels_without_runs_stay_and_say_so(tmp_path: Path) -> None:
+def test_fig6_panels_without_runs_stay_and_say_so(tmp_path):
     fabricate(tmp_path, "plain-20")
     left, middle, right = fig6(load_runs(tmp_path)).axes
     assert "no runs logged: plain-32, plain-44, plain-56" in words(left)
@@ -182,7 +180,7 @@ def test_fig6_panels_without_runs_stay_and_say_so(tmp_path: Path) -> None:
     assert "No runs logged." in caption(fig6([]))
 
 
-def test_fig7_draws_both_orders_over_the_paper(tmp_path: Path) -> None:
+def test_fig7_draws_both_orders_over_the_paper(tmp_path):
     for label in ("plain-20", "ResNet-56", "ResNet-32"):
         fabricate(tmp_path, label, profile="quick", probes=True)
     figure = fig7(load_runs(tmp_path))
@@ -205,7 +203,7 @@ def test_fig7_draws_both_orders_over_the_paper(tmp_path: Path) -> None:
     assert {axes.get_yscale() for axes in fig7(load_runs(tmp_path)).axes} == {"log"}
 
 
-def test_gradient_figure(tmp_path: Path) -> None:
+def test_gradient_figure(tmp_path):
     fabricate(tmp_path, "plain-56", profile="quick", probes=True)
     fabricate(tmp_path, "ResNet-56", profile="quick", probes=True)
     fabricate(tmp_path, "ResNet-20", profile="quick")  # logged none: not drawn
@@ -222,7 +220,7 @@ def test_gradient_figure(tmp_path: Path) -> None:
     assert "No runs with gradient norms" in caption(gradient_figure([]))
 
 
-def test_the_growth_of_weights_is_taken_out_of_gradients(tmp_path: Path) -> None:
+def test_the_growth_of_weights_is_taken_out_of_gradients(tmp_path):
     """Weights that grow tenfold behind a batch norm leave the net as it is, not its gradients."""
     norms: dict[int, Sequence[float]] = {it: [4.0] + [1.0] * 18 for it in (1, 100, 400)}
     path = fabricate(tmp_path, "plain-20", profile="quick", gradients=norms)
@@ -242,9 +240,7 @@ def test_the_growth_of_weights_is_taken_out_of_gradients(tmp_path: Path) -> None
     assert sizes[1].tolist() == pytest.approx([10.01, 100.1, 100.1])  # before the first update
 
 
-def test_training_curve_is_thinned_by_weighted_means(
-    paper_pair: list[Run], quick_pair: list[Run]
-) -> None:
+def test_training_curve_is_thinned_by_weighted_means(paper_pair, quick_pair):
     run, quick = paper_pair[0], quick_pair[0]
     assert (bin_width(run), bin_width(quick)) == (1_000, 20)
     thin = mean_curve([run], "train")["mean"]
@@ -253,7 +249,7 @@ def test_training_curve_is_thinned_by_weighted_means(
     assert len(mean_curve([quick], "train")) == 20
 
 
-def test_no_line_bridges_what_the_paper_does_not_show() -> None:
+def test_no_line_bridges_what_the_paper_does_not_show():
     curve = paper.curve(1, "plain-56", "test", clipped=True)
     holes = with_gaps(curve)
     assert holes.isna().any()

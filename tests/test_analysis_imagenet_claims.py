@@ -1,14 +1,12 @@
 """C7 to C9 hold on runs made to hold them and fail on runs made to fail them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 
 from fabricate import fabricate
 from fabricate_imagenet import imagenet_run
-from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, Claim, public_noise
+from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, public_noise
 from resnet_repro.analysis.load import Run, load_runs
 from resnet_repro.analysis.protocol import cifar_nets
 from resnet_repro.analysis.tables import to_markdown
@@ -83,15 +81,13 @@ def made(
         (C9, {"ResNet-50": (24.0, 20.0)}, 1, "no runs", ""),
     ],
 )
-def test_claims_both_ways(
-    tmp_path: Path, claim: Claim, ends: Ends, seeds: int, verdict: str, said: str
-) -> None:
+def test_claims_both_ways(tmp_path, claim, ends, seeds, verdict, said):
     result = claim(made(tmp_path, ends, seeds))
     assert result.verdict == verdict
     assert said in result.sentence
 
 
-def test_c7_holds_on_the_papers_errors(tmp_path: Path) -> None:
+def test_c7_holds_on_the_papers_errors(tmp_path):
     result = C7(made(tmp_path, PAPER))
     assert (result.id, result.verdict, result.profile) == ("C7", "holds", "paper")
     assert result.sentence.startswith("ImageNet: training error of plain-34 minus plain-18's +")
@@ -107,7 +103,7 @@ def test_c7_holds_on_the_papers_errors(tmp_path: Path) -> None:
     assert result.numbers["plain-34 minus plain-18 to 600,000"] == pytest.approx(1.2, abs=0.15)
 
 
-def test_c7_is_about_the_whole_training_not_its_end(tmp_path: Path) -> None:
+def test_c7_is_about_the_whole_training_not_its_end(tmp_path):
     made(tmp_path, {k: v for k, v in PAPER.items() if k != "plain-34"})
     for seed in range(3):  # ends above plain-18, but was far below until the first drop
         imagenet_run(tmp_path, "plain-34", seed=seed, train_curve={150_137: -9.0}, jitter=0.1)
@@ -117,7 +113,7 @@ def test_c7_is_about_the_whole_training_not_its_end(tmp_path: Path) -> None:
     assert result.numbers["plain-34 minus plain-18 to 600,000"] > 0
 
 
-def test_c7_names_tiny_imagenet_and_never_mixes(tmp_path: Path) -> None:
+def test_c7_names_tiny_imagenet_and_never_mixes(tmp_path):
     tiny: Ends = {"plain-18": (55, 54), "plain-34": (60, 60)}
     tiny |= {"ResNet-18 A": (54, 52), "ResNet-34 A": (50, 46)}
     made(tmp_path, {"plain-18": (31.4, 31.4)})  # alone: cannot test the claim
@@ -130,7 +126,7 @@ def test_c7_names_tiny_imagenet_and_never_mixes(tmp_path: Path) -> None:
     assert C7(runs, data="imagenet").verdict == "no runs"
 
 
-def test_c8_holds_on_the_papers_order(tmp_path: Path) -> None:
+def test_c8_holds_on_the_papers_order(tmp_path):
     result = C8(made(tmp_path, OPTIONS))
     assert result.verdict == "holds"
     assert result.numbers["plain-34 minus ResNet-34 A"] == pytest.approx(4.3)
@@ -142,7 +138,7 @@ def test_c8_holds_on_the_papers_order(tmp_path: Path) -> None:
     assert result.sentence.count("95 % interval") == 6  # three gains, two steps, far
 
 
-def test_c9_of_some_depths_on_a_short_schedule(tmp_path: Path) -> None:
+def test_c9_of_some_depths_on_a_short_schedule(tmp_path):
     part = {"ResNet-34 A": (50.0, 46.0), "ResNet-50": (47.0, 40.0)}
     result = C9(made(tmp_path, part, data="tiny_imagenet", profile="short"))
     assert result.verdict == "open"
@@ -153,7 +149,7 @@ def test_c9_of_some_depths_on_a_short_schedule(tmp_path: Path) -> None:
 TEN_CROP = {"plain-34": 30.0, "ResNet-34 A": 25.0, "ResNet-34 B": 24.5, "ResNet-34 C": 24.2}
 
 
-def test_c8_is_at_10_crop_where_every_run_was_tested_so(tmp_path: Path) -> None:
+def test_c8_is_at_10_crop_where_every_run_was_tested_so(tmp_path):
     runs = made(tmp_path / "runs", OPTIONS)
     for run in runs[1:]:
         top1 = TEN_CROP[run.label] + 0.1 * (run.seed - 1)
@@ -173,7 +169,7 @@ def test_c8_is_at_10_crop_where_every_run_was_tested_so(tmp_path: Path) -> None:
     assert "(1-crop) of plain-34" in C8(runs, protocol="multi-scale").sentence
 
 
-def test_c9_is_under_the_protocol_of_its_table(tmp_path: Path) -> None:
+def test_c9_is_under_the_protocol_of_its_table(tmp_path):
     ends = {34: (24.5, 21.8), 50: (22.9, 20.7), 101: (21.8, 19.9), 152: (21.4, 19.4)}
     for run in made(tmp_path / "runs", DEPTHS, seeds=1):
         for protocol, top1 in zip(("10-crop", "multi-scale"), ends[run.depth], strict=True):
@@ -187,7 +183,7 @@ def test_c9_is_under_the_protocol_of_its_table(tmp_path: Path) -> None:
     assert "(1-crop) of ResNet-152" in C9(load_runs(tmp_path / "runs")).sentence
 
 
-def test_each_data_set_is_judged_by_itself(tmp_path: Path) -> None:
+def test_each_data_set_is_judged_by_itself(tmp_path):
     made(tmp_path / "runs", PAPER, seeds=1)
     runs = made(tmp_path / "runs", DEPTHS, seeds=1, data="tiny_imagenet")
     results = check_imagenet(runs)
@@ -202,7 +198,7 @@ def test_each_data_set_is_judged_by_itself(tmp_path: Path) -> None:
     assert "| C9 " in to_markdown(frame)
 
 
-def test_claims_about_cifar_pass_imagenet_nets_over(tmp_path: Path) -> None:
+def test_claims_about_cifar_pass_imagenet_nets_over(tmp_path):
     made(tmp_path, {"plain-18": (31.4, 31.4), "plain-34": (32.5, 32.6)}, seeds=1)
     fabricate(tmp_path, "plain-20")
     runs = load_runs(tmp_path)
@@ -210,7 +206,7 @@ def test_claims_about_cifar_pass_imagenet_nets_over(tmp_path: Path) -> None:
     assert {result.verdict for result in check_all(runs)} == {"no runs"}
 
 
-def test_public_noise_is_of_residual_nets_by_the_papers_protocol(tmp_path: Path) -> None:
+def test_public_noise_is_of_residual_nets_by_the_papers_protocol(tmp_path):
     ends = {label: PAPER[label] for label in ("plain-34", "ResNet-34 A")}
     plain, residual = made(tmp_path / "paper", ends, seeds=1)
     assert (public_noise([residual]), public_noise([plain])) == (IMAGENET_SEED_NOISE, None)

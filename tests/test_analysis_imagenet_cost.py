@@ -1,7 +1,5 @@
 """Costs of the paper's experiments against numbers worked out by hand."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -37,7 +35,7 @@ WORK = Workload("imagenet_x", "ImageNet", 36_000, 256, 10**9, loads=True)
 HOST = Host(cores_per_host=16, loader_rate=100.0)  # 1,600 pictures a second
 
 
-def test_hours_are_as_measured_and_decoding_is_added_where_it_was_not() -> None:
+def test_hours_are_as_measured_and_decoding_is_added_where_it_was_not():
     assert hours(WORK, Pace(1.0), HOST) == pytest.approx(10.0)
     assert hours(WORK, Pace(0.01), HOST) == pytest.approx(1.6)  # 160 ms of decoding a batch
     assert hours(WORK, Pace(0.01, "logged", whole=True), HOST) == pytest.approx(0.1)
@@ -46,7 +44,7 @@ def test_hours_are_as_measured_and_decoding_is_added_where_it_was_not() -> None:
     assert hours(replace(WORK, loads=False), Pace(1.0), cpu) == pytest.approx(10.0)
 
 
-def test_table_gives_hours_only_where_something_was_measured(tmp_path: Path) -> None:
+def test_table_gives_hours_only_where_something_was_measured(tmp_path):
     paces = {"imagenet_resnet50": Pace(0.3)}
     table = cost_table(paper_workloads(), paces, HOST).set_index("experiment")
     ours = table.loc["imagenet_resnet50"]
@@ -59,7 +57,7 @@ def test_table_gives_hours_only_where_something_was_measured(tmp_path: Path) -> 
     assert "nan" not in markdown
 
 
-def test_the_benchmarks_of_this_device_are_the_one_source(tmp_path: Path) -> None:
+def test_the_benchmarks_of_this_device_are_the_one_source(tmp_path):
     here = {"gpu": None, "cpu": "AMD", "cores": 2, "label": "x"}
     assert benchmarked(tmp_path, here) == {}
     rows = [{"experiment": "cifar10_plain20", "step_seconds": 0.08}]
@@ -71,7 +69,7 @@ def test_the_benchmarks_of_this_device_are_the_one_source(tmp_path: Path) -> Non
     assert benchmarked(tmp_path, here) == {}
 
 
-def test_other_nets_take_the_seconds_of_the_most_similar_one() -> None:
+def test_other_nets_take_the_seconds_of_the_most_similar_one():
     works = {work.name: work for work in paper_workloads()}
     measured = {"imagenet_resnet34_A": 2.0, "imagenet_resnet50": 3.0, "cifar10_resnet20": 0.1}
     paces = scaled(list(works.values()), measured)
@@ -90,7 +88,7 @@ def test_other_nets_take_the_seconds_of_the_most_similar_one() -> None:
     }
 
 
-def test_every_experiment_of_the_paper_is_there() -> None:
+def test_every_experiment_of_the_paper_is_there():
     works = {work.name: work for work in paper_workloads()}
     full_size = ["plain18", "resnet18_A", "plain34", *(f"resnet34_{option}" for option in "ABC")]
     full_size += ["resnet50", "resnet101", "resnet152"]
@@ -105,7 +103,7 @@ def test_every_experiment_of_the_paper_is_there() -> None:
     assert not works["cifar10_resnet110"].loads
 
 
-def test_seconds_of_logged_runs(tmp_path: Path) -> None:
+def test_seconds_of_logged_runs(tmp_path):
     fabricate(tmp_path, "ResNet-56", seed=0)
     fabricate(tmp_path, "ResNet-56", seed=1)
     fabricate(tmp_path, "plain-20", changes={"recipe.batch_size": 64})
@@ -126,7 +124,7 @@ def test_seconds_of_logged_runs(tmp_path: Path) -> None:
     assert paces_of_runs([], paper_workloads()) == ({}, "no logged run")
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path):
     words = ["--runs", str(tmp_path), "--out", str(tmp_path), "--seconds", "imagenet_resnet152=0.9"]
     command = [sys.executable, str(SCRIPT), *words, "--loader-rate", "300"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -136,7 +134,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "cost.csv").exists()
 
 
-def test_the_loaders_rate_is_the_benchmarked_one(tmp_path: Path) -> None:
+def test_the_loaders_rate_is_the_benchmarked_one(tmp_path):
     def measured(device: str, cpu: str, rate: float) -> None:
         rows = [
             {"what": "decoding, this project", "cores": 1, "images_per_second": 999.0},
@@ -175,7 +173,7 @@ def measured(folder: Path, **hardware: object) -> Path:
     return path
 
 
-def test_a_second_call_is_answered_from_the_file_and_needs_no_torch(tmp_path: Path) -> None:
+def test_a_second_call_is_answered_from_the_file_and_needs_no_torch(tmp_path):
     if measure_pace.gpu_name() is not None:
         pytest.skip("a machine with a GPU asks torch for its name")
     measured(tmp_path / "bench")
@@ -194,7 +192,7 @@ def test_a_second_call_is_answered_from_the_file_and_needs_no_torch(tmp_path: Pa
     assert "measured on this one, fp32, 2026-01-02;" in done.stdout
 
 
-def test_what_another_machine_measured_is_measured_again(tmp_path: Path) -> None:
+def test_what_another_machine_measured_is_measured_again(tmp_path):
     assert measure_pace.recall(tmp_path) is None
     if measure_pace.gpu_name() is not None:
         pytest.skip("this machine's file has another name")
@@ -208,7 +206,7 @@ def test_what_another_machine_measured_is_measured_again(tmp_path: Path) -> None
     assert measure_pace.recall(tmp_path) is None
 
 
-def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch):
     asked = []
 
     def pace(config: Config) -> estimate.RunPace:
@@ -223,7 +221,7 @@ def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch: pytest.MonkeyPa
     assert (row["seconds"], row["batch_size"], row["measured"]) == (2.0, 256, 64)
 
 
-def test_measuring_writes_what_is_recalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_writes_what_is_recalled(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "PIXELS", 4 * 32 * 32)  # four images, on a CPU
     kept = measure_pace.measure_all(
         tmp_path, ["cifar10_resnet20"], ["trainer.threads=1", "model.depth=8"]

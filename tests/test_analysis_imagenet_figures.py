@@ -1,7 +1,5 @@
 """Figures 2 to 5 and Table 1: what they show is what was counted and logged."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -38,14 +36,14 @@ def runs_of(
     root: Path, data: str = "imagenet", nets: tuple[str, ...] = NETS, **more: object
 ) -> list[Run]:
     for label in nets:
-        imagenet_run(root, label, data=data, **more)  # type: ignore[arg-type]
+        imagenet_run(root, label, data=data, **more)
     return load_runs(root)
 
 
 # ---- diagrams
 
 
-def test_columns_of_fig3_are_the_layers_of_the_nets() -> None:
+def test_columns_of_fig3_are_the_layers_of_the_nets():
     vgg = cells(counted.layers("VGG-19"), 224)
     assert [cell.text for cell in vgg].count("pool, /2") == 5
     assert vgg[:3] == [
@@ -63,7 +61,7 @@ def test_columns_of_fig3_are_the_layers_of_the_nets() -> None:
     assert [cell.text for cell in residual] == [cell.text for cell in plain]
 
 
-def test_fig3_draws_every_layer_and_shortcut() -> None:
+def test_fig3_draws_every_layer_and_shortcut():
     figure = fig3()
     (axes,) = figure.axes
     boxes = [patch for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
@@ -85,7 +83,7 @@ def test_fig3_draws_every_layer_and_shortcut() -> None:
     assert "18.6 %" in caption(figure)
 
 
-def test_fig3_boxes_hold_their_text_and_do_not_touch() -> None:
+def test_fig3_boxes_hold_their_text_and_do_not_touch():
     figure = fig3()
     figure.draw_without_rendering()
     (axes,) = figure.axes
@@ -103,7 +101,7 @@ def test_fig3_boxes_hold_their_text_and_do_not_touch() -> None:
         assert extent.x1 <= figure.bbox.x1
 
 
-def test_fig2_and_fig5_show_blocks() -> None:
+def test_fig2_and_fig5_show_blocks():
     assert texts(fig2().axes[0]).count("weight layer") == 2
     words = texts(fig5().axes[0])
     assert {"64-d", "256-d", "1x1, 64", "1x1, 256"} <= set(words)
@@ -114,9 +112,7 @@ def test_fig2_and_fig5_show_blocks() -> None:
 
 
 @pytest.mark.parametrize("item", ["fig2", "fig3", "fig5", "table1"])
-def test_items_without_runs_are_the_same_bytes_each_time(
-    item: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_items_without_runs_are_the_same_bytes_each_time(item, tmp_path, monkeypatch, capsys):
     once = DRAWINGS[item].draw(None, tmp_path / "a")
     monkeypatch.setattr(sys, "argv", [item, "--out", str(tmp_path / "b")])
     main(item)  # as experiments/fig2.py does
@@ -129,7 +125,7 @@ def test_items_without_runs_are_the_same_bytes_each_time(
 # ---- Table 1
 
 
-def test_table1_is_counted_and_agrees_with_the_paper(tmp_path: Path) -> None:
+def test_table1_is_counted_and_agrees_with_the_paper(tmp_path):
     table = table1().frame.set_index("layer")
     assert table.loc["conv4_x", "101-layer"] == "[1x1,256; 3x3,256; 1x1,1024] x 23"
     assert table.loc["conv3_x", "34-layer"] == "[3x3,128; 3x3,128] x 4"
@@ -146,7 +142,7 @@ def test_table1_is_counted_and_agrees_with_the_paper(tmp_path: Path) -> None:
     assert "prints 3.858 as 3.8" in markdown
 
 
-def test_table1_names_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table1_names_what_differs(tmp_path, monkeypatch):
     for stem in ("layers", "summary"):
         text = (counted.COUNTED_DIR / f"{stem}.csv").read_text()
         if stem == "layers":
@@ -166,7 +162,7 @@ def test_table1_names_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 # ---- Figure 4
 
 
-def test_fig4_of_imagenet_lies_over_the_paper(tmp_path: Path) -> None:
+def test_fig4_of_imagenet_lies_over_the_paper(tmp_path):
     figure = fig4(runs_of(tmp_path))
     left, right = figure.axes
     assert left.get_title() == "ImageNet: plain nets"
@@ -193,7 +189,7 @@ def test_fig4_of_imagenet_lies_over_the_paper(tmp_path: Path) -> None:
     assert "not drawn" not in caption(figure)
 
 
-def test_fig4_keeps_tiny_imagenet_apart(tmp_path: Path) -> None:
+def test_fig4_keeps_tiny_imagenet_apart(tmp_path):
     runs_of(tmp_path, nets=("plain-18",))
     runs = runs_of(
         tmp_path, "tiny_imagenet", ("plain-18", "plain-34", "ResNet-34 B"), test=55.0, train=50.0
@@ -212,14 +208,14 @@ def test_fig4_keeps_tiny_imagenet_apart(tmp_path: Path) -> None:
     assert "data.name=tiny_imagenet, the paper's is imagenet" in caption(figure)
 
 
-def test_fig4_of_another_schedule_is_not_laid_over_the_paper(tmp_path: Path) -> None:
+def test_fig4_of_another_schedule_is_not_laid_over_the_paper(tmp_path):
     changes = {"recipe.max_iters": 60_000, "recipe.milestones": [15_000]}
     figure = fig4([load_run(imagenet_run(tmp_path, net, changes=changes)) for net in NETS])
     assert not any("in the paper" in str(x.get_label()) for axes in figure.axes for x in axes.lines)
     assert "recipe.max_iters=60000, the paper's is 600000" in caption(figure)
 
 
-def test_fig4_without_imagenet_runs_says_so(tmp_path: Path) -> None:
+def test_fig4_without_imagenet_runs_says_so(tmp_path):
     figure = fig4(runs_of(tmp_path, "tiny_imagenet", ("plain-18",), profile="short"))
     assert len(figure.axes) == 2
     assert "No ImageNet runs logged." in caption(figure)
@@ -229,7 +225,7 @@ def test_fig4_without_imagenet_runs_says_so(tmp_path: Path) -> None:
     assert "No runs logged." in caption(empty)
 
 
-def test_fig4_hides_nothing(tmp_path: Path) -> None:
+def test_fig4_hides_nothing(tmp_path):
     runs_of(tmp_path)
     figure = fig4(runs_of(tmp_path, "tiny_imagenet"))
     figure.draw_without_rendering()

@@ -1,7 +1,5 @@
 """Tables 2 to 5: protocols are never mixed, data sets never either, quoted rows are marked."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -59,7 +57,7 @@ def some_runs(root: Path) -> list[Run]:
     return load_runs(root)
 
 
-def test_rows_are_the_papers_with_runs_or_without() -> None:
+def test_rows_are_the_papers_with_runs_or_without():
     nets = ["plain-18", "plain-34", "ResNet-18 A", "ResNet-34 A"]
     assert [row.net for row in paper_rows(2)] == nets
     assert [row.top1 for row in paper_rows(2)] == [27.94, 28.54, 27.88, 25.03]
@@ -76,7 +74,7 @@ def test_rows_are_the_papers_with_runs_or_without() -> None:
     assert set(table["verdict"]) == {"quoted, not run", "no runs"}
 
 
-def test_table3_puts_each_number_where_it_belongs(tmp_path: Path) -> None:
+def test_table3_puts_each_number_where_it_belongs(tmp_path):
     table = net_table(3, some_runs(tmp_path / "runs")).frame.set_index("net")
     ours = table.loc["ResNet-34 B"]
     assert ours["ImageNet top-1"] == pytest.approx(24.5)
@@ -94,7 +92,7 @@ def test_table3_puts_each_number_where_it_belongs(tmp_path: Path) -> None:
     assert pd.isna(table.loc["GoogLeNet", "paper top-1"])
 
 
-def test_a_number_of_another_protocol_or_schedule_is_not_compared(tmp_path: Path) -> None:
+def test_a_number_of_another_protocol_or_schedule_is_not_compared(tmp_path):
     runs = some_runs(tmp_path / "runs")
     two = net_table(2, runs).frame.set_index("net").loc["plain-34"]
     assert two["ImageNet top-1"] == pytest.approx(30.5)
@@ -109,7 +107,7 @@ def test_a_number_of_another_protocol_or_schedule_is_not_compared(tmp_path: Path
     assert row["verdict"] == "not comparable: recipe.batch_size=128, the paper's is 256"
 
 
-def test_evaluations_fill_what_a_run_did_not_log(tmp_path: Path) -> None:
+def test_evaluations_fill_what_a_run_did_not_log(tmp_path):
     root, folder = tmp_path / "runs", tmp_path / "evaluations"
     paths = [imagenet_run(root, "ResNet-50", seed=seed) for seed in range(2)]
     evaluated(folder, paths[0], protocol="10-crop", top1=22.9)
@@ -145,9 +143,7 @@ RUN = "paper/imagenet_resnet50/seed0"
         ),
     ],
 )
-def test_trap_08_what_is_not_the_runs_own_whole_result_is_not_taken(
-    of_net: dict[str, Any], more: dict[str, Any], said: str, tmp_path: Path
-) -> None:
+def test_trap_08_what_is_not_the_runs_own_whole_result_is_not_taken(of_net, more, said, tmp_path):
     path, folder = imagenet_run(tmp_path / "runs", "ResNet-50"), tmp_path / "evaluations"
     meta = RunFolder(path).meta()
     meta["data"]["digests"] = {"train_images": "1" * 64, "test_images": "2" * 64}
@@ -169,7 +165,7 @@ def test_trap_08_what_is_not_the_runs_own_whole_result_is_not_taken(
     assert (score.top1, score.images) == (22.9, 50_000)
 
 
-def test_undecodable_images_are_said_and_the_number_is_not_compared(tmp_path: Path) -> None:
+def test_undecodable_images_are_said_and_the_number_is_not_compared(tmp_path):
     path = imagenet_run(tmp_path / "runs", "ResNet-50")
     gone = {"num_samples": 49_998, "left_out": 2}
     evaluated(tmp_path / "evaluations", path, protocol="10-crop", top1=22.9, **gone)
@@ -179,7 +175,7 @@ def test_undecodable_images_are_said_and_the_number_is_not_compared(tmp_path: Pa
     assert row["verdict"] == "not comparable: 2 undecodable images left out"
 
 
-def test_tables_say_which_nets_their_protocol_is_missing_of(tmp_path: Path) -> None:
+def test_tables_say_which_nets_their_protocol_is_missing_of(tmp_path):
     runs = some_runs(tmp_path / "runs")
     said = net_table(3, runs).notes
     assert " ".join(said).count("bf16") == 2  # a sentence for each data set
@@ -197,9 +193,7 @@ def test_tables_say_which_nets_their_protocol_is_missing_of(tmp_path: Path) -> N
         ("[]", "not an evaluation ("),
     ],
 )
-def test_a_damaged_evaluation_is_named_and_the_others_are_used(
-    tmp_path: Path, text: str, why: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_evaluation_is_named_and_the_others_are_used(tmp_path, text, why, capsys):
     runs, folder = tmp_path / "runs", tmp_path / "evaluations"
     path = imagenet_run(runs, "ResNet-50")
     evaluated(folder, path, protocol="10-crop", top1=22.9)
@@ -212,7 +206,7 @@ def test_a_damaged_evaluation_is_named_and_the_others_are_used(
     assert load_evaluations(tmp_path / "nowhere") == []
 
 
-def test_table5_lists_ensembles_of_logged_runs(tmp_path: Path) -> None:
+def test_table5_lists_ensembles_of_logged_runs(tmp_path):
     root, folder = tmp_path / "runs", tmp_path / "evaluations"
     nets = [imagenet_run(root, label) for label in ("ResNet-50", "ResNet-101")]
     stranger = imagenet_run(tmp_path / "elsewhere" / "runs", "ResNet-152")
@@ -233,7 +227,7 @@ def test_table5_lists_ensembles_of_logged_runs(tmp_path: Path) -> None:
     assert "No ensemble of logged runs" in ITEMS["table5"].draw([], tmp_path)[0].read_text()
 
 
-def test_tables_are_written_with_their_protocol(tmp_path: Path) -> None:
+def test_tables_are_written_with_their_protocol(tmp_path):
     runs = some_runs(tmp_path / "runs")
     for number, protocol in ((2, "10-crop"), (3, "10-crop"), (4, "multi-scale")):
         item = ITEMS[f"table{number}"]

@@ -1,7 +1,5 @@
 """Which runs count, which may be averaged, and how fast they load."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -22,7 +20,7 @@ from resnet_repro.analysis.protocol import (
 from resnet_repro.options import shown
 
 
-def test_a_run_knows_its_net_and_its_curves(tmp_path: Path) -> None:
+def test_a_run_knows_its_net_and_its_curves(tmp_path):
     fabricate(tmp_path, "ResNet-56", seed=3, test=7.0)
     (run,) = load_runs(tmp_path)
     assert (run.label, run.depth, run.is_plain, run.seed) == ("ResNet-56", 56, False, 3)
@@ -34,14 +32,14 @@ def test_a_run_knows_its_net_and_its_curves(tmp_path: Path) -> None:
     assert run.curve("train", "no such column").empty
 
 
-def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     path = fabricate(tmp_path / "runs", "ResNet-56")
     monkeypatch.setenv("HOME", str(tmp_path))
     (run,) = load_runs(Path("~/runs"))
     assert load_run(Path("~") / path.relative_to(tmp_path)).path == run.path == path
 
 
-def test_curves_leave_out_nulls_and_other_views(tmp_path: Path) -> None:
+def test_curves_leave_out_nulls_and_other_views(tmp_path):
     path = fabricate(tmp_path, "plain-20", profile="quick", test=50.0)
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"kind":"train","iter":400,"top1_err":null,"num_samples":0}\n')
@@ -54,14 +52,14 @@ def test_curves_leave_out_nulls_and_other_views(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["created", "running", "preempted", "diverged", "failed"])
-def test_only_finished_runs_count(tmp_path: Path, state: str) -> None:
+def test_only_finished_runs_count(tmp_path, state):
     fabricate(tmp_path, "plain-20", profile="quick", state=state, until=200)
     assert load_runs(tmp_path) == []
     asked = load_runs(tmp_path, finished_only=False)
     assert len(asked) == (0 if state in ("diverged", "failed") else 1)
 
 
-def test_variants_are_not_the_experiment_and_filters(tmp_path: Path) -> None:
+def test_variants_are_not_the_experiment_and_filters(tmp_path):
     fabricate(tmp_path, "plain-20", profile="quick", name="plain20_lr0.2")
     for label in ("plain-20", "plain-56"):
         for profile in ("quick", "smoke"):
@@ -74,7 +72,7 @@ def test_variants_are_not_the_experiment_and_filters(tmp_path: Path) -> None:
     assert load_runs(tmp_path / "nowhere") == []
 
 
-def test_the_profile_with_most_nets_tells_most_and_of_equals_the_longest(tmp_path: Path) -> None:
+def test_the_profile_with_most_nets_tells_most_and_of_equals_the_longest(tmp_path):
     assert best_covered_profile(load_runs(tmp_path)) is None
     fabricate(tmp_path, "plain-20", profile="paper", seed=0)
     for label, seed in (("plain-20", 1), ("plain-20", 2), ("plain-56", 2)):
@@ -86,7 +84,7 @@ def test_the_profile_with_most_nets_tells_most_and_of_equals_the_longest(tmp_pat
     assert best_covered_profile(load_runs(tmp_path)) == "paper"
 
 
-def test_a_torn_last_record_costs_only_itself(tmp_path: Path) -> None:
+def test_a_torn_last_record_costs_only_itself(tmp_path):
     metrics = fabricate(tmp_path, "plain-20", profile="quick") / "metrics.jsonl"
     (before,) = load_runs(tmp_path)
     metrics.write_bytes(metrics.read_bytes()[:-20])
@@ -94,9 +92,7 @@ def test_a_torn_last_record_costs_only_itself(tmp_path: Path) -> None:
     assert len(after.metrics) == len(before.metrics) - 1
 
 
-def test_a_copied_or_linked_run_stands_for_no_net_but_can_be_loaded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_copied_or_linked_run_stands_for_no_net_but_can_be_loaded(tmp_path, capsys):
     path = fabricate(tmp_path, "plain-20", profile="quick")
     copy = tmp_path / "paper" / "cifar10_plain20" / "seed0"
     shutil.copytree(path, copy)
@@ -149,13 +145,7 @@ def fifo(path: Path) -> None:
         ("metrics.jsonl", fifo, "cannot be read (not a regular file)"),
     ],
 )
-def test_a_damaged_file_is_named_and_takes_no_other_run_along(
-    tmp_path: Path,
-    name: str,
-    damage: Callable[[Path], None],
-    says: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_damaged_file_is_named_and_takes_no_other_run_along(tmp_path, name, damage, says, capsys):
     path = fabricate(tmp_path, "plain-20", profile="quick") / name
     fabricate(tmp_path, "plain-20", profile="quick", seed=1)
     damage(path)
@@ -174,9 +164,7 @@ def test_a_damaged_file_is_named_and_takes_no_other_run_along(
         ("layer,std\n1,many\n", "not a table of numbers"),
     ],
 )
-def test_a_damaged_table_is_named_and_counts_as_missing(
-    tmp_path: Path, text: str, says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_table_is_named_and_counts_as_missing(tmp_path, text, says, capsys):
     path = fabricate(tmp_path, "plain-20", profile="quick", probes=True)
     (path / "responses.csv").write_text(text)
     (run,) = load_runs(tmp_path)
@@ -190,9 +178,7 @@ def test_a_damaged_table_is_named_and_counts_as_missing(
     ("key", "value"),
     [("recipe.milestones", [100, 200]), ("data.pad", "zero"), ("evaluation.unknown", "precise")],
 )
-def test_runs_that_differ_in_what_matters_are_not_averaged(
-    tmp_path: Path, key: str, value: object, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_that_differ_in_what_matters_are_not_averaged(tmp_path, key, value, capsys):
     for seed, changes in ((0, {}), (4, {key: value})):
         fabricate(tmp_path, "plain-20", profile="quick", seed=seed, changes=changes)
     (run,) = load_runs(tmp_path)  # that which is the experiment's own
@@ -205,7 +191,7 @@ def test_runs_that_differ_in_what_matters_are_not_averaged(
     assert [kept.seed for kept in by_net(variants[1:])["plain-20"]] == [4]
 
 
-def test_precision_asked_for_matters_only_if_it_came_out_different(tmp_path: Path) -> None:
+def test_precision_asked_for_matters_only_if_it_came_out_different(tmp_path):
     spelt = {"trainer.precision": "bf16"}
     fabricate(tmp_path, "plain-20", profile="quick", seed=0, precision="bf16")
     fabricate(tmp_path, "plain-20", profile="quick", seed=1, precision="bf16", changes=spelt)
@@ -220,7 +206,7 @@ def test_precision_asked_for_matters_only_if_it_came_out_different(tmp_path: Pat
     ]
 
 
-def test_mixed_precision_and_hardware_are_reported(tmp_path: Path) -> None:
+def test_mixed_precision_and_hardware_are_reported(tmp_path):
     fabricate(tmp_path, "plain-20", profile="quick", precision="bf16", hardware="2 CPU cores")
     fabricate(tmp_path, "plain-56", profile="quick", precision="tf32", hardware="1x NVIDIA H200")
     notes = comparison_notes(load_runs(tmp_path))
@@ -231,7 +217,7 @@ def test_mixed_precision_and_hardware_are_reported(tmp_path: Path) -> None:
     assert comparison_notes(load_runs(tmp_path)[:1]) == []
 
 
-def test_only_the_paper_protocol_may_be_held_against_the_paper(tmp_path: Path) -> None:
+def test_only_the_paper_protocol_may_be_held_against_the_paper(tmp_path):
     fabricate(tmp_path, "plain-20", profile="quick")
     fabricate(tmp_path, "plain-20", profile="paper", seed=0)
     longer = {"recipe.max_iters": 65_000}

@@ -1,10 +1,7 @@
 """Intervals, the numbers of a run and the verdict rule, against hand-computed values."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +31,7 @@ TABLE6 = PaperValue(8.75, "Table 6")
 PUBLIC = paper.seed_noise()
 
 
-def test_summary_by_hand() -> None:
+def test_summary_by_hand():
     summary = summarise([8.0, 9.0, 10.0])
     # sd 1, t(0.975, 2) = 4.302653, half width 4.302653 / sqrt(3) = 2.484138
     assert (summary.n, summary.mean, summary.sd) == (3, 9.0, 1.0)
@@ -47,21 +44,21 @@ def test_summary_by_hand() -> None:
         summarise([])
 
 
-def test_the_interval_of_a_count_is_the_exact_one() -> None:
+def test_the_interval_of_a_count_is_the_exact_one():
     assert count_interval(0.0, 50_000) == (0.0, pytest.approx(100 * (1 - 0.025 ** (1 / 50_000))))
     low, high = count_interval(0.02, 50_000)  # 10 of 50,000: Poisson 4.795 to 18.39
     assert (low, high) == (pytest.approx(4.795 / 500, 1e-3), pytest.approx(18.39 / 500, 1e-3))
     assert count_interval(100.0, 100)[1] == 100.0
 
 
-def test_welch_degrees_of_freedom() -> None:
+def test_welch_degrees_of_freedom():
     # equal variances 1 with 4 degrees each: 8; a known variance adds none of its own
     assert welch([(1.0, 4), (1.0, 4)]) == (pytest.approx(math.sqrt(2)), pytest.approx(8.0))
     assert welch([(1.0, 4), (1.0, math.inf)]) == (pytest.approx(math.sqrt(2)), pytest.approx(16.0))
     assert welch([(0.0, 2)]) == (0.0, math.inf)
 
 
-def test_the_larger_noise_counts_and_an_unknown_one_is_no_noise_at_all() -> None:
+def test_the_larger_noise_counts_and_an_unknown_one_is_no_noise_at_all():
     public = Noise(0.2, 20)
     # scatter 0.1 < 0.2: the public figure, for both sides the same estimate
     calm = contrast((1, Side([8.9, 9.0, 9.1], public)), (-1, Side([8.0], public)))
@@ -81,14 +78,14 @@ def test_the_larger_noise_counts_and_an_unknown_one_is_no_noise_at_all() -> None
     assert (twice.value, twice.se) == (3.0, pytest.approx(2 * math.sqrt(0.5 / 2)))
 
 
-def test_difference_from_the_paper_by_hand() -> None:
+def test_difference_from_the_paper_by_hand():
     difference = difference_from_paper([8.5, 8.7, 8.9], TABLE6, PUBLIC)
     assert difference.value == pytest.approx(-0.05)
     assert difference.se == pytest.approx(PUBLIC.sd * math.sqrt(1 / 3 + 1))  # no binomial noise
     assert difference.df == pytest.approx(20)
 
 
-def test_resnet110_is_five_runs_of_the_paper() -> None:
+def test_resnet110_is_five_runs_of_the_paper():
     value = paper.test_error("ResNet-110")
     assert value == PaperValue(6.61, "Table 6, mean of 5", runs=5, sd=0.16, best=6.43)
     difference = difference_from_paper([6.5, 6.6, 6.7, 6.8, 6.9], value, PUBLIC)
@@ -110,13 +107,13 @@ def test_resnet110_is_five_runs_of_the_paper() -> None:
         ([11.0], "differs"),
     ],
 )
-def test_verdict_words(ours: list[float], word: str) -> None:
+def test_verdict_words(ours, word):
     sentence = verdict(ours, TABLE6, PUBLIC)
     assert sentence.startswith(f"{word} ({sum(ours) / len(ours) - 8.75:+.2f} points, 95 % ")
     assert sentence.endswith(f"; {len(ours)} seed{'s' * (len(ours) > 1)})")
 
 
-def test_a_real_difference_within_the_margin_is_reproduced_and_unknown_noise_gives_none() -> None:
+def test_a_real_difference_within_the_margin_is_reproduced_and_unknown_noise_gives_none():
     value = PaperValue(8.75, "many", runs=1000, sd=0.2)
     ours = [8.3, 8.31, 8.29] * 20
     assert difference_from_paper(ours, value, PUBLIC).high < 0
@@ -126,7 +123,7 @@ def test_a_real_difference_within_the_margin_is_reproduced_and_unknown_noise_giv
 
 
 @pytest.mark.parametrize("seeds", fidelity.SEEDS)
-def test_error_rates_of_the_verdict(seeds: int) -> None:
+def test_error_rates_of_the_verdict(seeds):
     same = fidelity.verdict_rates(0.0, seeds)
     assert same["differs"] <= 5.5  # of 20,000: 5 % and three standard errors
     assert same["reproduced"] > 70
@@ -137,7 +134,7 @@ def test_error_rates_of_the_verdict(seeds: int) -> None:
     assert (scattered > 10) if seeds == 1 else (scattered < 7)  # one seed cannot know
 
 
-def test_the_tables_of_fidelity_are_those_of_the_rules() -> None:
+def test_the_tables_of_fidelity_are_those_of_the_rules():
     text = fidelity.PAGE.read_text(encoding="utf-8")
     assert text == fidelity.current(text), "python -m resnet_repro.analysis.fidelity"
     assert set(fidelity.BLOCKS) <= {part.split(" -->")[0] for part in text.split("<!-- made: ")}
@@ -155,7 +152,7 @@ def simulated(steps: list[float], seeds: int, trials: int = 1000) -> list[str]:
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_error_rates_of_a_claim_of_several_parts(seeds: int) -> None:
+def test_error_rates_of_a_claim_of_several_parts(seeds):
     level = simulated([0, 0, 0, 0], seeds)
     assert level.count("fails") <= 45  # 2.5 % meant, shared among four parts
     assert level.count("holds") <= 45
@@ -163,7 +160,7 @@ def test_error_rates_of_a_claim_of_several_parts(seeds: int) -> None:
     assert simulated([27, 18, 9, 0], seeds, 200).count("fails") > 100
 
 
-def test_a_claim_is_decided_by_its_parts() -> None:
+def test_a_claim_is_decided_by_its_parts():
     up, down, flat = (Difference(value, 1.0, 50, "") for value in (5.0, -5.0, 0.1))
     slight = Difference(-2.1, 1.0, 50, "")  # beyond 95 %, but not if it is one of several
 
@@ -182,7 +179,7 @@ def test_a_claim_is_decided_by_its_parts() -> None:
     assert decide([(down, 1)], complete=False) == "fails"
 
 
-def test_numbers_of_a_run(tmp_path: Path) -> None:
+def test_numbers_of_a_run(tmp_path):
     fabricate(tmp_path, "plain-20", test=9.7, train=1.4)
     (run,) = load_runs(tmp_path)
     assert last_error(run) == pytest.approx(9.7)
@@ -199,7 +196,7 @@ def test_numbers_of_a_run(tmp_path: Path) -> None:
         last_error(bare)
 
 
-def test_paper_values_say_where_they_come_from() -> None:
+def test_paper_values_say_where_they_come_from():
     assert paper.test_error("ResNet-20") == TABLE6
     assert paper.test_error("plain-56") == PaperValue(13.25, "read off Fig. 6")
     assert paper.test_error("plain-110") is None
@@ -211,7 +208,7 @@ def test_paper_values_say_where_they_come_from() -> None:
     assert (PUBLIC.sd, PUBLIC.df) == (pytest.approx(expected), 20)
 
 
-def test_paper_curves() -> None:
+def test_paper_curves():
     curve = paper.curve(1, "plain-20", "train")
     assert (curve.index[0], curve.iloc[0], curve.index[-1]) == (4_000, 19.62, 64_000)
     clipped = paper.curve(1, "plain-20", "test", clipped=True)
@@ -227,6 +224,6 @@ def test_paper_curves() -> None:
     assert set(paper.quoted()["method"].str.split(" ").str[0]) == quoted
 
 
-def test_a_missing_file_of_the_paper_is_named() -> None:
+def test_a_missing_file_of_the_paper_is_named():
     with pytest.raises(FileNotFoundError, match="table7"):
         paper.read("table7")

@@ -1,10 +1,7 @@
 """The look of all figures: no traces, equal bytes, no training code behind them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib as mpl
 import pytest
@@ -20,13 +17,13 @@ from resnet_repro.items.gradients import gradient_figure
 
 
 @pytest.mark.parametrize("draw", [fig1, fig6, fig7, gradient_figure])
-def test_no_figure_needs_runs(draw: object, tmp_path: Path) -> None:
-    png, svg = style.save(draw([]), "figure", tmp_path)  # type: ignore[operator]
+def test_no_figure_needs_runs(draw, tmp_path):
+    png, svg = style.save(draw([]), "figure", tmp_path)
     assert png.stat().st_size > 1_000
     assert svg.read_text().startswith("<?xml")
 
 
-def test_saved_figures_are_the_same_bytes(tmp_path: Path) -> None:
+def test_saved_figures_are_the_same_bytes(tmp_path):
     for label in ("plain-20", "plain-56"):
         fabricate(tmp_path / "runs", label, profile="quick", probes=True)
     runs = load_runs(tmp_path / "runs")
@@ -37,7 +34,7 @@ def test_saved_figures_are_the_same_bytes(tmp_path: Path) -> None:
     assert "<dc:date>" not in first[1].read_text()
 
 
-def test_style_leaves_nothing_behind_and_colours_of_one_figure_differ() -> None:
+def test_style_leaves_nothing_behind_and_colours_of_one_figure_differ():
     before = dict(mpl.rcParams)
     with style.style():
         assert mpl.rcParams["svg.hashsalt"] == "resnet_repro"
@@ -46,7 +43,7 @@ def test_style_leaves_nothing_behind_and_colours_of_one_figure_differ() -> None:
         assert len({style.depth_colour(depth) for depth in depths}) == len(depths)
 
 
-def test_analysis_pulls_in_no_training_code() -> None:
+def test_analysis_pulls_in_no_training_code():
     code = (
         "import sys, pkgutil, importlib, resnet_repro.analysis as a\n"
         "names = [m.name for m in pkgutil.iter_modules(a.__path__)]\n"

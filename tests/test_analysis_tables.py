@@ -1,7 +1,5 @@
 """Table 6 and the table of variants: numbers, verdicts, and the three formats of any table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ def runs_of(root: Path, profile: str = "paper") -> list[Run]:
     return load_runs(root)
 
 
-def test_rows_numbers_and_verdicts(tmp_path: Path) -> None:
+def test_rows_numbers_and_verdicts(tmp_path):
     table = table6(runs_of(tmp_path)).set_index("net")
     assert list(table.index[-len(NETS) :]) == list(NETS)
     ours = table.loc["ResNet-20"]
@@ -45,7 +43,7 @@ def test_rows_numbers_and_verdicts(tmp_path: Path) -> None:
     assert short.loc["ResNet-20", "verdict"] == "not comparable: quick profile"
 
 
-def test_where_the_paper_values_come_from() -> None:
+def test_where_the_paper_values_come_from():
     table = table6([]).set_index("net")
     assert table.loc["plain-20", "paper"] == "9.7 (read off Fig. 6)"
     assert table.loc["plain-110", "paper"] == "> 60 (caption of Fig. 6)"
@@ -57,7 +55,7 @@ def test_where_the_paper_values_come_from() -> None:
     assert quoted["test error"].isna().all()
 
 
-def test_three_formats(tmp_path: Path) -> None:
+def test_three_formats(tmp_path):
     paths = ITEMS["table6"].draw(runs_of(tmp_path / "runs"), tmp_path)
     assert [path.name for path in paths] == ["table6.md", "table6.tex", "table6.csv"]
     markdown, latex, _ = (path.read_text() for path in paths)
@@ -76,7 +74,7 @@ def test_three_formats(tmp_path: Path) -> None:
     assert back.loc["ResNet-20", "seeds"] == 3
 
 
-def test_any_table_can_be_written(tmp_path: Path) -> None:
+def test_any_table_can_be_written(tmp_path):
     table = pd.DataFrame({"net": ["a_b & c", "d"], "error": [1.234, None]})
     markdown, latex, numbers = write_table(table, "any", tmp_path)
     assert "| 1.23" in markdown.read_text()
@@ -91,7 +89,7 @@ def variant(root: Path, suffix: str, key: str, value: Any, test: float, seed: in
 
 
 @pytest.fixture
-def changed(tmp_path: Path) -> list[Run]:
+def changed(tmp_path):
     for seed in range(3):
         fabricate(tmp_path, "ResNet-56", seed=seed, test=7.0 + 0.1 * seed)
         variant(tmp_path, "45k", "data.train_split", "45k", 7.6 + 0.1 * seed, seed)
@@ -100,7 +98,7 @@ def changed(tmp_path: Path) -> list[Run]:
     return load_runs(tmp_path)
 
 
-def test_each_variant_is_held_against_the_net_its_name_begins_with(changed: list[Run]) -> None:
+def test_each_variant_is_held_against_the_net_its_name_begins_with(changed):
     nesterov, fewer = variants(changed)
     assert (nesterov.change, fewer.change) == ("Nesterov momentum", "45,000 training images")
     assert fewer.test.value == pytest.approx(0.6)
@@ -109,7 +107,7 @@ def test_each_variant_is_held_against_the_net_its_name_begins_with(changed: list
     assert fewer.test.basis == "noise of our seeds and public runs"
 
 
-def test_table_has_the_baseline_first_and_no_difference_for_it(changed: list[Run]) -> None:
+def test_table_has_the_baseline_first_and_no_difference_for_it(changed):
     table = deviations_table(changed)
     assert set(table["net"]) == {"ResNet-56"}
     assert table["change"].tolist() == [
@@ -121,7 +119,7 @@ def test_table_has_the_baseline_first_and_no_difference_for_it(changed: list[Run
     assert table["test error"].tolist() == pytest.approx([7.1, 7.1, 7.7])
 
 
-def test_figure_names_change_and_seeds_and_draws_the_intervals(changed: list[Run]) -> None:
+def test_figure_names_change_and_seeds_and_draws_the_intervals(changed):
     (axes,) = deviations_figure(changed).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == [
@@ -131,13 +129,13 @@ def test_figure_names_change_and_seeds_and_draws_the_intervals(changed: list[Run
     assert len(axes.containers) == 2
 
 
-def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
+def test_nothing_to_compare_is_said(tmp_path):
     variant(tmp_path, "45k", "data.train_split", "45k", 7.6, 0)
     figure = deviations_figure(load_runs(tmp_path))
     assert "No variant with a logged baseline." in figure.texts[0].get_text()
 
 
-def test_files(changed: list[Run], tmp_path: Path) -> None:
+def test_files(changed, tmp_path):
     paths = ITEMS["deviations"].draw(changed, tmp_path / "figures")
     assert {path.name for path in paths} == {
         f"deviations.{ending}" for ending in ("png", "svg", "md", "tex", "csv")

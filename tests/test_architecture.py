@@ -1,7 +1,5 @@
 """The counted nets: as committed, as the nets are, as the paper's numbers derive them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """The measurements themselves, on the smallest net: what they write and what they compare."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -51,9 +49,7 @@ def measured_by(part: Any, out: Path, *words: str) -> dict[str, Any]:
     return kept
 
 
-def test_training_is_compared_with_the_usual_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_is_compared_with_the_usual_loop(tmp_path, monkeypatch):
     assert training.worker_choices()[0] >= 1
     monkeypatch.setattr(training, "worker_choices", lambda: [1])
     (row,) = measured_by(training, tmp_path, "--rounds", "1")["rows"]
@@ -65,7 +61,7 @@ def test_training_is_compared_with_the_usual_loop(
     assert 0 < row["busy_cores"] < 1.2
 
 
-def test_the_usual_loop_is_the_usual_one() -> None:
+def test_the_usual_loop_is_the_usual_one():
     arrays = make((64, 8))
     data = training.usual_data(arrays)
     image, label = data[3]
@@ -76,7 +72,7 @@ def test_the_usual_loop_is_the_usual_one() -> None:
     assert not torch.equal(data[3][0], data[3][0])  # cropped and flipped each time
 
 
-def test_harness_is_counted_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_harness_is_counted_part_by_part(tmp_path, monkeypatch):
     fake = tmp_path / "packages"
     fake.mkdir()
     shutil.copy(Path(__file__).with_name("fake_wandb.py"), fake / "wandb.py")
@@ -95,7 +91,7 @@ def test_harness_is_counted_part_by_part(tmp_path: Path, monkeypatch: pytest.Mon
     assert list((tmp_path / "runs").iterdir()) == []  # nothing is left behind
 
 
-def test_the_paper_runs_are_projected(tmp_path: Path) -> None:
+def test_the_paper_runs_are_projected(tmp_path):
     (row,) = measured_by(schedule, tmp_path)["rows"]
     assert row["iterations"] == 64_000
     done = row["ready_seconds"] + 64_000 * row["step_seconds"] + 64 * row["evaluation_seconds"]
@@ -103,7 +99,7 @@ def test_the_paper_runs_are_projected(tmp_path: Path) -> None:
     assert row["run_seconds"] == pytest.approx(done + clean, rel=1e-3)
 
 
-def test_limit_tells_where_the_time_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limit_tells_where_the_time_goes(tmp_path, monkeypatch):
     monkeypatch.setattr(limit, "SHRINK", 16)
     kept = measured_by(limit, tmp_path)
     (row,) = kept["rows"]
@@ -115,7 +111,7 @@ def test_limit_tells_where_the_time_goes(tmp_path: Path, monkeypatch: pytest.Mon
     assert min(shares[CONV], shares[NORM], shares[UPDATE]) > 0
 
 
-def test_kernels_are_told_apart() -> None:
+def test_kernels_are_told_apart():
     kinds = {
         "aten::mkldnn_convolution": CONV,
         "aten::convolution_backward": CONV,
@@ -137,7 +133,7 @@ def test_kernels_are_told_apart() -> None:
     assert time_spent(lambda: None, 1, torch.device("cpu"))[WAITING] > 0.5
 
 
-def test_only_kernels_count_on_a_gpu() -> None:
+def test_only_kernels_count_on_a_gpu():
     kinds = torch.profiler.DeviceType
     events = [
         SimpleNamespace(name=name, device_type=device, is_user_annotation=note,
@@ -153,7 +149,7 @@ def test_only_kernels_count_on_a_gpu() -> None:
 
 
 @pytest.mark.parametrize(("depth", "gigabytes"), [(20, 0.5), (110, 3.0)])
-def test_least_bytes_by_hand(depth: int, gigabytes: float) -> None:
+def test_least_bytes_by_hand(depth, gigabytes):
     """Eleven passes over every conv output in two bytes, for batches of 128."""
     net = build_meta(NetSpec("cifar", depth, "A"), 10)
     found = least(net, 128, 32, "bf16")
@@ -167,9 +163,7 @@ def test_least_bytes_by_hand(depth: int, gigabytes: float) -> None:
     assert twice.operations == found.operations
 
 
-def test_growth_has_time_and_memory_of_every_point(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_growth_has_time_and_memory_of_every_point(tmp_path, monkeypatch):
     monkeypatch.setattr(growth, "train_apart", growth.train_here)
     points = [Point("cifar10_plain20", 4), *(Point("cifar10_resnet20", n) for n in (4, 64))]
     monkeypatch.setitem(growth.GRIDS, "cpu", points)
@@ -185,14 +179,14 @@ def test_growth_has_time_and_memory_of_every_point(
 
 
 @pytest.mark.slow
-def test_a_point_has_a_process_of_its_own() -> None:
+def test_a_point_has_a_process_of_its_own():
     row = growth.train_apart(Point("cifar10_resnet20", 4), Scope((), 1, 1), WORDS)
     assert row["seconds_per_image"] > 0
     if sys.platform == "linux":
         assert row["bytes_per_image"] > 0
 
 
-def test_a_process_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_killed_is_told(monkeypatch):
     monkeypatch.setattr(growth, "train_here", end_myself)
     row = growth.train_apart(Point("cifar10_resnet20", 4), SCOPE, WORDS)
     assert row["seconds_per_image"] is None
@@ -204,7 +198,7 @@ def end_myself(*_: object) -> dict[str, Any]:
     return {}
 
 
-def test_no_memory_on_the_device_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_memory_on_the_device_is_told(monkeypatch):
     def full(*_: object) -> dict[str, Any]:
         raise torch.OutOfMemoryError("no")
 
@@ -214,9 +208,7 @@ def test_no_memory_on_the_device_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_commands_and_figures_are_timed(
-    quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_and_figures_are_timed(quick, tmp_path, monkeypatch):
     """The two that take seconds are stood in for, unless slow tests are run."""
 
     def timed(words: Sequence[str], code: int = 0) -> float:
@@ -241,7 +233,7 @@ def test_commands_and_figures_are_timed(
         started([sys.executable, "-c", "pass"], code=2)
 
 
-def test_made_up_runs_have_what_real_ones_have(tmp_path: Path) -> None:
+def test_made_up_runs_have_what_real_ones_have(tmp_path):
     paths = start.write_runs(tmp_path, 3, ["cifar10_plain20", "cifar10_resnet20"])
     assert [path.parts[-2:] for path in paths] == [
         ("cifar10_plain20", "seed0"),
@@ -256,7 +248,7 @@ def test_made_up_runs_have_what_real_ones_have(tmp_path: Path) -> None:
     assert len(folder.table("gradients")) == 7 * 19
 
 
-def test_turns_are_taken_in_both_orders_and_compared_by_round() -> None:
+def test_turns_are_taken_in_both_orders_and_compared_by_round():
     order: list[str] = []
     turns = {name: (lambda name=name: order.append(name) or 1.0) for name in "ab"}
     assert take_turns(turns, 2) == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
@@ -269,18 +261,14 @@ def test_turns_are_taken_in_both_orders_and_compared_by_round() -> None:
     ("words", "message"),
     [(["recipe.lr=-1"], "recipe.lr=-1"), (["--rounds", "0"], "0: must be at least 1")],
 )
-def test_a_wrong_word_is_refused(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_word_is_refused(words, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         record.command("training", training.measure, training.SCOPES, words)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_one_command_measures_all_and_tells_what_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_command_measures_all_and_tells_what_failed(tmp_path, monkeypatch, capsys):
     asked: dict[str, list[str]] = {}
 
     def run_part(part: str, words: list[str]) -> bool:

@@ -1,12 +1,9 @@
 """docs/SPEED.md: made from the files of results/bench, whatever is in them."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,13 +76,11 @@ def growth(device: str = "cpu") -> Measured:
           for ratio in (2.5, 1.5))), "ResNet-20: 2 times", MISSED),  # the worst counts
     ],
 )  # fmt: skip
-def test_a_target_is_judged_by_what_was_measured(
-    found: Measured, target: str, verdict: str
-) -> None:
+def test_a_target_is_judged_by_what_was_measured(found, target, verdict):
     assert verdict in [row[-1] for row in judged([found]) if row[0].startswith(target)]
 
 
-def test_the_harness_is_judged_with_and_without_evaluation() -> None:
+def test_the_harness_is_judged_with_and_without_evaluation():
     net = COMMITTED["harness"]["nets"][0]
     net = net | {"share_of_harness": 0.01, "share_with_evaluation": 0.035}
     found = measured("harness", "cuda", nets=[net])
@@ -95,7 +90,7 @@ def test_the_harness_is_judged_with_and_without_evaluation() -> None:
     assert rows["logging", "not measured on a CPU yet"] == ["-", OPEN]
 
 
-def test_the_page_shows_both_devices_and_whatever_else_there_is(tmp_path: Path) -> None:
+def test_the_page_shows_both_devices_and_whatever_else_there_is(tmp_path):
     mirror = {"part": "W&B offline: records", "kind": "optional", "times": 64}
     everything = [
         *(measured(part) for part in COMMITTED if part not in ("growth", "cost")),
@@ -126,7 +121,7 @@ def test_the_page_shows_both_devices_and_whatever_else_there_is(tmp_path: Path) 
     assert all(len(set(counts)) == 1 for counts in widths)
 
 
-def test_the_largest_loss_is_named_from_the_numbers() -> None:
+def test_the_largest_loss_is_named_from_the_numbers():
     spent = [
         {"on": "convolutions", "share": 0.5, "least_share": 0.2},
         {"on": "batch-norm", "share": 0.45, "least_share": 0.05},
@@ -141,14 +136,14 @@ def test_the_largest_loss_is_named_from_the_numbers() -> None:
     assert text.startswith("x: most is lost in waiting for the host, 50 % of the time, none")
 
 
-def test_growth_is_drawn_where_one_thing_changes() -> None:
+def test_growth_is_drawn_where_one_thing_changes():
     by_depth, by_batch = lines([growth()], BY_DEPTH), lines([growth()], BY_BATCH)
     assert [line.label(True) for line in by_depth] == ["batch 8, 2 CPU cores, AMD EPYC"]
     assert [row["depth"] for row in by_depth[0].points] == [20, 56, 110]
     assert [line.label(False) for line in by_batch] == ["ResNet-20"]
 
 
-def test_nothing_measured_is_said_and_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_nothing_measured_is_said_and_a_damaged_file_is_named(tmp_path):
     (path,) = save(tmp_path / "none", tmp_path)
     assert "Nothing is measured yet" in path.read_text(encoding="utf-8")
     (tmp_path / "training_cpu.json").write_text("{", encoding="utf-8")
@@ -174,23 +169,23 @@ def test_nothing_measured_is_said_and_a_damaged_file_is_named(tmp_path: Path) ->
         (amount(12), "12 B"),
     ],
 )
-def test_numbers_are_written_for_people(written: str, text: str) -> None:
+def test_numbers_are_written_for_people(written, text):
     assert written == text
 
 
-def test_speed_page_agrees_with_the_measurements() -> None:
+def test_speed_page_agrees_with_the_measurements():
     """It also holds every cell of a CPU's tables."""
     written = (REPO / "docs" / "SPEED.md").read_text(encoding="utf-8")
     assert written == page(load(REPO / "results" / "bench")), "python -m benchmarks.page"
     assert (REPO / "docs" / "figures" / "growth.png").exists()
 
 
-def test_no_committed_record_names_a_place() -> None:
+def test_no_committed_record_names_a_place():
     for folder in ("bench", "reliability"):
         for path in (REPO / "results" / folder).glob("*.json"):
             assert not re.search(r"/(home|root|work|tmp|Users)/", path.read_text(encoding="utf-8"))
 
 
-def test_the_page_needs_no_torch() -> None:
+def test_the_page_needs_no_torch():
     code = "import sys, benchmarks.page; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,7 +1,5 @@
 """Checkpoints: verified before every load, two generations, never a silent fresh start."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random
@@ -18,7 +16,7 @@ def content(value: float) -> dict[str, object]:
     return {"model": {"w": torch.full((64,), value)}, "iteration": int(value)}
 
 
-def test_newest_is_loaded_and_two_are_kept(tmp_path: Path) -> None:
+def test_newest_is_loaded_and_two_are_kept(tmp_path):
     assert load_newest(tmp_path) is None
     for i in (1, 2, 3):
         save(tmp_path, i, content(i))
@@ -46,7 +44,7 @@ def damage(path: Path, how: str, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("how", ["bit", "cut", "zeros", "text"])
-def test_damage_is_never_loaded(tmp_path: Path, how: str) -> None:
+def test_damage_is_never_loaded(tmp_path, how):
     """torch.load itself accepts nearly all of these files."""
     rng = random.Random(how)
     for trial in range(10):
@@ -61,7 +59,7 @@ def test_damage_is_never_loaded(tmp_path: Path, how: str) -> None:
         assert newest.with_name(newest.name + ".corrupt").exists()
 
 
-def test_all_damaged_stops_instead_of_starting_again(tmp_path: Path) -> None:
+def test_all_damaged_stops_instead_of_starting_again(tmp_path):
     save(tmp_path, 1, content(1)).write_bytes(b"")
     for expected in (pytest.warns(UserWarning, match="set aside"), contextlib.nullcontext()):
         # On a rerun the damaged file is out of the way: still no fresh start.
@@ -69,7 +67,7 @@ def test_all_damaged_stops_instead_of_starting_again(tmp_path: Path) -> None:
             load_newest(tmp_path)
 
 
-def test_another_schema_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_schema_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "SCHEMA", 0)
     save(tmp_path, 1, content(1))
     monkeypatch.undo()
@@ -77,7 +75,7 @@ def test_another_schema_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load_newest(tmp_path)
 
 
-def test_disk_full_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_full_keeps_what_was_there(tmp_path, monkeypatch):
     save(tmp_path, 1, content(1))
 
     def full(path: Path, write: object) -> None:
@@ -91,7 +89,7 @@ def test_disk_full_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Monk
     assert loaded["iteration"] == 1
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
     canary = tmp_path / "canary"
 
     class Hostile:
@@ -104,9 +102,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
-def test_data_reach_the_disk_before_the_name_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
     """What only a power cut would show: file, then name, then folder; digest before checkpoint."""
     events: list[str] = []
     fsync, replace = os.fsync, Path.replace

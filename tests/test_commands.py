@@ -1,7 +1,5 @@
 """The real commands, as a user says them."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -75,12 +73,8 @@ RUN = "experiment=cifar10_plain20"
     ],
 )
 def test_bad_words_are_refused_in_one_line_before_anything_is_written(
-    tmp_path: Path,
-    words: tuple[str, ...],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    tmp_path, words, message, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path))  # else a line says where data are
     monkeypatch.setattr(sys, "argv", ["train.py", *words, f"runs_dir={tmp_path}/runs"])
@@ -103,12 +97,7 @@ def test_bad_words_are_refused_in_one_line_before_anything_is_written(
         (("--help",), "recipe.lr [0.1]  learning rate before the first drop; a finite number > 0"),
     ],
 )
-def test_hydras_words_work_in_any_order(
-    words: tuple[str, ...],
-    shown: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_hydras_words_work_in_any_order(words, shown, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
     with contextlib.suppress(SystemExit):
         main()
@@ -127,21 +116,19 @@ def test_hydras_words_work_in_any_order(
         ("resnet-repro recipe.warmup_", "recipe.warmup_lr="),
     ],
 )
-def test_the_installed_command_completes(
-    line: str, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_installed_command_completes(line, word, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["/bin/resnet-repro", "-sc", "query=bash"])
     monkeypatch.setenv("COMP_LINE", line)
     main()
     assert word in capsys.readouterr().out.split()
 
 
-def test_the_console_command_is_declared() -> None:
+def test_the_console_command_is_declared():
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["scripts"] == {"resnet-repro": "resnet_repro.train:main"}
 
 
-def test_without_its_repository_it_says_how_to_install(tmp_path: Path) -> None:
+def test_without_its_repository_it_says_how_to_install(tmp_path):
     shutil.copytree(
         REPO / "src" / "resnet_repro", tmp_path / "site" / "resnet_repro",
         ignore=shutil.ignore_patterns("__pycache__"),
@@ -156,8 +143,8 @@ def test_without_its_repository_it_says_how_to_install(tmp_path: Path) -> None:
 
 
 def test_from_another_folder_runs_go_to_the_repository_and_that_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, monkeypatch, capsys
+):
     for variable in ("RESNET_REPRO_RUNS", "RESNET_REPRO_DATA"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -170,16 +157,14 @@ def test_from_another_folder_runs_go_to_the_repository_and_that_is_said(
     assert capsys.readouterr().err == ""
 
 
-def test_no_torch_before_it_is_needed() -> None:
+def test_no_torch_before_it_is_needed():
     """--help, refusals and drawing do not pay for torch's import."""
     modules = ["train", "study", "gpu_check", "measure_pace", "mirror", "items.command", "compose"]
     imports = ", ".join(f"resnet_repro.{module}" for module in modules)
     assert say("-c", f"import sys, {imports}; sys.exit('torch' in sys.modules)").returncode == 0
 
 
-def test_sweep_trains_each_once_and_a_rerun_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sweep_trains_each_once_and_a_rerun_nothing(tmp_path, monkeypatch, capsys):
     words = ("-m", "item=fig1", "profile=smoke", *SMALL, f"runs_dir={tmp_path}", "seed=0,1")
     done = train(*words)
     assert done.returncode == 0, done.stderr
@@ -193,7 +178,7 @@ def test_sweep_trains_each_once_and_a_rerun_nothing(
     assert capsys.readouterr().err.count(": skipped, ") == 4
 
 
-def test_one_failure_is_told_at_the_end_and_stops_no_other(tmp_path: Path) -> None:
+def test_one_failure_is_told_at_the_end_and_stops_no_other(tmp_path):
     words = ("-m", "experiment=cifar10_plain20", "profile=smoke", *SMALL, f"runs_dir={tmp_path}")
     done = train(*words, "recipe.lr=1e30,0.2")  # a run of each rate, named by it
     assert done.returncode == 5, done.stderr
@@ -208,7 +193,7 @@ def test_one_failure_is_told_at_the_end_and_stops_no_other(tmp_path: Path) -> No
     assert states == {first: "diverged", second: "finished"}
 
 
-def test_hydras_own_launcher_does_the_same_runs(tmp_path: Path) -> None:
+def test_hydras_own_launcher_does_the_same_runs(tmp_path):
     done = train(
         "-m", "item=fig1", "profile=smoke", *SMALL, f"runs_dir={tmp_path}",
         "hydra/launcher=basic",
@@ -220,9 +205,7 @@ def test_hydras_own_launcher_does_the_same_runs(tmp_path: Path) -> None:
     }
 
 
-def test_figure_one_from_nothing_then_again_without_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_figure_one_from_nothing_then_again_without_training(tmp_path, monkeypatch, capsys):
     small = [word for word in SMALL if word != "model.depth=8"]
     options = ("--profile", "smoke", "--out", f"{tmp_path}/figures")
     words = [*options, *small, f"runs_dir={tmp_path}/runs"]
@@ -248,7 +231,7 @@ def test_figure_one_from_nothing_then_again_without_training(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_signals_lose_nothing(tmp_path: Path, number: signal.Signals) -> None:
+def test_signals_lose_nothing(tmp_path, number):
     words = (
         "experiment=cifar10_plain20", "profile=smoke", *SMALL, f"runs_dir={tmp_path}",
         "recipe.max_iters=240", "recipe.milestones=[]", "trainer.checkpoint_every_iters=20",

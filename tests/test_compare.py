@@ -1,8 +1,5 @@
 """Sweeps: which runs belong together, their table, figure and command."""
 
-from __future__ import annotations
-
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,7 +15,7 @@ RATES = {0.01: 40.0, 0.05: 30.0, 0.1: 28.0, 0.5: 60.0}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     runs = tmp_path_factory.mktemp("results") / "runs"
     for rate, test in RATES.items():
         name, changes = f"cifar10_resnet20-lr{rate}", {"recipe.lr": rate}
@@ -36,12 +33,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def root(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(made, monkeypatch):
     monkeypatch.setenv("RESNET_REPRO_RUNS", str(made))
     return made
 
 
-def test_a_sweep_is_the_runs_that_differ_in_that_key_alone(root: Path) -> None:
+def test_a_sweep_is_the_runs_that_differ_in_that_key_alone(root):
     runs = Logged(root).runs
     found = find_sweeps(runs, "recipe.lr")
     assert len(found) == 12
@@ -52,7 +49,7 @@ def test_a_sweep_is_the_runs_that_differ_in_that_key_alone(root: Path) -> None:
     assert [len(group) for group in settings(found)] == [3] * 4
 
 
-def test_the_tidy_table(root: Path) -> None:
+def test_the_tidy_table(root):
     table = ra.sweep("recipe.lr")
     assert len(table) == 12
     means = table.groupby("recipe.lr")["test error"].mean()
@@ -63,7 +60,7 @@ def test_the_tidy_table(root: Path) -> None:
         ra.sweep("recipe.rl")
 
 
-def test_the_figure_draws_every_seed_mean_and_interval(root: Path) -> None:
+def test_the_figure_draws_every_seed_mean_and_interval(root):
     left, right = sweep_figure(find_sweeps(Logged(root).runs, "recipe.lr"), ["recipe.lr"]).axes
     dots = [line for line in left.lines if line.get_marker() == "."]
     assert sorted(y for line in dots for y in line.get_ydata()) == pytest.approx(
@@ -77,9 +74,7 @@ def test_the_figure_draws_every_seed_mean_and_interval(root: Path) -> None:
     assert len(right.collections) == 4  # bands over seeds
 
 
-def test_the_command_writes_figure_and_table(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_figure_and_table(root, tmp_path, capsys):
     out = ["--figures", str(tmp_path / "f"), "--tables", str(tmp_path / "t")]
     assert main(["recipe.lr", *out]) == 0
     printed = capsys.readouterr().out
@@ -107,9 +102,7 @@ def test_the_command_writes_figure_and_table(
         (["{root}/quick/cifar10_plain20"], "1 finished runs, which differ in nothing"),
     ],
 )
-def test_what_cannot_be_compared_is_said_in_one_line(
-    root: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_compared_is_said_in_one_line(root, words, said, capsys):
     with pytest.raises(SystemExit) as left:
         main([word.format(root=root) for word in words])
     assert left.value.code == 2
@@ -118,8 +111,8 @@ def test_what_cannot_be_compared_is_said_in_one_line(
 
 
 def test_a_bad_run_does_not_stop_a_comparison_but_a_folder_that_cannot_be_written_does(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    root, tmp_path, capsys
+):
     bad = root / "quick" / "cifar10_resnet20-lr0.5" / "seed1" / "meta.json"
     bad.rename(bad.with_name("away"))
     main(["recipe.lr", "--figures", str(tmp_path), "--tables", str(tmp_path)])
@@ -134,9 +127,7 @@ def test_a_bad_run_does_not_stop_a_comparison_but_a_folder_that_cannot_be_writte
     assert line.startswith(f"error: {tmp_path}/file/x: cannot be written (")
 
 
-def test_runs_of_a_notebook_have_variants_and_figures_leave_them_out(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_of_a_notebook_have_variants_and_figures_leave_them_out(root, capsys):
     runs = ra.runs("quick")
     assert len(runs) == 14
     assert {run.name for run in ra.runs(where={"recipe.lr": 0.05})} == {"cifar10_resnet20-lr0.05"}
@@ -161,7 +152,7 @@ def test_runs_of_a_notebook_have_variants_and_figures_leave_them_out(
         (lambda: ra.run("quick", "cifar10_plain20", 7), "is called seed7; did you mean seed0?"),
     ],
 )
-def test_a_misspelt_name_is_answered_in_one_line(root: Path, call: Any, said: str) -> None:
+def test_a_misspelt_name_is_answered_in_one_line(root, call, said):
     assert root.exists()
     with pytest.raises((ValueError, RunFolderError)) as refusal:
         call()

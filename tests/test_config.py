@@ -1,10 +1,7 @@
 """Configuration: what is composed, and that everything impossible is refused in one line."""
 
-from __future__ import annotations
-
 import copy
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,7 @@ RUN = ("experiment=cifar10_plain20",)
 CIFAR = [name for name in names("experiment") if name.startswith("cifar10_")]
 
 
-def test_experiment_is_the_paper_by_default() -> None:
+def test_experiment_is_the_paper_by_default():
     config = compose_run("experiment=cifar10_resnet56")
     assert (config.model.depth, config.model.shortcut) == (56, "A")
     assert (config.recipe.batch_size, config.recipe.max_iters) == (128, 64_000)
@@ -40,7 +37,7 @@ def test_experiment_is_the_paper_by_default() -> None:
 
 
 @pytest.mark.parametrize("experiment", names("experiment"))
-def test_every_experiment_composes_in_every_profile(experiment: str) -> None:
+def test_every_experiment_composes_in_every_profile(experiment):
     """In each without Hydra, in one of them, another for each experiment, also by Hydra."""
     plain = {profile: protocol(experiment, profile) for profile in names("profile")}
     assert None not in plain.values()
@@ -56,7 +53,7 @@ VARIANTS = [name for name in names("experiment") if name.rsplit("_", 1)[0] in na
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_variants_change_exactly_one_choice_of_their_baseline(variant: str) -> None:
+def test_variants_change_exactly_one_choice_of_their_baseline(variant):
     baseline = compose_run(f"experiment={variant.rsplit('_', 1)[0]}")
     differing = differences(
         baseline.as_mapping(), compose_run(f"experiment={variant}").as_mapping()
@@ -64,7 +61,7 @@ def test_variants_change_exactly_one_choice_of_their_baseline(variant: str) -> N
     assert len(differing.keys() - {"experiment", "name"}) == 1
 
 
-def test_warm_up_is_for_110_and_1202_only() -> None:
+def test_warm_up_is_for_110_and_1202_only():
     for experiment in CIFAR:
         config = compose_run(f"experiment={experiment}")
         if not experiment.endswith("_warmup"):
@@ -120,14 +117,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("word", "message"), REFUSED, ids=[word for word, _ in REFUSED])
-def test_refused(word: str, message: str) -> None:
+def test_refused(word, message):
     with pytest.raises(ConfigError) as caught:
         compose_run(*RUN, word)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_experiment_lists_what_there_is() -> None:
+def test_unknown_experiment_lists_what_there_is():
     with pytest.raises(ConfigError, match="experiment=net: must be one of .*cifar10_resnet20"):
         compose_run("experiment=net")
     with pytest.raises(ConfigError, match=r"cifar10_resent20: did you mean cifar10_resnet20\?$"):
@@ -138,7 +135,7 @@ def test_unknown_experiment_lists_what_there_is() -> None:
         compose_run("item=fig1")
 
 
-def test_sweep_is_checked_whole_before_it_starts() -> None:
+def test_sweep_is_checked_whole_before_it_starts():
     jobs = compose_sweep(["item=fig1", "seed=0,1", "profile=quick"])
     nets = ("cifar10_plain20", "cifar10_plain56")
     assert [(job.config.name, job.config.seed) for job in jobs] == [
@@ -171,20 +168,20 @@ def test_sweep_is_checked_whole_before_it_starts() -> None:
         (("seed=3", "trainer.precision=fp32"), "cifar10_plain20"),
     ],
 )
-def test_a_variant_is_named_by_what_it_changes(words: Sequence[str], name: str) -> None:
+def test_a_variant_is_named_by_what_it_changes(words, name):
     config = compose_run(*RUN, *words)
     assert config.name.startswith(name) if name.endswith("-") else config.name == name
     assert bool(changed_from_experiment(config.as_mapping())) == (name != "cifar10_plain20")
 
 
 @pytest.mark.parametrize("typed", ["name=a-${recipe.lr}", 'name="a-${recipe.lr}"'])
-def test_a_name_is_made_of_swept_values(typed: str) -> None:
+def test_a_name_is_made_of_swept_values(typed):
     jobs = compose_sweep([*RUN, "recipe.lr=0.05,0.1", typed])
     assert [job.config.name for job in jobs] == ["a-0.05", "a-0.1"]
     assert compose_run(*RUN, typed).name == "a-0.1"
 
 
-def test_too_long_a_name_ends_in_a_digest_of_all_that_is_changed() -> None:
+def test_too_long_a_name_ends_in_a_digest_of_all_that_is_changed():
     words = [f"{key}=0.{digit * 9}" for digit, key in zip("12345", LONG, strict=True)]
     config = compose_run(*RUN, *words)
     assert len(config.name) <= 64
@@ -197,13 +194,13 @@ LONG = ("model.bn_eps", "model.bn_momentum", "recipe.gamma", "recipe.warmup_lr",
 
 
 @pytest.mark.parametrize("word", ["recipe.lr=0.2", "experiment=cifar10_plain32"])
-def test_no_variant_takes_the_name_of_an_experiment(word: str) -> None:
+def test_no_variant_takes_the_name_of_an_experiment(word):
     with pytest.raises(ConfigError, match="name=cifar10_plain20: is the name of an experiment"):
         compose_run(*RUN, word, "name=cifar10_plain20")
     assert compose_run(*RUN, "name=cifar10_plain20") == compose_run(*RUN)
 
 
-def test_a_logged_run_stands_for_its_experiment_if_it_computes_the_same() -> None:
+def test_a_logged_run_stands_for_its_experiment_if_it_computes_the_same():
     config = compose_run(*RUN, "profile=quick").as_mapping()
     del config["model"]["gate_bias"], config["probes"]  # logged before there were these keys
     assert changed_from_experiment(config) == {}
@@ -214,7 +211,7 @@ def test_a_logged_run_stands_for_its_experiment_if_it_computes_the_same() -> Non
         assert changed_from_experiment(run.config()) == {}, run.path
 
 
-def test_a_sweep_over_any_keys_has_a_run_of_each() -> None:
+def test_a_sweep_over_any_keys_has_a_run_of_each():
     jobs = compose_sweep([
         *RUN, "profile=quick", "seed=range(0,2)", "recipe.lr=0.1,0.05", "model.depth=20,8",
     ])  # fmt: skip
@@ -226,7 +223,7 @@ def test_a_sweep_over_any_keys_has_a_run_of_each() -> None:
 
 
 @pytest.mark.parametrize("word", ["recipe.lr=0.1,0.05", "trainer.threads=1,2"])
-def test_runs_of_a_sweep_that_share_a_name_are_refused_before_the_first(word: str) -> None:
+def test_runs_of_a_sweep_that_share_a_name_are_refused_before_the_first(word):
     key, _, values = word.partition("=")
     one, other = values.split(",")
     with pytest.raises(ConfigError) as caught:
@@ -238,7 +235,7 @@ def test_runs_of_a_sweep_that_share_a_name_are_refused_before_the_first(word: st
     assert len(compose_sweep([*RUN, word, f"name=both-${{{key}}}"])) == 2
 
 
-def test_a_variant_begun_under_its_experiments_name_is_pointed_out(tmp_path: Path) -> None:
+def test_a_variant_begun_under_its_experiments_name_is_pointed_out(tmp_path):
     words = (*RUN, "recipe.lr=0.05", f"runs_dir={tmp_path}")
     job = make_job(*words)
     former = RunFolder(tmp_path / "paper" / "cifar10_plain20" / "seed0")
@@ -252,9 +249,7 @@ def test_a_variant_begun_under_its_experiments_name_is_pointed_out(tmp_path: Pat
     assert not job.is_done()
 
 
-def test_an_experiment_that_only_hydra_reads_is_still_composed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_experiment_that_only_hydra_reads_is_still_composed(monkeypatch):
     monkeypatch.setattr(resnet_repro.compose, "protocol", lambda *_: None)
     assert compose_run(*RUN, "recipe.lr=0.05").name == "cifar10_plain20-lr0.05"
     assert make_job(*RUN, "recipe.lr=0.05").deviations == {
@@ -263,7 +258,7 @@ def test_an_experiment_that_only_hydra_reads_is_still_composed(
 
 
 @pytest.mark.parametrize("item", names("item"))
-def test_items_name_experiments_that_exist(item: str) -> None:
+def test_items_name_experiments_that_exist(item):
     assert set(load_item(item).experiments) <= set(names("experiment"))
 
 
@@ -287,11 +282,11 @@ def test_items_name_experiments_that_exist(item: str) -> None:
         ("logger.project=1e3", "logger.project", "1e3"),
     ],
 )
-def test_text_is_taken_as_typed(word: str, key: str, value: str) -> None:
+def test_text_is_taken_as_typed(word, key, value):
     assert flatten(compose_run(*RUN, word).as_mapping())[key] == value
 
 
-def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_folder_is_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert make_job(*RUN, "runs_dir=~/x").folder.path.parts[:4] == ("/", "home", "me", "x")
     assert paths.data("~") == Path("/home/me")
@@ -299,9 +294,7 @@ def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
         paths.given("~nobody_here/x")
 
 
-def test_runs_and_data_are_the_repositorys_wherever_a_command_is_called(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_runs_and_data_are_the_repositorys_wherever_a_command_is_called(monkeypatch, tmp_path):
     for variable in ("RESNET_REPRO_RUNS", "RESNET_REPRO_DATA"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(paths.REPOSITORY)
@@ -335,7 +328,7 @@ def logged(config: dict[str, Any], precision: str = "bf16") -> Run:
 
 
 @pytest.mark.parametrize("key", roles())
-def test_one_property_of_a_key_drives_every_comparison(key: str) -> None:
+def test_one_property_of_a_key_drives_every_comparison(key):
     config = compose_run(*RUN).as_mapping()
     other = with_other(config, key)
     role = roles()[key]
@@ -347,7 +340,7 @@ def test_one_property_of_a_key_drives_every_comparison(key: str) -> None:
     assert (_change(first, second) != second.experiment) == (role == WHAT)
 
 
-def test_roles_of_keys_that_decide_between_runs() -> None:
+def test_roles_of_keys_that_decide_between_runs():
     """By name, so that a key does not change sides unnoticed."""
     by_role = {
         role: {key for key, found in roles().items() if found == role} for role in (WHO, HOW, WHERE)
@@ -365,7 +358,7 @@ def test_roles_of_keys_that_decide_between_runs() -> None:
     }  # fmt: skip
 
 
-def test_a_run_logged_before_a_key_existed_is_still_the_same_run() -> None:
+def test_a_run_logged_before_a_key_existed_is_still_the_same_run():
     config = compose_run(*RUN).as_mapping()
     older = config | {"model": {k: v for k, v in config["model"].items() if k != "stride_in"}}
     del older["probes"]

@@ -1,7 +1,5 @@
 """Our curves against the paper's: where they may be compared, and what is found."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +45,7 @@ def seeds_of(root: Path, label: str, shifts: Sequence[float], **how: Any) -> lis
     return load_runs(root, finished_only=False)
 
 
-def test_the_paper_itself_is_reproduced(tmp_path: Path) -> None:
+def test_the_paper_itself_is_reproduced(tmp_path):
     for label in ("plain-20", "ResNet-56"):
         runs = seeds_of(tmp_path, label, (-0.1, 0.0, 0.1))
     stretches, uncompared = compare_curves(runs)
@@ -70,9 +68,7 @@ def test_the_paper_itself_is_reproduced(tmp_path: Path) -> None:
         ((0.0, 0.1), "compatible"),  # two seeds whose noise is hardly known
     ],
 )
-def test_a_curve_is_judged_by_the_scatter_of_its_seeds(
-    tmp_path: Path, shifts: Sequence[float], verdict: str
-) -> None:
+def test_a_curve_is_judged_by_the_scatter_of_its_seeds(tmp_path, shifts, verdict):
     stretches, _ = compare_curves(seeds_of(tmp_path, "plain-20", shifts))
     table = agreement_table(stretches)
     mean, n = sum(shifts) / len(shifts), len(shifts)
@@ -86,9 +82,7 @@ def test_a_curve_is_judged_by_the_scatter_of_its_seeds(
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.1, "reproduced"), (0.5, "compatible")])
-def test_one_seed_tells_the_end_of_the_test_curve_alone(
-    tmp_path: Path, shift: float, verdict: str
-) -> None:
+def test_one_seed_tells_the_end_of_the_test_curve_alone(tmp_path, shift, verdict):
     stretches, _ = compare_curves(seeds_of(tmp_path, "plain-20", (shift,)))
     found = {(s.kind, s.rate): s.verdict for s in stretches}
     ended = ("test", pytest.approx(0.001))
@@ -97,7 +91,7 @@ def test_one_seed_tells_the_end_of_the_test_curve_alone(
     assert agreement_table(stretches)["noise (95 %)"].notna().sum() == 1
 
 
-def test_a_stopped_run_counts_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_a_stopped_run_counts_as_far_as_it_goes(tmp_path):
     paper_like(tmp_path, "plain-20", state="preempted", until=6_000)
     assert load_runs(tmp_path) == []
     stretches, _ = compare_curves(load_runs(tmp_path, finished_only=False))
@@ -113,7 +107,7 @@ def test_a_stopped_run_counts_as_far_as_it_goes(tmp_path: Path) -> None:
     assert reason == "stopped at 3,000; the paper's curves begin at 4,000"
 
 
-def test_a_short_run_is_the_papers_until_its_first_drop(tmp_path: Path) -> None:
+def test_a_short_run_is_the_papers_until_its_first_drop(tmp_path):
     fabricate(tmp_path, "plain-20", profile="short")
     (run,) = load_runs(tmp_path)
     assert paper_horizon(run) == (1_600, "")
@@ -139,23 +133,21 @@ def test_a_short_run_is_the_papers_until_its_first_drop(tmp_path: Path) -> None:
         ({"recipe.lr": 0.05}, "recipe.lr=0.05, the paper's is 0.1"),
     ],
 )
-def test_another_protocol_is_not_compared(
-    tmp_path: Path, changes: dict[str, Any], said: str
-) -> None:
+def test_another_protocol_is_not_compared(tmp_path, changes, said):
     run = load_run(fabricate(tmp_path, "plain-20", changes=changes))
     stretches, ((_, reason),) = compare_curves([run])
     assert stretches == []
     assert reason == said
 
 
-def test_a_deviation_named_in_the_run_counts_from_the_start(tmp_path: Path) -> None:
+def test_a_deviation_named_in_the_run_counts_from_the_start(tmp_path):
     deviations: dict[str, list[Any]] = {"trainer.threads": [0, 1], "recipe.nesterov": [False, True]}
     fabricate(tmp_path, "ResNet-56", deviations=deviations)
     (run,) = load_runs(tmp_path)
     assert paper_horizon(run) == (0, "recipe.nesterov=True, the paper's is False")
 
 
-def test_a_training_error_is_that_of_a_whole_window(tmp_path: Path) -> None:
+def test_a_training_error_is_that_of_a_whole_window(tmp_path):
     fabricate(tmp_path, "plain-20", state="preempted", until=5_500)
     (run,) = load_runs(tmp_path, finished_only=False)
     found = logged_at(run, "train", np.array([4_000, 5_000, 6_000]), 1_000)
@@ -164,7 +156,7 @@ def test_a_training_error_is_that_of_a_whole_window(tmp_path: Path) -> None:
     assert found[5_000] == pytest.approx(curve.loc[4_100:5_000].mean())
 
 
-def test_figure_draws_what_is_compared_over_the_paper(tmp_path: Path) -> None:
+def test_figure_draws_what_is_compared_over_the_paper(tmp_path):
     for label in ("plain-20", "ResNet-20"):
         paper_like(tmp_path, label, 1.0)
     stretches, _ = compare_curves(load_runs(tmp_path))
@@ -181,7 +173,7 @@ def test_figure_draws_what_is_compared_over_the_paper(tmp_path: Path) -> None:
         agreement([])
 
 
-def test_figure_of_imagenet_has_the_papers_validation_curve(tmp_path: Path) -> None:
+def test_figure_of_imagenet_has_the_papers_validation_curve(tmp_path):
     imagenet_run(tmp_path, "plain-18")
     stretches, _ = compare_curves(load_runs(tmp_path))
     (axes,) = agreement(stretches).axes

@@ -1,7 +1,5 @@
 """Batches as a function of seed and iteration; testing; the synthetic data set."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The file of prepared arrays: whole and verified, or not there."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import resource

@@ -1,7 +1,5 @@
 """CIFAR-10 from every source: verified, kept once, refused in one line; and its command."""
 
-from __future__ import annotations
-
 import hashlib
 import multiprocessing
 import os

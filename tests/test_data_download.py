@@ -1,7 +1,5 @@
 """Downloads of CIFAR-10: every way in which they fail or are stopped, and what is left behind."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import select

@@ -1,7 +1,5 @@
 """Files that are not what they should be: refused in one line that names the file."""
 
-from __future__ import annotations
-
 import io
 import os
 import pickle

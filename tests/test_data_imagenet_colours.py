@@ -1,7 +1,5 @@
 """Mean picture, principal colours, what the net sees; and the decoding benchmark."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

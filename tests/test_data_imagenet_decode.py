@@ -1,7 +1,5 @@
 """Full-size pictures: what is decoded and resized, and the draws of the augmentation."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

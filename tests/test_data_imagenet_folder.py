@@ -1,7 +1,5 @@
 """Picture folders: what is listed, what is left out and reported, what is refused."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time

@@ -1,7 +1,5 @@
 """Batches of full-size pictures from any number of workers and any start; corrupt pictures."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import pickle
@@ -199,7 +197,7 @@ def long_tmpdir(tmp_path, monkeypatch):
     place = tmp_path / ("x" * 90)
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    config: dict[str, Any] = multiprocessing.current_process()._config
     monkeypatch.delitem(config, "tempdir", raising=False)
     return place
 

@@ -1,7 +1,5 @@
 """Tiny ImageNet from every form, verified, decoded once; and all that is refused."""
 
-from __future__ import annotations
-
 import io
 import lzma
 import tarfile

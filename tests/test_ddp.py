@@ -1,7 +1,5 @@
 """Several workers on one run: same batches, same mathematics, same bits after a stop."""
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from pathlib import Path
@@ -43,9 +41,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, config: Config, rank: int, size: int)
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 7])
-def test_batches_are_the_same_bits_for_every_number_of_workers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
+def test_batches_are_the_same_bits_for_every_number_of_workers(tmp_path, monkeypatch, size):
     config = small_job(tmp_path).config
     whole = alone(monkeypatch, config, 0, 1)
     shares = [alone(monkeypatch, config, rank, size) for rank in range(size)]
@@ -60,9 +56,7 @@ def test_batches_are_the_same_bits_for_every_number_of_workers(
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("largest", [7, 50, 1000])
-def test_evaluation_counts_every_image_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, largest: int
-) -> None:
+def test_evaluation_counts_every_image_once(tmp_path, monkeypatch, size, largest):
     """Also where some workers have nothing to count."""
     images = alone(monkeypatch, small_job(tmp_path).config, 0, 1).images.held_out["test"]
 
@@ -102,7 +96,7 @@ def furthest(a: Any, b: Any) -> float:
     return max(losses, weights)
 
 
-def test_two_workers_are_one_with_batch_norm_in_two_groups(tmp_path: Path) -> None:
+def test_two_workers_are_one_with_batch_norm_in_two_groups(tmp_path):
     """The paper's CIFAR set-up: a batch on two devices, each with statistics of its own.
 
     Measured 3e-7 after 6 updates; batch-norm over the whole batch is 1e-2 away.
@@ -117,16 +111,14 @@ def test_two_workers_are_one_with_batch_norm_in_two_groups(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "devices", [3, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
 )
-def test_synchronised_batch_norm_makes_every_number_of_workers_one(
-    tmp_path: Path, devices: int
-) -> None:
+def test_synchronised_batch_norm_makes_every_number_of_workers_one(tmp_path, devices):
     """Measured 3e-5 after 6 updates; three workers have 5, 5 and 6 of 16 images."""
     several = trained(tmp_path, "several", "trainer.sync_bn=true", f"trainer.devices={devices}")
     assert furthest(trained(tmp_path, "one"), several) < 3e-4
 
 
 @pytest.mark.parametrize("devices", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
-def test_stopped_and_resumed_gives_the_same_bits(tmp_path: Path, devices: int) -> None:
+def test_stopped_and_resumed_gives_the_same_bits(tmp_path, devices):
     """Twice in one epoch, asked for by the last rank alone; from three on the buckets matter."""
     words = (f"trainer.devices={devices}",)
     whole, parts = small_job(tmp_path / "whole", *words), small_job(tmp_path / "parts", *words)
@@ -142,11 +134,11 @@ def test_stopped_and_resumed_gives_the_same_bits(tmp_path: Path, devices: int) -
 
 
 def without_settling(_: World) -> None:
-    run_module.settle_ddp_buckets = lambda *_: None  # type: ignore[assignment]
+    run_module.settle_ddp_buckets = lambda *_: None
 
 
 @pytest.mark.slow
-def test_without_settling_the_buckets_three_workers_resume_to_other_bits(tmp_path: Path) -> None:
+def test_without_settling_the_buckets_three_workers_resume_to_other_bits(tmp_path):
     words = ("trainer.devices=3",)
     whole, parts = small_job(tmp_path / "whole", *words), small_job(tmp_path / "parts", *words)
     workers(whole, spoil=without_settling)
@@ -155,7 +147,7 @@ def test_without_settling_the_buckets_three_workers_resume_to_other_bits(tmp_pat
     assert fingerprint(parts.folder)["window"] != fingerprint(whole.folder)["window"]
 
 
-def test_another_number_of_workers_only_where_it_is_allowed(tmp_path: Path) -> None:
+def test_another_number_of_workers_only_where_it_is_allowed(tmp_path):
     two = small_job(tmp_path, *SHORT, "trainer.devices=2")
     assert workers(two, 3) == "preempted"
     words = (*SHORT, "trainer.devices=1")
@@ -170,7 +162,7 @@ def test_another_number_of_workers_only_where_it_is_allowed(tmp_path: Path) -> N
     assert do(allowed) == "skipped"
 
 
-def test_a_started_number_of_workers_that_is_not_the_asked_one_is_refused(tmp_path: Path) -> None:
+def test_a_started_number_of_workers_that_is_not_the_asked_one_is_refused(tmp_path):
     job = small_job(tmp_path, *SHORT, "trainer.devices=3")
     job.folder.write_config(job.config.as_mapping())
     with pytest.raises(ConfigError, match=r"trainer.devices=3: but 2 workers were started"):
@@ -185,10 +177,10 @@ def _poison(world: World) -> None:
         images, labels = batch(self, iteration)
         return images * (float("nan") if world.rank == 1 and iteration == 3 else 1), labels
 
-    ResidentImages.batch = poisoned  # type: ignore[method-assign]
+    ResidentImages.batch = poisoned
 
 
-def test_divergence_on_one_worker_stops_all_with_its_name(tmp_path: Path) -> None:
+def test_divergence_on_one_worker_stops_all_with_its_name(tmp_path):
     job = small_job(tmp_path, *SHORT, "trainer.devices=2")
     with pytest.raises(AssertionError, match=r"DivergedError: the loss is not finite at iter\w+ 4"):
         workers(job, spoil=_poison)
@@ -219,7 +211,7 @@ def statistics(state: TrainState) -> Tensor:
     return torch.cat([b.flatten() for b in state.model.buffers() if b.is_floating_point()])
 
 
-def test_what_workers_share_and_what_they_do_not(tmp_path: Path) -> None:
+def test_what_workers_share_and_what_they_do_not(tmp_path):
     first, second = together(2, _meet, small_job(tmp_path, "trainer.devices=2"))
     for answer in (first, second):
         assert not isinstance(answer, Failed), answer.trace
@@ -247,15 +239,13 @@ def test_what_workers_share_and_what_they_do_not(tmp_path: Path) -> None:
         ("trainer.launcher=slurm", "trainer.launcher=slurm: must be one of local, external"),
     ],
 )
-def test_impossible_together(tmp_path: Path, words: str, message: str) -> None:
+def test_impossible_together(tmp_path, words, message):
     with pytest.raises(ConfigError) as caught:
         small_job(tmp_path, *words.split())
     assert str(caught.value).startswith(message)
 
 
-def test_more_devices_than_there_are_is_refused_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_devices_than_there_are_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     job = small_job(tmp_path, "trainer.devices=4")
@@ -264,7 +254,7 @@ def test_more_devices_than_there_are_is_refused_before_anything_is_written(
     assert not any(tmp_path.iterdir())
 
 
-def test_a_warning_that_means_nothing_here_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warning_that_means_nothing_here_is_not_shown(monkeypatch):
     """Of 1x1 filters, whose strides in dimensions of size 1 may be any."""
     net = torch.nn.Linear(2, 2)
     assert replicate(net, World()) is net  # a single worker is not wrapped
@@ -289,9 +279,7 @@ class Copies(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_batch_norm_over_all_workers_waits_for_no_copy_from_the_host(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_batch_norm_over_all_workers_waits_for_no_copy_from_the_host(monkeypatch):
     """On a GPU there would be one in each layer of each step."""
     monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed.dist, "all_reduce", lambda _: None)

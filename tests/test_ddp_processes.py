@@ -1,13 +1,11 @@
 """Workers under torch's launcher, and what is left of them when something dies: nothing."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,7 +67,7 @@ class Fault(Silent):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def whole(tmp_path_factory):
     """The same run without launcher and faults."""
     job = small_job(tmp_path_factory.mktemp("whole"), *LONG)
     assert workers(job, images=SIZES) == "finished"
@@ -77,7 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
+def job(tmp_path_factory):
     """One run, through everything below: it is begun once and resumed from test to test."""
     made = small_job(tmp_path_factory.mktemp("parts"), *LONG)
     yield made
@@ -95,7 +93,7 @@ import torch
 """
 
 
-def test_warned_while_torch_is_imported_it_saves_and_leaves(tmp_path: Path) -> None:
+def test_warned_while_torch_is_imported_it_saves_and_leaves(tmp_path):
     """A scheduler's warning comes when it comes; what imports torch here gives it."""
     job = small_job(tmp_path / "runs", "trainer.launcher=external")
     assert launch(job, Silent(), never) == "created"
@@ -112,9 +110,7 @@ def test_warned_while_torch_is_imported_it_saves_and_leaves(tmp_path: Path) -> N
     assert (status["state"], status["iter"]) == ("preempted", 1)
 
 
-def test_a_stop_before_the_first_worker_is_there_ends_the_launcher_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_before_the_first_worker_is_there_ends_the_launcher_at_once(tmp_path, monkeypatch):
     """One that hangs, say, because it cannot find its own machine."""
     begun: list[subprocess.Popen[bytes]] = []
 
@@ -135,13 +131,11 @@ REPORTS = """@worker {"event": "enter", "rank": 0, "values": ["train", 1]}
 """
 
 
-def test_a_stop_while_one_of_several_waits_for_pictures_is_a_stop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_while_one_of_several_waits_for_pictures_is_a_stop(tmp_path, monkeypatch):
     """The others may be in the middle of an update: the run resumes from its last checkpoint."""
     entered: list[str] = []
     watcher = Silent()
-    watcher.enter = lambda phase, _: entered.append(phase)  # type: ignore[method-assign]
+    watcher.enter = lambda phase, _: entered.append(phase)
     command = ["printf", "%s", REPORTS]
     monkeypatch.setattr(
         workers_module,
@@ -154,7 +148,7 @@ def test_a_stop_while_one_of_several_waits_for_pictures_is_a_stop(
     assert job.folder.status()["state"] == "preempted"
 
 
-def test_one_machine_needs_no_name_that_resolves(tmp_path: Path) -> None:
+def test_one_machine_needs_no_name_that_resolves(tmp_path):
     job = small_job(tmp_path, "trainer.devices=2", "recipe.max_iters=2", "recipe.milestones=[]",
                     "probes.signals=false")  # fmt: skip
     nameless = ["unshare", "--uts", "sh", "-c", 'hostname no-such-name.invalid && exec "$@"', "sh"]
@@ -168,7 +162,7 @@ def test_one_machine_needs_no_name_that_resolves(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_asked_to_stop_it_saves_and_leaves(job: Job) -> None:
+def test_asked_to_stop_it_saves_and_leaves(job):
     watcher = Fault(job, lambda _: None)
     assert launch(job, watcher, lambda: watcher.at is not None) == "preempted"
     assert watcher.at is not None
@@ -179,7 +173,7 @@ def test_asked_to_stop_it_saves_and_leaves(job: Job) -> None:
     assert status["iter"] >= 8
 
 
-def test_a_killed_worker_ends_the_others(job: Job) -> None:
+def test_a_killed_worker_ends_the_others(job):
     watcher = Fault(job, lambda found: os.kill(found["1"], signal.SIGKILL))
     with pytest.raises(WorkersLostError, match="worker 1 was killed.*rerun the") as caught:
         launch(job, watcher, never)
@@ -192,13 +186,13 @@ def test_a_killed_worker_ends_the_others(job: Job) -> None:
     assert "worker 1 was killed" in status["reason"]
 
 
-def test_a_killed_launcher_makes_the_workers_save(job: Job) -> None:
+def test_a_killed_launcher_makes_the_workers_save(job):
     watcher = Fault(job, lambda found: os.kill(found["launcher"], signal.SIGKILL))
     assert launch(job, watcher, never) == "preempted"
     seconds_until_nobody_is_left(job.folder, 1)
 
 
-def test_a_worker_that_falls_silent_is_given_up(job: Job) -> None:
+def test_a_worker_that_falls_silent_is_given_up(job):
     waiting = small_job(Path(job.config.runs_dir), *LONG, "trainer.timeout_seconds=5")
     watcher = Fault(waiting, lambda found: os.kill(found["0"], signal.SIGSTOP))
     with pytest.raises(WorkersLostError, match=r"worker 0 did not answer within 5 s"):
@@ -208,9 +202,7 @@ def test_a_worker_that_falls_silent_is_given_up(job: Job) -> None:
     seconds_until_nobody_is_left(job.folder, 1)
 
 
-def test_a_killed_command_leaves_nobody_and_the_next_one_resumes(
-    job: Job, whole: RunFolder
-) -> None:
+def test_a_killed_command_leaves_nobody_and_the_next_one_resumes(job, whole):
     start = job.folder.status()["iter"]
     command = in_background(job)
     while job.folder.status()["iter"] < start + 5:

@@ -1,7 +1,5 @@
 """The deepest net of the paper through the whole harness, on a handful of images."""
 
-from __future__ import annotations
-
 import resource
 
 import pytest

@@ -1,14 +1,11 @@
 """What a run computes on: CUDA's index, rate and precision switches, no silent CPU; its memory."""
 
-from __future__ import annotations
-
 import ast
 import gc
 import platform
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +33,7 @@ CUDA = Setup(torch.device("cuda", 0), "tf32", 1, "a GPU")
 
 
 @pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
@@ -44,12 +41,12 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize(("rank", "size"), [(0, 1), (0, 2), (1, 2)])
-def test_a_gpu_always_has_an_index(rank: int, size: int) -> None:
+def test_a_gpu_always_has_an_index(rank, size):
     """One GPU a machine and several machines, too: ``set_device`` refuses one without."""
     assert choose(TrainerConfig(), rank, size).device == torch.device("cuda", rank)
 
 
-def test_on_cuda_the_rate_is_the_one_a_graph_holds() -> None:
+def test_on_cuda_the_rate_is_the_one_a_graph_holds():
     for lr in (0.1, 0.01, 0.001, 1e-4, 0.05):
         assert CUDA.rate(lr) == torch.tensor(lr).item() != lr
         assert Setup(torch.device("cpu"), "fp32", 1, None).rate(lr) == lr
@@ -79,15 +76,13 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+def host(tmp_path, monkeypatch):
     return Host(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("cuda", ["13.2", None])
 @pytest.mark.parametrize("shown_by", [Host.device_files, lambda h: h.nvidia_smi("echo 535.104.05")])
-def test_a_gpu_that_torch_cannot_use_stops_the_run(
-    host: Host, monkeypatch: pytest.MonkeyPatch, shown_by: Callable[[Host], None], cuda: str | None
-) -> None:
+def test_a_gpu_that_torch_cannot_use_stops_the_run(host, monkeypatch, shown_by, cuda):
     """Not silently weeks on the CPU; the versions to compare are named."""
     shown_by(host)
     monkeypatch.setattr(torch.version, "cuda", cuda)
@@ -108,7 +103,7 @@ def test_a_gpu_that_torch_cannot_use_stops_the_run(
 
 
 @pytest.mark.parametrize("smi", [None, "exit 9", "true"])
-def test_a_host_without_a_gpu_trains_on_the_cpu(host: Host, smi: str | None) -> None:
+def test_a_host_without_a_gpu_trains_on_the_cpu(host, smi):
     """Also with the program but neither driver nor GPU, as in many images."""
     if smi:
         host.nvidia_smi(smi)
@@ -121,7 +116,7 @@ LEGACY = {"allow_tf32", "get_float32_matmul_precision"}
 
 
 @pytest.fixture
-def switches() -> Iterator[None]:
+def switches():
     yield
     set_fp32_precision("ieee")
     torch.backends.cudnn.allow_tf32 = True  # torch's own default
@@ -130,7 +125,7 @@ def switches() -> Iterator[None]:
 
 @pytest.mark.usefixtures("two_gpus", "switches")
 @pytest.mark.parametrize("precision", ["tf32", "fp32", "bf16"])
-def test_old_and_new_precision_switches_agree(precision: str) -> None:
+def test_old_and_new_precision_switches_agree(precision):
     """Whoever reads an old one, as compilers do, would raise if only the new ones were set."""
     set_up(TrainerConfig(precision=precision, threads=1))
     tf32, now = precision == "tf32", torch.backends
@@ -142,7 +137,7 @@ def test_old_and_new_precision_switches_agree(precision: str) -> None:
         pass
 
 
-def test_nothing_of_ours_reads_the_old_switches() -> None:
+def test_nothing_of_ours_reads_the_old_switches():
     """But for the check of a GPU, which tries whether they can be read."""
     reading = []
     for path in sorted(Path(resnet_repro.__file__).parent.rglob("*.py")):
@@ -176,12 +171,12 @@ def faults(how: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_freed_memory_is_used_again() -> None:
+def test_freed_memory_is_used_again():
     assert faults("set up") < 100 < faults("as it comes")
 
 
 @pytest.fixture
-def no_collector() -> Iterator[None]:
+def no_collector():
     gc.collect()
     gc.disable()
     yield
@@ -193,7 +188,7 @@ def replayed(parts: Any, state: Any) -> GraphedStepper:
 
 
 @pytest.fixture(params=[make, replayed], ids=["eager", "graph"])
-def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def held(request, monkeypatch):
     """Weak references to what runs hold that is large."""
     found: list[Any] = []
 
@@ -213,9 +208,7 @@ def alive(held: list[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("stop", [None, 5])
-def test_a_run_that_has_ended_holds_nothing(
-    tmp_path: Path, held: list[Any], stop: int | None
-) -> None:
+def test_a_run_that_has_ended_holds_nothing(tmp_path, held, stop):
     do(small_job(tmp_path), StopAt(stop or 999))
     free_after_run()
     assert len(held) > 20
@@ -223,7 +216,7 @@ def test_a_run_that_has_ended_holds_nothing(
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_the_error_of_a_run_does_not_keep_its_memory(tmp_path: Path, held: list[Any]) -> None:
+def test_the_error_of_a_run_does_not_keep_its_memory(tmp_path, held):
     """It is kept for the report at the end, while the other runs train."""
     with pytest.raises(DivergedError) as caught:
         do(small_job(tmp_path, "recipe.lr=1e30"))

@@ -1,7 +1,5 @@
 """What the documents and the environment files say is true."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path
@@ -18,7 +16,7 @@ README = (REPO / "README.md").read_text(encoding="utf-8")
 FIDELITY = (REPO / "docs" / "FIDELITY.md").read_text(encoding="utf-8")
 
 
-def test_every_trap_names_a_test_that_exists() -> None:
+def test_every_trap_names_a_test_that_exists():
     written = "\n".join(p.read_text(encoding="utf-8") for p in (REPO / "tests").glob("test_*.py"))
     named = re.findall(r"`(test_trap\w+)`", FIDELITY)
     assert len(named) >= 16
@@ -27,7 +25,7 @@ def test_every_trap_names_a_test_that_exists() -> None:
 
 
 @pytest.mark.parametrize("text", [README, FIDELITY], ids=["README", "FIDELITY"])
-def test_every_switch_that_is_named_exists(text: str) -> None:
+def test_every_switch_that_is_named_exists(text):
     """`group.key=value|value` in a document is accepted as an override."""
     groups = "data|model|recipe|evaluation|probes|trainer"
     for switch in set(re.findall(rf"`((?:{groups})\.[^`\s]+)", text)):
@@ -39,14 +37,14 @@ def test_every_switch_that_is_named_exists(text: str) -> None:
             assert name in compose_run("experiment=cifar10_resnet56").as_mapping()[group], switch
 
 
-def test_every_make_target_that_is_named_exists() -> None:
+def test_every_make_target_that_is_named_exists():
     makefile = (REPO / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z0-9-]+):", makefile, flags=re.M))
     for text in (README, FIDELITY):
         assert set(re.findall(r"\bmake ([a-z][a-z0-9-]*)\b", text)) <= targets
 
 
-def test_every_item_has_a_script_and_a_target() -> None:
+def test_every_item_has_a_script_and_a_target():
     makefile = (REPO / "Makefile").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^(ITEMS|DRAWINGS) := (.*)$", makefile, flags=re.M))
     items, drawings = set(names("item")), set(listed["DRAWINGS"].split())
@@ -59,7 +57,7 @@ def pinned() -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+)==(\S+)$", text.lower().replace("_", "-"), flags=re.M))
 
 
-def test_environment_files_agree() -> None:
+def test_environment_files_agree():
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     environment = yaml.safe_load((REPO / "environment.yml").read_text(encoding="utf-8"))
     python = next(str(d) for d in environment["dependencies"] if str(d).startswith("python="))
@@ -76,7 +74,7 @@ def test_environment_files_agree() -> None:
     assert len(lines) == len(pinned()), "twice, or in another form than name==version"
 
 
-def test_the_dockerfile_agrees_with_them() -> None:
+def test_the_dockerfile_agrees_with_them():
     """It cannot be built in a test: what it names is compared with the files."""
     text = (REPO / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
     environment = yaml.safe_load((REPO / "environment.yml").read_text(encoding="utf-8"))
@@ -96,6 +94,6 @@ def test_the_dockerfile_agrees_with_them() -> None:
             assert folder in (REPO / ".dockerignore").read_text(encoding="utf-8").split(), line
 
 
-def test_config_reference_is_up_to_date() -> None:
+def test_config_reference_is_up_to_date():
     written = (REPO / "docs" / "CONFIG.md").read_text(encoding="utf-8")
     assert written == as_markdown(), "python -m resnet_repro.reference > docs/CONFIG.md"

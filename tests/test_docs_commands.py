@@ -1,7 +1,5 @@
 """Every shell command of the documents: run, composed, or known to need hardware or a network."""
 
-from __future__ import annotations
-
 import fnmatch
 import functools
 import importlib
@@ -147,7 +145,7 @@ FOLLOWED = {"EXTENDING.md": ("sed", "for"), "CONTRIBUTING.md": ("cd",)}
 
 
 @pytest.mark.parametrize(("document", "line"), COMMANDS, ids=[f"{d}:{c}"[:90] for d, c in COMMANDS])
-def test_command(document: str, line: str) -> None:
+def test_command(document, line):
     if inner := re.fullmatch(r"\w+=\$\((.*)\)", line):
         line = inner[1]
     if line == ". .venv/bin/activate":
@@ -159,12 +157,12 @@ def test_command(document: str, line: str) -> None:
     CHECKS[first](shlex.split(line)[1:])
 
 
-def test_commands_were_found() -> None:
+def test_commands_were_found():
     assert len(COMMANDS) > 50
     assert {document for document, _ in COMMANDS} >= {"README.md", "CLUSTER.md", "EXTENDING.md"}
 
 
-def test_a_wrong_command_is_found_out() -> None:
+def test_a_wrong_command_is_found_out():
     for check, words in (
         (python, ["-m", "resnet_repro.train", "experiment=cifar10_resnet57"]),
         (python, ["-m", "resnet_repro.nothing"]),
@@ -179,7 +177,7 @@ def test_a_wrong_command_is_found_out() -> None:
             check(words)
 
 
-def test_every_link_of_the_documents_leads_somewhere() -> None:
+def test_every_link_of_the_documents_leads_somewhere():
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         titles = re.findall(r"^#+ (.*)$", text, flags=re.M)
@@ -195,7 +193,7 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
                 )
 
 
-def test_experiments_that_are_named_in_the_readme_exist() -> None:
+def test_experiments_that_are_named_in_the_readme_exist():
     text = (REPO / "README.md").read_text(encoding="utf-8")
     known = names("experiment")
     for pattern in re.findall(r"`experiment=(\w+)\*`", text):
@@ -215,7 +213,7 @@ def say(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_refactor_changes_nothing_as_contributing_says(tmp_path: Path) -> None:
+def test_a_refactor_changes_nothing_as_contributing_says(tmp_path):
     (block,) = [b for b in blocks(REPO / "CONTRIBUTING.md") if b.language == "bash"]
     small = "model.depth=8 recipe.batch_size=16 evaluation.clean_train_images=100 trainer.threads=1"
     done = say(block.body.replace("trainer.threads=1", small), tmp_path)
@@ -225,7 +223,7 @@ def test_a_refactor_changes_nothing_as_contributing_says(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_what_the_readme_does_with_one_net(tmp_path: Path) -> None:
+def test_what_the_readme_does_with_one_net(tmp_path):
     """The run it names is made tiny; the commands are the README's."""
     tiny = "data=synthetic model.depth=8 recipe.batch_size=16 evaluation.clean_train_images=100"
     made = "python -m resnet_repro.train experiment=cifar10_plain20 profile=quick "

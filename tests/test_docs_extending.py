@@ -1,7 +1,5 @@
 """``docs/EXTENDING.md`` followed word by word: its blocks are applied to a copy of the project."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re
@@ -55,7 +53,7 @@ def apply(block: Block, root: Path) -> None:
         path.write_text(block.body, encoding="utf-8")
 
 
-def test_there_are_five_worked_examples() -> None:
+def test_there_are_five_worked_examples():
     titles = re.findall(r"^## (.*)$", EXTENDING.read_text(encoding="utf-8"), flags=re.M)
     assert titles == ["A net", "A shortcut", "A data set", "An experiment", "A figure"]
     assert len(BLOCKS) >= 18
@@ -70,7 +68,7 @@ def is_done(block: Block, root: Path = REPO) -> bool:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: str(block.path))
-def test_what_a_block_starts_from_is_there(block: Block) -> None:
+def test_what_a_block_starts_from_is_there(block):
     assert block.path, f"no file is named before\n{block.body}"
     path = REPO / block.path
     if is_done(block):
@@ -141,7 +139,7 @@ def write_my_pictures(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_document_followed_from_top_to_bottom(tmp_path: Path) -> None:
+def test_the_document_followed_from_top_to_bottom(tmp_path):
     if any(is_done(block) for block in BLOCKS):
         pytest.skip("the examples are in this tree")
     copy = Copy(tmp_path / "project")

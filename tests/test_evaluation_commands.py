@@ -1,7 +1,5 @@
 """``resnet_repro.evaluate`` and ``resnet_repro.export`` as a user types them."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """``resnet_repro.evaluate data=folder|imagenet`` as a user says it."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

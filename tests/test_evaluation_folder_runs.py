@@ -1,7 +1,5 @@
 """Runs of ours on full-size pictures, counted again: as they were logged, and further."""
 
-from __future__ import annotations
-
 import pytest
 
 from pictures import write_folder

@@ -1,7 +1,5 @@
 """Full-size pictures under every protocol against slow references, one picture and view a time."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 from types import SimpleNamespace

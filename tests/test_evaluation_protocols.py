@@ -1,7 +1,5 @@
 """Protocols and precise batch norm against slow references, one image and one view at a time."""
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -1,7 +1,5 @@
 """Weights files anyone may have made: only numbers are taken from them."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import os
@@ -288,7 +286,7 @@ def test_only_plain_tensors_are_weights(value):
 def ours_saying(path, about):
     """A file as ``export`` writes it, with another story about its net."""
     state = build(NetSpec("cifar", 8, "A"), 10).state_dict()
-    path.write_bytes(packed(state, about, "state_dict"))  # type: ignore[arg-type]
+    path.write_bytes(packed(state, about, "state_dict"))
 
 
 GOOD = {"model": {"depth": 8, "shortcut": "A"}, "data": {"name": "cifar10"}}

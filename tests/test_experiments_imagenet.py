@@ -1,7 +1,5 @@
 """Every ImageNet and Tiny ImageNet experiment trains, on pictures made here, as in earnest."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 from collections.abc import Callable, Sequence
@@ -54,21 +52,21 @@ def some_slow(experiments: Sequence[str]) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def ilsvrc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ilsvrc(tmp_path_factory):
     root = tmp_path_factory.mktemp("ilsvrc")
     pictures.write_folder(root, train=2, val=1, size=(80, 70))
     return root
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
     tiny_files.write_zip(root, tiny_files.fake_files(64))
     return root
 
 
 @pytest.fixture
-def three_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+def three_classes(monkeypatch):
     """Both data sets have three classes."""
     monkeypatch.setattr(folder, "CLASSES", 3)
     monkeypatch.setattr(tiny_imagenet, "SHAPE", TINY_SHAPE)
@@ -76,9 +74,7 @@ def three_classes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("three_classes")
 @pytest.mark.parametrize("experiment", some_slow(IMAGENET))
-def test_every_imagenet_experiment_trains(
-    experiment: str, ilsvrc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_imagenet_experiment_trains(experiment, ilsvrc, tmp_path, monkeypatch):
     shrink(monkeypatch)
     words = (f"data.root={ilsvrc}", f"runs_dir={tmp_path}", "trainer.loader_workers=0")
     job = make_job(f"experiment={experiment}", *FEW, *words)
@@ -95,7 +91,7 @@ def test_every_imagenet_experiment_trains(
 
 @pytest.mark.usefixtures("three_classes")
 @pytest.mark.parametrize("experiment", some_slow(TINY))
-def test_every_tiny_imagenet_experiment_trains(experiment: str, tiny: Path, tmp_path: Path) -> None:
+def test_every_tiny_imagenet_experiment_trains(experiment, tiny, tmp_path):
     job = make_job(f"experiment={experiment}", *FEW, f"data.root={tiny}", f"runs_dir={tmp_path}")
     assert do(job) == "finished"
     records = job.folder.metrics()
@@ -106,9 +102,7 @@ def test_every_tiny_imagenet_experiment_trains(experiment: str, tiny: Path, tmp_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("three_classes")
-def test_figure_four_from_tiny_imagenets_files(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_figure_four_from_tiny_imagenets_files(tiny, tmp_path, monkeypatch, capsys):
     """``make fig4 PROFILE=smoke`` from the zip to the figure; then again, only drawing."""
     words = ["experiments/fig4.py", "--profile", "smoke", "--out", f"{tmp_path}/figures"]
     words += [f"data.root={tiny}", f"runs_dir={tmp_path}/runs", "trainer.threads=1"]
@@ -127,9 +121,7 @@ def test_figure_four_from_tiny_imagenets_files(
     assert "to train" not in capsys.readouterr().err
 
 
-def test_runs_on_imagenet_are_drawn_beside_those_on_tiny_imagenet(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_on_imagenet_are_drawn_beside_those_on_tiny_imagenet(tmp_path, monkeypatch, capsys):
     for label in ("plain-18", "ResNet-18 A"):
         for data in ("imagenet", "tiny_imagenet"):
             imagenet_run(tmp_path / "runs", label, data=data)
@@ -183,13 +175,13 @@ def test_runs_on_imagenet_are_drawn_beside_those_on_tiny_imagenet(
         ),
     ],
 )
-def test_what_cannot_go_together_is_refused_in_one_line(words: str, message: str) -> None:
+def test_what_cannot_go_together_is_refused_in_one_line(words, message):
     with pytest.raises(ConfigError) as caught:
         compose_run(*f"experiment={words}".split())
     assert str(caught.value) == message
 
 
-def test_any_folder_goes_with_any_net_of_the_family() -> None:
+def test_any_folder_goes_with_any_net_of_the_family():
     for profile in ("paper", "short", "quick", "smoke"):
         words = ("experiment=imagenet_resnet50", "data=folder", f"profile={profile}")
         recipe = compose_run(*words).recipe
@@ -197,7 +189,7 @@ def test_any_folder_goes_with_any_net_of_the_family() -> None:
         assert share == pytest.approx([0.25, 0.5, 0.75], abs=1e-3)
 
 
-def test_experiments_are_those_whose_cost_is_told() -> None:
+def test_experiments_are_those_whose_cost_is_told():
     works = {work.name: work for work in paper_workloads() if work.loads}
     assert set(works) <= set(IMAGENET)
     others = set(IMAGENET) - set(works) - {"imagenet_resnet18_B"}  # for which the paper has none
@@ -217,7 +209,7 @@ def header(experiment: str) -> str:
 
 
 @pytest.mark.parametrize("experiment", [work.name for work in paper_workloads() if work.loads])
-def test_headers_say_what_the_paper_prints(experiment: str) -> None:
+def test_headers_say_what_the_paper_prints(experiment):
     config, said = compose_run(f"experiment={experiment}").model, header(experiment)
     (work,) = [work for work in paper_workloads() if work.name == experiment]
     assert f"experiment={experiment} data.root=" in said
@@ -235,9 +227,7 @@ def test_headers_say_what_the_paper_prints(experiment: str) -> None:
 
 
 @pytest.mark.parametrize("experiment", [*IMAGENET, *TINY])
-def test_trap_15_plain_nets_have_no_shortcut_and_residual_nets_those_they_claim(
-    experiment: str,
-) -> None:
+def test_trap_15_plain_nets_have_no_shortcut_and_residual_nets_those_they_claim(experiment):
     model = compose_run(f"experiment={experiment}").model
     net = build_meta(model, 1000)
     kinds = [type(module) for module in net.modules()]
@@ -267,8 +257,8 @@ def one_picture_a_class(root: Path, classes: int) -> None:
 
 
 def test_imagenet_has_a_thousand_classes_and_missing_pictures_are_noted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(colours, "SAMPLE", 5)
     one_picture_a_class(tmp_path / "imagenet", 1000)
     found = load_pictures("imagenet", tmp_path)  # its folder inside the folder of the data
@@ -290,12 +280,8 @@ def test_imagenet_has_a_thousand_classes_and_missing_pictures_are_noted(
     [("imagenet_plain18", (6, 3, 3)), ("imagenet_resnet152", (1_281_167, 50_000, 1_000))],
 )
 def test_the_time_of_a_run_is_estimated_with_and_without_its_pictures(
-    experiment: str,
-    sizes: tuple[int, ...],
-    ilsvrc: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    experiment, sizes, ilsvrc, tmp_path, monkeypatch
+):
     timed: list[Callable[[], None]] = []
     monkeypatch.setattr(estimate, "_median_seconds", lambda _, work: timed.append(work) or 1.0)
     root = ilsvrc if sizes[0] == 6 else tmp_path

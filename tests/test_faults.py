@@ -1,10 +1,7 @@
 """Power cuts, full disks, folders that cannot be used, two commands at once, divergence."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("few_images")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def whole(tmp_path_factory):
     """A run that nothing disturbed, in a folder with an odd name."""
     job = small_job(tmp_path_factory.mktemp("whole") / "mit Leerzeichen" / "Läufe", *QUICK)
     assert do(job) == "finished"
@@ -65,7 +62,7 @@ POINTS = [
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_power_cut_anywhere_costs_no_bit(whole: RunFolder, tmp_path: Path, point: str) -> None:
+def test_a_power_cut_anywhere_costs_no_bit(whole, tmp_path, point):
     job = small_job(tmp_path, *QUICK)
     if point == "mid-load":
         assert do(job, StopAt(3)) == "preempted"
@@ -92,9 +89,7 @@ def fill(job: Job, iteration: int, file: str, more: int) -> str:
         (3, "metrics.jsonl", 30, "metrics.jsonl: cannot be written"),
     ],
 )
-def test_a_full_disk_is_named_and_costs_no_bit(
-    whole: RunFolder, tmp_path: Path, after: int, file: str, more: int, named: str
-) -> None:
+def test_a_full_disk_is_named_and_costs_no_bit(whole, tmp_path, after, file, more, named):
     job = small_job(tmp_path, *QUICK)
     (answer,) = together(1, fill, job, after, file, more)
     assert isinstance(answer, Failed), answer
@@ -114,7 +109,7 @@ def test_a_full_disk_is_named_and_costs_no_bit(
 @pytest.mark.parametrize(
     "place", ["file/runs", "file", "/dev/full/runs", "/proc/runs", f"new/{'x' * 300}", "loop/runs"]
 )
-def test_an_unusable_folder_is_refused_and_nothing_is_made(tmp_path: Path, place: str) -> None:
+def test_an_unusable_folder_is_refused_and_nothing_is_made(tmp_path, place):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     before = sorted(tmp_path.rglob("*"))
@@ -127,7 +122,7 @@ def test_an_unusable_folder_is_refused_and_nothing_is_made(tmp_path: Path, place
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_run_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
     job = small_job(tmp_path)
     job.folder.path.parent.mkdir(parents=True)
     job.folder.path.write_text("mine")
@@ -145,16 +140,14 @@ def spoil_gradient(monkeypatch: pytest.MonkeyPatch, update: int) -> None:
         return gradient * torch.inf if len(seen) == update else gradient
 
     def hooked(*args: object, **more: object) -> nn.Module:
-        net = build(*args, **more)  # type: ignore[arg-type]
+        net = build(*args, **more)
         list(net.parameters())[-1].register_hook(spoiled)
         return net
 
     monkeypatch.setattr(build_module, "build", hooked)
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     spoil_gradient(monkeypatch, 5)
     job = small_job(tmp_path, *QUICK)
     with pytest.raises(
@@ -166,9 +159,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(
     assert all(value.isfinite().all() for value in saved["model"].values())
 
 
-def test_on_a_gpu_a_bad_loss_is_found_before_it_is_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_gpu_a_bad_loss_is_found_before_it_is_saved(tmp_path, monkeypatch):
     """There the loss is read only where something is logged or saved: here at 6 and 12."""
 
     look = loop_module.check_stop_and_finite
@@ -219,9 +210,7 @@ def another_net(begun: Job, patch: pytest.MonkeyPatch) -> Job:
         (another_net, r"made by another net \(\d+ weights differ; .* None"),
     ],
 )
-def test_a_checkpoint_that_is_not_this_runs_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., Job], named: str
-) -> None:
+def test_a_checkpoint_that_is_not_this_runs_is_named(tmp_path, monkeypatch, change, named):
     begun = small_job(tmp_path, *QUICK)
     assert do(begun, StopAt(3)) == "preempted"
     job = change(begun, monkeypatch)
@@ -230,7 +219,7 @@ def test_a_checkpoint_that_is_not_this_runs_is_named(
     assert job.folder.status()["state"] == "failed"
 
 
-def test_a_checkpoint_holds_what_made_it(whole: RunFolder) -> None:
+def test_a_checkpoint_holds_what_made_it(whole):
     saved = newest(whole)
     assert saved["iteration"] == 6
     assert saved["config"] == whole.config()

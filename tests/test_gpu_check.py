@@ -1,7 +1,5 @@
 """The check of a GPU: what fails, crashes or hangs costs no other check, and is turned off."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys
@@ -35,7 +33,7 @@ def by_name(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
+def short(monkeypatch):
     monkeypatch.setattr(gpu_check, "DEADLINE", 60.0)
     patient = [dataclasses.replace(check, limit=30.0) for check in CHECKS]
     (graph,) = (n for n, check in enumerate(patient) if check.name == "graph")
@@ -45,8 +43,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short")
 def test_what_fails_hangs_or_crashes_is_turned_off_and_the_rest_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, monkeypatch, capsys
+):
     failed = gpu_check.PREFIX + json.dumps({"state": "failed", "remark": "no g++"})
     scripts = {
         "graph": "import subprocess, time; subprocess.Popen(['sleep', '99']); time.sleep(99)",
@@ -72,9 +70,7 @@ def test_what_fails_hangs_or_crashes_is_turned_off_and_the_rest_is_done(
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize(("state", "why"), [("skipped", "no CUDA"), ("failed", "the GPU cannot")])
-def test_without_a_gpu_only_what_needs_none_is_done(
-    monkeypatch: pytest.MonkeyPatch, state: str, why: str
-) -> None:
+def test_without_a_gpu_only_what_needs_none_is_done(monkeypatch, state, why):
     monkeypatch.setitem(ANSWERS, "device", {"state": state, "remark": "no CUDA"})
     stand_in(monkeypatch)
     found = by_name(gpu_check.run_all(gpu_check.CHECKS))
@@ -84,14 +80,14 @@ def test_without_a_gpu_only_what_needs_none_is_done(
     assert found["resume"]["state"] == "passed"
 
 
-def test_time_that_is_used_up_fails_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_that_is_used_up_fails_a_check(monkeypatch):
     stand_in(monkeypatch, precision="import time; time.sleep(9)")
     row = gpu_check.run_check(CHECKS[1], -3.0)
     assert row["state"] == "failed"
     assert row["settings"] == {"precision": "fp32"}
 
 
-def test_checks_that_need_no_gpu_pass_here(tmp_path: Path) -> None:
+def test_checks_that_need_no_gpu_pass_here(tmp_path):
     """Each in this process, as its own process would; the device is answered for."""
     if not torch.cuda.is_available():
         with pytest.raises(unittest.SkipTest, match="no CUDA"):
@@ -101,9 +97,7 @@ def test_checks_that_need_no_gpu_pass_here(tmp_path: Path) -> None:
     torch.use_deterministic_algorithms(False)
 
 
-def test_a_check_that_finds_other_bits_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_check_that_finds_other_bits_fails(tmp_path, monkeypatch, capsys):
     digests, states = iter("ab"), iter(("finished", "preempted", "finished"))
     monkeypatch.setattr(gpu_checks, "do", lambda *_: next(states))
     monkeypatch.setattr(gpu_checks, "weights", lambda _: next(digests))
@@ -113,9 +107,7 @@ def test_a_check_that_finds_other_bits_fails(
     assert "weights of the resumed run: a, expected b" in said["remark"]
 
 
-def test_the_study_uses_what_was_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_study_uses_what_was_found(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     path = tmp_path / "gpu_check.json"
     words = ("experiment=cifar10_plain20", "trainer.concurrent=4")

@@ -1,7 +1,5 @@
 """Items from the command line: which runs they are drawn from, and what they say of the others."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -17,7 +15,7 @@ SHORTER = {"recipe.max_iters": 100, "recipe.milestones": [50, 75], "evaluation.e
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path):
     """Runs of four nets, and beside them what must not be averaged with them."""
     runs = tmp_path / "runs"
     for label in NETS:
@@ -43,9 +41,7 @@ def make(item: str, root: Path, *words: str) -> int:
 
 
 @pytest.mark.parametrize("item", ["fig1", "fig6", "fig7", "gradients", "table6", "claims"])
-def test_an_item_is_drawn_from_what_stands_and_the_rest_is_named(
-    item: str, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_item_is_drawn_from_what_stands_and_the_rest_is_named(item, root, capsys):
     assert make(item, root) == 0
     out, err = capsys.readouterr()
     assert f"{item}." in out
@@ -61,17 +57,13 @@ def test_an_item_is_drawn_from_what_stands_and_the_rest_is_named(
         assert table.loc[table["seeds"] > 0, "seeds"].to_dict() == dict.fromkeys(NETS, 1)
 
 
-def test_overrides_draw_the_runs_that_they_name(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_overrides_draw_the_runs_that_they_name(root, capsys):
     assert make("fig1", root, "recipe.lr=0.7") == 1
     assert capsys.readouterr().err.endswith("fig1: nothing to draw\n")
 
 
 @pytest.mark.parametrize("item", ["highway", "blocks", "deviations"])
-def test_variants_without_runs_are_named_instead_of_an_empty_axis(
-    item: str, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_variants_without_runs_are_named_instead_of_an_empty_axis(item, root, capsys):
     assert make(item, root) == 1
     err = capsys.readouterr().err
     assert f"make {item} PROFILE=quick trains what is missing" in err
@@ -79,9 +71,7 @@ def test_variants_without_runs_are_named_instead_of_an_empty_axis(
     assert not (root.parent / "out").exists()
 
 
-def test_an_output_folder_that_cannot_be_written_is_one_line(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_output_folder_that_cannot_be_written_is_one_line(root, capsys):
     (root.parent / "out").write_text("")
     for item in ("fig1", "table6"):
         assert make(item, root) == 2
@@ -89,9 +79,7 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(
         assert last == f"error: {root.parent}/out/figures: cannot be written (Not a directory)"
 
 
-def test_a_damaged_status_takes_no_neighbour_along(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_status_takes_no_neighbour_along(root, capsys):
     path = root / "quick" / "cifar10_plain56" / "seed1" / "status.json"
     path.write_text(json.dumps([]))
     assert make("fig1", root) == 0

@@ -1,7 +1,5 @@
 """The notebooks run top to bottom, call public functions alone, and are committed as they ran."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import json
@@ -36,7 +34,7 @@ def source(cell: dict[str, Any]) -> str:
 
 
 @each
-def test_only_public_functions_are_called_in_short_cells(path: Path) -> None:
+def test_only_public_functions_are_called_in_short_cells(path):
     allowed = {"resnet_repro.analysis", "resnet_repro.api", "os", "textwrap", "matplotlib.figure"}
     for cell in cells(path):
         assert len(source(cell).splitlines()) <= 12
@@ -50,7 +48,7 @@ def test_only_public_functions_are_called_in_short_cells(path: Path) -> None:
 
 
 @each
-def test_it_is_committed_as_it_ran_and_its_links_lead_somewhere(path: Path) -> None:
+def test_it_is_committed_as_it_ran_and_its_links_lead_somewhere(path):
     text = path.read_text(encoding="utf-8")
     assert len(text) < 500_000, "figures are kept small"
     assert [cell["execution_count"] for cell in cells(path)] == [*range(1, len(cells(path)) + 1)], (
@@ -67,7 +65,7 @@ def test_it_is_committed_as_it_ran_and_its_links_lead_somewhere(path: Path) -> N
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path, monkeypatch):
     """A project with made-up runs and the notebooks."""
     monkeypatch.setenv("RESNET_REPRO_RUNS", str(tmp_path / "results" / "runs"))
     shutil.copy(REPO / "pyproject.toml", tmp_path)
@@ -79,7 +77,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @runs_notebooks
 @each
-def test_it_runs_top_to_bottom(path: Path, project: Path) -> None:
+def test_it_runs_top_to_bottom(path, project):
     from notebooks.run import execute
 
     copy = project / "notebooks" / path.name
@@ -93,7 +91,7 @@ def test_it_runs_top_to_bottom(path: Path, project: Path) -> None:
 
 
 @runs_notebooks
-def test_a_cell_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_cell_that_fails_is_told(tmp_path):
     import nbformat
     from nbclient.exceptions import CellExecutionError
 
@@ -106,9 +104,7 @@ def test_a_cell_that_fails_is_told(tmp_path: Path) -> None:
         execute(path)
 
 
-def test_runs_are_found_from_wherever_one_is(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_are_found_from_wherever_one_is(project, monkeypatch):
     monkeypatch.chdir(project / "notebooks")
     assert [run.label for run in ra.runs("short")] == [*WITH_DATA]
     root, changed = project / "results" / "runs", "cifar10_resnet20_lr05"
@@ -124,7 +120,7 @@ def test_runs_are_found_from_wherever_one_is(
     assert ra.repository() == REPO
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_is_there():
     assert len(NOTEBOOKS) == 3
     for name in ra.__all__:
         assert callable(getattr(ra, name)), name
@@ -133,7 +129,7 @@ def test_every_public_name_is_there() -> None:
         _ = ra.nothing
 
 
-def test_a_pair_of_runs(tmp_path: Path) -> None:
+def test_a_pair_of_runs(tmp_path):
     runs = [
         ra.load_run(fabricate(tmp_path, label, profile="short", test=test))
         for label, test in (("plain-20", 20.0), ("ResNet-20", 15.0))
@@ -151,7 +147,7 @@ def test_a_pair_of_runs(tmp_path: Path) -> None:
     assert "They differ in model.shortcut." in caption.replace("\n", " ")
 
 
-def test_zoom_shows_each_drop_and_fits_what_is_seen(tmp_path: Path) -> None:
+def test_zoom_shows_each_drop_and_fits_what_is_seen(tmp_path):
     run = ra.load_run(fabricate(tmp_path, "plain-20", profile="short"))
     figure = ra.zoom([run], "top1_err", width=0.1)
     assert [axes.get_xlim() for axes in figure.axes] == [(0, 3200), (1280, 1920), (2080, 2720)]
@@ -164,7 +160,7 @@ def test_zoom_shows_each_drop_and_fits_what_is_seen(tmp_path: Path) -> None:
         ra.zoom([run, other])
 
 
-def test_runs_side_by_side_are_told_apart(tmp_path: Path) -> None:
+def test_runs_side_by_side_are_told_apart(tmp_path):
     paths = [fabricate(tmp_path, "plain-20", profile="short", seed=seed) for seed in (0, 1)]
     paths.append(fabricate(tmp_path, "ResNet-20", profile="short"))
     paths.append(fabricate(tmp_path, "plain-20", profile="short", name="mine", seed=1))
@@ -174,7 +170,7 @@ def test_runs_side_by_side_are_told_apart(tmp_path: Path) -> None:
     assert names(*map(ra.load_run, paths[1:])) == ["cifar10_plain20", "ResNet-20", "mine"]
 
 
-def test_a_run_that_has_only_begun_can_be_looked_at(tmp_path: Path) -> None:
+def test_a_run_that_has_only_begun_can_be_looked_at(tmp_path):
     run = ra.load_run(fabricate(tmp_path, "plain-20", profile="short", state="running", until=60))
     assert ra.summary([run])["test error"].isna().all()
     assert len(ra.curve_table([run])) == 1

@@ -1,15 +1,12 @@
 """The control for precision: continuations of a run in other precisions, layouts and seeds."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 from benchmarks.precision import main
 from ranks import StopAt, do, small_job
 
 
-def test_continuations_start_at_the_checkpoint_and_differ(tmp_path: Path) -> None:
+def test_continuations_start_at_the_checkpoint_and_differ(tmp_path):
     job = small_job(tmp_path)
     assert do(job, StopAt(6)) == "preempted"
     words = [str(job.folder.path), str(job.folder.checkpoints), "--iterations", "2"]
@@ -26,6 +23,6 @@ def test_continuations_start_at_the_checkpoint_and_differ(tmp_path: Path) -> Non
     assert by_name["fp32, channels last, seed 1001"]["loss"] != own["loss"]
 
 
-def do_all(job):  # type: ignore[no-untyped-def]
+def do_all(job):
     assert do(job) == "finished"
     return job.folder.metrics()

@@ -1,7 +1,5 @@
 """What a person sees while it trains: one redrawn line on a terminal, few lines elsewhere."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import io
@@ -36,7 +34,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch):
     made = Clock()
     monkeypatch.setattr(progress, "time", made)
     return made
@@ -68,7 +66,7 @@ class Terminal:
 
 
 @pytest.fixture(autouse=True)
-def no_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_dumb_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
 
 
@@ -97,9 +95,7 @@ LABELS = ("cifar10_resnet56 short seed 0", "cifar10_resnet20-lr0.05-batch_size25
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("columns", [60, 80, 110, 140, 200])
-def test_on_a_terminal_one_line_is_redrawn_and_nothing_is_cut(
-    clock: Clock, columns: int, label: str
-) -> None:
+def test_on_a_terminal_one_line_is_redrawn_and_nothing_is_cut(clock, columns, label):
     terminal = Terminal(columns)
     shown = Progress([100.0, 300.0], terminal.stream)
     run = shown.begin(label, 3200)
@@ -126,9 +122,7 @@ def test_on_a_terminal_one_line_is_redrawn_and_nothing_is_cut(
     assert not any(ESCAPE in line for line in lines)
 
 
-def test_a_terminal_that_cannot_redraw_gets_lines(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_that_cannot_redraw_gets_lines(clock, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     terminal = Terminal(80)
     shown = Progress([1.0], terminal.stream)
@@ -137,7 +131,7 @@ def test_a_terminal_that_cannot_redraw_gets_lines(
     assert said.count("\n") > 3
 
 
-def test_elsewhere_a_line_is_printed_now_and_then(clock: Clock) -> None:
+def test_elsewhere_a_line_is_printed_now_and_then(clock):
     stream = io.StringIO()
     run = Progress(stream=stream).begin("plain-20 quick seed 0", 400)
     clock.now += 3600.0  # of downloading: it does not count
@@ -154,7 +148,7 @@ def test_elsewhere_a_line_is_printed_now_and_then(clock: Clock) -> None:
     assert not {ESCAPE, "\r"} & set(stream.getvalue())
 
 
-def test_a_long_run_does_not_fill_a_log(clock: Clock) -> None:
+def test_a_long_run_does_not_fill_a_log(clock):
     stream = io.StringIO()
     run = Progress(stream=stream).begin("ResNet-110 paper seed 0", 64_000)
     run.enter("train", 0)
@@ -163,7 +157,7 @@ def test_a_long_run_does_not_fill_a_log(clock: Clock) -> None:
     assert ", 4.0 s/it, " in stream.getvalue()
 
 
-def test_evaluation_counts_and_a_slower_machine_is_noticed(clock: Clock) -> None:
+def test_evaluation_counts_and_a_slower_machine_is_noticed(clock):
     """3,200 iterations: half of them at 20 a second, half at 10, with an evaluation each 100."""
     stream = io.StringIO()
     run = Progress(stream=stream).begin("a", 32_000)
@@ -182,7 +176,7 @@ def test_evaluation_counts_and_a_slower_machine_is_noticed(clock: Clock) -> None
     assert seen[32_000] == 0
 
 
-def test_a_resumed_run_counts_from_where_it_stands(clock: Clock) -> None:
+def test_a_resumed_run_counts_from_where_it_stands(clock):
     """Also where that is before what was logged: there is no negative time or rate."""
     stream = io.StringIO()
     run = Progress(stream=stream).begin("a", 1000)
@@ -194,7 +188,7 @@ def test_a_resumed_run_counts_from_where_it_stands(clock: Clock) -> None:
     assert "-" not in stream.getvalue()
 
 
-def test_time_of_all_runs_learns_from_those_that_are_over(clock: Clock) -> None:
+def test_time_of_all_runs_learns_from_those_that_are_over(clock):
     stream = io.StringIO()
     shown = Progress([100.0, 100.0, 200.0], stream)
     first = shown.begin("a", 105)
@@ -212,7 +206,7 @@ def test_time_of_all_runs_learns_from_those_that_are_over(clock: Clock) -> None:
     )
 
 
-def test_runs_at_the_same_time_share_a_line(clock: Clock) -> None:
+def test_runs_at_the_same_time_share_a_line(clock):
     stream = io.StringIO()
     shown = Progress([60.0, 60.0, 60.0], stream)
     runs = [shown.begin(name, 100) for name in "ab"]
@@ -231,7 +225,7 @@ def test_runs_at_the_same_time_share_a_line(clock: Clock) -> None:
     assert stream.getvalue().splitlines()[-1].startswith("[2/3] a, ")
 
 
-def test_durations_are_written_as_people_say_them() -> None:
+def test_durations_are_written_as_people_say_them():
     assert [duration(s) for s in (-3, 0.4, 45, 59.6, 200, 7500, 3599)] == [
         "0 s", "0 s", "45 s", "1 min 00 s", "3 min 20 s", "2 h 05 min", "1 h 00 min",
     ]  # fmt: skip
@@ -241,7 +235,7 @@ def test_durations_are_written_as_people_say_them() -> None:
 
 
 @pytest.mark.parametrize("ending", ["2>/dev/full", "2>&1 | head -1", "2>&-", ">&- 2>&-"])
-def test_a_run_does_not_depend_on_who_reads_what_it_says(tmp_path: Path, ending: str) -> None:
+def test_a_run_does_not_depend_on_who_reads_what_it_says(tmp_path, ending):
     words = [
         "experiment=cifar10_resnet20", "data=synthetic", "profile=smoke", "model.depth=8", "name=a",
         "recipe.max_iters=3", "recipe.milestones=[]", "recipe.batch_size=8", "trainer.threads=1",
@@ -253,7 +247,7 @@ def test_a_run_does_not_depend_on_who_reads_what_it_says(tmp_path: Path, ending:
     assert '"finished"' in (tmp_path / "smoke/a/seed0/status.json").read_text()
 
 
-def test_output_that_fails_once_is_dropped_from_then_on(tmp_path: Path) -> None:
+def test_output_that_fails_once_is_dropped_from_then_on(tmp_path):
     reader, writer = os.pipe()
     stream = Harmless(os.fdopen(writer, "w"), BrokenPipeError)
     print("read", file=stream, flush=True)

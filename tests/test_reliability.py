@@ -1,7 +1,5 @@
 """The reliability programme: some trials of each part, its records, its page, its judge."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil
@@ -32,13 +30,13 @@ NO_SHOP = Workshop(Path(), 0, Record(Path()))
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+def shared(tmp_path_factory):
     """A place with undisturbed runs, made once for all parts."""
     return replace(NO_SHOP, scratch=tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture
-def done(shared: Workshop, tmp_path: Path) -> Any:
+def done(shared, tmp_path):
     """Do trials of a part, all by default; none may fail. Returns the record."""
 
     def do(name: str, *keys: str, count: int = 0) -> Record:
@@ -55,14 +53,14 @@ def done(shared: Workshop, tmp_path: Path) -> Any:
     return do
 
 
-def test_random_kills_cost_no_bit(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_kills_cost_no_bit(done, monkeypatch):
     monkeypatch.setattr(kills, "SHARE", 0.0)  # the real command: tests/test_commands.py
     record = done("kills", count=1)
     assert record.total("phases") >= 1
     assert all(phase in PHASES for trial in record.trials for phase in trial["phases"])
 
 
-def test_named_places_are_those_of_the_code() -> None:
+def test_named_places_are_those_of_the_code():
     """Each is in the source, and each name that the source passes by is in the list."""
     written = "".join(
         path.read_text(encoding="utf-8")
@@ -80,13 +78,13 @@ def test_named_places_are_those_of_the_code() -> None:
     assert written.count("crash_point(") - 1 == len(plain) + 4
 
 
-def test_deaths_at_places_and_system_calls_cost_no_bit(done: Any) -> None:
+def test_deaths_at_places_and_system_calls_cost_no_bit(done):
     done("crashes", "after-digest.pt")  # the others: test_faults
     if shutil.which("strace") is not None:
         assert done("syscalls", "rename 3").total("hit") == 1
 
 
-def test_damaged_and_foreign_checkpoints_are_never_loaded(done: Any) -> None:
+def test_damaged_and_foreign_checkpoints_are_never_loaded(done):
     record = done("checkpoints", "a pipe", "of another net", "all generations damaged", count=1)
     assert record.total("silent") == 0
     assert record.total("refused") == 2
@@ -94,7 +92,7 @@ def test_damaged_and_foreign_checkpoints_are_never_loaded(done: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", damage.KINDS)
-def test_damage_changes_the_file(tmp_path: Path, kind: str) -> None:
+def test_damage_changes_the_file(tmp_path, kind):
     """A trial that damages nothing proves nothing."""
     path, content = tmp_path / "iter_00000008.pt", random.Random(0).randbytes(20_000)
     digest = damage.digest_of(path)
@@ -107,42 +105,42 @@ def test_damage_changes_the_file(tmp_path: Path, kind: str) -> None:
         assert not path.is_file() or path.read_bytes() != content
 
 
-def test_stops_in_each_phase_save_within_an_iteration(done: Any) -> None:
+def test_stops_in_each_phase_save_within_an_iteration(done):
     record = done("stops", "SIGTERM to group in load", "SIGUSR1 twice")
     assert {trial["codes"][0] for trial in record.trials} == {75, 128 + signal.SIGUSR1}
 
 
-def test_two_at_once_one_proceeds(done: Any) -> None:
+def test_two_at_once_one_proceeds(done):
     assert done("rivals", count=1).total("named") == 1
 
 
-def test_a_full_disk_is_named_and_costs_no_bit(done: Any, tmp_path: Path) -> None:
+def test_a_full_disk_is_named_and_costs_no_bit(done, tmp_path):
     keys = ["files of 200 KiB at most"]
     if disk.may_mount(tmp_path):
         keys += ["16 KiB"]  # no room for the owner's name in the lock
     assert done("disk", *keys).total("full") == len(keys)
 
 
-def test_nothing_piles_up(done: Any) -> None:
+def test_nothing_piles_up(done):
     record = done("leaks", count=2)
     assert record.total("cycles") == 4
     assert record.total("orphans") == 0
 
 
 @pytest.mark.slow
-def test_workers_killed_and_hung_leave_nobody(done: Any) -> None:
+def test_workers_killed_and_hung_leave_nobody(done):
     keys = ("2 workers: rank 0 killed", "2 workers: SIGUSR1 to launcher")
     assert done("workers", *keys, count=2).total("orphans") == 0
 
 
 @pytest.mark.reliability
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_as_a_whole(done: Any, name: str) -> None:
+def test_a_part_as_a_whole(done, name):
     """As ``make reliability`` does it, a tenth as long where the length is free."""
     done(name, count=PARTS[name].count // 10)
 
 
-def test_faults_of_workers_are_asked_of_every_size() -> None:
+def test_faults_of_workers_are_asked_of_every_size():
     keys = [trial.key for trial in teams.trials(NO_SHOP)]
     assert sum(key.startswith("4 workers") for key in keys) == len(teams.FAULTS)
     assert len(set(keys)) == len(keys) == 3 * len(teams.FAULTS) + 9
@@ -150,7 +148,7 @@ def test_faults_of_workers_are_asked_of_every_size() -> None:
 
 # Some rows of each kind; `make reliability` runs them all.
 @pytest.mark.parametrize("part_of_row", ["recipe.lrr=0.3", "experiment=tab", "TORCHELASTIC"])
-def test_bad_words_are_refused(tmp_path: Path, part_of_row: str) -> None:
+def test_bad_words_are_refused(tmp_path, part_of_row):
     trials = list(inputs.trials(NO_SHOP))
     assert len({trial.key for trial in trials}) == len(trials) >= 60
     trial = next(trial for trial in trials if part_of_row in trial.key)
@@ -158,9 +156,7 @@ def test_bad_words_are_refused(tmp_path: Path, part_of_row: str) -> None:
     assert found["ok"], found
 
 
-def test_what_stops_a_run_is_told_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_stops_a_run_is_told_in_one_line(tmp_path, monkeypatch, capsys):
     """Not after one of Hydra's."""
     words = small_job(tmp_path, "recipe.lr=1e30").words
     monkeypatch.setattr("sys.argv", ["train.py", *words])
@@ -171,7 +167,7 @@ def test_what_stops_a_run_is_told_in_one_line(
     assert [line[:42] for line in lines] == ["error: the loss is not finite at iteration"]
 
 
-def test_every_defect_finds_the_text_it_replaces() -> None:
+def test_every_defect_finds_the_text_it_replaces():
     """The code has moved on where this fails: the defect must move with it."""
     assert len({defect.name for defect in defects.DEFECTS}) == len(defects.DEFECTS) >= 14
     for defect in defects.DEFECTS:
@@ -186,7 +182,7 @@ def test_every_defect_finds_the_text_it_replaces() -> None:
             defects.with_defect(text, defect)
 
 
-def test_a_planted_defect_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_defect_is_caught(tmp_path, monkeypatch):
     shop = replace(NO_SHOP, scratch=tmp_path)
     defect = next(d for d in defects.DEFECTS if d.name == "records made after the checkpoint stay")
     quick = defect._replace(tests=defect.tests[1:])
@@ -195,7 +191,7 @@ def test_a_planted_defect_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not defects.planted(shop, quick, tmp_path)["caught"]
 
 
-def test_a_difference_is_seen(shared: Workshop, tmp_path: Path) -> None:
+def test_a_difference_is_seen(shared, tmp_path):
     """The judge: another seed's run, a left-over file and a lost record are not the same."""
     reference = shared.variant("residual")
     path = shared.scratch / "undisturbed"
@@ -222,7 +218,7 @@ def part_of(outcome: dict[str, object] | Exception) -> Part:
     return Part("for tests", lambda shop: (Trial(f"t{i}", work) for i in range(shop.count)))
 
 
-def test_a_part_continues_where_it_was_and_tells_failures(tmp_path: Path) -> None:
+def test_a_part_continues_where_it_was_and_tells_failures(tmp_path):
     path = tmp_path / "some.json"
     shop = Workshop(tmp_path, 2, Record.at(path))
     do_part(part_of({"ok": True, "orphans": 1}), shop)
@@ -244,9 +240,7 @@ def test_a_part_continues_where_it_was_and_tells_failures(tmp_path: Path) -> Non
         Record.at(path)
 
 
-def test_the_command_does_parts_and_its_code_tells(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_does_parts_and_its_code_tells(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PARTS, "good", part_of({"ok": True}))
     monkeypatch.setitem(PARTS, "bad", part_of({"ok": False}))
     words = ["--out", str(tmp_path), "--scratch", str(tmp_path), "--count", "2"]
@@ -258,7 +252,7 @@ def test_the_command_does_parts_and_its_code_tells(
         programme.main(["--part", "nope"])
 
 
-def test_phases_are_judged_from_what_a_killed_command_left(tmp_path: Path) -> None:
+def test_phases_are_judged_from_what_a_killed_command_left(tmp_path):
     job = small_job(tmp_path, *VARIANTS["residual"])
     folder = job.folder
     judged = partial(judged_from_outside, folder)
@@ -296,11 +290,11 @@ def write(folder: Path, part: str, *trials: dict[str, Any]) -> None:
         record.add(str(number), {"ok": True} | trial)
 
 
-def test_the_committed_document_says_what_the_committed_records_say() -> None:
+def test_the_committed_document_says_what_the_committed_records_say():
     assert (REPO / DOCUMENT).read_text(encoding="utf-8") == current(), "python -m reliability.page"
 
 
-def test_counts_of_the_page(tmp_path: Path) -> None:
+def test_counts_of_the_page(tmp_path):
     assert "make reliability" in section(load_parts(tmp_path))  # nothing was measured
     for part in PARTS:
         write(tmp_path, part, {})

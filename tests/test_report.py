@@ -1,7 +1,5 @@
 """The page that shows the study: whole, true to the tables, safe, readable."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -76,7 +74,7 @@ def write(root: Path, out: Path, *words: str) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study(tmp_path_factory):
     """Runs of two profiles, some of them in trouble."""
     root = tmp_path_factory.mktemp("results") / "runs"
     for label in ("plain-20", "plain-56", "ResNet-20"):
@@ -103,7 +101,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def written(study: Path) -> tuple[int, str]:
+def written(study):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "DPI", 20)  # of the PNGs, which the page does not use
         for listed, slow in (("ITEMS", "gradients"), ("DRAWINGS", "fig3")):  # and like the others
@@ -113,11 +111,11 @@ def written(study: Path) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def page(written: tuple[int, str]) -> Page:
+def page(written):
     return Page(written[1])
 
 
-def test_no_link_and_no_image_is_broken(page: Page, study: Path) -> None:
+def test_no_link_and_no_image_is_broken(page, study):
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     targets = [str(a[key]) for _, a in page.tags for key in ("href", "src") if key in a]
@@ -129,9 +127,7 @@ def test_no_link_and_no_image_is_broken(page: Page, study: Path) -> None:
             assert (study.parent / "report" / unquote(target)).is_dir(), target
 
 
-def test_it_needs_no_network_runs_no_script_and_shows_what_runs_say_as_text(
-    page: Page, written: tuple[int, str]
-) -> None:
+def test_it_needs_no_network_runs_no_script_and_shows_what_runs_say_as_text(page, written):
     assert not {"script", "link", "iframe", "object", "form"} & {tag for tag, _ in page.tags}
     assert "url(" not in written[1]
     assert "@import" not in written[1]
@@ -142,7 +138,7 @@ def test_it_needs_no_network_runs_no_script_and_shows_what_runs_say_as_text(
     assert page.text.count(HOSTILE) >= 4  # name, label, hardware, reason, deviation
 
 
-def test_every_claim_is_there_with_its_evidence(page: Page) -> None:
+def test_every_claim_is_there_with_its_evidence(page):
     for profile in ("paper", "quick"):
         rows = page.tables[f"Claims, profile {profile}"][1:]
         assert [row[0] for row in rows] == [f"C{n}" for n in range(1, 11)]
@@ -154,7 +150,7 @@ def test_every_claim_is_there_with_its_evidence(page: Page) -> None:
     ]
 
 
-def test_numbers_are_those_of_the_table(page: Page, study: Path) -> None:
+def test_numbers_are_those_of_the_table(page, study):
     head, *rows = page.tables["table6, paper"]
     table = table6(load_runs(study, profile="paper"))
     assert head[:5] == ["net", "test error", "sd", "paper", "verdict"]
@@ -172,7 +168,7 @@ def test_numbers_are_those_of_the_table(page: Page, study: Path) -> None:
     assert " ".join(ours[4].split()).startswith("reproduced (+0.35 points")
 
 
-def test_figures_stand_beside_the_papers(page: Page) -> None:
+def test_figures_stand_beside_the_papers(page):
     alts = [str(attrs["alt"]) for tag, attrs in page.tags if tag == "img"]
     assert all(len(alt) > 20 for alt in alts)
     for figure in ("Fig. 1", "Fig. 6", "Fig. 7"):
@@ -184,7 +180,7 @@ def test_figures_stand_beside_the_papers(page: Page) -> None:
     assert "point by point" not in paper
 
 
-def test_runs_are_listed_in_whatever_state(page: Page, study: Path) -> None:
+def test_runs_are_listed_in_whatever_state(page, study):
     rows = {row[0]: row for row in page.tables["Runs, profile quick"][1:]}
     assert len(rows) == 6
     assert rows["cifar10_plain56/seed0"][2:4] == ["running", "200 of 400"]
@@ -196,9 +192,7 @@ def test_runs_are_listed_in_whatever_state(page: Page, study: Path) -> None:
     assert sections == ["claims", *[p for p in PROFILE_ORDER if p != "short"], "nets"]
 
 
-def test_deviations_missing_nets_and_what_cannot_be_read_are_named(
-    written: tuple[int, str], page: Page
-) -> None:
+def test_deviations_missing_nets_and_what_cannot_be_read_are_named(written, page):
     rows = page.tables["Differences from the paper, profile quick"][1:]
     assert ["recipe.max_iters", "64,000", "400", "cifar10_plain44"] in rows
     assert "Experiments without a finished run of this profile" in page.text
@@ -208,8 +202,8 @@ def test_deviations_missing_nets_and_what_cannot_be_read_are_named(
 
 
 def test_runs_that_stand_for_no_net_are_listed_and_do_not_stop_the_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, monkeypatch, capsys
+):
     show_only(monkeypatch, "fig1", "table6")
     fabricate(tmp_path, "plain-20", profile="quick")
     fabricate(tmp_path, "plain-20", profile="quick", seed=1, changes={"recipe.lr": 0.5})
@@ -227,7 +221,7 @@ def test_runs_that_stand_for_no_net_are_listed_and_do_not_stop_the_page(
     assert "not shown: quick: " in capsys.readouterr().err
 
 
-def test_nets_of_one_name_on_two_data_sets_are_two_tests(tmp_path: Path) -> None:
+def test_nets_of_one_name_on_two_data_sets_are_two_tests(tmp_path):
     runs = []
     for data, worse in (("cifar10", 30.0), ("mine", 50.0)):
         for label, error in (("plain-20", 20.0), ("plain-56", worse)):
@@ -245,8 +239,8 @@ def test_nets_of_one_name_on_two_data_sets_are_two_tests(tmp_path: Path) -> None
 
 
 def test_a_profile_in_which_nothing_is_finished_comes_last_and_claims_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     show_only(monkeypatch)
     root, out = tmp_path / "runs", tmp_path / "page.html"
     code, text = write(root, out)
@@ -261,9 +255,7 @@ def test_a_profile_in_which_nothing_is_finished_comes_last_and_claims_nothing(
     assert page.tables["Runs, profile paper"][1][2:4] == ["preempted", "6,000 of 64,000"]
 
 
-def test_an_exhibit_that_breaks_leaves_the_others(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_exhibit_that_breaks_leaves_the_others(monkeypatch, tmp_path):
     fabricate(tmp_path / "runs", "plain-20", profile="quick")
 
     def broken(runs: Any) -> list[Path]:
@@ -277,7 +269,7 @@ def test_an_exhibit_that_breaks_leaves_the_others(
     assert "table6, quick" in Page(text).tables
 
 
-def test_equal_results_give_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_results_give_equal_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(style, "DPI", 20)
     first, second = tmp_path / "one" / "results", tmp_path / "two" / "results"
     fabricate(first / "runs", "plain-20", profile="quick")
@@ -291,7 +283,7 @@ def test_equal_results_give_equal_bytes(tmp_path: Path, monkeypatch: pytest.Monk
     )
 
 
-def test_every_item_is_in_the_registry_and_names_the_claims_it_bears_on() -> None:
+def test_every_item_is_in_the_registry_and_names_the_claims_it_bears_on():
     listed = {path.stem for path in (REPO / "conf" / "item").glob("*.yaml")}
     assert set(ITEMS) == listed
     assert all({*load_item(name).experiments} <= {*names("experiment")} for name in listed)
@@ -301,7 +293,7 @@ def test_every_item_is_in_the_registry_and_names_the_claims_it_bears_on() -> Non
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(theme: str) -> None:
+def test_text_stands_out_from_its_ground(theme):
     css = (report.TEMPLATES / "report.css").read_text(encoding="utf-8")
     light, dark = css.split("@media (prefers-color-scheme: dark)")[:2]
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light))

@@ -3,8 +3,6 @@
 Screenshots are left in ``$RESNET_REPRO_SHOTS`` if that is set.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -42,7 +40,7 @@ onload = () => {{
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(tmp_path_factory):
     """The report of a few runs."""
     root = tmp_path_factory.mktemp("study")
     for label in ("plain-20", "plain-56", "ResNet-20"):
@@ -74,7 +72,7 @@ def look(page: Path, place: Path, width: int, *, dark: bool) -> tuple[dict[str, 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390], ids=["laptop", "phone"])
-def test_the_page_in_a_browser(page: Path, tmp_path: Path, width: int, dark: bool) -> None:
+def test_the_page_in_a_browser(page, tmp_path, width, dark):
     told, shot = look(page, tmp_path, width, dark=dark)
     assert told["images"] >= 8
     assert told["broken"] == 0

@@ -1,7 +1,5 @@
 """A run made again by the command in its folder gives the same numbers; all deviations run."""
 
-from __future__ import annotations
-
 import runpy
 import shlex
 import sys
@@ -22,9 +20,7 @@ CHANGED = ("data=synthetic", "model.depth=8", "evaluation.clean_train_images=50"
 SMALL = (*CHANGED, "profile=smoke", "trainer.threads=1")
 
 
-def test_the_command_in_a_run_gives_the_same_numbers_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_in_a_run_gives_the_same_numbers_again(tmp_path, monkeypatch):
     words = ["experiment=cifar10_resnet20", *SMALL, "seed=3", f"runs_dir={tmp_path}/a"]
     found = []
     for name in ("first", "again"):
@@ -40,9 +36,7 @@ def test_the_command_in_a_run_gives_the_same_numbers_again(
     assert all(found[0][table] for table in ("gradients", "responses", "signal"))
 
 
-def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(tmp_path, monkeypatch, capsys):
     listed = load_item("deviations").experiments
     # Synthetic images have no 45k split.
     experiments = [name for name in listed if not name.endswith("_45k")]

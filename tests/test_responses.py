@@ -1,7 +1,5 @@
 """Layer responses on request from a checkpoint."""
 
-from __future__ import annotations
-
 from ranks import StopAt, do, small_job
 from resnet_repro import responses
 from test_evaluation_commands import done, refused

@@ -1,13 +1,10 @@
 """README and results page say what the runs say; their figures come out the same again."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -33,11 +30,11 @@ from resnet_repro.paths import REPOSITORY as REPO
 
 
 @pytest.fixture(scope="module")
-def committed() -> Study:
+def committed():
     return Study(REPO / RUNS)
 
 
-def test_the_committed_pages_say_what_the_committed_runs_say(committed: Study) -> None:
+def test_the_committed_pages_say_what_the_committed_runs_say(committed):
     readme, page = ((REPO / name).read_text(encoding="utf-8") for name in (README, PAGE))
     for text in (readme, page):
         assert text == rewrite(text, committed), "make results"
@@ -49,7 +46,7 @@ def test_the_committed_pages_say_what_the_committed_runs_say(committed: Study) -
         assert (REPO / "docs" / name).is_file(), name
 
 
-def test_the_committed_tables_are_those_of_the_runs(tmp_path: Path, committed: Study) -> None:
+def test_the_committed_tables_are_those_of_the_runs(tmp_path, committed):
     compared = 0
     for name in TABLES:
         runs = committed.item(name)
@@ -60,7 +57,7 @@ def test_the_committed_tables_are_those_of_the_runs(tmp_path: Path, committed: S
     assert compared >= 6
 
 
-def test_an_item_without_words_trains_nothing_and_draws_what_is_committed(tmp_path: Path) -> None:
+def test_an_item_without_words_trains_nothing_and_draws_what_is_committed(tmp_path):
     away = shutil.ignore_patterns("checkpoints", ".*", *({*PROFILES} - {*COMMITTED}))
     shutil.copytree(REPO / RUNS, tmp_path / "runs", ignore=away)
     before = sorted(path for path in (tmp_path / "runs").rglob("*") if path.is_file())
@@ -76,7 +73,7 @@ def test_an_item_without_words_trains_nothing_and_draws_what_is_committed(tmp_pa
 
 
 @pytest.fixture
-def four(tmp_path: Path) -> Path:
+def four(tmp_path):
     root = tmp_path / RUNS
     for label in ("plain-20", "plain-56", "ResNet-20", "ResNet-56"):
         fabricate(root, label, profile="short", probes=True)
@@ -84,8 +81,8 @@ def four(tmp_path: Path) -> Path:
 
 
 def test_figures_and_tables_are_the_same_bytes_in_another_process_and_old_ones_are_removed(
-    tmp_path: Path, four: Path
-) -> None:
+    tmp_path, four
+):
     for old in ("figures/fig4.png", "figures/agreement.svg", "tables/table3.md", "tables/mine.md"):
         (tmp_path / "here" / old).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "here" / old).touch()
@@ -109,7 +106,7 @@ def test_figures_and_tables_are_the_same_bytes_in_another_process_and_old_ones_a
         assert there.read_bytes() == path.read_bytes(), path.name
 
 
-def test_the_fullest_profile_is_drawn_and_other_profiles_are_not_on_the_page(four: Path) -> None:
+def test_the_fullest_profile_is_drawn_and_other_profiles_are_not_on_the_page(four):
     fabricate(four, "plain-20", profile="paper")
     for depth in (20, 32, 44, 56, 110):
         fabricate(four, f"ResNet-{depth}", profile="quick")
@@ -121,11 +118,11 @@ def test_the_fullest_profile_is_drawn_and_other_profiles_are_not_on_the_page(fou
     assert {run.profile for run in Study(four).item("fig6")} == {"paper"}
 
 
-def test_a_stopped_run_stands_in_no_table_and_a_diverged_one_is_told(four: Path) -> None:
+def test_a_stopped_run_stands_in_no_table_and_a_diverged_one_is_told(four):
     fabricate(four, "plain-32", profile="short", state="preempted", until=1_000)
     fabricate(four, "plain-44", profile="short", state="diverged", until=1_000)
     check = {"profile": "short", "state": "preempted", "until": 200, "precision": "fp32"}
-    fabricate(four, "plain-20", name="check_fp32", **check)  # type: ignore[arg-type]
+    fabricate(four, "plain-20", name="check_fp32", **check)
     study = Study(four)
     runs = BLOCKS["runs"](study)
     assert "plain-20, plain-56, ResNet-20, ResNet-56 " in runs
@@ -136,7 +133,7 @@ def test_a_stopped_run_stands_in_no_table_and_a_diverged_one_is_told(four: Path)
     assert "plain-20, seed 0, fp32" not in BLOCKS["first update"](study)  # it logged no gradients
 
 
-def test_a_page_of_no_runs_says_so(tmp_path: Path) -> None:
+def test_a_page_of_no_runs_says_so(tmp_path):
     study = Study(tmp_path)
     said = {name: block(study) for name, block in BLOCKS.items()}
     assert said["runs"] == "No run is finished yet."
@@ -148,9 +145,7 @@ def test_a_page_of_no_runs_says_so(tmp_path: Path) -> None:
     assert draw(study, tmp_path / "docs") == []
 
 
-def test_the_readme_has_the_runs_numbers_and_no_paper_value_for_another_schedule(
-    tmp_path: Path,
-) -> None:
+def test_the_readme_has_the_runs_numbers_and_no_paper_value_for_another_schedule(tmp_path):
     for seed in range(2):
         fabricate(tmp_path, "plain-20", profile="short", seed=seed, test=50.0 + seed)
         fabricate(tmp_path, "ResNet-20", seed=seed, test=8.7)
@@ -166,7 +161,7 @@ def test_the_readme_has_the_runs_numbers_and_no_paper_value_for_another_schedule
     ]
 
 
-def test_only_blocks_change_and_broken_ones_are_refused(four: Path) -> None:
+def test_only_blocks_change_and_broken_ones_are_refused(four):
     study = Study(four)
     text = "by hand\n<!-- made: fig1 -->\nold\n<!-- end -->\nby hand\n"
     new = rewrite(text, study)
@@ -179,7 +174,7 @@ def test_only_blocks_change_and_broken_ones_are_refused(four: Path) -> None:
         rewrite("<!-- made: fig1 -->\nold\n", study)
 
 
-def test_a_reading_of_another_verdict_is_named() -> None:
+def test_a_reading_of_another_verdict_is_named():
     claims = [ClaimResult("C1", "", "holds", ""), ClaimResult("C10", "", "fails", "")]
     assert outdated("<!-- reads: C1 holds, C10 fails -->", claims) == []
     assert outdated("<!-- reads: C1 holds, C10 holds -->\n<!-- reads: C3 fails -->", claims) == [
@@ -189,11 +184,8 @@ def test_a_reading_of_another_verdict_is_named() -> None:
 
 
 def test_the_command_writes_the_page_and_names_what_must_be_read_again(
-    tmp_path: Path,
-    four: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    tmp_path, four, capsys, monkeypatch
+):
     page = tmp_path / PAGE
     page.parent.mkdir(exist_ok=True)
     page.write_text("<!-- made: runs -->\n<!-- end -->\n<!-- reads: C5 holds -->\n")
@@ -211,13 +203,13 @@ def test_the_command_writes_the_page_and_names_what_must_be_read_again(
     assert main(["--repo", str(tmp_path)]) == 0
 
 
-def test_finished_runs_of_the_papers_protocol_decide(tmp_path: Path, four: Path) -> None:
+def test_finished_runs_of_the_papers_protocol_decide(tmp_path, four):
     """Table 6 with verdicts, every CIFAR claim, curves compared: the page of the whole study."""
     for label, (test, train) in ENDS["paper"].items():
         for seed, shift in enumerate((-0.1, 0.0, 0.1)):
             errors = {"test": test + shift, "train": train + shift / 20}
             probes = int(label.split("-")[1]) <= 110
-            fabricate(four, label, seed=seed, probes=probes, **errors)  # type: ignore[arg-type]
+            fabricate(four, label, seed=seed, probes=probes, **errors)
     study = Study(four)
     verdicts = {claim.id: claim.verdict for claim in study.claims if claim.profile == "paper"}
     assert verdicts == dict.fromkeys(("C1", "C2", "C3", "C4", "C5", "C6"), "holds") | {
@@ -240,9 +232,7 @@ def test_finished_runs_of_the_papers_protocol_decide(tmp_path: Path, four: Path)
     assert f"| C1: plain nets: test error rises with depth | open | {short} |" in page
 
 
-def test_the_papers_protocol_comes_first_net_by_net_and_claim_by_claim(
-    tmp_path: Path, four: Path
-) -> None:
+def test_the_papers_protocol_comes_first_net_by_net_and_claim_by_claim(tmp_path, four):
     """Two nets of the whole schedule do not vanish behind four of a short one."""
     for label in ("plain-20", "plain-56"):
         fabricate(four, label)

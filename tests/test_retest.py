@@ -1,7 +1,5 @@
 """``make table2`` and its like count what their protocol lacks, from a real run to the table."""
 
-from __future__ import annotations
-
 import json
 import runpy
 import shutil

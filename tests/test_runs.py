@@ -1,7 +1,5 @@
 """The run folder: atomic files, metrics that survive any cut, one owner."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json
@@ -11,7 +9,6 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +21,7 @@ from resnet_repro.runs.lock import run_lock
 from resnet_repro.runs.metrics import MetricsError, MetricsWriter, read_metrics
 
 
-def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file"
     write_text_atomic(path, "old")
 
@@ -46,9 +43,7 @@ def linked_to_itself(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, fifo, linked_to_itself])
-def test_what_is_no_regular_file_is_not_replaced(
-    tmp_path: Path, make: Callable[[Path], None]
-) -> None:
+def test_what_is_no_regular_file_is_not_replaced(tmp_path, make):
     path = tmp_path / "file"
     make(path)
     kind = path.lstat().st_mode
@@ -61,8 +56,8 @@ def test_what_is_no_regular_file_is_not_replaced(
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EIO])
 @pytest.mark.parametrize("of_folder", [True, False])
 def test_files_are_written_where_they_cannot_be_forced_to_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, of_folder: bool
-) -> None:
+    tmp_path, monkeypatch, error, of_folder
+):
     """A file that has its name is written, whatever the sync of its folder says."""
     fsync = os.fsync
 
@@ -88,9 +83,7 @@ def test_files_are_written_where_they_cannot_be_forced_to_the_disk(
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 @pytest.mark.parametrize("lock", [run_lock, locked])
-def test_a_file_system_without_locks_costs_one_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, lock: Callable[[Path], object]
-) -> None:
+def test_a_file_system_without_locks_costs_one_warning(tmp_path, monkeypatch, error, lock):
     def refuse(*_: object) -> None:
         raise OSError(error, os.strerror(error))
 
@@ -101,7 +94,7 @@ def test_a_file_system_without_locks_costs_one_warning(
     assert str(warning.message).startswith(f"{tmp_path}: this file system has no locks")
 
 
-def test_metrics_cut_at_every_byte_lose_at_most_one_record(tmp_path: Path) -> None:
+def test_metrics_cut_at_every_byte_lose_at_most_one_record(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with MetricsWriter(path) as log:
         for i in range(4):
@@ -117,7 +110,7 @@ def test_metrics_cut_at_every_byte_lose_at_most_one_record(tmp_path: Path) -> No
         assert [r["iter"] for r in read_metrics(path)] == [*range(complete), 9]
 
 
-def test_metrics_with_a_damaged_middle_are_refused(tmp_path: Path) -> None:
+def test_metrics_with_a_damaged_middle_are_refused(tmp_path):
     path = tmp_path / "metrics.jsonl"
     whole = '{"kind": "train", "iter": 1}\n'
     for damaged in ('{"kind": "tra\n', "[]\n", '{"kind": "train"}\n', '{"iter": 1}\n'):
@@ -126,7 +119,7 @@ def test_metrics_with_a_damaged_middle_are_refused(tmp_path: Path) -> None:
             read_metrics(path)
 
 
-def test_metrics_go_back_to_the_checkpoint(tmp_path: Path) -> None:
+def test_metrics_go_back_to_the_checkpoint(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with MetricsWriter(path) as log:
         log.write("train", iter=1)
@@ -139,7 +132,7 @@ def test_metrics_go_back_to_the_checkpoint(tmp_path: Path) -> None:
         MetricsWriter(path, 10_000)
 
 
-def test_metrics_are_plain_json_even_where_numbers_are_not(tmp_path: Path) -> None:
+def test_metrics_are_plain_json_even_where_numbers_are_not(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with MetricsWriter(path) as log:
         log.write("train", iter=1, loss=float("nan"), top1_err=float("inf"))
@@ -149,7 +142,7 @@ def test_metrics_are_plain_json_even_where_numbers_are_not(tmp_path: Path) -> No
     assert json.loads(path.read_text()) == plain
 
 
-def test_folder_depends_on_the_configuration_alone(tmp_path: Path) -> None:
+def test_folder_depends_on_the_configuration_alone(tmp_path):
     config = make_config("plain-20", "quick", 3, None, {"name": "net", "recipe.lr": 1e-5})
     folder = RunFolder.at(tmp_path, config)
     assert folder.path == tmp_path / "quick" / "net" / "seed3"
@@ -166,11 +159,11 @@ def test_folder_depends_on_the_configuration_alone(tmp_path: Path) -> None:
 
 def _hold(path: Path, ready: object, release: object) -> None:
     with run_lock(path):
-        ready.set()  # type: ignore[attr-defined]
-        release.wait(30)  # type: ignore[attr-defined]
+        ready.set()
+        release.wait(30)
 
 
-def test_second_owner_is_told_who_the_first_is(tmp_path: Path) -> None:
+def test_second_owner_is_told_who_the_first_is(tmp_path):
     context = multiprocessing.get_context("spawn")
     ready, release = context.Event(), context.Event()
     holder = context.Process(target=_hold, args=(tmp_path, ready, release))
@@ -199,9 +192,7 @@ with open("log", "w") as log, stop_on_signals() as stop_asked:
     ("where", "number"),
     [("2>&-", "SIGTERM"), ("2>/dev/full", "SIGINT"), ("2>&1 | true", "SIGUSR1")],
 )
-def test_a_stop_that_nobody_can_read_of_is_still_a_stop(
-    tmp_path: Path, where: str, number: str
-) -> None:
+def test_a_stop_that_nobody_can_read_of_is_still_a_stop(tmp_path, where, number):
     """Not in a file either that got the number of the closed standard error."""
     line = f"set -o pipefail; {sys.executable} -c '{STOPPED % number}' {where}"
     source = Path(__file__).resolve().parents[1] / "src"

@@ -1,9 +1,6 @@
 """The learning rate, update by update: planned drops, warm-ups, and drops at a plateau."""
 
-from __future__ import annotations
-
 import math
-from pathlib import Path
 
 import pytest
 
@@ -13,22 +10,21 @@ from resnet_repro.config import RecipeConfig
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.metrics import Record
 from resnet_repro.training import state as state_module
-from resnet_repro.training.launch import Job
 from resnet_repro.training.schedule import Plateau, lr_at
 from resnet_repro.training.state import TrainState, current_lr, watch_plateau
 
 
-def test_update_32001_is_the_first_at_a_tenth() -> None:
+def test_update_32001_is_the_first_at_a_tenth():
     assert [lr_at(RecipeConfig(), i) for i in (0, 31_999, 32_000)] == [0.1, 0.1, 0.01]
     assert [lr_at(RecipeConfig(), i) for i in (47_999, 48_000, 63_999)] == [0.01, 0.001, 0.001]
 
 
-def test_fixed_warm_up_lasts_400_updates() -> None:
+def test_fixed_warm_up_lasts_400_updates():
     recipe = RecipeConfig(warmup="iters400")
     assert [lr_at(recipe, i) for i in (0, 399, 400)] == [0.01, 0.01, 0.1]
 
 
-def test_trap_01_02_03_warm_up_ends_and_drops_start_from_the_full_rate() -> None:
+def test_trap_01_02_03_warm_up_ends_and_drops_start_from_the_full_rate():
     """Others stay at 0.01 until epoch 100, drop from 0.01, or never end the warm-up."""
     recipe = RecipeConfig(warmup="error80")
     assert lr_at(recipe, 10_000) == 0.01
@@ -56,7 +52,7 @@ def drops(errors: list[float], patience: int, most: int = 9) -> list[int]:
     return found
 
 
-def test_the_rate_drops_after_so_many_evaluations_without_improvement() -> None:
+def test_the_rate_drops_after_so_many_evaluations_without_improvement():
     assert drops([50, 40, 30, 20], 1) == []
     assert drops([50, 40, 40, 30, 31], 1) == [3, 5]  # as low as before is no improvement
     assert drops([50, 51, 49, 52, 53, 48], 2) == [5]
@@ -65,7 +61,7 @@ def test_the_rate_drops_after_so_many_evaluations_without_improvement() -> None:
     assert drops([50] * 20, 2, most=3) == [3, 5, 7]
 
 
-def test_the_rate_is_a_function_of_the_iteration_and_the_drops() -> None:
+def test_the_rate_is_a_function_of_the_iteration_and_the_drops():
     recipe = RecipeConfig(schedule="plateau", milestones=[1, 2])
     state = TrainState.__new__(TrainState)
     state.warmup_exit, state.plateau = None, Plateau(drops=[30, 70])
@@ -75,7 +71,7 @@ def test_the_rate_is_a_function_of_the_iteration_and_the_drops() -> None:
 
 
 @pytest.mark.parametrize("warmup", ["error80", "iters400"])
-def test_trap_01_02_a_warm_up_is_no_plateau_and_drops_start_from_the_full_rate(warmup: str) -> None:
+def test_trap_01_02_a_warm_up_is_no_plateau_and_drops_start_from_the_full_rate(warmup):
     """Others stay at the rate of the warm-up, or drop from it."""
     recipe = RecipeConfig(schedule="plateau", patience=1, warmup=warmup)
     state = TrainState.__new__(TrainState)
@@ -103,13 +99,13 @@ def replayed(records: list[Record], patience: int, most: int, last: int) -> list
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def whole(tmp_path_factory):
     job = small_job(tmp_path_factory.mktemp("whole"), *PLATEAU)
     assert do(job) == "finished"
     return job
 
 
-def test_a_run_drops_by_what_it_logs_and_logs_each_drop(whole: Job) -> None:
+def test_a_run_drops_by_what_it_logs_and_logs_each_drop(whole):
     records = whole.folder.metrics()
     expected = replayed(records, patience=2, most=2, last=14)
     assert expected, "the errors fell all the way: no plateau to see"
@@ -123,9 +119,7 @@ def test_a_run_drops_by_what_it_logs_and_logs_each_drop(whole: Job) -> None:
 
 
 @pytest.mark.parametrize("after", ["drop", "waiting"])
-def test_a_stopped_run_drops_where_one_that_was_not_stopped_does(
-    whole: Job, tmp_path: Path, after: str
-) -> None:
+def test_a_stopped_run_drops_where_one_that_was_not_stopped_does(whole, tmp_path, after):
     first = next(r["iter"] for r in whole.folder.metrics() if r.get("event") == "lr_drop")
     job = small_job(tmp_path, *PLATEAU)
     assert do(job, StopAt(first if after == "drop" else first - 1)) == "preempted"
@@ -133,9 +127,7 @@ def test_a_stopped_run_drops_where_one_that_was_not_stopped_does(
     assert fingerprint(job.folder) == fingerprint(whole.folder)
 
 
-def test_what_was_seen_before_a_stop_is_remembered(
-    whole: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_seen_before_a_stop_is_remembered(whole, tmp_path, monkeypatch):
     """The test above can fail: without the memory the drops come later."""
     monkeypatch.setattr(state_module, "Plateau", lambda **_: Plateau())
     first = next(r["iter"] for r in whole.folder.metrics() if r.get("event") == "lr_drop")
@@ -153,12 +145,12 @@ def test_what_was_seen_before_a_stop_is_remembered(
         ("recipe.milestones=[]", "recipe.schedule=plateau: needs recipe.milestones"),
     ],
 )
-def test_impossible_plateaus_are_refused(word: str, message: str) -> None:
+def test_impossible_plateaus_are_refused(word, message):
     with pytest.raises(ConfigError, match="^" + message.replace("[", r"\[")):
         compose_run("experiment=imagenet_plain18", "recipe.schedule=plateau", word)
 
 
-def test_plateau_is_a_choice_not_the_default() -> None:
+def test_plateau_is_a_choice_not_the_default():
     assert compose_run("experiment=imagenet_plain18").recipe.schedule == "milestones"
     config = compose_run("experiment=imagenet_plain18", "recipe.schedule=plateau")
     assert len(config.recipe.milestones) == 3  # so often it may drop

@@ -1,7 +1,5 @@
 """The SLURM batch script, with a scheduler made of three small scripts on PATH."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -75,7 +73,7 @@ def submit(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]
     ("state", "code", "requeued"),
     [("finished", 0, 0), ("preempted", 0, 1), ("diverged", 5, 0), ("failed", 1, 0)],
 )
-def test_what_is_left_decides(tmp_path: Path, state: str, code: int, requeued: int) -> None:
+def test_what_is_left_decides(tmp_path, state, code, requeued):
     """The launcher's exit code is 1 each time."""
     env = cluster(tmp_path, STATE=state, FOLDER=str(tmp_path))
     done = submit(env, "experiment=cifar10_plain20")
@@ -84,7 +82,7 @@ def test_what_is_left_decides(tmp_path: Path, state: str, code: int, requeued: i
     assert calls == ["requeue 4242"] * requeued
 
 
-def test_the_launcher_is_told_of_all_machines(tmp_path: Path) -> None:
+def test_the_launcher_is_told_of_all_machines(tmp_path):
     env = cluster(tmp_path, STATE="finished", FOLDER=str(tmp_path))
     submit(env, "experiment=cifar10_plain20", "seed=3")
     first, second = seen(tmp_path, "python")
@@ -95,9 +93,7 @@ def test_the_launcher_is_told_of_all_machines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("refused", "code"), [("2", 2), ("", 0)])
-def test_nothing_is_started_for_a_refused_or_a_finished_run(
-    tmp_path: Path, refused: str, code: int
-) -> None:
+def test_nothing_is_started_for_a_refused_or_a_finished_run(tmp_path, refused, code):
     done = submit(cluster(tmp_path, REFUSED=refused), "experiment=cifar10_plain20")
     assert done.returncode == code
     assert seen(tmp_path, "srun") == seen(tmp_path, "scontrol") == []
@@ -117,7 +113,7 @@ def real_cluster(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
-def test_warned_it_saves_is_requeued_once_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+def test_warned_it_saves_is_requeued_once_and_goes_on_to_the_same_bits(tmp_path):
     """USR1 comes to every process of the step, as SLURM sends it, and through the launcher too."""
     whole, job = small_job(tmp_path / "whole", *WORDS), small_job(tmp_path / "runs", *WORDS)
     env = real_cluster(tmp_path)
@@ -145,7 +141,7 @@ def warn(job: Job, batch: subprocess.Popen[bytes]) -> None:
         os.kill(pid, signal.SIGUSR1)
 
 
-def test_submitit_does_the_runs_of_a_sweep(tmp_path: Path) -> None:
+def test_submitit_does_the_runs_of_a_sweep(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     root = tmp_path / "runs"
     words = [word for word in small_job(root).words if not word.startswith("seed")]
@@ -160,7 +156,7 @@ def test_submitit_does_the_runs_of_a_sweep(tmp_path: Path) -> None:
     assert all(run.is_finished for run in runs)
 
 
-def test_what_is_copied_from_the_document_names_what_there_is() -> None:
+def test_what_is_copied_from_the_document_names_what_there_is():
     for path in set(re.findall(r"(?:docs|conf)/[\w/.]+\.(?:sbatch|yaml|md)", CLUSTER)):
         assert (REPO / path).exists(), path
     launchers = {path.stem for path in (REPO / "conf" / "hydra" / "launcher").glob("*.yaml")}

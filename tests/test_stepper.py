@@ -1,10 +1,7 @@
 """The replayed step is the eager step, bit for bit; a stand-in takes the place of CUDA graphs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +12,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ranks import StopAt, do, fingerprint, small_job
 from resnet_repro.data import synthetic
 from resnet_repro.data.resident import ResidentImages
-from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import DivergedError, graph
 from resnet_repro.training import run as run_module
 from resnet_repro.training.build import RunContext, assemble
@@ -54,7 +50,7 @@ class Tape:
 
 
 @pytest.fixture
-def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
+def tape(monkeypatch):
     """From here on, runs are replayed."""
     tape = Tape()
 
@@ -66,14 +62,14 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def whole(tmp_path_factory):
     """An eager run that nothing disturbed."""
     job = small_job(tmp_path_factory.mktemp("eager"), BATCHES)
     assert do(job) == "finished"
     return job.folder
 
 
-def test_replayed_run_is_the_eager_run(whole: RunFolder, tmp_path: Path, tape: Tape) -> None:
+def test_replayed_run_is_the_eager_run(whole, tmp_path, tape):
     """Rate drops, logs, evaluations, checkpoints and gradient probes fall within it."""
     job = small_job(tmp_path, BATCHES)
     assert do(job) == "finished"
@@ -86,8 +82,8 @@ def test_replayed_run_is_the_eager_run(whole: RunFolder, tmp_path: Path, tape: T
 
 @pytest.mark.parametrize("stop_at", [EAGER_CALLS, EAGER_CALLS + 1, 7])
 def test_stopped_replayed_or_eager_and_resumed_gives_the_same_bits(
-    whole: RunFolder, tmp_path: Path, tape: Tape, stop_at: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    whole, tmp_path, tape, stop_at, monkeypatch
+):
     """A checkpoint of either is one of the other."""
     job = small_job(tmp_path, BATCHES)
     assert do(job, StopAt(stop_at)) == "preempted"
@@ -111,9 +107,7 @@ SHORT = ("recipe.max_iters=6", "recipe.milestones=[4]", "evaluation.every_iters=
         ("evaluation.batch_size=25", "recipe.warmup=error80"),  # the last batch is smaller
     ],
 )
-def test_every_kind_of_step_is_the_eager_one(
-    tmp_path: Path, tape: Tape, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
-) -> None:
+def test_every_kind_of_step_is_the_eager_one(tmp_path, tape, monkeypatch, words):
     replayed, eager = (small_job(tmp_path / name, *SHORT, *words) for name in "ab")
     assert do(replayed) == "finished"
     assert tape.captures == 2
@@ -122,9 +116,7 @@ def test_every_kind_of_step_is_the_eager_one(
     assert fingerprint(replayed.folder) == fingerprint(eager.folder)
 
 
-def test_divergence_is_named_as_without_graphs(
-    tmp_path: Path, tape: Tape, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_divergence_is_named_as_without_graphs(tmp_path, tape, monkeypatch):
     said = []
     for name in ("replayed", "eager"):
         with pytest.raises(DivergedError) as caught:
@@ -138,7 +130,7 @@ def parts_of(job: Job) -> tuple[RunContext, TrainState]:
     return assemble(job.config, set_up(job.config.trainer), synthetic.make((200, 70)))
 
 
-def test_gradients_may_be_read_between_replays(tmp_path: Path) -> None:
+def test_gradients_may_be_read_between_replays(tmp_path):
     """They lie where they lay, and are those of the last update."""
     job = small_job(tmp_path)
     (parts, state), (other_parts, other) = parts_of(job), parts_of(job)
@@ -174,9 +166,7 @@ def weights_after(job: Job, *, graph: bool) -> list[Tensor]:
     return [p.detach().clone() for p in state.model.parameters()]
 
 
-def test_one_rate_for_eager_and_replayed_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_rate_for_eager_and_replayed_steps(tmp_path, monkeypatch):
     """A graph holds it as float32; CUDA computes in double, where 0.1 is another number."""
     monkeypatch.setattr(torch.optim.SGD, "step", in_double)
     job = small_job(tmp_path)
@@ -188,7 +178,7 @@ def test_one_rate_for_eager_and_replayed_steps(
 
 
 @pytest.mark.parametrize("count", [1, AHEAD, 64])
-def test_batches_prepared_ahead_are_those_of_the_order(tmp_path: Path, count: int) -> None:
+def test_batches_prepared_ahead_are_those_of_the_order(tmp_path, count):
     """Over three epochs of 200 images, with batches of 16 that straddle them."""
     parts, _ = parts_of(small_job(tmp_path))
     assert isinstance(parts.images, ResidentImages)
@@ -202,7 +192,7 @@ def test_batches_prepared_ahead_are_those_of_the_order(tmp_path: Path, count: in
         assert images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_batches_ahead_take_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_ahead_take_little_memory(tmp_path, monkeypatch):
     parts, _ = parts_of(small_job(tmp_path))
     assert isinstance(parts.images, ResidentImages)
     for room, count in ((2**28, 64), (3 * 16 * 3 * 32 * 32 * 4 + 1, 3), (1, 1)):
@@ -210,7 +200,7 @@ def test_batches_ahead_take_little_memory(tmp_path: Path, monkeypatch: pytest.Mo
         assert BatchesAhead(parts.images).count == count
 
 
-def test_work_is_done_as_usual_then_captured_once_then_replayed() -> None:
+def test_work_is_done_as_usual_then_captured_once_then_replayed():
     done: list[int] = []
     tape = Tape()
     replayed = Replayed(lambda: done.append(1), tape, eager_calls=2)
@@ -221,9 +211,7 @@ def test_work_is_done_as_usual_then_captured_once_then_replayed() -> None:
     assert counts == [(1, 0, 0), (2, 0, 0), (3, 1, 1), (4, 1, 2)]
 
 
-def test_capture_records_on_the_current_stream_and_gives_the_replay(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_capture_records_on_the_current_stream_and_gives_the_replay(monkeypatch):
     said: list[Any] = []
 
     class Graph:
@@ -246,7 +234,7 @@ def test_capture_records_on_the_current_stream_and_gives_the_replay(
     assert said[3:] == ["replayed"]
 
 
-def test_a_forward_pass_is_replayed_for_one_shape_and_follows_the_weights(tmp_path: Path) -> None:
+def test_a_forward_pass_is_replayed_for_one_shape_and_follows_the_weights(tmp_path):
     """In bf16, where a cast weight must be neither taken into the graph nor left behind by it."""
     parts, state = parts_of(small_job(tmp_path, "trainer.precision=bf16"))
     state.model.eval()
@@ -293,9 +281,7 @@ class Launched(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_step_launches_the_same_every_time_and_reads_nothing_back(
-    tmp_path: Path, precision: str
-) -> None:
+def test_a_step_launches_the_same_every_time_and_reads_nothing_back(tmp_path, precision):
     """What a capture demands: nothing depends on the host, and nothing goes to it."""
     parts, state = parts_of(small_job(tmp_path, f"trainer.precision={precision}"))
     stepper = GraphedStepper(parts, state, {}, capture=Tape(), ahead=AHEAD)

@@ -1,11 +1,9 @@
 """Graphs and compiled blocks: when they are used, what is said where not, what is compiled."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,9 +29,7 @@ COMPILED = "trainer.compile=always"
 SHORT = ("recipe.max_iters=2", "recipe.milestones=[]")
 
 
-def test_on_the_cpu_steps_are_eager_and_nothing_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_on_the_cpu_steps_are_eager_and_nothing_is_said(tmp_path, capsys):
     parts, state = parts_of(small_job(tmp_path))
     made = make(parts, state)
     assert isinstance(made, EagerStepper)
@@ -43,9 +39,7 @@ def test_on_the_cpu_steps_are_eager_and_nothing_is_said(
 
 
 @pytest.mark.parametrize("data", ["synthetic", "tiny_imagenet", "imagenet"])
-def test_the_estimate_times_the_steps_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
-) -> None:
+def test_the_estimate_times_the_steps_of_the_run(tmp_path, monkeypatch, data):
     """Where a run replays, so does its estimate; decoded pictures are trained eagerly."""
     tape = Tape()
     monkeypatch.setattr(stepper, "GraphedStepper", partial(GraphedStepper, capture=tape))
@@ -65,9 +59,7 @@ def no_compiler(*_: Any, **__: Any) -> str:
     return "InvalidCxxCompiler: No working C++ compiler found"
 
 
-def test_a_run_on_a_gpu_says_what_trains_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_on_a_gpu_says_what_trains_it(tmp_path, monkeypatch, capsys):
     """Hosts that train with different engines must not look alike."""
     parts, state = parts_of(small_job(tmp_path))
     gpu = dataclasses.replace(parts.setup, device=torch.device("cuda", 0), gpu="a GPU")
@@ -80,15 +72,13 @@ def test_a_run_on_a_gpu_says_what_trains_it(
     assert "trainer.compile=auto: blocks are not compiled" in remark
 
 
-def test_the_image_has_a_compiler() -> None:
+def test_the_image_has_a_compiler():
     """Triton needs one; without it a container would train with another engine than its host."""
     dockerfile = Path(__file__).resolve().parents[1] / "Dockerfile"
     assert re.search(r"apt-get install .*\bg\+\+", dockerfile.read_text(encoding="utf-8"))
 
 
-def test_without_a_compiler_one_line_is_said_and_training_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_compiler_one_line_is_said_and_training_continues(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stepper, "why_not", no_compiler)
     monkeypatch.setitem(stepper.COMPILE_PAYS, "cpu", True)
     job = small_job(tmp_path, *SHORT)
@@ -120,8 +110,8 @@ BUSY = "2 workers add up their gradients in every step"
     ],
 )  # fmt: skip
 def test_what_a_gpu_would_do_and_what_keeps_it_from_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: Any, workers: int, found: Any
-) -> None:
+    tmp_path, monkeypatch, words, workers, found
+):
     parts, state = parts_of(small_job(tmp_path, *words))
     setup = dataclasses.replace(parts.setup, device=torch.device("cuda"))
     parts = dataclasses.replace(parts, setup=setup, world=World(0, workers))
@@ -142,8 +132,8 @@ def test_what_a_gpu_would_do_and_what_keeps_it_from_more(
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(
-    tmp_path: Path, words: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, words, message, monkeypatch
+):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError) as caught:
         do(small_job(tmp_path, *(f"trainer.{word}" for word in words.split())))
@@ -156,7 +146,7 @@ SHAPE = (4, 3, 16, 16)
 
 
 @pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def graphs(monkeypatch):
     """What is compiled runs the same kernels as ever; each piece is noted with its size."""
     found: list[int] = []
 
@@ -180,9 +170,7 @@ def net_of(depth: int, shortcut: str = "A", **more: Any) -> nn.Module:
     return build(NetSpec("cifar", depth, shortcut, **more), 10)
 
 
-def test_compiled_run_is_recorded_and_its_folder_complete(
-    tmp_path: Path, graphs: list[int]
-) -> None:
+def test_compiled_run_is_recorded_and_its_folder_complete(tmp_path, graphs):
     """Probes still see into the blocks; with the same kernels even the bits are the same."""
     compiled, plain = small_job(tmp_path / "a", COMPILED), small_job(tmp_path / "b")
     assert do(compiled) == do(plain) == "finished"
@@ -196,9 +184,7 @@ def train_once(net: nn.Module) -> None:
     net.train()(torch.ones(SHAPE).contiguous(memory_format=torch.channels_last)).sum().backward()
 
 
-def test_trying_the_compiler_compiles_what_training_uses_whatever_the_depth(
-    graphs: list[int],
-) -> None:
+def test_trying_the_compiler_compiles_what_training_uses_whatever_the_depth(graphs):
     for depth in (14, 32):
         forget()
         graphs.clear()
@@ -212,14 +198,14 @@ def test_trying_the_compiler_compiles_what_training_uses_whatever_the_depth(
         assert len(graphs) == 5
 
 
-def test_more_kinds_of_block_than_the_compiler_keeps_by_itself(graphs: list[int]) -> None:
+def test_more_kinds_of_block_than_the_compiler_keeps_by_itself(graphs):
     """Beyond its limit of eight it would refuse, or silently stop compiling."""
     for shortcut in ("none", "A", "B", "C", "gate"):
         train_once(with_compiled_blocks(net_of(14, shortcut)))
     assert len(graphs) > 16
 
 
-def test_compiled_net_shares_everything_with_the_net(graphs: list[int]) -> None:
+def test_compiled_net_shares_everything_with_the_net(graphs):
     net = net_of(14)
     twin, other = with_compiled_blocks(net), copy.deepcopy(net)
     assert set(map(id, twin.parameters())) == set(map(id, net.parameters()))
@@ -236,9 +222,7 @@ def test_compiled_net_shares_everything_with_the_net(graphs: list[int]) -> None:
     assert not any(bn.training for bn in plain_norms(net))
 
 
-def test_a_compiler_that_is_not_there_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiler_that_is_not_there_is_named(tmp_path, monkeypatch):
     import torch._inductor.config as inductor
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -251,7 +235,7 @@ def test_a_compiler_that_is_not_there_is_named(
     assert "\n" not in why
 
 
-def test_batches_are_counted_as_each_layer_would() -> None:
+def test_batches_are_counted_as_each_layer_would():
     norms: list[nn.Module] = [
         nn.BatchNorm2d(2),
         nn.BatchNorm2d(2),
@@ -274,7 +258,7 @@ def test_batches_are_counted_as_each_layer_would() -> None:
 
 
 @pytest.mark.slow
-def test_the_real_compiler_trains_as_eager_code_does(tmp_path: Path) -> None:
+def test_the_real_compiler_trains_as_eager_code_does(tmp_path):
     """Takes a minute or more; rounding apart, measured 2e-6 after six updates."""
     short = ("recipe.max_iters=6", "recipe.milestones=[4]", "recipe.lr=0.01")
     compiled, plain = small_job(tmp_path / "a", COMPILED, *short), small_job(tmp_path / "b", *short)

@@ -1,11 +1,7 @@
 """The checks of ``benchmarks.parity``: they pass where ways agree and fail where not."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +21,7 @@ TINY = (
 
 
 @pytest.fixture(autouse=True)
-def same_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def same_kernels(monkeypatch):
     """What is compiled runs the same kernels as ever; few iterations are compared."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     monkeypatch.setattr(parity, "BITS", 6)
@@ -39,7 +35,7 @@ def same_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def with_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+def with_graphs(monkeypatch):
     """Graphs that are no graphs: replaying does the work again."""
     plain = stepper.make
 
@@ -60,9 +56,7 @@ def passed(rows: Any) -> list[bool]:
     return [row["passed"] for row in rows]
 
 
-def test_ways_that_agree_pass_and_are_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ways_that_agree_pass_and_are_written(tmp_path, monkeypatch, capsys):
     scope = Scope(experiments=("cifar10_resnet20",), rounds=1, iterations=3)
     monkeypatch.setattr(parity, "SCOPES", {"cpu": scope, "cuda": scope})
     words = ["parity", "--out", str(tmp_path), *TINY, "trainer.device=cpu"]
@@ -85,7 +79,7 @@ def test_ways_that_agree_pass_and_are_written(
     assert capsys.readouterr().out.count("ok  ") == len(rows)
 
 
-def test_first_losses_that_were_measured_lie_well_within_their_bounds() -> None:
+def test_first_losses_that_were_measured_lie_well_within_their_bounds():
     """And bounds that would pass anything are none: a net that has learned nothing is at 2.3."""
     for depth, found in {20: 0.0023, 56: 0.0346, 110: 0.0078}.items():
         assert 1.2 * found < parity.first_bound("bf16", depth) < 0.1
@@ -93,18 +87,14 @@ def test_first_losses_that_were_measured_lie_well_within_their_bounds() -> None:
     assert parity.first_bound("fp32", 110) < 1e-4
 
 
-def test_a_graph_passes_unless_it_forgets_the_rate(
-    with_graphs: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_passes_unless_it_forgets_the_rate(with_graphs, monkeypatch):
     """As one would that keeps the number it was captured with."""
     assert passed(parity.same_bits(tiny())) == [True] * 4
     monkeypatch.setattr(graph, "set_rate", lambda optimizer, lr: None)
     assert set(passed(parity.same_bits(tiny()))) == {False}
 
 
-def test_a_forward_pass_passes_unless_it_has_old_weights(
-    with_graphs: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forward_pass_passes_unless_it_has_old_weights(with_graphs, monkeypatch):
     """As one would that has the weights' casts from outside the graph."""
 
     def stale(self: graph.GraphedEval) -> None:
@@ -116,7 +106,7 @@ def test_a_forward_pass_passes_unless_it_has_old_weights(
     assert False in passed(parity.evaluation(tiny()))
 
 
-def test_other_batches_and_other_losses_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_batches_and_other_losses_fail(monkeypatch):
     monkeypatch.setattr(parity, "nudge", lambda *_: None)  # nothing may be off at all
     found = {(row["way"], row["precision"]): row for row in parity.losses(tiny())}
     assert found["rounding", "fp32"]["found"] == 0
@@ -127,7 +117,7 @@ def test_other_batches_and_other_losses_fail(monkeypatch: pytest.MonkeyPatch) ->
     assert parity.batches(tiny())["found"] == 3
 
 
-def test_a_rerun_with_other_bits_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rerun_with_other_bits_fails(monkeypatch):
     made, trainings = parity.Subject.training, []
 
     def changing(self: parity.Subject, *words: str) -> Any:
@@ -140,7 +130,7 @@ def test_a_rerun_with_other_bits_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert passed(parity.rerun(tiny(), 1)) == [False, True]
 
 
-def test_what_cannot_be_had_neither_passes_nor_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_had_neither_passes_nor_fails(monkeypatch):
     monkeypatch.setattr(stepper, "why_not", lambda *_, **__: "there is no compiler")
     rows = [*parity.compiling(tiny(), 1)]
     assert passed(rows) == [None, None]

@@ -1,7 +1,5 @@
 """Several runs alternating in one thread give the bits of the runs one after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -29,7 +27,7 @@ TOGETHER = "trainer.concurrent=2"
 
 
 @pytest.fixture(autouse=True)
-def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_measuring(monkeypatch):
     """How long runs take is not asked here."""
     monkeypatch.setattr(jobs, "estimate", lambda missing: [1.0] * len(missing))
 
@@ -44,7 +42,7 @@ def three(root: Path, *words: str) -> list[Job]:
     ]
 
 
-def test_turn_about_gives_the_same_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turn_about_gives_the_same_folders(tmp_path, monkeypatch):
     """The third begins when one of the first two is done; the replayed run is one of them."""
     steps: list[str] = []
     make = run_module.make
@@ -54,7 +52,7 @@ def test_turn_about_gives_the_same_folders(tmp_path: Path, monkeypatch: pytest.M
         graphed = GraphedStepper(parts, state, {}, capture=lambda work: work, ahead=5)
         stepper = graphed if name == "b" else make(parts, state)
         plain_step = stepper.step
-        stepper.step = lambda lr: (steps.append(name), plain_step(lr))[1]  # type: ignore[method-assign]
+        stepper.step = lambda lr: (steps.append(name), plain_step(lr))[1]
         return stepper
 
     monkeypatch.setattr(run_module, "make", noting)
@@ -68,7 +66,7 @@ def test_turn_about_gives_the_same_folders(tmp_path: Path, monkeypatch: pytest.M
     assert {o.state for o in jobs.run_all(together, never)} == {"skipped"}
 
 
-def test_one_that_fails_stops_no_other(tmp_path: Path) -> None:
+def test_one_that_fails_stops_no_other(tmp_path):
     first, second, third = three(tmp_path, TOGETHER)
     bad = small_job(tmp_path, TOGETHER, "name=bad", "recipe.lr=1e30")
     with run_lock(make_folder(third)):  # another process works on the third
@@ -87,7 +85,7 @@ def make_folder(job: Job) -> Path:
     return job.folder.path
 
 
-def test_a_stop_saves_all_that_are_under_way_and_begins_no_other(tmp_path: Path) -> None:
+def test_a_stop_saves_all_that_are_under_way_and_begins_no_other(tmp_path):
     looks = count()
     runs = three(tmp_path, TOGETHER)
     outcomes = jobs.run_all(runs, lambda: next(looks) >= 9)
@@ -106,7 +104,7 @@ def test_a_stop_saves_all_that_are_under_way_and_begins_no_other(tmp_path: Path)
     assert fingerprint(runs[1].folder) == fingerprint(alone.folder)
 
 
-def test_runs_that_need_other_switches_are_refused(tmp_path: Path) -> None:
+def test_runs_that_need_other_switches_are_refused(tmp_path):
     mixed = [
         small_job(tmp_path, TOGETHER, "name=x"),
         small_job(tmp_path, TOGETHER, "name=y", "trainer.precision=bf16"),
@@ -126,7 +124,7 @@ def test_runs_that_need_other_switches_are_refused(tmp_path: Path) -> None:
 class Mark:
     """Stands in for a CUDA event on a GPU that does nothing until someone waits for it."""
 
-    made: ClassVar[list[Mark]] = []
+    made: ClassVar[list["Mark"]] = []
 
     def __init__(self) -> None:
         self.reached = False
@@ -142,14 +140,14 @@ class Mark:
 class Stream:
     """Stands in for a CUDA stream."""
 
-    used: ClassVar[list[Stream]] = []
+    used: ClassVar[list["Stream"]] = []
 
     def record_event(self) -> Mark:
         return Mark()
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def gpu(monkeypatch):
     @contextmanager
     def on(stream: Stream) -> Iterator[None]:
         Stream.used.append(stream)
@@ -163,7 +161,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("gpu")
-def test_a_run_neither_gets_far_ahead_of_its_gpu_nor_holds_up_another(tmp_path: Path) -> None:
+def test_a_run_neither_gets_far_ahead_of_its_gpu_nor_holds_up_another(tmp_path):
     """The fast one needs no GPU at all; the slow one proceeds when there is nothing else to do."""
     slow = small_job(tmp_path, TOGETHER, "name=slow")
     fast = small_job(tmp_path, TOGETHER, "name=fast", "trainer.device=cpu")
@@ -185,7 +183,7 @@ def test_a_run_neither_gets_far_ahead_of_its_gpu_nor_holds_up_another(tmp_path: 
     assert len(Stream.used) == 1 + 12 + 1  # and the end
 
 
-def test_an_interrupt_releases_what_is_under_way(tmp_path: Path) -> None:
+def test_an_interrupt_releases_what_is_under_way(tmp_path):
     runs, looks = three(tmp_path, TOGETHER), count()
 
     def interrupt() -> bool:

@@ -1,13 +1,10 @@
 """The study: its order, its budget, and its way to a host that has only torch."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +24,7 @@ SMALL = (
 )  # fmt: skip
 
 
-def test_order_of_work_is_that_of_the_list() -> None:
+def test_order_of_work_is_that_of_the_list():
     jobs = study.plan("cuda")
     labels = [job.label for job in jobs]
     assert labels[:2] == ["cifar10_plain20 paper seed 0", "cifar10_plain56 paper seed 0"]
@@ -47,7 +44,7 @@ def test_order_of_work_is_that_of_the_list() -> None:
     assert wanted - planned - beyond <= {"cifar10_resnet110_highway"}
 
 
-def test_order_of_work_on_a_cpu() -> None:
+def test_order_of_work_on_a_cpu():
     short = [job.label for job in study.plan("cpu")]
     cifar = [f"cifar10_{n}" for n in ("plain20", "plain56", "resnet20", "resnet56")]
     tiny = [f"tiny_{n}" for n in ("resnet18_A", "plain18", "resnet34_A", "plain34", "resnet34_B")]
@@ -55,9 +52,7 @@ def test_order_of_work_on_a_cpu() -> None:
     assert sorted(short[9:]) == sorted(f"{n} short seed {seed}" for seed in (1, 2) for n in cifar)
 
 
-def test_list_tells_where_runs_stand_and_the_time_that_is_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_list_tells_where_runs_stand_and_the_time_that_is_left(tmp_path, capsys, monkeypatch):
     words = ("experiment=cifar10_plain20", f"runs_dir={tmp_path}")
     jobs = [make_job(*words, f"seed={seed}") for seed in range(6)]
     states = {"finished": 64_000, "running": 700, "preempted": 500, "failed": 400, "diverged": 300}
@@ -84,12 +79,12 @@ def test_list_tells_where_runs_stand_and_the_time_that_is_left(
     assert "what is left takes about 1 min 05 s on this machine" in capsys.readouterr().out
 
 
-def test_the_time_of_a_run_is_measured(tmp_path: Path) -> None:
+def test_the_time_of_a_run_is_measured(tmp_path):
     (needed,) = estimate([make_job("experiment=cifar10_plain20", *SMALL)])
     assert needed > 0
 
 
-def test_a_study_does_not_mix_engines(tmp_path: Path) -> None:
+def test_a_study_does_not_mix_engines(tmp_path):
     """What one host compiled, another without a compiler refuses instead of training eagerly."""
 
     def job(seed: int, *words: str) -> Job:
@@ -119,7 +114,7 @@ def test_a_study_does_not_mix_engines(tmp_path: Path) -> None:
         study.one_engine(jobs)
 
 
-def test_budget_stops_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budget_stops_saves_and_resumes(tmp_path, monkeypatch):
     job = make_job(
         "experiment=cifar10_plain20", *SMALL, f"runs_dir={tmp_path}", "recipe.max_iters=60",
         "recipe.milestones=[]", "evaluation.every_iters=60",
@@ -136,7 +131,7 @@ def test_budget_stops_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("25m", 1500), ("1.5h", 5400)])
-def test_budgets_are_read(text: str, expected: float) -> None:
+def test_budgets_are_read(text, expected):
     assert study.seconds(text) == expected
 
 
@@ -145,17 +140,13 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     study.main()
 
 
-def test_budgets_that_are_none_are_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_budgets_that_are_none_are_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         command(monkeypatch, "--budget", "soon")
     assert "soon: must be like 90s, 25m or 2h" in capsys.readouterr().err
 
 
-def test_words_may_stand_before_and_after_options(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_words_may_stand_before_and_after_options(tmp_path, monkeypatch, capsys):
     options = ("--item", "gradients", "--device", "cuda", "--runs-dir", str(tmp_path))
     command(monkeypatch, "list", *SMALL[:1], *options, *SMALL[1:2], "trainer.threads=1")
     assert "cifar10_plain20-data_synthetic smoke seed 4" in capsys.readouterr().out
@@ -181,9 +172,7 @@ runpy.run_module("resnet_repro.study", run_name="__main__")
 """
 
 
-def test_bundle_holds_the_data_of_its_runs_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bundle_holds_the_data_of_its_runs_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path))
     for name in ("cifar10.npz", "tiny-imagenet-200.npz"):
         (tmp_path / name).write_bytes(b"data")
@@ -199,7 +188,7 @@ def test_bundle_holds_the_data_of_its_runs_alone(
         assert "jobs.json" in names
 
 
-def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path: Path) -> None:
+def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path):
     jobs = [make_job("experiment=cifar10_plain20", *SMALL, "trainer.precision=fp32")]
     there = tmp_path / "there"
     with tarfile.open(write_bundle(jobs, tmp_path / "study.tar")) as tar:

@@ -1,7 +1,5 @@
 """Training end to end on made-up images: the loop, exact resume, divergence, idempotence."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -26,14 +24,14 @@ pytestmark = pytest.mark.usefixtures("few_images")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def whole(tmp_path_factory):
     """A run that nothing disturbed."""
     job = small_job(tmp_path_factory.mktemp("whole"))
     assert do(job) == "finished"
     return job.folder
 
 
-def test_run_folder_is_complete(whole: RunFolder) -> None:
+def test_run_folder_is_complete(whole):
     records = whole.metrics()
     by_kind = {k: [r["iter"] for r in records if r["kind"] == k] for k in ("train", "test")}
     assert by_kind == {"train": [2, 4, 6, 8, 10, 12], "test": [4, 8, 12]}
@@ -55,7 +53,7 @@ def test_run_folder_is_complete(whole: RunFolder) -> None:
     assert {row["iter"] for row in whole.table("gradients")} == {"1", "2", "3", "6", "9", "12"}
 
 
-def test_gradients_are_measured_at_bn_outputs_and_against_float64(whole: RunFolder) -> None:
+def test_gradients_are_measured_at_bn_outputs_and_against_float64(whole):
     rows = whole.table("gradients")
     assert all(float(row["bn_output_grad_norm"]) > 0 for row in rows)
     precision = whole.table("gradient_precision")
@@ -70,9 +68,7 @@ def test_gradients_are_measured_at_bn_outputs_and_against_float64(whole: RunFold
         assert float(row["bn_output_grad_norm_float64"]) == pytest.approx(known, rel=1e-2)
 
 
-def test_bf16_gradients_are_further_from_float64_and_weights_stay_in_fp32(
-    whole: RunFolder, tmp_path: Path
-) -> None:
+def test_bf16_gradients_are_further_from_float64_and_weights_stay_in_fp32(whole, tmp_path):
     words = ("trainer.precision=bf16", "recipe.max_iters=1", "recipe.milestones=[]")
     job = small_job(tmp_path, *words)
     do(job)
@@ -85,9 +81,7 @@ def test_bf16_gradients_are_further_from_float64_and_weights_stay_in_fp32(
     assert all(v.dtype in (torch.float32, torch.int64) for v in saved["model"].values())
 
 
-def test_memory_of_the_first_probes_is_returned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_of_the_first_probes_is_returned(tmp_path, monkeypatch):
     """Gradients in float64 take gigabytes for deep nets, which would stay with the process."""
     done: list[str] = []
     for name in ("tables_at_start", "return_freed_memory"):
@@ -102,9 +96,7 @@ def test_memory_of_the_first_probes_is_returned(
 
 
 @pytest.mark.parametrize("at", [0, 1])
-def test_a_stop_while_waiting_for_data_is_a_stop(
-    whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
+def test_a_stop_while_waiting_for_data_is_a_stop(whole, tmp_path, monkeypatch, at):
     """While they are loaded (0), or for the first batch."""
 
     def stopping(*_: Any) -> Any:
@@ -121,16 +113,14 @@ def test_a_stop_while_waiting_for_data_is_a_stop(
     assert fingerprint(job.folder) == fingerprint(whole)
 
 
-def test_another_seed_gives_other_bits(whole: RunFolder, tmp_path: Path) -> None:
+def test_another_seed_gives_other_bits(whole, tmp_path):
     job = small_job(tmp_path, "seed=1")
     do(job)
     assert fingerprint(job.folder)["window"] != fingerprint(whole)["window"]
 
 
 @pytest.mark.parametrize("stop_at", [3, 4, 6, 11])
-def test_stopped_and_resumed_gives_the_same_bits(
-    whole: RunFolder, tmp_path: Path, stop_at: int
-) -> None:
+def test_stopped_and_resumed_gives_the_same_bits(whole, tmp_path, stop_at):
     """Between log points, at an evaluation, at a drop of the rate, before the end."""
     job = small_job(tmp_path)
     assert do(job, StopAt(stop_at)) == "preempted"
@@ -140,7 +130,7 @@ def test_stopped_and_resumed_gives_the_same_bits(
     assert fingerprint(job.folder) == fingerprint(whole)
 
 
-def test_stopped_at_every_iteration_gives_the_same_bits(whole: RunFolder, tmp_path: Path) -> None:
+def test_stopped_at_every_iteration_gives_the_same_bits(whole, tmp_path):
     job = small_job(tmp_path)
     states = []
     while not states or states[-1] == "preempted":
@@ -149,9 +139,7 @@ def test_stopped_at_every_iteration_gives_the_same_bits(whole: RunFolder, tmp_pa
     assert fingerprint(job.folder) == fingerprint(whole)
 
 
-def test_killed_without_warning_goes_back_to_its_checkpoint(
-    whole: RunFolder, tmp_path: Path
-) -> None:
+def test_killed_without_warning_goes_back_to_its_checkpoint(whole, tmp_path):
     """Work after the last checkpoint is lost and done again; its records do not come twice."""
 
     class Killed(BaseException):
@@ -173,7 +161,7 @@ def test_killed_without_warning_goes_back_to_its_checkpoint(
 SHORT = ("recipe.max_iters=2", "recipe.milestones=[]", "probes.signals=false")
 
 
-def test_finished_run_is_skipped_and_another_configuration_refused(tmp_path: Path) -> None:
+def test_finished_run_is_skipped_and_another_configuration_refused(tmp_path):
     job = small_job(tmp_path, *SHORT)
     assert do(job) == "finished"
     before = (job.folder.path / "meta.json").read_bytes()
@@ -186,7 +174,7 @@ def test_finished_run_is_skipped_and_another_configuration_refused(tmp_path: Pat
     assert do(small_job(tmp_path, *SHORT, "recipe.lr=0.2")) == "finished"
 
 
-def test_divergence_is_named_and_final_until_something_changes(tmp_path: Path) -> None:
+def test_divergence_is_named_and_final_until_something_changes(tmp_path):
     job = small_job(tmp_path, "recipe.lr=1e30")
     named = r"not finite at iteration \d+ \(lr 1e\+30, images \["
     with pytest.raises(DivergedError, match=named) as first:
@@ -209,7 +197,7 @@ WARM = ("recipe.warmup=error80", "recipe.max_iters=150", "recipe.milestones=[140
 
 
 @pytest.fixture(scope="module")
-def warmed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def warmed(tmp_path_factory):
     """A run whose warm-up ends by the rule of Sec. 4.2."""
     job = small_job(tmp_path_factory.mktemp("warm"), *WARM)
     assert do(job) == "finished"
@@ -223,7 +211,7 @@ def warmup_exit(folder: RunFolder) -> int:
     return int(event["iter"])
 
 
-def test_trap_03_04_warm_up_ends_by_the_smoothed_error_and_is_logged(warmed: RunFolder) -> None:
+def test_trap_03_04_warm_up_ends_by_the_smoothed_error_and_is_logged(warmed):
     """Others never end it, or end it at iteration 14 by one lucky batch."""
     left = warmup_exit(warmed)
     assert left >= 100  # the mean is over the last 100 iterations
@@ -236,9 +224,7 @@ def test_trap_03_04_warm_up_ends_by_the_smoothed_error_and_is_logged(warmed: Run
         assert record["lr"] == expected, record
 
 
-def test_resume_across_the_end_of_the_warm_up_gives_the_same_bits(
-    warmed: RunFolder, tmp_path: Path
-) -> None:
+def test_resume_across_the_end_of_the_warm_up_gives_the_same_bits(warmed, tmp_path):
     left = warmup_exit(warmed)
     job = small_job(tmp_path, *WARM)
     for stop_at in (left - 60, 59, 1, 1):  # before it, one before it, at it, after it
@@ -247,7 +233,7 @@ def test_resume_across_the_end_of_the_warm_up_gives_the_same_bits(
     assert fingerprint(job.folder) == fingerprint(warmed)
 
 
-def test_45k_split_logs_validation_beside_test(tmp_path: Path) -> None:
+def test_45k_split_logs_validation_beside_test(tmp_path):
     real = Path(os.environ.get("RESNET_REPRO_DATA") or "data") / "cifar10.npz"
     if not real.exists():
         pytest.skip("CIFAR-10 is not here; `make data` gets it")
@@ -276,9 +262,7 @@ def contents_of(folder: RunFolder) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize("lost", LOST)
 @pytest.mark.parametrize("launcher", ["local", "external"])
-def test_a_run_without_its_checkpoints_is_not_started_again(
-    tmp_path: Path, stopped: RunFolder, lost: str, launcher: str
-) -> None:
+def test_a_run_without_its_checkpoints_is_not_started_again(tmp_path, stopped, lost, launcher):
     """Nothing is written: the records would be lost. Neither by the command nor by a worker."""
     job = small_job(tmp_path, f"trainer.launcher={launcher}")
     shutil.copytree(stopped.path, job.folder.path)
@@ -293,16 +277,14 @@ def test_a_run_without_its_checkpoints_is_not_started_again(
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def stopped(tmp_path_factory):
     """A run that was stopped after six iterations."""
     job = small_job(tmp_path_factory.mktemp("stopped"), "trainer.checkpoint_every_iters=4")
     assert do(job, StopAt(6)) == "preempted"
     return job.folder
 
 
-def test_in_a_sweep_the_other_runs_are_done(
-    tmp_path: Path, stopped: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_in_a_sweep_the_other_runs_are_done(tmp_path, stopped, capsys):
     lost, other = small_job(tmp_path), small_job(tmp_path, *SHORT, "name=other")
     shutil.copytree(stopped.path, lost.folder.path)
     shutil.rmtree(lost.folder.checkpoints)
@@ -314,7 +296,7 @@ def test_in_a_sweep_the_other_runs_are_done(
     assert "6 iterations are logged, but" in capsys.readouterr().err
 
 
-def test_a_run_stopped_before_its_first_checkpoint_starts_again(tmp_path: Path) -> None:
+def test_a_run_stopped_before_its_first_checkpoint_starts_again(tmp_path):
     job = small_job(tmp_path)
     assert do(job, StopAt(2)) == "preempted"
     shutil.rmtree(job.folder.checkpoints)
@@ -323,9 +305,7 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_again(tmp_path: Path) 
     assert do(job) == "finished"
 
 
-def test_external_launch_only_makes_the_folder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_external_launch_only_makes_the_folder(tmp_path, capsys):
     job: Job = small_job(tmp_path, "trainer.devices=16", "trainer.launcher=external")
     assert do(job) == "created"
     assert capsys.readouterr().out.strip() == str(job.folder.path)

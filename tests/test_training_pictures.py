@@ -1,10 +1,7 @@
 """Runs on folders of full-size pictures: exact resume, shares, corrupt pictures, the record."""
 
-from __future__ import annotations
-
 import multiprocessing
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,6 @@ from resnet_repro.data import MODIFIED, DataError, StoppedError
 from resnet_repro.data.folder import load_indices
 from resnet_repro.data.order import BatchOrder
 from resnet_repro.data.streamed import StreamedImages
-from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import CheckpointError
 from resnet_repro.training.build import assemble, load_images
 from resnet_repro.training.device import set_up
@@ -37,7 +33,7 @@ BAD = "train/n00000001/n00000001_2.JPEG"
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_crops() -> Iterator[None]:
+def small_crops():
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
         yield
@@ -49,14 +45,14 @@ def shrunk(_: World) -> None:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     write_folder(root, size=(80, 70))
     return root
 
 
 @pytest.fixture
-def spoiled(root: Path, tmp_path: Path) -> Path:
+def spoiled(root, tmp_path):
     """The same pictures, one of them cut off in the middle."""
     shutil.copytree(root, tmp_path / "spoiled")
     (tmp_path / "spoiled" / BAD).write_bytes(encoded(photograph(80, 70))[:1500])
@@ -71,14 +67,14 @@ PROBED = ("probes.signals=true", "probes.response_images=4")  # as the run calle
 
 
 @pytest.fixture(scope="module")
-def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def whole(root, tmp_path_factory):
     """A run that nothing disturbed."""
     job = job_on(root, tmp_path_factory.mktemp("whole"), *PROBED)
     assert do(job) == "finished"
     return job.folder
 
 
-def test_a_run_on_pictures_is_complete(whole: RunFolder, root: Path) -> None:
+def test_a_run_on_pictures_is_complete(whole, root):
     records = whole.metrics()
     by_kind = {k: [r["iter"] for r in records if r["kind"] == k] for k in ("train", "test")}
     assert by_kind == {"train": [1, 2, 3, 4], "test": [4]}
@@ -98,9 +94,7 @@ def test_a_run_on_pictures_is_complete(whole: RunFolder, root: Path) -> None:
 
 
 @pytest.mark.parametrize("loaders", [0, 2])
-def test_stopped_and_resumed_gives_the_same_bits_with_any_loaders(
-    whole: RunFolder, root: Path, tmp_path: Path, loaders: int
-) -> None:
+def test_stopped_and_resumed_gives_the_same_bits_with_any_loaders(whole, root, tmp_path, loaders):
     """Stopped at 3, in the second epoch and between checkpoints; other loaders after the stop."""
     first = job_on(root, tmp_path, *PROBED, f"trainer.loader_workers={loaders}")
     assert do(first, StopAt(3)) == "preempted"
@@ -112,9 +106,7 @@ def test_stopped_and_resumed_gives_the_same_bits_with_any_loaders(
 
 
 @pytest.mark.parametrize("change", ["content", "name", "size of a test picture", "time"])
-def test_a_run_resumes_on_the_same_pictures_only(
-    whole: RunFolder, root: Path, tmp_path: Path, change: str
-) -> None:
+def test_a_run_resumes_on_the_same_pictures_only(whole, root, tmp_path, change):
     """Files replaced under the same names are refused; copies with other times are recorded."""
     pictures = tmp_path / "pictures"
     shutil.copytree(root, pictures)
@@ -140,8 +132,8 @@ def test_a_run_resumes_on_the_same_pictures_only(
 
 
 def test_a_wait_for_pictures_that_a_signal_ends_is_saved_and_resumed(
-    whole: RunFolder, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    whole, root, tmp_path, monkeypatch
+):
     """Nothing of the update that lacked its pictures is done."""
     batch = StreamedImages.batch
 
@@ -167,13 +159,13 @@ def images_of(job: Job, world: World = SOLO) -> StreamedImages:
 
 
 @pytest.fixture
-def no_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_replica(monkeypatch):
     monkeypatch.setattr("resnet_repro.training.build.replicate", lambda model, _: model)
 
 
 @pytest.mark.usefixtures("no_replica")
 @pytest.mark.parametrize("size", [2, 3])
-def test_workers_share_a_batch_and_the_evaluation(root: Path, tmp_path: Path, size: int) -> None:
+def test_workers_share_a_batch_and_the_evaluation(root, tmp_path, size):
     job = job_on(root, tmp_path)
     alone = images_of(job)
     shares = [images_of(job, World(rank, size)) for rank in range(size)]
@@ -193,7 +185,7 @@ def test_workers_share_a_batch_and_the_evaluation(root: Path, tmp_path: Path, si
     assert sorted(there.tolist()) == [0, 0, 1, 1, 2, 2]
 
 
-def test_a_sample_of_pictures_that_lie_by_class_has_all_classes(root: Path, tmp_path: Path) -> None:
+def test_a_sample_of_pictures_that_lie_by_class_has_all_classes(root, tmp_path):
     images = images_of(job_on(root, tmp_path))
     clean = images.clean(3)
     (batch,) = clean.eval_batches(10)
@@ -203,7 +195,7 @@ def test_a_sample_of_pictures_that_lie_by_class_has_all_classes(root: Path, tmp_
     assert batch[1].tolist() == [0, 1, 2]
 
 
-def test_a_corrupt_picture_stops_the_run_with_its_name(spoiled: Path, tmp_path: Path) -> None:
+def test_a_corrupt_picture_stops_the_run_with_its_name(spoiled, tmp_path):
     job = job_on(spoiled, tmp_path)
     with pytest.raises(DataError, match=r"n00000001_2.JPEG.*cannot be decoded") as caught:
         do(job)
@@ -218,8 +210,8 @@ def uses(images: int, batch: int, iterations: int, row: int) -> list[int]:
 
 
 def test_a_corrupt_picture_is_left_out_counted_and_named_also_across_a_stop(
-    spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    spoiled, tmp_path, capsys
+):
     bad_test = "val/n00000002/n00000002_1.JPEG"
     (spoiled / bad_test).write_bytes(b"not a picture")
     words = ("data.on_corrupt=skip", "recipe.max_iters=7", "trainer.log_every_iters=2")
@@ -252,8 +244,8 @@ def test_a_corrupt_picture_is_left_out_counted_and_named_also_across_a_stop(
 
 
 def test_two_workers_train_on_the_same_pictures_as_one_and_name_what_each_left_out(
-    spoiled: Path, tmp_path: Path
-) -> None:
+    spoiled, tmp_path
+):
     """Batch-norm over both, so that their losses are one worker's."""
     (spoiled / "train/n00000000/n00000000_0.JPEG").write_bytes(b"")
     words = (
@@ -278,7 +270,7 @@ def test_two_workers_train_on_the_same_pictures_as_one_and_name_what_each_left_o
     assert losses[1][1] == pytest.approx(losses[0][1], rel=2e-2)
 
 
-def test_a_batch_without_any_picture_left_stops(spoiled: Path, tmp_path: Path) -> None:
+def test_a_batch_without_any_picture_left_stops(spoiled, tmp_path):
     for path in (spoiled / "train").rglob("*.JPEG"):
         if path.name.endswith(("_0.JPEG", "_1.JPEG", "_2.JPEG")):
             path.write_bytes(b"")
@@ -297,9 +289,7 @@ class Killer(Silent):
                 child.kill()
 
 
-def test_a_killed_loader_is_named_in_one_line_and_a_rerun_resumes(
-    whole: RunFolder, root: Path, tmp_path: Path
-) -> None:
+def test_a_killed_loader_is_named_in_one_line_and_a_rerun_resumes(whole, root, tmp_path):
     job = job_on(root, tmp_path, *PROBED, "trainer.loader_workers=1")
     with pytest.raises(DataError, match="a process that decodes pictures was killed") as caught:
         launch(job, Killer(), lambda: False)
@@ -309,7 +299,7 @@ def test_a_killed_loader_is_named_in_one_line_and_a_rerun_resumes(
     assert fingerprint(job.folder) == fingerprint(whole)
 
 
-def test_no_process_is_left_when_a_run_is_over(root: Path, tmp_path: Path) -> None:
+def test_no_process_is_left_when_a_run_is_over(root, tmp_path):
     before = set(multiprocessing.active_children())
     for name, stop in (("whole", None), ("stopped", 2)):
         job = job_on(root, tmp_path, "trainer.loader_workers=2", f"name={name}")
@@ -317,6 +307,6 @@ def test_no_process_is_left_when_a_run_is_over(root: Path, tmp_path: Path) -> No
         assert set(multiprocessing.active_children()) <= before
 
 
-def test_a_batch_larger_than_the_folder_is_refused(root: Path, tmp_path: Path) -> None:
+def test_a_batch_larger_than_the_folder_is_refused(root, tmp_path):
     with pytest.raises(ValueError, match="recipe.batch_size=13: must be at most the 12 training"):
         images_of(job_on(root, tmp_path, "recipe.batch_size=13"))

@@ -1,9 +1,5 @@
 """The measurement of the full-size path measures what a run does, on any photographs."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from benchmarks import pictures
@@ -15,7 +11,7 @@ WORDS = ("trainer.threads=1", "trainer.loader_workers=1", "trainer.device=cpu")
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch):
     shrink(monkeypatch)
     monkeypatch.setattr(pictures, "CROP", CROP)
     monkeypatch.setattr(pictures, "BATCH", {"cpu": 4, "cuda": 4})
@@ -24,9 +20,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_every_part_of_the_path_has_its_speed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_part_of_the_path_has_its_speed(tmp_path, monkeypatch):
     for number in range(3):  # fewer than a batch
         (tmp_path / f"{number}.JPEG").write_bytes(encoded(photograph(90, 80, seed=number)))
     monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path))
@@ -49,9 +43,7 @@ def test_every_part_of_the_path_has_its_speed(
 
 
 @pytest.mark.usefixtures("small")
-def test_without_photographs_they_are_made_up_and_it_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_photographs_they_are_made_up_and_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path / "nothing"))
     paths, kind = pictures.find((), tmp_path / "made-up")
     assert kind == "made-up pictures"

@@ -1,9 +1,6 @@
 """Photographs of ImageNet at full size through whole runs."""
 
-from __future__ import annotations
-
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +10,7 @@ from resnet_repro.compose import make_job
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="no sample of ImageNet pictures here")
-def test_real_pictures_at_full_size_also_across_a_stop(tmp_path: Path) -> None:
+def test_real_pictures_at_full_size_also_across_a_stop(tmp_path):
     """Twelve photographs as two made-up classes."""
     for number, file in enumerate(sorted(SAMPLE.glob("*.JPEG"))[:12]):
         folder = tmp_path / ("val" if number % 3 == 2 else "train") / f"class{number % 2}"

@@ -3,10 +3,7 @@
 Trap 9 stands with the other testing protocols, 11 and 15 with the experiments.
 """
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +32,7 @@ SMALL = (
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_crops() -> Iterator[None]:
+def small_crops():
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
         patch.setattr("resnet_repro.training.build.replicate", lambda model, _: model)
@@ -43,7 +40,7 @@ def small_crops() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     write_folder(root, val=3, size=(80, 70))
     return root
@@ -60,9 +57,7 @@ def images_of(job: Job, world: World | None = None) -> StreamedImages:
     return parts.images
 
 
-def test_trap_05_looking_at_pictures_does_not_move_the_statistics(
-    root: Path, tmp_path: Path
-) -> None:
+def test_trap_05_looking_at_pictures_does_not_move_the_statistics(root, tmp_path):
     watched = job_on(root, tmp_path / "watched", "evaluation.every_iters=1")
     blind = job_on(
         root, tmp_path / "blind", "evaluation.every_iters=4", "probes.signals=false",
@@ -79,8 +74,8 @@ def test_trap_05_looking_at_pictures_does_not_move_the_statistics(
 @pytest.mark.parametrize("batch_size", [2, 4, 100])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_trap_08_14_every_picture_is_tested_once_however_many_workers_there_are(
-    root: Path, tmp_path: Path, batch_size: int, size: int
-) -> None:
+    root, tmp_path, batch_size, size
+):
     """Others test on part of the pictures, or pad the last batch and count some twice."""
     job = job_on(root, tmp_path)
     seen: list[bytes] = []
@@ -93,9 +88,7 @@ def test_trap_08_14_every_picture_is_tested_once_however_many_workers_there_are(
     assert len(seen) == len(set(seen)) == 9
 
 
-def test_trap_10_the_mean_is_that_of_these_pictures_and_nothing_is_divided(
-    root: Path, tmp_path: Path
-) -> None:
+def test_trap_10_the_mean_is_that_of_these_pictures_and_nothing_is_divided(root, tmp_path):
     """Others subtract ImageNet's mean colour whatever the pictures, and divide by a deviation."""
     images = images_of(job_on(root, tmp_path))
     train, val = load_indices(root)
@@ -114,9 +107,7 @@ def test_trap_10_the_mean_is_that_of_these_pictures_and_nothing_is_divided(
     assert not torch.allclose(other, shown, atol=1e-3)
 
 
-def test_training_pictures_are_the_crop_less_the_mean_plus_one_colour(
-    root: Path, tmp_path: Path
-) -> None:
+def test_training_pictures_are_the_crop_less_the_mean_plus_one_colour(root, tmp_path):
     """Sec. 3.4: one colour for a whole picture; the mean is subtracted from the crop."""
     images = images_of(job_on(root, tmp_path))
     statistics = load_statistics(load_indices(root)[0], root)

@@ -3,8 +3,6 @@
 docs/FIDELITY.md lists all eighteen with the test that keeps this project out of each.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 import pytest
 

@@ -1,7 +1,5 @@
 """The W&B mirror: everything arrives there, and nothing that happens there reaches the run."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -37,13 +35,13 @@ real_wandb = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_from_outside(monkeypatch):
     for key in [key for key in os.environ if key.startswith("WANDB")]:
         monkeypatch.delenv(key)
 
 
 @pytest.fixture
-def break_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def break_as(tmp_path, monkeypatch):
     """Put the stand-in in the place of wandb; the word it gets says what goes wrong."""
     place = tmp_path / "packages"
     place.mkdir()
@@ -101,9 +99,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("none", "offline"), ("wandb", "disabled")])
-def test_without_a_mirror_nothing_is_started(
-    tmp_path: Path, kind: str, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_mirror_nothing_is_started(tmp_path, kind, mode, monkeypatch):
     monkeypatch.setattr(mirror, "follower", lambda *_: pytest.fail("started"))
     folder = begun(tmp_path, mode, kind)
     log_some(folder)
@@ -111,7 +107,7 @@ def test_without_a_mirror_nothing_is_started(
 
 
 @pytest.mark.usefixtures("break_as")
-def test_records_arrive_while_the_run_goes_on(tmp_path: Path) -> None:
+def test_records_arrive_while_the_run_goes_on(tmp_path):
     folder = begun(tmp_path)
     ours = Mirror(folder)
     with MetricsWriter(folder.metrics_path) as log:
@@ -132,9 +128,7 @@ def test_records_arrive_while_the_run_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("break_as")
-def test_a_resumed_run_keeps_its_id_and_its_newest_part_is_whole(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_resumed_run_keeps_its_id_and_its_newest_part_is_whole(tmp_path, capfd):
     folder = begun(tmp_path)
     log_some(folder)
     cut = folder.metrics_path.read_bytes().find(b"\n") + 1  # back to a checkpoint
@@ -147,9 +141,7 @@ def test_a_resumed_run_keeps_its_id_and_its_newest_part_is_whole(
     assert asked_of_wandb(folder)[0]["id"] == "another", "the folder's id wins"
 
 
-def test_a_resumed_online_run_does_not_log_twice(
-    tmp_path: Path, break_as: Callable[[str], None]
-) -> None:
+def test_a_resumed_online_run_does_not_log_twice(tmp_path, break_as):
     break_as("resumed")  # and holds two records
     folder = begun(tmp_path, "online")
     log_some(folder)
@@ -174,13 +166,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_whatever_breaks_costs_one_line_and_no_record(
-    tmp_path: Path,
-    how: str,
-    break_as: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_whatever_breaks_costs_one_line_and_no_record(tmp_path, how, break_as, monkeypatch, capfd):
     if BROKEN[how] == "did not finish":
         monkeypatch.setattr(mirror, "CLOSE_SECONDS", 0.5)
     break_as(how)
@@ -199,9 +185,7 @@ def test_whatever_breaks_costs_one_line_and_no_record(
 
 
 @pytest.mark.parametrize("state", ["preempted", "failed", "diverged"])
-def test_a_run_that_makes_room_waits_for_nothing(
-    tmp_path: Path, state: str, break_as: Callable[[str], None], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_makes_room_waits_for_nothing(tmp_path, state, break_as, capfd):
     break_as("never finishes")
     began = time.monotonic()
     log_some(begun(tmp_path), state=state)
@@ -213,7 +197,7 @@ def test_a_run_that_makes_room_waits_for_nothing(
 
 
 @pytest.mark.usefixtures("break_as")
-def test_a_logged_run_can_be_sent_later(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_logged_run_can_be_sent_later(tmp_path, capfd):
     folder = RunFolder(fabricate(tmp_path, "plain-20", profile="smoke"))
     mirror.main([str(folder.path)])
     assert capfd.readouterr().err == f"{folder.path}\n"
@@ -222,9 +206,7 @@ def test_a_logged_run_can_be_sent_later(tmp_path: Path, capfd: pytest.CaptureFix
     assert logged[-1]["curves"]["bytes"] > 5_000
 
 
-def test_what_cannot_be_sent_is_named_and_the_exit_code_says_so(
-    tmp_path: Path, break_as: Callable[[str], None], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_sent_is_named_and_the_exit_code_says_so(tmp_path, break_as, capfd):
     folder = fabricate(tmp_path, "plain-20", profile="smoke")
     break_as("not installed")
     with pytest.raises(SystemExit) as stopped:
@@ -242,7 +224,7 @@ def test_what_cannot_be_sent_is_named_and_the_exit_code_says_so(
 # Names.
 
 
-def test_names_of_metrics_say_the_view() -> None:
+def test_names_of_metrics_say_the_view():
     record = {"kind": "test", "iter": 7, "top1_err": 9.0, "protocol": "10-crop", "bn": "precise"}
     assert as_metrics(record) == {"iter": 7, "test/10-crop/precise/top1_err": 9.0}
     event = {"kind": "event", "iter": 9, "event": "warmup_end", "value": 79.5, "time": 3.0}
@@ -260,7 +242,7 @@ def train(runs: Path, *words: str) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def alone(tmp_path_factory):
     """The run without a mirror."""
     return train(tmp_path_factory.mktemp("alone"))
 
@@ -279,9 +261,7 @@ def same_run(one: RunFolder, other: RunFolder) -> None:
 
 
 @pytest.mark.usefixtures("break_as")
-def test_what_a_person_finds_there(
-    tmp_path: Path, alone: RunFolder, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_person_finds_there(tmp_path, alone, capfd):
     folder = train(tmp_path, "logger=wandb", "logger.project=mine")
     assert "W&B" not in capfd.readouterr().err
     same_run(alone, folder)
@@ -305,9 +285,7 @@ def test_what_a_person_finds_there(
     assert rest[-1] == {"what": "finish", "exit_code": 0}
 
 
-def test_stopped_by_a_signal_the_command_does_not_wait(
-    tmp_path: Path, break_as: Callable[[str], None]
-) -> None:
+def test_stopped_by_a_signal_the_command_does_not_wait(tmp_path, break_as):
     break_as("never finishes")
     longer = (
         "recipe.max_iters=400", "recipe.milestones=[]", "trainer.checkpoint_every_iters=20",
@@ -325,12 +303,7 @@ def test_stopped_by_a_signal_the_command_does_not_wait(
 
 
 @real_wandb
-def test_the_real_package(
-    tmp_path: Path,
-    alone: RunFolder,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_the_real_package(tmp_path, alone, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
     folder = train(tmp_path, "logger=wandb")
     assert capfd.readouterr().err == ""
@@ -353,9 +326,7 @@ def test_the_real_package(
 
 @real_wandb
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-def test_the_real_package_whose_service_is_killed(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_real_package_whose_service_is_killed(tmp_path, capfd):
     folder = begun(tmp_path)
     ours = Mirror(folder)
     with MetricsWriter(folder.metrics_path) as log:

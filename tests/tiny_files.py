@@ -1,7 +1,5 @@
 """A Tiny ImageNet of three classes, in every form in which it comes."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 import zipfile
