@@ -23,6 +23,7 @@ from typing import Any
 from resnet_repro.command import run_command
 from resnet_repro.evaluation import EvaluateOptions, check
 from resnet_repro.options import ConfigError
+from resnet_repro.paths import writing
 from resnet_repro.runs.atomic import write_text_atomic
 
 # What makes two results of one name the same evaluation, besides their nets; a rerun replaces the
@@ -48,11 +49,11 @@ def count(options: EvaluateOptions) -> dict[str, Any]:
     """Count errors as ``options`` say; return the result as plain Python.
 
     Raises:
-        ConfigError: nets, data and options do not go together, or the result cannot be kept under
-            the given name; both are found out before anything is counted.
+        ConfigError: before anything is counted: nets, data and options do not go together, or the
+            result cannot be kept under its name.
         WeightsError: weights are refused, or give scores that are not finite.
-        RunFolderError: a run is not there or not finished.
-        DataError: the data are not there or not what they should be.
+        RunFolderError: a run is missing or not finished.
+        DataError: the data are missing or not what they should be.
     """
     check(options)
     from resnet_repro.evaluation.session import Session
@@ -64,14 +65,10 @@ def count(options: EvaluateOptions) -> dict[str, Any]:
 
 
 def free_name(folder: Path, given: str | None, result: Mapping[str, Any]) -> str:
-    """The name under which a result can be kept.
+    """The name of a result: ``given``, or the one made for it.
 
-    It is ``given``, or the one made for ``result``. Where another evaluation has the made one, as
-    that of another file called ``model_best.pth.tar``, a digest of what is evaluated is added.
-
-    Raises:
-        ConfigError: the file of the given name holds another evaluation, or the folder cannot be
-            written.
+    Where another evaluation has the made one (of another ``model_best.pth.tar``, say), a digest of
+    what is evaluated is added. ConfigError: another has the given one, or the folder is read-only.
     """
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -90,18 +87,12 @@ def free_name(folder: Path, given: str | None, result: Mapping[str, Any]) -> str
 
 
 def write(folder: Path, result: Mapping[str, Any]) -> Path:
-    """Write ``<folder>/<name>.json``, whole or not at all.
-
-    Raises:
-        ConfigError: the folder cannot be written.
-    """
+    """Write ``<folder>/<name>.json``, whole or not at all; ConfigError: it cannot be written."""
     path = folder / f"{result['name']}.json"
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    try:
+    with writing(f"results_dir={folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomic(path, text)
-    except OSError as error:
-        raise ConfigError(f"results_dir={folder}: cannot be written ({error.strerror})") from error
     return path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -67,23 +67,19 @@ class Harmless:
 
     def write(self, text: str) -> int:
         """Write what can be written."""
-        try:
-            self._stream.write(text)
-        except self._errors:
-            self._drop()
+        self._attempt(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
         """Flush what can be flushed."""
-        try:
-            self._stream.flush()
-        except self._errors:
-            self._drop()
+        self._attempt(self._stream.flush)
 
-    def _drop(self) -> None:
-        """Send this and all that follows nowhere, also what is buffered and what C code writes."""
-        with Path(os.devnull).open("w") as null, suppress(OSError, ValueError):
-            os.dup2(null.fileno(), self._stream.fileno())
+    def _attempt(self, act: Callable[..., object], *what: str) -> None:
+        try:
+            act(*what)
+        except self._errors:  # nothing more gets out, nor what is buffered or C code writes
+            with Path(os.devnull).open("w") as null, suppress(OSError, ValueError):
+                os.dup2(null.fileno(), self._stream.fileno())
 
 
 def keep_output_harmless() -> None:

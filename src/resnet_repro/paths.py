@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from resnet_repro.options import ConfigError
@@ -41,6 +43,15 @@ def _place(text: str, variable: str, inside: str) -> Path:
         return given(os.environ[variable])
     place = REPOSITORY / inside
     return place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
+
+
+@contextmanager
+def writing(place: object) -> Iterator[None]:
+    """Re-raise an OS error inside as a one-line ConfigError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot be written ({error.strerror or error})") from error
 
 
 def check_installed() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -70,19 +69,15 @@ def pace(rate: float) -> str:
 class RunProgress(Watcher):
     """One run: where it is, and how fast it is from the moment it is warm.
 
-    Args:
-        shown: redraws the line.
-        label: name of the run.
-        max_iters: its last iteration.
-        estimate: seconds it was expected to need, only compared with those of other runs.
+    ``estimate`` are the seconds it was expected to need, compared only with those of other runs.
     """
 
     def __init__(self, shown: Progress, label: str, max_iters: int, estimate: float):
         self._shown, self.label, self.max, self.estimate = shown, label, max_iters, estimate
         self.iteration, self._phase, self._lr = 0, "load", 0.0
         self._top1_err: float | None = None
-        self._first, self._warm_at, self._updated = 0, 0.0, 0.0
-        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)  # time and iteration
+        self._first, self._updated = 0, 0.0
+        self._marks: list[tuple[float, int]] = []  # time and iteration, from the warm-up on
 
     def enter(self, phase: str, iteration: int) -> None:
         """Note the phase."""
@@ -95,10 +90,11 @@ class RunProgress(Watcher):
         """Note an iteration."""
         self._updated = now = time.monotonic()
         self.iteration, self._top1_err, self._lr = iteration, top1_err, lr
-        if not self._marks and iteration - self._first >= WARM:
-            self._warm_at = now
-            self._marks.append((now, iteration))
-        elif self._marks and now - self._marks[-1][0] >= MARK_SECONDS:
+        if self._marks:
+            is_due = now - self._marks[-1][0] >= MARK_SECONDS
+        else:
+            is_due = iteration - self._first >= WARM
+        if is_due:
             self._marks.append((now, iteration))
         self._shown.show(due=iteration == self.max)
 
@@ -110,14 +106,14 @@ class RunProgress(Watcher):
     @property
     def spent(self) -> float:
         """Seconds from the warm-up to the last update."""
-        return self._updated - self._warm_at if self._marks else 0.0
+        return self._updated - self._marks[0][0] if self._marks else 0.0
 
     @property
     def rate(self) -> float:
         """Iterations a second over the last minutes; 0 at first."""
-        if not self._marks or self._updated <= self._marks[0][0]:
+        if not self.spent:
             return 0.0
-        began, first = self._marks[0]
+        began, first = self._marks[-MARKS:][0]
         return max(0, self.iteration - first) / (self._updated - began)
 
     @property
@@ -133,24 +129,21 @@ class RunProgress(Watcher):
     def facts(self, total: str) -> list[str]:
         """What is shown of a run that is alone, what matters most first; ``total`` of all runs."""
         left = "" if self.left is None else written(self.left, young=self.is_young)
-        facts = [total or (f"{left} left" if left else "")]
-        if self._top1_err is not None:
-            facts.append(f"err {self._top1_err:.1f} %")
-        facts.append(DOING.get(self._phase) or pace(self.rate))
-        if total and left:
-            facts.append(f"{left} for this run")
-        if self._lr:
-            facts += [f"lr {self._lr:g}", f"{self.iteration}/{self.max}"]
-        return facts
+        return [
+            total or (f"{left} left" if left else ""),
+            "" if self._top1_err is None else f"err {self._top1_err:.1f} %",
+            DOING.get(self._phase) or pace(self.rate),
+            f"{left} for this run" if total and left else "",
+            f"lr {self._lr:g}" if self._lr else "",
+            f"{self.iteration}/{self.max}" if self._lr else "",
+        ]
 
 
 class Progress:
     """The line of a command that trains one run or several, in turn or at the same time.
 
-    Args:
-        estimates: seconds that each run is expected to need, in order; only their ratios count,
-            and those of runs to come are scaled by how right they were so far.
-        stream: standard error by default.
+    ``estimates`` are the seconds that each run is expected to need, in order; only their ratios
+    count, and those of runs to come are scaled by how right they were so far.
     """
 
     def __init__(self, estimates: Sequence[float] = (1.0,), stream: TextIO | None = None):
@@ -185,49 +178,37 @@ class Progress:
         pause = REDRAW_SECONDS
         if not self.is_terminal:
             due = due and len(self._under_way) == 1
-            share = QUIET_SHARE * max(run.spent for run in self._under_way)
-            pause = min(max(QUIET_SECONDS, share), QUIET_AT_MOST)
+            spent = max(run.spent for run in self._under_way)
+            pause = min(max(QUIET_SECONDS, QUIET_SHARE * spent), QUIET_AT_MOST)
         if not due and now - self._shown_at < pause:
             return
         self._shown_at = now
-        position, label = self._head()
-        facts = self._facts()
+        position, label, share, facts = self._view()
         if self.is_terminal:
-            line = _fitted(position, label, self._share(), facts, _columns(self._stream) - 1)
+            line = _fitted(position, label, share, facts, _columns(self._stream) - 1)
             print(f"\r{line}", end="", file=self._stream, flush=True)
             self._is_drawn = True
         elif facts:
             print(", ".join([position + label, *facts]), file=self._stream, flush=True)
 
-    def _head(self) -> tuple[str, str]:
-        """Which of how many runs, and its name."""
-        count = len(self._estimates)
-        if len(self._under_way) > 1:
-            return "", f"{len(self._begun) - len(self._under_way)} of {count} runs done"
-        position = f"[{len(self._begun)}/{count}] " if count > 1 else ""
-        return position, self._under_way[0].label
-
-    def _share(self) -> float:
-        """What the bar shows: of a run alone how far it is, of several how much work is done."""
-        if len(self._under_way) == 1:
-            run = self._under_way[0]
-            return min(1.0, run.iteration / run.max)
-        done = sum(run.estimate * run.share for run in self._begun)
-        return min(1.0, done / (sum(self._estimates) or 1.0))
-
-    def _facts(self) -> list[str]:
-        """What is shown, what matters most first."""
-        runs, left = self._under_way, self._left() if len(self._estimates) > 1 else ""
-        total = f"{left} for all runs" if left else ""
+    def _view(self) -> tuple[str, str, float, list[str]]:
+        """Which of how many runs, label, share for the bar, and facts, what matters most first."""
+        runs, count = self._under_way, len(self._estimates)
+        total = self._left() if count > 1 else ""
         if len(runs) == 1:
-            facts = runs[0].facts(total)
+            (run,) = runs
+            position, label = f"[{len(self._begun)}/{count}] " if count > 1 else "", run.label
+            share, facts = run.iteration / run.max, run.facts(total)
         else:
+            position, label = "", f"{len(self._begun) - len(runs)} of {count} runs done"
+            done = sum(run.estimate * run.share for run in self._begun)
+            share = done / (sum(self._estimates) or 1.0)
             each = [f"{run.label} {run.iteration}/{run.max}" for run in runs]
             facts = [total, pace(sum(run.rate for run in runs)), *each]
-        return [fact for fact in facts if fact]
+        return position, label, min(1.0, share), [fact for fact in facts if fact]
 
     def _left(self) -> str:
-        """Time that all runs still need, as text; empty while nothing was measured."""
+        """Time left for all runs, as text; empty while nothing was measured."""
         measured = [run for run in self._begun if run.left is not None]
         spent = sum(run.spent + (run.left or 0.0) * (run in self._under_way) for run in measured)
         # Of a run that failed only a share of its estimate was needed.
@@ -238,8 +219,8 @@ class Progress:
         left = scale * sum(self._estimates[len(self._begun) :])
         for run in self._under_way:
             left += run.estimate * scale if run.left is None else run.left
-        at_once = len(self._under_way)
-        return written(left / at_once, young=all(run.is_young for run in measured))
+        left /= len(self._under_way)
+        return f"{written(left, young=all(run.is_young for run in measured))} for all runs"
 
 
 def _columns(stream: TextIO) -> int:

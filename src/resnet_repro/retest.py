@@ -21,11 +21,8 @@ def count_missing(
 ) -> None:
     """Test final nets under ``protocol`` where that was not done; name those that cannot be.
 
-    Args:
-        runs: finished runs of one profile.
-        protocol: ``10-crop`` or ``multi-scale``.
-        config: where the data lie, on which device to count.
-        together: as an ensemble of one run of each net instead of each run alone.
+    ``runs`` are finished and of one profile; ``config`` says where the data lie and on which device
+    to count; ``together``: as an ensemble of one run of each net instead of each run alone.
     """
     evaluations = evaluations_beside(runs)
     wanted = [run for run in runs if together or score_of(run, protocol, evaluations) is None]

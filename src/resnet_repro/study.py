@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -38,16 +39,10 @@ SECONDS = {"s": 1, "m": 60, "h": 3600}
 def plan(
     device: str, item: str | None = None, overrides: Sequence[str] = (), runs_dir: str = paths.AUTO
 ) -> list[Job]:
-    """Compose the runs of the study that make sense on ``device``, in the order of work.
+    """Compose the runs of the study for ``device`` (``cpu``, ``cuda``), in the order of work.
 
-    Args:
-        device: ``cpu`` or ``cuda``.
-        item: only runs that this item of the paper is made of.
-        overrides: configuration words for every run.
-        runs_dir: where run folders are kept.
-
-    Raises:
-        ConfigError: the list names something that does not exist.
+    With ``item`` only those that this item of the paper is made of; ``overrides`` are words for
+    every run. ConfigError: the list names something that does not exist.
     """
     import yaml  # a bundle's host has none
 
@@ -90,9 +85,8 @@ def state_of(job: Job) -> str:
     place = f"{reached} of {job.config.recipe.max_iters}"
     if state == "running" and status.get("host") == gethostname() and is_alive(status["pid"]):
         return f"running, {place}"
-    if not reached:
-        return "missing"
-    return f"begun, {place}" + ("" if job.folder.resumes_at else ", but without a checkpoint")
+    checkpoint = "" if job.folder.resumes_at else ", but without a checkpoint"
+    return f"begun, {place}{checkpoint}" if reached else "missing"
 
 
 def show(jobs: Sequence[Job], *, timed: bool = False) -> None:
@@ -104,7 +98,7 @@ def show(jobs: Sequence[Job], *, timed: bool = False) -> None:
     counts = [f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds]
     print(f"{len(jobs)} runs: {', '.join(counts)}", flush=True)
     left = [job for job, kind in zip(jobs, kinds, strict=True) if kind in UNDONE]
-    if timed and left:
+    if left and timed:
         print(f"what is left takes about {duration(sum(estimate(left)))} on this machine")
     elif left:
         print("--time measures how long the rest takes on this machine")
@@ -112,11 +106,9 @@ def show(jobs: Sequence[Job], *, timed: bool = False) -> None:
 
 def run(jobs: Sequence[Job], budget: float | None) -> None:
     """Do what is missing until the budget is used; resume what was begun the next time."""
-    until = time.monotonic() + budget if budget else None
+    until = time.monotonic() + (budget or math.inf)
     with stop_on_signals() as stop_asked:
-        outcomes = run_all(
-            jobs, lambda: stop_asked() or (until is not None and time.monotonic() > until)
-        )
+        outcomes = run_all(jobs, lambda: stop_asked() or time.monotonic() > until)
     preempted = any(outcome.state == "preempted" for outcome in outcomes)
     if (preempted or len(outcomes) < len(jobs)) and not stop_asked():
         notify("the budget is used. Rerun the same command to resume.")
@@ -195,8 +187,7 @@ def _with_trainer(job: Job, values: Mapping[str, Any]) -> Job:
 def default_device() -> str:
     """``cuda`` where a run would use it, else ``cpu``; torch is imported only where a driver is.
 
-    Raises:
-        ConfigError: a GPU is visible that torch cannot use.
+    ConfigError: a GPU is visible that torch cannot use.
     """
     if not any(Path(f"/dev/{driver}").exists() for driver in ("nvidiactl", "kfd", "dxg")):
         return "cpu"
@@ -206,11 +197,7 @@ def default_device() -> str:
 
 
 def seconds(text: str) -> float:
-    """Read a budget such as ``90s``, ``25m``, ``2h``.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not one.
-    """
+    """Read a budget such as ``90s``, ``25m``, ``2h``; ArgumentTypeError: it is not one."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if not match:
         raise argparse.ArgumentTypeError(f"{text}: must be like 90s, 25m or 2h")

@@ -29,7 +29,7 @@ from resnet_repro.items import ITEMS
 from resnet_repro.items.claims_cifar import check_all
 from resnet_repro.items.claims_imagenet import check_imagenet, imagenet_claims
 from resnet_repro.items.deviations import variants
-from resnet_repro.paths import REPOSITORY, given
+from resnet_repro.paths import REPOSITORY, given, writing
 from resnet_repro.runs.atomic import write_text_atomic
 
 COMMITTED = ("paper", "short")  # profiles whose runs are in the repository
@@ -169,7 +169,7 @@ def main(words: Sequence[str] | None = None) -> int:
         problems = []
         for page in (README, PAGE):
             text = rewrite((repo / page).read_text(encoding="utf-8"), study)
-            with style.writing(repo / page):
+            with writing(repo / page):
                 write_text_atomic(repo / page, text)
             print(page)
             problems += [f"{page}: read again: {line}" for line in outdated(text, study.claims)]

@@ -26,7 +26,6 @@ from resnet_repro.analysis.exhibits import net_exhibits, run_exhibits, without
 from resnet_repro.analysis.judge import NO_RUNS, ClaimResult
 from resnet_repro.analysis.load import PROFILE_ORDER, Logged, Run, without_variants
 from resnet_repro.analysis.page_blocks import deviations
-from resnet_repro.analysis.style import writing
 from resnet_repro.analysis.tables import NOTHING
 from resnet_repro.conf import load_item
 from resnet_repro.exits import explained, notify
@@ -34,7 +33,7 @@ from resnet_repro.items import DRAWINGS, ITEMS
 from resnet_repro.items.claims_cifar import check_all
 from resnet_repro.items.claims_imagenet import check_imagenet
 from resnet_repro.items.gradients import AS_SAID
-from resnet_repro.paths import given
+from resnet_repro.paths import given, writing
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import RunFolder
 

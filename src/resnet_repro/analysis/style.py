@@ -23,7 +23,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from resnet_repro.runs.folder import RunFolderError
+from resnet_repro.paths import writing
 
 DPI = 200
 PNG_COLOURS = 128
@@ -172,22 +172,13 @@ def underneath(
         axes.set_position((left, bottom, width, height))
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Re-raise an OS error inside as a one-line RunFolderError that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise RunFolderError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
 def save(figure: Figure, stem: str, out_dir: Path) -> list[Path]:
     """Write ``stem.png`` (200 dpi) and ``stem.svg``, and return both paths.
 
     Equal figures give equal bytes.
 
     Raises:
-        RunFolderError: they cannot be written there.
+        ConfigError: they cannot be written there.
     """
     paths = [Path(out_dir) / f"{stem}.png", Path(out_dir) / f"{stem}.svg"]
     pixels = io.BytesIO()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from resnet_repro.analysis.judge import ClaimResult
-from resnet_repro.analysis.style import writing
+from resnet_repro.paths import writing
 
 NOTHING = "-"
 

@@ -71,7 +71,7 @@ class Item:
     def draw(self, runs: Sequence[Run] | None, out_dir: Path) -> list[Path]:
         """Write ``<name>.png``, ``.svg`` of a figure, ``.md``, ``.tex``, ``.csv`` of a table.
 
-        The table of a figure goes into the folder ``tables`` beside ``out_dir``. A RunFolderError
+        The table of a figure goes into the folder ``tables`` beside ``out_dir``. A ConfigError
         says that they cannot be written there.
         """
         (figure, table), paths = self.make(runs), list[Path]()
