@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from fabricate import fabricate
+from resnet_repro.items import DRAWINGS
 from resnet_repro.items.command import main
 
 NETS = ("plain-20", "plain-56", "ResNet-20", "ResNet-56")
@@ -31,8 +32,9 @@ def root(tmp_path):
 
 def make(item: str, root: Path, *words: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
-        out = ["--no-train", "--out", str(root.parent / "out" / "figures")]
-        patch.setattr(sys, "argv", [item, *out, *words, f"runs_dir={root}"])
+        if item not in DRAWINGS:
+            words = ("--no-train", *words, f"runs_dir={root}")
+        patch.setattr(sys, "argv", [item, "--out", str(root.parent / "out" / "figures"), *words])
         try:
             main(item)
         except SystemExit as left:
@@ -73,7 +75,7 @@ def test_variants_without_runs_are_named_instead_of_an_empty_axis(item, root, ca
 
 def test_an_output_folder_that_cannot_be_written_is_one_line(root, capsys):
     (root.parent / "out").write_text("")
-    for item in ("fig1", "table6"):
+    for item in ("fig1", "fig2", "table1", "table6"):
         assert make(item, root) == 2
         last = capsys.readouterr().err.splitlines()[-1]
         assert last == f"error: {root.parent}/out/figures: cannot be written (Not a directory)"

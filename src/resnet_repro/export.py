@@ -109,6 +109,11 @@ def write(run: Path, out: Path, form: str, root: str = paths.AUTO) -> str:
     from resnet_repro.models.formats import to_torchvision
 
     subject, folder = from_run(run), RunFolder(run)
+    state: Mapping[str, Any] = subject.net.state_dict()
+    try:
+        state = to_torchvision(state, subject.spec) if form == "torchvision" else state
+    except ValueError as error:
+        raise ConfigError(f"format=torchvision: {error}") from error
     config = subject.config
     assert config is not None
     about = about_run(config, folder, config.recipe.max_iters)
@@ -120,11 +125,6 @@ def write(run: Path, out: Path, form: str, root: str = paths.AUTO) -> str:
             f"{out}: without the mean of the training images, which only resnet_repro.api.load_net "
             f"needs ({error})"
         )
-    state: Mapping[str, Any] = subject.net.state_dict()
-    try:
-        state = to_torchvision(state, subject.spec) if form == "torchvision" else state
-    except ValueError as error:
-        raise ConfigError(f"format=torchvision: {error}") from error
     data = packed(state, about | {"weights_sha256": tensors_digest(state)}, form)
     with paths.writing(f"out={out}"):
         write_atomic(out, lambda file: file.write(data))

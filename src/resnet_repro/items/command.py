@@ -36,10 +36,10 @@ def main(name: str) -> None:
     """
     shown = items.ITEMS.get(name) or items.DRAWINGS[name]
     asked = _arguments(shown)
-    if name in items.DRAWINGS:
-        _print_paths(shown.draw(None, asked.out))
-        return
     with explained():
+        if name in items.DRAWINGS:
+            _print_paths(shown.draw(None, asked.out))
+            return
         item = load_item(name)
         config = compose_run(f"experiment={item.experiments[0]}", *asked.overrides)
         root = paths.runs(config.runs_dir)
