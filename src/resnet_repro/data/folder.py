@@ -63,7 +63,7 @@ class PictureIndex:
         return total.hexdigest()
 
     def digests(self, part: str) -> dict[str, str]:
-        """What identifies the pictures wherever they lie: :meth:`digest`, and that of the sizes."""
+        """SHA-256 of names with labels, and of sizes: the same wherever the pictures lie."""
         sizes = hashlib.sha256(self.sizes.tobytes()).hexdigest()
         return {f"{part}_pictures": self.digest(), f"{part}_sizes": sizes}
 

@@ -26,7 +26,7 @@ from resnet_repro.data import DataError, StoppedError, jpeg, note
 from resnet_repro.data.folder import PictureIndex
 from resnet_repro.data.jpeg import PictureError, Pixels
 from resnet_repro.data.order import BatchOrder, picture_draw
-from resnet_repro.runs.signals import stop_signals_noted
+from resnet_repro.runs.signals import stop_noted
 
 POLL_SECONDS = 1  # between two checks of the workers and of stop signals
 STOP_SECONDS = 30  # that a batch may take once a stop signal has come
@@ -106,8 +106,7 @@ class Decoder:
 
     Iterating over its batches raises DataError where a file cannot be read, a picture cannot be
     decoded and is not to be skipped, or no batch comes; StoppedError where a stop signal ended the
-    wait for one. Workers hand over batches in shared memory: a container needs some 40 MB of it for
-    each batch of 256 that is under way, two for each worker.
+    wait for one.
     """
 
     workers: int
@@ -207,15 +206,14 @@ class Decoder:
 def _next(batches: Iterator[Any]) -> PictureBatch | None:
     """Wait for the next batch, within limits; ``None`` after the last."""
     began = time.monotonic()
-    with stop_signals_noted() as stopped:
-        while True:
-            try:
-                return next(batches, None)
-            except (RuntimeError, ConnectionError, EOFError) as error:
-                _raise_unless_timed_out(error)
-            waited = time.monotonic() - began
-            if waited > (STOP_SECONDS if stopped else STALL_SECONDS):
-                break
+    while True:
+        try:
+            return next(batches, None)
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            _raise_unless_timed_out(error)
+        waited, stopped = time.monotonic() - began, stop_noted()
+        if waited > (STOP_SECONDS if stopped else STALL_SECONDS):
+            break
     for worker in getattr(batches, "_workers", ()):  # they ignore SIGTERM
         worker.kill()
     if stopped:
@@ -248,10 +246,7 @@ def _ignore_stop_signals(_: int) -> None:
 
 
 def _prepare_sockets() -> None:
-    """Let processes meet in a folder whose path leaves room for a socket's name.
-
-    Where that of temporary files is too long, a worker could not send its batches.
-    """
+    """Let processes meet in a folder whose path leaves room for a socket's name."""
     before, places = tempfile.tempdir, (tempfile.gettempdir(), *_SHORT_FOLDERS)
     short = [p for p in places if len(os.fsencode(p)) <= _FOLDER_BYTES and os.access(p, os.W_OK)]
     if not short:

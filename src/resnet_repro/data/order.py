@@ -50,13 +50,8 @@ class Batch(NamedTuple):
 class BatchOrder:
     """Batches over the concatenated permutations of the epochs; each is full.
 
-    Batch ``i`` covers the places i x B up to (i + 1) x B and may straddle two epochs.
-
-    Args:
-        num_images: images of the training set.
-        batch_size: B, images of a batch.
-        seed: of the run.
-        pad: pixels of border on each side; crops start at offsets 0 to 2 x pad.
+    Batch ``i`` of B images covers the places i x B up to (i + 1) x B and may straddle two epochs.
+    With ``pad`` pixels of border on each side, crops start at offsets 0 to 2 x pad.
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int, pad: int = 4):

@@ -16,15 +16,12 @@ from resnet_repro.data.order import Batch, BatchOrder
 
 
 class DeviceDataset:
-    """A data set as one uint8 tensor on the device, and its batches.
+    """A data set as one uint8 tensor (N, H, W, 3) on the device with labels (N,), and its batches.
 
     Pixels are scaled to 0..1 and the mean of the training images is subtracted (Sec. 4.2);
     there is no division by a standard deviation.
 
     Args:
-        images: uint8 (N, H, W, 3).
-        labels: (N,).
-        device: where the images live and batches are made.
         mean: ``pixel`` subtracts the mean image, ``channel`` the mean colour of ``images``.
         pad: ``mean`` subtracts first and pads with 0, so that the border is the mean colour;
             ``zero`` pads with black, from which the mean colour is subtracted.
@@ -76,10 +73,7 @@ class DeviceDataset:
         return len(self.labels)
 
     def train_batch(self, batch: Batch) -> Prepared:
-        """Images of a training batch, padded, cropped, flipped; float32 (B, 3, H, W), and labels.
-
-        The images lie in memory channels last.
-        """
+        """Images padded, cropped, flipped, float32 (B, 3, H, W), channels last; their labels."""
         indices, dy, dx, flip = (self._put(values) for values in batch)
         height, width = self.images.shape[1:3]
         border, count = self.border, len(indices)
@@ -121,11 +115,7 @@ class DeviceDataset:
 
 
 class ResidentImages:
-    """A data set of small images that lies on the device as a whole.
-
-    ``order`` is over the rows of ``train_set``, the training images in use of all ``arrays``;
-    ``share`` is what falls to this worker.
-    """
+    """A data set of small images that lies on the device; ``order`` is over ``train_set``."""
 
     def __init__(
         self,

@@ -42,10 +42,7 @@ class PicturePreparation:
         self._noise = put(statistics.colours * statistics.deviations)  # column i: p_i * lambda_i
 
     def train(self, images: Tensor, alphas: Tensor) -> Tensor:
-        """Training pictures; uint8 (B, H, W, 3) and float32 (B, 3) to float32 (B, 3, H, W).
-
-        The result lies in memory channels last.
-        """
+        """Training pictures; uint8 (B, H, W, 3) and float32 (B, 3) to what :meth:`test` returns."""
         alphas = alphas.to(self.device, non_blocking=True)
         # Sums of three products, not a matrix product: TF32 would round it.
         shift = (alphas[:, None, :] * self._noise).sum(dim=2)
@@ -106,15 +103,9 @@ class PictureSet(_Pictures):
 
 
 class StreamedImages(_Pictures):
-    """The pictures of a folder, decoded as they are needed.
+    """The pictures of a folder, decoded as they are needed; batches lie on the decoder's device.
 
-    Args:
-        folder: the pictures.
-        order: over the rows of the training pictures.
-        decoder: of the pictures; batches are prepared on its device.
-        mean: ``pixel`` or ``channel``.
-        stop: updates of the whole run; nothing is decoded beyond.
-        share: of so many things, what falls to this process.
+    ``order`` is over the training pictures. Nothing is decoded beyond ``stop`` updates.
     """
 
     def __init__(
@@ -140,11 +131,8 @@ class StreamedImages(_Pictures):
         self.held_out: Mapping[str, EvalImages] = {"test": test}
 
     def batch(self, iteration: int) -> Prepared:
-        """The process's share of the batch after ``iteration`` updates.
-
-        The first call, and one for another iteration than the next, begins the stream there.
-        """
-        if self._stream is None or iteration != self._next:
+        """The process's share of the batch after ``iteration`` updates."""
+        if self._stream is None or iteration != self._next:  # begin there
             self.close()
             rest = range(iteration, max(self._stop, iteration + 1))
             self._stream = self._decoder.train(self._index, self.order, rest, self._places)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,15 +57,9 @@ SHAPE = Shape()
 def load(root: Path) -> Arrays:
     """Tiny ImageNet from ``root``, decoded into a file there first if need be; verified always.
 
-    Where the archive or folder is still there, the file is used only if it was made from those very
-    files, by size and modification time.
-
-    Args:
-        root: folder of the prepared file, or that holds (or is) ``tiny-imagenet-200/``,
-            ``tiny-imagenet-200.zip`` or ``tiny-imagenet-200.tar.xz``.
-
-    Returns:
-        train (100000, 64, 64, 3) and test (10000, 64, 64, 3) images, uint8, and their labels.
+    ``root`` has the prepared file, or has or is ``tiny-imagenet-200/``, ``.zip`` or ``.tar.xz``.
+    Where these are still there, the file is used only if it was made from those very files, by size
+    and modification time. Images are uint8, (100000, 64, 64, 3) and (10000, 64, 64, 3).
 
     Raises:
         DataError: it is not there, not whole, or not Tiny ImageNet; the message says what to do.
@@ -127,8 +122,9 @@ def prepare(place: Path, cache: Path) -> None:
     wnids = _classes(content, place)
     train, train_labels = _part(content, wnids, place, "train/")
     test, test_labels = _part(content, wnids, place, "val/images/")
-    digests = {"train_files": _digest(train), "test_files": _digest(test)}
-    for name, got in digests.items():
+    digests = {}
+    for name, encoded in {"train_files": train, "test_files": test}.items():
+        digests[name] = got = hashlib.sha256(b"".join(file for _, file in encoded)).hexdigest()
         if (expected := getattr(SHAPE, name)) and got != expected:
             note(f"{name} differ from those of the logged runs: {got}")
     decoded = _decode(train + test, place)
@@ -190,13 +186,6 @@ def _by_number(name: str) -> tuple[str, int, str]:
     return folder, int(digits[-1]) if digits else 0, file
 
 
-def _digest(encoded: Encoded) -> str:
-    total = hashlib.sha256()
-    for _, file in encoded:
-        total.update(file)
-    return total.hexdigest()
-
-
 def _decode(encoded: Encoded, place: Path) -> NDArray[np.uint8]:
     """All pictures as one array; every undecodable one is counted before the first is named."""
     side = SHAPE.side
@@ -208,20 +197,17 @@ def _decode(encoded: Encoded, place: Path) -> NDArray[np.uint8]:
             name, file = encoded[row]
             try:
                 picture = pixels(file, name)
-                if picture.shape == (side, side, 3):
-                    out[row] = picture
-                else:
-                    height, width = picture.shape[:2]
-                    failures.append(f"{name}: {width}x{height} pixels, not {side}x{side}")
+                height, width = picture.shape[:2]
+                if (height, width) != (side, side):
+                    raise PictureError(f"{name}: {width}x{height} pixels, not {side}x{side}")
+                out[row] = picture
             except PictureError as error:
                 failures.append(str(error))
         return failures
 
     every = range(len(encoded))
     tasks = [every[start : start + _CHUNK] for start in every[::_CHUNK]]
-    bad = [
-        line for lines in map_tasks(decode, tasks, f"decoding, {_CHUNK} a step") for line in lines
-    ]
+    bad = list(chain.from_iterable(map_tasks(decode, tasks, f"decoding, {_CHUNK} a step")))
     if bad:
         more = f" (and {len(bad) - 1} others)" if len(bad) > 1 else ""
         raise DataError(f"{place}: {bad[0]}{more}; get the data again")

@@ -14,12 +14,7 @@ T = TypeVar("T")
 
 
 def wrong_counts(logits: Tensor, labels: Tensor) -> Tensor:
-    """Top-1 and top-5 wrong counts, shape (2,), int64, without a host round trip.
-
-    Args:
-        logits: (N, classes), any real type.
-        labels: (N,), int64.
-    """
+    """Top-1 and top-5 wrong counts (2,), int64, of logits (N, classes) and labels (N,), int64."""
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
     return torch.stack([(~best[:, 0]).sum(), (~best.any(dim=1)).sum()])
 
@@ -58,13 +53,11 @@ def count_errors(
     over_workers: Callable[[Tensor], Tensor] = lambda sums: sums,
     left_out: Callable[[], int] = lambda: 0,
 ) -> ErrorCount:
-    """Count the errors of ``forward`` over ``batches`` of (images, labels).
-
-    Sums stay on the device until the end.
+    """Count the errors of ``forward``, from N images to logits (N, classes); sums on the device.
 
     Args:
-        forward: what ``batches`` hold of N images to logits (N, classes).
-        batches: those of this worker, if there are several.
+        forward: the net.
+        batches: images as ``forward`` takes them with their labels (N,): those of this worker.
         expected: images there are, over all workers.
         over_workers: adds up a float64 vector over the workers; counts stay exact.
         left_out: called at the end, returns how many images of this worker could not be shown.

@@ -1,7 +1,7 @@
 """Held-out images as an evaluation shows them, and how nets were trained to see them.
 
 Small pictures lie on the device as a whole; full-size ones are decoded by workers as they are
-shown. Each view is cut from a picture that was decoded and resized to its shorter side at once.
+shown, and resized to their shorter side at once.
 """
 
 from __future__ import annotations
@@ -133,8 +133,7 @@ def _split_of(
 class FullSize:
     """Pictures of an index, decoded as they are shown.
 
-    One that cannot be decoded is named, counted and left out: ``left_out`` has a line for each of
-    the last pass.
+    One that cannot be decoded is left out: ``left_out`` has a line for each of the last pass.
     """
 
     def __init__(
@@ -162,7 +161,7 @@ class FullSize:
         for group in alike(self._pictures(protocol), at_once, WAITING):
             views = zip(*(views for views, _ in group), strict=True)
             labels = torch.cat([label for _, label in group])
-            yield [self._put(torch.cat(each)) for each in views], labels.to(self.decoder.device)
+            yield [self._put(torch.cat(each)) for each in views], self._put(labels)
 
     def preparation(self, data: DataConfig | None) -> tuple[str, Prepare]:
         """What prepares the input of a net of ours as in training, and its name in a result."""
@@ -179,7 +178,7 @@ class FullSize:
             usable = batch.usable()
             if len(usable.labels):
                 view = self._put(usable.images.permute(0, 3, 1, 2))
-                yield [view], usable.labels.to(self.decoder.device)
+                yield [view], self._put(usable.labels)
 
     def _pictures(self, protocol: str) -> Iterator[Shown]:
         """Views (1, 3, H, W) and label (1,) of one picture after the other.
@@ -248,8 +247,7 @@ def open_pictures(
 def alike(pictures: Iterable[Shown], at_once: int, waiting: int) -> Iterator[list[Shown]]:
     """Groups of up to ``at_once`` pictures of one shape; ``waiting`` pictures may be held back.
 
-    Pictures one at a time would leave a GPU idle; of a photograph collection about half have the
-    most common shape.
+    Of a photograph collection about half have the most common shape.
     """
     held: dict[tuple[torch.Size, ...], list[Shown]] = {}
     for picture in pictures:

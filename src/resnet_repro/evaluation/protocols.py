@@ -1,4 +1,4 @@
-"""How held-out images are shown to a net (Sec. 3.4); imports nothing of ours.
+"""How held-out images are shown to a net (Sec. 3.4), and precise batch norm; imports none of ours.
 
 ===============  ===================================================================================
 ``1-crop``       the centre
@@ -7,15 +7,15 @@
 ===============  ===================================================================================
 
 A protocol turns images (N, 3, H, W), which need not be square, into *views*, one batch for each
-view. A scorer turns the views of N images into class scores (N, classes) float32, which
-:func:`resnet_repro.evaluation.count.count_errors` counts. Averages of softmaxes are returned as
-their logarithm, whose cross-entropy is that of the average.
+view. A scorer turns the views of N images into class scores (N, classes) float32. Averages of
+softmaxes are returned as their logarithm, whose cross-entropy is that of the average.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -33,18 +33,13 @@ Prepare = Callable[[Tensor], Tensor]  # pixels (N, 3, H, W), uint8 or 0..1, to a
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes in pixels, by default the paper's for ImageNet.
+    """Sizes in pixels, by default the paper's for ImageNet."""
 
-    ``crop`` is the side of a view, ``centre_side`` and ``ten_crop_side`` the shorter side of the
-    image it is cut from, ``scales`` the shorter sides of the fully convolutional test, ``window``
-    the side of the last map in training.
-    """
-
-    crop: int = 224
-    centre_side: int = 256
+    crop: int = 224  # side of a view
+    centre_side: int = 256  # shorter side of the image it is cut from
     ten_crop_side: int = 256
-    scales: tuple[int, ...] = PAPER_SCALES
-    window: int = 7
+    scales: tuple[int, ...] = PAPER_SCALES  # shorter sides of the fully convolutional test
+    window: int = 7  # side of the last map in training
 
     @classmethod
     def of_small_pictures(cls, size: int) -> Geometry:
@@ -66,11 +61,7 @@ def views_of(protocol: str, images: Tensor, geometry: Geometry) -> list[Tensor]:
 
 
 def resize_shorter(images: Tensor, side: int) -> Tensor:
-    """Scale images so that their shorter side is ``side``, the other in proportion.
-
-    Bilinear, averaging over all pixels that fall into one where it shrinks. Images of that size
-    already come back as they are.
-    """
+    """Scale images so that their shorter side is ``side``: bilinear, with antialiasing."""
     shorter = min(images.shape[-2:])
     if shorter == side:
         return images
@@ -79,11 +70,7 @@ def resize_shorter(images: Tensor, side: int) -> Tensor:
 
 
 def central_view(images: Tensor, crop: int) -> Tensor:
-    """The central ``crop`` x ``crop`` part; of two equally central ones the upper, left one.
-
-    Raises:
-        ValueError: the images are smaller than the crop.
-    """
+    """The central part, of two equally central ones the upper, left one; ValueError: too small."""
     height, width = _room(images, crop)
     return _cut(images, height // 2, width // 2, crop)
 
@@ -92,10 +79,7 @@ def ten_crops(images: Tensor, crop: int) -> Iterator[Tensor]:
     """Ten batches of views, each (N, 3, crop, crop): four corners, centre, and their mirrors.
 
     Corners are those of the full rectangle; the paper does not say whether it means those of a
-    central square.
-
-    Raises:
-        ValueError: the images are smaller than the crop.
+    central square. ValueError: the images are smaller than the crop.
     """
     height, width = _room(images, crop)
     corners = [(0, 0), (0, width), (height, 0), (height, width), (height // 2, width // 2)]
@@ -152,3 +136,40 @@ def log_mean_softmax(scores: Iterable[Tensor]) -> Tensor:
     """
     logs = torch.stack([each.float().log_softmax(1) for each in scores])
     return logs.logsumexp(0) - math.log(len(logs))
+
+
+@contextmanager
+def precise_bn(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[int]:
+    """Let ``model`` test with statistics averaged over ``batches``; then restore its own.
+
+    A running average lags behind the weights; the authors' release averages over a large batch
+    after training. Here mean and unbiased variance of every batch under the final weights are
+    averaged with equal weight for each image. The batches are prepared training images
+    (N, 3, H, W), each of the size used in training: the variance within a batch depends on it.
+    In the block the model is in evaluation mode. Yields the number of images averaged over.
+
+    Raises:
+        ValueError: no images.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    was_training, momenta = model.training, [norm.momentum for norm in norms]
+    kept = [(value, value.clone()) for norm in norms for value in norm.buffers()]
+    seen = 0
+    try:
+        model.train()
+        with torch.no_grad():
+            for images in batches:
+                seen += len(images)
+                for norm in norms:  # not None: torch would read its counter back from the device
+                    norm.momentum = len(images) / seen
+                model(images)
+        if not seen:
+            raise ValueError("precise batch norm needs at least one batch of training images")
+        model.eval()
+        yield seen
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for value, before in kept:
+            value.copy_(before)
+        model.train(was_training)

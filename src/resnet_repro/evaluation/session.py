@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,7 @@ from resnet_repro.config import PICTURE_SETS, DataConfig, TrainerConfig
 from resnet_repro.evaluation import EvaluateOptions
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.evaluation.images import HeldOut, SmallImages, open_pictures
-from resnet_repro.evaluation.precise import precise_bn
-from resnet_repro.evaluation.protocols import Geometry, Scorer, Views, ensemble, scorer
+from resnet_repro.evaluation.protocols import Geometry, Scorer, Views, ensemble, precise_bn, scorer
 from resnet_repro.evaluation.subjects import Subject, from_file, from_run
 from resnet_repro.evaluation.weights import WeightsError
 from resnet_repro.options import ConfigError
@@ -160,17 +159,15 @@ class Session:
         run, found = subject.config, self.images.trained_on
         assert run is not None
         assert found is not None
-        first, size = run.recipe.max_iters, run.recipe.batch_size
         config = dataclasses.replace(
             run,
             data=dataclasses.replace(run.data, on_corrupt=self.choice.on_corrupt),
             recipe=dataclasses.replace(run.recipe, max_iters=sys.maxsize),  # beyond its end
             trainer=_trainer(self.options),
         )
-        images = open_images(config, self.setup, found)
-        for i in range(images.order.num_images // size):
-            yield images.batch(first + i)[0]
-        images.close()
+        with closing(open_images(config, self.setup, found)) as images:
+            for i in range(images.order.num_images // run.recipe.batch_size):
+                yield images.batch(run.recipe.max_iters + i)[0]
 
     def _at_once(self) -> int:
         """Images of a batch: fewer where they are shown larger, so that memory stays the same."""
@@ -241,20 +238,19 @@ def check_classes(
 ) -> list[str]:
     """Return a sentence for each doubt whether nets and data set have the same classes.
 
-    Other people's ImageNet weights number their classes in the order of the WordNet ids; folders
-    of other names are in another order, and the error would be that of chance.
-
     Raises:
         ConfigError: the numbers of classes differ, or a class of ImageNet has another name.
     """
     doubts = []
+    strange = [each for each in classes if not re.fullmatch(r"n\d{8}", each)]
     for subject in subjects:
         where = subject.source.get("file") or subject.source["run"]
         if subject.num_classes != count:
             raise ConfigError(
                 f"{where}: its net has {subject.num_classes} classes, {data_name} has {count}"
             )
-        strange = [each for each in classes if not re.fullmatch(r"n\d{8}", each)]
+        # Other people's ImageNet weights number their classes in the order of the WordNet ids;
+        # folders of other names are in another order, and the error would be that of chance.
         if subject.data is None and subject.num_classes == IMAGENET_CLASSES and strange:
             doubt = (
                 f"{where}: numbers its classes as their WordNet ids (n01440764, ...) are ordered; "
@@ -290,14 +286,15 @@ def _watched(batches: Iterable[tuple[Views, Tensor]], total: int) -> Iterator[tu
 
 def _command(options: EvaluateOptions) -> str:
     """The command of an evaluation, without where files lie on this machine."""
-    if options.weights:
-        files = ",".join(Path(path).name.replace(",", r"\,") for path in options.weights)
-        words = [f"weights={files}", f"format={options.format}"]
-        for key in ("weights_key", "stride_in"):
-            if (value := getattr(options, key)) is not None:
-                words.append(f"{key}={value}")
-    else:
-        runs = ("/".join(Path(path).absolute().parts[-3:]) for path in options.run)
-        words = [f"run={','.join(f'results/runs/{run}' for run in runs)}"]
-    words += [f"protocol={options.protocol}", f"bn={options.bn}", f"split={options.split}"]
-    return shlex.join(["python", "-m", "resnet_repro.evaluate", *words])
+    files = ",".join(Path(path).name.replace(",", r"\,") for path in options.weights)
+    runs = ("/".join(Path(path).absolute().parts[-3:]) for path in options.run)
+    words = {
+        "weights": files or None,
+        "format": options.format,
+        "weights_key": options.weights_key,
+        "stride_in": options.stride_in,
+        "run": ",".join(f"results/runs/{run}" for run in runs) or None,
+        **{key: getattr(options, key) for key in ("protocol", "bn", "split")},
+    }
+    given = [f"{key}={value}" for key, value in words.items() if value is not None]
+    return shlex.join(["python", "-m", "resnet_repro.evaluate", *given])

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from resnet_repro.config import Config, DataConfig
 from resnet_repro.evaluation.weights import (
-    WeightsError,
     WeightsFile,
     checked_tensors,
     one_line,
@@ -38,26 +37,19 @@ OURS = "ours"
 class Subject:
     """A net on the CPU, float32, in evaluation mode.
 
-    Attributes:
-        name: a word for file names.
-        net, spec, num_classes: the net, and which it is.
-        source: what a result records of where the weights come from.
-        data, precision, digests: data set and mean, precision, and data of its training; none for
-            other people's nets.
-        config: that of a run.
-        notes: what was chosen from a file or changed in its keys.
+    Data set with mean, precision and digests are those of its training; other people's have none.
     """
 
-    name: str
+    name: str  # a word for file names
     net: nn.Module
     spec: NetSpec
     num_classes: int
-    source: dict[str, Any]
+    source: dict[str, Any]  # what a result records of where the weights come from
     data: DataConfig | None = None
     precision: str | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
-    config: Config | None = None
-    notes: tuple[str, ...] = ()
+    config: Config | None = None  # that of a run
+    notes: tuple[str, ...] = ()  # what was chosen from a file or changed in its keys
 
     def record(self) -> dict[str, Any]:
         """Return what a result records of the net and its weights."""
@@ -100,28 +92,22 @@ def from_run(path: Path) -> Subject:
     if not folder.is_finished:
         state = folder.status().get("state", "not begun")
         raise RunFolderError(f"{path}: the run is {state}, not finished; train it to its end first")
-    file = _final_checkpoint(folder, config.recipe.max_iters)
-    about = about_run(config, folder, config.recipe.max_iters)
-    source = {"sha256": file.sha256, "bytes": file.bytes, "format": OURS}
-    with refusals_of(file.path):
+    last = folder.checkpoints / f"iter_{config.recipe.max_iters:08d}.pt"
+    with refusals_of(last):
+        if not last.is_file():
+            raise ValueError(
+                "no final checkpoint (they are not kept in version control); use weights=... with "
+                "an exported file, or train the run again"
+            )
+        if reason := damage(last):
+            raise ValueError(reason)
+        file = read(last)
+        if not isinstance(file.content.get("model"), Mapping):
+            raise ValueError("holds no model")
+        about = about_run(config, folder, config.recipe.max_iters)
+        source = {"sha256": file.sha256, "bytes": file.bytes, "format": OURS}
         subject = _with_net(checked_tensors(file.content["model"]), about, source)
     return dataclasses.replace(subject, config=config)
-
-
-def _final_checkpoint(folder: RunFolder, max_iters: int) -> WeightsFile:
-    """Verify the checkpoint of the last iteration and read it."""
-    path = folder.checkpoints / f"iter_{max_iters:08d}.pt"
-    if not path.is_file():
-        raise WeightsError(
-            f"{path}: no final checkpoint (they are not kept in version control); "
-            "use weights=... with an exported file, or train the run again"
-        )
-    if reason := damage(path):
-        raise WeightsError(f"{path}: {reason}")
-    file = read(path)
-    if not isinstance(file.content.get("model"), Mapping):
-        raise WeightsError(f"{path}: holds no model")
-    return file
 
 
 def about_run(config: Config, folder: RunFolder, iteration: int) -> dict[str, Any]:

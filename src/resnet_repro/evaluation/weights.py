@@ -71,7 +71,12 @@ def read(path: Path, largest: int = LARGEST_FILE) -> WeightsFile:
         content, about = _load_safetensors(data) if safe else _load_pickle(data, largest)
         if not isinstance(content, Mapping):
             raise ValueError(f"holds a {type(content).__name__}, expected a dict of tensors")
-    return WeightsFile(path, hashlib.sha256(data).hexdigest(), len(data), content, _parsed(about))
+        try:
+            values = json.loads(about) if isinstance(about, str) else None
+        except (ValueError, RecursionError):
+            values = None
+    described = values if isinstance(values, dict) else None
+    return WeightsFile(path, hashlib.sha256(data).hexdigest(), len(data), content, described)
 
 
 def _bytes_of(path: Path, largest: int) -> bytes:
@@ -109,8 +114,7 @@ def state_dict_of(content: Mapping[str, Any], name: str | None) -> tuple[str, Ma
     """Return the name and the state dict called so, or the only one of a file.
 
     Raises:
-        ValueError: there is none, none of that name, or more than one to choose from; the message
-            lists them.
+        ValueError: there is none, or none of that name, or several; the message lists them.
     """
     found = _state_dicts(content)
     listed = one_line(", ".join(key or "the file itself" for key in found), 300)
@@ -151,17 +155,21 @@ def checked_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the tensors of a state dict, if they can be weights.
 
     Raises:
-        ValueError: an entry is no plain tensor, is not floating (but for counters of batches),
-            holds NaN or infinity in float32, is a negative variance, or its shape claims more than
-            ``LARGEST_FILE`` bytes (a few stored numbers can claim to be any shape).
+        ValueError: an entry is no plain tensor on the CPU, is not floating (but for counters of
+            batches), holds NaN or infinity in float32, is a negative variance, or claims more than
+            ``LARGEST_FILE`` bytes by its shape.
     """
     claimed = 0
     for name, value in content.items():
         label, last = one_line(str(name), 80), str(name).rpartition(".")[2]
-        if not _is_plain(value):
+        if (
+            not isinstance(value, Tensor)
+            or (value.layout, value.device.type) != (torch.strided, "cpu")
+            or (value.is_quantized or value.is_complex())
+        ):
             raise ValueError(f"{label} is no plain tensor of numbers")
         claimed += value.numel() * value.element_size()
-        if claimed > LARGEST_FILE:
+        if claimed > LARGEST_FILE:  # a few stored numbers can claim to be any shape
             raise ValueError(f"claims more than {LARGEST_FILE} bytes of weights")
         if last in ("num_batches_tracked", "n_averaged"):
             continue  # counts, which no net in evaluation mode reads
@@ -187,12 +195,6 @@ def one_line(text: str, most: int = 200) -> str:
     """Return ``text`` as one printable line: text in a file must not steer a terminal."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return line if len(line) <= most else line[: most - 3] + "..."
-
-
-def _is_plain(value: object) -> bool:
-    if not isinstance(value, Tensor) or value.layout != torch.strided:
-        return False
-    return value.device.type == "cpu" and not (value.is_quantized or value.is_complex())
 
 
 def _load_safetensors(data: bytes) -> tuple[Any, object]:
@@ -223,14 +225,6 @@ def _load_pickle(data: bytes, largest: int) -> tuple[Any, object]:
     table = getattr(content, "_metadata", None)
     root = table.get("") if isinstance(table, Mapping) else None
     return content, root.get(ABOUT) if isinstance(root, Mapping) else None
-
-
-def _parsed(about: object) -> Mapping[str, Any] | None:
-    try:
-        values = json.loads(about) if isinstance(about, str) else None
-    except (ValueError, RecursionError):
-        return None
-    return values if isinstance(values, dict) else None
 
 
 def _check_archive(data: bytes, largest: int) -> None:

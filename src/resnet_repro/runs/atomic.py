@@ -50,11 +50,9 @@ def crash_point(name: str) -> None:
 def is_regular_or_free(path: Path) -> bool:
     """Whether a file can be read from or written to ``path``: nothing there, or a regular file.
 
-    Opening a pipe would wait for its other end; replacing a device would take it away.
-
-    Raises:
-        OSError: the file system does not answer, such as for a link to itself.
+    OSError: the file system does not answer, such as for a link to itself.
     """
+    # Opening a pipe would wait for its other end; replacing a device would take it away.
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -72,12 +70,10 @@ def fsync(descriptor: int) -> None:
 
 def _fsync_directory(directory: Path) -> None:
     """Make a rename survive a power cut; where that fails, the file has its name all the same."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        stack.callback(os.close, descriptor)
+        os.fsync(descriptor)
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -96,7 +96,7 @@ class RunFolder:
         if state not in STATES:
             raise ValueError(f"unknown state {state!r}; one of {', '.join(STATES)}")
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "updated": now()}
-        self._write_json("status.json", {"state": state} | values | owner)
+        self._write("status.json", _to_json({"state": state} | values | owner))
 
     def update_status(self, state: str, **changes: Any) -> None:
         """Record a new state; what is not changed of the run's place stays."""
@@ -114,14 +114,10 @@ class RunFolder:
 
     def write_meta(self, meta: dict[str, Any]) -> None:
         """Record provenance."""
-        self._write_json("meta.json", meta)
+        self._write("meta.json", _to_json(meta))
 
     def metrics(self) -> list[Record]:
-        """Return all logged records, in order; none where nothing was logged.
-
-        Raises:
-            MetricsError: the file cannot be read, or is damaged in a way a crash cannot explain.
-        """
+        """Return all logged records, in order; none where nothing was logged; or MetricsError."""
         return read_metrics(self.metrics_path)
 
     def metrics_digest(self) -> str:
@@ -186,20 +182,13 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_text_atomic(self.path / name, text)
 
-    def _write_json(self, name: str, values: dict[str, Any]) -> None:
-        self._write(name, json.dumps(values, indent=2, allow_nan=False) + "\n")
-
 
 def _unreadable(path: Path, reason: str | None) -> str:
     return f"{path}: cannot be read ({reason})"
 
 
 def _checked(values: Any, required: Mapping[str, type]) -> dict[str, Any]:
-    """Return ``values``, a nested mapping that has the required dotted keys with such values.
-
-    Raises:
-        ValueError: it has not; names the key.
-    """
+    """Return ``values``, a mapping with the required dotted keys, or raise ValueError for a key."""
     if not isinstance(values, dict):
         raise ValueError("not a mapping")
     for key, kind in required.items():
@@ -233,8 +222,12 @@ def _to_yaml(values: Mapping[str, Any]) -> str:
     try:
         import yaml
     except ModuleNotFoundError:
-        return json.dumps(values, indent=2) + "\n"
+        return _to_json(values)
     return str(yaml.safe_dump(dict(values), sort_keys=False))
+
+
+def _to_json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
 
 def find_runs(root: Path) -> list[RunFolder]:

@@ -25,8 +25,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # of a network file syst
 def take(descriptor: int, folder: Path) -> bool:
     """Lock an open file of ``folder``, unless another process holds it; say whether it is ours.
 
-    The system unlocks it when the process ends. Where the file system has no locks, warn once and
-    continue without one.
+    Where the file system has no locks, warn once and continue without one.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,14 +46,13 @@ def take(descriptor: int, folder: Path) -> bool:
 def run_lock(
     folder: Path, name: str = COMMAND, *, patience: float = 0.0, after_death: float = 15.0
 ) -> Iterator[None]:
-    """Hold ``folder`` for this process; the lock ends with the process, however it ends.
+    """Hold a lock of the run folder; it ends with the process, however that ends.
 
     Args:
         folder: an existing run folder.
         name: which of the folder's locks.
         patience: seconds to wait for an owner that is alive and may be ending.
-        after_death: seconds to wait for what a dead owner of this machine left running: its
-            children hold the lock until they notice.
+        after_death: seconds to wait for a dead owner's children, which hold the lock.
 
     Raises:
         RunFolderError: another process works there; the message names it.

@@ -1,8 +1,6 @@
-"""``metrics.jsonl``: one flat JSON object per line; its writer and its reader.
+"""``metrics.jsonl``: one flat JSON object per line, explained in ``docs/RUN_FOLDER.md``.
 
-``docs/RUN_FOLDER.md`` has the keys. ``iter`` counts updates done, errors are in percent, losses in
-nats, ``time`` in seconds of work over all parts of a run. Not-a-number and infinity are written as
-``null``, so that any JSON reader can read the file.
+Not-a-number and infinity are written as ``null``, so that any JSON reader can read the file.
 """
 
 from __future__ import annotations
@@ -10,8 +8,9 @@ from __future__ import annotations
 import json
 import math
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from resnet_repro.runs.atomic import FULL, crash_point, disk_full, fsync, is_regular_or_free
 
@@ -50,22 +49,19 @@ def read_metrics(path: Path) -> list[Record]:
 
 def _parse(line: bytes) -> Record | None:
     try:
-        record: Record = json.loads(line)
+        match json.loads(line):
+            case {"kind": str(), "iter": int()} as record:
+                return dict(record)
     except ValueError:
-        return None
-    match record:
-        case {"kind": str(), "iter": int()}:
-            return record
+        pass
     return None
 
 
-class MetricsWriter:
+class MetricsWriter(AbstractContextManager["MetricsWriter"]):
     """Append records; each is on its way to the disk when ``write`` returns.
 
-    Args:
-        path: the file; made if missing.
-        keep_bytes: length to cut the file to first, the offset a checkpoint remembers: records
-            made after that checkpoint will be made again. ``None`` keeps whole lines only.
+    The file is first cut to ``keep_bytes``, the offset a checkpoint remembers: records made after
+    that checkpoint will be made again. ``None`` keeps whole lines only.
 
     Raises:
         DiskFullError: there is no room for a record; none of it is left in the file.
@@ -115,9 +111,6 @@ class MetricsWriter:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

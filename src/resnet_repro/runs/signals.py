@@ -14,17 +14,16 @@ from types import FrameType
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # USR1: SLURM's pre-emption warning
 _PR_SET_PDEATHSIG = 1
+_noting: list[list[int]] = []  # what each active stop_on_signals has noted
 _LIBC = ctypes.CDLL(None)  # loaded here: between a fork and an exec is no time to load anything
 
 
 @contextmanager
 def stop_on_signals(*, alone: bool = True) -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether a signal asked for a stop.
+    """Yield a function that returns whether a signal asked for a stop; a second ends the process.
 
-    The first signal only sets a flag that the loop reads between two iterations; a second one
-    ends the process at once. Not so where the process is one of several workers (``alone`` false):
-    a scheduler's signal reaches each twice, directly and through the launcher, and the workers
-    must save together.
+    Not so where the process is one of several workers (``alone`` false): a scheduler's signal
+    reaches each twice, directly and through the launcher, and the workers must save together.
     """
     asked: list[int] = []
 
@@ -38,33 +37,19 @@ def stop_on_signals(*, alone: bool = True) -> Iterator[Callable[[], bool]]:
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 os.write(sys.stderr.fileno(), message.encode())  # dropped where closed or full
 
-    note.asked = asked  # type: ignore[attr-defined]  # for waits that begin after the signal
     previous = {number: signal.signal(number, note) for number in STOP_SIGNALS}
+    _noting.append(asked)
     try:
         yield lambda: bool(asked)
     finally:
+        _noting.pop()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-@contextmanager
-def stop_signals_noted() -> Iterator[list[int]]:
-    """Give a list of the stop signals that came; each reaches its own handler, too.
-
-    Those that ``stop_on_signals`` noted before the block count: the wait must not begin then.
-    """
-    before = {int(number): signal.getsignal(number) for number in STOP_SIGNALS}
-    # A signal without a handler of Python ends the process at once, and shall.
-    handlers = {number: handler for number, handler in before.items() if callable(handler)}
-    caught = [number for old in handlers.values() for number in getattr(old, "asked", ())]
-
-    def note(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        handlers[number](number, frame)
-
-    note.asked = caught  # type: ignore[attr-defined]
-    with handled_by(note, list(handlers)):
-        yield caught
+def stop_noted() -> bool:
+    """Whether :func:`stop_on_signals` has noted a signal: no wait may begin or last then."""
+    return any(_noting)
 
 
 @contextmanager

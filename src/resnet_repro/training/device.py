@@ -42,11 +42,9 @@ class Setup:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=cache)
 
     def rate(self, lr: float) -> float:
-        """The learning rate as this device applies it: on CUDA a float32 value.
-
-        A graph keeps the rate as float32, and the SGD kernel of CUDA multiplies in double: an eager
-        step with the double 0.1 would round to other weights. The CPU's kernel rounds by itself.
-        """
+        """The learning rate as this device applies it: on CUDA a float32 value."""
+        # A graph keeps the rate as float32, and the SGD kernel of CUDA multiplies in double: an
+        # eager step with the double 0.1 would round to other weights. The CPU's rounds by itself.
         return float(torch.tensor(lr, dtype=torch.float32)) if self.device.type == "cuda" else lr
 
 
@@ -68,10 +66,7 @@ def set_up(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> 
 
 
 def choose(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> Setup:
-    """Choose device, precision and threads without setting anything.
-
-    ``local_rank`` is the index of this worker on this machine, and of its GPU; the ``local_size``
-    workers share the cores.
+    """Choose device, precision and threads and set nothing; ``local_size`` workers share the cores.
 
     Raises:
         ConfigError: this machine cannot do what the configuration asks.
@@ -103,17 +98,12 @@ def _precision(asked: str, cuda: bool) -> str:
         raise ConfigError("trainer.precision=tf32: needs a CUDA device; use fp32 or bf16")
     if asked != "auto":
         return asked
-    if cuda:
-        return "tf32"
-    return "bf16" if multiplies_bf16(cpu_description()[1]) else "fp32"
+    return "tf32" if cuda else "bf16" if multiplies_bf16(cpu_description()[1]) else "fp32"
 
 
 def set_fp32_precision(value: str) -> None:
-    """Set how CUDA multiplies fp32 numbers: ``ieee``, or ``tf32`` with 10 bits of mantissa.
-
-    Where only torch's new switches are set, a compiler or library that reads an old one raises
-    ("mix of the legacy and new APIs"), so both are set alike.
-    """
+    """Set how CUDA multiplies fp32 numbers: ``ieee``, or ``tf32`` with 10 bits of mantissa."""
+    # Old and new switches alike: a library that reads an old one would raise on a mix of both.
     torch.set_float32_matmul_precision("high" if value == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = value == "tf32"
     torch.backends.cuda.matmul.fp32_precision = value
@@ -143,9 +133,9 @@ def unusable_gpu() -> str | None:
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
         return None
-    files = any(DEV.glob("nvidia[0-9]*"))
-    driver = _driver(files)
-    if driver is None and not files:
+    has_files = any(DEV.glob("nvidia[0-9]*"))
+    driver = _driver(has_files)
+    if driver is None and not has_files:
         return None
     cuda = torch.version.cuda
     built = f"built for CUDA {cuda}" if cuda else "built without CUDA"
@@ -156,9 +146,9 @@ def unusable_gpu() -> str | None:
     )
 
 
-def _driver(files: bool) -> str | None:
-    """Version of a loaded NVIDIA driver that has a GPU; ``files``: it has device files."""
-    if files and NVIDIA_DRIVER.exists():
+def _driver(has_files: bool) -> str | None:
+    """Version of a loaded NVIDIA driver that has a GPU."""
+    if has_files and NVIDIA_DRIVER.exists():
         text = NVIDIA_DRIVER.read_text(errors="replace")
         if found := re.search(r"Module\s.*?(\d+\.[\d.]+)", text):
             return found[1]
@@ -178,11 +168,9 @@ def loader_processes(trainer: TrainerConfig, local_size: int = 1) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc, where there is one, keep what is freed.
-
-    Mapping and zeroing the pages of the activations again for each step takes a fifth of a step of
-    ResNet-20 on two cores, half of an evaluation in batches of 1,000.
-    """
+    """Have glibc, where there is one, keep what is freed."""
+    # Mapping and zeroing the pages of the activations again for each step takes a fifth of a step
+    # of ResNet-20 on two cores, half of an evaluation in batches of 1,000.
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_MMAP_THRESHOLD, LARGEST_KEPT)

@@ -24,9 +24,8 @@ PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 @dataclass(frozen=True)
 class World:
-    """The workers of a run and this one's place among them.
+    """The workers of a run and this one's place among them; all call the methods that exchange.
 
-    All workers call the methods that exchange something; for a single worker they cost nothing.
     Sums are taken in the order of the ranks: every worker has the same bits, also after a resume.
     """
 
@@ -95,15 +94,13 @@ def place() -> World:
 
 
 def join(world: World, device: torch.device, timeout_seconds: float) -> World:
-    """Join the other workers, if there are others; without an answer in this time the run fails.
-
-    Gradients of GPUs go over NCCL, everything else and everything on the CPU over gloo.
-    """
+    """Join the other workers, if there are others; without an answer in this time the run fails."""
     if world.size == 1:
         return world
-    if device.type == "cuda":
+    backend = "gloo"
+    if device.type == "cuda":  # gradients over NCCL, everything else over gloo
         torch.cuda.set_device(device)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     assert isinstance(patient, dist.ProcessGroup)
@@ -148,8 +145,7 @@ class _SumOverWorkers(torch.autograd.Function):
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """BN over the global batch: mean and variance of the images of all workers.
 
-    ``nn.SyncBatchNorm`` does the same on GPUs alone, and is not an ``nn.BatchNorm2d``, which the
-    probes look for.
+    ``nn.SyncBatchNorm`` works on GPUs alone, and is no ``nn.BatchNorm2d``, which probes look for.
     """
 
     def forward(self, input: Tensor) -> Tensor:

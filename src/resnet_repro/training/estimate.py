@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +27,7 @@ PIXELS = 128 * 32 * 32  # of the images timed on a CPU, whose seconds grow with 
 DECODED = 12  # pictures of the folder that are timed
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Training and test images, classes, side of the images in pixels."""
 
     train: int
@@ -77,10 +77,13 @@ def measure(config: Config) -> RunPace:
     else:  # its workers share the cores: the whole batch, of which as many as take some seconds
         share, group = batch, group or 1
         timed = max(group, min(batch, max(4, PIXELS // sizes.side**2)) // group * group)
+    shape, labels = (timed, sizes.side, sizes.side, 3), np.zeros(timed, np.uint8)
+    pixels = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    arrays = Arrays(pixels, labels, pixels, labels, sizes.classes, {})
     # The stream of its own is for a capture; on the CPU there is none.
     stream = torch.cuda.Stream() if setup.gpu else None  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
-        context, state = assemble(_alone(config, timed), setup, _random(timed, sizes))
+        context, state = assemble(_alone(config, timed), setup, arrays)
         stepper = choose(context, state).stepper(context, state)
         images, _ = context.images.batch(0)
         update = _median_seconds(setup, lambda: stepper.step(1e-4)) / timed
@@ -100,13 +103,6 @@ def _alone(config: Config, timed: int) -> Config:
     data = replace(config.data, train_split="all")
     recipe = replace(config.recipe, batch_size=timed)
     return replace(config, data=data, recipe=recipe, trainer=trainer)
-
-
-def _random(count: int, sizes: Sizes) -> Arrays:
-    shape = (count, sizes.side, sizes.side, 3)
-    pixels = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
-    labels = np.zeros(count, np.uint8)
-    return Arrays(pixels, labels, pixels, labels, sizes.classes, {})
 
 
 def _sizes(config: Config) -> tuple[Sizes, float]:
@@ -152,9 +148,9 @@ def _median_seconds(setup: Setup, work: Callable[[], None]) -> float:
     calls = AT_ONCE if setup.gpu else 1
     for _ in range(EAGER_CALLS + 1 if setup.gpu else WARM):
         work()
+    wait()
     times = []
     for _ in range(TIMED):
-        wait()
         began = time.perf_counter()
         for _ in range(calls):
             work()

@@ -1,17 +1,14 @@
 """A training step and an evaluation pass as CUDA graphs: captured once, then replayed.
 
-Many batches are prepared on the device in one go. A step (select the batch, forward, loss,
-backward, SGD, counts) needs nothing from the host: a counter on the device selects the batch, the
-learning rate lies there, and so do losses and wrong counts until something is logged. The kernels
-are those of an eager step, and so are the results.
-
-:func:`capture_on_cuda` holds every call that needs a GPU; a test passes a stand-in.
+Many batches are prepared on the device in one go. A step needs nothing from the host: a counter on
+the device selects the batch, and the learning rate, losses and wrong counts lie there. The kernels
+are those of an eager step, and so are the results. Only :func:`capture_on_cuda` needs a GPU.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,10 +42,7 @@ def capture_on_cuda(work: Work) -> Work:
 
 
 class Replayed:
-    """Work that becomes a graph: it launches the same kernels on the same memory in every call.
-
-    The first calls run eagerly, which a capture needs; the next captures; from there on all replay.
-    """
+    """Work of the same kernels on the same memory: first eager calls, then a graph's replays."""
 
     def __init__(self, work: Work, capture: Capture, eager_calls: int = EAGER_CALLS):
         self._work, self._capture, self._eager_left = work, capture, eager_calls
@@ -65,35 +59,32 @@ class Replayed:
         self._replay()
 
 
-def plain_norms(net: nn.Module) -> list[nn.BatchNorm2d]:
-    """The batch-norm layers of ``net`` that count batches and do nothing else with the count."""
-    norms = [module for module in net.modules() if type(module) is nn.BatchNorm2d]
-    return [n for n in norms if n.num_batches_tracked is not None and n.momentum is not None]
-
-
 @contextmanager
-def counted_together(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
-    """Count the batch of a training pass in all of ``norms`` at once.
+def counted_together(net: nn.Module) -> Iterator[None]:
+    """Count the batch of a training pass in all BN layers at once that only count with it.
 
     Each layer by itself launches a kernel for it, one in a dozen of all kernels of a step.
     """
-    counters = [norm.num_batches_tracked for norm in norms]
-    for norm in norms:
+    counters = {
+        norm: norm.num_batches_tracked
+        for norm in net.modules()
+        if type(norm) is nn.BatchNorm2d
+        and norm.num_batches_tracked is not None
+        and norm.momentum is not None
+    }
+    for norm in counters:
         norm.num_batches_tracked = None
     try:
         yield
     finally:
-        for norm, counter in zip(norms, counters, strict=True):
+        for norm, counter in counters.items():
             norm.num_batches_tracked = counter
     if counters:
-        torch._foreach_add_([counter for counter in counters if counter is not None], 1)
+        torch._foreach_add_(list(counters.values()), 1)
 
 
 class BatchesAhead:
-    """The next batches of a run without other workers, ready on the device.
-
-    ``count`` are prepared in one go, by default as many as fit into a little memory.
-    """
+    """The next ``count`` batches of a run, ready on the device: by default what memory allows."""
 
     def __init__(self, images: ResidentImages, count: int | None = None):
         batch, _, height, width = images.share_shape
@@ -124,8 +115,7 @@ class BatchesAhead:
 class GraphedStepper:
     """Does the updates of a run by replaying a graph of the whole step.
 
-    The run's images lie on the device, there are no other workers, and a checkpoint is loaded
-    already: the graph keeps the addresses. ``ahead`` batches are prepared in one go.
+    The run has no other workers, and a checkpoint is loaded already: the graph keeps the addresses.
     """
 
     def __init__(
@@ -139,7 +129,7 @@ class GraphedStepper:
         assert isinstance(context.images, ResidentImages)
         self._setup, self._state, self.engine = context.setup, state, engine
         self._batches = BatchesAhead(context.images, ahead)
-        self._norms, device = plain_norms(state.model), context.setup.device
+        device = context.setup.device
         self._rate = torch.empty((), dtype=torch.float32, device=device)
         lengths = [self._batches.count, state.window.length]
         self._lengths = torch.tensor(lengths, device=device)
@@ -160,7 +150,7 @@ class GraphedStepper:
     def _update(self) -> None:
         state = self._state
         images, labels = self._batches.at(self._rows[:1])
-        with counted_together(self._norms):
+        with counted_together(state.model):
             loss, logits = forward_backward(state, self._setup, images, labels)
         set_rate(state.optimizer, self._rate)
         state.optimizer.step()

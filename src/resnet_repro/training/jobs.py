@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from resnet_repro import paths
@@ -81,8 +81,8 @@ def train_together(
 ) -> list[Outcome]:
     """Train up to ``most`` runs at the same time, an iteration of each in turn.
 
-    The next begins as one ends. An error ends its own run alone. After a stop no other run begins;
-    those that have begun see it too and end by themselves.
+    An error ends its own run alone. After a stop no other run begins; those that have begun see it
+    too and end by themselves.
     """
     from resnet_repro.training.device import free_after_run
 
@@ -113,13 +113,15 @@ def train_together(
                 work.run.close()
 
 
+@dataclass(eq=False)
 class _UnderWay:
     """A run that takes turns with others; its first turn begins it."""
 
-    def __init__(self, job: Job, watcher: RunProgress, stop_asked: Callable[[], bool]):
-        self.job, self.watcher, self._stop_asked = job, watcher, stop_asked
-        self.run: TrainingRun | None = None
-        self.marks: deque[torch.cuda.Event] = deque()  # of iterations in the device's queue
+    job: Job
+    watcher: RunProgress
+    stop_asked: Callable[[], bool]
+    run: TrainingRun | None = None
+    marks: deque[torch.cuda.Event] = field(default_factory=deque)  # in the device's queue
 
     def is_ready(self) -> bool:
         """Whether the device has caught up; else its queue would fill, and other runs starve."""
@@ -134,7 +136,7 @@ class _UnderWay:
                 state = self.run.advance()
                 if state is None and self.run.stream is not None:
                     self.marks.append(self.run.stream.record_event())
-            elif isinstance(begun := begin(self.job, self.watcher, self._stop_asked), str):
+            elif isinstance(begun := begin(self.job, self.watcher, self.stop_asked), str):
                 state = begun
             else:
                 self.run, state = begun, None
@@ -185,13 +187,12 @@ def say_places(config: Config) -> None:
 def report(outcomes: Sequence[Outcome]) -> None:
     """Name the runs that failed, after all were tried; exit if any failed or was stopped."""
     failed = [(outcome.job.label, outcome.error) for outcome in outcomes if outcome.error]
-    if failed and len(outcomes) == 1:
-        raise failed[0][1]
-    for label, error in failed:
-        notify(f"failed: {label}: {error}")
+    if len(outcomes) > 1:
+        for label, error in failed:
+            notify(f"failed: {label}: {error}")
     if failed:
         _, error = failed[0]
-        if (code := exit_code(error)) is None:
+        if (code := exit_code(error)) is None or len(outcomes) == 1:
             raise error
         raise SystemExit(code)
     if any(outcome.state == "preempted" for outcome in outcomes):

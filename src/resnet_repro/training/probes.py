@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +49,9 @@ def write_gradients(folder: RunFolder, state: TrainState, at_outputs: list[float
     grads = [weight.grad for weight in weights if weight.grad is not None]
     norms = torch.stack(torch._foreach_norm(grads)).tolist()  # of the loss, without decay
     lengths = torch.stack(torch._foreach_norm([weight.detach() for weight in weights])).tolist()
-    rows = _table(
-        layers,
-        (
-            {"grad_norm": norm, "weight_norm": length, "bn_output_grad_norm": at_output}
-            for norm, length, at_output in zip(norms, lengths, at_outputs, strict=True)
-        ),
-    )
+    names = ("grad_norm", "weight_norm", "bn_output_grad_norm")
+    values = zip(norms, lengths, at_outputs, strict=True)
+    rows = _table(layers, (dict(zip(names, each, strict=True)) for each in values))
     folder.write_table("gradients", [*before, *({"iter": state.iteration} | row for row in rows)])
 
 
@@ -147,26 +143,6 @@ def _gradients(
     return list(torch.autograd.grad(loss, weights)), norms
 
 
-class _Moments:
-    """Sum and sum of squares of all elements that passed, in float64 on the device; their count."""
-
-    def __init__(self) -> None:
-        self._count, self._sums = 0, torch.zeros(2, dtype=torch.float64)
-
-    def add(self, values: Tensor) -> None:
-        values = values.detach().double()
-        sums = torch.stack([values.sum(), values.square().sum()])
-        self._sums = self._sums.to(sums.device) + sums
-        self._count += values.numel()
-
-    def mean_square(self) -> float:
-        return float(self._sums[1]) / self._count
-
-    def std(self) -> float:
-        mean = float(self._sums[0]) / self._count
-        return math.sqrt(max(0.0, self.mean_square() - mean * mean))
-
-
 @contextmanager
 def _watched(
     modules: Iterable[nn.Module], take: Callable[[int, Tensor, Tensor], None]
@@ -204,7 +180,7 @@ def forward_signal(model: nn.Module, setup: Setup, images: Tensor) -> Rows:
     """
     layers = conv_bn_layers(twin := copy.deepcopy(model).train())
     found = _moments(twin, [conv for _, conv, _ in layers], setup, [images])
-    values = ({"input_mean_square": i.mean_square(), "output_std": o.std()} for i, o in found)
+    values = ({"input_mean_square": i.mean_square, "output_std": o.std} for i, o in found)
     return _table(layers, values)
 
 
@@ -218,7 +194,12 @@ def layer_responses(
     layers = conv_bn_layers(model.eval())
     norms = [bn for _, _, bn in layers]
     found = _moments(model, norms, setup, (images for images, _ in batches))
-    return _table(layers, ({"std": made.std()} for _, made in found))
+    return _table(layers, ({"std": made.std} for _, made in found))
+
+
+class _Moments(NamedTuple):
+    mean_square: float
+    std: float
 
 
 @torch.no_grad()
@@ -226,16 +207,21 @@ def _moments(
     net: nn.Module, modules: Sequence[nn.Module], setup: Setup, batches: Iterable[Tensor]
 ) -> list[tuple[_Moments, _Moments]]:
     """Moments of what each module gets and makes when ``net`` sees the batches."""
-    found = [(_Moments(), _Moments()) for _ in modules]
+    sums = torch.zeros(len(modules), 2, 3, dtype=torch.float64, device=setup.device)
 
     def take(index: int, given: Tensor, made: Tensor) -> None:
-        found[index][0].add(given)
-        found[index][1].add(made)
+        for row, values in enumerate((given.double(), made.double())):
+            count = values.new_full((), values.numel())
+            sums[index, row] += torch.stack([count, values.sum(), values.square().sum()])
+
+    def moments(count: float, total: float, squares: float) -> _Moments:
+        mean, mean_square = total / count, squares / count
+        return _Moments(mean_square, math.sqrt(max(0.0, mean_square - mean * mean)))
 
     with _watched(modules, take), setup.autocast():
         for images in batches:
             net(images)
-    return found
+    return [(moments(*given), moments(*made)) for given, made in sums.tolist()]
 
 
 def keep_responses(folder: RunFolder, context: RunContext, state: TrainState) -> None:

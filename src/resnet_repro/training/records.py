@@ -22,10 +22,9 @@ SKIPPED = "left_out"  # name of the event in ``metrics.jsonl``
 
 
 class Log:
-    """Records and checkpoints of a run; without a folder, as on ranks > 0, nothing is written.
+    """Records and checkpoints of a run, and its times; without a folder, as on ranks > 0, no files.
 
-    ``metrics.jsonl`` is cut to the ``metrics_bytes`` that the checkpoint remembers. The times of
-    ``state`` are advanced here.
+    ``metrics.jsonl`` is cut to the ``metrics_bytes`` that the checkpoint remembers.
     """
 
     def __init__(self, state: TrainState, folder: RunFolder | None = None, metrics_bytes: int = 0):
@@ -69,12 +68,9 @@ def log_training(context: RunContext, state: TrainState, log: Log, lr: float) ->
     count = state.iteration % every or min(every, state.iteration)
     means = state.window.means(state.iteration, count)
     log.tick()
-    log.write("train", epoch=_epoch(context, state), **means._asdict(), lr=lr)
+    epoch = context.images.order.epoch_of(state.iteration)
+    log.write("train", epoch=epoch, **means._asdict(), lr=lr)
     return means.top1_err
-
-
-def _epoch(context: RunContext, state: TrainState) -> float:
-    return context.images.order.epoch_of(state.iteration)
 
 
 def evaluate(context: RunContext, state: TrainState, log: Log) -> None:
@@ -121,7 +117,7 @@ def count_and_log(
     log.tick(training=False)
     log.write(
         kind,
-        epoch=_epoch(context, state),
+        epoch=context.images.order.epoch_of(state.iteration),
         loss=found.loss,
         top1_err=found.top1_err,
         top5_err=found.top5_err,
@@ -145,7 +141,7 @@ def log_skipped(
 ) -> None:
     """Write an event for each image skipped since the last call, in order; all workers call it.
 
-    Called wherever the state is saved, so that a resumed run too names each use once. The event's
+    Called before the state is saved, so that a resumed run too names each use once. The event's
     iteration is that of the update that lacked the image, for ``held_out`` images the state's.
     """
     images, world = held_out or context.images, context.world

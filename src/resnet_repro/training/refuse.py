@@ -73,12 +73,10 @@ def refuse_diverged(folder: RunFolder) -> None:
 def refuse_lost_checkpoints(folder: RunFolder) -> None:
     """Refuse to delete the records of a run whose checkpoints are missing: a clone, another disk.
 
-    Damaged checkpoints that were set aside count as there: loading names them.
-
     Raises:
         CheckpointError: names the folder, what is logged, what is missing, and the ways out.
     """
-    status, kinds = folder.status(), ("iter_*.pt", "iter_*.corrupt")
+    status, kinds = folder.status(), ("iter_*.pt", "iter_*.corrupt")  # loading names the latter
     if any(found for kind in kinds for found in folder.checkpoints.glob(kind)):
         return
     if reached := status.get("iter", 0):
@@ -96,7 +94,7 @@ def refuse_lost_checkpoints(folder: RunFolder) -> None:
 def refuse_made_otherwise(
     folder: RunFolder, saved: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-    """Raise where a checkpoint's configuration, precision, workers, data or net are not the run's.
+    """Compare a checkpoint's configuration, precision, workers, data and net with the run's.
 
     Raises:
         CheckpointError: names what differs, and how to resume where there is a way.

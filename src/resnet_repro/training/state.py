@@ -31,10 +31,9 @@ class Means(NamedTuple):
 
 
 class Window:
-    """The last iterations' loss, top-1 and top-5 wrong counts and images, (length, 4) in float64.
+    """The last iterations' loss, top-1 and top-5 wrong counts and images: a ring on the device.
 
-    A ring on the device, which never waits for the host between log points. Each worker keeps the
-    sums of its own share; they are added up when they are read, which all workers do together.
+    Each worker keeps the sums of its own share; all together add them up where they are read.
     """
 
     def __init__(self, batch_size: int, length: int, device: torch.device, world: World = SOLO):
@@ -71,12 +70,6 @@ class Window:
         loss /= seen / self.batch_size
         return Means(loss, 100 * wrong1 / seen, 100 * wrong5 / seen, int(seen))
 
-    def smoothed_error(self, iteration: int) -> float:
-        """Top-1 training error in percent over the last 100 iterations; infinite before that."""
-        if iteration < SMOOTHING_ITERS:
-            return math.inf
-        return self.means(iteration, SMOOTHING_ITERS).top1_err
-
     def share_is_finite(self, iteration: int) -> bool:
         """Whether this worker's last of ``iteration`` losses was finite."""
         return math.isfinite(float(self.sums[(iteration - 1) % self.length, LOSS]))
@@ -106,8 +99,7 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only, so that it loads with ``weights_only=True``.
 
-        With several workers all call it. Weights and momentum are the same on all of them; the
-        batch-norm statistics are rank 0's, as everywhere they are used (``World``).
+        All workers call it. Batch-norm statistics are rank 0's, all else is the same on all.
         """
         return {
             "model": self.model.state_dict(),
@@ -197,7 +189,6 @@ def settle_ddp_buckets(state: TrainState, setup: Setup, shape: tuple[int, int, i
     It sorts its buckets after its first pass. A process that resumes would take one step with
     unsorted buckets and add gradients in another order than a run that was never stopped: other
     bits, from three workers on. ``shape`` (N, 3, H, W) is that of this worker's share of a batch.
-    Drops the gradients; batch-norm statistics do not change.
     """
     if state.train_net is state.model:
         return
@@ -237,8 +228,10 @@ def in_warmup(state: TrainState, recipe: RecipeConfig) -> bool:
 
 
 def leave_warmup(state: TrainState) -> float | None:
-    """End the warm-up if the smoothed training error is below 80 %; return that error if so."""
-    error = state.window.smoothed_error(state.iteration)
+    """End the warm-up if the training error over 100 iterations is below 80 %; return it if so."""
+    if state.iteration < SMOOTHING_ITERS:
+        return None
+    error = state.window.means(state.iteration, SMOOTHING_ITERS).top1_err
     if error >= WARMUP_ERROR:
         return None
     state.warmup_exit = state.iteration

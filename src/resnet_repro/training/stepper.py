@@ -11,8 +11,9 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from resnet_repro.models.blocks import Block
 from resnet_repro.options import ConfigError
 from resnet_repro.training.build import RunContext
 from resnet_repro.training.device import Setup
-from resnet_repro.training.graph import GraphedStepper, counted_together, plain_norms
+from resnet_repro.training.graph import GraphedStepper, counted_together
 from resnet_repro.training.state import TrainState, step
 
 # Whether compiled blocks are faster. On the CPU they were measured slower: its batch-norm kernels
@@ -34,10 +35,11 @@ KINDS_OF_BLOCK = 256  # in one process: shapes, shortcuts and precisions of all 
 ENOUGH = 2  # blocks of a stage include all its kinds: the first changes the shape
 
 
-class Stepper(Protocol):
-    """Does updates; ``engine`` says how, for ``meta.json``."""
+class EagerStepper:
+    """The host prepares each batch and launches each kernel; ``engine`` is for ``meta.json``."""
 
-    engine: dict[str, Any]
+    def __init__(self, context: RunContext, state: TrainState, engine: dict[str, Any]):
+        self._context, self._state, self.engine = context, state, engine
 
     def step(self, lr: float) -> None:
         """Do the update that follows the state's iteration, at this rate.
@@ -45,18 +47,11 @@ class Stepper(Protocol):
         The device may still be computing when this returns; reading results (the state's window,
         ``.grad``) waits for it.
         """
-
-
-class EagerStepper:
-    """The host prepares each batch and launches each kernel."""
-
-    def __init__(self, context: RunContext, state: TrainState, engine: dict[str, Any]):
-        self._context, self._state, self.engine = context, state, engine
-
-    def step(self, lr: float) -> None:
-        """Do the update that follows the state's iteration."""
         images, labels = self._context.images.batch(self._state.iteration)
         step(self._state, self._context.setup, images, labels, lr)
+
+
+Stepper: TypeAlias = EagerStepper | GraphedStepper
 
 
 @dataclass
@@ -79,8 +74,9 @@ class Engine:
         """Build what does the updates; sets ``state.train_net`` and ``state.graphed_eval``."""
         if self.compiled:
             state.train_net = with_compiled_blocks(state.model)
-        kind = GraphedStepper if self.graph else EagerStepper
-        return kind(context, state, self.record())
+        if self.graph:
+            return GraphedStepper(context, state, self.record())
+        return EagerStepper(context, state, self.record())
 
     def note(self, key: str, asked: str, what: str, why: str | None) -> None:
         """Remark on what is not done and why; raise where the configuration demands it."""
@@ -93,11 +89,10 @@ class Engine:
 def make(context: RunContext, state: TrainState) -> Stepper:
     """Return what does the updates of a run, as its configuration and this machine allow.
 
-    This is the one way to train: a run calls it, and so does anything that measures a step. Call it
-    when ``state`` is where training starts or resumes, weights loaded, and on CUDA with a stream of
-    its own as the current one; then ``stepper.step(lr)`` again and again, and no other step on that
-    state. Prints the engine on a GPU (hosts that differ in it must not look alike) and what keeps
-    the run from a faster one.
+    Call it when ``state`` is where training starts or resumes, weights loaded, and on CUDA with a
+    stream of its own as the current one; then only ``stepper.step(lr)`` changes that state. Prints
+    the engine on a GPU (hosts that differ in it must not look alike) and what keeps the run from a
+    faster one.
 
     Raises:
         ConfigError: the configuration demands what this machine cannot do.
@@ -206,7 +201,7 @@ def why_not(
     images = torch.zeros(shape, device=setup.device).contiguous(memory_format=torch.channels_last)
     try:
         twin = with_compiled_blocks(short).train()
-        with counted_together(plain_norms(short) if counters_apart else []):
+        with counted_together(short) if counters_apart else nullcontext():
             with setup.autocast():
                 scores = twin(images)
             scores.float().sum().backward()
