@@ -65,11 +65,7 @@ class Arrays:
 
 
 def digest(array: NDArray[np.uint8]) -> str:
-    """SHA-256 of the bytes of a uint8 array in C order, in hexadecimal.
-
-    Raises:
-        TypeError: the array is not uint8, for which the published digests say nothing.
-    """
+    """SHA-256 of a uint8 array in C order, hexadecimal; TypeError: published ones are of uint8."""
     if array.dtype != np.uint8:
         raise TypeError(f"digests are over uint8 bytes, got {array.dtype}")
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
@@ -138,11 +134,7 @@ class Images(MaySkip, Protocol):
 
 
 def load(name: str, root: Path, source: str = "auto") -> Arrays:
-    """Load a data set of small images, fetching it into ``root`` first if need be.
-
-    Raises:
-        DataError: unknown name, or the data are missing or not what they should be.
-    """
+    """Load a data set of small images, fetched into ``root`` if need be, or raise DataError."""
     if name == "cifar10":
         from resnet_repro.data import cifar10
 

@@ -41,11 +41,7 @@ Checksummed: TypeAlias = tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str
 
 
 def load_arrays(path: Path, digests: Mapping[str, str]) -> dict[str, NDArray[np.uint8]] | None:
-    """Read the arrays that ``digests`` names and verify each; ``None`` without such a file.
-
-    Raises:
-        DataError: the file is damaged, altered, unreadable or not a regular one.
-    """
+    """The arrays ``digests`` names, verified; ``None``: no such file; DataError: it is damaged."""
     return _read(path, lambda arrays: _verified(arrays, digests))
 
 
@@ -115,15 +111,10 @@ def store_checksummed(
 def map_tasks(
     function: Callable[[Task], Result], tasks: Sequence[Task], label: str
 ) -> Iterator[Result]:
-    """Yield ``function(task)`` in the order of ``tasks``, computed by a thread for each core.
-
-    Pillow and NumPy let other threads run while they decode and add up.
-
-    Raises:
-        StoppedError: a stop signal came; tasks that are under way are finished first.
-    """
+    """Yield ``function(task)`` in the order of ``tasks``, or StoppedError on a stop signal."""
     from tqdm import tqdm  # here: a host with torch alone has none, and no pictures to prepare
 
+    # Threads suffice: Pillow and NumPy let others run while they decode and add up.
     pool = ThreadPoolExecutor(usable_cores())
     interval = 0.2 if sys.stderr.isatty() else 10
     try:
@@ -171,9 +162,7 @@ def locked(root: Path, *leftovers: str) -> Iterator[None]:
 
 @contextmanager
 def explained_refusals(root: Path, needed: int) -> Iterator[None]:
-    """Re-raise OS errors of the block, which needs ``needed`` bytes, as a one-line DataError.
-
-    Libraries wrap the refusal in errors of their own, so the causes of an error are searched too.
+    """Re-raise OS errors of the block, which needs ``needed`` bytes, in one line.
 
     Raises:
         UnwritableError: ``root`` may not be written.
@@ -199,7 +188,7 @@ def explained_refusals(root: Path, needed: int) -> Iterator[None]:
 
 
 def _refusal(error: BaseException | None, numbers: Sequence[int]) -> OSError | None:
-    """The refusal of the file system behind an error."""
+    """The refusal of the file system behind an error: libraries wrap it in errors of their own."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in numbers:
             return error

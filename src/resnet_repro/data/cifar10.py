@@ -1,7 +1,4 @@
-"""CIFAR-10: three forms of its files, three sources, one truth.
-
-Every form gives the same arrays; whether they are CIFAR-10 the digests say.
-"""
+"""CIFAR-10: three forms of its files, three sources, the same arrays by their digests."""
 
 from __future__ import annotations
 

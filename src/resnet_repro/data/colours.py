@@ -47,10 +47,8 @@ def load_statistics(
     """The statistics of a training set, kept in the folder ``cache`` for these very files.
 
     They are measured again where the size or the modification time of any file has changed, and
-    every time where ``cache`` cannot be written.
-
-    Raises:
-        DataError: a file cannot be read, or not be decoded and is not to be skipped.
+    where ``cache`` cannot be written. DataError: a file is unreadable, or undecodable and not to be
+    skipped.
     """
     key = {"version": _VERSION, "sample": SAMPLE, "pictures": index.stamp()}
     path = cache / f".colours-{SAMPLE}.npz"

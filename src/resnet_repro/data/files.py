@@ -67,10 +67,8 @@ def read(source: Path, wanted: Wanted, prefix: str) -> dict[str, bytes]:
     """Read the wanted files of a folder or an archive (zip, tar, tar.gz, tar.xz), by their paths.
 
     Hidden files and what desktops leave are not wanted, whatever the patterns say. Members of an
-    archive may lack the ``prefix``, a folder with its slash.
-
-    Raises:
-        DataError: it is missing, cut off, unreadable or not an archive, or holds a file too large.
+    archive may lack the ``prefix``, a folder with its slash. DataError: it is missing, cut off,
+    unreadable or not an archive, or holds a file too large.
     """
     limits = [
         (re.compile(re.escape(pattern).replace(r"\*", "[^/]*")), most)

@@ -105,11 +105,7 @@ def load_pictures(name: str, root: Path, skip_corrupt: bool = False) -> PictureF
 
     ``root`` holds ``train/<class>/*`` and ``val/<class>/*``; the name ``imagenet`` also looks into
     ``root/imagenet`` and insists on its 1,000 classes. ``skip_corrupt`` measures on the others
-    where a picture cannot be decoded.
-
-    Raises:
-        DataError: there are none, or they are not arranged as they should be, or one that is
-            measured cannot be read.
+    where a picture cannot be decoded. DataError: they are not there, or not as they should be.
     """
     place = find(name, root)
     train, test = load_indices(place)
@@ -174,9 +170,8 @@ def load_indices(root: Path) -> tuple[PictureIndex, PictureIndex]:
 def load_index(root: Path) -> PictureIndex:
     """List the pictures of the class folders of ``root``; say in one line what is left out.
 
-    Raises:
-        DataError: there are no class folders, or one has no pictures or cannot be read, or a link
-            leads nowhere, or what is named like a picture is not a regular file.
+    DataError: no class folders, or one that has no pictures or cannot be read; a link that leads
+    nowhere; something named like a picture that is not a regular file.
     """
     left_out: LeftOut = []
     classes = _class_folders(root, left_out)

@@ -57,12 +57,7 @@ class PictureError(DataError):
 
 
 def read_picture(path: Path) -> bytes:
-    """The bytes of a picture file.
-
-    Raises:
-        DataError: the file is missing, cannot be read or is not a regular one.
-        PictureError: it is larger than ``MOST_BYTES``.
-    """
+    """The bytes of a file; DataError: unreadable; PictureError: more than ``MOST_BYTES``."""
     try:
         with open_regular(path) as file:
             encoded = file.read(MOST_BYTES + 1)
@@ -95,10 +90,7 @@ def centre_crop(encoded: bytes, name: str, side: int = TEST_SIDE) -> Pixels:
 
 
 def scaled(encoded: bytes, name: str, side: int) -> Pixels:
-    """The whole picture at a shorter side, for 10-crop and multi-scale testing; uint8 (H, W, 3).
-
-    Raises PictureError also where that has more than ``MOST_PIXELS`` pixels.
-    """
+    """The whole picture at a shorter side, uint8 (H, W, 3), of at most ``MOST_PIXELS`` pixels."""
     with _opened(encoded, name) as image:
         width, height = resized(image.size, side)
         if width * height > MOST_PIXELS:

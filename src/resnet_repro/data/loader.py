@@ -117,13 +117,9 @@ class Decoder:
     def train(
         self, index: PictureIndex, order: BatchOrder, iterations: range, places: range | None = None
     ) -> Iterator[PictureBatch]:
-        """Augmented training batches of some iterations (Sec. 3.4).
+        """Augmented training batches of some iterations (Sec. 3.4), in the ``order`` of ``index``.
 
-        ``order`` is over the rows of ``index`` and gives batch size and seed; ``places`` is the
-        part of each batch that is this process's share, all of it by default.
-
-        Raises:
-            ValueError: ``order`` is over another number of pictures.
+        ``places`` is the part of each batch that is this process's share, all of it by default.
         """
         size, count = order.batch_size, order.num_images
         if count != len(index):
@@ -148,11 +144,8 @@ class Decoder:
     ) -> Iterator[PictureBatch]:
         """Pictures in order, each once: the centre 224x224 at a shorter ``side``, or all of it.
 
-        Whole pictures are for 10-crop and multi-scale testing (Sec. 3.4); ``rows`` are those that
-        are tested, all by default.
-
-        Raises:
-            ValueError: whole pictures, which differ in size, in batches of several.
+        ``rows`` are those that are tested, all by default. Whole pictures (Sec. 3.4: 10-crop and
+        multi-scale testing) differ in size: ``batch_size`` must be 1.
         """
         if whole and batch_size != 1:
             raise ValueError("whole pictures differ in size: batch_size must be 1")

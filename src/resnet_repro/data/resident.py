@@ -15,6 +15,12 @@ from resnet_repro.data import Arrays, EvalImages, Prepared, Share, Skipped
 from resnet_repro.data.order import Batch, BatchOrder
 
 
+def mean_image(images: NDArray[np.uint8], mean: str) -> NDArray[np.float64]:
+    """The mean image (H, W, 3) of uint8 ``images``, 0..1, or with ``channel`` their mean colour."""
+    pixels = images.sum(axis=0, dtype=np.int64) / (255 * len(images))  # exact: sums of integers
+    return np.broadcast_to(pixels.mean(axis=(0, 1)), pixels.shape) if mean == "channel" else pixels
+
+
 class DeviceDataset:
     """A data set as one uint8 tensor (N, H, W, 3) on the device with labels (N,), and its batches.
 
@@ -38,14 +44,10 @@ class DeviceDataset:
         pad: str = "mean",
         border: int = 4,
     ):
-        # Exact, 0..1: the sums are of integers.
-        pixel_mean = images.sum(axis=0, dtype=np.int64) / (255 * len(images))
-        channel_mean = pixel_mean.mean(axis=(0, 1))
-        if mean == "channel":
-            pixel_mean = np.broadcast_to(channel_mean, pixel_mean.shape)
-        edge = -channel_mean if pad == "zero" else np.zeros(3)
+        edge = -mean_image(images, "channel")[0, 0] if pad == "zero" else np.zeros(3)
         self.device, self.border = device, border
-        self.mean = torch.tensor(pixel_mean, dtype=torch.float32, device=device)  # (H, W, 3)
+        pixels = mean_image(images, mean)
+        self.mean = torch.tensor(pixels, dtype=torch.float32, device=device)  # (H, W, 3)
         self._edge = torch.tensor(edge, dtype=torch.float32, device=device)
         self.skipped: list[Skipped] = []  # and it stays so: all images are there
         self._hold(images, labels)

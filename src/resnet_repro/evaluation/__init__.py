@@ -95,11 +95,7 @@ class EvaluateOptions:
 
 
 def check(options: EvaluateOptions) -> None:
-    """Refuse what can be refused without torch.
-
-    Raises:
-        ConfigError: one line naming the key, the value and what is allowed.
-    """
+    """Refuse what can be refused without torch: ConfigError names key, value, what is allowed."""
     fmt = options.format
     if bool(options.weights) == bool(options.run):
         raise ConfigError("give either weights=FILE with format=..., or run=RUN_DIR; see --help")

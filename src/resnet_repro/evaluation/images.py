@@ -28,7 +28,7 @@ from resnet_repro.data.folder import (
 )
 from resnet_repro.data.loader import Decoder, PictureBatch
 from resnet_repro.data.order import train_split_indices
-from resnet_repro.data.resident import DeviceDataset
+from resnet_repro.data.resident import mean_image
 from resnet_repro.data.streamed import PicturePreparation
 from resnet_repro.evaluation.protocols import Geometry, Prepare, Views, ten_crops, views_of
 from resnet_repro.options import ConfigError
@@ -69,20 +69,14 @@ def training_mean(found: Arrays | PictureFolder, data: DataConfig) -> NDArray[np
     """The mean image (H, W, 3), 0..1, that is subtracted (Sec. 3.4, 4.2)."""
     if isinstance(found, Arrays):
         rows, _ = train_split_indices(data.train_split, len(found.train_labels))
-        images, labels = found.train_images[rows], found.train_labels[rows]
-        mean = DeviceDataset(images, labels, torch.device("cpu"), mean=data.mean).mean
-        return np.asarray(mean.numpy(), np.float32)
+        return mean_image(found.train_images[rows], data.mean).astype("f4")
     pixels = found.statistics.mean
     colour = pixels.mean((0, 1), keepdims=True)
     return np.broadcast_to(colour if data.mean == "channel" else pixels, pixels.shape).astype("f4")
 
 
 class SmallImages:
-    """All images of a split of small pictures, on the device; none is ever left out.
-
-    Raises:
-        ConfigError: nets that were trained on different images, or no validation images.
-    """
+    """All images of a split of small pictures, on the device; ConfigError: no such split."""
 
     def __init__(self, arrays: Arrays, train_splits: set[str], split: str, device: torch.device):
         self.trained_on, self.device = arrays, device
@@ -181,10 +175,7 @@ class FullSize:
                 yield [view], self._put(usable.labels)
 
     def _pictures(self, protocol: str) -> Iterator[Shown]:
-        """Views (1, 3, H, W) and label (1,) of one picture after the other.
-
-        Every shorter side has its loader, with workers in proportion to the pixels.
-        """
+        """Views (1, 3, H, W) and label (1,) of each picture; a loader for each shorter side."""
         ten = protocol == "10-crop"
         sides = [self.geometry.ten_crop_side] if ten else self.geometry.scales
         total = sum(side**2 for side in sides)
@@ -221,10 +212,7 @@ def open_pictures(
     """Find the pictures of ``split``: ``train``, or ``test``, which is ``root/val/<class>/``.
 
     ``ours``: whether nets of ours are tested, which need the mean of the training pictures.
-
-    Raises:
-        ConfigError: there is no such split.
-        DataError: the pictures are not there or cannot be read.
+    ConfigError: no such split; DataError: the pictures are not there or unreadable.
     """
     if split == "val":
         raise ConfigError(f"split=val: must be test or train for data.name={choice.name}")
@@ -245,10 +233,7 @@ def open_pictures(
 
 
 def alike(pictures: Iterable[Shown], at_once: int, waiting: int) -> Iterator[list[Shown]]:
-    """Groups of up to ``at_once`` pictures of one shape; ``waiting`` pictures may be held back.
-
-    Of a photograph collection about half have the most common shape.
-    """
+    """Groups of up to ``at_once`` pictures of one shape; ``waiting`` pictures may be held back."""
     held: dict[tuple[torch.Size, ...], list[Shown]] = {}
     for picture in pictures:
         shape = tuple(view.shape for view in picture[0])

@@ -52,14 +52,7 @@ class Session:
 
     @classmethod
     def open(cls, options: EvaluateOptions) -> Session:
-        """Find nets and images.
-
-        Raises:
-            ConfigError: nets, data and options do not go together.
-            WeightsError: weights are refused.
-            RunFolderError: a run is not there or not finished.
-            DataError: the data are not there or not what they should be.
-        """
+        """Find nets and images, or raise as :func:`resnet_repro.evaluate.count`."""
         how = str(options.format), options.weights_key, options.stride_in
         subjects = [from_file(paths.given(path), *how) for path in options.weights]
         subjects += [from_run(paths.given(path)) for path in options.run]
@@ -103,12 +96,7 @@ class Session:
         return kept.lstrip(".-")[:100] or "weights"
 
     def count(self, described: dict[str, Any]) -> dict[str, Any]:
-        """Show every image once to all nets together; return ``described`` with the errors.
-
-        Raises:
-            WeightsError: the scores are not finite.
-            DataError: a picture cannot be read.
-        """
+        """Show every image once to all nets together; return ``described`` with the errors."""
         images, setup, started = self.images, self.setup, time.perf_counter()
         with ExitStack() as stack:
             stack.enter_context(setup.autocast())
@@ -236,11 +224,7 @@ def _open_images(
 def check_classes(
     subjects: Sequence[Subject], count: int, classes: Sequence[str], data_name: str
 ) -> list[str]:
-    """Return a sentence for each doubt whether nets and data set have the same classes.
-
-    Raises:
-        ConfigError: the numbers of classes differ, or a class of ImageNet has another name.
-    """
+    """Doubts whether nets and data have the same classes; ConfigError where they have not."""
     doubts = []
     strange = [each for each in classes if not re.fullmatch(r"n\d{8}", each)]
     for subject in subjects:
@@ -263,11 +247,7 @@ def check_classes(
 
 
 def check_training_data(subject: Subject, digests: dict[str, str]) -> None:
-    """Refuse a net of ours whose training images are not those that the mean is taken from.
-
-    Raises:
-        ConfigError: names the net and what differs.
-    """
+    """Raise ConfigError where a net of ours was trained on other images than those found here."""
     for part, digest in subject.digests.items():
         if part.startswith(("train", "mean")) and digests.get(part, digest) != digest:
             raise ConfigError(

@@ -82,10 +82,8 @@ def from_file(
 def from_run(path: Path) -> Subject:
     """Build the final net of a finished run.
 
-    Raises:
-        RunFolderError: no run there, or it is not finished.
-        ConfigError: its configuration is not one of this version's.
-        WeightsError: its final checkpoint is missing or damaged.
+    RunFolderError: no run is there, or it is not finished; ConfigError: its configuration is not
+    one of this version's; WeightsError: its final checkpoint is missing or damaged.
     """
     folder = RunFolder(path)
     config = Config.from_mapping(folder.config())
@@ -111,11 +109,7 @@ def from_run(path: Path) -> Subject:
 
 
 def about_run(config: Config, folder: RunFolder, iteration: int) -> dict[str, Any]:
-    """Return what weights must record of their run, to be used without its folder.
-
-    Raises:
-        RunFolderError: the folder lacks a part of it.
-    """
+    """What weights record of their run, to be used without its folder; or RunFolderError."""
     meta, pictures = folder.meta(), dataclasses.asdict(config.data)
     del pictures["root"], pictures["source"]
     return {

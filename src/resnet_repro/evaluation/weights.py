@@ -111,11 +111,7 @@ def packed(state: Mapping[str, Tensor], about: Mapping[str, Any], form: str) -> 
 
 
 def state_dict_of(content: Mapping[str, Any], name: str | None) -> tuple[str, Mapping[str, Any]]:
-    """Return the name and the state dict called so, or the only one of a file.
-
-    Raises:
-        ValueError: there is none, or none of that name, or several; the message lists them.
-    """
+    """Name and state dict, of that name or the only one; ValueError lists those there are."""
     found = _state_dicts(content)
     listed = one_line(", ".join(key or "the file itself" for key in found), 300)
     if not found:
@@ -129,10 +125,7 @@ def state_dict_of(content: Mapping[str, Any], name: str | None) -> tuple[str, Ma
 
 
 def _state_dicts(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """State dicts by their names, nested ones as ``model.net``; the file itself has the empty name.
-
-    A state dict has a tensor under a key that ends in ``weight``.
-    """
+    """State dicts, with a tensor ``...weight``, by names like ``model.net``; ``''``: the file."""
     found: dict[str, Mapping[str, Any]] = {}
     waiting, seen = deque([("", content)]), set()
     while waiting:

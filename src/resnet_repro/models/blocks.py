@@ -123,11 +123,7 @@ class Head(nn.Module):
         return scores
 
     def score_map(self, x: Tensor, window: int) -> Tensor:
-        """Scores of every window x window part of the map, as a sliding crop would see it.
-
-        Raises:
-            ValueError: the map is smaller than the window.
-        """
+        """Scores of every window x window part, as a sliding crop's; ValueError: a smaller map."""
         height, width = x.shape[-2:]
         if min(height, width) < window:
             raise ValueError(

@@ -29,11 +29,7 @@ _PROJECTION = {"akamaster": "shortcut", "torchvision": "downsample"}
 
 
 def net_of(fmt: str, state: Mapping[str, Tensor]) -> tuple[NetSpec, int]:
-    """Return the net that a state dict belongs to, and its number of classes.
-
-    Raises:
-        ValueError: the keys are not those of a net of this format.
-    """
+    """The net that a state dict belongs to and its number of classes; ValueError: no such net."""
     head = state.get(f"{_HEAD[fmt]}.weight")
     if head is None or head.ndim != 2:
         raise ValueError(f"these are no {fmt} weights: missing {_HEAD[fmt]}.weight")
@@ -56,11 +52,7 @@ def net_of(fmt: str, state: Mapping[str, Tensor]) -> tuple[NetSpec, int]:
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Take the names of wrappers out of the keys, in any order; also return those found.
-
-    Raises:
-        ValueError: two keys become one.
-    """
+    """Take wrappers' names out of the keys, return them too; ValueError: two keys become one."""
     found: dict[str, None] = {}
     plain: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -102,11 +94,7 @@ def load_into(net: nn.Module, state: Mapping[str, Tensor], fmt: str | None = Non
 
 
 def to_torchvision(state: Mapping[str, Tensor], spec: NetSpec) -> dict[str, Tensor]:
-    """Rename our state dict to that of torchvision's ``resnet<depth>``, of equal scores.
-
-    Raises:
-        ValueError: torchvision has no such net; the message gives the reason.
-    """
+    """Rename our state dict to torchvision's ``resnet<depth>``; ValueError: it has no such net."""
     reason = ""
     if spec.family != "imagenet":
         reason = "torchvision has nets of the ImageNet family only"

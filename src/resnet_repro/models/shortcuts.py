@@ -126,11 +126,7 @@ def make_shortcut(
     zero_pad: str = "end",
     gate_bias: float = -2.0,
 ) -> nn.Module:
-    """Return the shortcut ``kind`` (none | A | B | C | gate) of a block of this shape.
-
-    Raises:
-        ValueError: unknown kind.
-    """
+    """The shortcut ``kind`` (none | A | B | C | gate) of a block; ValueError: unknown kind."""
     changes = stride != 1 or in_channels != out_channels
     match kind:
         case "none":

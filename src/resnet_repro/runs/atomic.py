@@ -48,10 +48,7 @@ def crash_point(name: str) -> None:
 
 
 def is_regular_or_free(path: Path) -> bool:
-    """Whether a file can be read from or written to ``path``: nothing there, or a regular file.
-
-    OSError: the file system does not answer, such as for a link to itself.
-    """
+    """Whether ``path`` is a regular file or nothing; OSError: the file system does not answer."""
     # Opening a pipe would wait for its other end; replacing a device would take it away.
     try:
         return stat.S_ISREG(path.stat().st_mode)

@@ -23,12 +23,7 @@ class MetricsError(ValueError):
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """Read all records; a last line torn by a crash is dropped, a torn middle is refused.
-
-    Raises:
-        MetricsError: it cannot be read, or a line before the last is no record with its kind and
-            iteration.
-    """
+    """Read all records but a last line torn by a crash; MetricsError: unreadable or altered."""
     try:
         if not is_regular_or_free(path):
             raise MetricsError(f"{path}: cannot be read (not a regular file)")

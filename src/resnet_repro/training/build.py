@@ -36,11 +36,7 @@ class RunContext:
 
 
 def load_images(config: Config) -> Arrays | PictureFolder:
-    """Find the data set a configuration names: arrays or, of full-size pictures, their lists.
-
-    Raises:
-        DataError: it cannot be loaded or fetched, or is not what it should be.
-    """
+    """Find the data set a configuration names, arrays or lists of pictures, or raise DataError."""
     choice = config.data
     if choice.name in PICTURE_SETS:
         from resnet_repro.data.folder import load_pictures

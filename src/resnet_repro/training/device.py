@@ -34,10 +34,7 @@ class Setup:
     gpu: str | None
 
     def autocast(self, *, cache: bool = True) -> AbstractContextManager[object]:
-        """Context of a forward pass: convs in bf16 where that is the precision.
-
-        ``cache``: a weight that is used twice within the context is cast once.
-        """
+        """Context of a forward pass, its convs in bf16 or not; ``cache``: cast each weight once."""
         bf16 = self.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=cache)
 
@@ -66,11 +63,7 @@ def set_up(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> 
 
 
 def choose(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> Setup:
-    """Choose device, precision and threads and set nothing; ``local_size`` workers share the cores.
-
-    Raises:
-        ConfigError: this machine cannot do what the configuration asks.
-    """
+    """Choose device, precision and threads of one of ``local_size`` workers, or ConfigError."""
     cuda = sees_cuda(trainer)
     if trainer.device == "cuda" and not cuda:
         none = f"no CUDA device is visible (torch {torch.__version__}); "
@@ -112,11 +105,7 @@ def set_fp32_precision(value: str) -> None:
 
 
 def sees_cuda(trainer: TrainerConfig) -> bool:
-    """Whether a run is to compute on CUDA, and could.
-
-    Raises:
-        ConfigError: ``trainer.device=auto`` where a GPU is visible that torch cannot use.
-    """
+    """Whether a run is to compute on CUDA, and could; ConfigError: ``auto``, and torch cannot."""
     if trainer.device == "cpu":
         return False
     if torch.cuda.is_available():
@@ -185,10 +174,7 @@ def return_freed_memory() -> None:
 
 
 def free_after_run(error: BaseException | None = None) -> None:
-    """Free the memory of a run that has ended, on host and GPU.
-
-    ``error`` is what ended it: kept by the caller, its traceback would keep net and data alive.
-    """
+    """Free a run's memory, host and GPU; the traceback of ``error``, which ended it, holds some."""
     if error is not None:
         traceback.clear_frames(error.__traceback__)
     gc.collect()

@@ -79,11 +79,7 @@ SOLO = World()
 
 
 def place() -> World:
-    """Return the place that torch's launcher gave this process, before it has joined the others.
-
-    Raises:
-        ConfigError: another program started this process.
-    """
+    """The place torch's launcher gave this process; ConfigError: another program started it."""
     if missing := [name for name in PLACE if name not in os.environ]:
         raise ConfigError(
             f"{', '.join(missing)} not set: a worker is started by torchrun; for several workers "

@@ -29,11 +29,11 @@ AHEAD, AHEAD_BYTES = 64, 2**28  # most batches prepared in one go, and the memor
 
 
 def capture_on_cuda(work: Work) -> Work:
-    """Capture what ``work`` launches on the current stream; return a function that replays it.
+    """Capture what ``work`` launches on the current stream, computing nothing, to be replayed.
 
-    Capturing computes nothing. Tensors that ``work`` makes keep their addresses; each replay writes
-    their values again. Other threads, such as those that pin memory, may call CUDA meanwhile.
+    Tensors that ``work`` makes keep their addresses; each replay writes their values again.
     """
+    # Other threads, such as those that pin memory, may call CUDA meanwhile: "thread_local".
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         work()

@@ -38,10 +38,7 @@ def gradient_iterations(max_iters: int) -> frozenset[int]:
 
 
 def write_gradients(folder: RunFolder, state: TrainState, at_outputs: list[float]) -> None:
-    """Add the norms of the last update's gradients to ``gradients.csv``.
-
-    ``at_outputs`` are :func:`bn_output_gradient_norms` before that update.
-    """
+    """Add the last update's norms to ``gradients.csv``, with those at BN outputs before it."""
     # Rows from here on were written by a part of the run that was lost, and are written again.
     before = [row for row in folder.table("gradients") if int(row["iter"]) < state.iteration]
     layers = conv_bn_layers(state.model)
@@ -122,10 +119,7 @@ def _gradients(
     batch_size: int,
     precision: AbstractContextManager[object],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Gradients of the convs' weights, and norms of those at BN outputs, of loss / ``batch_size``.
-
-    Moves the batch-norm statistics of ``model``.
-    """
+    """Gradients of the convs' weights, norms of those at BN outputs; moves BN statistics."""
     layers = conv_bn_layers(model.train())
     norms: list[Tensor] = [torch.zeros(()) for _ in layers]
 

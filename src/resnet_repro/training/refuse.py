@@ -18,11 +18,7 @@ from resnet_repro.training import CheckpointError, DivergedError
 
 
 def check_same_run(folder: RunFolder, config: Config) -> None:
-    """Refuse to mix two configurations in one folder.
-
-    Raises:
-        RunFolderError: names the keys that differ, with both values.
-    """
+    """Raise RunFolderError, with keys and both values, where a folder holds another run."""
     try:
         if not folder.config_path.exists():
             _refuse_former_name(folder, config)
@@ -71,11 +67,7 @@ def refuse_diverged(folder: RunFolder) -> None:
 
 
 def refuse_lost_checkpoints(folder: RunFolder) -> None:
-    """Refuse to delete the records of a run whose checkpoints are missing: a clone, another disk.
-
-    Raises:
-        CheckpointError: names the folder, what is logged, what is missing, and the ways out.
-    """
+    """Raise CheckpointError where a run has records and no checkpoint: a clone, another disk."""
     status, kinds = folder.status(), ("iter_*.pt", "iter_*.corrupt")  # loading names the latter
     if any(found for kind in kinds for found in folder.checkpoints.glob(kind)):
         return
@@ -94,11 +86,7 @@ def refuse_lost_checkpoints(folder: RunFolder) -> None:
 def refuse_made_otherwise(
     folder: RunFolder, saved: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-    """Compare a checkpoint's configuration, precision, workers, data and net with the run's.
-
-    Raises:
-        CheckpointError: names what differs, and how to resume where there is a way.
-    """
+    """Raise CheckpointError where a checkpoint differs from the run, and say what resumes it."""
     before = saved["precision"]
     if before != now["precision"]:
         raise CheckpointError(
@@ -162,11 +150,7 @@ def nothing_left_if_refused(made: Sequence[Path]) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> list[Path]:
-    """Make a run folder, or nothing at all; return what was made, the folder itself last.
-
-    Raises:
-        RunFolderError: it cannot be made; names path and cause.
-    """
+    """Make a run folder, return what was made, itself last; or make nothing: RunFolderError."""
     made: list[Path] = []
     try:
         for folder in (*reversed(path.parents), path):

@@ -55,10 +55,7 @@ class Plateau:
     drops: list[int] = field(default_factory=list)
 
     def drops_after(self, error: float, iteration: int, *, patience: int, most: int) -> bool:
-        """Record the held-out error after ``iteration`` updates; return whether the rate drops.
-
-        There are at most ``most`` drops.
-        """
+        """Record the held-out error after ``iteration`` updates; whether the rate drops now."""
         if error < self.best:
             self.best, self.waited = error, 0
             return False

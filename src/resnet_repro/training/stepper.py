@@ -166,10 +166,7 @@ def _compiled() -> Callable[[Block, Tensor], Tensor]:
 
 
 def with_compiled_blocks(net: nn.Module) -> nn.Module:
-    """Return the same net with compiled blocks; parameters and buffers are shared, not copied.
-
-    ``net`` itself stays as it is: probes that look into blocks go through it.
-    """
+    """The same net with compiled blocks and shared parameters; probes go through ``net`` itself."""
     if isinstance(net, Block):
         return CompiledBlock(net)
     if not any(isinstance(module, Block) for module in net.modules()):
@@ -187,8 +184,7 @@ def why_not(
 ) -> str | None:
     """Compile the blocks of ``net`` for images of ``shape``; return why not, if they cannot be.
 
-    What is compiled here is used in training. Works on a copy with the first blocks of each stage.
-    ``counters_apart``: training counts batches by :func:`counted_together`.
+    Works on a copy. ``counters_apart``: training counts batches by :func:`counted_together`.
     """
     import torch._inductor.config as inductor
 
