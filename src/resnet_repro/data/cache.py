@@ -132,8 +132,7 @@ def map_tasks(
 def locked(root: Path, *leftovers: str) -> Iterator[None]:
     """Make ``root`` and hold its lock, waiting for another holder; it ends with the process.
 
-    ``leftovers`` are patterns of what killed holders left, which is removed. Where the file system
-    has no locks the block runs all the same: every file is written whole.
+    ``leftovers`` are patterns of what killed holders left, which is removed.
 
     Raises:
         UnwritableError: the folder may not be written.

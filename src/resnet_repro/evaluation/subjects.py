@@ -12,15 +12,8 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from resnet_repro.config import Config, DataConfig
-from resnet_repro.evaluation.weights import (
-    WeightsFile,
-    checked_tensors,
-    one_line,
-    read,
-    refusals_of,
-    state_dict_of,
-    tensors_digest,
-)
+from resnet_repro.evaluation import weights
+from resnet_repro.evaluation.weights import WeightsFile, one_line, refusals_of
 from resnet_repro.models import formats
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_params
@@ -71,7 +64,7 @@ def from_file(
     Raises:
         WeightsError: the file is refused, is not of this format, or does not name its net.
     """
-    file = read(path)
+    file = weights.read(path)
     source = {"file": path.name, "sha256": file.sha256, "bytes": file.bytes, "format": fmt}
     with refusals_of(path):
         if fmt == OURS:
@@ -99,12 +92,12 @@ def from_run(path: Path) -> Subject:
             )
         if reason := damage(last):
             raise ValueError(reason)
-        file = read(last)
+        file = weights.read(last)
         if not isinstance(file.content.get("model"), Mapping):
             raise ValueError("holds no model")
         about = about_run(config, folder, config.recipe.max_iters)
         source = {"sha256": file.sha256, "bytes": file.bytes, "format": OURS}
-        subject = _with_net(checked_tensors(file.content["model"]), about, source)
+        subject = _with_net(weights.checked_tensors(file.content["model"]), about, source)
     return dataclasses.replace(subject, config=config)
 
 
@@ -128,8 +121,8 @@ def _theirs(
     file: WeightsFile, source: dict[str, Any], weights_key: str | None, stride_in: str | None
 ) -> Subject:
     fmt, name = source["format"], file.path.name
-    key, content = state_dict_of(file.content, weights_key)
-    tensors = checked_tensors(content)
+    key, content = weights.state_dict_of(file.content, weights_key)
+    tensors = weights.checked_tensors(content)
     state, wrappers = formats.unwrapped(tensors)
     spec, num_classes = formats.net_of(fmt, state)
     if stride_in is not None:
@@ -152,7 +145,7 @@ def _ours(file: WeightsFile, source: dict[str, Any]) -> Subject:
     if file.about is not None:
         if file.about.get("keys") == "torchvision":
             raise ValueError("has torchvision's keys; use format=torchvision")
-        subject = _with_net(checked_tensors(file.content), file.about, source)
+        subject = _with_net(weights.checked_tensors(file.content), file.about, source)
         return dataclasses.replace(subject, name=file.path.stem)
     folder, state = RunFolder(file.path.absolute().parent.parent), file.content.get("model")
     if not isinstance(state, Mapping) or not folder.config_path.is_file():
@@ -165,7 +158,7 @@ def _ours(file: WeightsFile, source: dict[str, Any]) -> Subject:
         about = about_run(config, folder, int(file.content["iteration"]))
     except (KeyError, TypeError, ValueError, RunFolderError) as error:
         raise ValueError(f"its run folder names no net ({error})") from error
-    subject = _with_net(checked_tensors(state), about, source)
+    subject = _with_net(weights.checked_tensors(state), about, source)
     return dataclasses.replace(subject, name=f"{subject.name}_iter{about['iter']}")
 
 
@@ -188,7 +181,7 @@ def _with_net(
 
 def _training(state: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, Any]:
     """Data set, precision and digests of a training, as attributes of a subject."""
-    if about.get("weights_sha256") not in (None, tensors_digest(state)):
+    if about.get("weights_sha256") not in (None, weights.tensors_digest(state)):
         raise ValueError("its weights were changed after they were exported")
     precision, digests = about.get("precision"), about.get("digests")
     parts = digests.items() if isinstance(digests, Mapping) else ()

@@ -18,10 +18,7 @@ from resnet_repro.models.spec import NetSpec
 def build(spec: NetSpec, num_classes: int, seed: int = 0) -> CifarNet | ImageNetNet:
     """Return a net on the CPU, float32, in training mode; its weights depend on ``seed`` alone.
 
-    Torch's global generator is neither used nor moved.
-
-    Raises:
-        ValueError: ``num_classes`` below 1.
+    Torch's global generator is not moved. ValueError: ``num_classes`` below 1.
     """
     net = build_meta(spec, num_classes)
     net.to_empty(device="cpu")

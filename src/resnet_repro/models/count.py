@@ -73,14 +73,11 @@ def list_layers(model: nn.Module, image_size: int) -> list[Layer]:
 
 
 def conv_bn_layers(model: nn.Module) -> list[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:
-    """3x3 convs of the main path with the BN that follows, in the order of computation.
+    """3x3 convs of the main path, by name, with the BN that follows, in the order of computation.
 
     The stem comes first, also where it is 7x7 (ImageNet family); a CIFAR net has 6n+1 entries,
-    the layers of Fig. 7. Names are those of the convs. The response of a layer is the output of
-    its BN: before ReLU and addition (Sec. 4.2, "Analysis of Layer Responses").
-
-    Raises:
-        ValueError: ``model`` has no conv followed by BN.
+    the layers of Fig. 7. The response of a layer is the output of its BN: before ReLU and addition
+    (Sec. 4.2, "Analysis of Layer Responses"). ValueError: there is no conv followed by BN.
     """
     layers = [
         (f"{prefix}.{name}" if prefix else name, conv, bn)

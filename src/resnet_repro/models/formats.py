@@ -71,11 +71,8 @@ def unwrapped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
 def load_into(net: nn.Module, state: Mapping[str, Tensor], fmt: str | None = None) -> None:
     """Load a state dict, ours or, renamed, one of ``fmt``: every key of ``net`` and no other.
 
-    Counters of BN batches, which old files lack and no net of ours reads, may be missing in
-    ``fmt``; they are set to 0 then.
-
-    Raises:
-        ValueError: keys are missing or unexpected (they are named), or shapes differ.
+    In ``fmt`` counters of BN batches, which old files lack and no net of ours reads, may be missing
+    and are set to 0. ValueError: keys are missing or unexpected, or shapes differ.
     """
     if fmt is not None:
         ours = net.state_dict()

@@ -15,8 +15,7 @@ class CifarNet(nn.Module):
     """The CIFAR family (Sec. 4.2): 6n+2 layers, plain, residual or gated.
 
     3x3 stem of 16 filters; three stages of 2n 3x3 convs of 16, 32, 64 filters at 32, 16, 8 pixels;
-    head. Takes images (N, 3, H, W), float, 32x32 in the paper; returns class scores
-    (N, num_classes).
+    head. Images (N, 3, H, W), float, 32x32 in the paper, to class scores (N, num_classes).
     """
 
     def __init__(
@@ -43,9 +42,8 @@ class CifarNet(nn.Module):
 class ImageNetNet(nn.Module):
     """The ImageNet family (Sec. 3.3, Table 1): plain and ResNet-18 to 152.
 
-    7x7 stem with max pool, four stages (conv2_x to conv5_x), head.
-    Takes images (N, 3, H, W), float, 224x224 in the paper's training; any size goes, for the
-    head's pool is global. Returns class scores (N, num_classes).
+    7x7 stem with max pool, four stages (conv2_x to conv5_x), head. Images (N, 3, H, W), float, of
+    any size, 224x224 in the paper's training, to class scores (N, num_classes).
 
     The stem's pool has one pixel of padding, as torchvision's. Caffe's, in the authors' release,
     has none and rounds the size up: the same 56x56 map with windows shifted by one pixel.
@@ -84,13 +82,10 @@ class ImageNetNet(nn.Module):
     def forward_dense(self, x: Tensor, window: int = 7) -> Tensor:
         """Class scores of the fully convolutional form (Sec. 3.4), (N, num_classes).
 
-        Each ``window`` x ``window`` part of the last map is pooled and scored as a training crop
-        would be, and the scores are averaged over all positions; on a 224x224 image that is
-        :meth:`forward`. ``window`` is the side of the map in training: 7 for crops of 224, 2 for
-        images of 64.
-
-        Raises:
-            ValueError: the image is too small for one window.
+        Each ``window`` x ``window`` part of the last map is scored as a training crop would be,
+        and the scores are averaged; on a 224x224 image that is :meth:`forward`. ``window`` is the
+        side of the map in training: 7 for crops of 224, 2 for images of 64. ValueError: the image
+        is too small for one window.
         """
         return self.head.score_map(self.features(x), window).mean((2, 3))
 

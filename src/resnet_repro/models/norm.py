@@ -21,9 +21,6 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
     Running statistics, of which every device would keep its own, move by the mean over the groups:
     in expectation those of one device (the variance is the one *within* a group), and unlike the
     first device's they do not favour the images that stand first in the batch.
-
-    Raises:
-        ValueError: in training, when the batch is not a whole number of groups.
     """
 
     def __init__(self, num_features: int, group: int, *, eps: float, momentum: float) -> None:
@@ -31,7 +28,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         self.group = group
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise (N, C, H, W); N a multiple of ``group`` in training."""
+        """Normalise (N, C, H, W); ValueError: N is no multiple of ``group`` in training."""
         if not self.training:
             return super().forward(input)
         if input.shape[0] % self.group:

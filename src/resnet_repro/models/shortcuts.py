@@ -43,9 +43,7 @@ class ZeroPadShortcut(nn.Module):
 
     The paper leaves open which: here every stride-th pixel from the first, and the new channels
     after the old ones (``end``) or half before (``both``; one more after if the number is odd).
-
-    Raises:
-        ValueError: the width shrinks.
+    ValueError: the width shrinks.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, zero_pad: str) -> None:

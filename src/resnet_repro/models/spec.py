@@ -1,7 +1,6 @@
 """The choice of a net: the configuration's ``model`` group, its checks and the net's name.
 
-No torch here: a bad configuration is refused at once, and the drawing half needs the names.
-Depth counts the convs of the main path and the fc (Sec. 3.3 and 4.2).
+Without torch, which drawing does not need. Depth counts the convs of the main path and the fc.
 """
 
 from __future__ import annotations
@@ -27,12 +26,7 @@ BOTTLENECK_NAMES = NAMES | {"B": "ResNet-{}"}  # Sec. 4.1: 50, 101 and 152 use o
 
 @dataclass(frozen=True)
 class NetSpec:
-    """The net (Sec. 3.3, 4.2).
-
-    Raises:
-        ConfigError: a net that cannot be built, or a setting that it would silently ignore; the
-            message names the setting, its value and what is allowed.
-    """
+    """The net (Sec. 3.3, 4.2); ConfigError: it cannot be built, or would ignore a setting."""
 
     family: str = option("cifar", "family of nets", one_of("cifar", "imagenet"))
     depth: int = option(20, "number of weighted layers", at_least(8))

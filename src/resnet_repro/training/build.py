@@ -53,12 +53,9 @@ def load_data(config: Config) -> Arrays:
 def assemble(
     config: Config, setup: Setup, found: Arrays | PictureFolder, world: World = SOLO
 ) -> tuple[RunContext, TrainState]:
-    """Prepare the images and their order, the net and its optimizer; all workers call it.
+    """Prepare the images and their order, the net and its optimizer, on every worker alike.
 
-    The net has the weights of the seed, on every worker alike.
-
-    Raises:
-        ConfigError: a batch would hold an image twice.
+    ConfigError: a batch would hold an image twice.
     """
     images = open_images(config, setup, found, world)
     net = build(config.model, images.num_classes, config.seed)

@@ -40,11 +40,9 @@ def contents(context: RunContext, state: TrainState) -> dict[str, Any]:
 def resume(folder: RunFolder, context: RunContext, state: TrainState) -> dict[str, Any] | None:
     """Load the newest whole checkpoint into ``state`` and return it; ``None`` where there is none.
 
-    Rank 0 reads first: it sets damaged files aside.
-
-    Raises:
-        CheckpointError: none is whole, or it was made by another run or in another way.
+    CheckpointError: none is whole, or it was made by another run or in another way.
     """
+    # Rank 0 reads first: it sets damaged files aside.
     saved = context.world.rank0_first(lambda: load_newest(folder.checkpoints))
     if saved is not None:
         refuse_made_otherwise(folder, saved, contents(context, state))
@@ -96,10 +94,7 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
     """Load the newest checkpoint that is whole; ``None`` where none was ever written.
 
     A damaged one is renamed to ``*.corrupt`` with a warning, and the one before it is used.
-
-    Raises:
-        CheckpointError: there are checkpoints and none is whole; training never starts again
-            silently.
+    CheckpointError: none is whole; training never starts again silently.
     """
     found = _newest_first(folder)
     for path in found:

@@ -65,10 +65,7 @@ class RunPace:
 def measure(config: Config) -> RunPace:
     """Time a few updates and an evaluation, done as the run will do them, on random images.
 
-    Of a folder of pictures a few are decoded, too; a GPU trains beside that.
-
-    Raises:
-        ConfigError: this machine cannot do what the configuration asks.
+    Of a folder of pictures a few are decoded, too. ConfigError: this machine cannot do the run.
     """
     setup, batch, group = set_up(config.trainer), config.recipe.batch_size, config.model.bn_group
     sizes, decoding = _sizes(config)

@@ -37,11 +37,8 @@ class Outcome:
 def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome]:
     """Do what is missing of ``jobs``; a failure is kept for the end and stops no other run.
 
-    One after the other or, with ``trainer.concurrent``, several at the same time.
-
-    Raises:
-        ConfigError: runs that are to be trained at the same time cannot be.
-        RunFolderError: before anything is trained, a folder holds another configuration.
+    One after the other or, with ``trainer.concurrent``, several at the same time. ConfigError: they
+    cannot be; RunFolderError: before anything is trained, a folder holds another configuration.
     """
     if jobs:
         say_places(jobs[0].config)

@@ -31,12 +31,8 @@ class TrainingRun:
     """The run of a folder, on this worker. Rank 0 alone writes, and keeps ``status.json`` true.
 
     On CUDA everything is launched on a stream of the run's own: graphs can be captured there, and
-    what several runs have launched is computed at the same time.
-
-    The folder has its configuration; ``stop_asked`` says whether to stop after this iteration.
-
-    Raises:
-        ConfigError: the number of workers is not ``trainer.devices``.
+    what several runs have launched is computed at the same time. ``stop_asked`` says whether to
+    stop after this iteration. ConfigError: the number of workers is not ``trainer.devices``.
     """
 
     def __init__(

@@ -27,9 +27,8 @@ def lr_at(
     Args:
         recipe: rate, schedule and warm-up.
         iteration: from 0.
-        warmup_exit: for ``warmup=error80``, the number of updates at which the smoothed training
-            error was first seen below 80 %; ``None`` while it has not been.
-        drops: for ``schedule=plateau``, the updates after which the rate has dropped.
+        warmup_exit: with ``warmup=error80``, updates until the error was below 80 %, if it was.
+        drops: with ``schedule=plateau``, the updates after which the rate has dropped.
     """
     if recipe.warmup == "iters400" and iteration < WARMUP_ITERS:
         return recipe.warmup_lr

@@ -1,9 +1,8 @@
 """How the updates of a run are done: eagerly, or as a CUDA graph; with or without compiled blocks.
 
-A block is compiled once and used for all equal blocks, so compile time does not grow with the
-depth: a CIFAR net of any depth has the same five kinds of block. Compiled code rounds at other
-places than the kernels it replaces, so results differ in the last bits of a step, as they do
-between numbers of threads.
+A block is compiled once for all equal blocks: a CIFAR net of any depth has the same five kinds.
+Compiled code rounds at other places than the kernels it replaces, so results differ in the last
+bits of a step, as they do between numbers of threads.
 """
 
 from __future__ import annotations
@@ -92,10 +91,7 @@ def make(context: RunContext, state: TrainState) -> Stepper:
     Call it when ``state`` is where training starts or resumes, weights loaded, and on CUDA with a
     stream of its own as the current one; then only ``stepper.step(lr)`` changes that state. Prints
     the engine on a GPU (hosts that differ in it must not look alike) and what keeps the run from a
-    faster one.
-
-    Raises:
-        ConfigError: the configuration demands what this machine cannot do.
+    faster one. ConfigError: the configuration demands what this machine cannot do.
     """
     engine, config, setup = choose(context, state), context.config, context.setup
     if context.world.rank == 0:

@@ -136,7 +136,8 @@ class Team:
                     return
                 for rank in self._pids.keys() - self._asked:
                     self._asked.add(rank)
-                    _send(signal.SIGTERM, self._pids[rank])
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(self._pids[rank], signal.SIGTERM)
             if self._errors or not all(map(is_alive, self._pids.values())):
                 deadline = min(deadline, now + AFTER_FAILURE)
             elif self._launcher.poll() is not None:
@@ -174,8 +175,10 @@ class Team:
         """End what is left; a worker that has not said hello finds nobody there and ends."""
         for rank, pid in self._pids.items():
             self._lost["silent" if is_alive(pid) else "killed"].append(rank)
-        for pid in (*self._pids.values(), self._launcher.pid):
-            _send(signal.SIGKILL, pid)
+        for pid in self._pids.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._launcher.kill()
         self._launcher.wait()
         self._pipe.close()
 
@@ -201,11 +204,6 @@ class Team:
         )
 
 
-def _send(number: signal.Signals, pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
 class Channel(Watcher):
     """A worker's end of the line to its command; what the user should see goes there too."""
 
@@ -215,16 +213,12 @@ class Channel(Watcher):
         os.dup2(1, 2)  # the launcher's own messages go elsewhere
 
     def report(self, event: str, **values: Any) -> None:
-        """Report an event; once the command is gone, a worker that has begun saves and ends.
-
-        Raises:
-            BrokenPipeError: at ``hello``: the command is gone, there is nothing to begin.
-        """
+        """Report an event; once the command is gone, a worker that has begun saves and ends."""
         report = json.dumps({"event": event, "rank": self._rank, "pid": os.getpid()} | values)
         try:
             os.write(self._pipe, f"{MARK}{report}\n".encode())
         except BrokenPipeError:
-            if event == "hello":
+            if event == "hello":  # there is nothing to begin
                 raise
 
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
