@@ -1,7 +1,7 @@
 """Made-up images of CIFAR's shape: for tests, and for trying the harness without a download.
 
-Each class is a smooth random pattern; an image is its class's pattern, shifted in brightness, under
-strong noise. A net learns it in a few hundred updates. No figure of the paper is drawn from it.
+An image is the smooth random pattern of its class, shifted in brightness, under strong noise. A net
+learns it in a few hundred updates. No figure of the paper is drawn from it.
 """
 
 from __future__ import annotations

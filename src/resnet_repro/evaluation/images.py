@@ -41,10 +41,7 @@ WAITING = 256  # pictures of other shapes that may wait for their like before a 
 
 
 def subtract(mean: Tensor, std: Tensor | None = None) -> Prepare:
-    """Subtract a mean and, where ``std`` (3, 1, 1) is given, divide.
-
-    ``mean`` is (3, 1, 1) or a mean image (3, H, W), resized for views of another size.
-    """
+    """Subtract a mean, (3, 1, 1) or an image (3, H, W) that is resized, and divide by ``std``."""
 
     def prepare(images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:

@@ -43,10 +43,7 @@ class Geometry:
 
     @classmethod
     def of_small_pictures(cls, size: int) -> Geometry:
-        """The same proportions for a net trained on whole pictures of ``size`` x ``size``.
-
-        ``1-crop`` is then the picture itself (Sec. 4.2 for CIFAR-10).
-        """
+        """The same for whole pictures, which ``1-crop`` shows as they are (Sec. 4.2)."""
         scales = tuple(round(scale * size / 224) for scale in PAPER_SCALES)
         return cls(size, size, scales[1], scales, math.ceil(size / STRIDE))
 

@@ -116,11 +116,8 @@ def sees_cuda(trainer: TrainerConfig) -> bool:
 
 
 def unusable_gpu() -> str | None:
-    """Describe a visible NVIDIA GPU where torch cannot use CUDA; ``None`` if there is none.
-
-    An empty ``CUDA_VISIBLE_DEVICES`` hides the GPUs on purpose.
-    """
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+    """Describe a visible NVIDIA GPU where torch cannot use CUDA; ``None`` if there is none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):  # hidden on purpose
         return None
     has_files = any(DEV.glob("nvidia[0-9]*"))
     driver = _driver(has_files)

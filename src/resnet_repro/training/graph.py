@@ -159,10 +159,7 @@ class GraphedStepper:
 
 
 class GraphedEval:
-    """A net's forward pass in evaluation, replayed for batches of the first one's shape.
-
-    Any other, such as a smaller last batch, goes through the net eagerly; the kernels are the same.
-    """
+    """A net's forward pass in evaluation: replayed for the first batch's shape, else eager."""
 
     def __init__(self, net: Callable[[Tensor], Tensor], setup: Setup, capture: Capture):
         self._net, self._setup = net, setup

@@ -169,10 +169,7 @@ def _device_name() -> str:
 
 
 def say_places(config: Config) -> None:
-    """Say where runs and data are, if that is in the repository and a command is called elsewhere.
-
-    Nothing is said of a place that the words or the environment name.
-    """
+    """Say where runs and data are, where a command is called elsewhere and names no place."""
     places = {"runs": paths.runs(config.runs_dir)}
     if config.data.name != "synthetic":  # which has no folder
         places["data"] = paths.data(config.data.root)

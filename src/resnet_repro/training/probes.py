@@ -181,10 +181,7 @@ def forward_signal(model: nn.Module, setup: Setup, images: Tensor) -> Rows:
 def layer_responses(
     model: nn.Module, setup: Setup, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> Rows:
-    """Standard deviation of each 3x3 conv's output after BN, before ReLU and addition (Fig. 7).
-
-    Over all images, positions and channels of ``batches``; BN in evaluation mode.
-    """
+    """Std of each 3x3 conv's output after BN in evaluation, before ReLU and addition (Fig. 7)."""
     layers = conv_bn_layers(model.eval())
     norms = [bn for _, _, bn in layers]
     found = _moments(model, norms, setup, (images for images, _ in batches))

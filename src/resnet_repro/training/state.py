@@ -210,10 +210,7 @@ def is_finite(state: TrainState) -> bool:
 
 
 def watch_plateau(state: TrainState, recipe: RecipeConfig, error: float) -> bool:
-    """Record an evaluation's held-out error in percent; return whether the rate drops now.
-
-    Evaluations during a warm-up do not count: its rate is not the one that drops.
-    """
+    """Record an evaluation's error, percent, after a warm-up; return whether the rate drops."""
     warming = recipe.warmup == "iters400" and state.iteration <= WARMUP_ITERS
     if recipe.schedule != "plateau" or warming or in_warmup(state, recipe):
         return False
