@@ -5,9 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from resnet_repro.models.blocks import BasicBlock, Bottleneck
+from resnet_repro.models.blocks import BasicBlock, Bottleneck, GroupedBatchNorm2d, make_norm
 from resnet_repro.models.build import build
-from resnet_repro.models.norm import GroupedBatchNorm2d, make_norm
 from resnet_repro.models.shortcuts import GatedShortcut, ZeroPadShortcut, make_shortcut
 from resnet_repro.models.spec import NetSpec
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ranks import do, fingerprint, small_job
+from resnet_repro.models.blocks import GroupedBatchNorm2d
 from resnet_repro.models.build import build
-from resnet_repro.models.norm import GroupedBatchNorm2d
 from resnet_repro.models.spec import NetSpec
 from resnet_repro.options import ConfigError
 from resnet_repro.training import estimate, stepper

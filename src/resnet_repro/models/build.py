@@ -8,9 +8,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from resnet_repro.models.blocks import BasicBlock, BlockFactory, Bottleneck, on_shortcut
+from resnet_repro.models.blocks import BasicBlock, BlockFactory, Bottleneck, make_norm, on_shortcut
 from resnet_repro.models.nets import CifarNet, ImageNetNet
-from resnet_repro.models.norm import make_norm
 from resnet_repro.models.shortcuts import GatedShortcut, make_shortcut
 from resnet_repro.models.spec import NetSpec
 

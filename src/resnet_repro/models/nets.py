@@ -6,8 +6,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from resnet_repro.models.blocks import BlockFactory, Head, make_stage
-from resnet_repro.models.norm import NormFactory
+from resnet_repro.models.blocks import BlockFactory, Head, NormFactory, make_stage
 from resnet_repro.models.spec import NetSpec
 
 

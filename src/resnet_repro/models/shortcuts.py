@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_repro.models.norm import NormFactory
+from resnet_repro.models.blocks import NormFactory
 
 
 class NoShortcut(nn.Module):

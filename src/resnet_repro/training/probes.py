@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resnet_repro.models.blocks import GroupedBatchNorm2d
 from resnet_repro.models.count import conv_bn_layers
-from resnet_repro.models.norm import GroupedBatchNorm2d
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.build import RunContext
 from resnet_repro.training.device import Setup
