@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from resnet_repro.data import DataError, jpeg, note
 from resnet_repro.data.cache import load_checksummed, map_tasks, store_checksummed
-from resnet_repro.data.order import picture_draw
+from resnet_repro.data.order import picture_draw, spaced
 
 if TYPE_CHECKING:
     from resnet_repro.data.folder import PictureIndex
@@ -70,10 +70,9 @@ Sums = dict[str, NDArray[np.int64]]  # of pixels (224, 224, 3), of colour produc
 
 
 def _measure(index: PictureIndex, skip_corrupt: bool) -> Sums:
-    count = min(SAMPLE, len(index))
-    note(f"measuring mean and principal colours on {count:,} pictures, once")
-    sample = [(row, index.path(row)) for row in (np.arange(count) * len(index) // count).tolist()]
-    tasks = [sample[start : start + _CHUNK] for start in range(0, count, _CHUNK)]
+    sample = [(row, index.path(row)) for row in spaced(len(index), SAMPLE).tolist()]
+    note(f"measuring mean and principal colours on {len(sample):,} pictures, once")
+    tasks = [sample[start : start + _CHUNK] for start in range(0, len(sample), _CHUNK)]
     total: Sums = {}
     for sums, failures in map_tasks(_sum_chunk, tasks, f"measuring, {_CHUNK} a step"):
         for line in failures:

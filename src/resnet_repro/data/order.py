@@ -101,6 +101,12 @@ def train_split_indices(split: str, num_images: int) -> tuple[NDArray[np.int64],
     return np.sort(order[:SPLIT_TRAIN]), np.sort(order[SPLIT_TRAIN:])
 
 
+def spaced(total: int, count: int) -> NDArray[np.int64]:
+    """``count`` of ``total`` rows, evenly spaced, or all: data sets are often sorted by class."""
+    count = min(count, total)
+    return np.arange(count) * total // max(count, 1)
+
+
 class Draw(NamedTuple):
     """What chance decides for one use of a training picture."""
 

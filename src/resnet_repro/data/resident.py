@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnet_repro.data import Arrays, EvalImages, Prepared, Share, Skipped
-from resnet_repro.data.order import Batch, BatchOrder
+from resnet_repro.data.order import Batch, BatchOrder, spaced
 
 
 def mean_image(images: NDArray[np.uint8], mean: str) -> NDArray[np.float64]:
@@ -63,10 +63,10 @@ class DeviceDataset:
         return other
 
     def sample(self, count: int) -> DeviceDataset:
-        """``count`` of the images, evenly spaced: data sets are often sorted by class."""
+        """``count`` of the images, evenly spaced."""
         if count >= len(self):
             return self
-        rows = torch.arange(count, device=self.device) * len(self) // count
+        rows = torch.from_numpy(spaced(len(self), count)).to(self.device)
         other = copy.copy(self)
         other.images, other.labels = self.images[rows], self.labels[rows]
         return other

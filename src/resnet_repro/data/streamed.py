@@ -19,9 +19,7 @@ from resnet_repro.data import MODIFIED, DataError, EvalImages, Prepared, Share, 
 from resnet_repro.data.colours import ColourStatistics
 from resnet_repro.data.folder import PictureFolder, PictureIndex
 from resnet_repro.data.loader import Decoder, PictureBatch
-from resnet_repro.data.order import BatchOrder
-
-Rows = NDArray[np.int64]
+from resnet_repro.data.order import BatchOrder, spaced
 
 
 class PicturePreparation:
@@ -66,18 +64,18 @@ class _Pictures:
         """The path of a picture below the folder of the data set: ``train/<class>/<file>``."""
         return self._index.path(row).relative_to(self._index.root.parent).as_posix()
 
-    def _note(self, number: int, batch: PictureBatch, rows: Rows) -> None:
+    def _note(self, number: int, batch: PictureBatch, rows: NDArray[np.int64]) -> None:
         self.skipped += [(number, row) for row in rows[~batch.valid.numpy()].tolist()]
 
 
 class PictureSet(_Pictures):
-    """``count`` pictures of an index, evenly spaced, for they lie by class; the 1-crop view."""
+    """``count`` pictures of an index, evenly spaced, in the 1-crop view."""
 
     def __init__(
         self, index: PictureIndex, count: int, prepare: PicturePreparation, decoder: Decoder
     ):
         super().__init__(index)
-        self.rows = spaced(np.arange(len(index)), count)
+        self.rows = spaced(len(index), count)
         self._prepare, self._decoder = prepare, decoder
 
     def __len__(self) -> int:
@@ -87,7 +85,7 @@ class PictureSet(_Pictures):
         self, batch_size: int, limit: int | None = None, *, first: int = 0, every: int = 1
     ) -> Iterator[Prepared]:
         """Each picture once, in order; ``limit`` of them evenly spaced."""
-        rows = spaced(self.rows, len(self) if limit is None else limit)
+        rows = self.rows[spaced(len(self), len(self) if limit is None else limit)]
         starts = range(first * batch_size, len(rows), every * batch_size)
         if not starts:
             return
@@ -173,9 +171,3 @@ class StreamedImages(_Pictures):
             raise DataError(f"{batch.failures[0]}; no picture of its batch is left")
         labels = usable.labels.to(self._decoder.device, non_blocking=True)
         return self._prepare.train(usable.images, usable.alphas), labels
-
-
-def spaced(rows: Rows, count: int) -> Rows:
-    """``count`` of the rows, evenly spaced; all of them where there are no more."""
-    count = min(count, len(rows))
-    return rows[np.arange(count) * len(rows) // max(count, 1)]

@@ -109,14 +109,14 @@ def _sizes(config: Config) -> tuple[Sizes, float]:
         return SETS[choice.name], 0.0
     from resnet_repro.data.folder import find, load_indices
     from resnet_repro.data.jpeg import CROP, PictureError, read_picture, train_crop
-    from resnet_repro.data.order import picture_draw
+    from resnet_repro.data.order import picture_draw, spaced
 
     try:
         train, test = load_indices(find(choice.name, paths.data(choice.root)))
     except DataError:  # the run will report it
         return SETS[choice.name], 0.0
     times = []
-    for row in range(0, len(train), -(-len(train) // DECODED)):
+    for row in spaced(len(train), DECODED).tolist():
         began = time.perf_counter()
         try:
             train_crop(read_picture(train.path(row)), "", picture_draw(0, 0, row))

@@ -153,10 +153,8 @@ def make_folder(path: Path) -> list[Path]:
     """Make a run folder, return what was made, itself last; or make nothing: RunFolderError."""
     made: list[Path] = []
     try:
-        for folder in (*reversed(path.parents), path):
-            if not folder.is_dir():
-                folder.mkdir(exist_ok=True)  # another command may be doing the same
-                made.append(folder)
+        made = [folder for folder in (*reversed(path.parents), path) if not folder.is_dir()]
+        path.mkdir(parents=True, exist_ok=True)  # another command may be doing the same
     except OSError as error:
         _remove(made)
         raise RunFolderError(

@@ -66,7 +66,8 @@ def run_workers(
             finally:
                 team.kill()
             state = str(folder.status()["state"])
-            if stop_asked() and (team.waited_for_data or not (team.trains or state == "failed")):
+            waited = any(error["kind"] == "StoppedError" for error in team.errors)  # for data
+            if stop_asked() and (waited or not (team.trains or state == "failed")):
                 folder.update_status(state := "preempted")
             if state in ("finished", "preempted"):
                 return state
@@ -115,14 +116,9 @@ class Team:
         self._pipe, self._rest = launcher.stdout, b""
         self._pids: dict[int, int] = {}  # rank -> process, from hello to bye
         self._asked: set[int] = set()  # ranks that were asked to stop
-        self._errors: list[dict[str, Any]] = []
+        self.errors: list[dict[str, Any]] = []
         self._lost: dict[str, list[int]] = {"killed": [], "silent": []}  # ranks without a report
         self.trains = False  # before that, there is nothing to save
-
-    @property
-    def waited_for_data(self) -> bool:
-        """Whether a worker left a wait for data because of a stop signal: nothing is saved."""
-        return any(error["kind"] == "StoppedError" for error in self._errors)
 
     def follow(self, stop_asked: Callable[[], bool]) -> None:
         """Read reports until all have ended, or some have failed and the others do not end.
@@ -138,7 +134,7 @@ class Team:
                     self._asked.add(rank)
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(self._pids[rank], signal.SIGTERM)
-            if self._errors or not all(map(is_alive, self._pids.values())):
+            if self.errors or not all(map(is_alive, self._pids.values())):
                 deadline = min(deadline, now + AFTER_FAILURE)
             elif self._launcher.poll() is not None:
                 deadline = min(deadline, now + AFTER_LAUNCHER)
@@ -169,7 +165,7 @@ class Team:
         else:
             self._pids.pop(rank, None)
             if event == "error":
-                self._errors.append(report)
+                self.errors.append(report)
 
     def kill(self) -> None:
         """End what is left; a worker that has not said hello finds nobody there and ends."""
@@ -184,7 +180,7 @@ class Team:
 
     def failure(self, noise: str, timeout_seconds: float) -> Exception:
         """What to raise: the cause if a worker could name it, else who is missing."""
-        for error in self._errors:
+        for error in self.errors:
             if error["kind"] in EXPLAINED:
                 return EXPLAINED[error["kind"]](error["message"])
         killed, silent = (", ".join(map(str, sorted(ranks))) for ranks in self._lost.values())
@@ -192,8 +188,8 @@ class Team:
             what = f"worker {killed} was killed, the others were ended"
         elif silent:
             what = f"worker {silent} did not answer within {timeout_seconds:g} s and was ended"
-        elif self._errors:
-            first = self._errors[0]
+        elif self.errors:
+            first = self.errors[0]
             notify(first["trace"])
             what = f"worker {first['rank']} failed ({first['kind']}: {first['message']})"
         else:
