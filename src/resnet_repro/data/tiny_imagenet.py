@@ -59,10 +59,8 @@ def load(root: Path) -> Arrays:
 
     ``root`` has the prepared file, or has or is ``tiny-imagenet-200/``, ``.zip`` or ``.tar.xz``.
     Where these are still there, the file is used only if it was made from those very files, by size
-    and modification time. Images are uint8, (100000, 64, 64, 3) and (10000, 64, 64, 3).
-
-    Raises:
-        DataError: it is not there, not whole, or not Tiny ImageNet; the message says what to do.
+    and modification time. Images are uint8, (100000, 64, 64, 3) and (10000, 64, 64, 3). DataError:
+    it is not there, not whole, or not Tiny ImageNet; the message says what to do.
     """
     folder = root.parent if root.is_file() else root
     cache = folder / CACHE

@@ -143,10 +143,8 @@ def precise_bn(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[int]:
     after training. Here mean and unbiased variance of every batch under the final weights are
     averaged with equal weight for each image. The batches are prepared training images
     (N, 3, H, W), each of the size used in training: the variance within a batch depends on it.
-    In the block the model is in evaluation mode. Yields the number of images averaged over.
-
-    Raises:
-        ValueError: no images.
+    In the block the model is in evaluation mode. Yields the number of images averaged over, or
+    raises ValueError without any.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     was_training, momenta = model.training, [norm.momentum for norm in norms]

@@ -59,10 +59,8 @@ def from_file(
 
     ``ours`` takes an exported file, which names its net, or a checkpoint inside its run folder. Of
     other formats ``weights_key`` chooses one of several state dicts, and ``stride_in`` says where
-    torchvision-keyed bottlenecks have the stride, which their keys do not show.
-
-    Raises:
-        WeightsError: the file is refused, is not of this format, or does not name its net.
+    torchvision-keyed bottlenecks have the stride, which their keys do not show. WeightsError: the
+    file is refused, is not of this format, or does not name its net.
     """
     file = weights.read(path)
     source = {"file": path.name, "sha256": file.sha256, "bytes": file.bytes, "format": fmt}

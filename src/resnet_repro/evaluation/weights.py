@@ -59,11 +59,8 @@ def refusals_of(path: Path) -> Iterator[None]:
 def read(path: Path, largest: int = LARGEST_FILE) -> WeightsFile:
     """Read a file of ``torch.save`` (``weights_only=True``, always) or of safetensors.
 
-    The digest is that of the bytes which were loaded.
-
-    Raises:
-        WeightsError: unreadable, larger than ``largest`` bytes packed or unpacked, damaged, or
-            holding anything but data, in which case the offending global is named.
+    The digest is that of the bytes which were loaded. WeightsError: unreadable, larger than
+    ``largest`` bytes packed or unpacked, damaged, or holding anything but data, which is named.
     """
     with refusals_of(path):
         data = _bytes_of(path, largest)
@@ -147,10 +144,9 @@ def _state_dicts(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def checked_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the tensors of a state dict, if they can be weights.
 
-    Raises:
-        ValueError: an entry is no plain tensor on the CPU, is not floating (but for counters of
-            batches), holds NaN or infinity in float32, is a negative variance, or claims more than
-            ``LARGEST_FILE`` bytes by its shape.
+    ValueError: an entry is no plain tensor on the CPU, is not floating (but for counters of
+    batches), holds NaN or infinity in float32, is a negative variance, or claims more than
+    ``LARGEST_FILE`` bytes by its shape.
     """
     claimed = 0
     for name, value in content.items():

@@ -43,10 +43,8 @@ class Loop:
     def advance(self, stop_asked: Callable[[], bool]) -> bool:
         """Do one update and all that is due after it.
 
-        Returns whether the run was stopped before its end; its state is then saved.
-
-        Raises:
-            DivergedError: the loss or its gradient is not finite; names iteration, lr and images.
+        Returns whether the run was stopped before its end; its state is then saved. DivergedError:
+        the loss or its gradient is not finite; names iteration, lr and images.
         """
         context, state, log = self.context, self.state, self.log
         config, recipe = context.config, context.config.recipe
@@ -91,10 +89,7 @@ def check_stop_and_finite(
 
     On the CPU loss and gradient are checked after every update. A GPU would have to wait for its
     host, so there only where something is logged or saved, and the workers ask each other only
-    every few iterations.
-
-    Raises:
-        DivergedError: on all workers, if the run diverged on any.
+    every few iterations. DivergedError: on all workers, if the run diverged on any.
     """
     reads = reads or context.setup.device.type == "cpu"
     if not (reads or context.world.size == 1 or state.iteration % CHECK_EVERY == 0):

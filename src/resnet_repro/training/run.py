@@ -62,11 +62,8 @@ class TrainingRun:
     def advance(self) -> str | None:
         """Do one iteration and all that is due in it; the first call builds and resumes the run.
 
-        Returns ``None`` until the run ends, then ``finished`` or ``preempted``. The device may
-        still be at work then.
-
-        Raises:
-            Exception: what stopped the run; its status then says ``failed`` or ``diverged``.
+        Returns ``None`` until the run ends, then ``finished`` or ``preempted``; the device may
+        still be at work. An error stops the run: its status then says ``failed`` or ``diverged``.
         """
         with self._on_stream(), ExitStack() as at_the_end:
             at_the_end.push(self.resources)
