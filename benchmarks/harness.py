@@ -24,14 +24,7 @@ from statistics import median
 import torch
 
 from benchmarks.record import Row, Scope, command
-from benchmarks.timing import (
-    Training,
-    children_seconds,
-    ratios,
-    seconds_each,
-    spread,
-    take_turns,
-)
+from benchmarks.timing import Training, children_seconds, ratios, seconds_each, spread, take_turns
 from resnet_repro import paths
 from resnet_repro.mirror import end, follower
 from resnet_repro.progress import Progress, RunProgress

@@ -43,10 +43,7 @@ from resnet_repro.runs.provenance import usable_cores
 from resnet_repro.training.build import load_data
 from resnet_repro.training.device import choose
 
-SCOPES = {
-    "cpu": Scope(rounds=5, iterations=6),
-    "cuda": Scope(rounds=7, iterations=200),
-}
+SCOPES = {"cpu": Scope(rounds=5, iterations=6), "cuda": Scope(rounds=7, iterations=200)}
 WARM = 2  # after the other's turn
 START = get_all_start_methods()[0]  # the platform's, not what started this process
 PREFETCHED = 2  # batches that a worker of a DataLoader makes in advance

@@ -171,10 +171,7 @@ def workers(
 
 
 def _share(
-    job: Job,
-    stop_after: int | None,
-    spoil: Callable[[World], None] | None,
-    images: tuple[int, int],
+    job: Job, stop_after: int | None, spoil: Callable[[World], None] | None, images: tuple[int, int]
 ) -> str:
     synthetic.SIZES = images
     world = place() if job.config.trainer.devices > 1 else SOLO

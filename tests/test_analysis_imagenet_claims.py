@@ -71,13 +71,7 @@ def made(
             "holds",
             "ResNet-152 is below ResNet-34 B's by 4.6",
         ),
-        (
-            C9,
-            DEPTHS | {"ResNet-101": (25.5, 19.0)},
-            3,
-            "fails",
-            "to ResNet-101 it rises by 0.80",
-        ),
+        (C9, DEPTHS | {"ResNet-101": (25.5, 19.0)}, 3, "fails", "to ResNet-101 it rises by 0.80"),
         (C9, {"ResNet-50": (24.0, 20.0)}, 1, "no runs", ""),
     ],
 )

@@ -46,11 +46,7 @@ def runs_of(
 def test_columns_of_fig3_are_the_layers_of_the_nets():
     vgg = cells(counted.layers("VGG-19"), 224)
     assert [cell.text for cell in vgg].count("pool, /2") == 5
-    assert vgg[:3] == [
-        Cell("3x3 conv, 64", 224),
-        Cell("3x3 conv, 64", 224),
-        Cell("pool, /2", 112),
-    ]
+    assert vgg[:3] == [Cell("3x3 conv, 64", 224), Cell("3x3 conv, 64", 224), Cell("pool, /2", 112)]
     assert vgg[-4:] == [Cell("pool, /2", 7), *(Cell(f"fc {n}", 1) for n in (4096, 4096, 1000))]
     plain = cells(counted.layers("plain-34"), 224)
     assert plain[:2] == [Cell("7x7 conv, 64, /2", 112), Cell("pool, /2", 56)]

@@ -12,12 +12,7 @@ from scipy import stats as distributions
 from fabricate import fabricate
 from fabricate_imagenet import imagenet_run
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.agreement import (
-    agreement,
-    agreement_table,
-    compare_curves,
-    logged_at,
-)
+from resnet_repro.analysis.agreement import agreement, agreement_table, compare_curves, logged_at
 from resnet_repro.analysis.load import Run, load_run, load_runs
 from resnet_repro.analysis.protocol import paper_horizon
 from resnet_repro.runs.metrics import MetricsWriter

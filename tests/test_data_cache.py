@@ -13,13 +13,7 @@ import pytest
 
 from cifar10_files import DIGESTS, ROWS, write_npm
 from resnet_repro.data import PARTS, DataError, StoppedError, cifar10, digest, tiny_imagenet
-from resnet_repro.data.cache import (
-    explained_refusals,
-    load_arrays,
-    locked,
-    map_tasks,
-    store_arrays,
-)
+from resnet_repro.data.cache import explained_refusals, load_arrays, locked, map_tasks, store_arrays
 from resnet_repro.exits import PREEMPTED, exit_code
 from resnet_repro.runs.lock import take
 from resnet_repro.runs.signals import stop_on_signals

@@ -19,13 +19,7 @@ from resnet_repro.options import ConfigError
 from resnet_repro.study import default_device
 from resnet_repro.training import DivergedError, device
 from resnet_repro.training import run as run_module
-from resnet_repro.training.device import (
-    Setup,
-    choose,
-    free_after_run,
-    set_fp32_precision,
-    set_up,
-)
+from resnet_repro.training.device import Setup, choose, free_after_run, set_fp32_precision, set_up
 from resnet_repro.training.graph import GraphedStepper
 from resnet_repro.training.stepper import make
 

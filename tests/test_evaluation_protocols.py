@@ -190,10 +190,7 @@ def test_their_normalisation_is_torchvisions():
     transforms = pytest.importorskip("torchvision.transforms")
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     chain = transforms.Compose(
-        [
-            transforms.ToTensor(),
-            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
+        [transforms.ToTensor(), transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
     )
     expected = torch.stack([chain(Image.fromarray(image)) for image in pixels])
     device = torch.device("cpu")
