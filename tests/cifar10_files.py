@@ -108,7 +108,6 @@ def fake_npm(folder, monkeypatch, script):
 
 
 def no_npm(folder, monkeypatch):
-    """Leave no npm on the path."""
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
 

@@ -28,7 +28,6 @@ class Block:
 
 
 def blocks(document: Path) -> list[Block]:
-    """All code blocks of a document, in order."""
     text, found, end = document.read_text(encoding="utf-8"), [], 0
     for match in BLOCK.finditer(text):
         indent = len(match["indent"])

@@ -129,7 +129,6 @@ def make_config(
 
 
 def make_meta(config: dict[str, Any], label: str, precision: str, hardware: str) -> dict[str, Any]:
-    """Return the provenance of a run."""
     return {
         "schema": 1,
         **{key: config[key] for key in ("experiment", "name", "profile", "seed")},

@@ -25,7 +25,6 @@ def encoded(image, form="JPEG", **options):
 
 
 def write_folder(root, classes=3, train=4, val=2, size=(300, 260)):
-    """An ILSVRC-like folder of small photographs."""
     for part, count in (("train", train), ("val", val)):
         for label in range(classes):
             folder = root / part / f"n{label:08d}"

@@ -50,8 +50,6 @@ class Silent(Watcher):
 
 
 class StopAt:
-    """Asks for a stop at the n-th look."""
-
     def __init__(self, look: int):
         self.looks_left = look
 
@@ -73,7 +71,6 @@ def do(job: Job, stop: Callable[[], bool] = never) -> str:
 
 
 def newest(folder: RunFolder) -> dict[str, Any]:
-    """The newest checkpoint of a run."""
     saved = load_newest(folder.checkpoints)
     assert saved is not None
     return saved

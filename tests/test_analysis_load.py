@@ -102,8 +102,6 @@ def test_a_copied_or_linked_run_stands_for_no_net_but_can_be_loaded(tmp_path, ca
 
 
 def without(key: str) -> Callable[[Path], None]:
-    """Take a dotted key out of a file of a run."""
-
     def change(path: Path) -> None:
         *groups, last = key.split(".")
         values = yaml.safe_load(path.read_text())

@@ -1,5 +1,6 @@
-"""Table 6 and the table of variants: numbers, verdicts, and the three formats of any table."""
+"""Tables 2 to 6 and of variants: numbers, verdicts, protocols, quoted rows, the three formats."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,15 @@ import pandas as pd
 import pytest
 
 from fabricate import fabricate
-from resnet_repro.analysis.load import Run, load_runs
+from fabricate_imagenet import imagenet_run
+from resnet_repro.analysis.evaluations import load_evaluations, not_used, run_key, score_of
+from resnet_repro.analysis.load import Run, load_run, load_runs
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import deviations_figure, deviations_table, variants
 from resnet_repro.items.table6 import NETS, table6
+from resnet_repro.items.tables2_5 import net_table, paper_rows, table5
+from resnet_repro.runs.folder import RunFolder
 
 
 def runs_of(root: Path, profile: str = "paper") -> list[Run]:
@@ -140,3 +145,224 @@ def test_files(changed, tmp_path):
     assert {path.name for path in paths} == {
         f"deviations.{ending}" for ending in ("png", "svg", "md", "tex", "csv")
     }
+
+
+def net_entry(run: Path) -> dict[str, Any]:
+    folder = RunFolder(run)
+    iteration = folder.config()["recipe"]["max_iters"]
+    return {
+        "net": {"label": "?"},
+        "run": run_key(run),
+        "iter": iteration,
+        "metrics_sha256": folder.metrics_digest(),
+    }
+
+
+def evaluated(folder: Path, *runs: Path, protocol: str, top1: float, **more: Any) -> None:
+    entry: dict[str, Any] = {
+        "schema": 1,
+        "models": [net_entry(run) for run in runs],
+        "kind": "test",
+        "protocol": protocol,
+        "bn": "running",
+        "data": {"name": "imagenet", "digests": {}},
+        "loss": 1.0,
+        "top1_err": top1,
+        "top5_err": top1 / 4,
+        "num_samples": 50_000,
+        "left_out": 0,
+    }
+    folder.mkdir(exist_ok=True)
+    number = len(list(folder.iterdir()))
+    (folder / f"{number:03d}.json").write_text(json.dumps(entry | more))
+
+
+def some_runs(root: Path) -> list[Run]:
+    """ResNet-34 B thrice with 10-crop, plain-34 with 1-crop only, ResNet-34 A on Tiny ImageNet."""
+    for seed, error in enumerate((24.4, 24.5, 24.6)):
+        imagenet_run(root, "ResNet-34 B", seed=seed, protocols={"10-crop": (error, 7.4)})
+    imagenet_run(root, "plain-34", test=30.5)
+    imagenet_run(root, "ResNet-34 A", data="tiny_imagenet", test=50.0)
+    imagenet_run(root, "ResNet-34 A", data="tiny_imagenet", seed=1, test=51.0)
+    return load_runs(root)
+
+
+def test_rows_are_the_papers_with_runs_or_without():
+    nets = ["plain-18", "plain-34", "ResNet-18 A", "ResNet-34 A"]
+    assert [row.net for row in paper_rows(2)] == nets
+    assert [row.top1 for row in paper_rows(2)] == [27.94, 28.54, 27.88, 25.03]
+    three = {row.name: row for row in paper_rows(3)}
+    assert (three["ResNet-152"].top1, three["ResNet-152"].top5) == (21.43, 5.71)
+    quoted = ["VGG-16", "GoogLeNet", "PReLU-net"]
+    assert [name for name, row in three.items() if row.quoted] == quoted
+    four = {row.name: row for row in paper_rows(4)}
+    assert four["VGG (ILSVRC'14)"].images == "test"
+    assert four["VGG (v5)"].images == four["ResNet-50"].images == "validation"
+    assert [row.top5 for row in paper_rows(5)][-1] == 3.57
+    table = net_table(3, []).frame
+    assert len(table) == 10
+    assert set(table["verdict"]) == {"quoted, not run", "no runs"}
+
+
+def test_table3_puts_each_number_where_it_belongs(tmp_path):
+    table = net_table(3, some_runs(tmp_path / "runs")).frame.set_index("net")
+    ours = table.loc["ResNet-34 B"]
+    assert ours["ImageNet top-1"] == pytest.approx(24.5)
+    assert ours["ImageNet top-5"] == pytest.approx(7.4)
+    assert ours["ImageNet 95 %"] == "24.25-24.75"  # 4.303 x 0.1 / sqrt(3)
+    assert ours["ImageNet runs"] == "10-crop, seeds 0-2, paper profile"
+    assert ours["verdict"].startswith("reproduced (-0.02 points, 95 % interval ")
+    assert ours["Tiny ImageNet runs"] == "no runs"
+    tiny = table.loc["ResNet-34 A"]
+    assert tiny["Tiny ImageNet top-1"] == pytest.approx(50.5)
+    assert tiny["Tiny ImageNet runs"] == "1-crop only, seeds 0, 1, paper profile"
+    assert tiny["ImageNet runs"] == tiny["verdict"] == "no runs"
+    assert pd.isna(tiny["ImageNet top-1"])
+    assert table.loc["VGG-16", "verdict"] == "quoted, not run"
+    assert pd.isna(table.loc["GoogLeNet", "paper top-1"])
+
+
+def test_a_number_of_another_protocol_or_schedule_is_not_compared(tmp_path):
+    runs = some_runs(tmp_path / "runs")
+    two = net_table(2, runs).frame.set_index("net").loc["plain-34"]
+    assert two["ImageNet top-1"] == pytest.approx(30.5)
+    assert two["ImageNet runs"] == "1-crop only, seed 0, paper profile"
+    assert two["verdict"] == "not comparable: 1-crop, the table's is 10-crop"
+    four = net_table(4, runs).frame.set_index("net").loc["ResNet-34 B"]
+    assert four["ImageNet top-1"] == pytest.approx(27.6)  # 10-crop is no better stand-in
+    assert four["verdict"] == "not comparable: 1-crop, the table's is multi-scale"
+    changes, logged = {"recipe.batch_size": 128}, {"10-crop": (22.9, 6.7)}
+    run = load_run(imagenet_run(tmp_path, "ResNet-50", changes=changes, protocols=logged))
+    row = net_table(3, [run]).frame.set_index("net").loc["ResNet-50"]
+    assert row["verdict"] == "not comparable: recipe.batch_size=128, the paper's is 256"
+
+
+def test_evaluations_fill_what_a_run_did_not_log(tmp_path):
+    root, folder = tmp_path / "runs", tmp_path / "evaluations"
+    paths = [imagenet_run(root, "ResNet-50", seed=seed) for seed in range(2)]
+    evaluated(folder, paths[0], protocol="10-crop", top1=22.9)
+    evaluated(folder, paths[0], protocol="multi-scale", top1=20.8)
+    runs = load_runs(root)
+    row = net_table(3, runs).frame.set_index("net").loc["ResNet-50"]
+    assert row["ImageNet top-1"] == pytest.approx(22.9)
+    assert row["ImageNet runs"] == "10-crop, seed 0 (of 2), paper profile"
+    assert row["verdict"].startswith("reproduced (+0.05 points")
+    assert net_table(4, runs).frame.set_index("net").loc["ResNet-50", "ImageNet top-1"] == 20.8
+
+
+RUN = "paper/imagenet_resnet50/seed0"
+
+
+@pytest.mark.parametrize(
+    ("of_net", "more", "said"),
+    [
+        ({}, {"kind": "train_clean"}, ""),
+        ({}, {"bn": "precise"}, ""),
+        ({"run": "paper/imagenet_resnet50/seed1"}, {}, ""),
+        ({}, {"models": [{"net": {}, "file": "resnet50.pth"}]}, ""),
+        ({}, {"data": {"name": "tiny_imagenet"}}, f"is on tiny_imagenet, {RUN} on imagenet"),
+        ({"iter": 300_000}, {}, f"is of iteration 300,000, {RUN} ends at 600,000"),
+        ({"iter": None}, {}, "is of an unknown iteration"),
+        ({"metrics_sha256": "0" * 64}, {}, f"is of another training of {RUN}"),
+        ({"metrics_sha256": None}, {}, f"is of an unknown training of {RUN}"),
+        ({}, {"num_samples": 49_999}, f"is on 49,999 of the 50,000 held-out images of {RUN}"),
+        (
+            {},
+            {"data": {"name": "imagenet", "digests": {"test_images": "0" * 64}}},
+            f"is on other test images than {RUN}",
+        ),
+    ],
+)
+def test_trap_08_what_is_not_the_runs_own_whole_result_is_not_taken(of_net, more, said, tmp_path):
+    path, folder = imagenet_run(tmp_path / "runs", "ResNet-50"), tmp_path / "evaluations"
+    meta = RunFolder(path).meta()
+    meta["data"]["digests"] = {"train_images": "1" * 64, "test_images": "2" * 64}
+    RunFolder(path).write_meta(meta)
+    models = {"models": [net_entry(path) | of_net]}
+    evaluated(folder, path, protocol="10-crop", top1=1.0, **models | more)
+    (run,) = load_runs(tmp_path / "runs")
+    assert score_of(run, "10-crop", load_evaluations(folder)) is None
+    warned = not_used([run], load_evaluations(folder))
+    expected = [f"Not used: evaluations/000.json {said}"] if said else []
+    assert [line[: len(start)] for line, start in zip(warned, expected, strict=True)] == expected
+    table = ITEMS["table3"].draw([run], tmp_path)[0].read_text()
+    assert ("Not used: evaluations/000.json" in table) == bool(said)
+    assert "1-crop only" in table
+    assert "| 1.00 " not in table
+    evaluated(folder, path, protocol="10-crop", top1=22.9)
+    score = score_of(run, "10-crop", load_evaluations(folder))
+    assert (score.top1, score.images) == (22.9, 50_000)
+
+
+def test_undecodable_images_are_said_and_the_number_is_not_compared(tmp_path):
+    path = imagenet_run(tmp_path / "runs", "ResNet-50")
+    gone = {"num_samples": 49_998, "left_out": 2}
+    evaluated(tmp_path / "evaluations", path, protocol="10-crop", top1=22.9, **gone)
+    row = net_table(3, load_runs(tmp_path / "runs")).frame.set_index("net").loc["ResNet-50"]
+    said = "10-crop (2 undecodable images left out), seed 0, paper profile"
+    assert (row["ImageNet top-1"], row["ImageNet runs"]) == (22.9, said)
+    assert row["verdict"] == "not comparable: 2 undecodable images left out"
+
+
+def test_tables_say_which_nets_their_protocol_is_missing_of(tmp_path):
+    runs = some_runs(tmp_path / "runs")
+    said = net_table(3, runs).notes
+    assert " ".join(said).count("bf16") == 2  # a sentence for each data set
+    assert "Not tested at 10-crop on ImageNet: plain-34 seed 0. A net" in " ".join(said)
+    assert "Not tested at 10-crop on Tiny ImageNet: ResNet-34 A seeds 0, 1. A net" in " ".join(said)
+    projections = [run for run in runs if run.label == "ResNet-34 B"]
+    assert not [line for line in net_table(3, projections).notes if line.startswith("Not tested")]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"models": [{"run": "a/b/seed0"}], "top1_err"', "not an evaluation (Expecting"),
+        ('{"models": [{"run": "a/b/seed0"}], "top1_err": 1}', "(has no 'protocol')"),
+        ("[]", "not an evaluation ("),
+    ],
+)
+def test_a_damaged_evaluation_is_named_and_the_others_are_used(tmp_path, text, why, capsys):
+    runs, folder = tmp_path / "runs", tmp_path / "evaluations"
+    path = imagenet_run(runs, "ResNet-50")
+    evaluated(folder, path, protocol="10-crop", top1=22.9)
+    (folder / "torn.json").write_text(text)
+    for _ in range(2):
+        assert [found.score.top1 for found in load_evaluations(folder)] == [22.9]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"left out: {folder}/torn.json: not an evaluation (")
+    assert why in line
+    assert load_evaluations(tmp_path / "nowhere") == []
+
+
+def test_table5_lists_ensembles_of_logged_runs(tmp_path):
+    root, folder = tmp_path / "runs", tmp_path / "evaluations"
+    nets = [imagenet_run(root, label) for label in ("ResNet-50", "ResNet-101")]
+    stranger = imagenet_run(tmp_path / "elsewhere" / "runs", "ResNet-152")
+    evaluated(folder, *nets, protocol="ensemble of 2, multi-scale", top1=19.0)
+    evaluated(folder, nets[0], stranger, protocol="ensemble of 2, multi-scale", top1=18.0)
+    evaluated(folder, nets[0], protocol="multi-scale", top1=20.0)
+    runs = load_runs(root)
+    table = table5(runs).frame.set_index("ensemble")
+    assert table["paper top-5 (test)"].dropna().iloc[-1] == 3.57
+    assert list(table.index[6:]) == ["2 nets: ResNet-50 seed 0, ResNet-101 seed 0"]
+    ours = table.iloc[-1]
+    assert (ours["ImageNet top-1"], ours["ImageNet top-5"]) == (19.0, 4.75)
+    assert ours["runs"] == "ensemble of 2, multi-scale, paper profile"
+    assert table.loc["PReLU-net", "runs"] == "quoted, not run"
+    text = ITEMS["table5"].draw(runs, tmp_path)[0].read_text()
+    assert "No ensemble" not in text
+    assert "bf16" in text
+    assert "No ensemble of logged runs" in ITEMS["table5"].draw([], tmp_path)[0].read_text()
+
+
+def test_tables_are_written_with_their_protocol(tmp_path):
+    runs = some_runs(tmp_path / "runs")
+    for number, protocol in ((2, "10-crop"), (3, "10-crop"), (4, "multi-scale")):
+        item = ITEMS[f"table{number}"]
+        written = item.draw(runs, tmp_path)
+        markdown = written[0].read_text()
+        assert f"the table's protocol is {protocol}" in markdown
+        assert "nan" not in markdown.lower()
+        header = next(path for path in written if path.suffix == ".csv").read_text().split(",")
+        assert header.index("verdict") < header.index("Tiny ImageNet top-1")

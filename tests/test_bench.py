@@ -1,4 +1,4 @@
-"""The measurements themselves, on the smallest net: what they write and what they compare."""
+"""The measurements on the smallest net, and that ways of training agree."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,19 +14,39 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import __main__, growth, harness, limit, record, schedule, start, training
+from benchmarks import (
+    __main__,
+    growth,
+    harness,
+    limit,
+    parity,
+    pictures,
+    record,
+    schedule,
+    start,
+    training,
+)
 from benchmarks.growth import Point
 from benchmarks.limit import CONV, NORM, OTHER, UPDATE, WAITING, kind_of, least, time_spent
 from benchmarks.measured import Measured
 from benchmarks.page import page
+from benchmarks.precision import main
 from benchmarks.record import Scope
 from benchmarks.timing import ratios, spread, take_turns
+from pictures import encoded, photograph
+from ranks import StopAt, do, small_job
 from resnet_repro.data.synthetic import make
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_multiply_adds
 from resnet_repro.models.spec import NetSpec
 from resnet_repro.paths import REPOSITORY as REPO
 from resnet_repro.runs.folder import RunFolder
+from resnet_repro.training import graph, stepper
+from resnet_repro.training.build import RunContext
+from resnet_repro.training.graph import GraphedStepper
+from resnet_repro.training.state import TrainState
+from resnet_repro.training.stepper import Stepper
+from small_crops import CROP, shrink
 
 WORDS = ("data=synthetic", "model.depth=8", "recipe.batch_size=8", "trainer.threads=1")
 WORDS += ("trainer.device=cpu", "evaluation.batch_size=500", "probes.response_images=8")
@@ -33,7 +54,6 @@ SCOPE = Scope(experiments=("cifar10_resnet20",), rounds=2, iterations=2)
 
 
 def measured_by(part: Any, out: Path, *words: str) -> dict[str, Any]:
-    """The file that the command line of a part writes."""
     name = part.__name__.rpartition(".")[2]
     scopes = {"cpu": SCOPE, "cuda": SCOPE}
     path = record.command(name, part.measure, scopes, ["--out", str(out), *WORDS, *words])
@@ -291,3 +311,191 @@ def test_one_command_measures_all_and_tells_what_failed(tmp_path, monkeypatch, c
         __main__.main(["trainng"])
     assert stopped.value.code == 2
     assert "trainng: must be one of" in capsys.readouterr().err
+
+
+TINY = (
+    "data=synthetic", "profile=smoke", "model.depth=8", "recipe.batch_size=8", "trainer.threads=1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def same_kernels(monkeypatch):
+    """What is compiled runs the same kernels as ever; few iterations are compared."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(parity, "BITS", 6)
+    monkeypatch.setitem(parity.TIMED, "cpu", 1)
+    torch._dynamo.reset()
+    stepper._compiled.cache_clear()
+    yield
+    torch._dynamo.reset()
+    stepper._compiled.cache_clear()
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def with_graphs(monkeypatch):
+    plain = stepper.make
+
+    def make(parts: RunContext, state: TrainState) -> Stepper:
+        if parts.config.trainer.graph == "auto" and parts.config.trainer.compile == "never":
+            return GraphedStepper(parts, state, {}, capture=lambda work: work, ahead=4)
+        return plain(parts, state)
+
+    monkeypatch.setattr(stepper, "make", make)
+    monkeypatch.setattr(parity, "GRAPH", ("trainer.graph=auto", "trainer.compile=never"))
+
+
+@pytest.fixture
+def tiny(same_kernels):
+    return parity.Subject("cifar10_resnet20", TINY, 3)
+
+
+def passed(rows: Any) -> list[bool]:
+    return [row["passed"] for row in rows]
+
+
+@pytest.mark.usefixtures("same_kernels")
+def test_ways_that_agree_pass_and_are_written(tmp_path, monkeypatch, capsys):
+    scope = Scope(experiments=("cifar10_resnet20",), rounds=1, iterations=3)
+    monkeypatch.setattr(parity, "SCOPES", {"cpu": scope, "cuda": scope})
+    words = ["parity", "--out", str(tmp_path), *TINY, "trainer.device=cpu"]
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setitem(parity.TIMES, "bf16", 1e9)  # three iterations have not gone apart yet
+    assert parity.main() == 0
+    (path,) = tmp_path.glob("parity_*.json")
+    rows = json.loads(path.read_text())["rows"]
+    by_check: dict[str, list[str]] = {}
+    for row in rows:
+        assert row["passed"], row
+        by_check.setdefault(row["check"], []).append(row["way"])
+    assert by_check == {
+        "batches": ["ahead"],
+        "losses": ["rounding", "compiled", "eager", "compiled"],
+        "first loss": ["compiled", "eager", "compiled"],
+        "rerun": ["eager", "compiled"],
+        "compiling": ["compiled", "compiled"],
+    }
+    assert capsys.readouterr().out.count("ok  ") == len(rows)
+
+
+def test_first_losses_that_were_measured_lie_well_within_their_bounds():
+    """And bounds that would pass anything are none: a net that has learned nothing is at 2.3."""
+    for depth, found in {20: 0.0023, 56: 0.0346, 110: 0.0078}.items():
+        assert 1.2 * found < parity.first_bound("bf16", depth) < 0.1
+        assert 8 * parity.first_bound("tf32", depth) > parity.first_bound("bf16", depth)
+    assert parity.first_bound("fp32", 110) < 1e-4
+
+
+def test_a_graph_passes_unless_it_forgets_the_rate(with_graphs, monkeypatch, tiny):
+    assert passed(parity.same_bits(tiny)) == [True] * 4
+    monkeypatch.setattr(graph, "set_rate", lambda optimizer, lr: None)
+    assert set(passed(parity.same_bits(tiny))) == {False}
+
+
+def test_a_forward_pass_passes_unless_it_has_old_weights(with_graphs, monkeypatch, tiny):
+    """As one would that has the weights' casts from outside the graph."""
+
+    def stale(self: graph.GraphedEval) -> None:
+        if not self._logits.numel():
+            self._logits = self._net(self._images)
+
+    assert passed(parity.evaluation(tiny)) == [True, True]
+    monkeypatch.setattr(graph.GraphedEval, "_forward", stale)
+    assert False in passed(parity.evaluation(tiny))
+
+
+def test_other_batches_and_other_losses_fail(monkeypatch, tiny):
+    monkeypatch.setattr(parity, "nudge", lambda *_: None)  # nothing may be off at all
+    found = {(row["way"], row["precision"]): row for row in parity.losses(tiny)}
+    assert found["rounding", "fp32"]["found"] == 0
+    assert not found["eager", "bf16"]["passed"]
+    monkeypatch.setattr(
+        graph.BatchesAhead, "at", lambda self, row: (self._images[0], self._labels[0])
+    )
+    assert parity.batches(tiny)["found"] == 3
+
+
+def test_a_rerun_with_other_bits_fails(monkeypatch, tiny):
+    made, trainings = parity.Subject.training, []
+
+    def changing(self: parity.Subject, *words: str) -> Any:
+        trainings.append(made(self, *words))
+        if len(trainings) == 2:
+            parity.nudge(trainings[-1], 0)
+        return trainings[-1]
+
+    monkeypatch.setattr(parity.Subject, "training", changing)
+    assert passed(parity.rerun(tiny, 1)) == [False, True]
+
+
+def test_what_cannot_be_had_neither_passes_nor_fails(monkeypatch, tiny):
+    monkeypatch.setattr(stepper, "why_not", lambda *_, **__: "there is no compiler")
+    rows = [*parity.compiling(tiny, 1)]
+    assert passed(rows) == [None, None]
+    assert rows[0]["why_not"] == "trainer.compile=always: there is no compiler"
+
+
+OF_PICTURES = ("trainer.threads=1", "trainer.loader_workers=1", "trainer.device=cpu")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    shrink(monkeypatch)
+    monkeypatch.setattr(pictures, "CROP", CROP)
+    monkeypatch.setattr(pictures, "BATCH", {"cpu": 4, "cuda": 4})
+    monkeypatch.setattr(pictures, "MADE_UP", 2)
+    monkeypatch.setattr(pictures, "SIZE", (90, 80))
+
+
+@pytest.mark.usefixtures("small")
+def test_every_part_of_the_path_has_its_speed(tmp_path, monkeypatch):
+    for number in range(3):  # fewer than a batch
+        (tmp_path / f"{number}.JPEG").write_bytes(encoded(photograph(90, 80, seed=number)))
+    monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path))
+    found = pictures.measure(Scope(("imagenet_plain18",), rounds=1, iterations=2), OF_PICTURES)
+    assert found["photographs"] == {"count": 3, "kind": "photographs"}
+    speeds = {(row["what"], row["cores"]): row["images_per_second"] for row in found["rows"]}
+    assert list(speeds) == [
+        ("decoding, this project", 1),
+        ("decoding, torchvision's recipe", 1),
+        ("the loader alone, 1 process", None),
+        ("the loader alone, in the training process", 1),
+        ("updates alone, on the CPU", 1),
+        ("a run, its training", None),
+    ]
+    assert all(speed > 0 for speed in speeds.values())
+    (run,) = found["runs"]
+    assert (run["net"], run["iterations"], run["batch_size"]) == ("plain-18", 2, 4)
+    assert (run["test_images"], run["left_out"]) == (3, {})
+    assert 0 < run["loss_of_the_last"] < 50
+
+
+@pytest.mark.usefixtures("small")
+def test_without_photographs_they_are_made_up_and_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path / "nothing"))
+    paths, kind = pictures.find((), tmp_path / "made-up")
+    assert kind == "made-up pictures"
+    assert [path.name for path in paths] == ["000.JPEG", "001.JPEG"]
+    assert pictures.decode(paths, 1)["pictures"] == 2
+
+
+def test_continuations_start_at_the_checkpoint_and_differ(tmp_path):
+    job = small_job(tmp_path)
+    assert do(job, StopAt(6)) == "preempted"
+    words = [str(job.folder.path), str(job.folder.checkpoints), "--iterations", "2"]
+    main([*words, "--out", str(tmp_path)])
+    kept = json.loads((tmp_path / "precision_cpu.json").read_text())
+    rows = kept["rows"]
+    assert kept["net"] == "ResNet-8"
+    assert [row["from"] for row in rows] == [6] * 4
+    by_name = {row["continuation"]: row for row in rows}
+    own, again = by_name["fp32, channels last, seed 0"], by_name["fp32, NCHW, seed 0"]
+    logged = [r["loss"] for r in do_all(job) if r["kind"] == "train" and r["iter"] == 8]
+    assert own["loss"] == round(logged[0], 4)  # what the run itself did next
+    assert abs(again["loss"] - own["loss"]) < 1e-2
+    assert by_name["fp32, channels last, seed 1001"]["loss"] != own["loss"]
+
+
+def do_all(job):
+    assert do(job) == "finished"
+    return job.folder.metrics()

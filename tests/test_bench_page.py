@@ -174,7 +174,6 @@ def test_numbers_are_written_for_people(written, text):
 
 
 def test_speed_page_agrees_with_the_measurements():
-    """It also holds every cell of a CPU's tables."""
     written = (REPO / "docs" / "SPEED.md").read_text(encoding="utf-8")
     assert written == page(load(REPO / "results" / "bench")), "python -m benchmarks.page"
     assert (REPO / "docs" / "figures" / "growth.png").exists()

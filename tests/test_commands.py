@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -13,20 +15,20 @@ from pathlib import Path
 
 import pytest
 
-from resnet_repro.compose import compose_run
-from resnet_repro.items.command import main as item_main
+from ranks import FEW_IMAGES, Silent, never
+from resnet_repro.compose import compose_run, make_job
+from resnet_repro.data import synthetic
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.train import main
 from resnet_repro.training.jobs import say_places
+from resnet_repro.training.launch import launch
 
 REPO = Path(__file__).resolve().parents[1]
 SMALL = (
-    "data=synthetic",
-    "model.depth=8",
-    "recipe.batch_size=16",
-    "evaluation.clean_train_images=100",
-    "trainer.threads=1",
-)
+    "data=synthetic", "model.depth=8", "recipe.batch_size=16", "recipe.max_iters=4",
+    "recipe.milestones=[2]", "evaluation.clean_train_images=50", "probes.signals=false",
+    "probes.response_images=0", "trainer.threads=1",
+)  # fmt: skip
 
 
 def named(experiment: str, *words: str) -> str:
@@ -41,8 +43,21 @@ def say(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def train(*words: str) -> subprocess.CompletedProcess[str]:
-    return say("-m", "resnet_repro.train", *words)
+@pytest.fixture
+def train(monkeypatch, capsys):
+    """Train on few images as the command does, in this process: exit code and stderr."""
+    monkeypatch.setattr(synthetic, "SIZES", FEW_IMAGES)
+
+    def train(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as left:
+            code = int(left.code or 0)
+        return code, capsys.readouterr().err
+
+    return train
 
 
 RUN = "experiment=cifar10_plain20"
@@ -158,34 +173,31 @@ def test_from_another_folder_runs_go_to_the_repository_and_that_is_said(
 
 
 def test_no_torch_before_it_is_needed():
-    """--help, refusals and drawing do not pay for torch's import."""
     modules = ["train", "study", "gpu_check", "measure_pace", "mirror", "items.command", "compose"]
     imports = ", ".join(f"resnet_repro.{module}" for module in modules)
     assert say("-c", f"import sys, {imports}; sys.exit('torch' in sys.modules)").returncode == 0
 
 
-def test_sweep_trains_each_once_and_a_rerun_nothing(tmp_path, monkeypatch, capsys):
+def test_sweep_trains_each_once_and_a_rerun_nothing(tmp_path, train):
     words = ("-m", "item=fig1", "profile=smoke", *SMALL, f"runs_dir={tmp_path}", "seed=0,1")
-    done = train(*words)
-    assert done.returncode == 0, done.stderr
+    code, told = train(*words)
+    assert code == 0, told
     runs = sorted(path.parent for path in tmp_path.glob("*/*/*/metrics.jsonl"))
     names = [named(f"cifar10_plain{depth}") for depth in (20, 56)]
     assert [str(path.relative_to(tmp_path)) for path in runs] == [
         f"smoke/{name}/seed{seed}" for name in names for seed in (0, 1)
     ]
-    monkeypatch.setattr(sys, "argv", ["train.py", *words])
-    main()
-    assert capsys.readouterr().err.count(": skipped, ") == 4
+    assert train(*words)[1].count(": skipped, ") == 4
 
 
-def test_one_failure_is_told_at_the_end_and_stops_no_other(tmp_path):
+def test_one_failure_is_told_at_the_end_and_stops_no_other(tmp_path, train):
     words = ("-m", "experiment=cifar10_plain20", "profile=smoke", *SMALL, f"runs_dir={tmp_path}")
-    done = train(*words, "recipe.lr=1e30,0.2")  # a run of each rate, named by it
-    assert done.returncode == 5, done.stderr
-    assert "2 of 2 runs to train" in done.stderr
-    told = done.stderr.splitlines()[-1]
+    code, told = train(*words, "recipe.lr=1e30,0.2")  # a run of each rate, named by it
+    assert code == 5, told
+    assert "2 of 2 runs to train" in told
     first, second = (named("cifar10_plain20", f"recipe.lr={rate}") for rate in ("1e30", "0.2"))
-    assert told.startswith(f"failed: {first} smoke seed 0: the loss is not finite at iteration")
+    expected = f"failed: {first} smoke seed 0: the loss is not finite at iteration"
+    assert told.splitlines()[-1].startswith(expected)
     states = {
         path.parent.name: RunFolder(path).status()["state"]
         for path in tmp_path.glob("smoke/*/seed0")
@@ -194,39 +206,37 @@ def test_one_failure_is_told_at_the_end_and_stops_no_other(tmp_path):
 
 
 def test_hydras_own_launcher_does_the_same_runs(tmp_path):
-    done = train(
-        "-m", "item=fig1", "profile=smoke", *SMALL, f"runs_dir={tmp_path}",
-        "hydra/launcher=basic",
-    )  # fmt: skip
+    words = ("-m", "item=fig1", "profile=smoke", *SMALL, f"runs_dir={tmp_path}")
+    done = say("-m", "resnet_repro.train", *words, "hydra/launcher=basic")
     assert done.returncode == 0, done.stderr
-    assert {path.parent.name for path in tmp_path.glob("smoke/*/seed0")} == {
-        named("cifar10_plain20"),
-        named("cifar10_plain56"),
-    }
+    found = {path.parent.name for path in tmp_path.glob("smoke/*/seed0")}
+    assert found == {named("cifar10_plain20"), named("cifar10_plain56")}
 
 
 def test_figure_one_from_nothing_then_again_without_training(tmp_path, monkeypatch, capsys):
-    small = [word for word in SMALL if word != "model.depth=8"]
-    options = ("--profile", "smoke", "--out", f"{tmp_path}/figures")
-    words = [*options, *small, f"runs_dir={tmp_path}/runs"]
-    monkeypatch.setattr(sys, "argv", ["fig1.py", "--no-train", *words])
-    with pytest.raises(SystemExit, match="1"):
-        item_main("fig1")
-    assert "fig1: nothing to draw" in capsys.readouterr().err
-    first = say("experiments/fig1.py", *words)
-    assert first.returncode == 0, first.stderr
-    assert "2 of 2 runs to train" in first.stderr
-    assert " for all runs, " in first.stderr
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"fig1.png", "fig1.svg"}
-    assert "fig1: drawn from variants, which test no claim of the paper" in first.stderr
-    assert "C2" not in first.stdout
-    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/*/*")}
-    monkeypatch.setattr(sys, "argv", ["fig1.py", *words])
+    monkeypatch.setattr(synthetic, "SIZES", FEW_IMAGES)
     monkeypatch.chdir(REPO)
-    item_main("fig1")
-    second = capsys.readouterr()
-    assert "to train" not in second.err
-    assert second.out == first.stdout
+    small = [word for word in SMALL if word != "model.depth=8"]
+    words = ["--profile", "smoke", "--out", f"{tmp_path}/figures", *small]
+
+    def draw(*more: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["fig1.py", *words, f"runs_dir={tmp_path}/runs", *more])
+        runpy.run_path("experiments/fig1.py", run_name="__main__")
+        return capsys.readouterr()
+
+    with pytest.raises(SystemExit, match="1"):
+        draw("--no-train")
+    assert "fig1: nothing to draw" in capsys.readouterr().err
+    first, told = draw()
+    assert re.search(r"^2 of 2 runs to train: .* s on ", told)
+    assert "\n[1/2] cifar10_plain20" in told
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"fig1.png", "fig1.svg"}
+    assert "fig1: drawn from variants, which test no claim of the paper" in told
+    assert "C2" not in first
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/*/*")}
+    again, told = draw()
+    assert "to train" not in told
+    assert again == first
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/*/*")}
 
 
@@ -234,14 +244,14 @@ def test_figure_one_from_nothing_then_again_without_training(tmp_path, monkeypat
 def test_signals_lose_nothing(tmp_path, number):
     words = (
         "experiment=cifar10_plain20", "profile=smoke", *SMALL, f"runs_dir={tmp_path}",
-        "recipe.max_iters=240", "recipe.milestones=[]", "trainer.checkpoint_every_iters=20",
-        "evaluation.every_iters=240", "name=stopped",
+        "recipe.max_iters=160", "recipe.milestones=[]", "trainer.checkpoint_every_iters=10",
+        "evaluation.every_iters=160", "name=stopped",
     )  # fmt: skip
     folder = RunFolder(tmp_path / "smoke" / "stopped" / "seed0")
     command = [sys.executable, "-m", "resnet_repro.train", *words]
     process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
-    while folder.status().get("iter", 0) < 40:
+    while folder.status().get("iter", 0) < 20:
         assert process.poll() is None, process.stderr and process.stderr.read()
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -255,8 +265,7 @@ def test_signals_lose_nothing(tmp_path, number):
         assert process.returncode == 75, said
         assert status["state"] == "preempted"
         assert "saving after this iteration" in said
-    done = train(*words)
-    assert done.returncode == 0, done.stderr
+    assert launch(make_job(*words), Silent(), never) == "finished"
     records = folder.metrics()
-    assert [r["iter"] for r in records if r["kind"] == "train"] == list(range(2, 241, 2))
+    assert [r["iter"] for r in records if r["kind"] == "train"] == list(range(2, 161, 2))
     assert json.loads((folder.path / "status.json").read_text())["state"] == "finished"

@@ -309,7 +309,6 @@ def test_runs_and_data_are_the_repositorys_wherever_a_command_is_called(monkeypa
 
 
 def with_other(config: dict[str, Any], key: str) -> dict[str, Any]:
-    """The configuration with another value of one dotted key."""
     *groups, last = key.split(".")
     copied = copy.deepcopy(config)
     inner = copied

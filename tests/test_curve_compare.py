@@ -19,7 +19,6 @@ from resnet_repro.runs.metrics import MetricsWriter
 
 
 def paper_like(root: Path, label: str, shift: float = 0.0, **how: Any) -> Path:
-    """A run whose curves are the paper's, moved by so many points."""
     path = fabricate(root, label, **how)
     (path / "metrics.jsonl").unlink()
     until = how.get("until") or 64_000
@@ -34,7 +33,6 @@ def paper_like(root: Path, label: str, shift: float = 0.0, **how: Any) -> Path:
 
 
 def seeds_of(root: Path, label: str, shifts: Sequence[float], **how: Any) -> list[Run]:
-    """Runs that lie so many points above the paper's curve."""
     for seed, shift in enumerate(shifts):
         paper_like(root, label, shift, seed=seed, **how)
     return load_runs(root, finished_only=False)

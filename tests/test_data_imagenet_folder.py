@@ -47,7 +47,6 @@ def test_folders_in_a_class_and_odd_names(root):
 
 
 def test_what_can_be_decoded_is_found(root):
-    """The names that are looked for and the kinds that are decoded stand in one list."""
     image = photograph(30, 20)
     for form, suffixes in FORMATS.items():
         for suffix in suffixes:

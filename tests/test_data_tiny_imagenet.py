@@ -124,7 +124,6 @@ def test_a_cache_of_another_data_set_is_refused(tmp_path, files, monkeypatch):
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_cache_of_files_that_were_replaced_is_made_again(tmp_path, files, write, capsys):
-    """Other pictures under the same names; once the source is gone, the cache is used as it is."""
     write(tmp_path, files)
     first = load(tmp_path)
     assert load(tmp_path).digests == first.digests

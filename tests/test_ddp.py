@@ -33,7 +33,6 @@ SHORT = ("recipe.max_iters=6", "recipe.milestones=[4]", "recipe.lr=0.01", "probe
 
 
 def alone(monkeypatch: pytest.MonkeyPatch, config: Config, rank: int, size: int) -> RunContext:
-    """The parts of one of ``size`` workers that never meets the others."""
     monkeypatch.setattr("resnet_repro.training.build.replicate", lambda model, _: model)
     arrays = synthetic.make((200, 70))
     parts, _ = assemble(config, set_up(config.trainer), arrays, World(rank, size))
@@ -57,7 +56,6 @@ def test_batches_are_the_same_bits_for_every_number_of_workers(tmp_path, monkeyp
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("largest", [7, 50, 1000])
 def test_evaluation_counts_every_image_once(tmp_path, monkeypatch, size, largest):
-    """Also where some workers have nothing to count."""
     images = alone(monkeypatch, small_job(tmp_path).config, 0, 1).images.held_out["test"]
 
     def forward(batch: Tensor) -> Tensor:  # cheap, but not the same for all images
@@ -80,7 +78,6 @@ def test_evaluation_counts_every_image_once(tmp_path, monkeypatch, size, largest
 
 
 def trained(tmp_path: Path, name: str, *words: str) -> tuple[list[float], dict[str, Tensor]]:
-    """Losses and weights of a short run."""
     job = small_job(tmp_path, f"name={name}", *SHORT, *words)
     assert workers(job) == "finished"
     saved = newest(job.folder)
@@ -170,7 +167,6 @@ def test_a_started_number_of_workers_that_is_not_the_asked_one_is_refused(tmp_pa
 
 
 def _poison(world: World) -> None:
-    """The second worker's images of iteration 3 are not numbers."""
     batch = ResidentImages.batch
 
     def poisoned(self: ResidentImages, iteration: int) -> tuple[Tensor, Tensor]:
@@ -268,8 +264,6 @@ def test_a_warning_that_means_nothing_here_is_not_shown(monkeypatch):
 
 
 class Copies(TorchDispatchMode):
-    """Notes values that come from the host."""
-
     count = 0
 
     def __torch_dispatch__(

@@ -68,7 +68,6 @@ class Fault(Silent):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The same run without launcher and faults."""
     job = small_job(tmp_path_factory.mktemp("whole"), *LONG)
     assert workers(job, images=SIZES) == "finished"
     return job.folder
@@ -111,7 +110,6 @@ def test_warned_while_torch_is_imported_it_saves_and_leaves(tmp_path):
 
 
 def test_a_stop_before_the_first_worker_is_there_ends_the_launcher_at_once(tmp_path, monkeypatch):
-    """One that hangs, say, because it cannot find its own machine."""
     begun: list[subprocess.Popen[bytes]] = []
 
     def hanging(*_: object) -> subprocess.Popen[bytes]:

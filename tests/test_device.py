@@ -47,8 +47,6 @@ def test_on_cuda_the_rate_is_the_one_a_graph_holds():
 
 
 class Host:
-    """A stand-in for a machine with an NVIDIA GPU."""
-
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch):
         self.root = root
         (root / "bin").mkdir()
@@ -98,7 +96,6 @@ def test_a_gpu_that_torch_cannot_use_stops_the_run(host, monkeypatch, shown_by, 
 
 @pytest.mark.parametrize("smi", [None, "exit 9", "true"])
 def test_a_host_without_a_gpu_trains_on_the_cpu(host, smi):
-    """Also with the program but neither driver nor GPU, as in many images."""
     if smi:
         host.nvidia_smi(smi)
     assert choose(TrainerConfig()).device.type == default_device() == "cpu"
@@ -132,7 +129,6 @@ def test_old_and_new_precision_switches_agree(precision):
 
 
 def test_nothing_of_ours_reads_the_old_switches():
-    """But for the check of a GPU, which tries whether they can be read."""
     reading = []
     for path in sorted(Path(resnet_repro.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -183,7 +179,6 @@ def replayed(parts: Any, state: Any) -> GraphedStepper:
 
 @pytest.fixture(params=[make, replayed], ids=["eager", "graph"])
 def held(request, monkeypatch):
-    """Weak references to what runs hold that is large."""
     found: list[Any] = []
 
     def noting(parts: Any, state: Any) -> Any:

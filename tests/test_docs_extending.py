@@ -32,7 +32,6 @@ trainer: {log_every_iters: 20, threads: 1}
 
 
 def before_and_after(diff: str) -> tuple[str, str]:
-    """What a hunk finds and what it leaves."""
     lines = [line or " " for line in diff.splitlines()]
     before = "".join(f"{line[1:]}\n" for line in lines if line[0] in " -")
     after = "".join(f"{line[1:]}\n" for line in lines if line[0] in " +")
@@ -40,7 +39,6 @@ def before_and_after(diff: str) -> tuple[str, str]:
 
 
 def apply(block: Block, root: Path) -> None:
-    """Do to a tree what a block says."""
     assert block.path, block.body
     path = root / block.path
     if block.language == "diff":
@@ -60,7 +58,6 @@ def test_there_are_five_worked_examples():
 
 
 def is_done(block: Block, root: Path = REPO) -> bool:
-    """Whether somebody has followed the document here."""
     path = root / str(block.path)
     if block.language == "diff":
         return before_and_after(block.body)[1] in path.read_text(encoding="utf-8")
@@ -87,8 +84,6 @@ def test_what_a_block_starts_from_is_there(block):
 
 
 class Copy:
-    """A copy of the project in which commands are said as the document says them."""
-
     def __init__(self, root: Path):
         self.root = root
         for name in COPIED:
@@ -107,7 +102,6 @@ class Copy:
         shim.chmod(0o755)
 
     def say(self, line: str) -> str:
-        """Say a command; return what it prints."""
         env = os.environ | {
             "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
             "PYTHONPATH": str(self.root / "src"),
@@ -128,7 +122,6 @@ class Copy:
 
 
 def write_my_pictures(root: Path) -> None:
-    """The file that the data set of the document is read from."""
     random = np.random.default_rng(0)
     parts = {}
     for part, count in (("train", 96), ("test", 48)):

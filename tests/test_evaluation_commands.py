@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from ranks import do, small_job
@@ -47,7 +47,6 @@ def ask(command, *words):
 
 
 def done(command, *words):
-    """Run a command that must succeed; return what it printed on stdout."""
     code, out, err = ask(command, *words)
     assert code == 0, err
     return out
@@ -187,7 +186,6 @@ def test_an_ensemble_averages_the_softmaxes_of_its_runs(runs, arrays, tmp_path):
     labels = torch.from_numpy(arrays.test_labels).long()
     with torch.no_grad():
         average = sum(from_run(run.path).net(x).double().softmax(1) / 2 for run in runs)
-    assert isinstance(average, Tensor)
     assert found["wrong1"] == int((average.argmax(1) != labels).sum())
     likelihood = average[torch.arange(500), labels].log().mean().item()
     assert found["loss"] == pytest.approx(-likelihood, rel=1e-4)
@@ -358,7 +356,6 @@ def test_a_result_is_replaced_by_itself_but_not_by_another(akamaster, tmp_path, 
 
 
 def test_files_of_one_name_from_two_folders_are_both_counted_and_kept(akamaster, tmp_path):
-    """One of them in a folder with a comma in its name."""
     paths = [tmp_path / folder / "model_best.pth.tar" for folder in ("first", "lr=0.1,b=2")]
     for path, seed in zip(paths, (1, 2), strict=True):
         path.parent.mkdir()
@@ -487,7 +484,6 @@ def test_help_and_bad_words_answer_at_once(module, words):
 
 
 def of_files(tmp_path, state, name="a.th"):
-    """Words to count the errors of a state dict on disk."""
     torch.save(state, tmp_path / name)
     path, out = tmp_path / name, tmp_path / "results"
     return f"weights={path}", "format=akamaster", "data.name=synthetic", f"results_dir={out}"

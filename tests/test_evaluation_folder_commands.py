@@ -37,7 +37,6 @@ def root(tmp_path):
 
 @pytest.fixture
 def two_scales(monkeypatch):
-    """Two of the five, for speed."""
     scales = (224, 256)
     monkeypatch.setattr(images, "Geometry", lambda: Geometry(scales=scales))
     return scales
@@ -53,7 +52,6 @@ def words(root, paths, *more):
 
 
 def pixels(root):
-    """The centres of the validation pictures as torchvision's nets see them, and labels."""
     files = sorted((root / "val").glob("*/*.JPEG"))
     crops = [torch.from_numpy(centre_crop(path.read_bytes(), "")) for path in files]
     images = (torch.stack(crops).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
@@ -93,7 +91,6 @@ def test_ensembles_and_protocols_are_stored_as_such(root, weights, two_scales):
 
 @torch.no_grad()
 def slow_ensemble_loss(root, nets, scales):
-    """Average of the nets' softmaxes of their scores averaged over scales and positions."""
     losses = []
     for path in sorted((root / "val").glob("*/*.JPEG")):
         total = torch.zeros(3, dtype=torch.float64)
@@ -144,6 +141,7 @@ def test_what_does_not_fit_is_refused(root, weights, tmp_path):
     assert str(tmp_path / "nowhere" / "val") in said
 
 
+@pytest.mark.usefixtures("two_scales")
 def test_real_photographs(tmp_path):
     if not SAMPLE.is_dir():
         pytest.skip("needs the sample of ImageNet photographs")

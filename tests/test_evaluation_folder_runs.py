@@ -75,7 +75,6 @@ def test_ten_crops_and_an_ensemble_are_joined_with_their_runs(runs, root):
     loaded = Logged(runs[0].path.parents[2]).runs
     evaluations = load_evaluations(out)
     alone = score_of(loaded[0], "10-crop", evaluations)
-    assert alone is not None
     assert (alone.images, alone.left_out) == (6, 0)
     assert score_of(loaded[1], "10-crop", evaluations) is None
     (both,) = [found for found in evaluations if found.is_of(loaded)]

@@ -76,7 +76,6 @@ def opened(root, workers=0, *, on_corrupt="stop", ours=False, split="test", name
 
 
 def shown_scores(held_out, protocol, at_once):
-    """Class scores by the number of the picture, which its label and its scores tell."""
     found = {}
     score = scores_of(protocol)
     for shown, labels in held_out.shown(protocol, at_once):
@@ -90,7 +89,6 @@ def to_tensor(pixels):
 
 
 def slowly(root, protocol):
-    """Label and scores of every validation picture, one after the other."""
     found = []
     for path in sorted((root / "val").glob("*/*.JPEG")):
         data = path.read_bytes()

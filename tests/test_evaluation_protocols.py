@@ -81,7 +81,6 @@ def test_crops_that_do_not_fit_are_refused():
 
 
 def slow_ten_crop(net, picture):
-    """Average probability of one image (3, 28, W), view by view, in float64."""
     width = picture.shape[2]
     places = [(0, 0), (0, width - 24), (4, 0), (4, width - 24), (2, (width - 24) // 2)]
     total = torch.zeros(5, dtype=torch.float64)

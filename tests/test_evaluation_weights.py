@@ -44,8 +44,6 @@ def old_bare_pickle(path, content):
 
 
 class Hostile:
-    """Makes a file when it is unpickled: the canary."""
-
     def __init__(self, canary):
         self.canary = canary
 
@@ -172,7 +170,6 @@ def test_wrappers_inside_a_net_and_averaged_models(tmp_path):
 
 
 def refused(path, message, fmt="akamaster"):
-    """Check that a file is refused in one printable line."""
     with pytest.raises(WeightsError, match=message) as caught:
         from_file(path, fmt)
     assert str(caught.value).isprintable()
@@ -284,7 +281,6 @@ def test_only_plain_tensors_are_weights(value):
 
 
 def ours_saying(path, about):
-    """A file as ``export`` writes it, with another story about its net."""
     state = build(NetSpec("cifar", 8, "A"), 10).state_dict()
     path.write_bytes(packed(state, about, "state_dict"))
 

@@ -195,7 +195,6 @@ def other_data(begun: Job, patch: pytest.MonkeyPatch) -> Job:
 
 
 def another_net(begun: Job, patch: pytest.MonkeyPatch) -> Job:
-    """The configuration is the same, the code is not."""
     build = build_module.build
     deeper = lambda spec, *rest: build(dataclasses.replace(spec, depth=14), *rest)  # noqa: E731
     patch.setattr(build_module, "build", deeper)

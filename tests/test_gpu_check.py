@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ranks import FEW_IMAGES
 from resnet_repro import gpu_check, gpu_checks, study
 from resnet_repro.compose import make_job
+from resnet_repro.data import synthetic
 from resnet_repro.gpu_check import CHECKS, GpuCheck
 from resnet_repro.runs.provenance import versions
 
@@ -87,8 +89,9 @@ def test_time_that_is_used_up_fails_a_check(monkeypatch):
     assert row["settings"] == {"precision": "fp32"}
 
 
-def test_checks_that_need_no_gpu_pass_here(tmp_path):
+def test_checks_that_need_no_gpu_pass_here(tmp_path, monkeypatch):
     """Each in this process, as its own process would; the device is answered for."""
+    monkeypatch.setattr(synthetic, "SIZES", FEW_IMAGES)
     if not torch.cuda.is_available():
         with pytest.raises(unittest.SkipTest, match="no CUDA"):
             gpu_checks.check_device(tmp_path)

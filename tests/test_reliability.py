@@ -93,7 +93,6 @@ def test_damaged_and_foreign_checkpoints_are_never_loaded(done):
 
 @pytest.mark.parametrize("kind", damage.KINDS)
 def test_damage_changes_the_file(tmp_path, kind):
-    """A trial that damages nothing proves nothing."""
     path, content = tmp_path / "iter_00000008.pt", random.Random(0).randbytes(20_000)
     digest = damage.digest_of(path)
     path.write_bytes(content)
@@ -157,7 +156,6 @@ def test_bad_words_are_refused(tmp_path, part_of_row):
 
 
 def test_what_stops_a_run_is_told_in_one_line(tmp_path, monkeypatch, capsys):
-    """Not after one of Hydra's."""
     words = small_job(tmp_path, "recipe.lr=1e30").words
     monkeypatch.setattr("sys.argv", ["train.py", *words])
     with pytest.raises(SystemExit) as stopped:

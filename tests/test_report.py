@@ -1,8 +1,10 @@
-"""The page that shows the study: whole, true to the tables, safe, readable."""
+"""The page that shows the study: whole, true to the tables, safe, readable, also in a browser."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +13,7 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from fabricate import fabricate
 from resnet_repro.analysis import report, style
@@ -63,7 +66,6 @@ class Page(HTMLParser):
 
 
 def show_only(patch: pytest.MonkeyPatch, *items: str) -> None:
-    """Let the report show these items alone."""
     patch.setattr(report, "ITEMS", {name: ITEMS[name] for name in items})
     patch.setattr(report, "DRAWINGS", {})
 
@@ -307,7 +309,80 @@ def test_text_stands_out_from_its_ground(theme):
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance of WCAG 2."""
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+# The browsed in a frame of a device's width: a window cannot be made as narrow as a phone.
+FRAME = """<body style="margin:0">
+<iframe src="{browsed}" style="width:{width}px;height:{height}px;border:0"></iframe><script>
+onload = () => {{
+  const browsed = document.querySelector("iframe").contentDocument;
+  const images = [...page.images];
+  document.title = JSON.stringify({{
+    images: images.length,
+    broken: images.filter(image => !image.complete || !image.naturalWidth).length,
+    lost: [...page.querySelectorAll("a[href^='#']")].map(a => a.getAttribute("href").slice(1))
+      .filter(id => !browsed.getElementById(id)),
+    wide: browsed.documentElement.scrollWidth,
+    ground: getComputedStyle(browsed.body).backgroundColor,
+  }});
+}};
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def browsed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("study")
+    for label in ("plain-20", "plain-56", "ResNet-20"):
+        fabricate(root / "runs", label, profile="short", probes=True)
+    out = root / "report" / "index.html"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "DPI", 20)  # of the PNGs, which the browsed does not use
+        assert report.main(["--runs", str(root / "runs"), "--out", str(out)]) == 0
+    return out
+
+
+def look_at(
+    browsed: Path, place: Path, width: int, *, dark: bool
+) -> tuple[dict[str, object], Path]:
+    """Open the browsed so wide; return what the browser says of it, and a screenshot."""
+    frame, shot = place / "frame.html", place / "shot.png"
+    frame.write_text(
+        FRAME.format(browsed=browsed.as_uri(), width=width, height=3000), encoding="utf-8"
+    )
+    command = [
+        str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+        "--allow-file-access-from-files", f"--user-data-dir={place / 'profile'}",
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+        f"--window-size={max(width, 600)},3000", f"--screenshot={shot}",
+    ]  # fmt: skip
+    for more in (["--dump-dom", frame.as_uri()], [frame.as_uri()]):
+        done = subprocess.run([*command, *more], capture_output=True, text=True)
+        if "--dump-dom" in more:
+            told = re.search(r"<title>(.*?)</title>", done.stdout)
+            assert told, done.stderr[-2000:]
+    return json.loads(told[1].replace("&quot;", '"')), shot
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390], ids=["laptop", "phone"])
+def test_the_page_in_a_browser(browsed, tmp_path, width, dark):
+    told, shot = look_at(browsed, tmp_path, width, dark=dark)
+    assert told["images"] >= 8
+    assert told["broken"] == 0
+    assert told["lost"] == []
+    assert told["wide"] <= width, "nothing makes the browsed itself scroll sideways"
+    red, green, blue = map(int, re.findall(r"\d+", str(told["ground"]))[:3])
+    assert (red + green + blue < 150) == dark
+    picture = Image.open(shot).convert("RGB").crop((0, 0, width, 3000))
+    assert len(picture.getcolors(1 << 24) or []) > 200, "text and figures, not an empty browsed"
+    if kept := os.environ.get("RESNET_REPRO_SHOTS"):
+        Path(kept).mkdir(parents=True, exist_ok=True)
+        picture.save(Path(kept) / f"report_{width}_{'dark' if dark else 'light'}.png")

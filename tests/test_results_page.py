@@ -233,7 +233,6 @@ def test_finished_runs_of_the_papers_protocol_decide(tmp_path, four):
 
 
 def test_the_papers_protocol_comes_first_net_by_net_and_claim_by_claim(tmp_path, four):
-    """Two nets of the whole schedule do not vanish behind four of a short one."""
     for label in ("plain-20", "plain-56"):
         fabricate(four, label)
     study = Study(four)

@@ -57,7 +57,6 @@ def root(trained, tmp_path):
 
 
 def make(item, root, data, capsys, *words):
-    """Say ``make <item>``; return what it told on stderr, and the table it wrote."""
     argv = [item, "--out", str(root.parent / "tables"), *words, *FEW, f"runs_dir={root}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [*argv, f"data.root={data}", "trainer.threads=1"])

@@ -41,7 +41,6 @@ PLATEAU = (
 
 
 def drops(errors: list[float], patience: int, most: int = 9) -> list[int]:
-    """Which of the evaluations, from 1, the rate drops with."""
     plateau = Plateau()
     found = [
         number

@@ -38,7 +38,6 @@ esac
 
 
 def cluster(tmp_path: Path, **more: str) -> dict[str, str]:
-    """A PATH with the scheduler on it, and what a job finds in its environment."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "seen").mkdir()
     for name, text in (FAKES | {"fakepython": PYTHON}).items():

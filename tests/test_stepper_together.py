@@ -28,12 +28,10 @@ TOGETHER = "trainer.concurrent=2"
 
 @pytest.fixture(autouse=True)
 def no_measuring(monkeypatch):
-    """How long runs take is not asked here."""
     monkeypatch.setattr(jobs, "estimate", lambda missing: [1.0] * len(missing))
 
 
 def three(root: Path, *words: str) -> list[Job]:
-    """Runs of different nets and schedules."""
     words = ("recipe.max_iters=8", "recipe.milestones=[6]", "probes.signals=false", *words)
     return [
         small_job(root, *words, "name=a"),
@@ -138,8 +136,6 @@ class Mark:
 
 
 class Stream:
-    """Stands in for a CUDA stream."""
-
     used: ClassVar[list["Stream"]] = []
 
     def record_event(self) -> Mark:

@@ -1,10 +1,12 @@
-"""Runs on folders of full-size pictures: exact resume, shares, corrupt pictures, the record."""
+"""Runs on folders of full-size pictures: resume, shares, corrupt pictures, the record, traps."""
 
 import multiprocessing
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +14,9 @@ from pictures import encoded, photograph, write_folder
 from ranks import Silent, StopAt, do, fingerprint, workers
 from resnet_repro.compose import make_job
 from resnet_repro.data import MODIFIED, DataError, StoppedError
+from resnet_repro.data.colours import load_statistics
 from resnet_repro.data.folder import load_indices
+from resnet_repro.data.jpeg import centre_crop
 from resnet_repro.data.order import BatchOrder
 from resnet_repro.data.streamed import StreamedImages
 from resnet_repro.training import CheckpointError
@@ -20,7 +24,8 @@ from resnet_repro.training.build import assemble, load_images
 from resnet_repro.training.device import set_up
 from resnet_repro.training.distributed import SOLO, World
 from resnet_repro.training.launch import Job, launch
-from small_crops import shrink
+from resnet_repro.training.records import even_batch_size
+from small_crops import CROP, shrink
 
 # 3 classes of 4 pictures: a batch of 5 straddles epochs.
 SMALL = (
@@ -40,7 +45,6 @@ def small_crops():
 
 
 def shrunk(_: World) -> None:
-    """The same in a worker process, which ends with it."""
     shrink(pytest.MonkeyPatch())
 
 
@@ -53,7 +57,6 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def spoiled(root, tmp_path):
-    """The same pictures, one of them cut off in the middle."""
     shutil.copytree(root, tmp_path / "spoiled")
     (tmp_path / "spoiled" / BAD).write_bytes(encoded(photograph(80, 70))[:1500])
     return tmp_path / "spoiled"
@@ -68,7 +71,6 @@ PROBED = ("probes.signals=true", "probes.response_images=4")  # as the run calle
 
 @pytest.fixture(scope="module")
 def whole(root, tmp_path_factory):
-    """A run that nothing disturbed."""
     job = job_on(root, tmp_path_factory.mktemp("whole"), *PROBED)
     assert do(job) == "finished"
     return job.folder
@@ -134,7 +136,6 @@ def test_a_run_resumes_on_the_same_pictures_only(whole, root, tmp_path, change):
 def test_a_wait_for_pictures_that_a_signal_ends_is_saved_and_resumed(
     whole, root, tmp_path, monkeypatch
 ):
-    """Nothing of the update that lacked its pictures is done."""
     batch = StreamedImages.batch
 
     def stopped(images: StreamedImages, iteration: int) -> Any:
@@ -280,8 +281,6 @@ def test_a_batch_without_any_picture_left_stops(spoiled, tmp_path):
 
 
 class Killer(Silent):
-    """Kills the processes that decode, once the first update is done."""
-
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
         super().update(iteration, top1_err, lr)
         for child in multiprocessing.active_children():
@@ -310,3 +309,66 @@ def test_no_process_is_left_when_a_run_is_over(root, tmp_path):
 def test_a_batch_larger_than_the_folder_is_refused(root, tmp_path):
     with pytest.raises(ValueError, match="recipe.batch_size=13: must be at most the 12 training"):
         images_of(job_on(root, tmp_path, "recipe.batch_size=13"))
+
+
+def test_trap_05_looking_at_pictures_does_not_move_the_statistics(root, tmp_path):
+    watched = job_on(root, tmp_path / "watched", *PROBED, "evaluation.every_iters=1")
+    blind = job_on(root, tmp_path / "blind")
+    assert do(watched) == do(blind) == "finished"
+    key = "weights, statistics and momentum"
+    assert fingerprint(watched.folder)[key] == fingerprint(blind.folder)[key]
+    tests = [[r for r in j.folder.metrics() if r["kind"] == "test"] for j in (watched, blind)]
+    assert [len(found) for found in tests] == [4, 1]
+    assert tests[0][-1]["loss"] == tests[1][-1]["loss"]
+
+
+@pytest.mark.usefixtures("no_replica")
+@pytest.mark.parametrize("batch_size", [2, 4, 100])
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_trap_08_14_every_picture_is_tested_once_however_many_workers_there_are(
+    root, tmp_path, batch_size, size
+):
+    """Others test on part of the pictures, or pad the last batch and count some twice."""
+    job = job_on(root, tmp_path)
+    seen: list[bytes] = []
+    for rank in range(size):
+        test = images_of(job, World(rank, size)).held_out["test"]
+        even = even_batch_size(len(test), batch_size, size)
+        for images, labels in test.eval_batches(even, first=rank, every=size):
+            assert 0 < len(labels) <= batch_size
+            seen += [image.numpy().tobytes() for image in images]
+    assert len(seen) == len(set(seen)) == 6
+
+
+def test_trap_10_the_mean_is_that_of_these_pictures_and_nothing_is_divided(root, tmp_path):
+    """Others subtract ImageNet's mean colour whatever the pictures, and divide by a deviation."""
+    images = images_of(job_on(root, tmp_path))
+    train, val = load_indices(root)
+    statistics = load_statistics(train, root)
+    assert statistics.mean.shape == (CROP, CROP, 3)
+    ((shown, _),) = images.held_out["test"].eval_batches(100)
+    for row, image in enumerate(shown):
+        picture = centre_crop(val.path(row).read_bytes(), "") / 255 - statistics.mean
+        assert np.allclose(image.permute(1, 2, 0).numpy(), picture, atol=1e-6)
+    darker = tmp_path / "darker"
+    shutil.copytree(root / "train", darker / "train")
+    shutil.copytree(root / "val", darker / "val")
+    for path in (darker / "train").glob("n00000000/*"):  # one class becomes another's pictures
+        path.write_bytes((root / "train/n00000001" / path.name.replace("0_", "1_")).read_bytes())
+    ((other, _),) = images_of(job_on(darker, tmp_path)).held_out["test"].eval_batches(100)
+    assert not torch.allclose(other, shown, atol=1e-3)
+
+
+def test_training_pictures_are_the_crop_less_the_mean_plus_one_colour(root, tmp_path):
+    """Sec. 3.4: one colour for a whole picture; the mean is subtracted from the crop."""
+    images = images_of(job_on(root, tmp_path))
+    statistics = load_statistics(load_indices(root)[0], root)
+    count = images.share_shape[0]
+    (raw,) = replace(images._decoder, workers=0).train(images._index, images.order, range(1))
+    given, labels = images.batch(0)
+    assert torch.equal(labels, raw.labels)
+    for row in range(count):
+        noise = statistics.colours @ (raw.alphas[row].numpy() * statistics.deviations)
+        expected = raw.images[row].numpy() / 255 - statistics.mean + noise
+        assert np.allclose(given[row].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+        assert np.abs(noise).max() > 1e-4

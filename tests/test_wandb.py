@@ -23,6 +23,7 @@ from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
 from resnet_repro.training.launch import launch
 
+pytestmark = pytest.mark.usefixtures("few_images")
 HERE = Path(__file__).resolve().parent
 TINY = (
     "experiment=cifar10_resnet20", "profile=smoke", "data=synthetic", "model.depth=8",
@@ -53,7 +54,6 @@ def break_as(tmp_path, monkeypatch):
 
 
 def begun(root: Path, mode: str = "offline", kind: str = "wandb", **changes: Any) -> RunFolder:
-    """A run folder whose configuration asks for a mirror."""
     config = make_config("ResNet-20", "quick", 3, None, changes)
     config["logger"] = {"kind": kind, "mode": mode, "project": "mine"}
     folder = RunFolder.at(root, config)
@@ -77,13 +77,11 @@ def log_some(folder: RunFolder, keep: int | None = 0, state: str = "finished") -
 
 
 def asked_of_wandb(folder: RunFolder, part: int = -1) -> list[dict[str, Any]]:
-    """What the stand-in was asked in one part of the run."""
     files = sorted((folder.path / "wandb").glob("*-run-*/run-*.wandb"))
     return [json.loads(line) for line in files[part].read_text().splitlines()]
 
 
 def records(folder: RunFolder, part: int = -1) -> list[dict[str, Any]]:
-    """The records that arrived in one part of the run."""
     logged = [e["values"] for e in asked_of_wandb(folder, part) if e["what"] == "log"]
     return [values for values in logged if "record" in values]
 
@@ -117,11 +115,9 @@ def test_records_arrive_while_the_run_goes_on(tmp_path):
         log.write("train", iter=2, loss=1.0)
         until(lambda: len(records(folder)) == 2)
     process = ours._process
-    assert process is not None
     assert os.getpgid(process.pid) != os.getpgid(0), "Ctrl-C is not for it"
     process.send_signal(signal.SIGTERM)
     assert process.poll() is None
-    assert process.stdin is not None
     process.stdin.close()  # as the death of the run does
     assert process.wait(30) == 0
     assert asked_of_wandb(folder)[-1] == {"what": "finish", "exit_code": 1}
@@ -235,7 +231,6 @@ def test_names_of_metrics_say_the_view():
 
 
 def train(runs: Path, *words: str) -> RunFolder:
-    """Train the tiny run below ``runs`` as the command does."""
     job = make_job(*TINY, f"runs_dir={runs}", *words)
     launch(job, Silent(), never)
     return job.folder
@@ -243,7 +238,6 @@ def train(runs: Path, *words: str) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The run without a mirror."""
     return train(tmp_path_factory.mktemp("alone"))
 
 
@@ -333,7 +327,6 @@ def test_the_real_package_whose_service_is_killed(tmp_path, capfd):
         ours.start()
         log.write("train", iter=0, loss=1.0)
         until(lambda: list(folder.path.glob("wandb/offline-run-*/run-*.wandb")))
-        assert ours._process is not None
         children = Path(f"/proc/{ours._process.pid}/task/{ours._process.pid}/children")
         for child in map(int, children.read_text().split()):
             assert b"wandb" in Path(f"/proc/{child}/cmdline").read_bytes()

@@ -1,21 +1,26 @@
-"""Every ImageNet and Tiny ImageNet experiment trains, on pictures made here, as in earnest."""
+"""Experiments train as in earnest: ImageNet's, all deviations, 1202 layers; a rerun is the same."""
 
+import resource
 import runpy
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import pictures
 import tiny_files
 from fabricate_imagenet import imagenet_run
-from ranks import do
+from pictures import SAMPLE
+from ranks import Silent, StopAt, do, fingerprint, never
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.cost import SCHEDULES, paper_workloads
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import load_item, names
-from resnet_repro.data import DataError, colours, folder, tiny_imagenet
+from resnet_repro.data import DataError, colours, folder, synthetic, tiny_imagenet
 from resnet_repro.data.folder import TRAIN_PICTURES, load_pictures
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_params
@@ -27,7 +32,10 @@ from resnet_repro.models.shortcuts import (
 )
 from resnet_repro.options import ConfigError
 from resnet_repro.paths import CONF
-from resnet_repro.training import estimate
+from resnet_repro.runs.folder import find_runs
+from resnet_repro.train import main
+from resnet_repro.training import estimate, jobs
+from resnet_repro.training.launch import launch
 from small_crops import shrink
 
 REPO = Path(__file__).resolve().parents[1]
@@ -67,7 +75,6 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def three_classes(monkeypatch):
-    """Both data sets have three classes."""
     monkeypatch.setattr(folder, "CLASSES", 3)
     monkeypatch.setattr(tiny_imagenet, "SHAPE", TINY_SHAPE)
 
@@ -293,3 +300,100 @@ def test_the_time_of_a_run_is_estimated_with_and_without_its_pictures(
     assert pace.seconds(config) > pace.seconds(config, 300_000) > 0
     if experiment == "imagenet_plain18":
         timed[0]()  # an update on made-up images
+
+
+pytestmark = pytest.mark.usefixtures("few_images")
+CHANGED = ("data=synthetic", "model.depth=8", "evaluation.clean_train_images=50",
+           "recipe.max_iters=2", "recipe.milestones=[1]", "evaluation.every_iters=2")  # fmt: skip
+SMALL = (*CHANGED, "profile=smoke", "trainer.threads=1")
+
+
+def test_the_command_in_a_run_gives_the_same_numbers_again(tmp_path, monkeypatch):
+    words = ["experiment=cifar10_resnet20", *SMALL, "seed=3", f"runs_dir={tmp_path}/a"]
+    found = []
+    for name in ("first", "again"):
+        monkeypatch.setattr(sys, "argv", ["train", *words])
+        main()
+        (run,) = find_runs(tmp_path / "a")
+        found.append(fingerprint(run))
+        command, words = (said := shlex.split(run.meta()["command"]))[:3], said[3:]
+        assert command == ["python", "-m", "resnet_repro.train"]
+        (tmp_path / "a").rename(tmp_path / name)  # or the next would skip it
+    assert found[1] == found[0]
+    assert len(found[0]["metrics"]) == 3
+    assert all(found[0][table] for table in ("gradients", "responses", "signal"))
+
+
+def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(tmp_path, monkeypatch, capsys):
+    listed = load_item("deviations").experiments
+    # Synthetic images have no 45k split.
+    experiments = [name for name in listed if not name.endswith("_45k")]
+    assert len(experiments) == len(listed) - 2
+    runs, sweep = f"runs_dir={tmp_path}/runs", f"experiment={','.join(experiments)}"
+    unseen = ("probes.signals=false", "probes.response_images=0")
+    monkeypatch.setattr(jobs, "estimate", lambda missing: [1.0] * len(missing))
+    monkeypatch.setattr(sys, "argv", ["train", "-m", sweep, *SMALL, *unseen, runs])
+    main()
+    script = str(REPO / "experiments" / "deviations.py")
+    drawing = [script, "--profile", "smoke", "--no-train", "--out", f"{tmp_path}/figures"]
+    monkeypatch.setattr(sys, "argv", [*drawing, runs, *CHANGED])
+    runpy.run_path(script, run_name="__main__")
+    missing = "no finished smoke run of cifar10_resnet56_45k, cifar10_plain56_45k"
+    assert missing in capsys.readouterr().err
+    table = pd.read_csv(tmp_path / "tables" / "deviations.csv")
+    assert len(table) == len(experiments)
+    baselines = table[table["change"] == "as the paper"]
+    assert baselines["net"].tolist() == ["ResNet-8", "plain-8"]
+    assert table["test diff"].notna().sum() == len(experiments) - 2
+    # A key in its own words means that nothing was said about it.
+    assert not [change for change in table["change"] if "=" in change]
+    assert (tmp_path / "figures" / "deviations.png").stat().st_size > 10_000
+
+
+def test_1202_layers_train_and_evaluate_within_8_gib(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "SIZES", (4, 2))
+    job = make_job(
+        "experiment=cifar10_resnet1202", "data=synthetic", "profile=smoke", "trainer.threads=1",
+        "recipe.batch_size=2", "recipe.max_iters=1", "recipe.milestones=[]",
+        "evaluation.clean_train_images=1", "probes.response_images=1", f"runs_dir={tmp_path}",
+    )  # fmt: skip
+    assert launch(job, Silent(), never) == "finished"
+    folder = job.folder
+    assert folder.meta()["net"] == {
+        "label": "ResNet-1202",
+        "params": 19_421_274,
+        "multiply_adds": pytest.approx(2.82924e9, rel=1e-5),
+    }
+    records = {record["kind"]: record for record in folder.metrics()}
+    assert records["train"]["lr"] == 0.01  # still in the warm-up
+    assert records["test"]["num_samples"] == 2
+    assert len(folder.table("responses")) == 1201
+    assert len(folder.table("gradients")) == 1201
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    assert peak < 8, f"{peak:.1f} GiB"
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="no sample of ImageNet pictures here")
+def test_real_pictures_at_full_size_also_across_a_stop(tmp_path):
+    for number, file in enumerate(sorted(SAMPLE.glob("*.JPEG"))[:12]):
+        folder = tmp_path / ("val" if number % 3 == 2 else "train") / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder)
+    words = (
+        "experiment=imagenet_resnet18_A", "data=folder", "profile=smoke", f"data.root={tmp_path}",
+        "recipe.lr=0.01", "recipe.max_iters=3", "recipe.milestones=[2]", "trainer.threads=1",
+        "evaluation.every_iters=3", "probes.response_images=2", "evaluation.clean_train_images=2",
+        "trainer.loader_workers=1", "recipe.batch_size=4",
+    )  # fmt: skip
+    whole, parts = (make_job(*words, f"runs_dir={tmp_path}/runs", f"name={n}") for n in "ab")
+    assert do(whole) == "finished"
+    records, meta = whole.folder.metrics(), whole.folder.meta()
+    assert [r["num_samples"] for r in records if r["kind"] == "test"] == [4]
+    assert all(0 < record["loss"] < 50 for record in records)
+    assert meta["net"]["multiply_adds"] > 1.7e9  # at 224x224
+    assert meta["data"]["colours_measured_on"] == meta["data"]["train_images"] == 8
+    tables = {"gradient_precision.csv", "gradients.csv", "responses.csv", "signal.csv"}
+    assert {path.name for path in whole.folder.path.glob("*.csv")} == tables
+    assert do(parts, StopAt(1)) == "preempted"
+    assert do(parts) == "finished"
+    assert fingerprint(parts.folder) == fingerprint(whole.folder)
