@@ -7,7 +7,6 @@ the paper profile. An idle Python takes turns with them.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import signal
 import subprocess
@@ -18,22 +17,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-import numpy as np
 
 from benchmarks.record import Row, Scope, command
 from benchmarks.timing import children_seconds, spread, take_turns
 from resnet_repro.compose import compose_run
 from resnet_repro.conf import load_item, names
 from resnet_repro.config import Config
-from resnet_repro.models.build import build_meta
-from resnet_repro.models.count import count_params
 from resnet_repro.paths import REPOSITORY
-from resnet_repro.runs.folder import RunFolder, now
-from resnet_repro.runs.metrics import MetricsWriter
-from resnet_repro.runs.provenance import hardware, versions
 from resnet_repro.training.probes import gradient_iterations
+from tests.fabricate import fabricate
 
 SCOPE = Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=1)
 SCOPES = {"cpu": SCOPE, "cuda": SCOPE}
@@ -159,85 +151,22 @@ def logged(runs: Path) -> bool:
 def write_runs(root: Path, count: int, experiments: Sequence[str] = ()) -> list[Path]:
     """Write ``count`` made-up runs below ``root``: every experiment with seed 0, then seed 1, ...
 
-    They have as many records as real ones: 640 of training, 64 evaluations, the clean training
-    error, and the tables of all probes. By default of the experiments of all figures and tables
-    that are trained on CIFAR-10.
+    They have as many records as real ones, and the tables of all probes. By default of the
+    experiments of all figures and tables that are trained on CIFAR-10.
     """
     listed = [name for item in names("item") for name in load_item(item).experiments]
     cifar = [name for name in dict.fromkeys(listed) if name.startswith("cifar10_")]
     found = [compose_run(f"experiment={name}") for name in experiments or cifar]
-    wanted = (dataclasses.replace(c, seed=seed) for seed in itertools.count() for c in found)
-    return [write_run(root, config) for config in itertools.islice(wanted, count)]
+    wanted = ((seed, config) for seed in itertools.count() for config in found)
+    return [write_run(root, seed, config) for seed, config in itertools.islice(wanted, count)]
 
 
-def write_run(root: Path, config: Config) -> Path:
+def write_run(root: Path, seed: int, config: Config) -> Path:
     """Write the folder of one finished run; return its path."""
-    values, total = config.as_mapping(), config.recipe.max_iters
-    folder = RunFolder.at(root, values)
-    folder.write_config(values)
-    folder.write_status("finished", iter=total, max_iters=total, restarts=0)
-    folder.write_meta(_meta(config))
-    random = np.random.default_rng([config.seed, config.model.depth])
-    with MetricsWriter(folder.metrics_path) as log:
-        _log(log, config, random)
-    layers = [{"layer": n, "name": f"layer{n}"} for n in range(1, config.model.depth)]
-
-    def table(column: str, *ones: str) -> list[Row]:
-        values = random.uniform(0.5, 2.0, len(layers))
-        return [
-            row | {column: f"{value:.6g}"} | dict.fromkeys(ones, "1.0")
-            for row, value in zip(layers, values, strict=True)
-        ]
-
-    folder.write_table("responses", table("std"))
-    folder.write_table("signal", table("input_mean_square", "output_std"))
-    gradients = [
-        {"iter": iteration} | row
-        for iteration in sorted(gradient_iterations(total))
-        for row in table("grad_norm", "weight_norm")
-    ]
-    folder.write_table("gradients", gradients)
-    return folder.path
-
-
-def _log(log: MetricsWriter, config: Config, random: np.random.Generator) -> None:
-    total, every = config.recipe.max_iters, config.trainer.log_every_iters
-    view = {"protocol": "1-crop", "bn": "running"}
-    for iteration in range(every, total + 1, every):
-        error = 8 + 80 * np.exp(-6 * iteration / total) + random.normal(0, 0.3)
-        common = {"iter": iteration, "epoch": iteration * 128 / 50_000, "time": iteration / 100}
-        common |= {"loss": error / 25, "top1_err": error, "top5_err": error / 5}
-        log.write("train", **common, lr=0.1, num_samples=every * 128)
-        if iteration % config.evaluation.every_iters == 0:
-            log.write("test", **common, **view, num_samples=10_000)
-        if iteration == total:
-            log.write("train_clean", **common, **view, num_samples=50_000)
-
-
-def _meta(config: Config) -> dict[str, Any]:
-    params = count_params(build_meta(config.model, 10))
-    return {
-        "schema": 1,
-        **config.identity,
-        "command": "made up",
-        "started": now(),
-        "finished": now(),
-        "wall_time_s": 60.0,
-        "train_time_s": 60.0,
-        "images_per_second": 100_000.0,
-        "warmup_exit_iter": None,
-        "deviations": {},
-        "git": {"revision": None, "dirty": None},
-        "versions": versions(),
-        "hardware": hardware(None, 1, 1),
-        "device": "cpu",
-        "precision": "fp32",
-        "threads": 1,
-        "world_size": 1,
-        "deterministic": False,
-        "data": {"name": config.data.name, "train_images": 50_000, "test_images": 10_000},
-        "net": {"label": config.model.label, "params": params, "multiply_adds": params},
-    }
+    layers, changes = config.model.depth - 1, {"experiment": config.experiment}
+    norms = {it: [1.0] * layers for it in sorted(gradient_iterations(config.recipe.max_iters))}
+    more: Row = {"changes": changes, "gradients": norms, "probes": True}
+    return fabricate(root, config.model.label, seed=seed, **more)
 
 
 if __name__ == "__main__":

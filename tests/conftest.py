@@ -26,3 +26,11 @@ def few_images():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "SIZES", FEW_IMAGES)
         yield
+
+
+@pytest.fixture
+def coarse_figures(monkeypatch):
+    """PNGs of a tenth of the resolution, drawn in less time."""
+    from resnet_repro.analysis import style
+
+    monkeypatch.setattr(style, "DPI", 20)

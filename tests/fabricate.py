@@ -1,6 +1,5 @@
 """Made-up run folders that look like real ones, for tests of everything that reads them."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,14 +109,13 @@ def make_config(
     label: str, profile: str, seed: int, name: str | None, changes: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the configuration of a run as ``conf/`` has it, with changes."""
-    match = re.fullmatch(r"(plain|ResNet)-(\d+)", label)
-    assert match, f"unknown label {label}"
-    experiment = changes.get("experiment", f"cifar10_{match[1].lower()}{match[2]}")
+    family, _, depth = label.partition("-")
+    experiment = changes.get("experiment", f"cifar10_{family.lower()}{depth}")
     own = protocol(experiment, profile)
     config = (own or protocol("cifar10_plain20", profile) or Config()).as_mapping()
     if own is None:
-        shortcut = "none" if match[1] == "plain" else "A"
-        config["model"] |= {"depth": int(match[2]), "shortcut": shortcut}
+        shortcut = {"plain": "none", "ResNet": "A"}[family]
+        config["model"] |= {"depth": int(depth), "shortcut": shortcut}
     config |= {"experiment": experiment, "name": name or experiment, "seed": seed}
     for key, value in changes.items():
         *groups, last = key.split(".")

@@ -347,6 +347,7 @@ def test_fig2_and_fig5_show_blocks():
     assert said.count("relu") == 5
 
 
+@pytest.mark.usefixtures("coarse_figures")
 @pytest.mark.parametrize("item", ["fig2", "fig3", "fig5", "table1"])
 def test_items_without_runs_are_the_same_bytes_each_time(item, tmp_path, monkeypatch, capsys):
     once = DRAWINGS[item].draw(None, tmp_path / "a")
@@ -485,6 +486,7 @@ def test_no_figure_needs_runs(draw, tmp_path):
     assert svg.read_text().startswith("<?xml")
 
 
+@pytest.mark.usefixtures("coarse_figures")
 def test_saved_figures_are_the_same_bytes(tmp_path):
     for label in ("plain-20", "plain-56"):
         fabricate(tmp_path / "runs", label, profile="quick", probes=True)

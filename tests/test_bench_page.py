@@ -90,6 +90,7 @@ def test_the_harness_is_judged_with_and_without_evaluation():
     assert rows["logging", "not measured on a CPU yet"] == ["-", OPEN]
 
 
+@pytest.mark.usefixtures("coarse_figures")
 def test_the_page_shows_both_devices_and_whatever_else_there_is(tmp_path):
     mirror = {"part": "W&B offline: records", "kind": "optional", "times": 64}
     everything = [

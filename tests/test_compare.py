@@ -11,6 +11,7 @@ from resnet_repro.analysis.load import Logged
 from resnet_repro.compare import find_sweeps, main, settings, sweep_figure, swept_keys
 from resnet_repro.runs.folder import RunFolderError
 
+pytestmark = pytest.mark.usefixtures("coarse_figures")
 RATES = {0.01: 40.0, 0.05: 30.0, 0.1: 28.0, 0.5: 60.0}
 
 

@@ -11,6 +11,7 @@ from fabricate import fabricate
 from resnet_repro.items import DRAWINGS
 from resnet_repro.items.command import main
 
+pytestmark = pytest.mark.usefixtures("coarse_figures")
 NETS = ("plain-20", "plain-56", "ResNet-20", "ResNet-56")
 SHORTER = {"recipe.max_iters": 100, "recipe.milestones": [50, 75], "evaluation.every_iters": 20}
 

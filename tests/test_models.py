@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -214,11 +215,13 @@ def test_grouped_bn_equals_bn_run_on_the_two_halves(fmt):
     assert not torch.allclose(whole(x), out, atol=1e-2)  # groups do make a difference
 
 
-def test_grouped_bn_in_evaluation_is_bn_for_any_batch():
-    grouped = randomised(make_norm(group=4)(3)).eval()
-    plain = copy_of(grouped).eval()
+@pytest.mark.parametrize(("group", "training"), [(4, False), (7, False), (7, True)])
+def test_grouped_bn_in_evaluation_or_of_one_group_is_bn(group, training):
+    grouped = randomised(make_norm(group=group)(3)).train(training)
+    plain = copy_of(grouped).train(training)
     x = torch.randn(7, 3, 4, 4)
-    assert torch.equal(grouped(x), plain(x))
+    torch.testing.assert_close(grouped(x), plain(x))
+    torch.testing.assert_close(grouped.state_dict(), plain.state_dict())
 
 
 def test_grouped_bn_refuses_a_batch_that_is_not_whole_groups():
@@ -245,7 +248,11 @@ def test_eps_momentum_and_group_reach_every_bn_of_a_net(group):
     assert len(layers) == 9
     assert all((bn.eps, bn.momentum) == (1e-3, 0.01) for bn in layers)
     assert all(isinstance(bn, GroupedBatchNorm2d) == bool(group) for bn in layers)
-    assert net(torch.randn(4, 3, 32, 32)).shape == (4, 10)
+    images = torch.randn(4, 3, 32, 32)
+    assert net(images).shape == (4, 10)
+    plain = build(NetSpec("cifar", 8, "B", bn_eps=1e-3), 10, seed=1)
+    plain.load_state_dict(net.state_dict())  # grouped and plain nets share their checkpoints
+    assert torch.equal(plain.eval()(images), net.eval()(images))
 
 
 def test_specs_import_without_torch():
@@ -282,6 +289,13 @@ def test_specs_import_without_torch():
 )
 def test_nets_are_called_as_in_the_paper(net, label):
     assert net.label == label
+
+
+def test_a_spec_cannot_be_changed_and_a_net_needs_a_class():
+    with pytest.raises(FrozenInstanceError):
+        NetSpec("cifar", 20).depth = 32
+    with pytest.raises(ValueError, match="num_classes=0: must be at least 1"):
+        build(NetSpec("cifar", 8, "A"), 0)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 18, 200])

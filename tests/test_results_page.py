@@ -28,6 +28,8 @@ from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
 from resnet_repro.paths import REPOSITORY as REPO
 
+pytestmark = pytest.mark.usefixtures("coarse_figures")
+
 
 @pytest.fixture(scope="module")
 def committed():
@@ -93,6 +95,7 @@ def test_figures_and_tables_are_the_same_bytes_in_another_process_and_old_ones_a
     assert kept == {*names, "mine.md"}
     code = (
         "import sys; from pathlib import Path\n"
+        "from resnet_repro.analysis import style; style.DPI = 20\n"
         "from resnet_repro.analysis.pages import Study, draw\n"
         "draw(Study(Path(sys.argv[1])), Path(sys.argv[2]))\n"
     )
