@@ -33,10 +33,15 @@ _CONTEXT.set_forkserver_preload(
 )
 
 FEW_IMAGES = (400, 60)  # training and test images, in these processes and with ``few_images``
-SMALL = (
-    "experiment=cifar10_resnet20", "data=synthetic", "profile=smoke", "model.depth=8",
-    "recipe.batch_size=16", "evaluation.clean_train_images=50", "probes.response_images=40",
-    "trainer.threads=1", "trainer.precision=fp32",
+WORDS = (  # a small run, of whatever experiment
+    "data=synthetic", "profile=smoke", "model.depth=8", "recipe.batch_size=16",
+    "evaluation.clean_train_images=50", "probes.response_images=40", "trainer.threads=1",
+    "trainer.precision=fp32",
+)  # fmt: skip
+SMALL = ("experiment=cifar10_resnet20", *WORDS)
+BRIEF = (
+    "recipe.max_iters=4", "recipe.milestones=[2]", "probes.signals=false",
+    "probes.response_images=0",
 )  # fmt: skip
 
 

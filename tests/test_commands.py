@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ranks import FEW_IMAGES, Silent, never
+from ranks import BRIEF, FEW_IMAGES, WORDS, Silent, never
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.data import synthetic
 from resnet_repro.runs.folder import RunFolder
@@ -24,16 +24,12 @@ from resnet_repro.training.jobs import say_places
 from resnet_repro.training.launch import launch
 
 REPO = Path(__file__).resolve().parents[1]
-SMALL = (
-    "data=synthetic", "model.depth=8", "recipe.batch_size=16", "recipe.max_iters=4",
-    "recipe.milestones=[2]", "evaluation.clean_train_images=50", "probes.signals=false",
-    "probes.response_images=0", "trainer.threads=1",
-)  # fmt: skip
+SMALL = (*WORDS, *BRIEF)
 
 
 def named(experiment: str, *words: str) -> str:
     """How a run is named by what SMALL and the words change."""
-    return compose_run(f"experiment={experiment}", "profile=smoke", *SMALL, *words).name
+    return compose_run(f"experiment={experiment}", *SMALL, *words).name
 
 
 def say(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -179,7 +175,7 @@ def test_no_torch_before_it_is_needed():
 
 
 def test_sweep_trains_each_once_and_a_rerun_nothing(tmp_path, train):
-    words = ("-m", "item=fig1", "profile=smoke", *SMALL, f"runs_dir={tmp_path}", "seed=0,1")
+    words = ("-m", "item=fig1", *SMALL, f"runs_dir={tmp_path}", "seed=0,1")
     code, told = train(*words)
     assert code == 0, told
     runs = sorted(path.parent for path in tmp_path.glob("*/*/*/metrics.jsonl"))
@@ -191,7 +187,7 @@ def test_sweep_trains_each_once_and_a_rerun_nothing(tmp_path, train):
 
 
 def test_one_failure_is_told_at_the_end_and_stops_no_other(tmp_path, train):
-    words = ("-m", "experiment=cifar10_plain20", "profile=smoke", *SMALL, f"runs_dir={tmp_path}")
+    words = ("-m", "experiment=cifar10_plain20", *SMALL, f"runs_dir={tmp_path}")
     code, told = train(*words, "recipe.lr=1e30,0.2")  # a run of each rate, named by it
     assert code == 5, told
     assert "2 of 2 runs to train" in told
@@ -206,7 +202,7 @@ def test_one_failure_is_told_at_the_end_and_stops_no_other(tmp_path, train):
 
 
 def test_hydras_own_launcher_does_the_same_runs(tmp_path):
-    words = ("-m", "item=fig1", "profile=smoke", *SMALL, f"runs_dir={tmp_path}")
+    words = ("-m", "item=fig1", *SMALL, f"runs_dir={tmp_path}")
     done = say("-m", "resnet_repro.train", *words, "hydra/launcher=basic")
     assert done.returncode == 0, done.stderr
     found = {path.parent.name for path in tmp_path.glob("smoke/*/seed0")}
@@ -216,7 +212,7 @@ def test_hydras_own_launcher_does_the_same_runs(tmp_path):
 def test_figure_one_from_nothing_then_again_without_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(synthetic, "SIZES", FEW_IMAGES)
     monkeypatch.chdir(REPO)
-    small = [word for word in SMALL if word != "model.depth=8"]
+    small = [word for word in SMALL if word not in ("model.depth=8", "profile=smoke")]
     words = ["--profile", "smoke", "--out", f"{tmp_path}/figures", *small]
 
     def draw(*more: str) -> tuple[str, str]:
@@ -243,7 +239,7 @@ def test_figure_one_from_nothing_then_again_without_training(tmp_path, monkeypat
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_signals_lose_nothing(tmp_path, number):
     words = (
-        "experiment=cifar10_plain20", "profile=smoke", *SMALL, f"runs_dir={tmp_path}",
+        "experiment=cifar10_plain20", *SMALL, f"runs_dir={tmp_path}",
         "recipe.max_iters=160", "recipe.milestones=[]", "trainer.checkpoint_every_iters=10",
         "evaluation.every_iters=160", "name=stopped",
     )  # fmt: skip

@@ -80,11 +80,8 @@ def test_it_runs_top_to_bottom(path, project):
     from notebooks.run import execute
 
     copy = project / "notebooks" / path.name
-    copy.write_text(
-        copy.read_text().replace(
-            "batch_size=32", 'batch_size=4", "recipe.max_iters=6", "recipe.milestones=[3]'
-        )
-    )
+    few = r"batch_size=4\", \"recipe.max_iters=6\", \"recipe.milestones=[3]"
+    copy.write_text(copy.read_text().replace("batch_size=32", few))
     notebook = execute(copy)
     before = [len(cell["outputs"]) > 0 for cell in cells(path)]
     after = [len(cell.outputs) > 0 for cell in notebook.cells if cell.cell_type == "code"]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ranks import BRIEF, SMALL
 from resnet_repro import progress
 from resnet_repro.exits import Harmless
 from resnet_repro.progress import Progress, RunProgress, duration, written
@@ -230,11 +231,7 @@ def test_durations_are_written_as_people_say_them():
 
 @pytest.mark.parametrize("ending", ["2>/dev/full", "2>&1 | head -1", ">&- 2>&-"])
 def test_a_run_does_not_depend_on_who_reads_what_it_says(tmp_path, ending):
-    words = [
-        "experiment=cifar10_resnet20", "data=synthetic", "profile=smoke", "model.depth=8", "name=a",
-        "recipe.max_iters=3", "recipe.milestones=[]", "recipe.batch_size=8", "trainer.threads=1",
-        "probes.signals=false", "probes.response_images=0", f"runs_dir={tmp_path}",
-    ]  # fmt: skip
+    words = [*SMALL, *BRIEF, "name=a", f"runs_dir={tmp_path}"]
     command = shlex.join([sys.executable, "-m", "resnet_repro.train", *words])
     done = subprocess.run(["bash", "-o", "pipefail", "-c", f"{command} {ending}"])
     assert done.returncode == 0

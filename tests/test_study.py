@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ranks import BRIEF, WORDS
 from resnet_repro import study
 from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
 from resnet_repro.compose import make_job
@@ -17,11 +18,6 @@ from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, find_runs
 from resnet_repro.training.jobs import estimate
 from resnet_repro.training.launch import Job
-
-SMALL = (
-    "data=synthetic", "profile=smoke", "model.depth=8", "recipe.batch_size=16",
-    "evaluation.clean_train_images=100", "trainer.threads=1",
-)  # fmt: skip
 
 
 def test_order_of_work_is_that_of_the_list():
@@ -80,7 +76,7 @@ def test_list_tells_where_runs_stand_and_the_time_that_is_left(tmp_path, capsys,
 
 
 def test_the_time_of_a_run_is_measured(tmp_path):
-    (needed,) = estimate([make_job("experiment=cifar10_plain20", *SMALL)])
+    (needed,) = estimate([make_job("experiment=cifar10_plain20", *WORDS)])
     assert needed > 0
 
 
@@ -114,7 +110,7 @@ def test_a_study_does_not_mix_engines(tmp_path):
 
 def test_budget_stops_saves_and_resumes(tmp_path, monkeypatch):
     job = make_job(
-        "experiment=cifar10_plain20", *SMALL, f"runs_dir={tmp_path}", "recipe.max_iters=60",
+        "experiment=cifar10_plain20", *WORDS, f"runs_dir={tmp_path}", "recipe.max_iters=60",
         "recipe.milestones=[]", "evaluation.every_iters=60",
     )  # fmt: skip
     clock = itertools.count()
@@ -146,7 +142,7 @@ def test_budgets_that_are_none_are_refused(monkeypatch, capsys):
 
 def test_words_may_stand_before_and_after_options(tmp_path, monkeypatch, capsys):
     options = ("--item", "gradients", "--device", "cuda", "--runs-dir", str(tmp_path))
-    command(monkeypatch, "list", *SMALL[:1], *options, *SMALL[1:2], "trainer.threads=1")
+    command(monkeypatch, "list", *WORDS[:1], *options, *WORDS[1:2], "trainer.threads=1")
     assert "cifar10_plain20-data_synthetic smoke seed 4" in capsys.readouterr().out
 
 
@@ -187,8 +183,7 @@ def test_bundle_holds_the_data_of_its_runs_alone(tmp_path, monkeypatch):
 
 
 def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path):
-    few = ("recipe.max_iters=2", "recipe.milestones=[]", "trainer.precision=fp32")
-    jobs = [make_job("experiment=cifar10_plain20", *SMALL, *few)]
+    jobs = [make_job("experiment=cifar10_plain20", *WORDS, *BRIEF)]
     there = tmp_path / "there"
     with tarfile.open(write_bundle(jobs, tmp_path / "study.tar")) as tar:
         tar.extractall(there, filter="data")

@@ -15,21 +15,15 @@ import pytest
 import torch
 
 from fabricate import fabricate, make_config, make_meta
-from ranks import Silent, never
+from ranks import SMALL, do, small_job
 from resnet_repro import mirror
 from resnet_repro.compose import make_job
 from resnet_repro.mirror import Mirror, as_metrics, run_id
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
-from resnet_repro.training.launch import launch
 
 pytestmark = pytest.mark.usefixtures("few_images")
 HERE = Path(__file__).resolve().parent
-TINY = (
-    "experiment=cifar10_resnet20", "profile=smoke", "data=synthetic", "model.depth=8",
-    "recipe.batch_size=16", "evaluation.clean_train_images=100", "trainer.threads=1",
-    "probes.response_images=100",
-)  # fmt: skip
 real_wandb = pytest.mark.skipif(
     importlib.util.find_spec("wandb") is None, reason="the package wandb is not installed"
 )
@@ -231,8 +225,8 @@ def test_names_of_metrics_say_the_view():
 
 
 def train(runs: Path, *words: str) -> RunFolder:
-    job = make_job(*TINY, f"runs_dir={runs}", *words)
-    launch(job, Silent(), never)
+    job = small_job(runs, *words)
+    do(job)
     return job.folder
 
 
@@ -285,9 +279,9 @@ def test_stopped_by_a_signal_the_command_does_not_wait(tmp_path, break_as):
         "recipe.max_iters=400", "recipe.milestones=[]", "trainer.checkpoint_every_iters=20",
         "evaluation.every_iters=400", "logger=wandb", f"runs_dir={tmp_path}",
     )  # fmt: skip
-    folder = make_job(*TINY, *longer).folder
+    folder = make_job(*SMALL, *longer).folder
     process = subprocess.Popen(
-        [sys.executable, "-m", "resnet_repro.train", *TINY, *longer],
+        [sys.executable, "-m", "resnet_repro.train", *SMALL, *longer],
         cwd=HERE.parent, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     until(lambda: folder.status().get("iter", 0) >= 20 and list(folder.path.glob("wandb/*-run-*")))

@@ -32,13 +32,11 @@ def points() -> list[str]:
 
 
 def trials(shop: Workshop) -> Iterator[Trial]:
-    """One trial for each place."""
     for number, point in enumerate(points()):
         yield Trial(point, partial(crashed, shop, point, number))
 
 
 def crashed(shop: Workshop, point: str, number: int, folder: Path) -> Outcome:
-    """Let a run die at ``point``, then rerun it."""
     reference, job, name = shop.begun(number, folder)
     if point == "mid-load":  # needs something to load
         crash(job, "after-prune:2")

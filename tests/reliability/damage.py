@@ -65,7 +65,6 @@ def damage(kind: str, path: Path, rng: random.Random) -> None:
 
 
 def digest_of(path: Path) -> Path:
-    """The file with the digest of a checkpoint."""
     return path.with_name(path.name + ".sha256")
 
 
@@ -98,7 +97,6 @@ REFUSED: dict[str, Callable[[Path], None]] = {
 
 
 def trials(shop: Workshop) -> Iterator[Trial]:
-    """One trial for each kind of damage; ``shop.count`` limits the files of a kind."""
     for kind, files in KINDS.items():
         yield Trial(kind, partial(damaged, shop, kind, min(files, shop.count or files)))
     for kind, change in REFUSED.items():

@@ -114,7 +114,6 @@ def trials(shop: Workshop) -> Iterator[Trial]:
 
 
 def without_defect(shop: Workshop, _: Path) -> Outcome:
-    """All those tests pass on the source as it is."""
     chosen = DEFECTS[: shop.count or len(DEFECTS)]
     tests = sorted({test for defect in chosen for test in defect.tests})
     code, summary = tested(copied(shop), tests)
@@ -136,11 +135,6 @@ def planted(shop: Workshop, defect: Defect, _: Path) -> Outcome:
 
 
 def with_defect(text: str, defect: Defect) -> str:
-    """``text`` with the defect in it.
-
-    Raises:
-        ValueError: the text to be replaced is not there exactly once.
-    """
     found = text.count(defect.before)
     if found != 1:
         raise ValueError(f"{defect.file}: found {found} times, not once: {defect.before!r}")
@@ -148,7 +142,6 @@ def with_defect(text: str, defect: Defect) -> str:
 
 
 def copied(shop: Workshop) -> Path:
-    """A copy of the source, made once."""
     repo = shop.scratch / "copy"
     if not repo.exists():
         ignored = shutil.ignore_patterns("__pycache__")

@@ -59,7 +59,6 @@ def mounted(where: Path, kibibytes: int) -> Iterator[None]:
 
 
 def mount(*words: str) -> None:
-    """Call ``mount``."""
     subprocess.run(["mount", *words], check=True, capture_output=True)
 
 

@@ -36,7 +36,6 @@ class Row:
 
 
 def described(name: str, text: str, says: str) -> Row:
-    """A row with an experiment of its own file."""
     words, file = f"--config-dir {{here}} experiment={name}", f"experiment/{name}.yaml"
     return Row(words, says.replace("{file}", f"{{here}}/{file}"), files={file: text})
 
@@ -87,7 +86,6 @@ def trials(shop: Workshop) -> Iterator[Trial]:
 
 
 def refused(row: Row, words: list[str], folder: Path) -> Outcome:
-    """Run the command: one line, the right exit code, nothing written."""
     for name, text in row.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -114,7 +112,6 @@ def refused(row: Row, words: list[str], folder: Path) -> Outcome:
 
 
 def another_run(folder: Path) -> Outcome:
-    """Start a run whose folder holds one with another learning rate."""
     job = begun(folder)
     says = "holds another run (recipe.lr was 0.1, now 0.2)"
     return refused(Row("", says), [*job.words, "recipe.lr=0.2"], folder)
@@ -128,7 +125,6 @@ def half_placed(folder: Path) -> Outcome:
 
 
 def begun(folder: Path) -> Job:
-    """A run whose folder has its configuration."""
     job = small_job(folder / "runs", "name=mine")
     job.folder.write_config(job.config.as_mapping())
     return job

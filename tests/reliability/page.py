@@ -20,7 +20,6 @@ Parts = Mapping[str, Record]
 
 
 def load_parts(folder: Path) -> dict[str, Record]:
-    """Read the records of ``results/reliability``; what was not done is not there."""
     return {path.stem: Record.at(path) for path in sorted(folder.glob("*.json"))}
 
 
@@ -36,7 +35,6 @@ def section(parts: Parts) -> str:
 
 
 def summary(parts: Parts) -> list[str]:
-    """The figures to look at first."""
     everything = [trial for part in parts.values() for trial in part.trials]
     changed = sum(trial.get("identical") is False for trial in everything)
     silent = sum(part.total("silent") for part in parts.values()) + changed
@@ -131,7 +129,6 @@ class Counts(dict[str, Any]):
 
 
 def by_phase(parts: Parts) -> list[str]:
-    """What the random kills interrupted."""
     if "kills" not in parts:
         return []
     hit = Counter(phase for trial in parts["kills"].trials for phase in trial.get("phases", []))
@@ -140,7 +137,6 @@ def by_phase(parts: Parts) -> list[str]:
 
 
 def where(parts: Parts) -> str:
-    """On what code and machine, and when."""
     sessions = [session for part in parts.values() for session in part.sessions]
     dates = sorted({date[:10] for s in sessions for date in (s["first"], s["last"])})
     labels = _each(s["hardware"]["label"] for s in sessions)

@@ -43,7 +43,6 @@ class Marks:
 
     @property
     def phase(self) -> str:
-        """The phase noted last."""
         return PHASES[self._byte[0]]
 
     @phase.setter
@@ -65,7 +64,6 @@ class Noting(Watcher):
             marks.phase = "start-up"
 
     def enter(self, phase: str, iteration: int) -> None:
-        """Note a phase."""
         if self._entering is not None:
             self._entering(phase, iteration)
         if self._marks is not None:
@@ -125,7 +123,6 @@ def ended(process: Any, limit: float = LIMIT) -> int:
 
 
 def words_of(*words: str, module: str = "train") -> list[str]:
-    """The real command."""
     return [sys.executable, "-m", f"resnet_repro.{module}", *words]
 
 

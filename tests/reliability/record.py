@@ -44,7 +44,6 @@ class Record:
 
     @property
     def part(self) -> str:
-        """Name of the part."""
         return self.path.stem
 
     def begin(self) -> None:
@@ -59,7 +58,6 @@ class Record:
             self.sessions.append({"first": now(), "last": now()} | here)
 
     def add(self, key: str, outcome: Outcome) -> None:
-        """Add a trial and write the file, whole or not at all."""
         self.sessions[-1]["last"] = now()
         self.trials.append({"key": key, "session": len(self.sessions) - 1} | outcome)
         head = json.dumps({"schema": SCHEMA, "part": self.part, "sessions": self.sessions})
@@ -68,7 +66,6 @@ class Record:
         write_text_atomic(self.path, f'{head[:-1]},\n"trials": [\n{lines}\n]}}\n')
 
     def tried(self, key: str) -> bool:
-        """Whether a trial is in the record."""
         return any(trial["key"] == key for trial in self.trials)
 
     def total(self, name: str) -> int:
@@ -81,5 +78,4 @@ class Record:
         return max((float(trial.get(name) or 0) for trial in self.trials), default=0.0)
 
     def failed(self) -> list[Outcome]:
-        """The trials that did not come out as they should."""
         return [trial for trial in self.trials if not trial["ok"]]

@@ -51,7 +51,6 @@ def race(job: Job, at: float, answer: Path) -> None:
 
 
 def commands(folder: Path) -> Outcome:
-    """The same by the real command."""
     job = small_job(folder)
     begun = [
         subprocess.Popen(words_of(*job.words), env=environment(), stderr=subprocess.PIPE, text=True)

@@ -40,7 +40,6 @@ def left_overs(folder: RunFolder) -> list[str]:
 
 
 def generations(folder: RunFolder) -> list[Path]:
-    """Checkpoints of a run, the newest last."""
     return sorted(folder.checkpoints.glob("iter_*.pt"))
 
 
@@ -104,7 +103,6 @@ class Workshop:
         return self.variant(name), small_job(folder, *VARIANTS[name]), name
 
     def variant(self, name: str) -> Reference:
-        """The undisturbed run of a variant."""
         return self.undisturbed(*VARIANTS[name])
 
     def undisturbed(self, *words: str, real: bool = False) -> Reference:

@@ -20,7 +20,6 @@ PHASES = ("load", "train", "evaluate", "save")
 
 
 def trials(shop: Workshop) -> Iterator[Trial]:
-    """Each signal, to process and group, in each phase, and a second one right after it."""
     for number in STOP_SIGNALS:
         for phase in PHASES:
             for to in ("process", "group"):

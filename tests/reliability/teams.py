@@ -87,11 +87,6 @@ def hurt(shop: Workshop, size: int, whom: str, number: signal.Signals, folder: P
 
 
 def under_way(job: Job, size: int, process: Any) -> dict[int, str]:
-    """Wait until all workers train; their processes.
-
-    Raises:
-        RuntimeError: they do not come up.
-    """
     began = time.monotonic()
     while job.folder.status().get("iter", 0) < ITERATIONS:
         if not process.is_alive() or time.monotonic() - began > WAITING:
@@ -101,11 +96,6 @@ def under_way(job: Job, size: int, process: Any) -> dict[int, str]:
 
 
 def whole(shop: Workshop, size: int) -> Reference:
-    """The undisturbed run on ``size`` workers.
-
-    Raises:
-        NothingToCompareError: it fails.
-    """
     job = small_job(shop.scratch / f"workers{size}", *WORDS, f"trainer.devices={size}")
     if not job.folder.is_finished and (code := ended(begin_as_is(do, job), WAITING)):
         raise NothingToCompareError(f"{job.folder.path}: {code}")
