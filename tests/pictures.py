@@ -6,8 +6,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from resnet_repro.data import jpeg, order
+
 SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "imagenet-sample"
 TINY_ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "tiny-imagenet-200.tar.xz"
+WORDS = (  # a small run on a folder of them, of whatever experiment
+    "data=folder", "profile=smoke", "recipe.batch_size=5", "probes.signals=false",
+    "probes.response_images=0", "evaluation.every_iters=4", "trainer.threads=1",
+    "trainer.precision=fp32", "trainer.loader_workers=0",
+)  # fmt: skip
+SMALL_CROP = 64
+
+
+def shrink(patch):
+    """Let ``patch`` make crops of 64 instead of 224 pixels: a twelfth of the work."""
+    patch.setattr(jpeg, "CROP", SMALL_CROP)
+    patch.setattr(order, "SIDES", (72, 120))
 
 
 def photograph(width, height, seed=0):

@@ -33,7 +33,7 @@ from benchmarks.page import page
 from benchmarks.precision import main
 from benchmarks.record import Scope
 from benchmarks.timing import ratios, spread, take_turns
-from pictures import encoded, photograph
+from pictures import SMALL_CROP, encoded, photograph, shrink
 from ranks import StopAt, do, small_job
 from resnet_repro.data.synthetic import make
 from resnet_repro.models.build import build_meta
@@ -46,7 +46,6 @@ from resnet_repro.training.build import RunContext
 from resnet_repro.training.graph import GraphedStepper
 from resnet_repro.training.state import TrainState
 from resnet_repro.training.stepper import Stepper
-from small_crops import CROP, shrink
 
 WORDS = ("data=synthetic", "model.depth=8", "recipe.batch_size=8", "trainer.threads=1")
 WORDS += ("trainer.device=cpu", "evaluation.batch_size=500", "probes.response_images=8")
@@ -441,7 +440,7 @@ OF_PICTURES = ("trainer.threads=1", "trainer.loader_workers=1", "trainer.device=
 @pytest.fixture
 def small(monkeypatch):
     shrink(monkeypatch)
-    monkeypatch.setattr(pictures, "CROP", CROP)
+    monkeypatch.setattr(pictures, "CROP", SMALL_CROP)
     monkeypatch.setattr(pictures, "BATCH", {"cpu": 4, "cuda": 4})
     monkeypatch.setattr(pictures, "MADE_UP", 2)
     monkeypatch.setattr(pictures, "SIZE", (90, 80))

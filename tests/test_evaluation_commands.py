@@ -424,17 +424,7 @@ def test_the_number_is_printed_even_if_it_cannot_be_kept(akamaster, tmp_path, mo
         ),
         (("run=.", "stride_in=1x1"), "stride_in=1x1: only with format=torchvision"),
         (("weights=a", "format=torchvision", "stride_in=7x7"), "stride_in=7x7: must be one of 1x1"),
-    ],
-)
-def test_bad_words_are_refused_in_one_line(words, message):
-    code, said = refused(*words)
-    assert (code, message in said) == (2, True), said
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("run=.",), "out is not set"),
+        # of export
         (("out=a.pt",), "run is not set"),
         (("run=nowhere", "out=a.pt"), "run=nowhere: must be an existing folder"),
         (("run=.", "out=nowhere/a.pt"), "out=nowhere/a.pt: must be a file in an existing folder"),
@@ -445,8 +435,9 @@ def test_bad_words_are_refused_in_one_line(words, message):
         (("run=.", "out=/dev/null"), "out=/dev/null: must be a file in an existing folder"),
     ],
 )
-def test_bad_words_for_export_are_refused_in_one_line(words, message):
-    code, said = refused(*words, command=export)
+def test_bad_words_are_refused_in_one_line(words, message):
+    command = export if any(word.startswith("out=") for word in words) else evaluate
+    code, said = refused(*words, command=command)
     assert (code, message in said) == (2, True), said
 
 
@@ -458,6 +449,7 @@ def test_only_regular_files_and_free_names_are_written(tmp_path):
     os.mkfifo(tmp_path / "out" / "b_a_c.pt")
     run = tmp_path / "a" / "b" / "c"
     run.mkdir(parents=True)
+    assert "out is not set" in refused(f"run={run}", command=export)[1]
     for out in ("pipe.pt", "link.pt", "out"):
         code, said = refused(f"run={run}", f"out={tmp_path / out}", command=export)
         assert (code, "must be a file in an existing folder" in said) == (2, True)

@@ -2,22 +2,16 @@
 
 import pytest
 
-from pictures import write_folder
+from pictures import WORDS, shrink, write_folder
 from ranks import do
 from resnet_repro import evaluate, export
 from resnet_repro.analysis.evaluations import load_evaluations, score_of
 from resnet_repro.analysis.load import Logged
 from resnet_repro.compose import make_job
 from resnet_repro.data import MODIFIED
-from small_crops import shrink
 from test_evaluation_commands import ask, done, last, results
 
-SMALL = (
-    "experiment=imagenet_resnet18_A", "data=folder", "profile=smoke", "recipe.batch_size=5",
-    "probes.signals=false", "probes.response_images=0", "evaluation.every_iters=4",
-    "evaluation.clean_train_images=0", "trainer.threads=1", "trainer.precision=fp32",
-    "trainer.loader_workers=0",
-)  # fmt: skip
+SMALL = ("experiment=imagenet_resnet18_A", *WORDS, "evaluation.clean_train_images=0")
 
 
 @pytest.fixture(autouse=True, scope="module")

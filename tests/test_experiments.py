@@ -14,7 +14,7 @@ import pytest
 import pictures
 import tiny_files
 from fabricate_imagenet import imagenet_run
-from pictures import SAMPLE
+from pictures import SAMPLE, shrink
 from ranks import Silent, StopAt, do, fingerprint, never
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.cost import SCHEDULES, paper_workloads
@@ -36,7 +36,7 @@ from resnet_repro.runs.folder import find_runs
 from resnet_repro.train import main
 from resnet_repro.training import estimate, jobs
 from resnet_repro.training.launch import launch
-from small_crops import shrink
+from tiny_files import FEW, LARGER
 
 REPO = Path(__file__).resolve().parents[1]
 IMAGENET = [n for n in names("experiment") if n.startswith("imagenet_") and not n.endswith("dev")]
@@ -45,13 +45,7 @@ TINY = [name for name in names("experiment") if name.startswith("tiny_")]
 # test_trap_15 builds them all.
 QUICK = ("imagenet_plain18", "imagenet_resnet34_C", "tiny_resnet18_A", "tiny_resnet34_B",
          "tiny_resnet50")  # fmt: skip
-FEW = (
-    "profile=smoke", "recipe.batch_size=3", "recipe.max_iters=2", "recipe.milestones=[1]",
-    "evaluation.every_iters=2", "evaluation.clean_train_images=1", "probes.response_images=1",
-    "trainer.log_every_iters=1", "trainer.checkpoint_every_iters=2", "trainer.threads=1",
-    "trainer.devices=1",
-)  # fmt: skip
-TINY_SHAPE = tiny_files.SHAPE._replace(side=64)
+PROBED = ("probes.signals=true", "probes.response_images=1", "trainer.log_every_iters=1")
 
 
 def some_slow(experiments: Sequence[str]) -> list[object]:
@@ -76,7 +70,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def three_classes(monkeypatch):
     monkeypatch.setattr(folder, "CLASSES", 3)
-    monkeypatch.setattr(tiny_imagenet, "SHAPE", TINY_SHAPE)
+    monkeypatch.setattr(tiny_imagenet, "SHAPE", LARGER)
 
 
 @pytest.mark.usefixtures("three_classes")
@@ -84,7 +78,7 @@ def three_classes(monkeypatch):
 def test_every_imagenet_experiment_trains(experiment, ilsvrc, tmp_path, monkeypatch):
     shrink(monkeypatch)
     words = (f"data.root={ilsvrc}", f"runs_dir={tmp_path}", "trainer.loader_workers=0")
-    job = make_job(f"experiment={experiment}", *FEW, *words)
+    job = make_job(f"experiment={experiment}", *FEW, *PROBED, *words)
     assert do(job) == "finished"
     records, meta = job.folder.metrics(), job.folder.meta()
     assert [(r["kind"], r["num_samples"]) for r in records] == [
@@ -99,7 +93,9 @@ def test_every_imagenet_experiment_trains(experiment, ilsvrc, tmp_path, monkeypa
 @pytest.mark.usefixtures("three_classes")
 @pytest.mark.parametrize("experiment", some_slow(TINY))
 def test_every_tiny_imagenet_experiment_trains(experiment, tiny, tmp_path):
-    job = make_job(f"experiment={experiment}", *FEW, f"data.root={tiny}", f"runs_dir={tmp_path}")
+    job = make_job(
+        f"experiment={experiment}", *FEW, *PROBED, f"data.root={tiny}", f"runs_dir={tmp_path}"
+    )
     assert do(job) == "finished"
     records = job.folder.metrics()
     assert [(r["kind"], r["num_samples"]) for r in records] == [

@@ -16,14 +16,9 @@ from resnet_repro.data import tiny_imagenet
 from resnet_repro.items.tables2_5 import table5
 from resnet_repro.retest import count_missing
 from resnet_repro.runs.folder import RunFolder
+from tiny_files import FEW, LARGER
 
 SCRIPTS = Path(__file__).parents[1] / "experiments"
-SHAPE = tiny_files.SHAPE._replace(side=64)
-FEW = (
-    "profile=smoke", "recipe.batch_size=3", "recipe.max_iters=2", "recipe.milestones=[1]",
-    "evaluation.every_iters=2", "evaluation.clean_train_images=1", "probes.signals=false",
-    "probes.response_images=0", "trainer.checkpoint_every_iters=2", "trainer.threads=1",
-)  # fmt: skip
 NETS = ("tiny_plain18", "tiny_resnet18_A")
 PLAIN, RESNET = NAMES = [make_job(f"experiment={net}", *FEW).config.name for net in NETS]
 
@@ -31,7 +26,7 @@ PLAIN, RESNET = NAMES = [make_job(f"experiment={net}", *FEW).config.name for net
 @pytest.fixture(scope="module", autouse=True)
 def three_classes():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_imagenet, "SHAPE", SHAPE)
+        patch.setattr(tiny_imagenet, "SHAPE", LARGER)
         yield
 
 

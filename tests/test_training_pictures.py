@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pictures import encoded, photograph, write_folder
+from pictures import SMALL_CROP, WORDS, encoded, photograph, shrink, write_folder
 from ranks import Silent, StopAt, do, fingerprint, workers
 from resnet_repro.compose import make_job
 from resnet_repro.data import MODIFIED, DataError, StoppedError
@@ -25,15 +25,9 @@ from resnet_repro.training.device import set_up
 from resnet_repro.training.distributed import SOLO, World
 from resnet_repro.training.launch import Job, launch
 from resnet_repro.training.records import even_batch_size
-from small_crops import CROP, shrink
 
 # 3 classes of 4 pictures: a batch of 5 straddles epochs.
-SMALL = (
-    "experiment=imagenet_plain18", "data=folder", "profile=smoke", "recipe.batch_size=5",
-    "probes.signals=false", "probes.response_images=0", "evaluation.every_iters=4",
-    "evaluation.clean_train_images=3", "trainer.threads=1", "trainer.precision=fp32",
-    "trainer.loader_workers=0",
-)  # fmt: skip
+SMALL = ("experiment=imagenet_plain18", *WORDS, "evaluation.clean_train_images=3")
 BAD = "train/n00000001/n00000001_2.JPEG"
 
 
@@ -345,7 +339,7 @@ def test_trap_10_the_mean_is_that_of_these_pictures_and_nothing_is_divided(root,
     images = images_of(job_on(root, tmp_path))
     train, val = load_indices(root)
     statistics = load_statistics(train, root)
-    assert statistics.mean.shape == (CROP, CROP, 3)
+    assert statistics.mean.shape == (SMALL_CROP, SMALL_CROP, 3)
     ((shown, _),) = images.held_out["test"].eval_batches(100)
     for row, image in enumerate(shown):
         picture = centre_crop(val.path(row).read_bytes(), "") / 255 - statistics.mean

@@ -12,6 +12,12 @@ from resnet_repro.data.tiny_imagenet import Shape
 SHAPE = Shape(
     classes=3, train_per_class=11, test_per_class=2, side=16, train_files="", test_files=""
 )
+LARGER = SHAPE._replace(side=64)  # that nets of the ImageNet family take
+FEW = (
+    "profile=smoke", "recipe.batch_size=3", "recipe.max_iters=2", "recipe.milestones=[1]",
+    "evaluation.every_iters=2", "evaluation.clean_train_images=1", "probes.signals=false",
+    "probes.response_images=0", "trainer.checkpoint_every_iters=2", "trainer.threads=1",
+)  # fmt: skip
 WNIDS = ["n02000002", "n01000001", "n03000003"]  # listed unsorted, as in the real file
 
 
