@@ -1,0 +1,119 @@
+"""Checkpoints: verified before every load, two generations, never a silent fresh start."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnet_repro.training import checkpoint
+from resnet_repro.training.checkpoint import CheckpointError, load_newest, save
+
+
+def content(value: float) -> dict[str, object]:
+    return {"model": {"w": torch.full((64,), value)}, "iteration": int(value)}
+
+
+def test_newest_is_loaded_and_two_are_kept(tmp_path):
+    assert load_newest(tmp_path) is None
+    for i in (1, 2, 3):
+        save(tmp_path, i, content(i))
+    assert sorted(p.name for p in tmp_path.glob("*.pt")) == ["iter_00000002.pt", "iter_00000003.pt"]
+    assert len(list(tmp_path.iterdir())) == 4
+    loaded = load_newest(tmp_path)
+    assert loaded["iteration"] == 3
+    assert torch.equal(loaded["model"]["w"], torch.full((64,), 3.0))
+
+
+def damage(path: Path, how: str, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "bit":
+        position = rng.randrange(len(data))
+        data[position] ^= 1 << rng.randrange(8)
+    elif how == "cut":
+        data = data[: rng.randrange(len(data))]
+    elif how == "zeros":
+        start = rng.randrange(len(data))
+        data[start : start + 64] = b"\0" * 64 if any(data[start : start + 64]) else b"\1" * 64
+    elif how == "text":
+        data = bytearray(b"<html>not found</html>")
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("how", ["bit", "cut", "zeros", "text"])
+def test_damage_is_never_loaded(tmp_path, how):
+    """torch.load itself accepts nearly all of these files."""
+    rng = random.Random(how)
+    for trial in range(10):
+        folder = tmp_path / str(trial)
+        save(folder, 1, content(1))
+        newest = save(folder, 2, content(2))
+        damage(newest, how, rng)
+        with pytest.warns(UserWarning, match="iter_00000002.pt.*set aside"):
+            loaded = load_newest(folder)
+        assert loaded["iteration"] == 1
+        assert newest.with_name(newest.name + ".corrupt").exists()
+
+
+def test_all_damaged_stops_instead_of_starting_again(tmp_path):
+    save(tmp_path, 1, content(1)).write_bytes(b"")
+    for expected in (pytest.warns(UserWarning, match="set aside"), contextlib.nullcontext()):
+        # On a rerun the damaged file is out of the way: still no fresh start.
+        with expected, pytest.raises(CheckpointError, match="no checkpoint is whole"):
+            load_newest(tmp_path)
+
+
+def test_another_schema_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SCHEMA", 0)
+    save(tmp_path, 1, content(1))
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="schema 0, this version reads 2"):
+        load_newest(tmp_path)
+
+
+def test_disk_full_keeps_what_was_there(tmp_path, monkeypatch):
+    save(tmp_path, 1, content(1))
+
+    def full(path: Path, write: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_atomic", full)
+    with pytest.raises(OSError, match="space"):
+        save(tmp_path, 2, content(2))
+    loaded = load_newest(tmp_path)
+    assert loaded["iteration"] == 1
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    canary = tmp_path / "canary"
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return (Path.touch, (canary,))
+
+    save(tmp_path, 1, {"model": Hostile()})
+    with pytest.raises(CheckpointError, match="holds more than data"):
+        load_newest(tmp_path)
+    assert not canary.exists()
+
+
+def test_data_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
+    """What only a power cut would show: file, then name, then folder; digest before checkpoint."""
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def logged_fsync(descriptor: int) -> None:
+        events.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().suffix or 'folder'}")
+        fsync(descriptor)
+
+    def logged_replace(path: Path, target: Path) -> Path:
+        events.append(f"name {target.suffix}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(Path, "replace", logged_replace)
+    save(tmp_path, 1, content(1))
+    assert events == [
+        "fsync .tmp", "name .sha256", "fsync folder", "fsync .tmp", "name .pt", "fsync folder",
+    ]  # fmt: skip
