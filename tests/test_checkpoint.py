@@ -1,5 +1,6 @@
 """Checkpoints: verified before every load, two generations, never a silent fresh start."""
 
+import contextlib
 import os
 import random
 from pathlib import Path

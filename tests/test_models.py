@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from resnet_repro.config import Config
-from resnet_repro.models.blocks import BasicBlock, Block, Bottleneck
+from resnet_repro.models.blocks import BasicBlock, Block, Bottleneck, GroupedBatchNorm2d, make_norm
 from resnet_repro.models.build import build, build_meta
 from resnet_repro.models.count import conv_bn_layers
-from resnet_repro.models.norm import GroupedBatchNorm2d, make_norm
 from resnet_repro.models.shortcuts import GatedShortcut, ZeroPadShortcut, make_shortcut
 from resnet_repro.models.spec import NetSpec
 from resnet_repro.options import ConfigError

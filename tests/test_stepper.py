@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ranks import StopAt, do, fingerprint, small_job
 from resnet_repro.data import synthetic
 from resnet_repro.data.resident import ResidentImages
+from resnet_repro.models.blocks import GroupedBatchNorm2d
 from resnet_repro.models.build import build
-from resnet_repro.models.norm import GroupedBatchNorm2d
 from resnet_repro.models.spec import NetSpec
 from resnet_repro.options import ConfigError
 from resnet_repro.training import DivergedError, estimate, graph, stepper
@@ -34,7 +34,6 @@ from resnet_repro.training.graph import (
     Replayed,
     capture_on_cuda,
     counted_together,
-    plain_norms,
 )
 from resnet_repro.training.launch import Job
 from resnet_repro.training.state import TrainState
@@ -497,7 +496,9 @@ def test_compiled_net_shares_everything_with_the_net(graphs):
         assert torch.equal(a.grad, b.grad)
     assert all(map(torch.equal, net.buffers(), other.buffers()))
     twin.eval()
-    assert not any(bn.training for bn in plain_norms(net))
+    assert not any(
+        module.training for module in net.modules() if isinstance(module, nn.BatchNorm2d)
+    )
 
 
 def test_a_compiler_that_is_not_there_is_named(tmp_path, monkeypatch):
@@ -521,17 +522,17 @@ def test_batches_are_counted_as_each_layer_would():
         GroupedBatchNorm2d(2, 1, eps=1e-5, momentum=0.1),
     ]
     net, plain = nn.Sequential(*norms), copy.deepcopy(nn.Sequential(*norms))
-    found = plain_norms(net)
-    assert [id(norm) for norm in found] == [id(norm) for norm in norms[:2]]
     for _ in range(3):
         images = torch.randn(4, 2, 3, 3)
-        with counted_together(found):
+        with counted_together(net):
+            apart = [getattr(norm, "num_batches_tracked", None) is None for norm in norms]
             made = net(images)
+        assert apart == [True, True, False, True, False]
         assert torch.equal(made, plain(images))
     assert all(map(torch.equal, net.buffers(), plain.buffers()))
-    with pytest.raises(ValueError, match="in the middle"), counted_together(found):
+    with pytest.raises(ValueError, match="in the middle"), counted_together(net):
         raise ValueError("in the middle")
-    assert [int(norm.num_batches_tracked or 0) for norm in found] == [3, 3]
+    assert [int(norm.num_batches_tracked) for norm in norms[:2]] == [3, 3]
 
 
 @pytest.mark.slow
