@@ -233,7 +233,7 @@ def test_nets_of_one_name_on_two_data_sets_are_two_tests(tmp_path):
                 tmp_path, label, name=experiment, profile="short", test=error, changes=changes
             )
             runs.append(load_run(path))
-    claims, problems = report._claims(runs, [])
+    claims, problems = report._claims(runs)
     assert problems == []
     verdicts = [claim.verdict for claim in claims if claim.id == "C1"]
     assert verdicts == ["open", "open"]

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.curves import draw_paper, iter_unit
+from resnet_repro.analysis.curves import draw_paper, in_windows, iter_unit
 from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.paper import Noise
@@ -80,7 +80,8 @@ def compare_curves(runs: Sequence[Run]) -> tuple[list[Stretch], dict[tuple[str, 
 def _stretches(net: str, group: Sequence[Run], kind: str) -> list[Stretch]:
     """One kind of error, rate by rate."""
     theirs, rates = _paper_curve(group[0], kind), paper_rates(group[0])
-    grid = np.arange(0, paper_horizon(group[0])[0] + 1, step := _step(theirs))[1:]
+    step = int(np.median(np.diff(theirs.index))) if len(theirs) > 1 else 1  # of two points
+    grid = np.arange(0, paper_horizon(group[0])[0] + 1, step)[1:]
     table = pd.concat([logged_at(run, kind, grid, step) for run in group], axis=1).sort_index()
     found = []
     for rate, first, last in rates:
@@ -98,13 +99,8 @@ def _stretches(net: str, group: Sequence[Run], kind: str) -> list[Stretch]:
 
 
 def _paper_curve(run: Run, kind: str) -> pd.Series[float]:
-    number, held_out = _CURVES[str(run.config["model"]["family"])]
+    number, held_out = _CURVES[run.family]
     return paper.curve(number, run.label, "train" if kind == "train" else held_out)
-
-
-def _step(curve: pd.Series[float]) -> int:
-    """Iterations between two points of a digitised curve."""
-    return int(np.median(np.diff(curve.index.to_numpy(int)))) if len(curve) > 1 else 1
 
 
 def logged_at(
@@ -116,16 +112,10 @@ def logged_at(
     of the ``step`` iterations before, where all of them were logged.
     """
     curve = run.curve(kind)
-    if kind == "test":
-        return curve[curve.index.isin(iters)]
-    seen = run.curve("train", "num_samples").reindex(curve.index)
-    batch = int(run.config["recipe"]["batch_size"])
-    values = {}
-    for it in iters:
-        inside = (curve.index > it - step) & (curve.index <= it)
-        if inside.any() and seen[inside].sum() >= step * batch:
-            values[int(it)] = float(np.average(curve[inside], weights=seen[inside]))
-    return pd.Series(values, dtype=float)
+    if kind == "train":
+        windows = in_windows(run, step)
+        curve = windows["mean"][windows["images"] >= step * run.config["recipe"]["batch_size"]]
+    return curve[curve.index.isin(iters)]
 
 
 def _gap(differences: pd.DataFrame, public: Noise | None) -> Difference:
@@ -207,7 +197,7 @@ def agreement(stretches: Sequence[Stretch]) -> Figure:
 def _draw(axes: Axes, net: str, parts: Sequence[Stretch]) -> None:
     run = parts[0].runs[0]
     colour, unit = style.depth_colour(run.depth), iter_unit([run])
-    figure, held_out = _CURVES[str(run.config["model"]["family"])]
+    figure, held_out = _CURVES[run.family]
     for kind, (ours, theirs) in LOOKS.items():
         whole = [part for part in parts if part.kind == kind]
         if not whole:

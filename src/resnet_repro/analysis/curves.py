@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, MultipleLocator, NullForm
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.protocol import by_net, why_not_comparable
+from resnet_repro.analysis.protocol import Nets, by_net, why_not_comparable
 from resnet_repro.analysis.stats import last_error, seeds_phrase, summarise
 
 ENOUGH_POINTS = 40  # a training curve is thinned to one point an evaluation if that leaves so many
@@ -102,12 +102,13 @@ def legend(
     return [Line2D([], [], color=c, **look) for _, c, look in looks], [text for text, *_ in looks]
 
 
-def no_runs(axes: Axes, labels: Sequence[str], *, alone: bool = True) -> None:
-    """Say in a panel which nets have no runs; ``alone`` where it is otherwise empty."""
-    names = ", ".join(labels)
-    if alone:
+def name_missing(axes: Axes, nets: Nets, wanted: Sequence[str]) -> None:
+    """Say in a panel of these nets which of those wanted have no runs."""
+    missing = [label for label in wanted if label not in nets]
+    names = ", ".join(missing)
+    if missing and not nets:
         say_why_empty(axes, "\n".join(["no runs logged", *textwrap.wrap(names, 30)]))
-    else:
+    elif missing:
         note(axes, f"no runs logged: {names}")
 
 
@@ -221,10 +222,12 @@ def mean_curve(runs: Sequence[Run], kind: str, column: str = "top1_err") -> pd.D
     Raises:
         ValueError: a run has no such records.
     """
-    curves = [thinned(run, column) if kind == "train" else run.curve(kind, column) for run in runs]
-    for run, curve in zip(runs, curves, strict=True):
-        if curve.empty:
+    curves = []
+    for run in runs:
+        if (curve := run.curve(kind, column)).empty:
             raise ValueError(f"{run.path}: no {kind} {column} was logged")
+        thin = kind == "train"
+        curves.append(in_windows(run, bin_width(run), column)["mean"] if thin else curve)
     table = pd.concat(curves, axis=1, join="inner")
     return pd.DataFrame(
         {"mean": table.mean(axis=1), "low": table.min(axis=1), "high": table.max(axis=1)}
@@ -243,17 +246,16 @@ def bin_width(run: Run) -> int:
     return int(run.config["trainer"]["log_every_iters"])
 
 
-def thinned(run: Run, column: str = "top1_err") -> pd.Series[float]:
-    """Training curve as means over windows of :func:`bin_width`, each at its last iteration."""
+def in_windows(run: Run, width: int, column: str = "top1_err") -> pd.DataFrame:
+    """Mean of the training records of each ``width`` iterations, weighted by their images.
+
+    ``mean`` and the number of ``images``, by the last iteration of the window.
+    """
     values = run.curve("train", column)
-    if values.empty:
-        return values
-    weights = run.curve("train", "num_samples").reindex(values.index).fillna(1.0)
-    width = bin_width(run)
+    images = run.curve("train", "num_samples").reindex(values.index).fillna(1.0)
     window = np.minimum(np.ceil(values.index / width).astype(int) * width, run.max_iters)
-    sums = (values * weights).groupby(window).sum() / weights.groupby(window).sum()
-    sums.index.name = "iter"
-    return sums.rename(column)
+    sums = pd.DataFrame({"mean": values * images, "images": images}).groupby(window).sum()
+    return sums.assign(mean=sums["mean"] / sums["images"]).rename_axis("iter")
 
 
 def with_gaps(curve: pd.Series[float]) -> pd.Series[float]:

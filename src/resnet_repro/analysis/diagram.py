@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, PathPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, PathPatch
 from matplotlib.path import Path as Outline
 
 from resnet_repro.analysis import style
@@ -18,10 +17,6 @@ PEN: dict[str, Any] = {"edgecolor": INK, "linewidth": 0.8}
 NO_HEAD = 0.08  # inches: a shorter arrow is a line
 SOLID: Any = "-"
 DOTTED: Any = (0, (1.2, 1.6))
-# A residual block: size of a box, from box to box, reach of the shortcut; inches.
-BLOCK_BOX, BLOCK_PITCH, BLOCK_SIDE = (1.15, 0.27), 0.62, 0.95
-BLOCK_COLOUR = "#0072B2"
-RADIUS = 0.085  # of an addition
 Point = tuple[float, float]
 
 
@@ -42,10 +37,16 @@ def label(axes: Axes, at: Point, text: str, **look: Any) -> None:
     axes.text(*at, text, **(usual | {"zorder": 4} | look))
 
 
+def strokes(axes: Axes, *ends: Point, zorder: float = 2) -> None:
+    """Draw straight lines, each from one point to the next."""
+    codes = [Outline.MOVETO, Outline.LINETO] * (len(ends) // 2)
+    axes.add_patch(PathPatch(Outline(ends, codes), zorder=zorder, **PEN))
+
+
 def arrow(axes: Axes, start: Point, end: Point) -> None:
     """Draw a straight arrow; one too short for a head is a line."""
     if abs(start[1] - end[1]) + abs(start[0] - end[0]) < NO_HEAD:
-        axes.add_patch(PathPatch(Outline([start, end]), zorder=2, **PEN))
+        strokes(axes, start, end)
     else:
         axes.add_patch(_arrow(Outline([start, end]), SOLID))
 
@@ -96,30 +97,3 @@ def stack(
         if above is not None:
             arrow(axes, (x, above - height / 2), (x, y + height / 2))
         above = y
-
-
-def block(axes: Axes, x: float, top: float, texts: Sequence[str], into: str) -> None:
-    """Draw a residual block, its first box centred on (``x``, ``top``), its input ``into``."""
-    half = BLOCK_BOX[1] / 2
-    heights = [top - BLOCK_PITCH * number for number in range(len(texts))]
-    start, sum_at = top + 0.28, heights[-1] - 0.52 * BLOCK_PITCH
-    label(axes, (x, top + 0.47), into, fontsize=9)
-    arrow(axes, (x, top + 0.4), (x, top + half))
-    boxes = [(y, text, BLOCK_COLOUR) for y, text in zip(heights, texts, strict=True)]
-    stack(axes, x, boxes, BLOCK_BOX, 8.5)
-    for one, two in pairwise(heights):
-        label(axes, (x + 0.06, (one + two) / 2), "relu", ha="left", fontsize=8)
-    arrow(axes, (x, heights[-1] - half), (x, sum_at + RADIUS))
-    _addition(axes, x, sum_at)
-    shortcut(axes, (x, start), (x + RADIUS, sum_at), BLOCK_SIDE)
-    arrow(axes, (x, sum_at - RADIUS), (x, sum_at - 0.38))
-    label(axes, (x + 0.06, sum_at - 0.22), "relu", ha="left", fontsize=8)
-
-
-def _addition(axes: Axes, x: float, y: float) -> None:
-    """Draw a circle with a plus in it."""
-    axes.add_patch(Circle((x, y), RADIUS, facecolor="white", zorder=3, **PEN))
-    arm = RADIUS * 0.6
-    ends = [(x - arm, y), (x + arm, y), (x, y - arm), (x, y + arm)]
-    cross = Outline(ends, [Outline.MOVETO, Outline.LINETO] * 2)
-    axes.add_patch(PathPatch(cross, zorder=4, **PEN))

@@ -60,15 +60,19 @@ class Evaluation:
     digests: Mapping[str, str]
     bn: str
 
+    def members(self, runs: Sequence[Run]) -> list[Run]:
+        """Those of the runs that were tested here, in its order; none where others were, too."""
+        known = {run.place: run for run in runs}
+        there = all(net.run in known for net in self.nets)
+        return [known[net.run] for net in self.nets] if there else []
+
     def is_of(self, runs: Sequence[Run]) -> bool:
         """Whether it tested the last iterates of just these runs on all their held-out images."""
-        return [net.run for net in self.nets] == [run.place for run in runs] and not self.fault(
-            runs
-        )
+        return self.members(runs) == [*runs] and not self.fault(runs)
 
-    def fault(self, runs: Sequence[Run]) -> str:
-        """Why it is no result of the runs it names; empty where it is one."""
-        faults = (self._fault_of(net, run) for net, run in zip(self.nets, runs, strict=True))
+    def fault(self, members: Sequence[Run]) -> str:
+        """Why it is no result of its members; empty where it is one."""
+        faults = (self._fault_of(net, run) for net, run in zip(self.nets, members, strict=True))
         return next(filter(None, faults), "")
 
     def _fault_of(self, net: Tested, run: Run) -> str:
@@ -123,18 +127,13 @@ _tell_once = cache(tell)
 
 
 def _evaluation(file: str, entry: Mapping[str, Any]) -> Evaluation:
-    nets = [
+    nets = (
         Tested(run_key(model["run"]), model.get("iter"), model.get("metrics_sha256"))
         for model in entry["models"]
-    ]
-    return Evaluation(
-        file,
-        tuple(nets),
-        _score(entry),
-        str(entry["data"]["name"]),
-        dict(entry["data"].get("digests", {})),
-        str(entry.get("bn", "running")),
     )
+    data, bn = entry["data"], str(entry.get("bn", "running"))
+    digests = dict(data.get("digests", {}))
+    return Evaluation(file, tuple(nets), _score(entry), str(data["name"]), digests, bn)
 
 
 def _score(entry: Mapping[Any, Any]) -> Score:
@@ -151,13 +150,11 @@ def _score(entry: Mapping[Any, Any]) -> Score:
 
 def not_used(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[str]:
     """A sentence for each evaluation that names these runs and is no result of them."""
-    known = {run.place: run for run in runs}
-    said = []
-    for found in evaluations:
-        members = [known[net.run] for net in found.nets if net.run in known]
-        if len(members) == len(found.nets) and (fault := found.fault(members)):
-            said.append(f"Not used: evaluations/{found.file} {fault}; evaluate again.")
-    return said
+    return [
+        f"Not used: evaluations/{found.file} {fault}; evaluate again."
+        for found in evaluations
+        if (members := found.members(runs)) and (fault := found.fault(members))
+    ]
 
 
 def score_of(run: Run, protocol: str, evaluations: Sequence[Evaluation]) -> Score | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -23,7 +23,7 @@ from resnet_repro.analysis.load import Run, variants_of
 from resnet_repro.analysis.protocol import why_not_comparable
 from resnet_repro.analysis.tables import Table, as_shown
 from resnet_repro.conf import load_item
-from resnet_repro.items import Item, fig4, fig6, fig7
+from resnet_repro.items import Item, error_curves, fig7
 
 IN_PLACE = ("claims",)  # the page has a part of its own for them
 LEADING = ("test error", "sd", "paper", "verdict")
@@ -62,21 +62,16 @@ class Exhibit:
     title: str
     claims: tuple[str, ...] = ()
     theirs: Picture | None = None
-    pictures: list[Picture] = field(default_factory=list)
-    tables: list[ShownTable] = field(default_factory=list)
+    picture: Picture | None = None
+    table: ShownTable | None = None
     caption: str = ""
     apart: str = ""
     missing: Sequence[str] = ()
     problem: str = ""
 
 
-def run_exhibits(
-    runs: Sequence[Run], items: Mapping[str, Item], hide: Sequence[str] = ()
-) -> list[Exhibit]:
-    """Draw every item that these runs, of one profile, have something to say about.
-
-    ``hide``: places on this machine that messages must not name.
-    """
+def run_exhibits(runs: Sequence[Run], items: Mapping[str, Item]) -> list[Exhibit]:
+    """Draw every item that these runs, of one profile, have something to say about."""
     experiments = {name: load_item(name).experiments for name in items}
     variants = variants_of(name for listed in experiments.values() for name in listed)
     exhibits = []
@@ -85,41 +80,28 @@ def run_exhibits(
         there = {run.experiment for run in used}
         if name not in IN_PLACE and there & (variants.intersection(wanted) or there):
             missing = [experiment for experiment in wanted if experiment not in there]
-            exhibits.append(_exhibit(items[name], used, missing, hide))
+            exhibits.append(exhibit(items[name], used, missing))
     return exhibits
 
 
-def net_exhibits(drawings: Mapping[str, Item], hide: Sequence[str] = ()) -> list[Exhibit]:
-    """Draw what needs no runs."""
-    return [_exhibit(drawing, None, [], hide) for drawing in drawings.values()]
-
-
-def _exhibit(
-    item: Item, runs: Sequence[Run] | None, missing: Sequence[str], hide: Sequence[str]
-) -> Exhibit:
+def exhibit(item: Item, runs: Sequence[Run] | None, missing: Sequence[str] = ()) -> Exhibit:
+    """Draw an item from runs; ``None``: it needs none."""
     claims = tuple(dict.fromkeys(claim([]).id for claim in item.claims))
     shown: dict[str, Any] = {}
     try:
         shown["caption"] = caption = " ".join(run_sentences(runs or []))
         figure, table = item.make(runs)
         if figure:
-            shown["pictures"] = [picture(figure, f"{item.title}. {caption or 'Drawn here.'}")]
+            shown["picture"] = picture(figure, f"{item.title}. {caption or 'Drawn here.'}")
         if table:
-            shown["tables"] = [_table(item.name, table)]
+            shown["table"] = _table(item.name, table)
         if item.name in PAPER_FIGURES and runs:
             shown["apart"] = why_not_comparable(runs)
             alt = f"The paper's own curves: {item.title}"
             shown["theirs"] = picture(paper_figure(item.name), alt)
     except Exception as error:  # one exhibit must not cost the page
-        shown = {"problem": without(f"{type(error).__name__}: {error}", hide)}
+        shown = {"problem": f"{type(error).__name__}: {error}"}
     return Exhibit(item.name, item.title, claims, missing=missing, **shown)
-
-
-def without(text: str, places: Iterable[str]) -> str:
-    """Return a message without the folders of this machine."""
-    for place in places:
-        text = text.replace(place.rstrip("/") + "/", "")
-    return text
 
 
 def picture(figure: Figure, alt: str) -> Picture:
@@ -176,11 +158,11 @@ class _Look(NamedTuple):
 _LOOKS = {
     "fig1": _Look({"left": "training error", "right": "test error"}, one_kind=True),
     "fig4": _Look(
-        {place: f"ImageNet: {title}" for place, (title, _) in fig4.PANELS.items()},
-        fig4.FRAME.errors,
+        {place: f"ImageNet: {title}" for place, (title, _) in error_curves.FIG4_PANELS.items()},
+        error_curves.FIG4_FRAME.errors,
         "validation error, centre crop",
     ),
-    "fig6": _Look({place: title for place, (title, _) in fig6.PANELS.items()}),
+    "fig6": _Look({place: title for place, (title, _) in error_curves.FIG6_PANELS.items()}),
 }
 PAPER_FIGURES = (*_LOOKS, "fig7")
 

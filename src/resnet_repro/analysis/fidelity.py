@@ -6,13 +6,12 @@ very functions that judge runs; the random numbers are seeded, so the page is th
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 
 from resnet_repro.analysis import stats
 from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE
+from resnet_repro.analysis.pages import filled
 from resnet_repro.analysis.paper import Noise, seed_noise
 from resnet_repro.analysis.stats import Side
 from resnet_repro.analysis.tables import to_markdown
@@ -23,7 +22,6 @@ from resnet_repro.paths import REPOSITORY
 PAGE = REPOSITORY / "docs" / "FIDELITY.md"
 TRUE_DIFFERENCES, SEEDS = (0.0, 0.25, 0.5, 1.0, 2.0), (1, 2, 3, 5)
 STUDIES, TRIALS = 100, 200  # public figures drawn, and comparisons with each
-_BLOCK = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.S)
 
 
 def verdict_rates(true: float, seeds: int, scatter: float = 1.0) -> dict[str, float]:
@@ -105,7 +103,7 @@ BLOCKS = {"constants": constants_table, "error rates": rates_table}
 
 def current(text: str) -> str:
     """The page with its tables as the rules now give them."""
-    return _BLOCK.sub(lambda m: f"{m[1]}{BLOCKS[m[2]]()}\n{m[3]}", text)
+    return filled(text, BLOCKS)
 
 
 if __name__ == "__main__":

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from resnet_repro.analysis import paper
+from resnet_repro.analysis import paper, stats
 from resnet_repro.analysis.captions import data_of
-from resnet_repro.analysis.load import PROFILE_ORDER, Run
+from resnet_repro.analysis.load import PROFILE_ORDER, Run, grouped
 from resnet_repro.analysis.paper import Noise
 from resnet_repro.analysis.protocol import Nets, comparison_notes, the_profile, why_not_comparable
-from resnet_repro.analysis.stats import (
-    Difference,
-    Side,
-    contrast,
-    final_training_error,
-    last_error,
-    seeds_phrase,
-)
+from resnet_repro.analysis.stats import Difference, Side, contrast, seeds_phrase
 
 # A claim about the paper is decided at the paper's protocol; other runs only show an order.
 HOLDS, FAILS, INCONCLUSIVE, NO_RUNS = "holds", "fails", "inconclusive", "no runs"
@@ -56,6 +49,11 @@ class ClaimResult:
     def line(self) -> str:
         """One line for the terminal."""
         return f"{self.id} {self.verdict}: {self.sentence}"
+
+
+def by_number(results: Iterable[ClaimResult]) -> list[ClaimResult]:
+    """Sort results by the numbers of their claims."""
+    return sorted(results, key=lambda result: int(result.id[1:]))
 
 
 @dataclass(frozen=True)
@@ -136,8 +134,8 @@ class Measure:
         return float(np.mean([self.of(run) for run in runs]))
 
 
-TRAINING = Measure("training error", final_training_error)
-TEST = Measure("test error", last_error, public=True)
+TRAINING = Measure("training error", stats.final_training_error)
+TEST = Measure("test error", stats.last_error, public=True)
 
 
 def public_noise(runs: Sequence[Run]) -> Noise | None:
@@ -149,7 +147,7 @@ def public_noise(runs: Sequence[Run]) -> Noise | None:
     run = runs[0]
     if why_not_comparable(runs):
         return None
-    if run.config["model"]["family"] == "imagenet":
+    if run.family == "imagenet":
         return None if run.is_plain else IMAGENET_SEED_NOISE
     return paper.seed_noise() if run.depth <= (56 if run.is_plain else 110) else None
 
@@ -204,12 +202,11 @@ def seeds_clause(nets: Sequence[Sequence[Run]]) -> str:
 def _setting(nets: Sequence[Sequence[Run]]) -> str:
     """Say on what a verdict rests: data set, seeds, iterations and level of the test errors."""
     runs = [run for net in nets for run in net]
-    lengths = sorted({run.max_iters for run in runs})
+    lengths = " or ".join(f"{length:,}" for length in sorted({run.max_iters for run in runs}))
     errors = [TEST.mean(net) for net in nets]
-    held_out = "validation" if runs[0].config["model"]["family"] == "imagenet" else "test"
+    held_out = "validation" if runs[0].family == "imagenet" else "test"
     return (
-        f"{data_of(runs)}, {seeds_clause(nets)}, "
-        f"{' or '.join(f'{length:,}' for length in lengths)} iterations, "
+        f"{data_of(runs)}, {seeds_clause(nets)}, {lengths} iterations, "
         f"{held_out} error {min(errors):.1f} to {max(errors):.1f} %"
     )
 
@@ -228,10 +225,10 @@ def along_depth(nets: Nets, measure: Measure, direction: int) -> Evidence:
         f"{points(abs(ends.value))} points ({interval(ends)})"
     )
     pairs = list(itertools.pairwise(labels)) if len(labels) > 2 else []
-    steps = [compare(nets[one], nets[two], measure) for one, two in pairs]
+    steps = {(one, two): compare(nets[one], nets[two], measure) for one, two in pairs}
     if steps:
         sentence += ": " + ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
-    for (one, two), step in zip(pairs, steps, strict=True):
+    for (one, two), step in steps.items():
         if step.sign(len(steps) + 1) == -direction:
             sentence += (
                 f"; from {one} to {two} it {'falls' if direction > 0 else 'rises'} by "
@@ -239,14 +236,14 @@ def along_depth(nets: Nets, measure: Measure, direction: int) -> Evidence:
             )
     numbers = {f"{measure.name} of {label}": mean for label, mean in means.items()}
     numbers[f"{measure.name} of {last} minus {first}"] = ends.value
-    barred = [(step, direction) for step in steps]
+    barred = [(step, direction) for step in steps.values()]
     return Evidence(list(nets.values()), sentence, numbers, [(ends, direction)], barred)
 
 
 def by_profile(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs of one profile each, the paper's protocol first."""
-    groups = [[run for run in runs if run.profile == profile] for profile in PROFILE_ORDER]
-    return [group for group in groups if group]
+    groups = grouped(runs, lambda run: run.profile)
+    return [groups[profile] for profile in PROFILE_ORDER if profile in groups]
 
 
 def first_tested(
@@ -255,10 +252,8 @@ def first_tested(
     """Results of ``check``, each claim from the first profile whose runs can test it."""
     found: dict[str, list[ClaimResult]] = {}
     for group in by_profile(runs) or [[]]:
-        results = check(group)
-        for id in dict.fromkeys(result.id for result in results):
-            of_claim = [result for result in results if result.id == id]
-            tested = [result for result in of_claim if result.verdict != NO_RUNS]
+        for id, results in grouped(check(group), lambda result: result.id).items():
+            tested = [result for result in results if result.verdict != NO_RUNS]
             if id not in found or (tested and found[id][0].verdict == NO_RUNS):
-                found[id] = tested or of_claim[:1]
+                found[id] = tested or results[:1]
     return [result for results in found.values() for result in results]

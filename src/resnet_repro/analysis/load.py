@@ -6,13 +6,13 @@ Figures, tables, claims, pages and notebooks all select their runs here.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from resnet_repro.conf import ItemRuns, changed_from_experiment, names
@@ -28,6 +28,15 @@ PROFILE_ORDER = ("paper", "short", "quick")
 GIVEN_UP = ("diverged", "failed")
 SHOWN_SEEDS = 4
 _BY_NET = ("table2", "table3", "table4", "table6")  # items whose rows may be of several profiles
+Thing, Key = TypeVar("Thing"), TypeVar("Key")
+
+
+def grouped(things: Iterable[Thing], key: Callable[[Thing], Key]) -> dict[Key, list[Thing]]:
+    """Return things by a key, keys in the order of their first thing."""
+    groups: dict[Key, list[Thing]] = {}
+    for thing in things:
+        groups.setdefault(key(thing), []).append(thing)
+    return groups
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,11 @@ class Run:
         return bool(self.config["model"]["shortcut"] == "none")
 
     @property
+    def family(self) -> str:
+        """Whether it is a net for ``cifar`` or ``imagenet``."""
+        return str(self.config["model"]["family"])
+
+    @property
     def data(self) -> str:
         """Name of the data set, as in the configuration."""
         return str(self.config["data"]["name"])
@@ -119,6 +133,13 @@ class Run:
                 tell(f"{self.path / name}.csv: not a table of numbers")
         return self._tables[name]
 
+    def by_layer(self, name: str, column: str) -> pd.Series[float] | None:
+        """Return a column of the run's ``<name>.csv`` by 1-based layer; None without any."""
+        table = self.table(name)
+        if table is None:
+            return None
+        return table.set_index("layer")[column].astype(float).sort_index()
+
     def curve(self, kind: str, column: str = "top1_err") -> pd.Series[float]:
         """One column of one kind of record over the iterations; nulls are left out.
 
@@ -126,15 +147,14 @@ class Run:
         Empty where nothing of the kind was logged.
         """
         table = self.metrics
-        if table.empty or column not in table:
-            return pd.Series(np.empty(0), index=pd.Index([], name="iter"), name=column)
+        if column not in table:
+            return pd.Series([], pd.Index([], name="iter"), dtype=float, name=column)
         table = table[table["kind"] == kind]
         for key, value in (("protocol", "1-crop"), ("bn", "running")):
             if kind != "train" and key in table and (table[key] == value).any():
                 table = table[table[key] == value]
         table = table.dropna(subset=[column]).drop_duplicates("iter", keep="last")
-        index = pd.Index(table["iter"].to_numpy(int), name="iter")
-        return pd.Series(table[column].to_numpy(float), index=index, name=column).sort_index()
+        return table.astype({"iter": int, column: float}).set_index("iter")[column].sort_index()
 
 
 def load_run(path: Path) -> Run:
@@ -188,20 +208,18 @@ class Logged:
         for folder in self.folders:
             try:
                 run = load_run(folder.path)
+                written = f"{run.profile}/{run.name}/seed{run.seed}"
+                if run.place != written:
+                    copy = f"its config.yaml says {written}; a copy stands for no net"
+                    raise RunFolderError(f"{run.path}: {copy}")
+                self.runs.append(run)
             except RunFolderError as error:
                 self.problems.append(str(error))
-                continue
-            written = f"{run.profile}/{run.name}/seed{run.seed}"
-            if run.place == written:
-                self.runs.append(run)
-            else:
-                copy = f"its config.yaml says {written}; a copy stands for no net"
-                self.problems.append(f"{run.path}: {copy}")
         self.runs.sort(key=lambda run: (run.profile, run.experiment, run.seed, run.is_variant))
 
     @cached_property
     def _standing(self) -> tuple[list[Run], list[str]]:
-        return standing([run for run in self.runs if run.status.get("state") not in GIVEN_UP])
+        return standing(run for run in self.runs if run.status.get("state") not in GIVEN_UP)
 
     @property
     def begun(self) -> list[Run]:
@@ -214,9 +232,14 @@ class Logged:
         return [run for run in self.begun if run.is_finished]
 
     @property
-    def left_out(self) -> list[str]:
+    def standing_for_none(self) -> list[str]:
         """A line for each run, or seeds of one, that could be taken for a net's and is not."""
-        return self.problems + self._standing[1]
+        return self._standing[1]
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line for each run that cannot be read or stands for no net."""
+        return self.problems + self.standing_for_none
 
     def of(self, experiments: Collection[str], profile: str | None = None) -> list[Run]:
         """Return finished runs of some experiments, of one profile: given, or the best covered."""
@@ -239,9 +262,8 @@ class Logged:
 
 def _looks_like_a_run(path: Path) -> bool:
     """Whether a folder has a file of a run, or cannot be looked into."""
-    files = ("config.yaml", "meta.json", "metrics.jsonl")
-    unknown = not os.access(path, os.X_OK)
-    return path.is_dir() and (unknown or any((path / name).exists() for name in files))
+    files = (path / name for name in ("config.yaml", "meta.json", "metrics.jsonl"))
+    return path.is_dir() and (not os.access(path, os.X_OK) or any(file.exists() for file in files))
 
 
 def standing(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
@@ -250,26 +272,22 @@ def standing(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
     Those have the experiment's name and compute what it does at their profile. Of runs that still
     differ, those stand that agree with most others.
     """
-    groups: dict[tuple[str, str], list[Run]] = {}
-    others: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        if not run.is_variant:
-            groups.setdefault((run.profile, run.experiment), []).append(run)
-        elif run.changes:
-            others.setdefault((f"{run.profile}/{run.name}", _named(run.changes)), []).append(run)
-    kept = []
-    for group in groups.values():
+    runs = list(runs)
+    nets = grouped(
+        (run for run in runs if not run.is_variant), lambda run: (run.profile, run.experiment)
+    )
+    kept = list[Run]()
+    others = [(run, _named(run.changes)) for run in runs if run.is_variant and run.changes]
+    for group in nets.values():
         agreeing = agree(group)
         kept += agreeing
-        for run in group:
-            if run not in agreeing:
-                as_seed = f" as seed {agreeing[0].seed}"
-                reason = _named(changed_keys(agreeing[0], run), as_seed)
-                reason = reason or f"seed {run.seed} is there twice"
-                others.setdefault((f"{run.profile}/{run.name}", reason), []).append(run)
+        for run in [run for run in group if run not in agreeing]:
+            reason = _named(changed_keys(agreeing[0], run), f" as seed {agreeing[0].seed}")
+            others.append((run, reason or f"seed {run.seed} is there twice"))
+    alike = grouped(others, lambda pair: (f"{pair[0].profile}/{pair[0].name}", pair[1]))
     lines = [
-        f"{place} {_seeds(left)}: {reason}; stands for no net"
-        for (place, reason), left in others.items()
+        f"{place} {_seeds([run for run, _ in left])}: {reason}; stands for no net"
+        for (place, reason), left in alike.items()
     ]
     return kept, lines
 
@@ -351,9 +369,8 @@ def load_runs(
     They are sorted by profile, experiment and seed. Runs that diverged or failed, variants and
     folders that cannot be read are left out; stderr names those that could be taken for a net's.
     """
-    logged = Logged(
-        root, [profile] if profile else (), lambda name: experiments is None or name in experiments
-    )
+    wanted = bool if experiments is None else {*experiments}.__contains__
+    logged = Logged(root, [profile] if profile else (), wanted)
     for line in logged.left_out:
         tell(line)
     return logged.finished if finished_only else logged.begun
@@ -364,9 +381,7 @@ def best_covered_profile(logged: Sequence[Run]) -> str | None:
 
     A net counts once, however many of its seeds are there.
     """
-    nets = {
-        profile: {run.experiment for run in logged if run.profile == profile}
-        for profile in PROFILES
-    }
-    best = max(PROFILES, key=lambda profile: len(nets[profile]))  # the first of equals
-    return best if nets[best] else None
+    nets = {(run.profile, run.experiment) for run in logged}
+    count = Counter(profile for profile, _ in nets)
+    best = max(PROFILES, key=count.__getitem__)  # the first of equals
+    return best if count[best] else None

@@ -4,44 +4,61 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from resnet_repro.analysis import paper
+from resnet_repro import compare
+from resnet_repro.analysis import load, paper, stats
 from resnet_repro.analysis.agreement import KINDS, agreement_table, compare_curves
 from resnet_repro.analysis.captions import data_of, run_sentences
-from resnet_repro.analysis.judge import NO_RUNS
-from resnet_repro.analysis.load import GIVEN_UP, PROFILE_ORDER, Run, variants_of, without_variants
+from resnet_repro.analysis.judge import NO_RUNS, by_number
+from resnet_repro.analysis.load import PROFILE_ORDER, Run, grouped
 from resnet_repro.analysis.protocol import by_net, unlike_caffe, why_not_comparable
-from resnet_repro.analysis.stats import clean_training_error, last_error, summarise
 from resnet_repro.analysis.tables import NOTHING, to_markdown
-from resnet_repro.compare import sentences, sweep_name, swept_keys
 from resnet_repro.items import ITEMS
 from resnet_repro.items.claims_cifar import check_all
 from resnet_repro.items.claims_imagenet import check_imagenet
 from resnet_repro.items.deviations import deviations_table, variants
-from resnet_repro.items.gradients import gradient_precision, gradients, weights
+from resnet_repro.items.gradients import brief, gradient_precision, gradients, weights
 from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table
+from resnet_repro.options import shown
 
 if TYPE_CHECKING:
     from resnet_repro.analysis.pages import Study
 
+SMOOTHED = 3  # points of a digitised curve, where two are compared that lie close
 NOTHING_BY_THE_PROTOCOL = (
     "No run by the paper's protocol is finished yet. The runs below are much shorter: they show "
     "that the harness works and decide no claim of the paper."
 )
-SMOOTHED = 3  # points of a digitised curve, where two are compared that lie close
 
 
 def runs_block(study: Study) -> str:
     """What was run: one row per profile, data set, hardware and precision."""
-    done = study.finished
-    done.sort(key=lambda run: (PROFILE_ORDER.index(run.profile), not run.is_plain, run.depth))
-    changed = variants_of(run.experiment for run in done)
-    seeds = Counter((run.experiment, run.profile, run.device) for run in done)
+    finished = sorted(
+        study.finished,
+        key=lambda run: (PROFILE_ORDER.index(run.profile), not run.is_plain, run.depth),
+    )
+    lines = [_runs_table(finished) if finished else "No run is finished yet.", ""]
+    lines += [f"- in no table: {_stopped(run)}" for run in study.begun if not run.is_finished]
+    look = "a look at one question, in no figure or table"
+    lines += [f"- {look}: {_stopped(run)}" for run in study.checks]
+    lines += [
+        f"- given up, in no figure or table: `{run.place}` {run.status['state']}: "
+        f"{run.status.get('reason') or NOTHING}"
+        for run in study.runs
+        if run.status.get("state") in load.GIVEN_UP
+    ]
+    return "\n".join(lines)
+
+
+def _runs_table(runs: Sequence[Run]) -> str:
+    changed = load.variants_of(run.experiment for run in runs)
+    seeds = Counter((run.experiment, run.profile, run.device) for run in runs)
     rows = [
         {
             "profile": run.profile,
@@ -53,29 +70,17 @@ def runs_block(study: Study) -> str:
             "on": run.device,
             "hours": float(run.meta.get("wall_time_s") or 0) / 3600,
         }
-        for run in done
+        for run in runs
     ]
-    lines = ["No run is finished yet.", ""]
-    if rows:
-        summed_up = {
-            "nets": lambda labels: ", ".join(labels.unique()),
-            "seeds": lambda counts: " to ".join(map(str, sorted({counts.min(), counts.max()}))),
-            "iterations": lambda lengths: " or ".join(lengths.unique()),
-            "batch": lambda sizes: " or ".join(sizes.unique()),
-            "hours": lambda hours: f"{hours.sum():.1f}",
-        }
-        places = pd.DataFrame(rows).groupby(["profile", "data", "on"], sort=False, as_index=False)
-        lines = [to_markdown(places.agg(summed_up)[list(rows[0])]), ""]
-    lines += [f"- in no table: {_stopped(run)}" for run in study.begun if not run.is_finished]
-    look = "a look at one question, in no figure or table"
-    lines += [f"- {look}: {_stopped(run)}" for run in study.checks]
-    lines += [
-        f"- given up, in no figure or table: `{run.place}` {run.status['state']}: "
-        f"{run.status.get('reason') or NOTHING}"
-        for run in study.runs
-        if run.status.get("state") in GIVEN_UP
-    ]
-    return "\n".join(lines).rstrip()
+    summed_up = {
+        "nets": lambda labels: ", ".join(labels.unique()),
+        "seeds": lambda counts: " to ".join(map(str, sorted({counts.min(), counts.max()}))),
+        "iterations": lambda lengths: " or ".join(lengths.unique()),
+        "batch": lambda sizes: " or ".join(sizes.unique()),
+        "hours": lambda hours: f"{hours.sum():.1f}",
+    }
+    places = pd.DataFrame(rows).groupby(["profile", "data", "on"], sort=False, as_index=False)
+    return to_markdown(places.agg(summed_up)[list(rows[0])])
 
 
 def _stopped(run: Run) -> str:
@@ -90,38 +95,31 @@ def deviations(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
     """
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for run in runs:
-        for key, pair in run.meta.get("deviations", {}).items():
-            paper, here = pair if isinstance(pair, list) and len(pair) == 2 else (None, pair)
-            found.setdefault((key, _value(paper), _value(here)), {})[run.experiment] = None
+        for key, (theirs, here) in run.meta.get("deviations", {}).items():
+            found.setdefault((key, _value(theirs), _value(here)), {})[run.experiment] = None
     return [(*what, list(names)) for what, names in sorted(found.items())]
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
     if isinstance(value, list):
         return ", ".join(map(_value, value))
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if type(value) is int else shown(value)
 
 
 def protocol_block(study: Study) -> str:
     """In what the finished runs differ from the paper's protocol: keys, and how they compute."""
+    every = {run.experiment for run in study.finished}
     changed = [
         (f"`{key}`", *rest)
         for key, *rest in deviations(study.finished)
         if key.split(".")[0] in ("data", "model", "recipe")
     ]
-    every = {run.experiment for run in study.finished}
     rows = [
-        {
-            "key": key,
-            "paper's protocol": paper,
-            "here": here,
-            "in": "every run" if set(names) == every else ", ".join(names),
-        }
-        for key, paper, here, names in [*changed, *unlike_caffe(study.finished)]
+        (*what, "every run" if {*names} == every else ", ".join(names))
+        for *what, names in [*changed, *unlike_caffe(study.finished)]
     ]
-    return to_markdown(pd.DataFrame(rows)) if rows else "No run is finished yet."
+    columns = ["key", "paper's protocol", "here", "in"]
+    return to_markdown(pd.DataFrame(rows, columns=columns)) if rows else "No run is finished yet."
 
 
 def claims_block(study: Study) -> str:
@@ -157,15 +155,17 @@ def table6_block(study: Study) -> str:
 def agreement_block(study: Study) -> str:
     """Our curves compared with the paper's, and nets that share no iteration with it."""
     stretches, uncompared = compare_curves(study.begun)
-    lines = ["No logged curve has an iteration in common with the paper's yet.", ""]
+    parts = ["No logged curve has an iteration in common with the paper's yet."]
     if stretches:
         picture = "![Our curves over the paper's](figures/agreement.png)"
-        lines = [to_markdown(agreement_table(stretches)), "", picture, ""]
+        parts = [to_markdown(agreement_table(stretches)), picture]
     if uncompared:
-        lines += ["Not compared:", ""]
-    for (profile, reason), nets in uncompared.items():
-        lines.append(f"- {', '.join(nets)} ({profile} profile): {reason}")
-    return "\n".join(lines).rstrip()
+        lines = (
+            f"- {', '.join(nets)} ({profile} profile): {reason}"
+            for (profile, reason), nets in uncompared.items()
+        )
+        parts += ["Not compared:", "\n".join(lines)]
+    return "\n\n".join(parts)
 
 
 def crossing_block(_: Study) -> str:
@@ -192,7 +192,7 @@ def late_start_block(_: Study) -> str:
     )
 
 
-def _by_net(study: Study, describe: Callable[[Run], dict[str, str]]) -> str:
+def _by_net(study: Study, describe: Callable[[Run], dict[str, str]], otherwise: str) -> str:
     """One row per net whose gradients were looked at, also in runs that only did that."""
     rows = []
     for run in study.item("gradients") + study.checks + study.item("fig4"):
@@ -200,26 +200,17 @@ def _by_net(study: Study, describe: Callable[[Run], dict[str, str]]) -> str:
             row = {"net": f"{run.label}, seed {run.seed}, {run.meta.get('precision')}", **found}
             if row not in rows:  # a look at one question may repeat a run
                 rows.append(row)
-    return to_markdown(pd.DataFrame(rows)) if rows else ""
-
-
-def first_update_block(study: Study) -> str:
-    """What the first update does to the first conv's weights, net by net."""
-    return _by_net(study, _first_update) or "No gradient norms are logged yet."
-
-
-def gradient_precision_block(study: Study) -> str:
-    """How precise the logged gradients of the first batch at initialisation are, net by net."""
-    return _by_net(study, _gradient_precision) or "No run has logged it yet."
+    return to_markdown(pd.DataFrame(rows)) if rows else otherwise
 
 
 def _first_update(run: Run) -> dict[str, str]:
+    """What the first update does to the first conv's weights."""
     norms, sizes = gradients(run), weights(run)
     if norms is None or sizes is None or len(sizes) < 2:
         return {}
 
     def ends(by_layer: pd.Series[float]) -> str:
-        return ", ".join(f"{x:,.0f}" if x >= 100 else f"{x:.2g}" for x in by_layer.iloc[[0, -1]])
+        return ", ".join(map(brief, by_layer.iloc[[0, -1]]))
 
     return {
         "gradient norm, first and last conv, at initialisation": ends(norms.iloc[0]),
@@ -229,11 +220,11 @@ def _first_update(run: Run) -> dict[str, str]:
 
 
 def _gradient_precision(run: Run) -> dict[str, str]:
+    """How precise the logged gradients of the first batch at initialisation are."""
     found = gradient_precision(run)
-    if found is None:
-        return {}
     row: dict[str, str] = {}
-    for conv, values in (("first", found.iloc[0]), ("last", found.iloc[-1])):
+    for conv, at in (("first", 0), ("last", -1)) if found is not None else ():
+        values = found.iloc[at]
         norm, at_output = (
             f"{values[name]:.3g} ({values[f'{name}_float64']:.3g})"
             for name in ("grad_norm", "bn_output_grad_norm")
@@ -260,8 +251,8 @@ def precision_control_block(study: Study) -> str:
         kept = json.loads(path.read_text(encoding="utf-8"))
         where = f"{kept['net']} (`{kept['run']}`), {kept['hardware']['label']}"
         rows = pd.DataFrame(kept["rows"])
-        shown = rows.assign(loss=rows["loss"].map("{:.4f}".format)).rename(columns=names)
-        lines += [to_markdown(shown), "", f"{where}; `python -m benchmarks.precision`."]
+        table = rows.assign(loss=rows["loss"].map("{:.4f}".format)).rename(columns=names)
+        lines += [to_markdown(table), "", f"{where}; `python -m benchmarks.precision`."]
         way = rows["continuation"].str.rsplit(", seed ", n=1, expand=True)
         for start, group in rows.groupby("from"):
             spans = {
@@ -275,7 +266,7 @@ def precision_control_block(study: Study) -> str:
 
 def tiny_block(study: Study) -> str:
     """Errors of the ImageNet nets on Tiny ImageNet beside the paper's ImageNet."""
-    lines = [figure_block(study, "fig4"), ""] if study.item("fig4") else []
+    parts = [figure_block(study, "fig4")] if study.item("fig4") else []
     names = {"paper top-1": "paper, ImageNet, 10-crop, top-1", "paper top-5": "top-5"}
     for number in (2, 3):
         runs = study.item(f"table{number}")
@@ -283,12 +274,12 @@ def tiny_block(study: Study) -> str:
         table = table[table["Tiny ImageNet top-1"].notna()]
         if table.empty:
             continue
-        shown = table.drop(columns=[c for c in table if str(c).startswith(("ImageNet", "verdict"))])
+        ours = table.drop(columns=[c for c in table if str(c).startswith(("ImageNet", "verdict"))])
         link = f"[table{number}.md](tables/table{number}.md)"
         tiny = [run for run in runs if run.data == "tiny_imagenet"]
-        lines += [f"Nets of Table {number} (whole: {link}):", ""]
-        lines += [to_markdown(shown.rename(columns=names)), "", " ".join(run_sentences(tiny)), ""]
-    return "\n".join(lines).rstrip() or "No run on Tiny ImageNet is finished yet."
+        parts.append(f"Nets of Table {number} (whole: {link}):")
+        parts += [to_markdown(ours.rename(columns=names)), " ".join(run_sentences(tiny))]
+    return "\n\n".join(parts) or "No run on Tiny ImageNet is finished yet."
 
 
 def atlas_block(study: Study) -> str:
@@ -301,41 +292,37 @@ def atlas_block(study: Study) -> str:
 
 def readme_block(study: Study) -> str:
     """The README's results: Figure 1, a table of the nets, what the runs are, tested claims."""
-    by_place: dict[tuple[int, str], list[Run]] = {}
-    for run in without_variants(study.finished):
-        by_place.setdefault((PROFILE_ORDER.index(run.profile), run.data), []).append(run)
+    runs = load.without_variants(study.finished)
+    by_place = grouped(runs, lambda run: (PROFILE_ORDER.index(run.profile), run.data))
     if not by_place:
         return "No run is logged in this repository yet: `make quickstart` makes the first two."
     groups = [by_place[place] for place in sorted(by_place)]  # the longest profile first
-    lines = []
+    parts = []
     if all(run.profile != "paper" for run in study.finished):
-        lines += [f"**{NOTHING_BY_THE_PROTOCOL}**", ""]
+        parts.append(f"**{NOTHING_BY_THE_PROTOCOL}**")
     if study.item("fig1"):
-        lines += ["![Figure 1 redrawn from the logged runs](docs/figures/fig1.png)", ""]
-    lines += [to_markdown(pd.DataFrame([row for group in groups for row in _net_rows(group)])), ""]
-    lines += [" ".join(said for group in groups for said in run_sentences(group)), ""]
+        parts.append("![Figure 1 redrawn from the logged runs](docs/figures/fig1.png)")
+    parts.append(to_markdown(pd.DataFrame([row for group in groups for row in _net_rows(group)])))
+    parts.append(" ".join(said for group in groups for said in run_sentences(group)))
     results = [result for group in groups for result in (*check_all(group), *check_imagenet(group))]
     claims = [
-        {
-            "the paper's claim": f"{result.id}: {result.title}",
-            "verdict": result.verdict,
-            "from": result.where,
-        }
-        for result in sorted(results, key=lambda result: int(result.id[1:]))
+        (f"{result.id}: {result.title}", result.verdict, result.where)
+        for result in by_number(results)
         if result.verdict != NO_RUNS
     ]
     if claims:
-        lines += [to_markdown(pd.DataFrame(claims)), ""]
+        columns = ["the paper's claim", "verdict", "from"]
+        parts.append(to_markdown(pd.DataFrame(claims, columns=columns)))
     link = "docs/RESULTS.md"
-    return "\n".join([*lines, f"Evidence, intervals and what it means: [{link}]({link})."])
+    return "\n\n".join([*parts, f"Evidence, intervals and what it means: [{link}]({link})."])
 
 
 def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
     comparable = not why_not_comparable(runs)
     rows = []
     for label, group in by_net(runs).items():
-        test = summarise([last_error(run) for run in group])
-        clean = [error for run in group if (error := clean_training_error(run)) is not None]
+        test = stats.summarise([stats.last_error(run) for run in group])
+        clean = stats.clean_training_errors(group)
         value = paper.test_error(label)
         rows.append(
             {
@@ -354,10 +341,10 @@ def sweep_block(study: Study) -> str:
     """The committed example of a sweep: picture, what was run, table."""
     lines = []
     for runs in study.sweeps:
-        keys = swept_keys(runs)
-        picture = f"docs/figures/{sweep_name(keys)}.png"
+        keys = compare.swept_keys(runs)
+        picture = f"docs/figures/{compare.sweep_name(keys)}.png"
         lines += [f"![Error against {' and '.join(keys)}]({picture})", ""]
-        lines += [" ".join(sentences(runs, keys))]
+        lines.append(" ".join(compare.sentences(runs, keys)))
     return "\n".join(lines) or "No sweep is logged in this repository yet."
 
 
@@ -365,3 +352,26 @@ def figure_block(study: Study, name: str) -> str:
     """The picture of an item."""
     picture = f"![{ITEMS[name].title}](figures/{name}.png)"
     return picture if study.item(name) else "No run of it is logged yet."
+
+
+BLOCKS: Mapping[str, Callable[[Study], str]] = {
+    "results": readme_block,
+    "sweep": sweep_block,
+    "runs": runs_block,
+    "protocol": protocol_block,
+    "claims": claims_block,
+    "table 6": table6_block,
+    "curves": agreement_block,
+    "crossing": crossing_block,
+    "late start": late_start_block,
+    "first update": partial(
+        _by_net, describe=_first_update, otherwise="No gradient norms are logged yet."
+    ),
+    "gradient precision": partial(
+        _by_net, describe=_gradient_precision, otherwise="No run has logged it yet."
+    ),
+    "precision control": precision_control_block,
+    "tiny imagenet": tiny_block,
+    "deviations": atlas_block,
+    **{n: partial(figure_block, name=n) for n in ("fig1", "fig6", "fig7", "gradients")},
+}

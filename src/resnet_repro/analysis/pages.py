@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
-from resnet_repro.analysis import page_blocks as blocks
 from resnet_repro.analysis import style
 from resnet_repro.analysis.agreement import agreement, compare_curves
-from resnet_repro.analysis.judge import ClaimResult, first_tested
-from resnet_repro.analysis.load import Logged, Run, tell
+from resnet_repro.analysis.judge import ClaimResult, by_number, first_tested
+from resnet_repro.analysis.load import Logged, Run, grouped, tell
+from resnet_repro.analysis.page_blocks import BLOCKS
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.compare import SWEEP, save_sweep, swept_keys
 from resnet_repro.conf import load_item
@@ -73,33 +73,11 @@ class Study(Logged):
         """Every claim, on runs of the paper's protocol where they can test it."""
         results = first_tested(check_all, self.item("claims"))
         results += first_tested(check_imagenet, self.imagenet)
-        return sorted(results, key=lambda result: int(result.id[1:]))
+        return by_number(results)
 
 
-BLOCKS: Mapping[str, Callable[[Study], str]] = {
-    "results": blocks.readme_block,
-    "sweep": blocks.sweep_block,
-    "runs": blocks.runs_block,
-    "protocol": blocks.protocol_block,
-    "claims": blocks.claims_block,
-    "table 6": blocks.table6_block,
-    "curves": blocks.agreement_block,
-    "crossing": blocks.crossing_block,
-    "late start": blocks.late_start_block,
-    "first update": blocks.first_update_block,
-    "gradient precision": blocks.gradient_precision_block,
-    "precision control": blocks.precision_control_block,
-    "tiny imagenet": blocks.tiny_block,
-    "deviations": blocks.atlas_block,
-    **{
-        name: partial(blocks.figure_block, name=name)
-        for name in ("fig1", "fig6", "fig7", "gradients")
-    },
-}
-
-
-def rewrite(text: str, study: Study) -> str:
-    """Put what the runs say into every block of the page.
+def filled(text: str, blocks: Mapping[str, Callable[[], str]]) -> str:
+    """Return a page with every block replaced by what its maker says now.
 
     Raises:
         ValueError: a block nobody makes, or one that is never closed.
@@ -107,21 +85,23 @@ def rewrite(text: str, study: Study) -> str:
     opened = text.count("<!-- made: ")
     if opened != len(_BLOCK.findall(text)):
         raise ValueError(f"{opened} blocks begin with <!-- made: ... -->, not all end")
-    unknown = [name for _, name, _ in _BLOCK.findall(text) if name not in BLOCKS]
+    unknown = [name for _, name, _ in _BLOCK.findall(text) if name not in blocks]
     if unknown:
-        raise ValueError(f"no block is called {unknown[0]}; one of {', '.join(BLOCKS)}")
-    return _BLOCK.sub(lambda m: f"{m[1]}{BLOCKS[m[2]](study).strip()}\n{m[3]}", text)
+        raise ValueError(f"no block is called {unknown[0]}; one of {', '.join(blocks)}")
+    return _BLOCK.sub(lambda m: f"{m[1]}{blocks[m[2]]().strip()}\n{m[3]}", text)
+
+
+def rewrite(text: str, study: Study) -> str:
+    """Put what the runs say into every block of README or docs/RESULTS.md."""
+    return filled(text, {name: partial(block, study) for name, block in BLOCKS.items()})
 
 
 def outdated(text: str, claims: Sequence[ClaimResult]) -> list[str]:
     """Readings of the page that were written for other verdicts than the runs give now."""
-    now: dict[str, list[str]] = {}
-    for claim in claims:
-        now.setdefault(claim.id, []).append(claim.verdict)
+    now = {id: [c.verdict for c in same] for id, same in grouped(claims, lambda c: c.id).items()}
     found = []
     for reading in _READING.findall(text):
-        for word in reading.split(", "):
-            number, _, verdict = word.partition(" ")
+        for number, _, verdict in (word.partition(" ") for word in reading.split(", ")):
             if now.get(number) != [verdict]:
                 says = " and ".join(now.get(number, ["not known"]))
                 found.append(f"<!-- reads: {reading} -->: {number} is now {says}")
@@ -129,13 +109,8 @@ def outdated(text: str, claims: Sequence[ClaimResult]) -> list[str]:
 
 
 def draw(study: Study, docs: Path) -> list[Path]:
-    """Draw every figure and table that the finished runs can fill, and remove old ones.
-
-    Returns:
-        What was written.
-    """
-    figures, tables = docs / "figures", docs / "tables"
-    written: list[Path] = []
+    """Draw every figure and table that the finished runs can fill, and remove old ones."""
+    figures, tables, written = docs / "figures", docs / "tables", list[Path]()
     for name in (*FIGURES, *TABLES):
         runs = study.item(name)
         if runs and (name != "deviations" or variants(runs)):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
-from resnet_repro.analysis.load import Run, agree
+from resnet_repro.analysis.load import Run, agree, grouped
 from resnet_repro.same_run import changes_training, flatten
 
 # The paper's training by family (Sec. 4.2; the ImageNet drops as Fig. 4 shows them).
@@ -39,26 +40,21 @@ def by_net(runs: Iterable[Run], by: str = "label") -> dict[str, list[Run]]:
     Of the runs of one net only those that compute the same are kept, the experiment's own first
     (:func:`resnet_repro.analysis.load.agree`).
     """
-    groups: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (not run.is_plain, run.depth, run.label, run.seed)):
-        groups.setdefault(getattr(run, by), []).append(run)
+    inline = sorted(runs, key=lambda run: (not run.is_plain, run.depth, run.label, run.seed))
+    groups = grouped(inline, attrgetter(by))
     return {label: agree(group) for label, group in groups.items()}
 
 
 def cifar_nets(runs: Iterable[Run], kind: str) -> dict[str, list[Run]]:
     """CIFAR nets of the paper by label, by depth; ``kind``: ``plain`` or ``ResNet`` (option A)."""
-    cifar = [run for run in runs if _family(run) == "cifar"]  # ImageNet has a ResNet-50 too
+    cifar = [run for run in runs if run.family == "cifar"]  # ImageNet has a ResNet-50 too
     return {k: g for k, g in by_net(cifar).items() if k == f"{kind}-{g[0].depth}"}
 
 
 def nets_by_data(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
     """ImageNet nets by data set and label; a data set without runs has an empty mapping."""
-    family = [run for run in runs if _family(run) == "imagenet"]
+    family = [run for run in runs if run.family == "imagenet"]
     return {data: by_net(run for run in family if run.data == data) for data in DATA_SETS}
-
-
-def _family(run: Run) -> str:
-    return str(run.config["model"]["family"])
 
 
 def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
@@ -105,7 +101,7 @@ def _changed(run: Run, but: Sequence[str] = ()) -> str:
     Those that the run itself recorded as its deviations count, too.
     """
     flat = flatten(run.config)
-    paper = _PAPER[_family(run)]
+    paper = _PAPER[run.family]
     found = {key: (value, flat.get(key)) for key, value in paper.items()}
     found |= {
         key: (value, here)
@@ -120,7 +116,7 @@ def _changed(run: Run, but: Sequence[str] = ()) -> str:
 
 def paper_rates(run: Run) -> list[tuple[float, int, int]]:
     """The paper's learning rates for nets of this family: rate, after and up to which update."""
-    family = _family(run)
+    family = run.family
     lr, gamma, end = (_PAPER[family][f"recipe.{key}"] for key in ("lr", "gamma", "max_iters"))
     edges = pairwise((0, *_MILESTONES[family], end))
     return [(lr * gamma**number, *edge) for number, edge in enumerate(edges)]
@@ -135,14 +131,14 @@ def paper_horizon(run: Run) -> tuple[int, str]:
     reason = _changed(run, _LENGTH)
     if reason:
         return 0, reason
-    end = _PAPER[_family(run)]["recipe.max_iters"]
-    moved = {*_MILESTONES[_family(run)]} ^ {*run.config["recipe"]["milestones"]}
+    end = _PAPER[run.family]["recipe.max_iters"]
+    moved = {*_MILESTONES[run.family]} ^ {*run.config["recipe"]["milestones"]}
     return min([*moved, end, run.max_iters]), ""
 
 
-_MIXABLE: Mapping[str, Callable[[Run], object]] = {
-    "precision": lambda run: run.meta.get("precision"),
-    "hardware": lambda run: run.meta.get("hardware", {}).get("label"),
+_MIXABLE: Mapping[str, Callable[[Run], str]] = {
+    "precision": lambda run: str(run.meta.get("precision")),
+    "hardware": lambda run: str(run.meta.get("hardware", {}).get("label")),
     "data set": lambda run: run.data,
     "length of the schedule": lambda run: f"{run.max_iters:,} iterations",
 }
@@ -152,15 +148,14 @@ def comparison_notes(runs: Sequence[Run]) -> list[str]:
     """Sentences under a figure of these runs that name what the comparison mixes."""
     notes = []
     for what, value_of in _MIXABLE.items():
-        held: dict[str, list[str]] = {}
-        for run in runs:
-            held.setdefault(str(value_of(run)), []).append(f"{run.label} seed {run.seed}")
-        if len(held) > 1:
-            parts = [f"{value} ({_some(names)})" for value, names in sorted(held.items())]
+        by_value = grouped(runs, value_of)
+        if len(by_value) > 1:
+            parts = [f"{value} ({_some(same)})" for value, same in sorted(by_value.items())]
             notes.append(f"Mixed {what}: {'; '.join(parts)}.")
     return notes
 
 
-def _some(names: Sequence[str], at_most: int = 4) -> str:
-    more = len(names) - at_most
-    return ", ".join(names[:at_most]) + (f" and {more} more" if more > 0 else "")
+def _some(runs: Sequence[Run], at_most: int = 4) -> str:
+    more = len(runs) - at_most
+    names = ", ".join(f"{run.label} seed {run.seed}" for run in runs[:at_most])
+    return f"{names} and {more} more" if more > 0 else names

@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ import jinja2
 
 from resnet_repro.analysis import judge, stats
 from resnet_repro.analysis.captions import data_of
-from resnet_repro.analysis.exhibits import net_exhibits, run_exhibits, without
-from resnet_repro.analysis.judge import NO_RUNS, ClaimResult
-from resnet_repro.analysis.load import PROFILE_ORDER, Logged, Run, without_variants
+from resnet_repro.analysis.exhibits import exhibit, run_exhibits
+from resnet_repro.analysis.judge import NO_RUNS, ClaimResult, by_number
+from resnet_repro.analysis.load import PROFILE_ORDER, Logged, Run, grouped, without_variants
 from resnet_repro.analysis.page_blocks import deviations
 from resnet_repro.analysis.tables import NOTHING
 from resnet_repro.conf import load_item
@@ -59,36 +59,42 @@ def report(root: Path, out: Path, profiles: Sequence[str]) -> tuple[str, list[st
     Returns:
         The HTML, one line for each thing that could not be shown, and whether any item was drawn.
     """
-    hide = [str(root.resolve()), str(root)]
     logged = {profile: Logged(root, [profile]) for profile in profiles}
     sections = [
-        _section(profile, found, out.parent, hide)
-        for profile, found in logged.items()
-        if found.folders
+        _section(profile, found, out.parent) for profile, found in logged.items() if found.folders
     ]
     sections.sort(key=lambda section: not section["claims"])  # nothing is finished: at the end
-    nets = net_exhibits(DRAWINGS, hide)
+    nets = [exhibit(drawing, None) for drawing in DRAWINGS.values()]
+    exhibits = [(s["profile"], shown) for s in sections for shown in s["exhibits"]]
     problems = [f"{s['profile']}: {problem}" for s in sections for problem in s["problems"]]
-    exhibits = [(s["profile"], exhibit) for s in sections for exhibit in s["exhibits"]]
-    for place, exhibit in [*exhibits, *(("nets", exhibit) for exhibit in nets)]:
-        if exhibit.problem:
-            problems.append(f"{place}: {exhibit.name}: {exhibit.problem}")
+    problems += [
+        f"{place}: {shown.name}: {shown.problem}"
+        for place, shown in [*exhibits, *(("nets", shown) for shown in nets)]
+        if shown.problem
+    ]
     tested = {s["profile"]: s["claims"] for s in sections if s["claims"]}
-    every = sorted((claim for claims in tested.values() for claim in claims), key=_number)
+    titles = {c.id: c.title for c in by_number(c for claims in tested.values() for c in claims)}
     matrix = {
         id: {profile: [c for c in claims if c.id == id] for profile, claims in tested.items()}
-        for id in dict.fromkeys(claim.id for claim in every)
+        for id in titles
     }
-    titles = {claim.id: claim.title for claim in every}
-    page = _environment().get_template("report.html.j2")
+    local = partial(without, places=[str(root.resolve()), str(root)])
+    page = _environment(local=local).get_template("report.html.j2")
     html = page.render(sections=sections, nets=nets, matrix=matrix, titles=titles)
-    return html, problems, not all(exhibit.problem for _, exhibit in exhibits)
+    return html, list(map(local, problems)), not all(shown.problem for _, shown in exhibits)
 
 
-def _section(profile: str, logged: Logged, start: Path, hide: list[str]) -> dict[str, Any]:
+def without(text: str, places: Iterable[str]) -> str:
+    """Return a message without the folders of this machine."""
+    for place in places:
+        text = text.replace(place.rstrip("/") + "/", "")
+    return text
+
+
+def _section(profile: str, logged: Logged, start: Path) -> dict[str, Any]:
     """All of one profile; links lead from ``start``."""
     finished = logged.finished
-    claims, problems = _claims(without_variants(finished), hide) if finished else ([], [])
+    claims, problems = _claims(without_variants(finished)) if finished else ([], [])
     readable = {run.path: run for run in logged.runs}
     rows = [_row(folder, readable.get(folder.path.absolute()), start) for folder in logged.folders]
     wanted = dict.fromkeys(each for name in ITEMS for each in load_item(name).experiments)
@@ -103,14 +109,12 @@ def _section(profile: str, logged: Logged, start: Path, hide: list[str]) -> dict
         "what": WHAT[profile],
         "summary": f"{_counted(len(rows), 'run')} ({counts}); finished: {nets}.",
         "claims": claims,
-        "exhibits": run_exhibits(finished, ITEMS, hide),
+        "exhibits": run_exhibits(finished, ITEMS),
         "deviations": deviations(finished),
         "rows": rows,
         "missing": [name for name in wanted if name not in there],
-        "problems": [without(line, hide) for line in logged.problems] + problems,
-        "left_out": [
-            without(line, hide) for line in logged.left_out if line not in logged.problems
-        ],
+        "problems": logged.problems + problems,
+        "left_out": logged.standing_for_none,
     }
 
 
@@ -138,14 +142,12 @@ def _row(folder: RunFolder, run: Run | None, start: Path) -> dict[str, str]:
     }
 
 
-def _claims(runs: Sequence[Run], hide: Sequence[str]) -> tuple[list[ClaimResult], list[str]]:
+def _claims(runs: Sequence[Run]) -> tuple[list[ClaimResult], list[str]]:
     """Every claim tested on runs of one profile, by number, and what could not be tested.
 
     Nets of one name on two data sets are two tests.
     """
-    by_data: dict[str, list[Run]] = {}
-    for run in runs:
-        by_data.setdefault(run.data, []).append(run)
+    by_data = grouped(runs, lambda run: run.data)
     checks = [partial(check_all, group) for group in by_data.values() or [[]]]
     results: dict[tuple[str, str], ClaimResult] = {}
     problems = []
@@ -153,18 +155,14 @@ def _claims(runs: Sequence[Run], hide: Sequence[str]) -> tuple[list[ClaimResult]
         try:
             results |= {(result.id, result.sentence): result for result in check()}
         except Exception as error:  # the other claims are still of interest
-            problems.append(f"claims: {without(str(error), hide)}")
+            problems.append(f"claims: {error}")
     tested = {result.id for result in results.values() if result.verdict != NO_RUNS}
-    told = [r for r in results.values() if r.verdict != NO_RUNS or r.id not in tested]
-    return sorted(told, key=_number), problems
+    told = (r for r in results.values() if r.verdict != NO_RUNS or r.id not in tested)
+    return by_number(told), problems
 
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" + ("" if count == 1 else "s")
-
-
-def _number(claim: ClaimResult) -> int:
-    return int(claim.id[1:])
 
 
 def verdict_look(text: str) -> str:
@@ -172,12 +170,15 @@ def verdict_look(text: str) -> str:
     return next((look for look, words in _LOOKS.items() if text.startswith(words)), "none")
 
 
-def _environment() -> jinja2.Environment:
+def _environment(**filters: Callable[[str], str]) -> jinja2.Environment:
     forms: dict[str, Any] = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **forms)
-    environment.filters["look"] = verdict_look
-    environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
+    environment.filters |= {
+        "look": verdict_look,
+        "capitalised": lambda text: text[:1].upper() + text[1:],
+        **filters,
+    }
     return environment
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -70,15 +71,13 @@ def _change(baseline: Run, variant: Run) -> str:
 def deviations_table(runs: Sequence[Run]) -> pd.DataFrame:
     """One row per baseline and per variant: test error and what the change is worth, points."""
     rows: list[dict[str, Any]] = []
-    last_baseline = None
-    for variant in variants(runs):
-        if variant.baseline[0].experiment != last_baseline:
-            last_baseline = variant.baseline[0].experiment
-            rows.append(_row("as the paper", variant.baseline))
-        rows.append(_row(variant.change, variant.runs))
-        for what, found in (("test", variant.test), ("training", variant.training)):
-            ends = (found.value, found.low, found.high)
-            rows[-1] |= {f"{what} {part}": x for part, x in zip(_PARTS, ends, strict=True)}
+    for _, alike in groupby(variants(runs), key=lambda variant: variant.baseline[0].experiment):
+        for number, variant in enumerate(alike):
+            rows += [] if number else [_row("as the paper", variant.baseline)]
+            rows.append(_row(variant.change, variant.runs))
+            for what, found in (("test", variant.test), ("training", variant.training)):
+                ends = (found.value, found.low, found.high)
+                rows[-1] |= {f"{what} {part}": x for part, x in zip(_PARTS, ends, strict=True)}
     columns = ["net", "change", "seeds", "test error", "sd"]
     columns += [f"{what} {part}" for what in ("test", "training") for part in _PARTS]
     return pd.DataFrame(rows, columns=columns)
@@ -86,8 +85,8 @@ def deviations_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _row(change: str, runs: Sequence[Run]) -> dict[str, Any]:
     test = summarise([last_error(run) for run in runs])
-    row = {"net": runs[0].label, "change": change, "seeds": test.n, "test error": test.mean}
-    return row | {"sd": test.sd if test.n > 1 else None}
+    sizes = {"seeds": test.n, "test error": test.mean, "sd": test.sd}
+    return {"net": runs[0].label, "change": change, **sizes}
 
 
 def deviations_figure(runs: Sequence[Run]) -> Figure:

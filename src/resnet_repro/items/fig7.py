@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.curves import logarithmic, no_runs
+from resnet_repro.analysis.curves import logarithmic, name_missing
 from resnet_repro.analysis.judge import Evidence, Measure, claim, compare, interval
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import by_net, cifar_nets, why_not_comparable
@@ -27,8 +27,7 @@ PAPERS: dict[str, Any] = {"linewidth": 0.7, "zorder": 1.5}
 
 def responses(run: Run) -> pd.Series[float] | None:
     """Standard deviation of each 3x3 conv's responses by 1-based layer; None if not logged."""
-    table = run.table("responses")
-    return None if table is None else table.set_index("layer")["std"].astype(float).sort_index()
+    return run.by_layer("responses", "std")
 
 
 def fig7(runs: Sequence[Run]) -> Figure:
@@ -41,15 +40,13 @@ def fig7(runs: Sequence[Run]) -> Figure:
     logged = [run for run in runs if responses(run) is not None]
     nets = {label: net for label, net in by_net(logged).items() if label in NETS}
     shown = [run for net in nets.values() for run in net]
-    missing = [label for label in NETS if label not in nets]
     with style.style():
         figure, axes_pair = panels(max((run.depth for run in shown), default=110))
         for axes, ordered in zip(axes_pair, (False, True), strict=True):
             for net in nets.values():
                 _draw(axes, net, ordered)
                 draw_paper(axes, net[0].label, ordered, pale=True)
-            if missing:
-                no_runs(axes, missing, alone=not nets)
+            name_missing(axes, nets, NETS)
             if max((float(np.max(x.get_ydata())) for x in axes.lines), default=0.0) > HUGE:
                 logarithmic(axes)  # one net's responses would hide the others'
             else:

@@ -78,10 +78,12 @@ def gradient_precision(run: Run) -> pd.DataFrame | None:
 
 def signal(run: Run) -> pd.Series[float] | None:
     """Std of each conv's output before BN at initialisation, by layer; None if not logged."""
-    table = run.table("signal")
-    if table is None:
-        return None
-    return table.set_index("layer")["output_std"].astype(float).sort_index()
+    return run.by_layer("signal", "output_std")
+
+
+def brief(value: float) -> str:
+    """Show a norm or a ratio: whole from 100 on, two digits below."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def end_ratios(run: Run, read: ByIteration = gradients) -> pd.Series[float] | None:
@@ -215,7 +217,7 @@ def gradients_stay_healthy(runs: Sequence[Run]) -> Evidence | None:
     if not plain:
         return None
     nets = [*plain.values(), *cifar_nets(logged, "ResNet").values()]
-    answers, words, older, numbers = [], list[str](), list[str](), dict[str, float]()
+    answers, words, older, numbers = list[str](), list[str](), list[str](), dict[str, float]()
     for run in (run for net in nets for run in net):
         ratios = end_ratios(run, bn_output_gradients)
         name = f"{run.label} seed {run.seed}"
@@ -225,8 +227,7 @@ def gradients_stay_healthy(runs: Sequence[Run]) -> Evidence | None:
             continue
         lowest, highest = float(ratios.min()), float(ratios.max())
         vanishing, exploding = _answer(lowest), _answer(1 / highest)
-        if run.is_plain:
-            answers += [vanishing, exploding]
+        answers += [vanishing, exploding] if run.is_plain else []
         words.append(f"{name} {_span(ratios)}: vanishing {vanishing}, exploding {exploding}")
         numbers |= {f"{name} lowest": lowest, f"{name} highest": highest}
     verdict = INCONCLUSIVE if "unclear" in answers or not answers else HOLDS
@@ -250,5 +251,4 @@ def _answer(ratio: float) -> str:
 def _span(ratios: pd.Series[float] | None) -> str:
     """Lowest and highest ratio."""
     assert ratios is not None
-    ends = (float(ratios.min()), float(ratios.max()))
-    return " to ".join(f"{x:,.0f}" if x >= 100 else f"{x:.2g}" for x in ends)
+    return " to ".join(map(brief, (ratios.min(), ratios.max())))

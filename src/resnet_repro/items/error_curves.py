@@ -1,0 +1,145 @@
+"""Figs. 1, 4 and 6: training and test error of plain and residual nets over the iterations.
+
+The paper's curves lie under runs of its schedule; elsewhere the axes fit the runs and the caption
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resnet_repro.analysis import curves, style
+from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.protocol import TITLES, Nets, by_net, nets_by_data
+
+FIG4_FRAME = curves.Frame((20.0, 65.0), 600_000)  # Fig. 4 ends at 63 % and 55e4 iterations
+CENTRE_CROP = "val_center_crop"  # what the digitised validation curves of Fig. 4 are called
+ZOOM_FROM = 35 / 64  # share of the schedule where the right panel of Fig. 6 begins
+# By their place in the paper: title, the nets they should have.
+FIG4_PANELS = {
+    "left": ("plain nets", ("plain-18", "plain-34")),
+    "right": ("residual nets, option A", ("ResNet-18 A", "ResNet-34 A")),
+}
+FIG6_PANELS = {
+    "left": ("plain nets", ("plain-20", "plain-32", "plain-44", "plain-56")),
+    "middle": ("residual nets", tuple(f"ResNet-{depth}" for depth in (20, 32, 44, 56, 110))),
+    "right": ("residual nets, 110 and 1202 layers", ("ResNet-110", "ResNet-1202")),
+}
+
+
+def fig1(runs: Sequence[Run]) -> Figure:
+    """Fig. 1: training error (left) and test error (right) of plain nets, the paper's 20 and 56.
+
+    The deeper has the higher of both. The mean over seeds is drawn with a band from the lowest to
+    the highest seed.
+    """
+    nets = {label: net for label, net in by_net(runs).items() if net[0].is_plain}
+    shown = [run for net in nets.values() for run in net]
+    unit = curves.iter_unit(shown)
+    with style.style():
+        figure = style.new_figure(2)
+        left, right = figure.subplots(1, 2, sharey=True)
+        for axes, kind, title in ((left, "train", "training"), (right, "test", "test")):
+            for net in nets.values():
+                curves.draw_net(axes, net, kind, style.TEST, unit)
+                if curves.comparable(shown):
+                    curves.draw_paper(axes, 1, net[0], kind, style.PAPER_TEST)
+            curves.name_missing(axes, nets, ("plain-20", "plain-56"))
+            axes.set_title(f"{title} error")
+        left.set_ylabel("error (%)")
+        right.tick_params(labelleft=True)
+        curves.set_limits([left, right], shown)
+        handles, labels = left.get_legend_handles_labels()
+        style.underneath(figure, curves.sentences(shown), handles, labels)
+    return figure
+
+
+def fig4(runs: Sequence[Run]) -> Figure:
+    """Fig. 4: plain nets (left) and residual nets with option A (right), 18 and 34 layers.
+
+    On ImageNet the deeper plain net is worse in both errors, the deeper residual net better. Bold
+    is the validation error of the single view, thin dashed the training error. A data set has a
+    pair of panels of its own; one without runs has none.
+    """
+    wanted = [label for _, labels in FIG4_PANELS.values() for label in labels]
+    nets = {
+        data: {label: net for label, net in found.items() if label in wanted}
+        for data, found in nets_by_data(runs).items()
+    }
+    rows = {data: found for data, found in nets.items() if found} or {"imagenet": {}}
+    drawn, said, papers = list[Run](), list[str](), ""
+    with style.style():
+        figure = style.new_figure(2, rows=len(rows))
+        grid = figure.subplots(len(rows), 2, squeeze=False)
+        for pair, (data, found) in zip(grid, rows.items(), strict=True):
+            shown = [run for net in found.values() for run in net]
+            curves.set_limits(pair, shown, FIG4_FRAME)
+            for axes, (place, (title, labels)) in zip(pair, FIG4_PANELS.items(), strict=True):
+                between = ": " if data == "imagenet" else ":\n"  # the long name needs two lines
+                axes.set_title(TITLES[data] + between + title)
+                axes.set_ylabel("error (%)")
+                here = {label: found[label] for label in labels if label in found}
+                _draw_nets(axes, here, labels, (4, CENTRE_CROP, place), shown)
+            said += curves.sentences(shown, FIG4_FRAME)
+            papers = papers or "validation error" * curves.comparable(shown)
+            drawn += shown
+        if "imagenet" not in rows:
+            said.append("No ImageNet runs logged.")
+        handles, texts = curves.legend(drawn, 2, "validation error, 1-crop", papers)
+        style.underneath(figure, list(dict.fromkeys(said)), handles, texts, columns=2)
+    return figure
+
+
+def fig6(runs: Sequence[Run]) -> Figure:
+    """Fig. 6: plain nets, residual nets to 110 layers, and 110 against 1202 layers.
+
+    Plain nets get worse with depth, residual nets better up to 110 layers; 1202 overfit. Dashed is
+    training error, bold is test error. A net that stays above the axis is not drawn, as in the
+    paper, but named with its error.
+    """
+    panels = _fig6_nets(by_net(runs))
+    shown = {run.path: run for nets in panels.values() for net in nets.values() for run in net}
+    drawn = list(shown.values())
+    with style.style():
+        figure = style.new_figure(3, panel=(3.4, 3.1))
+        row = figure.subplots(1, 3, sharey=True)
+        row[0].set_ylabel("error (%)")
+        curves.set_limits(row, drawn)
+        end = row[2].get_xlim()[1]
+        row[2].set_xlim(end * ZOOM_FROM, end)
+        for axes, (place, nets) in zip(row, panels.items(), strict=True):
+            title, wanted = FIG6_PANELS[place]
+            axes.set_title(title)
+            axes.tick_params(labelleft=True)
+            _draw_nets(axes, nets, wanted, (6, "test", place), drawn)
+        papers = "test error" * curves.comparable(drawn)
+        handles, labels = curves.legend(drawn, 6, "test error", papers)
+        style.underneath(figure, curves.sentences(drawn), handles, labels, columns=6)
+    return figure
+
+
+def _fig6_nets(nets: Nets) -> dict[str, Nets]:
+    plain = {k: net for k, net in nets.items() if k == f"plain-{net[0].depth}"}
+    residual = {k: net for k, net in nets.items() if k == f"ResNet-{net[0].depth}"}
+    return {
+        "left": plain,
+        "middle": {k: net for k, net in residual.items() if net[0].depth <= 110},
+        "right": {k: net for k, net in residual.items() if k in FIG6_PANELS["right"][1]},
+    }
+
+
+def _draw_nets(
+    axes: Axes, nets: Nets, wanted: Sequence[str], paper: tuple[int, str, str], shown: Sequence[Run]
+) -> None:
+    """Draw nets over the paper's where all that is ``shown`` is comparable; name what is missing.
+
+    ``paper``: number of the figure, name of its held-out curve, panel.
+    """
+    beneath = paper if curves.comparable(shown) else None
+    for net in nets.values():
+        curves.draw_both(axes, net, beneath, curves.iter_unit(shown))
+    curves.name_missing(axes, nets, wanted)
+    curves.name_what_is_above(axes, list(nets.values()))
