@@ -85,8 +85,7 @@ def save_growth(measured: Sequence[Measured], out_dir: Path) -> list[Path]:
         return []
     several = len({part.hardware for part in parts}) > 1
     with style.style():
-        figure = style.new_figure(2, rows=len(panels))
-        grid = figure.subplots(len(panels), 2, squeeze=False)
+        figure, grid = style.subplots(len(panels), 2, squeeze=False)
         for (axis, found), (left, right) in zip(panels.items(), grid, strict=True):
             _draw(
                 left, found, axis, images_per_second if axis == BY_RUNS else milliseconds, several

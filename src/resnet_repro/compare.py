@@ -136,8 +136,7 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
     shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(values), 2)))  # legible
     colours = dict(zip(values, map(to_hex, shades), strict=False))
     with style.style():
-        figure = style.new_figure(2, panel=(4.1, 3.2))
-        left, right = figure.subplots(1, 2)
+        figure, (left, right) = style.subplots(1, 2, panel=(4.1, 3.2))
         places = _places(left, key, values)
         for number, (name, line) in enumerate(lines.items()):
             means = []
@@ -158,10 +157,9 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
         left.set_ylabel("test error at the end (%)")
         right.set_ylabel("test error (%)")
         right.set_xlabel("iter. (1e4)" if iter_unit(runs) > 1 else "iteration")
-        handles, labels = right.get_legend_handles_labels()
+        labels = right.get_legend_handles_labels()[1]
         columns = max(1, min(4, LEGEND_CHARACTERS // (max(map(len, labels), default=1) + 8)))
-        style.underneath(figure, sentences(runs, keys), handles, labels, columns=columns)
-    return figure
+        return style.underneath(figure, sentences(runs, keys), right, columns=columns)
 
 
 def _draw_errors(

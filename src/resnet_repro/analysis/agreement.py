@@ -167,6 +167,7 @@ def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@style.style()
 def agreement(stretches: Sequence[Stretch]) -> Figure:
     """One panel per net: ours, with a dot where it is compared, over the paper's curve, pale.
 
@@ -180,18 +181,15 @@ def agreement(stretches: Sequence[Stretch]) -> Figure:
         raise ValueError("no curve of ours has an iteration in common with the paper's")
     columns = min(COLUMNS, len(nets))
     rows = -(-len(nets) // columns)
-    with style.style():
-        figure = style.new_figure(columns, rows=rows, panel=(3.4 if columns > 1 else 5.0, 2.9))
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes, (net, parts) in zip(grid.flat, nets.items(), strict=False):
-            _draw(axes, net, parts)
-        for axes in list(grid.flat)[len(nets) :]:
-            axes.remove()
-        handles, labels = grid.flat[0].get_legend_handles_labels()
-        runs = list({str(r.path): r for s in stretches for r in s.runs}.values())
-        said = "Dots: where ours is compared with the paper's digitised curve."
-        style.underneath(figure, [said, *run_sentences(runs)], handles, labels, columns=2)
-    return figure
+    panel = (3.4 if columns > 1 else 5.0, 2.9)
+    figure, grid = style.subplots(rows, columns, panel=panel, squeeze=False)
+    for axes, (net, parts) in zip(grid.flat, nets.items(), strict=False):
+        _draw(axes, net, parts)
+    for axes in list(grid.flat)[len(nets) :]:
+        axes.remove()
+    runs = list({str(r.path): r for s in stretches for r in s.runs}.values())
+    said = "Dots: where ours is compared with the paper's digitised curve."
+    return style.underneath(figure, [said, *run_sentences(runs)], grid[0, 0])
 
 
 def _draw(axes: Axes, net: str, parts: Sequence[Stretch]) -> None:

@@ -22,8 +22,7 @@ Point = tuple[float, float]
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """Make a figure with one bare panel whose coordinates are inches from its lower left."""
-    figure = style.new_figure(1, panel=(width, height))
-    axes = figure.add_subplot()
+    figure, axes = style.subplots(panel=(width, height))
     axes.set_axis_off()
     axes.set_xlim(0, width)
     axes.set_ylim(0, height)

@@ -177,8 +177,7 @@ def paper_figure(name: str) -> Figure:
 
 
 def _errors(number: int, look: _Look) -> Figure:
-    figure = style.new_figure(len(look.titles))
-    row = list(figure.subplots(1, len(look.titles), squeeze=False)[0])
+    figure, row = style.subplots(1, len(look.titles))
     table = paper.figure(number)
     for axes, (place, title) in zip(row, look.titles.items(), strict=True):
         here = table[table["panel"] == f"{number} {place}"]
@@ -199,8 +198,7 @@ def _errors(number: int, look: _Look) -> Figure:
     if not look.one_kind:
         handles += [Line2D([], [], color="#000000", **kind) for kind in (style.TEST, style.TRAIN)]
         labels += [look.test, "training error"]
-    style.underneath(figure, [], handles, labels, columns=4)
-    return figure
+    return style.underneath(figure, [], (handles, labels), columns=4)
 
 
 def _responses() -> Figure:
@@ -210,9 +208,7 @@ def _responses() -> Figure:
         for net in nets:
             fig7.draw_paper(axes, net, ordered, pale=False)
         axes.set_ylim(bottom=0)
-    handles, labels = panels[0].get_legend_handles_labels()
-    style.underneath(figure, [], handles, labels, columns=4)
-    return figure
+    return style.underneath(figure, [], panels[0], columns=4)
 
 
 def _depth(net: str) -> int:

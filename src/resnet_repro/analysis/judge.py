@@ -56,22 +56,35 @@ def by_number(results: Iterable[ClaimResult]) -> list[ClaimResult]:
     return sorted(results, key=lambda result: int(result.id[1:]))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Evidence:
     """What runs show about a claim: the nets compared, in words, in numbers, as differences.
 
     The claim holds where each of ``parts`` has its sign beyond the noise, and fails where one of
     them or of ``barred`` has the other. If runs are missing, it is inconclusive at best.
-    ``verdict``: of a claim that is not about differences of means.
+    ``about`` begins the sentence; ``verdict``: of a claim that is not about differences of means.
     """
 
     nets: Sequence[Sequence[Run]]
-    sentence: str
-    numbers: dict[str, float]
-    parts: Sequence[Part] = ()
-    barred: Sequence[Part] = ()
+    about: str = ""
+    words: list[str] = field(default_factory=list)
+    numbers: dict[str, float] = field(default_factory=dict)
+    parts: list[Part] = field(default_factory=list)
+    barred: list[Part] = field(default_factory=list)
     complete: bool = True
     verdict: str = ""
+
+    def add(self, name: str, difference: Difference, expected: int, *words: str) -> None:
+        """Add a difference under its name, the sign it has by the claim, and what it says."""
+        self.numbers[name] = difference.value
+        self.parts.append((difference, expected))
+        self.words += words
+
+    @property
+    def sentence(self) -> str:
+        """All of it in words."""
+        said = "; ".join(self.words)
+        return f"{self.about}: {said}" if self.about else said
 
 
 @dataclass(frozen=True)
@@ -220,24 +233,25 @@ def along_depth(nets: Nets, measure: Measure, direction: int) -> Evidence:
     first, last = labels[0], labels[-1]
     ends = compare(nets[first], nets[last], measure)
     means = {label: measure.mean(net) for label, net in nets.items()}
-    sentence = (
+    said = (
         f"{measure.name} of {last} is {'above' if ends.value > 0 else 'below'} {first}'s by "
         f"{points(abs(ends.value))} points ({interval(ends)})"
     )
     pairs = list(itertools.pairwise(labels)) if len(labels) > 2 else []
-    steps = {(one, two): compare(nets[one], nets[two], measure) for one, two in pairs}
-    if steps:
-        sentence += ": " + ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
-    for (one, two), step in steps.items():
-        if step.sign(len(steps) + 1) == -direction:
-            sentence += (
-                f"; from {one} to {two} it {'falls' if direction > 0 else 'rises'} by "
+    if pairs:
+        said += ": " + ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
+    numbers = {f"{measure.name} of {label}": mean for label, mean in means.items()}
+    found = Evidence(list(nets.values()), numbers=numbers)
+    found.add(f"{measure.name} of {last} minus {first}", ends, direction, said)
+    for one, two in pairs:
+        step = compare(nets[one], nets[two], measure)
+        found.barred.append((step, direction))
+        if step.sign(len(pairs) + 1) == -direction:
+            found.words.append(
+                f"from {one} to {two} it {'falls' if direction > 0 else 'rises'} by "
                 f"{abs(step.value):.2f}, beyond the noise"
             )
-    numbers = {f"{measure.name} of {label}": mean for label, mean in means.items()}
-    numbers[f"{measure.name} of {last} minus {first}"] = ends.value
-    barred = [(step, direction) for step in steps.values()]
-    return Evidence(list(nets.values()), sentence, numbers, [(ends, direction)], barred)
+    return found
 
 
 def by_profile(runs: Sequence[Run]) -> list[list[Run]]:

@@ -230,6 +230,7 @@ def names(*runs: Run) -> list[str]:
     ]
 
 
+@style.style()
 def overview(run: Run) -> Figure:
     """Test error (bold), training error (dashed) and loss of one run over the iterations.
 
@@ -237,36 +238,33 @@ def overview(run: Run) -> Figure:
     the learning rate.
     """
     inside = responses(run)
-    with style.style():
-        figure = style.new_figure(2 if inside is None else 3, panel=(3.4, 2.7))
-        panels = figure.subplots(1, 2 if inside is None else 3)
-        colour = style.depth_colour(run.depth)
-        for axes, column in zip(panels, TITLES, strict=False):
-            _draw(axes, run, column, colour, "test", "training")
-            mark_drops(axes, [run])
-            axes.set_xlim(0, run.max_iters)
-            axes.set_title(TITLES[column][0])
-        panels[0].set_title(run.label)
-        if inside is not None:
-            panels[2].plot(inside.index.to_numpy(), inside.to_numpy(), color=colour)
-            panels[2].set_title("layer responses (std)")
-            panels[2].set_xlabel("layer")
-            panels[2].set_ylim(bottom=0)
-        handles, labels = panels[0].get_legend_handles_labels()
-        style.underneath(figure, run_sentences([run]), handles, labels)
-    return figure
+    figure, panels = style.subplots(1, 2 if inside is None else 3, panel=(3.4, 2.7))
+    colour = style.depth_colour(run.depth)
+    for axes, column in zip(panels, TITLES, strict=False):
+        _draw(axes, run, column, colour, "test", "training")
+        mark_drops(axes, [run])
+        axes.set_xlim(0, run.max_iters)
+        axes.set_title(TITLES[column][0])
+    panels[0].set_title(run.label)
+    if inside is not None:
+        panels[2].plot(inside.index.to_numpy(), inside.to_numpy(), color=colour)
+        panels[2].set_title("layer responses (std)")
+        panels[2].set_xlabel("layer")
+        panels[2].set_ylim(bottom=0)
+    return style.underneath(figure, run_sentences([run]), panels[0])
 
 
+@style.style()
 def save_picture(run_dir: Path, out_dir: Path) -> Path:
     """Draw the run in a folder, in whatever state it is, as ``overview.png``; return its path."""
     figure = overview(load_run(run_dir))
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / "overview.png"
-    with style.style():
-        figure.savefig(path, dpi=SCREEN_DPI, metadata={"Software": None})
+    figure.savefig(path, dpi=SCREEN_DPI, metadata={"Software": None})
     return path
 
 
+@style.style()
 def zoom(runs: Sequence[Run], column: str = "loss", width: float = 1 / 10) -> Figure:
     """Curves of several runs, whole and close up around each drop of the learning rate.
 
@@ -286,46 +284,39 @@ def zoom(runs: Sequence[Run], column: str = "loss", width: float = 1 / 10) -> Fi
         f"around drop {number}, iteration {drop:,}": (drop - end * width, drop + end * width)
         for number, drop in enumerate(drops, 1)
     }
-    with style.style():
-        figure = style.new_figure(len(windows), panel=(3.4, 2.8))
-        row = figure.subplots(1, len(windows), squeeze=False)[0]
-        for axes, (title, window) in zip(row, windows.items(), strict=True):
-            for run, name, colour in zip(runs, names(*runs), cycle(COLOURS), strict=False):
-                _draw(axes, run, column, colour, name)
-            mark_drops(axes, runs)
-            _look_through(axes, runs, column, window)
-            axes.set_title(title)
-        handles, labels = row[0].get_legend_handles_labels()
-        said = [*run_sentences(runs), "Bold: test; dashed: training."]
-        style.underneath(figure, said, handles, labels, columns=4)
-    return figure
+    figure, (row,) = style.subplots(1, len(windows), panel=(3.4, 2.8), squeeze=False)
+    for axes, (title, window) in zip(row, windows.items(), strict=True):
+        for run, name, colour in zip(runs, names(*runs), cycle(COLOURS), strict=False):
+            _draw(axes, run, column, colour, name)
+        mark_drops(axes, runs)
+        _look_through(axes, runs, column, window)
+        axes.set_title(title)
+    said = [*run_sentences(runs), "Bold: test; dashed: training."]
+    return style.underneath(figure, said, row[0], columns=4)
 
 
+@style.style()
 def compare(first: Run, second: Run) -> Figure:
     """Two runs in one figure: error, loss, and by how much the second's test error is higher.
 
     The caption names the keys of the configuration in which they differ.
     """
     called = names(first, second)
-    with style.style():
-        figure = style.new_figure(3, panel=(3.4, 2.8))
-        *panels, gap = figure.subplots(1, 3)
-        for axes, column in zip(panels, TITLES, strict=True):
-            for run, name, colour in zip((first, second), called, COLOURS, strict=False):
-                _draw(axes, run, column, colour, name)
-            mark_drops(axes, [first])
-            axes.set_title(TITLES[column][0])
-        difference = (second.curve("test") - first.curve("test")).dropna()
-        gap.plot(difference.index.to_numpy(), difference.to_numpy(), color="#333333", marker=".")
-        gap.axhline(0, color="#888888", linewidth=0.7)
-        gap.set_title(f"test error: {called[1]} minus {called[0]}", fontsize=8.5)
-        gap.set_xlabel("iteration")
-        gap.set_ylabel("points")
-        handles, labels = panels[0].get_legend_handles_labels()
-        keys = ", ".join(differences(first, second)["key"]) or "no key"
-        said = ["Bold: test; dashed: training.", f"They differ in {keys}."]
-        style.underneath(figure, [*run_sentences([first, second]), *said], handles, labels)
-    return figure
+    figure, (*panels, gap) = style.subplots(1, 3, panel=(3.4, 2.8))
+    for axes, column in zip(panels, TITLES, strict=True):
+        for run, name, colour in zip((first, second), called, COLOURS, strict=False):
+            _draw(axes, run, column, colour, name)
+        mark_drops(axes, [first])
+        axes.set_title(TITLES[column][0])
+    difference = (second.curve("test") - first.curve("test")).dropna()
+    gap.plot(difference.index.to_numpy(), difference.to_numpy(), color="#333333", marker=".")
+    gap.axhline(0, color="#888888", linewidth=0.7)
+    gap.set_title(f"test error: {called[1]} minus {called[0]}", fontsize=8.5)
+    gap.set_xlabel("iteration")
+    gap.set_ylabel("points")
+    keys = ", ".join(differences(first, second)["key"]) or "no key"
+    said = ["Bold: test; dashed: training.", f"They differ in {keys}."]
+    return style.underneath(figure, [*run_sentences([first, second]), *said], panels[0])
 
 
 def _draw(

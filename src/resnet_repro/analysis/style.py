@@ -16,6 +16,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -105,11 +106,16 @@ def style() -> Iterator[None]:
         yield
 
 
-def new_figure(columns: int, *, rows: int = 1, panel: tuple[float, float] = PANEL_INCHES) -> Figure:
-    """Make an empty figure of that many panels; bound to no window system."""
+def subplots(
+    rows: int = 1, columns: int = 1, panel: tuple[float, float] = PANEL_INCHES, **how: Any
+) -> tuple[Figure, Any]:
+    """Make a figure and its panels as ``pyplot.subplots`` does, bound to no window system.
+
+    ``panel``: width and height of each, inches.
+    """
     figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure
+    return figure, figure.subplots(rows, columns, **how)
 
 
 def depth_colour(depth: int) -> str:
@@ -128,32 +134,31 @@ def pale(colour: str, share: float = 0.5) -> tuple[float, float, float]:
     return red, green, blue
 
 
+Legend = tuple[Sequence[Artist], Sequence[str]]
+
+
 def underneath(
-    figure: Figure,
-    sentences: Sequence[str],
-    handles: Sequence[Artist] = (),
-    labels: Sequence[str] = (),
-    columns: int = 2,
-) -> None:
+    figure: Figure, sentences: Sequence[str], legend: Axes | Legend = ((), ()), columns: int = 2
+) -> Figure:
     """Lengthen a figure downwards by a legend and a caption, so that neither hides anything.
 
     Args:
-        figure: with panels only; constrained layout.
+        figure: with panels only; constrained layout. It is returned.
         sentences: the caption, wrapped to the figure's width.
-        handles: what the legend shows; no legend where empty.
-        labels: their texts.
+        legend: what it shows and the texts, or the panel whose lines have them; none where empty.
         columns: of the legend, filled row by row.
     """
+    handles, labels = legend.get_legend_handles_labels() if isinstance(legend, Axes) else legend
     width, panels = figure.get_size_inches()
     lines = textwrap.wrap(" ".join(sentences), int(width * CAPTION_COLUMNS_PER_INCH))
     caption = LINE_INCHES * len(lines) + 0.08
     rows = -(-len(handles) // columns)
-    legend = (ROW_INCHES * rows + 0.12) if rows else 0.0
-    height = panels + legend + caption
+    key = (ROW_INCHES * rows + 0.12) if rows else 0.0
+    height = panels + key + caption
     figure.set_size_inches(width, height)
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
-    engine.set(rect=(0.005, (legend + caption) / height, 0.985, panels / height))
+    engine.set(rect=(0.005, (key + caption) / height, 0.985, panels / height))
     if rows:
         blanks = [(Line2D([], [], linestyle="none"), "")] * (rows * columns - len(handles))
         cells = [*zip(handles, labels, strict=True), *blanks]
@@ -170,6 +175,7 @@ def underneath(
     for axes in figure.axes:
         left, bottom, width, height = (round(side, 5) for side in axes.get_position().bounds)
         axes.set_position((left, bottom, width, height))
+    return figure
 
 
 def save(figure: Figure, stem: str, out_dir: Path) -> list[Path]:

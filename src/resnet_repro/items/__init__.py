@@ -1,9 +1,8 @@
 """The figures and tables of the paper: every item by its name, how it is drawn, its claims.
 
-A file of this folder holds all of one item: which nets it shows, how it is drawn, what stands
-under it, and the claim that is about it alone. It uses the vocabulary of
-:mod:`resnet_repro.analysis` (curves, tables, the paper's numbers). No torch, no Hydra: report and
-pages are made from this list, in its order; :mod:`resnet_repro.items.command` draws one item.
+A file of this folder says which nets an item shows, how it is drawn, what stands under it, and the
+claim that is about it alone, in the vocabulary of :mod:`resnet_repro.analysis`. No torch, no Hydra:
+report and pages are made from this list, in its order; :mod:`resnet_repro.items.command` draws one.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ it says which order they show.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from resnet_repro.analysis import judge, stats
 from resnet_repro.analysis.captions import run_sentences
@@ -37,18 +36,16 @@ def plain_test_error_rises(runs: Sequence[Run]) -> Evidence | None:
     if len(trend) < 2:
         return None
     found = judge.along_depth(trend, TEST, 1)
-    if not deepest:
-        return found
-    part = _against([stats.last_error(run) for run in deepest], PLAIN_110_ERROR)
-    error = PLAIN_110_ERROR + part.value
-    above = "above" if part.value > 0 else "not above"
-    return replace(
-        found,
-        nets=[*nets.values()],
-        sentence=f"{found.sentence}; plain-110's is {error:.1f} %, {above} 60 % ({interval(part)})",
-        numbers=found.numbers | {"test error of plain-110": error},
-        parts=[*found.parts, (part, 1)],
-    )
+    if deepest:
+        part = _against([stats.last_error(run) for run in deepest], PLAIN_110_ERROR)
+        error = PLAIN_110_ERROR + part.value
+        above = "above" if part.value > 0 else "not above"
+        said = f"plain-110's is {error:.1f} %, {above} 60 % ({interval(part)})"
+        found.parts.append((part, 1))
+        found.words.append(said)
+        found.numbers["test error of plain-110"] = error
+        found.nets = [*nets.values()]
+    return found
 
 
 @claim("C2", "plain nets: training error rises with depth", "two plain nets")
@@ -64,7 +61,9 @@ def plain_training_error_rises(runs: Sequence[Run]) -> Evidence | None:
     nets = drawn if len(drawn) >= 2 else nets
     if len(nets) < 2:
         return None
-    return replace(judge.along_depth(nets, judge.TRAINING, 1), barred=())
+    found = judge.along_depth(nets, judge.TRAINING, 1)
+    found.barred.clear()
+    return found
 
 
 @claim(
@@ -80,10 +79,10 @@ def residual_errors_fall(runs: Sequence[Run]) -> Evidence | None:
     training, test = (judge.along_depth(nets, what, -1) for what in (judge.TRAINING, TEST))
     return Evidence(
         training.nets,
-        f"{training.sentence}; {test.sentence}",
-        training.numbers | test.numbers,
-        [*training.parts, *test.parts],
-        [*training.barred, *test.barred],
+        words=training.words + test.words,
+        numbers=training.numbers | test.numbers,
+        parts=training.parts + test.parts,
+        barred=training.barred + test.barred,
     )
 
 
@@ -105,27 +104,23 @@ def residual_beats_plain(runs: Sequence[Run]) -> Evidence | None:
     depths = sorted(plain.keys() & residual.keys())
     if not depths:
         return None
-    gaps = {depth: judge.compare(residual[depth], plain[depth], TEST) for depth in depths}
-    parts = [(gap, 1) for gap in gaps.values()]
-    numbers = {f"gap at {depth}": gap.value for depth, gap in gaps.items()}
-    sentence = "test error of plain minus residual nets: " + ", ".join(
-        f"{gap.value:.2f} points at {depth} layers ({interval(gap)})" for depth, gap in gaps.items()
-    )
-    if len(depths) == 1:
-        sentence += "; one depth cannot show whether the gap grows"
-    else:
-        first, last = depths[0], depths[-1]
-        terms = ((1, plain[last]), (-1, plain[first]), (-1, residual[last]), (1, residual[first]))
-        growth = stats.contrast(*((sign, judge.side(net, TEST)) for sign, net in terms))
-        parts.append((growth, 1))
-        numbers["growth"] = growth.value
-        sentence += (
-            f"; from {first} to {last} layers the gap "
-            f"{'grows' if growth.value > 0 else 'shrinks'} by {abs(growth.value):.2f} points "
-            f"({interval(growth)})"
-        )
     nets = [kind[depth] for depth in depths for kind in (plain, residual)]
-    return Evidence(nets, sentence, numbers, parts, complete=len(depths) > 1)
+    found = Evidence(nets, complete=len(depths) > 1)
+    gaps = {depth: judge.compare(residual[depth], plain[depth], TEST) for depth in depths}
+    for depth, gap in gaps.items():
+        found.add(f"gap at {depth}", gap, 1)
+    each = (f"{gap.value:.2f} points at {d} layers ({interval(gap)})" for d, gap in gaps.items())
+    found.words.append(f"test error of plain minus residual nets: {', '.join(each)}")
+    if len(depths) == 1:
+        found.words.append("one depth cannot show whether the gap grows")
+        return found
+    first, last = depths[0], depths[-1]
+    terms = ((1, plain[last]), (-1, plain[first]), (-1, residual[last]), (1, residual[first]))
+    growth = stats.contrast(*((sign, judge.side(net, TEST)) for sign, net in terms))
+    said = f"{'grows' if growth.value > 0 else 'shrinks'} by {abs(growth.value):.2f} points"
+    said = f"from {first} to {last} layers the gap {said} ({interval(growth)})"
+    found.add("growth", growth, 1, said)
+    return found
 
 
 @claim("C5", "1202 layers train, but test worse than 110", "ResNet-110 and ResNet-1202")
@@ -139,29 +134,28 @@ def depth_1202_overfits(runs: Sequence[Run]) -> Evidence | None:
     if not {"ResNet-110", "ResNet-1202"} <= nets.keys():
         return None
     shallow, deep = nets["ResNet-110"], nets["ResNet-1202"]
-    gap = judge.compare(shallow, deep, TEST)
     clean = stats.clean_training_errors(deep)
-    sentence = "no clean training error of ResNet-1202 is logged"
-    parts, numbers = [(gap, 1)], {"test gap": gap.value}
+    found = Evidence([shallow, deep], complete=bool(clean))
+    gap = judge.compare(shallow, deep, TEST)
+    found.add("test gap", gap, 1)
+    said = "no clean training error of ResNet-1202 is logged"
     if clean:
         trains = _against(clean, TRAINS_ERROR)
-        parts.append((trains, -1))
         level = TRAINS_ERROR + trains.value
-        numbers["clean training error of ResNet-1202"] = level
         low, high = (max(0.0, TRAINS_ERROR + x) for x in (trains.low, trains.high))
         basis = trains.basis
         if not trains.known:
             images = int(deep[0].curve("train_clean", "num_samples").iloc[-1])
             (low, high), basis = stats.count_interval(level, images), "count alone"
-        sentence = (
+        said = (
             f"clean training error of ResNet-1202 is {level:.3f} % (95 % interval {low:.3f} to "
             f"{high:.3f} from the {basis}), by the claim below {TRAINS_ERROR} %"
         )
-    above = "above" if gap.value > 0 else "below"
-    sentence += (
-        f"; its test error is {above} ResNet-110's by {abs(gap.value):.2f} points ({interval(gap)})"
-    )
-    return Evidence([shallow, deep], sentence, numbers, parts, complete=bool(clean))
+        found.parts.append((trains, -1))
+        found.numbers["clean training error of ResNet-1202"] = level
+    above = f"{'above' if gap.value > 0 else 'below'} ResNet-110's by {abs(gap.value):.2f} points"
+    found.words += [said, f"its test error is {above} ({interval(gap)})"]
+    return found
 
 
 CIFAR_CLAIMS = (

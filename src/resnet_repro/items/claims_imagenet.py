@@ -10,7 +10,6 @@ has; the sentence names the protocol too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -53,18 +52,18 @@ def plain_degrades_residual_does_not(
     where, nets = _data_with(runs, data, lambda nets: nets.keys() >= {*PLAIN})
     if where is None:
         return None
-    parts, words, numbers = [], [], dict[str, float]()
-    for (shallow, deep), direction in ((PLAIN, 1), (RESIDUAL, -1)):
-        if missing := [label for label in (shallow, deep) if label not in nets]:
-            words.append(f"no runs of {' and '.join(missing)}")
-            continue
-        gaps = _training_gaps(nets[shallow], nets[deep])
-        parts += [(gap, direction) for gap in gaps.values()]
-        numbers |= {f"{deep} minus {shallow} to {last:,}": gap.value for last, gap in gaps.items()}
-        words.append(_in_each_stretch(shallow, deep, [*gaps.values()], direction))
     complete = nets.keys() >= {*RESIDUAL}
     used = [nets[label] for label in (*PLAIN, *(RESIDUAL if complete else ()))]
-    return Evidence(used, f"{TITLES[where]}: {'; '.join(words)}", numbers, parts, complete=complete)
+    found = Evidence(used, TITLES[where], complete=complete)
+    for (shallow, deep), direction in ((PLAIN, 1), (RESIDUAL, -1)):
+        if missing := [label for label in (shallow, deep) if label not in nets]:
+            found.words.append(f"no runs of {' and '.join(missing)}")
+            continue
+        gaps = _training_gaps(nets[shallow], nets[deep])
+        for last, gap in gaps.items():
+            found.add(f"{deep} minus {shallow} to {last:,}", gap, direction)
+        found.words.append(_in_each_stretch(shallow, deep, [*gaps.values()], direction))
+    return found
 
 
 def _training_gaps(shallow: Sequence[Run], deep: Sequence[Run]) -> dict[int, Difference]:
@@ -118,33 +117,31 @@ def shortcuts_beat_plain(
     options = {option: nets[label] for option, label in OPTIONS.items() if label in nets}
     used = [plain, *options.values()]
     error = _validation_error(used, protocol)
-    gains = {option: compare(net, plain, error) for option, net in options.items()}
-    each = ", ".join(
-        f"{option} {points(gain.value)}{_bounds(gain, alone=len(gains) == 1)}"
-        for option, gain in gains.items()
-    )
-    words = [f"{error.name} of plain-34 minus that of ResNet-34 {each} (points)"]
-    parts = [(gain, 1) for gain in gains.values()]
-    numbers = {f"plain-34 minus {OPTIONS[option]}": gain.value for option, gain in gains.items()}
+    missing = [label for label in OPTIONS.values() if label not in nets]
+    found = Evidence(used, TITLES[where], complete=not missing)
+    each = []
+    for option, net in options.items():
+        gain = compare(net, plain, error)
+        found.add(f"plain-34 minus {OPTIONS[option]}", gain, 1)
+        each.append(f"{option} {points(gain.value)}{_bounds(gain, alone=len(options) == 1)}")
+    of_each = ", ".join(each)
+    found.words.append(f"{error.name} of plain-34 minus that of ResNet-34 {of_each} (points)")
     for worse, better in pairwise(options):
         step = compare(options[better], options[worse], error)
-        parts.append((step, 1))
-        numbers[f"{worse} minus {better}"] = step.value
-        relation = "below" if step.value > 0 else "above"
-        words.append(f"{better} {relation} {worse} by {points(abs(step.value))} ({interval(step)})")
+        relation = f"{'below' if step.value > 0 else 'above'} {worse} by {points(abs(step.value))}"
+        found.add(f"{worse} minus {better}", step, 1, f"{better} {relation} ({interval(step)})")
     if len(options) > 1:
         far = _far(plain, options, error)
-        parts.append((far, 1))
-        numbers["smallest gain minus largest difference of options"] = far.value
-        words.append(
+        found.add(
+            "smallest gain minus largest difference of options",
+            far,
+            1,
             "the smallest gain over plain is "
             f"{'above' if far.value > 0 else 'not above'} the largest difference between options, "
-            f"by {points(abs(far.value))}{_bounds(far)}"
+            f"by {points(abs(far.value))}{_bounds(far)}",
         )
-    missing = [label for label in OPTIONS.values() if label not in nets]
-    words += [f"no runs of {' and '.join(missing)}"] if missing else []
-    sentence = f"{TITLES[where]}: {'; '.join(words)}"
-    return Evidence(used, sentence, numbers, parts, complete=not missing)
+    found.words += [f"no runs of {' and '.join(missing)}"] if missing else []
+    return found
 
 
 def _far(plain: Sequence[Run], options: Nets, error: Measure) -> Difference:
@@ -183,9 +180,9 @@ def deeper_is_better(
     found = judge.along_depth(chosen, error, -1)
     depths = {net[0].depth for net in chosen.values()}
     missing = [f"ResNet-{depth}" for depth in DEPTHS if depth not in depths]
-    sentence = f"{TITLES[where]}: {found.sentence}"
-    sentence += f"; no runs of {', '.join(missing)}" if missing else ""
-    return replace(found, sentence=sentence, complete=not missing)
+    found.about, found.complete = TITLES[where], not missing
+    found.words += [f"no runs of {', '.join(missing)}"] if missing else []
+    return found
 
 
 def _by_depth(nets: Nets) -> Nets:

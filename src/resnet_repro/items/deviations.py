@@ -89,24 +89,22 @@ def _row(change: str, runs: Sequence[Run]) -> dict[str, Any]:
     return {"net": runs[0].label, "change": change, **sizes}
 
 
+@style.style()
 def deviations_figure(runs: Sequence[Run]) -> Figure:
     """Differences to the baseline with 95 % intervals; right of zero is worse."""
     found = variants(runs)
-    with style.style():
-        figure = style.new_figure(1, panel=(7.2, 1.2 + 0.24 * max(len(found), 3)))
-        axes = figure.subplots()
-        axes.axvline(0, color="#444444", linewidth=0.8)
-        for row, variant in enumerate(reversed(found)):
-            colour = style.depth_colour(variant.baseline[0].depth)
-            reach = variant.test.reach
-            marker = "s" if variant.baseline[0].is_plain else "o"
-            axes.errorbar(variant.test.value, row, xerr=reach, fmt=marker, color=colour, capsize=2)
-        names = [f"{v.baseline[0].label}: {v.change} ({seeds_phrase(len(v.runs))})" for v in found]
-        axes.set_yticks(range(len(found)), names[::-1])
-        axes.set_ylim(-0.6, max(len(found), 1) - 0.4)
-        axes.set_xlabel("test error minus the baseline's (points; right of 0 is worse)")
-        style.underneath(figure, _sentences(found), [], [], columns=1)
-    return figure
+    figure, axes = style.subplots(panel=(7.2, 1.2 + 0.24 * max(len(found), 3)))
+    axes.axvline(0, color="#444444", linewidth=0.8)
+    for row, variant in enumerate(reversed(found)):
+        colour = style.depth_colour(variant.baseline[0].depth)
+        reach = variant.test.reach
+        marker = "s" if variant.baseline[0].is_plain else "o"
+        axes.errorbar(variant.test.value, row, xerr=reach, fmt=marker, color=colour, capsize=2)
+    names = [f"{v.baseline[0].label}: {v.change} ({seeds_phrase(len(v.runs))})" for v in found]
+    axes.set_yticks(range(len(found)), names[::-1])
+    axes.set_ylim(-0.6, max(len(found), 1) - 0.4)
+    axes.set_xlabel("test error minus the baseline's (points; right of 0 is worse)")
+    return style.underneath(figure, _sentences(found), columns=1)
 
 
 def _sentences(found: Sequence[Variant]) -> list[str]:

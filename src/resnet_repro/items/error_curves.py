@@ -30,6 +30,7 @@ FIG6_PANELS = {
 }
 
 
+@style.style()
 def fig1(runs: Sequence[Run]) -> Figure:
     """Fig. 1: training error (left) and test error (right) of plain nets, the paper's 20 and 56.
 
@@ -39,24 +40,21 @@ def fig1(runs: Sequence[Run]) -> Figure:
     nets = {label: net for label, net in by_net(runs).items() if net[0].is_plain}
     shown = [run for net in nets.values() for run in net]
     unit = curves.iter_unit(shown)
-    with style.style():
-        figure = style.new_figure(2)
-        left, right = figure.subplots(1, 2, sharey=True)
-        for axes, kind, title in ((left, "train", "training"), (right, "test", "test")):
-            for net in nets.values():
-                curves.draw_net(axes, net, kind, style.TEST, unit)
-                if curves.comparable(shown):
-                    curves.draw_paper(axes, 1, net[0], kind, style.PAPER_TEST)
-            curves.name_missing(axes, nets, ("plain-20", "plain-56"))
-            axes.set_title(f"{title} error")
-        left.set_ylabel("error (%)")
-        right.tick_params(labelleft=True)
-        curves.set_limits([left, right], shown)
-        handles, labels = left.get_legend_handles_labels()
-        style.underneath(figure, curves.sentences(shown), handles, labels)
-    return figure
+    figure, (left, right) = style.subplots(1, 2, sharey=True)
+    for axes, kind, title in ((left, "train", "training"), (right, "test", "test")):
+        for net in nets.values():
+            curves.draw_net(axes, net, kind, style.TEST, unit)
+            if curves.comparable(shown):
+                curves.draw_paper(axes, 1, net[0], kind, style.PAPER_TEST)
+        curves.name_missing(axes, nets, ("plain-20", "plain-56"))
+        axes.set_title(f"{title} error")
+    left.set_ylabel("error (%)")
+    right.tick_params(labelleft=True)
+    curves.set_limits([left, right], shown)
+    return style.underneath(figure, curves.sentences(shown), left)
 
 
+@style.style()
 def fig4(runs: Sequence[Run]) -> Figure:
     """Fig. 4: plain nets (left) and residual nets with option A (right), 18 and 34 layers.
 
@@ -71,28 +69,26 @@ def fig4(runs: Sequence[Run]) -> Figure:
     }
     rows = {data: found for data, found in nets.items() if found} or {"imagenet": {}}
     drawn, said, papers = list[Run](), list[str](), ""
-    with style.style():
-        figure = style.new_figure(2, rows=len(rows))
-        grid = figure.subplots(len(rows), 2, squeeze=False)
-        for pair, (data, found) in zip(grid, rows.items(), strict=True):
-            shown = [run for net in found.values() for run in net]
-            curves.set_limits(pair, shown, FIG4_FRAME)
-            for axes, (place, (title, labels)) in zip(pair, FIG4_PANELS.items(), strict=True):
-                between = ": " if data == "imagenet" else ":\n"  # the long name needs two lines
-                axes.set_title(TITLES[data] + between + title)
-                axes.set_ylabel("error (%)")
-                here = {label: found[label] for label in labels if label in found}
-                _draw_nets(axes, here, labels, (4, CENTRE_CROP, place), shown)
-            said += curves.sentences(shown, FIG4_FRAME)
-            papers = papers or "validation error" * curves.comparable(shown)
-            drawn += shown
-        if "imagenet" not in rows:
-            said.append("No ImageNet runs logged.")
-        handles, texts = curves.legend(drawn, 2, "validation error, 1-crop", papers)
-        style.underneath(figure, list(dict.fromkeys(said)), handles, texts, columns=2)
-    return figure
+    figure, grid = style.subplots(len(rows), 2, squeeze=False)
+    for pair, (data, found) in zip(grid, rows.items(), strict=True):
+        shown = [run for net in found.values() for run in net]
+        curves.set_limits(pair, shown, FIG4_FRAME)
+        for axes, (place, (title, labels)) in zip(pair, FIG4_PANELS.items(), strict=True):
+            between = ": " if data == "imagenet" else ":\n"  # the long name needs two lines
+            axes.set_title(TITLES[data] + between + title)
+            axes.set_ylabel("error (%)")
+            here = {label: found[label] for label in labels if label in found}
+            _draw_nets(axes, here, labels, (4, CENTRE_CROP, place), shown)
+        said += curves.sentences(shown, FIG4_FRAME)
+        papers = papers or "validation error" * curves.comparable(shown)
+        drawn += shown
+    if "imagenet" not in rows:
+        said.append("No ImageNet runs logged.")
+    key = curves.legend(drawn, 2, "validation error, 1-crop", papers)
+    return style.underneath(figure, list(dict.fromkeys(said)), key)
 
 
+@style.style()
 def fig6(runs: Sequence[Run]) -> Figure:
     """Fig. 6: plain nets, residual nets to 110 layers, and 110 against 1202 layers.
 
@@ -103,22 +99,19 @@ def fig6(runs: Sequence[Run]) -> Figure:
     panels = _fig6_nets(by_net(runs))
     shown = {run.path: run for nets in panels.values() for net in nets.values() for run in net}
     drawn = list(shown.values())
-    with style.style():
-        figure = style.new_figure(3, panel=(3.4, 3.1))
-        row = figure.subplots(1, 3, sharey=True)
-        row[0].set_ylabel("error (%)")
-        curves.set_limits(row, drawn)
-        end = row[2].get_xlim()[1]
-        row[2].set_xlim(end * ZOOM_FROM, end)
-        for axes, (place, nets) in zip(row, panels.items(), strict=True):
-            title, wanted = FIG6_PANELS[place]
-            axes.set_title(title)
-            axes.tick_params(labelleft=True)
-            _draw_nets(axes, nets, wanted, (6, "test", place), drawn)
-        papers = "test error" * curves.comparable(drawn)
-        handles, labels = curves.legend(drawn, 6, "test error", papers)
-        style.underneath(figure, curves.sentences(drawn), handles, labels, columns=6)
-    return figure
+    figure, row = style.subplots(1, 3, panel=(3.4, 3.1), sharey=True)
+    row[0].set_ylabel("error (%)")
+    curves.set_limits(row, drawn)
+    end = row[2].get_xlim()[1]
+    row[2].set_xlim(end * ZOOM_FROM, end)
+    for axes, (place, nets) in zip(row, panels.items(), strict=True):
+        title, wanted = FIG6_PANELS[place]
+        axes.set_title(title)
+        axes.tick_params(labelleft=True)
+        _draw_nets(axes, nets, wanted, (6, "test", place), drawn)
+    papers = "test error" * curves.comparable(drawn)
+    key = curves.legend(drawn, 6, "test error", papers)
+    return style.underneath(figure, curves.sentences(drawn), key, columns=6)
 
 
 def _fig6_nets(nets: Nets) -> dict[str, Nets]:

@@ -17,25 +17,25 @@ COLOUR = "#0072B2"
 X, F = r"$\mathbf{x}$", r"$\mathcal{F}(\mathbf{x})$"
 
 
+@style.style()
 def fig2() -> Figure:
     """Fig. 2: residual learning, a building block."""
-    with style.style():
-        figure, axes = diagram.canvas(3.7, 1.95)
-        x, top = 1.75, 1.42
-        _draw_block(axes, x, top, ["weight layer"] * 2, X)
-        left = {"ha": "right", "fontsize": 10}
-        diagram.label(axes, (x - 0.72, top - PITCH / 2), F, **left)
-        diagram.label(axes, (x - 0.16, top - 1.52 * PITCH), f"{F} + {X}", **left)
-        beside = (x + SIDE + 0.08, top - 0.5 * PITCH)
-        diagram.label(axes, beside, f"{X}\nidentity", ha="left", fontsize=8.5)
-        said = (
-            "Residual learning: y = relu(F(x) + x). Here each weight layer is a conv with "
-            "batch normalisation; a plain net has the same layers without the shortcut."
-        )
-        style.underneath(figure, [said])
-    return figure
+    figure, axes = diagram.canvas(3.7, 1.95)
+    x, top = 1.75, 1.42
+    _draw_block(axes, x, top, ["weight layer"] * 2, X)
+    left = {"ha": "right", "fontsize": 10}
+    diagram.label(axes, (x - 0.72, top - PITCH / 2), F, **left)
+    diagram.label(axes, (x - 0.16, top - 1.52 * PITCH), f"{F} + {X}", **left)
+    beside = (x + SIDE + 0.08, top - 0.5 * PITCH)
+    diagram.label(axes, beside, f"{X}\nidentity", ha="left", fontsize=8.5)
+    said = (
+        "Residual learning: y = relu(F(x) + x). Here each weight layer is a conv with "
+        "batch normalisation; a plain net has the same layers without the shortcut."
+    )
+    return style.underneath(figure, [said])
 
 
+@style.style()
 def fig5() -> Figure:
     """Fig. 5: the basic block of ResNet-34 (left), the bottleneck of ResNet-50 (right).
 
@@ -45,23 +45,21 @@ def fig5() -> Figure:
         next(block for block in counted.blocks(net) if not block.changes_shape)
         for net in ("ResNet-34 A", "ResNet-50")
     )
-    with style.style():
-        figure, axes = diagram.canvas(5.6, 2.95)
-        for x, top, block in ((1.3, 2.42 - PITCH / 2, basic), (4.0, 2.42, narrow)):
-            texts = [f"{y.kernel}x{y.kernel}, {y.out_channels}" for y in block.main]
-            _draw_block(axes, x, top, texts, f"{block.main[0].in_channels}-d")
-            params = sum(layer.params for layer in block.main)
-            adds = sum(layer.multiply_adds for layer in block.main)
-            size = f"{params / 1e3:.1f}k weights, {adds / 1e6:.0f}M multiply-adds"
-            diagram.label(axes, (x + SIDE / 4, 0.1), size, fontsize=8, color=diagram.INK)
-        side = basic.main[0].out_size
-        said = (
-            f"Left: basic block, as in ResNet-34; right: bottleneck, as in ResNet-50, 101 and "
-            f"152; both on {side}x{side} maps of the first stage, at similar cost. Each conv "
-            "is followed by batch normalisation; weights are the convs' own."
-        )
-        style.underneath(figure, [said])
-    return figure
+    figure, axes = diagram.canvas(5.6, 2.95)
+    for x, top, block in ((1.3, 2.42 - PITCH / 2, basic), (4.0, 2.42, narrow)):
+        texts = [f"{y.kernel}x{y.kernel}, {y.out_channels}" for y in block.main]
+        _draw_block(axes, x, top, texts, f"{block.main[0].in_channels}-d")
+        params = sum(layer.params for layer in block.main)
+        adds = sum(layer.multiply_adds for layer in block.main)
+        size = f"{params / 1e3:.1f}k weights, {adds / 1e6:.0f}M multiply-adds"
+        diagram.label(axes, (x + SIDE / 4, 0.1), size, fontsize=8, color=diagram.INK)
+    side = basic.main[0].out_size
+    said = (
+        f"Left: basic block, as in ResNet-34; right: bottleneck, as in ResNet-50, 101 and "
+        f"152; both on {side}x{side} maps of the first stage, at similar cost. Each conv "
+        "is followed by batch normalisation; weights are the convs' own."
+    )
+    return style.underneath(figure, [said])
 
 
 def _draw_block(axes: Axes, x: float, top: float, texts: Sequence[str], into: str) -> None:

@@ -38,31 +38,30 @@ class Cell:
     block: str = ""
 
 
+@style.style()
 def fig3() -> Figure:
     """Fig. 3: the three nets side by side, maps of one size at one height."""
     columns = {net: cells(counted.layers(net), counted.net(net).image_size) for net in NETS}
     zones, total = _zones(list(columns.values()))
-    with style.style():
-        figure, axes = diagram.canvas(LEFT + 2 * COLUMN + REACH + 0.3, total + TITLE + FOOT)
-        _draw_zones(axes, zones)
-        for number, (net, column) in enumerate(columns.items()):
-            x, size = LEFT + number * COLUMN, counted.net(net)
-            heights = _heights(column, zones)
-            diagram.arrow(axes, (x, heights[0] + BOX[1] / 2 + 0.14), (x, heights[0] + BOX[1] / 2))
-            boxes = [
-                (y, cell.text, style.map_colour(cell.size))
-                for cell, y in zip(column, heights, strict=True)
-            ]
-            diagram.stack(axes, x, boxes, BOX, FONT)
-            if size.shortcut != "none":
-                _draw_shortcuts(axes, x, net, column, heights)
-            title = {"fontsize": 9.5, "weight": "bold", "va": "bottom"}
-            diagram.label(axes, (x, total + FOOT + 0.26), net, **title)
-            said = f"{size.multiply_adds / 1e9:.2f}e9 multiply-adds\n"
-            said += f"{size.params / 1e6:.1f}M parameters"
-            diagram.label(axes, (x, 0.26), said, fontsize=7.5, linespacing=1.4)
-        style.underneath(figure, _sentences())
-    return figure
+    figure, axes = diagram.canvas(LEFT + 2 * COLUMN + REACH + 0.3, total + TITLE + FOOT)
+    _draw_zones(axes, zones)
+    for number, (net, column) in enumerate(columns.items()):
+        x, size = LEFT + number * COLUMN, counted.net(net)
+        heights = _heights(column, zones)
+        diagram.arrow(axes, (x, heights[0] + BOX[1] / 2 + 0.14), (x, heights[0] + BOX[1] / 2))
+        boxes = [
+            (y, cell.text, style.map_colour(cell.size))
+            for cell, y in zip(column, heights, strict=True)
+        ]
+        diagram.stack(axes, x, boxes, BOX, FONT)
+        if size.shortcut != "none":
+            _draw_shortcuts(axes, x, net, column, heights)
+        title = {"fontsize": 9.5, "weight": "bold", "va": "bottom"}
+        diagram.label(axes, (x, total + FOOT + 0.26), net, **title)
+        said = f"{size.multiply_adds / 1e9:.2f}e9 multiply-adds\n"
+        said += f"{size.params / 1e6:.1f}M parameters"
+        diagram.label(axes, (x, 0.26), said, fontsize=7.5, linespacing=1.4)
+    return style.underneath(figure, _sentences())
 
 
 def cells(layers: Sequence[CountedLayer], image_size: int) -> list[Cell]:

@@ -30,6 +30,7 @@ def responses(run: Run) -> pd.Series[float] | None:
     return run.by_layer("responses", "std")
 
 
+@style.style()
 def fig7(runs: Sequence[Run]) -> Figure:
     """Fig. 7: responses of the 3x3 convs after batch norm, before ReLU and addition.
 
@@ -40,26 +41,22 @@ def fig7(runs: Sequence[Run]) -> Figure:
     logged = [run for run in runs if responses(run) is not None]
     nets = {label: net for label, net in by_net(logged).items() if label in NETS}
     shown = [run for net in nets.values() for run in net]
-    with style.style():
-        figure, axes_pair = panels(max((run.depth for run in shown), default=110))
-        for axes, ordered in zip(axes_pair, (False, True), strict=True):
-            for net in nets.values():
-                _draw(axes, net, ordered)
-                draw_paper(axes, net[0].label, ordered, pale=True)
-            name_missing(axes, nets, NETS)
-            if max((float(np.max(x.get_ydata())) for x in axes.lines), default=0.0) > HUGE:
-                logarithmic(axes)  # one net's responses would hide the others'
-            else:
-                axes.set_ylim(bottom=0)
-        handles, labels = axes_pair[0].get_legend_handles_labels()
-        style.underneath(figure, _sentences(shown), handles, labels, columns=4)
-    return figure
+    figure, axes_pair = panels(max((run.depth for run in shown), default=110))
+    for axes, ordered in zip(axes_pair, (False, True), strict=True):
+        for net in nets.values():
+            _draw(axes, net, ordered)
+            draw_paper(axes, net[0].label, ordered, pale=True)
+        name_missing(axes, nets, NETS)
+        if max((float(np.max(x.get_ydata())) for x in axes.lines), default=0.0) > HUGE:
+            logarithmic(axes)  # one net's responses would hide the others'
+        else:
+            axes.set_ylim(bottom=0)
+    return style.underneath(figure, _sentences(shown), axes_pair[0], columns=4)
 
 
 def panels(depth: int) -> tuple[Figure, list[Axes]]:
     """The two empty panels for nets of up to so many layers."""
-    figure = style.new_figure(1, rows=2, panel=(7.2, 2.5))
-    above, below = figure.subplots(2, 1, sharex=True)
+    figure, (above, below) = style.subplots(2, 1, panel=(7.2, 2.5), sharex=True)
     for axes in (above, below):
         axes.set_ylabel("std")
     above.set_title("standard deviation of layer responses")
@@ -138,16 +135,12 @@ def responses_are_smaller(runs: Sequence[Run]) -> Evidence | None:
     if not pairs:
         return None
     measure = Measure("mean response std", lambda run: levels[run.path])
-    words, numbers, parts = [], {}, []
-    for smaller, larger in pairs:
-        gap = compare(smaller, larger, measure)
-        below = "below" if gap.value > 0 else "above"
-        words.append(
-            f"{smaller[0].label} {below} {larger[0].label} by {abs(gap.value):.2f} "
-            f"({interval(gap)})"
-        )
-        numbers[f"{larger[0].label} minus {smaller[0].label}"] = gap.value
-        parts.append((gap, 1))
     nets = list((plain | residual).values())
     means = ", ".join(f"{net[0].label} {measure.mean(net):.2f}" for net in nets)
-    return Evidence(nets, f"{measure.name} {means}: {'; '.join(words)}", numbers, parts)
+    found = Evidence(nets, f"{measure.name} {means}")
+    for smaller, larger in pairs:
+        gap = compare(smaller, larger, measure)
+        low, high = smaller[0].label, larger[0].label
+        below = f"{'below' if gap.value > 0 else 'above'} {high} by {abs(gap.value):.2f}"
+        found.add(f"{high} minus {low}", gap, 1, f"{low} {below} ({interval(gap)})")
+    return found

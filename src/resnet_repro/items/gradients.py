@@ -101,6 +101,7 @@ def _positive(norms: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return positive
 
 
+@style.style()
 def gradient_figure(runs: Sequence[Run]) -> Figure:
     """Gradient and weight norms by layer, and how they stand between the first layer and the last.
 
@@ -125,22 +126,19 @@ def gradient_figure(runs: Sequence[Run]) -> Figure:
         "the same, growth of\nweights taken out": lambda run: end_ratios(run, scaled_gradients),
         "conv output before BN\nat initialisation (std)": signal,
     }
-    with style.style():
-        figure = style.new_figure(4, rows=2, panel=(2.6, 2.5))
-        grid = list(figure.subplots(2, 4).flat)
-        for axes, (title, read) in zip(grid, panels.items(), strict=True):
-            _draw(axes, title, logged, read, over_iterations=axes in grid[4:7])
-            if not axes.lines:
-                say_why_empty(axes, "these runs did not log it")
-            elif axes is grid[-1]:
-                axes.set_ylim(bottom=0)
-            else:
-                logarithmic(axes)
-        for axes in grid[4:7]:
-            axes.axhline(1, color="#555555", linewidth=0.7, zorder=1)
-        handles, labels = grid[1].get_legend_handles_labels()
-        style.underneath(figure, _sentences(logged), handles, labels, columns=4)
-    return figure
+    figure, axes_grid = style.subplots(2, 4, panel=(2.6, 2.5))
+    grid = list(axes_grid.flat)
+    for axes, (title, read) in zip(grid, panels.items(), strict=True):
+        _draw(axes, title, logged, read, over_iterations=axes in grid[4:7])
+        if not axes.lines:
+            say_why_empty(axes, "these runs did not log it")
+        elif axes is grid[-1]:
+            axes.set_ylim(bottom=0)
+        else:
+            logarithmic(axes)
+    for axes in grid[4:7]:
+        axes.axhline(1, color="#555555", linewidth=0.7, zorder=1)
+    return style.underneath(figure, _sentences(logged), grid[1], columns=4)
 
 
 def _first(table: pd.DataFrame | None) -> pd.Series[float] | None:
@@ -237,8 +235,8 @@ def gradients_stay_healthy(runs: Sequence[Run]) -> Evidence | None:
         "no verdict where only gradients of weights were logged; first conv over last, "
         f"{EACH} (in brackets with the growth of the weights taken out)": older,
     }
-    sentence = "; ".join(f"{head}: {'; '.join(said)}" for head, said in heads.items() if said)
-    return Evidence(nets, sentence, numbers, verdict=verdict)
+    said = [f"{head}: {'; '.join(each)}" for head, each in heads.items() if each]
+    return Evidence(nets, words=said, numbers=numbers, verdict=verdict)
 
 
 def _answer(ratio: float) -> str:
