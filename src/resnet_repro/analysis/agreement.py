@@ -19,7 +19,7 @@ from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import draw_paper, in_windows, iter_unit
 from resnet_repro.analysis.judge import public_noise
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.load import Run, grouped
 from resnet_repro.analysis.paper import Noise
 from resnet_repro.analysis.protocol import by_net, paper_horizon, paper_rates
 from resnet_repro.analysis.stats import Difference, Side, contrast, equivalence
@@ -34,21 +34,17 @@ KINDS = {"train": "training error", "test": "test error"}
 class Stretch:
     """One curve of a net against the paper's, at one learning rate.
 
-    Attributes:
-        net: as the paper calls it; ``kind``: ``train`` or ``test``; ``rate``: learning rate.
-        ours, paper: errors of the ``runs`` in percent over the iterations that both have.
-        course: ours on the same grid from the first update on, where the paper shows none, too.
-        gap: mean of ours minus the paper's over the seeds, with its noise.
+    ``ours`` and ``paper`` are errors in percent over the iterations that both have.
     """
 
     net: str
-    kind: str
-    rate: float
+    kind: str  # train | test
+    rate: float  # of learning
     runs: tuple[Run, ...]
     ours: pd.Series[float]
     paper: pd.Series[float]
-    course: pd.Series[float]
-    gap: Difference
+    course: pd.Series[float]  # ours from the first update on, where the paper shows none, too
+    gap: Difference  # mean of ours minus the paper's over the seeds
 
     @property
     def differences(self) -> pd.Series[float]:
@@ -171,12 +167,9 @@ def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
 def agreement(stretches: Sequence[Stretch]) -> Figure:
     """One panel per net: ours, with a dot where it is compared, over the paper's curve, pale.
 
-    Raises:
-        ValueError: there is nothing to compare.
+    A ValueError says that there is nothing to compare.
     """
-    nets: dict[str, list[Stretch]] = {}
-    for stretch in stretches:
-        nets.setdefault(stretch.net, []).append(stretch)
+    nets = grouped(stretches, lambda stretch: stretch.net)
     if not nets:
         raise ValueError("no curve of ours has an iteration in common with the paper's")
     columns = min(COLUMNS, len(nets))

@@ -83,21 +83,13 @@ def _of(kind: Any, row: dict[str, Any]) -> Any:
 
 
 def nets(family: str | None = None) -> list[CountedNet]:
-    """All nets in their order, or those of a family: ``imagenet``, ``vgg``, ``cifar``.
-
-    Raises:
-        FileNotFoundError: the nets were not counted.
-    """
+    """All nets in their order, or those of a family: ``imagenet``, ``vgg``, ``cifar``."""
     rows = _rows(COUNTED_DIR / "summary.csv")
     return [_of(CountedNet, row) for row in rows if family in (None, row["family"])]
 
 
 def net(label: str) -> CountedNet:
-    """One net by its label.
-
-    Raises:
-        KeyError: it was not counted; the message names those that were.
-    """
+    """One net by its label; a KeyError names those that were counted."""
     known = {net.net: net for net in nets()}
     if label not in known:
         raise KeyError(f"{label!r} was not counted; there are {', '.join(known)}")

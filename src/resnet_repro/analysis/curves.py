@@ -217,10 +217,7 @@ def sentences(runs: Sequence[Run], frame: Frame = CIFAR) -> list[str]:
 def mean_curve(runs: Sequence[Run], kind: str, column: str = "top1_err") -> pd.DataFrame:
     """Return ``mean``, ``low`` and ``high`` over seeds by ``iter``, where every seed has it.
 
-    Training curves are thinned to :func:`bin_width`.
-
-    Raises:
-        ValueError: a run has no such records.
+    Training curves are thinned to :func:`bin_width`. A ValueError names a run without such records.
     """
     curves = []
     for run in runs:

@@ -50,13 +50,7 @@ class ShownTable(NamedTuple):
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A figure or table, drawn; ``theirs`` is the paper's own figure, where its curves are known.
-
-    Attributes:
-        apart: why ours must not be compared with theirs point by point; empty where it may.
-        missing: experiments of the item without a finished run.
-        problem: why it could not be drawn; empty where it could.
-    """
+    """A figure or table, drawn, beside the paper's own figure where its curves are known."""
 
     name: str
     title: str
@@ -65,9 +59,9 @@ class Exhibit:
     picture: Picture | None = None
     table: ShownTable | None = None
     caption: str = ""
-    apart: str = ""
-    missing: Sequence[str] = ()
-    problem: str = ""
+    apart: str = ""  # why ours must not be compared with theirs point by point
+    missing: Sequence[str] = ()  # experiments of the item without a finished run
+    problem: str = ""  # why it could not be drawn
 
 
 def run_exhibits(runs: Sequence[Run], items: Mapping[str, Item]) -> list[Exhibit]:

@@ -28,23 +28,19 @@ Part = tuple[Difference, int]  # a difference and the sign it has by the claim
 class ClaimResult:
     """A claim of ``docs/FIDELITY.md`` tested on logged runs.
 
-    Attributes:
-        verdict: ``holds``, ``fails`` or ``inconclusive`` at the paper's protocol; elsewhere
-            ``same order as the paper``, ``opposite order`` or ``open``; or ``no runs``.
-        sentence: what it rests on in words, with ``where``; ``numbers``: the same by name.
-        where: data set, profile, iterations, number of seeds and level of the errors.
-        seeds: seeds used, by net.
+    ``verdict``: ``holds``, ``fails`` or ``inconclusive`` at the paper's protocol; elsewhere
+    ``same order as the paper``, ``opposite order`` or ``open``; or ``no runs``.
     """
 
     id: str
     title: str
     verdict: str
-    sentence: str
+    sentence: str  # what it rests on in words, with ``where``; ``numbers``: the same by name
     numbers: Mapping[str, float] = field(default_factory=dict)
-    where: str = ""
+    where: str = ""  # data set, profile, iterations, number of seeds, level of the errors
     profile: str | None = None
     experiments: tuple[str, ...] = ()
-    seeds: Mapping[str, list[int]] = field(default_factory=dict)
+    seeds: Mapping[str, list[int]] = field(default_factory=dict)  # by net
 
     def line(self) -> str:
         """One line for the terminal."""
@@ -102,11 +98,7 @@ class Claim:
     elsewhere: Mapping[str, str]
 
     def __call__(self, runs: Sequence[Run], **how: str | None) -> ClaimResult:
-        """Test it; the sentence names what the comparison mixes.
-
-        Raises:
-            ValueError: runs of several profiles.
-        """
+        """Test it; the sentence names what runs mix, a ValueError refuses several profiles."""
         found = self.weigh(runs, **how)
         if found is None:
             said = f"not tested, no finished runs of {self.needs}"

@@ -160,9 +160,7 @@ class Run:
 def load_run(path: Path) -> Run:
     """Load the run in one folder, whatever its state and wherever it lies.
 
-    Raises:
-        RunFolderError: there is no run in it, or one of its files lacks what every run has; one
-            line names the file and what is missing.
+    A RunFolderError names the file that is missing or lacks what every run has.
     """
     folder = RunFolder(given(str(path)).absolute())
     config, meta, status = folder.config(), folder.trained_meta(), folder.status()
@@ -188,10 +186,8 @@ def load_run(path: Path) -> Run:
 class Logged:
     """The run folders below a root, of some or all profiles and of the names that are wanted.
 
-    Attributes:
-        folders: all of them, in whatever state.
-        runs: those that can be read; a copy in another place counts as unreadable.
-        problems: a line for each that cannot be.
+    ``folders``: all of them, in whatever state; ``runs``: those that can be read; ``problems``: a
+    line for each that cannot be, or is a copy in another place.
     """
 
     def __init__(

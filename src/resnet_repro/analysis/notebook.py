@@ -48,7 +48,8 @@ def runs(
 ) -> list[Run]:
     """The logged runs, variants too; stderr names what cannot be read.
 
-    Figures and tables take from them what stands for a net and name the rest.
+    Figures and tables take from them what stands for a net and name the rest. A ValueError says
+    which profiles, experiments or keys there are.
 
     Args:
         profile: ``paper``, ``short`` or ``quick``; all by default.
@@ -56,9 +57,6 @@ def runs(
         data: name of a data set.
         where: values of keys: ``{"recipe.lr": 0.05}``.
         finished_only: leave out runs that are under way or stopped.
-
-    Raises:
-        ValueError: there is no such profile, key or experiment; one line says which there are.
     """
     logged = Logged(paths.runs(), [profile] if profile else ())
     for line in logged.problems:
@@ -86,11 +84,7 @@ _all_runs = runs
 
 
 def run(profile: str, name: str, seed: int = 0) -> Run:
-    """One run by its place, in whatever state.
-
-    Raises:
-        RunFolderError: it is not there, or cannot be read; one line says which are there.
-    """
+    """One run by its place, in whatever state; a RunFolderError says which are there."""
     path = (profile, name, f"seed{seed}")
     for level, what in enumerate(("profile", f"run in {profile}", f"seed of {profile}/{name}")):
         if path[level] not in (there := _folders(*path[:level])):
@@ -118,10 +112,8 @@ def _check_key(key: str) -> None:
 def sweep(key: str, runs: Sequence[Run] | None = None, profile: str | None = None) -> pd.DataFrame:
     """A tidy table of the runs (all by default) that differ in one key, ``recipe.lr`` for example.
 
-    Columns: the key's value, net, profile, seed, errors in percent.
-
-    Raises:
-        ValueError: there is no such key; names the nearest.
+    Columns: the key's value, net, profile, seed, errors in percent. A ValueError names the key
+    nearest to one that there is not.
     """
     _check_key(key)
     found = find_sweeps(_all_runs(profile) if runs is None else runs, key)
@@ -142,11 +134,7 @@ def of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def pick(runs: Sequence[Run], net: str, seed: int = 0) -> Run:
-    """The run of a net as figures call it: ``pick(runs, "ResNet-20")``.
-
-    Raises:
-        KeyError: there is none; names those that are there.
-    """
+    """The run of a net as figures call it, ``ResNet-20``; a KeyError names those there are."""
     for found in runs:
         if (found.label, found.seed) == (net, seed):
             return found
@@ -181,9 +169,8 @@ def summary(runs: Sequence[Run]) -> pd.DataFrame:
 def curve_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Every logged number in long form, for figures of your own.
 
-    Returns:
-        Columns ``run``, ``net``, ``seed``, ``kind`` (train, test, ...), ``iter``, ``top1_err`` in
-        percent, ``loss`` in nats, ``lr``.
+    Columns ``run``, ``net``, ``seed``, ``kind`` (train, test, ...), ``iter``, ``top1_err`` in
+    percent, ``loss`` in nats, ``lr``.
     """
     columns = ["run", "net", "seed", "kind", "iter", "top1_err", "loss", "lr"]
     parts = []
@@ -268,13 +255,8 @@ def save_picture(run_dir: Path, out_dir: Path) -> Path:
 def zoom(runs: Sequence[Run], column: str = "loss", width: float = 1 / 10) -> Figure:
     """Curves of several runs, whole and close up around each drop of the learning rate.
 
-    Args:
-        runs: of one schedule.
-        column: ``loss`` or ``top1_err``.
-        width: of a close-up to either side, as a share of the schedule.
-
-    Raises:
-        ValueError: no runs, or their schedules differ.
+    ``column``: ``loss`` or ``top1_err``; ``width``: of a close-up to either side, as a share of the
+    schedule. A ValueError refuses runs of several schedules.
     """
     schedules = {(run.max_iters, *run.config["recipe"]["milestones"]) for run in runs}
     if len(schedules) != 1:

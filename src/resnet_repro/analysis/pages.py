@@ -79,8 +79,7 @@ class Study(Logged):
 def filled(text: str, blocks: Mapping[str, Callable[[], str]]) -> str:
     """Return a page with every block replaced by what its maker says now.
 
-    Raises:
-        ValueError: a block nobody makes, or one that is never closed.
+    A ValueError names a block that nobody makes, or says that one is never closed.
     """
     opened = text.count("<!-- made: ")
     if opened != len(_BLOCK.findall(text)):

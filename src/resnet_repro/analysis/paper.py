@@ -47,11 +47,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def read(stem: str) -> pd.DataFrame:
-    """Read one file of the paper's numbers, without its ending.
-
-    Raises:
-        FileNotFoundError: there is no such file; the message names it.
-    """
+    """Read one file of the paper's numbers, named without its ending."""
     return _read(PAPER_DIR / f"{stem}.csv")
 
 

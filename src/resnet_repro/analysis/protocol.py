@@ -75,11 +75,7 @@ def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
 
 
 def the_profile(runs: Sequence[Run]) -> str:
-    """Return the profile of all the runs.
-
-    Raises:
-        ValueError: no runs, or runs of several profiles.
-    """
+    """Return the profile of all the runs; a ValueError where it is not one."""
     profiles = sorted({run.profile for run in runs})
     if len(profiles) != 1:
         raise ValueError(f"runs of one profile are needed, not of {', '.join(profiles) or 'none'}")

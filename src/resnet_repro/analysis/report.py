@@ -56,8 +56,7 @@ _LOOKS: dict[str, tuple[str, ...]] = {
 def report(root: Path, out: Path, profiles: Sequence[str]) -> tuple[str, list[str], bool]:
     """Make the page for the runs below ``root``, with links as seen from ``out``.
 
-    Returns:
-        The HTML, one line for each thing that could not be shown, and whether any item was drawn.
+    Returns the HTML, a line for each thing that could not be shown, and whether any item was drawn.
     """
     logged = {profile: Logged(root, [profile]) for profile in profiles}
     sections = [

@@ -142,11 +142,8 @@ def underneath(
 ) -> Figure:
     """Lengthen a figure downwards by a legend and a caption, so that neither hides anything.
 
-    Args:
-        figure: with panels only; constrained layout. It is returned.
-        sentences: the caption, wrapped to the figure's width.
-        legend: what it shows and the texts, or the panel whose lines have them; none where empty.
-        columns: of the legend, filled row by row.
+    ``sentences`` are wrapped to the figure's width. ``legend``: handles and texts, or the panel
+    whose lines have them, filled row by row. The figure, which has panels alone, is returned.
     """
     handles, labels = legend.get_legend_handles_labels() if isinstance(legend, Axes) else legend
     width, panels = figure.get_size_inches()
@@ -181,10 +178,7 @@ def underneath(
 def save(figure: Figure, stem: str, out_dir: Path) -> list[Path]:
     """Write ``stem.png`` (200 dpi) and ``stem.svg``, and return both paths.
 
-    Equal figures give equal bytes.
-
-    Raises:
-        ConfigError: they cannot be written there.
+    Equal figures give equal bytes. A ConfigError says that they cannot be written there.
     """
     paths = [Path(out_dir) / f"{stem}.png", Path(out_dir) / f"{stem}.svg"]
     pixels = io.BytesIO()

@@ -37,13 +37,10 @@ FIGURES, TABLES = Path("results/figures"), Path("results/tables")
 
 @dataclass(frozen=True)
 class Item:
-    """A figure, a table, or both; ``conf/item`` lists the experiments of its runs.
+    """A figure, a table, or both, made from the runs that ``conf/item`` lists, or from nothing.
 
-    Attributes:
-        figure, table: make it from runs; of what needs no runs, from nothing.
-        claims: of the paper, tested on the item's runs.
-        protocol: of evaluation that the finished nets need besides the single view.
-        together: whether that protocol is needed of the nets as an ensemble.
+    ``claims`` of the paper are tested on these runs. ``protocol``: of evaluation that the nets need
+    besides the single view, ``together`` as an ensemble.
     """
 
     name: str

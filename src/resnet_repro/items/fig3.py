@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,18 +24,12 @@ APART = 0.017  # half the way from where a shortcut ends to where the next begin
 RULE = {"color": "#d5d5d5", "lw": 0.6, "zorder": 0.5}
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One box of a column.
-
-    Attributes:
-        size: side of the map it returns.
-        block: name of the block it belongs to; empty outside blocks.
-    """
+class Cell(NamedTuple):
+    """One box of a column."""
 
     text: str
-    size: int
-    block: str = ""
+    size: int  # side of the map it returns
+    block: str = ""  # that it belongs to
 
 
 @style.style()
