@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.curves import draw_paper, in_windows, iter_unit
+from resnet_repro.analysis.curves import LOOKS, draw_paper, in_windows, iter_unit
 from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.load import Run, grouped
 from resnet_repro.analysis.paper import Noise
@@ -25,8 +25,7 @@ from resnet_repro.analysis.protocol import by_net, paper_horizon, paper_rates
 from resnet_repro.analysis.stats import Difference, Side, contrast, equivalence
 
 COLUMNS = 3  # of panels
-LOOKS = {"train": (style.TRAIN, style.PAPER_TRAIN), "test": (style.TEST, style.PAPER_TEST)}
-_CURVES = {"cifar": (6, "test"), "imagenet": (4, "val_center_crop")}  # figure, held-out curve
+FIGURES = {"cifar": 6, "imagenet": 4}
 KINDS = {"train": "training error", "test": "test error"}
 
 
@@ -95,8 +94,7 @@ def _stretches(net: str, group: Sequence[Run], kind: str) -> list[Stretch]:
 
 
 def _paper_curve(run: Run, kind: str) -> pd.Series[float]:
-    number, held_out = _CURVES[run.family]
-    return paper.curve(number, run.label, "train" if kind == "train" else held_out)
+    return paper.curve(FIGURES[run.family], run.label, kind)
 
 
 def logged_at(
@@ -188,8 +186,8 @@ def agreement(stretches: Sequence[Stretch]) -> Figure:
 def _draw(axes: Axes, net: str, parts: Sequence[Stretch]) -> None:
     run = parts[0].runs[0]
     colour, unit = style.depth_colour(run.depth), iter_unit([run])
-    figure, held_out = _CURVES[run.family]
-    for kind, (ours, theirs) in LOOKS.items():
+    for kind in KINDS:
+        ours, theirs = LOOKS[kind]
         whole = [part for part in parts if part.kind == kind]
         if not whole:
             continue
@@ -199,7 +197,7 @@ def _draw(axes: Axes, net: str, parts: Sequence[Stretch]) -> None:
             axes.plot(x, part.course.to_numpy(), color=colour, label=label, zorder=2.5, **ours)
             x = part.ours.index.to_numpy() / unit
             axes.plot(x, part.ours.to_numpy(), "o", color=colour, markersize=3, zorder=2.6)
-        draw_paper(axes, figure, run, held_out if kind == "test" else kind, theirs)
+        draw_paper(axes, FIGURES[run.family], run, kind, theirs)
         axes.lines[-1].set_label(f"{KINDS[kind]} in the paper")
     last = max(int(part.ours.index[-1]) for part in parts)
     axes.set_xlim(0, last * 1.05 / unit)

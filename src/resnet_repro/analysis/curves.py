@@ -32,6 +32,7 @@ class Frame:
     iters: int
 
 
+LOOKS = {"test": (style.TEST, style.PAPER_TEST), "train": (style.TRAIN, style.PAPER_TRAIN)}
 CIFAR = Frame((0.0, 20.0), PAPER_ITERS)  # Figs. 1 and 6
 
 
@@ -65,20 +66,17 @@ def draw_paper(
 
 
 def draw_both(
-    axes: Axes, runs: Sequence[Run], beneath: tuple[int, str, str] | None, unit: float
+    axes: Axes, runs: Sequence[Run], beneath: tuple[int, str] | None, unit: float
 ) -> None:
     """Draw test (bold) and training error (dashed) of a net.
 
-    ``beneath``: where the paper's curves are: number of the figure, name of the held-out curve,
-    panel; None: not drawn.
+    ``beneath``: number and panel of the paper's figure whose curves lie under them, if any do.
     """
-    looks = {"test": (style.TEST, style.PAPER_TEST), "train": (style.TRAIN, style.PAPER_TRAIN)}
-    for kind, (ours, papers) in looks.items():
+    for kind, (ours, papers) in LOOKS.items():
         draw_net(axes, runs, kind, ours, unit)
         if beneath:
-            number, held_out, panel = beneath
-            name = held_out if kind == "test" else kind
-            draw_paper(axes, number, runs[0], name, papers, panel)
+            number, panel = beneath
+            draw_paper(axes, number, runs[0], kind, papers, panel)
 
 
 def legend(

@@ -12,6 +12,7 @@ from resnet_repro.paths import REPOSITORY
 
 PAPER_DIR = REPOSITORY / "results" / "paper"
 READ_OFF = "read off Fig. 6"
+CENTRE_CROP = "val_center_crop"  # what the held-out curves of Fig. 4 are called
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,14 @@ def curve(
 ) -> pd.Series[float]:
     """One curve of Fig. 1, 4 or 6: error in percent over iterations.
 
-    Empty where the paper draws no such curve. ``kind``: ``train``, ``test`` or, in Fig. 4,
-    ``val_center_crop``; ``panel``: ``left``, ``middle`` or ``right`` where a net is drawn twice,
-    default the first; ``clipped``: also the points where the curve leaves the axes, which are no
-    measurements.
+    Empty where the paper draws no such curve. ``kind``: ``train`` or ``test``, which in Fig. 4 is
+    the validation error of the centre crop; ``panel``: ``left``, ``middle`` or ``right`` where a
+    net is drawn twice, default the first; ``clipped``: also the points where the curve leaves the
+    axes, which are no measurements.
     """
     table = figure(number)
-    table = table[(table["net"] == net) & (table["curve"] == kind)]
+    name = CENTRE_CROP if (number, kind) == (4, "test") else kind
+    table = table[(table["net"] == net) & (table["curve"] == name)]
     panels = list(dict.fromkeys(table["panel"]))
     if panels:
         table = table[table["panel"] == (f"{number} {panel}" if panel else panels[0])]

@@ -16,7 +16,6 @@ from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import TITLES, Nets, by_net, nets_by_data
 
 FIG4_FRAME = curves.Frame((20.0, 65.0), 600_000)  # Fig. 4 ends at 63 % and 55e4 iterations
-CENTRE_CROP = "val_center_crop"  # what the digitised validation curves of Fig. 4 are called
 ZOOM_FROM = 35 / 64  # share of the schedule where the right panel of Fig. 6 begins
 # By their place in the paper: title, the nets they should have.
 FIG4_PANELS = {
@@ -78,7 +77,7 @@ def fig4(runs: Sequence[Run]) -> Figure:
             axes.set_title(TITLES[data] + between + title)
             axes.set_ylabel("error (%)")
             here = {label: found[label] for label in labels if label in found}
-            _draw_nets(axes, here, labels, (4, CENTRE_CROP, place), shown)
+            _draw_nets(axes, here, labels, (4, place), shown)
         said += curves.sentences(shown, FIG4_FRAME)
         papers = papers or "validation error" * curves.comparable(shown)
         drawn += shown
@@ -108,7 +107,7 @@ def fig6(runs: Sequence[Run]) -> Figure:
         title, wanted = FIG6_PANELS[place]
         axes.set_title(title)
         axes.tick_params(labelleft=True)
-        _draw_nets(axes, nets, wanted, (6, "test", place), drawn)
+        _draw_nets(axes, nets, wanted, (6, place), drawn)
     papers = "test error" * curves.comparable(drawn)
     key = curves.legend(drawn, 6, "test error", papers)
     return style.underneath(figure, curves.sentences(drawn), key, columns=6)
@@ -125,11 +124,11 @@ def _fig6_nets(nets: Nets) -> dict[str, Nets]:
 
 
 def _draw_nets(
-    axes: Axes, nets: Nets, wanted: Sequence[str], paper: tuple[int, str, str], shown: Sequence[Run]
+    axes: Axes, nets: Nets, wanted: Sequence[str], paper: tuple[int, str], shown: Sequence[Run]
 ) -> None:
     """Draw nets over the paper's where all that is ``shown`` is comparable; name what is missing.
 
-    ``paper``: number of the figure, name of its held-out curve, panel.
+    ``paper``: number of the figure, panel.
     """
     beneath = paper if curves.comparable(shown) else None
     for net in nets.values():
