@@ -34,34 +34,25 @@ ROW_INCHES = 0.18  # of the legend
 CAPTION_COLUMNS_PER_INCH = 17
 
 # Two shades never meet that differ in hue alone: light and dark alternate along each figure.
-_DEPTH_COLOURS = {
-    8: "#999999",
-    14: "#CC79A7",
-    18: "#0072B2",
-    20: "#0072B2",
-    32: "#56B4E9",
-    34: "#D55E00",
-    44: "#E69F00",
-    50: "#009E73",
-    56: "#D55E00",
-    101: "#CC79A7",
-    110: "#000000",
-    152: "#000000",
-    1202: "#009E73",
+_DEPTHS = {
+    "#999999": (8,),
+    "#CC79A7": (14, 101),
+    "#0072B2": (18, 20),
+    "#56B4E9": (32,),
+    "#D55E00": (34, 56),
+    "#E69F00": (44,),
+    "#009E73": (50, 1202),
+    "#000000": (110, 152),
 }
-
 # In diagrams colour says the side of the map: 224x224 pixels down to 1x1.
-_MAP_COLOURS = {
-    224: "#777777",
-    112: "#B0578D",
-    56: "#0072B2",
-    32: "#0072B2",
-    28: "#007F5F",
-    16: "#007F5F",
-    14: "#B77A00",
-    8: "#C24E00",
-    7: "#C24E00",
-    1: "#555555",
+_MAPS = {
+    "#777777": (224,),
+    "#B0578D": (112,),
+    "#0072B2": (56, 32),
+    "#007F5F": (28, 16),
+    "#B77A00": (14,),
+    "#C24E00": (8, 7),
+    "#555555": (1,),
 }
 
 TEST: dict[str, Any] = {"linewidth": 1.8, "linestyle": "-"}
@@ -120,12 +111,12 @@ def subplots(
 
 def depth_colour(depth: int) -> str:
     """Return the colour of a depth, the same in all figures; unknown depths are grey."""
-    return _DEPTH_COLOURS.get(depth, "#777777")
+    return next((colour for colour, depths in _DEPTHS.items() if depth in depths), "#777777")
 
 
 def map_colour(size: int) -> str:
     """Return the colour of a layer by the side of the map it returns; unknown sides are grey."""
-    return _MAP_COLOURS.get(size, "#777777")
+    return next((colour for colour, sizes in _MAPS.items() if size in sizes), "#777777")
 
 
 def pale(colour: str, share: float = 0.5) -> tuple[float, float, float]:

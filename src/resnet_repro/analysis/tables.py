@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from resnet_repro.analysis.judge import ClaimResult
+from resnet_repro.analysis.captions import run_sentences
+from resnet_repro.analysis.judge import ClaimResult, by_profile, first_tested
+from resnet_repro.analysis.load import Run, grouped
 from resnet_repro.paths import writing
 
 NOTHING = "-"
@@ -44,10 +46,13 @@ def write_table(
     return list(paths)
 
 
-def claims_table(results: Sequence[ClaimResult], notes: Sequence[str]) -> Table:
-    """Claims with verdicts and evidence."""
+def claims_table(check: Callable[[Sequence[Run]], list[ClaimResult]], runs: Sequence[Run]) -> Table:
+    """Claims with verdicts and evidence, each tested on the first profile whose runs can."""
     columns = {"id": "id", "claim": "title", "verdict": "verdict", "evidence": "sentence"}
+    results = first_tested(check, runs)
     rows = [{name: getattr(r, value) for name, value in columns.items()} for r in results]
+    by_data = (grouped(group, lambda run: run.data).values() for group in by_profile(runs))
+    notes = [said for groups in by_data for group in groups for said in run_sentences(group)]
     return Table(pd.DataFrame(rows), notes)
 
 

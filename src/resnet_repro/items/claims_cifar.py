@@ -7,13 +7,13 @@ it says which order they show.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from resnet_repro.analysis import judge, stats
-from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.judge import TEST, ClaimResult, Evidence, claim, interval
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import cifar_nets, why_not_comparable
-from resnet_repro.analysis.tables import Table, claims_table
+from resnet_repro.analysis.tables import claims_table
 from resnet_repro.items.fig7 import responses_are_smaller
 from resnet_repro.items.gradients import gradients_stay_healthy
 
@@ -174,10 +174,7 @@ def check_all(runs: Sequence[Run]) -> list[ClaimResult]:
     return [claim(runs) for claim in CIFAR_CLAIMS]
 
 
-def cifar_claims(runs: Sequence[Run]) -> Table:
-    """Every claim about CIFAR, each tested on the first profile whose runs can."""
-    notes = [sentence for group in judge.by_profile(runs) for sentence in run_sentences(group)]
-    return claims_table(judge.first_tested(check_all, runs), notes)
+cifar_claims = partial(claims_table, check_all)
 
 
 def _against(values: Sequence[float], level: float) -> stats.Difference:

@@ -14,7 +14,6 @@ from functools import partial
 from itertools import pairwise
 
 from resnet_repro.analysis import judge
-from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.evaluations import SINGLE_VIEW, evaluations_beside, score_of
 from resnet_repro.analysis.judge import (
     ClaimResult,
@@ -28,7 +27,7 @@ from resnet_repro.analysis.judge import (
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import DATA_SETS, TITLES, Nets, nets_by_data
 from resnet_repro.analysis.stats import Difference, contrast
-from resnet_repro.analysis.tables import Table, claims_table
+from resnet_repro.analysis.tables import claims_table
 
 PLAIN, RESIDUAL = ("plain-18", "plain-34"), ("ResNet-18 A", "ResNet-34 A")
 OPTIONS = {option: f"ResNet-34 {option}" for option in "ABC"}
@@ -221,12 +220,4 @@ def check_imagenet(runs: Sequence[Run]) -> list[ClaimResult]:
     return [claim(runs, data=data) for data in there or [None] for claim in IMAGENET_CLAIMS]
 
 
-def imagenet_claims(runs: Sequence[Run]) -> Table:
-    """C7 to C9 with verdicts and evidence."""
-    notes = [
-        sentence
-        for group in judge.by_profile(runs)
-        for nets in nets_by_data(group).values()
-        for sentence in run_sentences([run for net in nets.values() for run in net])
-    ]
-    return claims_table(judge.first_tested(check_imagenet, runs), notes)
+imagenet_claims = partial(claims_table, check_imagenet)
