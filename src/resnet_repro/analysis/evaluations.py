@@ -127,13 +127,13 @@ _tell_once = cache(tell)
 
 
 def _evaluation(file: str, entry: Mapping[str, Any]) -> Evaluation:
-    nets = (
+    nets = [
         Tested(run_key(model["run"]), model.get("iter"), model.get("metrics_sha256"))
         for model in entry["models"]
-    )
-    data, bn = entry["data"], str(entry.get("bn", "running"))
-    digests = dict(data.get("digests", {}))
-    return Evaluation(file, tuple(nets), _score(entry), str(data["name"]), digests, bn)
+    ]
+    score, data = _score(entry), entry["data"]
+    digests, bn = dict(data.get("digests", {})), str(entry.get("bn", "running"))
+    return Evaluation(file, tuple(nets), score, str(data["name"]), digests, bn)
 
 
 def _score(entry: Mapping[Any, Any]) -> Score:

@@ -53,7 +53,7 @@ def runs_block(study: Study) -> str:
         for run in study.runs
         if run.status.get("state") in load.GIVEN_UP
     ]
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def _runs_table(runs: Sequence[Run]) -> str:
