@@ -28,7 +28,8 @@ PROFILE_ORDER = ("paper", "short", "quick")
 GIVEN_UP = ("diverged", "failed")
 SHOWN_SEEDS = 4
 _BY_NET = ("table2", "table3", "table4", "table6")  # items whose rows may be of several profiles
-Thing, Key = TypeVar("Thing"), TypeVar("Key")
+Thing = TypeVar("Thing")
+Key = TypeVar("Key")
 
 
 def grouped(things: Iterable[Thing], key: Callable[[Thing], Key]) -> dict[Key, list[Thing]]:
@@ -154,7 +155,7 @@ class Run:
             if kind != "train" and key in table and (table[key] == value).any():
                 table = table[table[key] == value]
         table = table.dropna(subset=[column]).drop_duplicates("iter", keep="last")
-        return table.astype({"iter": int, column: float}).set_index("iter")[column].sort_index()
+        return table.astype({"iter": int}).set_index("iter")[column].astype(float).sort_index()
 
 
 def load_run(path: Path) -> Run:

@@ -222,8 +222,10 @@ def _first_update(run: Run) -> dict[str, str]:
 def _gradient_precision(run: Run) -> dict[str, str]:
     """How precise the logged gradients of the first batch at initialisation are."""
     found = gradient_precision(run)
+    if found is None:
+        return {}
     row: dict[str, str] = {}
-    for conv, at in (("first", 0), ("last", -1)) if found is not None else ():
+    for conv, at in (("first", 0), ("last", -1)):
         values = found.iloc[at]
         norm, at_output = (
             f"{values[name]:.3g} ({values[f'{name}_float64']:.3g})"

@@ -41,12 +41,8 @@ def summarise(values: Sequence[float]) -> Summary:
     """Summarise one number per seed; a ValueError where there is none."""
     if len(values) == 0:
         raise ValueError("nothing to summarise")
-    n, mean = len(values), float(np.mean(values))
-    if n == 1:
-        return Summary(1, mean)
-    sd = float(np.std(values, ddof=1))
-    reach = float(half_interval(sd / math.sqrt(n), n - 1))
-    return Summary(n, mean, sd, mean - reach, mean + reach)
+    n, found = len(values), contrast((1, Side(values)))
+    return Summary(n, found.value, found.se * math.sqrt(n), found.low, found.high)
 
 
 def count_interval(error: float, images: int) -> tuple[float, float]:
