@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from resnet_repro.conf import ItemRuns, changed_from_experiment, names
@@ -149,7 +150,7 @@ class Run:
         """
         table = self.metrics
         if column not in table:
-            return pd.Series([], pd.Index([], name="iter"), dtype=float, name=column)
+            return pd.Series(np.empty(0), pd.Index([], name="iter"), name=column)
         table = table[table["kind"] == kind]
         for key, value in (("protocol", "1-crop"), ("bn", "running")):
             if kind != "train" and key in table and (table[key] == value).any():

@@ -42,7 +42,8 @@ def summarise(values: Sequence[float]) -> Summary:
     if len(values) == 0:
         raise ValueError("nothing to summarise")
     n, found = len(values), contrast((1, Side(values)))
-    return Summary(n, found.value, found.se * math.sqrt(n), found.low, found.high)
+    sd = float(np.std(values, ddof=1)) if n > 1 else math.nan
+    return Summary(n, found.value, sd, found.low, found.high)
 
 
 def count_interval(error: float, images: int) -> tuple[float, float]:
