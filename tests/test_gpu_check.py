@@ -104,7 +104,7 @@ def test_a_check_that_finds_other_bits_fails(tmp_path, monkeypatch, capsys):
     digests, states = iter("ab"), iter(("finished", "preempted", "finished"))
     monkeypatch.setattr(gpu_checks, "do", lambda *_: next(states))
     monkeypatch.setattr(gpu_checks, "weights", lambda _: next(digests))
-    gpu_check.answer("resume", tmp_path)
+    gpu_checks.answer("resume", tmp_path)
     said = json.loads(capsys.readouterr().out.removeprefix(gpu_check.PREFIX))
     assert said["state"] == "failed"
     assert "weights of the resumed run: a, expected b" in said["remark"]

@@ -55,11 +55,7 @@ def compose_run(*overrides: str) -> Config:
 
 
 def make_job(*overrides: str) -> Job:
-    """Compose one run and note how its protocol differs from the paper's.
-
-    Raises:
-        ConfigError: as :func:`compose_run`.
-    """
+    """Compose one run as :func:`compose_run` does, and note how it differs from the paper's."""
     config = compose_run(*overrides)
     paper = protocol(config.experiment) or compose_run(f"experiment={config.experiment}")
     return job_of(config, overrides, paper)

@@ -1,8 +1,7 @@
 """``conf/`` read without Hydra: its choices, the items of the paper, each experiment as it stands.
 
-Hydra composes command lines (:mod:`resnet_repro.compose`). An experiment as it stands is needed
-more often, to compare with: to name variants, to note deviations from the paper, to find the runs
-that stand for a net. That needs no more than YAML.
+Hydra composes command lines (:mod:`resnet_repro.compose`); to compare with an experiment, YAML is
+enough.
 """
 
 from __future__ import annotations
@@ -47,11 +46,7 @@ def names(group: str) -> list[str]:
 
 
 def load_item(name: str) -> ItemRuns:
-    """Read ``conf/item/<name>.yaml``.
-
-    Raises:
-        ConfigError: there is no such item, or it lists no experiments.
-    """
+    """Read ``conf/item/<name>.yaml``; ConfigError: no such item, or it lists no experiments."""
     if name not in names("item"):
         raise ConfigError(f"item={name}: must be one of {', '.join(names('item'))}")
     values: dict[str, Any] = {}
@@ -61,7 +56,7 @@ def load_item(name: str) -> ItemRuns:
         listed = values["hydra"]["sweeper"]["params"]["experiment"]
     except KeyError:
         raise ConfigError(f"{CONF / 'item' / name}.yaml lists no experiments") from None
-    return ItemRuns(name, tuple(word.strip() for word in listed.split(",")))
+    return ItemRuns(name, tuple(map(str.strip, listed.split(","))))
 
 
 @functools.cache
@@ -88,12 +83,11 @@ def protocol(experiment: str, profile: str = "paper") -> Config | None:
 
 
 def changed_from_experiment(config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]] | None:
-    """Return where a logged or composed run is not its experiment's at the same profile.
+    """Return the computed keys in which a run is not its experiment's at the same profile.
 
-    Only keys of data, model, recipe and evaluation that say what is computed, each with the
-    experiment's value and the run's. A run without such keys stands for the net in the paper's
-    figures, tables and claims; any other is a variant. ``None`` where ``conf/`` has no such
-    experiment.
+    Those of data, model, recipe and evaluation, each with the experiment's value and the run's. A
+    run without any stands for the net in the paper's figures, tables and claims; any other is a
+    variant. ``None`` where ``conf/`` has no such experiment.
     """
     experiment = protocol(str(config.get("experiment")), str(config.get("profile")))
     return None if experiment is None else changed(experiment, config)
@@ -112,12 +106,11 @@ def variant_name(experiment: str, changed: Mapping[str, tuple[Any, Any]]) -> str
     """
     parts = [experiment, *(_part(key, value) for key, (_, value) in changed.items())]
     name = "-".join(parts)
-    if len(name) <= LONGEST:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    while len("-".join([*parts, digest])) > LONGEST:
-        parts.pop()
-    return "-".join([*parts, digest])
+    if len(name) > LONGEST:
+        parts.append(hashlib.sha256(name.encode()).hexdigest()[:8])
+        while len(name := "-".join(parts)) > LONGEST:
+            del parts[-2]
+    return name
 
 
 def _part(key: str, value: Any) -> str:

@@ -218,11 +218,7 @@ class Config:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Config:
-        """Check a nested mapping and make the configuration.
-
-        Raises:
-            ConfigError: one line naming the key, the value and what is allowed.
-        """
+        """Make the configuration; ConfigError: one line naming key, value and what is allowed."""
         config = build(cls, values)
         for conflict in (*_recipe_conflicts(config), *_device_conflicts(config)):
             raise ConfigError(conflict)

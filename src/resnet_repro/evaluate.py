@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,6 @@ from resnet_repro.evaluation import EvaluateOptions, check
 from resnet_repro.options import ConfigError
 from resnet_repro.paths import writing
 from resnet_repro.runs.atomic import write_text_atomic
-
-# What makes two results of one name the same evaluation, besides their nets; a rerun replaces the
-# older one.
-IDENTITY = ("kind", "protocol", "bn", "data")
 
 
 def main() -> None:
@@ -75,8 +71,8 @@ def free_name(folder: Path, given: str | None, result: Mapping[str, Any]) -> str
         raise ConfigError(f"results_dir={folder}: cannot be written")
     name = given or str(result["name"])
     if given is None and _holds_another(folder / f"{name}.json", result):
-        identity = json.dumps([_nets(result["models"]), *(result[key] for key in IDENTITY)])
-        name = f"{name[:91]}_{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+        digest = hashlib.sha256(json.dumps(_identity(result)).encode()).hexdigest()
+        name = f"{name[:91]}_{digest[:8]}"
     path = folder / f"{name}.json"
     if _holds_another(path, result):
         raise ConfigError(
@@ -119,21 +115,23 @@ def _holds_another(path: Path, result: Mapping[str, Any]) -> bool:
     if not path.is_file():
         return path.exists() or path.is_symlink()
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
-        same = all(old[key] == result[key] for key in IDENTITY)
-        return not same or _nets(old["models"]) != _nets(result["models"])
+        return _identity(json.loads(path.read_text(encoding="utf-8"))) != _identity(result)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return True
 
 
-def _nets(models: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-    """Which nets; of ours run and iteration, so that one trained again replaces its result."""
-    return [
+def _identity(result: Mapping[str, Any]) -> list[Any]:
+    """What makes two results of one name the same evaluation; a rerun replaces the older one.
+
+    Of our nets run and iteration count, so that one trained again replaces its result.
+    """
+    nets = [
         [model["run"], model.get("iter")]
         if "run" in model
         else [model.get("sha256"), model.get("weights_key"), model["net"].get("stride_in", "1x1")]
-        for model in models
+        for model in result["models"]
     ]
+    return [nets, *(result[key] for key in ("kind", "protocol", "bn", "data"))]
 
 
 if __name__ == "__main__":

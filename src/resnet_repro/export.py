@@ -59,11 +59,7 @@ class ExportOptions:
 
 
 def files_of(options: ExportOptions) -> dict[Path, Path]:
-    """Return the file of each run; refuse what can be refused without torch.
-
-    Raises:
-        ConfigError: one line naming the key, the value and what is allowed.
-    """
+    """Return the file of each run; ConfigError: what can be refused without torch."""
     if not options.run or options.out is None:
         raise ConfigError(f"{'out' if options.run else 'run'} is not set; see --help")
     runs, out = [paths.given(run) for run in options.run], paths.given(options.out)

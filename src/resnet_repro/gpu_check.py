@@ -17,15 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import SkipTest
 
-from resnet_repro.paths import REPOSITORY, given
+from resnet_repro.paths import REPOSITORY
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import now
 from resnet_repro.runs.provenance import git_state, versions
@@ -69,8 +67,7 @@ CHECKS = (
 
 def start(check: GpuCheck, root: Path) -> list[str]:
     """The command that does one check."""
-    module = "resnet_repro.gpu_check"
-    return [sys.executable, "-m", module, "--one", check.name, "--root", str(root)]
+    return [sys.executable, "-m", "resnet_repro.gpu_checks", check.name, str(root)]
 
 
 def run_check(check: GpuCheck, seconds: float) -> dict[str, Any]:
@@ -128,20 +125,6 @@ def run_all(checks: Sequence[GpuCheck]) -> list[dict[str, Any]]:
         return [device, *pool.map(one, checks[1:])]
 
 
-def answer(name: str, root: Path) -> None:
-    """Do one check here and print what came of it."""
-    try:
-        from resnet_repro import gpu_checks
-
-        said = {"state": "passed", "remark": getattr(gpu_checks, f"check_{name}")(root)}
-    except SkipTest as reason:
-        said = {"state": "skipped", "remark": str(reason)}
-    except BaseException as error:
-        traceback.print_exc()
-        said = {"state": "failed", "remark": f"{type(error).__name__}: {error}".split("\n")[0]}
-    print(PREFIX + json.dumps(said), flush=True)
-
-
 def report(rows: Sequence[dict[str, Any]], out: Path) -> None:
     """Print the table and write the file that the study reads."""
     for row in rows:
@@ -156,20 +139,13 @@ def report(rows: Sequence[dict[str, Any]], out: Path) -> None:
     write_text_atomic(out, text + "\n")
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Do all checks, print the table, write the file; 1 if the GPU cannot be used."""
-    parser = argparse.ArgumentParser(description="What works on this GPU.")
-    parser.add_argument("--out", type=given, default=OUT, help="where results and settings go")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args(words)
-    if asked.one:
-        answer(asked.one, asked.root)
-        return 0
+    argparse.ArgumentParser(description=__doc__).parse_args()
     began = time.monotonic()
     rows = run_all(CHECKS)
-    report(rows, asked.out)
-    print(f"{time.monotonic() - began:.0f} s; written to {asked.out}")
+    report(rows, OUT)
+    print(f"{time.monotonic() - began:.0f} s; written to {OUT}")
     return int(rows[0]["state"] == "failed")
 
 

@@ -1,15 +1,19 @@
 """What :mod:`resnet_repro.gpu_check` computes: each check returns a remark, or raises.
 
-``SkipTest`` says why a check cannot be done here.
+``SkipTest`` says why a check cannot be done here. ``python -m resnet_repro.gpu_checks NAME FOLDER``
+does one and prints what came of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import multiprocessing
 import os
+import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import count
@@ -23,6 +27,7 @@ import torch.distributed as dist
 
 from resnet_repro.config import Config, TrainerConfig
 from resnet_repro.evaluation.count import count_errors
+from resnet_repro.gpu_check import PREFIX
 from resnet_repro.progress import Progress, Watcher
 from resnet_repro.training import stepper
 from resnet_repro.training.build import RunContext, assemble, load_images
@@ -261,3 +266,19 @@ def check_pictures(root: Path) -> str:
     }
     same(do(small(root, "pictures", groups, loader_workers=2)), "finished", "a run on photographs")
     return "three updates and two evaluations of ResNet-18 at 224x224"
+
+
+def answer(name: str, root: Path) -> None:
+    """Do one check here and print what came of it."""
+    try:
+        said = {"state": "passed", "remark": globals()[f"check_{name}"](root)}
+    except SkipTest as reason:
+        said = {"state": "skipped", "remark": str(reason)}
+    except BaseException as error:
+        traceback.print_exc()
+        said = {"state": "failed", "remark": f"{type(error).__name__}: {error}".split("\n")[0]}
+    print(PREFIX + json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    answer(sys.argv[1], Path(sys.argv[2]))

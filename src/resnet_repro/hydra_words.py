@@ -50,11 +50,7 @@ def quoted(word: str) -> str:
 
 
 def read_flags(words: Sequence[str]) -> argparse.Namespace:
-    """Parse Hydra's flags, which may stand anywhere among the overrides.
-
-    Raises:
-        ConfigError: flags that Hydra does not have, or that would have no effect.
-    """
+    """Parse Hydra's flags, anywhere among the overrides; ConfigError: unknown or without effect."""
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     asked = parser.parse_intermixed_args(list(words))
@@ -79,10 +75,9 @@ def _refuse(message: str) -> NoReturn:
 
 
 def run_hydra(asked: argparse.Namespace, flags: Sequence[str], job: Callable[..., None]) -> None:
-    """Do what Hydra's own flags and words ask: it shows something, or launches ``job``.
+    """Let Hydra show what its flags ask for, or launch ``job``, whose own errors stay as they are.
 
-    Raises:
-        ConfigError: one line; an error of the job's own stays what it is.
+    ConfigError: Hydra's refusal in one line.
     """
     overrides = [quoted(word) for word in asked.overrides]
     if asked.shell_completion:

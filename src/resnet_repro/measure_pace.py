@@ -1,8 +1,7 @@
-"""How long an iteration takes on this device: ``python -m resnet_repro.measure_pace``.
+"""How long an iteration takes on this device, from a few iterations of a handful of nets.
 
-A few iterations of a handful of nets on made-up images; ``make cost`` scales the rest by their
-multiply-adds. ``results/bench/cost_<device>.json`` keeps what was measured. Torch is imported only
-to measure: what is known is answered at once.
+``make cost`` scales the other nets by their multiply-adds. ``results/bench/cost_<device>.json``
+keeps what was measured; torch is imported only to measure.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_repro.exits import explained
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import now
 from resnet_repro.runs.provenance import (
@@ -58,11 +56,7 @@ def gpu_name() -> str | None:
 def measure_all(
     folder: Path, nets: Sequence[str] = NETS, words: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Measure, write the file, return what is in it; ``words`` are configuration for every net.
-
-    Raises:
-        ConfigError: there is no such net.
-    """
+    """Measure, write the file, return what is in it; ``words`` are configuration for every net."""
     from resnet_repro.compose import compose_run
     from resnet_repro.training.device import set_up
 
@@ -117,15 +111,3 @@ def write(out: Path, kept: Mapping[str, Any]) -> Path:
     path = out / f"{kept['part']}_{kept['device']}.json"
     write_text_atomic(path, json.dumps(kept, indent=2, allow_nan=False) + "\n")
     return path
-
-
-def main() -> None:
-    """Measure and say how long an iteration takes."""
-    with explained():
-        kept = measure_all(OUT)
-    for row in kept["rows"]:
-        print(f"{row['experiment']:24}{row['seconds']:10.4g} s an iteration of {row['batch_size']}")
-
-
-if __name__ == "__main__":
-    main()

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,7 @@ def only_voice() -> Callable[[str], None]:
 def mirror_run(folder: RunFolder, mode: str, say: Callable[[str], None]) -> None:
     """Log records as they are written, then the final numbers and a picture of the curves.
 
-    Raises:
-        Exception: whatever wandb raises.
-        OSError: the files cannot be written where they belong.
+    OSError: the files cannot be written where they belong; else whatever wandb raises.
     """
     place = folder.path / "wandb"
     place.mkdir(exist_ok=True)
@@ -197,17 +196,18 @@ def mirror_run(folder: RunFolder, mode: str, say: Callable[[str], None]) -> None
 def opened(asked: dict[str, Any], mode: str, say: Callable[[str], None]) -> Any:
     """Open the W&B run; where online logging is not possible, offline."""
     wandb: Any = importlib.import_module("wandb")
+    init = partial(wandb.init, settings=wandb.Settings(**SETTINGS), **asked)
     try:
-        run = wandb.init(mode=mode, settings=wandb.Settings(**SETTINGS), **asked)
+        run = init(mode=mode)
     except Exception as error:
         if mode != "online":
             raise
         wandb.teardown()  # its service would say that the run id is in use
-        run = wandb.init(mode="offline", settings=wandb.Settings(**SETTINGS), **asked)
+        run = init(mode="offline")
         reason = in_one_line(error)
         say(f"online logging is not possible ({reason}); logging offline, `wandb sync` sends it")
-    run.define_metric("iter", hidden=True)
-    run.define_metric("record", hidden=True)
+    for name in ("iter", "record"):
+        run.define_metric(name, hidden=True)
     run.define_metric("*", step_metric="iter")  # W&B's own step would refuse to go back
     return run
 

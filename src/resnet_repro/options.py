@@ -132,8 +132,7 @@ def help_text(schema: type) -> str:
 def build(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     """Make a ``schema`` from a nested mapping; missing keys take their defaults.
 
-    Raises:
-        ConfigError: unknown key, wrong type or value out of range.
+    ConfigError: unknown key, wrong type or value out of range.
     """
     hints = typing.get_type_hints(schema)
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
@@ -157,11 +156,7 @@ def build(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def check_fields(made: Any) -> None:
-    """Check every field of a schema made by hand, as :func:`build` does.
-
-    Raises:
-        ConfigError: wrong type or value out of range.
-    """
+    """Check every field of a schema made by hand, as :func:`build` does."""
     for name, kind, field in leaves(type(made)):
         _checked(name, getattr(made, name), kind, field)
 

@@ -15,11 +15,7 @@ AUTO = "auto"
 
 
 def given(text: str) -> Path:
-    """Return the path that a person wrote, as an option of a command too: ``~`` is the home folder.
-
-    Raises:
-        ConfigError: there is no such user.
-    """
+    """Return the path that a person wrote; ``~`` is the home folder (ConfigError: no such user)."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -55,11 +51,7 @@ def writing(place: object) -> Iterator[None]:
 
 
 def check_installed() -> None:
-    """Refuse to work without the repository: conf/ and the paper's numbers are not in a wheel.
-
-    Raises:
-        ConfigError: the package was copied to where Python keeps packages.
-    """
+    """Refuse with a ConfigError to work as a copy: conf/ and results/paper are not in a wheel."""
     if Path(__file__).resolve().parents[1] != REPOSITORY / "src":
         raise ConfigError(
             "resnet_repro is installed without its repository (conf/, results/paper); "

@@ -119,11 +119,8 @@ def run(jobs: Sequence[Job], budget: float | None) -> None:
 def one_engine(jobs: Sequence[Job]) -> list[Job]:
     """Demand for each run the engine of the runs of its data set that were logged on a GPU.
 
-    Compiled blocks round differently: a host without a compiler must refuse the other seeds
-    instead of training them eagerly.
-
-    Raises:
-        ConfigError: logged runs differ in their engine already, or a run asks for another.
+    Compiled blocks round differently: a host without a compiler must refuse the other seeds.
+    ConfigError: logged runs differ in their engine already, or a run asks for another.
     """
     logged: dict[str, dict[str, str]] = {}
     for job in jobs:
