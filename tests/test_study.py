@@ -11,7 +11,6 @@ import pytest
 
 from ranks import BRIEF, WORDS
 from resnet_repro import study
-from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
 from resnet_repro.compose import make_job
 from resnet_repro.conf import load_item, names
 from resnet_repro.options import ConfigError
@@ -174,7 +173,7 @@ def test_bundle_holds_the_data_of_its_runs_alone(tmp_path, monkeypatch):
         ("cifar10_plain20", ["data/cifar10.npz"]),
         ("tiny_plain18", ["data/tiny-imagenet-200.npz"]),
     ):
-        archive = write_bundle([make_job(f"experiment={experiment}")], tmp_path / "study.tar")
+        archive = study.write_bundle([make_job(f"experiment={experiment}")], tmp_path / "study.tar")
         with tarfile.open(archive) as tar:
             names = tar.getnames()
         assert [name for name in names if name.startswith("data/")] == expected
@@ -185,7 +184,7 @@ def test_bundle_holds_the_data_of_its_runs_alone(tmp_path, monkeypatch):
 def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path):
     jobs = [make_job("experiment=cifar10_plain20", *WORDS, *BRIEF)]
     there = tmp_path / "there"
-    with tarfile.open(write_bundle(jobs, tmp_path / "study.tar")) as tar:
+    with tarfile.open(study.write_bundle(jobs, tmp_path / "study.tar")) as tar:
         tar.extractall(there, filter="data")
     env = os.environ | {"PYTHONPATH": str(there / "src")}
     words = [sys.executable, "-c", BARE]
@@ -194,7 +193,7 @@ def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path):
     (run,) = find_runs(there / "runs")
     assert run.is_finished
     assert run.meta()["git"]["revision"]
-    archive = pack_runs(there / "runs", tmp_path / "home.tar.gz")
+    archive = study.pack_runs(there / "runs", tmp_path / "home.tar.gz")
     with tarfile.open(archive) as tar:
         names = tar.getnames()
         tar.extractall(tmp_path / "home", filter="data")
@@ -202,5 +201,5 @@ def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path):
     home = tmp_path / "home" / "results" / "runs" / "smoke" / jobs[0].config.name / "seed0"
     assert RunFolder(home).config()["model"]["depth"] == 8
     assert RunFolder(home).metrics() == run.metrics()
-    again = load_jobs(there, tmp_path / "home" / "results" / "runs")
+    again = study.load_jobs(there, tmp_path / "home" / "results" / "runs")
     assert all(job.is_done() for job in again)

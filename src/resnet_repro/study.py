@@ -9,28 +9,31 @@ there, ``run --bundle`` works from it, and ``pack`` brings the run folders home 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import re
+import tarfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from socket import gethostname
 from typing import Any
 
 from resnet_repro import paths
-from resnet_repro.bundle import load_jobs, pack_runs, write_bundle
-from resnet_repro.config import TrainerConfig
+from resnet_repro.config import Config, TrainerConfig
 from resnet_repro.exits import PREEMPTED, explained, notify
 from resnet_repro.gpu_check import OUT
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import duration
-from resnet_repro.runs.provenance import versions
+from resnet_repro.runs.folder import find_runs
+from resnet_repro.runs.provenance import REVISION, git_state, versions
 from resnet_repro.runs.signals import is_alive, stop_on_signals
 from resnet_repro.training.jobs import estimate, report, run_all
 from resnet_repro.training.launch import Job, job_of
 
+JOBS = "jobs.json"  # of a bundle
 UNDONE = ("running", "begun", "missing")
 KINDS = ("done", *UNDONE, "diverged", "failed")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -171,9 +174,9 @@ def checked(jobs: Sequence[Job], path: Path) -> list[Job]:
         notify(f"by {path}: {listed}")
     made = []
     for job in jobs:
-        given = {k for k, v in vars(job.config.trainer).items() if v != getattr(TrainerConfig(), k)}
-        given.discard("concurrent")
-        made.append(_with_trainer(job, {k: v for k, v in settings.items() if k not in given}))
+        usual, own = vars(TrainerConfig()), vars(job.config.trainer)
+        needed = {k: v for k, v in settings.items() if k == "concurrent" or own[k] == usual[k]}
+        made.append(_with_trainer(job, needed))
     return made
 
 
@@ -199,6 +202,49 @@ def seconds(text: str) -> float:
     if not match:
         raise argparse.ArgumentTypeError(f"{text}: must be like 90s, 25m or 2h")
     return float(match[1]) * SECONDS[match[2]]
+
+
+def write_bundle(jobs: Sequence[Job], out: Path) -> Path:
+    """Write code, data prepared here and the composed configurations of ``jobs`` into one tar.
+
+    Unpacked, ``PYTHONPATH=src RESNET_REPRO_DATA=data python -m resnet_repro.study run --bundle .``
+    does the runs; neither Hydra nor a network is needed there.
+    """
+    listed = [asdict(job) for job in jobs]
+    data_sets = tuple({job.config.data.name for job in jobs})
+    package = Path(__file__).resolve().parent
+    with tarfile.open(out, "w") as tar:
+        for path in sorted(package.rglob("*.py")):
+            tar.add(path, f"src/resnet_repro/{path.relative_to(package)}")
+        for path in sorted(paths.data().glob("*.npz")):
+            if path.stem.replace("-", "_").startswith(data_sets):
+                tar.add(path, f"data/{path.name}")
+        # The other host has no git state.
+        for name, content in {f"src/resnet_repro/{REVISION}": git_state(), JOBS: listed}.items():
+            text = json.dumps(content, indent=1).encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text))
+    return out
+
+
+def load_jobs(bundle: Path, runs_dir: Path) -> list[Job]:
+    """Read the runs of an unpacked bundle; their folders go below ``runs_dir``."""
+    jobs = []
+    for job in json.loads((bundle / JOBS).read_text(encoding="utf-8")):
+        config = replace(Config.from_mapping(job["config"]), runs_dir=str(runs_dir))
+        jobs.append(Job(config, tuple(job["words"]), job["deviations"]))
+    return jobs
+
+
+def pack_runs(runs_dir: Path, out: Path) -> Path:
+    """Archive all run folders without checkpoints and locks; unpack it in the project's root."""
+    with tarfile.open(out, "w:gz") as tar:
+        for run in find_runs(runs_dir):
+            for path in sorted(run.path.iterdir()):
+                if path.is_file() and not path.name.startswith("."):
+                    tar.add(path, f"results/runs/{path.relative_to(runs_dir)}")
+    return out
 
 
 def _arguments() -> argparse.Namespace:
