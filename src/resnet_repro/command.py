@@ -64,7 +64,7 @@ def parse(schema: type[T], words: Sequence[str]) -> T:
 
 def _value(text: str, kind: Any) -> Any:
     """A text as a value of this type; one that does not fit stays a text."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType) and text == "null":
+    if isinstance(kind, types.UnionType) and text == "null":
         return None
     if typing.get_origin(kind) is list:
         items = re.split(r"(?<!\\),", text) if text else []

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import itertools
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,7 +54,7 @@ def increasing(what: str) -> Check:
     """Pass lists of positive numbers in increasing order."""
     return Check(
         f"increasing positive {what}",
-        lambda v: all(x > 0 for x in v) and all(a < b for a, b in itertools.pairwise(v)),
+        lambda v: all(a < b for a, b in itertools.pairwise([0, *v])),
         alone=True,
     )
 
@@ -64,15 +65,9 @@ UNNAMED = "???"  # stands for a value that is yet to be given
 
 def named(what: str) -> Check:
     """Pass words usable as a folder name."""
-    return Check(
-        f"{what} of letters, digits, '.', '_', '+', '-', at most {LONGEST_NAME}",
-        lambda v: (
-            0 < len(v) <= LONGEST_NAME
-            and v[0] not in ".-"
-            and all(c.isalnum() or c in "._+-" for c in v)
-        ),
-        alone=True,
-    )
+    words = f"{what} of letters, digits, '.', '_', '+', '-', at most {LONGEST_NAME}"
+    usable = re.compile(rf"(?![.-])[\w.+-]{{1,{LONGEST_NAME}}}")
+    return Check(words, lambda v: usable.fullmatch(v) is not None, alone=True)
 
 
 # What an option says of a run. A key that its declaration does not place counts as computed.
@@ -206,14 +201,17 @@ def _converted(value: Any, kind: Any) -> Any:
     return value if isinstance(value, kind) else _WRONG
 
 
+_NOUNS: dict[Any, str] = {
+    float: "a finite number", int: "an integer", bool: "true or false", str: "a word",
+    list[int]: "a list of integers", list[str]: "a list of words",
+}  # fmt: skip
+
+
 def _noun(kind: Any) -> str:
     """Name a type as messages do."""
     if isinstance(kind, types.UnionType):
         return f"{_noun(typing.get_args(kind)[0])} or null"
-    if typing.get_origin(kind) is list:
-        return {int: "a list of integers", str: "a list of words"}[typing.get_args(kind)[0]]
-    nouns = {float: "a finite number", int: "an integer", bool: "true or false", str: "a word"}
-    return nouns[kind]
+    return _NOUNS[kind]
 
 
 def shown(value: Any) -> str:
