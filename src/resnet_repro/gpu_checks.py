@@ -134,8 +134,8 @@ def check_graph(root: Path) -> str:
     for deterministic in (True, False):
         found = {}
         for graph in ("never", "always"):
-            how = {"graph": graph, "compile": "never", "deterministic": deterministic}
-            _, state, losses = trained(small(root, "graph", **how))
+            job = small(root, "graph", graph=graph, compile="never", deterministic=deterministic)
+            _, state, losses = trained(job)
             found[graph] = bits(state.model.state_dict()), losses
         if deterministic:
             same(found["always"][0], found["never"][0], "weights of graphed and eager steps")
@@ -146,10 +146,11 @@ def check_graph(root: Path) -> str:
 
 def check_compile(root: Path) -> str:
     """Compile the blocks; the first losses must be those of the blocks as they are."""
-    how = {"deterministic": False}
-    _, _, plain = trained(small(root, "compile", compile="never", **how), 3)
+    job = small(root, "compile", compile="never", deterministic=False)
+    _, _, plain = trained(job, 3)
     began = time.monotonic()
-    _, _, compiled = trained(small(root, "compile", compile="always", **how), 3)
+    job = small(root, "compile", compile="always", deterministic=False)
+    _, _, compiled = trained(job, 3)
     apart = float((compiled - plain).abs()[0])
     assert apart < 0.01, f"first losses are {apart:.2g} apart"
     return f"first losses {apart:.1g} apart; compiled in {time.monotonic() - began:.0f} s"
