@@ -26,7 +26,10 @@ BOTTLENECK_NAMES = NAMES | {"B": "ResNet-{}"}  # Sec. 4.1: 50, 101 and 152 use o
 
 @dataclass(frozen=True)
 class NetSpec:
-    """The net (Sec. 3.3, 4.2); ConfigError: it cannot be built, or would ignore a setting."""
+    """The net (Sec. 3.3, 4.2).
+
+    ConfigError: it cannot be built, or would ignore a setting.
+    """
 
     family: str = option("cifar", "family of nets", one_of("cifar", "imagenet"))
     depth: int = option(20, "number of weighted layers", at_least(8))
