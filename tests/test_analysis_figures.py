@@ -21,9 +21,12 @@ from resnet_repro.analysis.curves import bin_width, mean_curve, with_gaps
 from resnet_repro.analysis.load import Run, load_run, load_runs
 from resnet_repro.items import DRAWINGS, ITEMS
 from resnet_repro.items.command import main
-from resnet_repro.items.error_curves import fig1, fig4, fig6
-from resnet_repro.items.fig2_fig5 import fig2, fig5
+from resnet_repro.items.fig1 import fig1
+from resnet_repro.items.fig2 import fig2
 from resnet_repro.items.fig3 import Cell, cells, fig3
+from resnet_repro.items.fig4 import fig4
+from resnet_repro.items.fig5 import fig5
+from resnet_repro.items.fig6 import fig6
 from resnet_repro.items.fig7 import fig7
 from resnet_repro.items.gradients import (
     bn_output_gradients,

@@ -79,6 +79,20 @@ def draw_both(
             draw_paper(axes, number, runs[0], kind, papers, panel)
 
 
+def draw_nets(
+    axes: Axes, nets: Nets, wanted: Sequence[str], paper: tuple[int, str], shown: Sequence[Run]
+) -> None:
+    """Draw nets over the paper's where all that is ``shown`` is comparable; name what is missing.
+
+    ``paper``: number of the figure, panel.
+    """
+    beneath = paper if comparable(shown) else None
+    for net in nets.values():
+        draw_both(axes, net, beneath, iter_unit(shown))
+    name_missing(axes, nets, wanted)
+    name_what_is_above(axes, list(nets.values()))
+
+
 def legend(
     runs: Sequence[Run], columns: int, test: str, papers_test: str
 ) -> tuple[list[Line2D], list[str]]:

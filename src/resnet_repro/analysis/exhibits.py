@@ -23,7 +23,7 @@ from resnet_repro.analysis.load import Run, variants_of
 from resnet_repro.analysis.protocol import why_not_comparable
 from resnet_repro.analysis.tables import Table, as_shown
 from resnet_repro.conf import load_item
-from resnet_repro.items import Item, error_curves, fig7
+from resnet_repro.items import Item, fig4, fig6, fig7
 
 IN_PLACE = ("claims",)  # the page has a part of its own for them
 LEADING = ("test error", "sd", "paper", "verdict")
@@ -152,11 +152,11 @@ class _Look(NamedTuple):
 _LOOKS = {
     "fig1": _Look({"left": "training error", "right": "test error"}, one_kind=True),
     "fig4": _Look(
-        {place: f"ImageNet: {title}" for place, (title, _) in error_curves.FIG4_PANELS.items()},
-        error_curves.FIG4_FRAME.errors,
+        {place: f"ImageNet: {title}" for place, (title, _) in fig4.PANELS.items()},
+        fig4.FRAME.errors,
         "validation error, centre crop",
     ),
-    "fig6": _Look({place: title for place, (title, _) in error_curves.FIG6_PANELS.items()}),
+    "fig6": _Look({place: title for place, (title, _) in fig6.PANELS.items()}),
 }
 PAPER_FIGURES = (*_LOOKS, "fig7")
 
