@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ranks import do, small_job
-from resnet_repro import api, data, evaluate, export
+from resnet_repro import api, data, evaluate, export, paths
 from resnet_repro.data import Arrays, DataError
 from resnet_repro.evaluation.protocols import Geometry, scorer, views_of
 from resnet_repro.evaluation.session import Session
@@ -287,9 +287,9 @@ def test_torchvision_weights_under_every_protocol(arrays, tmp_path, monkeypatch)
 
 
 def test_published_numbers_need_all_ten_thousand_images(akamaster, tmp_path):
-    root = Path(os.environ.get("RESNET_REPRO_DATA", "/nowhere"))
+    root = paths.data(paths.AUTO)
     if not (root / "cifar10.npz").exists():
-        pytest.skip("needs CIFAR-10")
+        pytest.skip("CIFAR-10 is not here; `make data` gets it")
     path, _ = akamaster
     words = (f"weights={path}", "format=akamaster", f"data.root={root}", f"results_dir={tmp_path}")
     done(evaluate, *words)
