@@ -209,10 +209,10 @@ def _setting(nets: Sequence[Sequence[Run]]) -> str:
     runs = [run for net in nets for run in net]
     lengths = " or ".join(f"{length:,}" for length in sorted({run.max_iters for run in runs}))
     errors = [TEST.mean(net) for net in nets]
+    level = " to ".join(dict.fromkeys(f"{error:.1f}" for error in (min(errors), max(errors))))
     held_out = "validation" if runs[0].family == "imagenet" else "test"
     return (
-        f"{data_of(runs)}, {seeds_clause(nets)}, {lengths} iterations, "
-        f"{held_out} error {min(errors):.1f} to {max(errors):.1f} %"
+        f"{data_of(runs)}, {seeds_clause(nets)}, {lengths} iterations, {held_out} error {level} %"
     )
 
 
