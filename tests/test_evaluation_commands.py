@@ -222,6 +222,25 @@ def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_pat
         assert found["models"][0]["run"] == f"smoke/small/seed{seed}"
 
 
+WEIGHTS = sorted((paths.REPOSITORY / "results" / "weights").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
+def test_committed_weights_give_the_logged_error(path, tmp_path):
+    if not (paths.data(paths.AUTO) / "cifar10.npz").exists():
+        pytest.skip("CIFAR-10 is not here; `make data` gets it")
+    done(evaluate, f"weights={path}", "format=ours", f"results_dir={tmp_path}")
+    (found,) = results(tmp_path).values()
+    place = paths.REPOSITORY / "results" / "runs" / found["models"][0]["run"]
+    lines = (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    logged = [record for line in lines if (record := json.loads(line))["kind"] == "test"][-1]
+    for key in ("top1_err", "top5_err", "num_samples"):
+        assert found[key] == logged[key]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    table = (path.parent / "README.md").read_text(encoding="utf-8")
+    assert f"| {logged['top1_err']:.2f} " in next(x for x in table.splitlines() if digest in x)
+
+
 def test_five_lines_of_python_classify_a_picture_without_the_data(
     runs, arrays, tmp_path, monkeypatch
 ):
