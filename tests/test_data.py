@@ -269,7 +269,7 @@ def test_a_signal_that_is_only_noted_ends_the_preparation():
             list(results)
         assert exit_code(caught.value) == PREEMPTED  # not that of wrong data
         assert stop_asked()
-        assert time.monotonic() - began < 10  # all take 100 s, or 50
+        assert time.monotonic() - began < 40  # all take 100 s, or 50
 
 
 @pytest.mark.parametrize("delay", [0, 0.3])  # before the wait begins, and in it

@@ -119,7 +119,7 @@ def test_a_stop_before_the_first_worker_is_there_ends_the_launcher_at_once(tmp_p
     monkeypatch.setattr(workers_module, "start_launcher", hanging)
     job, began = small_job(tmp_path, "trainer.devices=2"), time.monotonic()
     assert launch(job, Silent(), lambda: bool(begun)) == "preempted"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60  # the launcher would sleep for 600 s
     assert begun[0].returncode == -signal.SIGKILL
     assert job.folder.status()["state"] == "preempted"
 

@@ -175,8 +175,9 @@ def test_whatever_breaks_costs_one_line_and_no_record(tmp_path, how, break_as, m
 
 
 @pytest.mark.parametrize("state", ["preempted", "failed", "diverged"])
-def test_a_run_that_makes_room_waits_for_nothing(tmp_path, state, break_as, capfd):
+def test_a_run_that_makes_room_waits_for_nothing(tmp_path, state, break_as, capfd, monkeypatch):
     break_as("never finishes")
+    monkeypatch.setattr(mirror, "CLOSE_SECONDS", 600.0)
     began = time.monotonic()
     log_some(begun(tmp_path), state=state)
     assert time.monotonic() - began < mirror.CLOSE_SECONDS / 2
