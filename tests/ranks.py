@@ -29,7 +29,7 @@ from resnet_repro.training.run import TrainingRun
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Every optimizer imports torch._dynamo: seconds in each process.
 _CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "resnet_repro.training.run", "resnet_repro.compose"]
+    ["torch._dynamo", "resnet_repro.training.run", "resnet_repro.compose", __name__]
 )
 
 FEW_IMAGES = (400, 60)  # training and test images, in these processes and with ``few_images``
@@ -184,17 +184,16 @@ def _share(
     return TrainingRun(job.folder, Silent(), stop, world).finish()
 
 
-def in_background(job: Job) -> Any:
-    """Begin ``job`` in a process of its own, as a command would."""
-    process = _CONTEXT.Process(target=launch, args=(job, Silent(), never))
+def begin_as_is(work: Callable[..., Any], *args: Any) -> Any:
+    """Call ``work(*args)`` in a process of its own, with all the images."""
+    process = _CONTEXT.Process(target=work, args=args)
     process.start()
     return process
 
 
 def crash(job: Job, where: str) -> int | None:
     """Do ``job`` in a process that dies at a named point; its exit code."""
-    process = _CONTEXT.Process(target=_crash, args=(job, where))
-    process.start()
+    process = begin_as_is(_crash, job, where)
     process.join(120)
     return process.exitcode
 

@@ -12,7 +12,7 @@ import resnet_repro.compose
 from resnet_repro import paths
 from resnet_repro.analysis.load import Run, changed_keys
 from resnet_repro.compose import compose_run, compose_sweep, make_job
-from resnet_repro.conf import changed_from_experiment, load_item, names, protocol
+from resnet_repro.conf import changed_from_experiment, names, protocol
 from resnet_repro.items.deviations import _change
 from resnet_repro.mirror import run_id
 from resnet_repro.options import HOW, WHAT, WHERE, WHO, ConfigError
@@ -104,6 +104,14 @@ REFUSED = [
     ("trainer.precision=fp16", "trainer.precision=fp16: must be one of auto, fp32, tf32, bf16"),
     ("data=imagenett", "data=imagenett: did you mean imagenet?"),
     ("profile=fast", "profile=fast: must be one of paper, quick, short, smoke"),
+    ("data.on_corrupt=ignore", "data.on_corrupt=ignore: must be one of stop, skip"),
+    ("recipe.schedule=plato", "recipe.schedule=plato: must be one of milestones, plateau"),
+    ("recipe.patience=0", "recipe.patience=0: must be an integer >= 1"),
+    ("trainer.devices=0", "trainer.devices=0: must be an integer >= 1"),
+    ("trainer.timeout_seconds=0", "trainer.timeout_seconds=0: must be a finite number > 0"),
+    ("trainer.launcher=slurm", "trainer.launcher=slurm: must be one of local, external"),
+    ("trainer.loader_workers=-2", "trainer.loader_workers=-2: must be an integer >= -1"),
+    ("trainer.graph=true", "trainer.graph=true: must be one of auto, always, never"),
     ("name=../up", "name=../up: must be"),
     ("recipe.lr=${nope}", "recipe.lr: cannot be resolved"),
     ("recipe.lr=${oc.env:NOT_THERE}", "recipe.lr: cannot be resolved"),
@@ -122,6 +130,30 @@ def test_refused(word, message):
         compose_run(*RUN, word)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("cifar10_plain20 data=imagenet", "model.family=cifar: data.name=imagenet needs the imag"),
+        ("cifar10_plain20 data=folder", "model.family=cifar: data.name=folder needs the imagenet"),
+        ("imagenet_plain18 data.train_split=45k", "data.train_split=45k: only for data.name=cif"),
+        ("imagenet_plain18 data.pad=zero", "data.pad=zero: crops of data.name=imagenet lie within"),
+        ("imagenet_plain18 trainer.devices=257", "trainer.devices=257: must be at most recipe.bat"),
+        ("imagenet_plain18 recipe.schedule=plateau recipe.milestones=[]",
+         "recipe.schedule=plateau: needs recipe.milestones"),
+        ("cifar10_plain20 trainer.sync_bn=true model.bn_group=8",
+         "trainer.sync_bn=true: not with model.bn_group=8"),
+        ("cifar10_plain20 trainer.devices=4 model.bn_group=64",
+         "model.bn_group=64 x trainer.devices=4: must divide recipe.batch_size=128"),
+        *((f"cifar10_plain20 trainer.{word} trainer.devices=2",
+           f"trainer.{word}: only with trainer.devices=1")
+          for word in ("graph=always", "compile=always", "concurrent=2")),
+    ],
+)  # fmt: skip
+def test_what_cannot_go_together_is_refused(words, message):
+    with pytest.raises(ConfigError, match="^" + re.escape(message)):
+        compose_run(*f"experiment={words}".split())
 
 
 def test_unknown_experiment_lists_what_there_is():
@@ -255,11 +287,6 @@ def test_an_experiment_that_only_hydra_reads_is_still_composed(monkeypatch):
     assert make_job(*RUN, "recipe.lr=0.05").deviations == {
         "name": ["cifar10_plain20", "cifar10_plain20-lr0.05"], "recipe.lr": [0.1, 0.05],
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("item", names("item"))
-def test_items_name_experiments_that_exist(item):
-    assert set(load_item(item).experiments) <= set(names("experiment"))
 
 
 @pytest.mark.parametrize(

@@ -218,38 +218,6 @@ def test_what_workers_share_and_what_they_do_not(tmp_path):
     assert first[3] == second[3] == (True,)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("trainer.devices=17", "trainer.devices=17: must be at most recipe.batch_size=16"),
-        ("trainer.devices=0", "trainer.devices=0: must be an integer >= 1"),
-        (
-            "trainer.sync_bn=true model.bn_group=8",
-            "trainer.sync_bn=true: not with model.bn_group=8",
-        ),
-        (
-            "trainer.devices=4 model.bn_group=8",
-            "model.bn_group=8 x trainer.devices=4: must divide recipe.batch_size=16",
-        ),
-        ("trainer.timeout_seconds=0", "trainer.timeout_seconds=0: must be a finite number > 0"),
-        ("trainer.launcher=slurm", "trainer.launcher=slurm: must be one of local, external"),
-    ],
-)
-def test_impossible_together(tmp_path, words, message):
-    with pytest.raises(ConfigError) as caught:
-        small_job(tmp_path, *words.split())
-    assert str(caught.value).startswith(message)
-
-
-def test_more_devices_than_there_are_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    job = small_job(tmp_path, "trainer.devices=4")
-    with pytest.raises(ConfigError, match="trainer.devices=4: 2 CUDA devices are visible here"):
-        do(job)
-    assert not any(tmp_path.iterdir())
-
-
 def test_a_warning_that_means_nothing_here_is_not_shown(monkeypatch):
     """Of 1x1 filters, whose strides in dimensions of size 1 may be any."""
     net = torch.nn.Linear(2, 2)

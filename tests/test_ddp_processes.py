@@ -5,14 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ranks import Silent, fingerprint, in_background, never, small_job, workers
+from ranks import Silent, begin_as_is, fingerprint, never, small_job, workers
+from reliability.processes import at_work, seconds_until_gone
 from resnet_repro.data.synthetic import SIZES
 from resnet_repro.exits import exit_code
+from resnet_repro.paths import REPOSITORY as REPO
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import WorkersLostError
 from resnet_repro.training import workers as workers_module
@@ -22,48 +23,27 @@ LONG = ("trainer.devices=2", "recipe.max_iters=70", "recipe.milestones=[]",
         "evaluation.every_iters=70", "probes.response_images=20", "probes.signals=false",
         "trainer.checkpoint_every_iters=5")  # fmt: skip
 
-REPO = Path(__file__).resolve().parents[1]
-
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
 
 
-def processes(folder: RunFolder) -> dict[str, int]:
-    """Launcher (``None``) and ranks that work on a folder, with their ids."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            values = (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if str(folder.path).encode() in words and words[0] == sys.executable.encode():
-            rank = next((v[5:].decode() for v in values if v.startswith(b"RANK=")), "launcher")
-            found[rank] = int(entry.name)
-    return found
-
-
-def seconds_until_nobody_is_left(folder: RunFolder, limit: float = 120) -> float:
-    began = time.monotonic()
-    while processes(folder):
-        assert time.monotonic() - began < limit, processes(folder)
-        time.sleep(0.05)
-    return time.monotonic() - began
+def assert_nobody_is_left(folder: RunFolder, limit: float = 1) -> None:
+    assert seconds_until_gone(folder.path, limit)[1] == 0, at_work(folder.path)
 
 
 class Fault(Silent):
-    """Does something to the processes once the run has done eight more iterations."""
+    """Signals a rank or the launcher once the run has done eight more iterations."""
 
-    def __init__(self, job: Job, do: Callable[[dict[str, int]], None]):
-        self._job, self._do = job, do
+    def __init__(self, job: Job, whom: str = "nobody", number: int = 0):
+        self._job, self._whom, self._number = job, whom, number
         self._from = job.folder.status().get("iter", 0) + 8
         self.at: float | None = None
 
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
         if iteration >= self._from and self.at is None:
             self.at = time.monotonic()
-            self._do(processes(self._job.folder))
+            for pid, what in at_work(self._job.folder.path).items():
+                if what == self._whom:
+                    os.kill(pid, self._number)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +58,7 @@ def job(tmp_path_factory):
     """One run, through everything below: it is begun once and resumed from test to test."""
     made = small_job(tmp_path_factory.mktemp("parts"), *LONG)
     yield made
-    for pid in processes(made.folder).values():
+    for pid in at_work(made.folder.path):
         os.kill(pid, signal.SIGKILL)
 
 
@@ -161,54 +141,53 @@ def test_one_machine_needs_no_name_that_resolves(tmp_path):
 
 
 def test_asked_to_stop_it_saves_and_leaves(job):
-    watcher = Fault(job, lambda _: None)
+    watcher = Fault(job)
     assert launch(job, watcher, lambda: watcher.at is not None) == "preempted"
     assert watcher.at is not None
     assert time.monotonic() - watcher.at < 120
-    seconds_until_nobody_is_left(job.folder, 1)
+    assert_nobody_is_left(job.folder)
     status = job.folder.status()
     assert (status["state"], status["restarts"]) == ("preempted", 0)
     assert status["iter"] >= 8
 
 
 def test_a_killed_worker_ends_the_others(job):
-    watcher = Fault(job, lambda found: os.kill(found["1"], signal.SIGKILL))
+    watcher = Fault(job, "1", signal.SIGKILL)
     with pytest.raises(WorkersLostError, match="worker 1 was killed.*rerun the") as caught:
         launch(job, watcher, never)
     assert exit_code(caught.value) == 1
     assert watcher.at is not None
     assert time.monotonic() - watcher.at < 120
-    seconds_until_nobody_is_left(job.folder, 1)
+    assert_nobody_is_left(job.folder)
     status = job.folder.status()
     assert (status["state"], status["restarts"]) == ("failed", 1)
     assert "worker 1 was killed" in status["reason"]
 
 
 def test_a_killed_launcher_makes_the_workers_save(job):
-    watcher = Fault(job, lambda found: os.kill(found["launcher"], signal.SIGKILL))
-    assert launch(job, watcher, never) == "preempted"
-    seconds_until_nobody_is_left(job.folder, 1)
+    assert launch(job, Fault(job, "launcher", signal.SIGKILL), never) == "preempted"
+    assert_nobody_is_left(job.folder)
 
 
 def test_a_worker_that_falls_silent_is_given_up(job):
     waiting = small_job(Path(job.config.runs_dir), *LONG, "trainer.timeout_seconds=5")
-    watcher = Fault(waiting, lambda found: os.kill(found["0"], signal.SIGSTOP))
+    watcher = Fault(waiting, "0", signal.SIGSTOP)
     with pytest.raises(WorkersLostError, match=r"worker 0 did not answer within 5 s"):
         launch(waiting, watcher, never)
     assert watcher.at is not None
     assert time.monotonic() - watcher.at < 120
-    seconds_until_nobody_is_left(job.folder, 1)
+    assert_nobody_is_left(job.folder)
 
 
 def test_a_killed_command_leaves_nobody_and_the_next_one_resumes(job, whole):
     start = job.folder.status()["iter"]
-    command = in_background(job)
+    command = begin_as_is(launch, job, Silent(), never)
     while job.folder.status()["iter"] < start + 5:
         assert command.is_alive()
         time.sleep(0.05)
     command.kill()
     command.join()
-    seconds_until_nobody_is_left(job.folder)
+    assert_nobody_is_left(job.folder, 120)
     assert job.folder.status()["state"] == "preempted"
     assert launch(job, Silent(), never) == "finished"
     assert fingerprint(job.folder) == fingerprint(whole)

@@ -1,6 +1,5 @@
 """What a run computes on: CUDA's index, rate and precision switches, no silent CPU; its memory."""
 
-import ast
 import gc
 import platform
 import subprocess
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-import resnet_repro
 from ranks import StopAt, do, small_job
 from resnet_repro.config import TrainerConfig
 from resnet_repro.options import ConfigError
@@ -38,6 +36,12 @@ def two_gpus(monkeypatch):
 def test_a_gpu_always_has_an_index(rank, size):
     """One GPU a machine and several machines, too: ``set_device`` refuses one without."""
     assert choose(TrainerConfig(), rank, size).device == torch.device("cuda", rank)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_more_devices_than_there_are_are_refused():
+    with pytest.raises(ConfigError, match="trainer.devices=4: 2 CUDA devices are visible here"):
+        choose(TrainerConfig(devices=4), local_size=4)
 
 
 def test_on_cuda_the_rate_is_the_one_a_graph_holds():
@@ -103,9 +107,6 @@ def test_a_host_without_a_gpu_trains_on_the_cpu(host, smi):
         choose(TrainerConfig(device="cuda"))
 
 
-LEGACY = {"allow_tf32", "get_float32_matmul_precision"}
-
-
 @pytest.fixture
 def switches():
     yield
@@ -126,16 +127,6 @@ def test_old_and_new_precision_switches_agree(precision):
     assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
     with now.cudnn.flags(enabled=True):  # reads and restores all of them
         pass
-
-
-def test_nothing_of_ours_reads_the_old_switches():
-    reading = []
-    for path in sorted(Path(resnet_repro.__file__).parent.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            old = isinstance(node, ast.Attribute) and node.attr in LEGACY
-            if old and not isinstance(node.ctx, ast.Store) and path.name != "gpu_checks.py":
-                reading.append(f"{path}:{node.lineno}")
-    assert reading == []
 
 
 AGAIN = """

@@ -76,6 +76,7 @@ def test_environment_files_agree():
     assert project["requires-python"] == ">=" + python.removeprefix("python=")
     (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
     assert pip == ["-c constraints.txt", "-e .[dev]"]
+    assert project["scripts"] == {"resnet-repro": "resnet_repro.train:main"}
     extras = project["optional-dependencies"]
     for requirement in [*project["dependencies"], *(r for group in extras.values() for r in group)]:
         package = re.split(r"[<>=\[ ]", requirement.lower().replace("_", "-"))[0]
@@ -100,6 +101,7 @@ def test_the_dockerfile_agrees_with_them():
         for source in sources.split():
             assert (REPO / source).exists(), source
     assert project["readme"] in text.split("pip install")[0], "setuptools reads it"
+    assert re.search(r"apt-get install .*\bg\+\+", text), "Triton compiles with it"
     for line in (REPO / ".gitignore").read_text(encoding="utf-8").split():
         folder = line.strip("/")
         if line.startswith("/") and "*" not in line:

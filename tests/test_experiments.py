@@ -30,7 +30,6 @@ from resnet_repro.models.shortcuts import (
     ProjectionShortcut,
     ZeroPadShortcut,
 )
-from resnet_repro.options import ConfigError
 from resnet_repro.paths import CONF
 from resnet_repro.runs.folder import find_runs
 from resnet_repro.train import main
@@ -142,46 +141,6 @@ def test_runs_on_imagenet_are_drawn_beside_those_on_tiny_imagenet(tmp_path, monk
         "imagenet_plain18", "imagenet_plain34", "imagenet_resnet18_A", "imagenet_resnet34_A",
     }  # fmt: skip
     assert load_item("fig6").drawn == load_item("fig6").experiments
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            "cifar10_resnet20 data=imagenet",
-            "model.family=cifar: data.name=imagenet needs the imagenet family",
-        ),
-        (
-            "cifar10_resnet20 data=folder profile=quick",
-            "model.family=cifar: data.name=folder needs the imagenet family",
-        ),
-        (
-            "imagenet_plain18 data.train_split=45k",
-            "data.train_split=45k: only for data.name=cifar10, which is imagenet",
-        ),
-        (
-            "imagenet_plain18 data.pad=zero",
-            "data.pad=zero: crops of data.name=imagenet lie within the picture; there is no border",
-        ),
-        (
-            "imagenet_plain18 data.on_corrupt=ignore",
-            "data.on_corrupt=ignore: must be one of stop, skip",
-        ),
-        (
-            "imagenet_plain18 trainer.loader_workers=-2",
-            "trainer.loader_workers=-2: must be an integer >= -1",
-        ),
-        (
-            "imagenet_plain18 trainer.devices=257",
-            "trainer.devices=257: must be at most recipe.batch_size=256; each device takes a share "
-            "of the mini-batch",
-        ),
-    ],
-)
-def test_what_cannot_go_together_is_refused_in_one_line(words, message):
-    with pytest.raises(ConfigError) as caught:
-        compose_run(*f"experiment={words}".split())
-    assert str(caught.value) == message
 
 
 def test_any_folder_goes_with_any_net_of_the_family():

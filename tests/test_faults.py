@@ -21,10 +21,11 @@ from ranks import (
     small_job,
     together,
 )
+from reliability.runs import left_overs
 from resnet_repro.data import synthetic
 from resnet_repro.exits import exit_code
 from resnet_repro.runs.atomic import DiskFullError
-from resnet_repro.runs.folder import RunFolder, RunFolderError
+from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.training import CheckpointError, DivergedError
 from resnet_repro.training import build as build_module
 from resnet_repro.training import loop as loop_module
@@ -46,12 +47,6 @@ def whole(tmp_path_factory):
     job = small_job(tmp_path_factory.mktemp("whole") / "mit Leerzeichen" / "Läufe", *QUICK)
     assert do(job) == "finished"
     return job.folder
-
-
-def left_overs(folder: RunFolder) -> list[Path]:
-    digests = folder.checkpoints.glob("*.sha256")
-    lonely = [path for path in digests if not path.with_suffix("").exists()]
-    return [*folder.path.rglob("*.tmp"), *lonely]
 
 
 # A few of each kind; `make reliability` has them all.
@@ -216,10 +211,3 @@ def test_a_checkpoint_that_is_not_this_runs_is_named(tmp_path, monkeypatch, chan
     with pytest.raises(CheckpointError, match=named):
         do(job)
     assert job.folder.status()["state"] == "failed"
-
-
-def test_a_checkpoint_holds_what_made_it(whole):
-    saved = newest(whole)
-    assert saved["iteration"] == 6
-    assert saved["config"] == whole.config()
-    assert saved["world_size"] == 1

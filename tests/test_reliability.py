@@ -23,7 +23,6 @@ from reliability.runs import VARIANTS, NothingToCompareError, Trial, Workshop
 from resnet_repro.paths import REPOSITORY as REPO
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
-from resnet_repro.train import main
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
 NO_SHOP = Workshop(Path(), 0, Record(Path()))
@@ -153,16 +152,6 @@ def test_bad_words_are_refused(tmp_path, part_of_row):
     trial = next(trial for trial in trials if part_of_row in trial.key)
     found = trial.do(tmp_path)
     assert found["ok"], found
-
-
-def test_what_stops_a_run_is_told_in_one_line(tmp_path, monkeypatch, capsys):
-    words = small_job(tmp_path, "recipe.lr=1e30").words
-    monkeypatch.setattr("sys.argv", ["train.py", *words])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 5
-    lines = [line for line in capsys.readouterr().err.splitlines() if "rror" in line]
-    assert [line[:42] for line in lines] == ["error: the loss is not finite at iteration"]
 
 
 def test_every_defect_finds_the_text_it_replaces():

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from ranks import fingerprint, small_job, workers
+from reliability.processes import at_work
 from resnet_repro.data.synthetic import SIZES
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.launch import Job
-from test_ddp_processes import processes
 
 REPO = Path(__file__).resolve().parents[1]
 BATCH = REPO / "docs" / "slurm" / "train.sbatch"
@@ -121,7 +121,7 @@ def test_warned_it_saves_is_requeued_once_and_goes_on_to_the_same_bits(tmp_path)
     assert warned.wait() == 0
     assert job.folder.status()["state"] == "preempted"
     assert [call for call in seen(tmp_path, "scontrol") if "requeue" in call] == ["requeue 77"]
-    assert processes(job.folder) == {}
+    assert at_work(job.folder.path) == {}
     done = submit(env, *job.words)  # what SLURM does with a requeued job
     assert done.returncode == 0, done.stderr
     assert job.folder.status()["state"] == "finished"
@@ -136,8 +136,9 @@ def warn(job: Job, batch: subprocess.Popen[bytes]) -> None:
     while job.folder.status().get("iter", 0) < 30:  # the first checkpoint
         assert batch.poll() is None
         time.sleep(0.05)
-    for pid in processes(job.folder).values():
-        os.kill(pid, signal.SIGUSR1)
+    for pid, what in at_work(job.folder.path).items():
+        if what != "command":  # not the batch script and its srun
+            os.kill(pid, signal.SIGUSR1)
 
 
 def test_submitit_does_the_runs_of_a_sweep(tmp_path):

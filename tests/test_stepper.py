@@ -2,11 +2,9 @@
 
 import copy
 import dataclasses
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +29,6 @@ from resnet_repro.training.graph import (
     BatchesAhead,
     GraphedEval,
     GraphedStepper,
-    Replayed,
     capture_on_cuda,
     counted_together,
 )
@@ -139,19 +136,6 @@ def parts_of(job: Job) -> tuple[RunContext, TrainState]:
     return assemble(job.config, set_up(job.config.trainer), synthetic.make((200, 70)))
 
 
-def test_gradients_may_be_read_between_replays(tmp_path):
-    job = small_job(tmp_path)
-    (parts, state), (other_parts, other) = parts_of(job), parts_of(job)
-    graphed = GraphedStepper(parts, state, {}, capture=Tape(), ahead=AHEAD)
-    eager = make(other_parts, other)
-    for _ in range(EAGER_CALLS + 3):
-        graphed.step(0.1)
-        eager.step(0.1)
-        for a, b in zip(state.model.parameters(), other.model.parameters(), strict=True):
-            assert torch.equal(a.grad, b.grad)
-    assert state.iteration == other.iteration == EAGER_CALLS + 3
-
-
 def in_double(optimizer: torch.optim.SGD) -> None:
     """Stands in for the SGD kernel of CUDA: it multiplies by the rate in double."""
     for group in optimizer.param_groups:
@@ -204,17 +188,6 @@ def test_batches_ahead_take_little_memory(tmp_path, monkeypatch):
     for room, count in ((2**28, 64), (3 * 16 * 3 * 32 * 32 * 4 + 1, 3), (1, 1)):
         monkeypatch.setattr(graph, "AHEAD_BYTES", room)
         assert BatchesAhead(parts.images).count == count
-
-
-def test_work_is_done_as_usual_then_captured_once_then_replayed():
-    done: list[int] = []
-    tape = Tape()
-    replayed = Replayed(lambda: done.append(1), tape, eager_calls=2)
-    counts: list[Any] = []
-    for _ in range(4):
-        replayed()
-        counts.append((len(done), tape.captures, tape.replays))
-    assert counts == [(1, 0, 0), (2, 0, 0), (3, 1, 1), (4, 1, 2)]
 
 
 def test_capture_records_on_the_current_stream_and_gives_the_replay(monkeypatch):
@@ -310,15 +283,6 @@ COMPILED = "trainer.compile=always"
 BRIEF = ("recipe.max_iters=2", "recipe.milestones=[]")
 
 
-def test_on_the_cpu_steps_are_eager_and_nothing_is_said(tmp_path, capsys):
-    parts, state = parts_of(small_job(tmp_path))
-    made = make(parts, state)
-    assert isinstance(made, EagerStepper)
-    assert made.engine == {"step": "eager", "blocks": "eager", "remarks": []}
-    assert state.train_net is state.model
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize("data", ["synthetic", "tiny_imagenet", "imagenet"])
 def test_the_estimate_times_the_steps_of_the_run(tmp_path, monkeypatch, data):
     """Where a run replays, so does its estimate; decoded pictures are trained eagerly."""
@@ -350,12 +314,6 @@ def test_a_run_on_a_gpu_says_what_trains_it(tmp_path, monkeypatch, capsys):
     assert run_line.startswith("cifar10_resnet20")
     assert run_line.endswith("smoke seed 0: graph steps, eager blocks, fp32, a GPU")
     assert "trainer.compile=auto: blocks are not compiled" in remark
-
-
-def test_the_image_has_a_compiler():
-    """Triton needs one; without it a container would train with another engine than its host."""
-    dockerfile = Path(__file__).resolve().parents[1] / "Dockerfile"
-    assert re.search(r"apt-get install .*\bg\+\+", dockerfile.read_text(encoding="utf-8"))
 
 
 def test_without_a_compiler_one_line_is_said_and_training_continues(tmp_path, monkeypatch, capsys):
@@ -400,25 +358,6 @@ def test_what_a_gpu_would_do_and_what_keeps_it_from_more(
     torch.use_deterministic_algorithms(False)
     remarks = [f"trainer.{remark}" for remark in found[2]]
     assert (engine.graph, engine.compiled, engine.remarks) == (*found[:2], remarks)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("graph=true", "graph=true: must be one of auto, always, never"),
-        ("graph=always devices=2", "graph=always: only with trainer.devices=1"),
-        ("compile=always devices=2", "compile=always: only with trainer.devices=1"),
-        ("graph=always", "graph=always: needs a CUDA device; use auto or never"),
-    ],
-)
-def test_what_cannot_be_done_is_refused_before_anything_is_written(
-    tmp_path, words, message, monkeypatch
-):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError) as caught:
-        do(small_job(tmp_path, *(f"trainer.{word}" for word in words.split())))
-    assert str(caught.value) == f"trainer.{message}"
-    assert not any(tmp_path.iterdir())
 
 
 SETUP = Setup(torch.device("cpu"), "fp32", 1, None)

@@ -103,20 +103,23 @@ def test_memory_of_the_first_probes_is_returned(tmp_path, monkeypatch):
     assert done == ["tables_at_start", "return_freed_memory"]
 
 
-@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("at", [None, 0, 3])
 def test_a_stop_while_waiting_for_data_is_a_stop(whole, tmp_path, monkeypatch, at):
-    """While they are loaded (0), or for the first batch."""
+    """While they are loaded (``None``), or for the batch of an iteration."""
+    batch = ResidentImages.batch
 
-    def stopping(*_: Any) -> Any:
-        raise StoppedError("stopped by a signal")
+    def stopping(*asked: Any) -> Any:
+        if asked[-1] == at or at is None:
+            raise StoppedError("stopped by a signal")
+        return batch(*asked)
 
-    where = (run_module, "load_images") if at == 0 else (ResidentImages, "batch")
+    where = (run_module, "load_images") if at is None else (ResidentImages, "batch")
     job = small_job(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(*where, stopping)
         assert do(job) == "preempted"
     assert job.folder.status()["state"] == "preempted"
-    assert job.folder.resumes_at == 0
+    assert job.folder.resumes_at == (at or 0)
     assert do(job) == "finished"
     assert fingerprint(job.folder) == fingerprint(whole)
 
@@ -317,9 +320,6 @@ def test_external_launch_only_makes_the_folder(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(job.folder.path)
     assert job.folder.status()["state"] == "created"
     assert job.folder.config() == job.config.as_mapping()
-
-
-pytestmark = pytest.mark.usefixtures("few_images")
 
 
 def test_trap_05_looking_at_a_net_does_not_move_its_statistics(tmp_path):

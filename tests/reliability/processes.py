@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ranks import FEW_IMAGES
+from ranks import FEW_IMAGES, begin_as_is
 from resnet_repro.paths import REPOSITORY
 from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import crash_point
@@ -25,11 +24,6 @@ LIMIT = 600.0  # seconds after which a process counts as hanging
 LINGERING = {"mid-write.pt": 1, "mid-load": 4}
 PHASES = ("start-up", "load", "train", "evaluate", "save", "end")
 KILLED, PREEMPTED = 137, 75  # exit codes
-
-# Forked from a server that has imported torch and never used it: no thread exists there, and a
-# process is ready in milliseconds instead of seconds.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch._dynamo", "resnet_repro.training.run", __name__])
 
 
 class Marks:
@@ -73,13 +67,6 @@ class Noting(Watcher):
 def begin(work: Callable[..., Any], *args: Any) -> Any:
     """Call ``work(*args)`` in a process of its own, on few images."""
     return begin_as_is(_few_images, work, *args)
-
-
-def begin_as_is(work: Callable[..., Any], *args: Any) -> Any:
-    """As :func:`begin`, with all the images: workers that it starts know of no others."""
-    process = _CONTEXT.Process(target=work, args=args)
-    process.start()
-    return process
 
 
 def _few_images(work: Callable[..., Any], *args: Any) -> None:
@@ -147,7 +134,7 @@ def command(
 
 
 def at_work(folder: Path) -> dict[int, str]:
-    """Processes of this machine that name ``folder`` on their command line: id -> rank or words."""
+    """Processes that name ``folder`` on their command line: id -> rank, launcher or command."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -160,8 +147,8 @@ def at_work(folder: Path) -> dict[int, str]:
             continue
         if state != "Z" and any(str(folder) in word for word in words):
             rank = next((v[5:].decode() for v in values if v.startswith(b"RANK=")), "")
-            what = "launcher" if "torch.distributed.run" in words else "command"
-            found[int(entry.name)] = rank or what
+            launches = words[0] == sys.executable and "torch.distributed.run" in words
+            found[int(entry.name)] = rank or ("launcher" if launches else "command")
     return found
 
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ranks import fingerprint, small_job
-from reliability.processes import at_work, begin_as_is, do, ended, seconds_until_gone
+from ranks import begin_as_is, fingerprint, small_job
+from reliability.processes import at_work, do, ended, seconds_until_gone
 from reliability.record import Outcome
 from reliability.runs import NothingToCompareError, Reference, Trial, Workshop
 from resnet_repro.runs.signals import STOP_SIGNALS
