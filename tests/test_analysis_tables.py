@@ -154,7 +154,7 @@ def net_entry(run: Path) -> dict[str, Any]:
         "net": {"label": "?"},
         "run": run_key(run),
         "iter": iteration,
-        "metrics_sha256": folder.metrics_digest(),
+        "metrics_sha256": folder.metrics_digest(iteration),
     }
 
 

@@ -1,5 +1,6 @@
 """Our curves against the paper's: where they may be compared, and what is found."""
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,16 @@ from scipy import stats as distributions
 from fabricate import fabricate
 from fabricate_imagenet import imagenet_run
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.agreement import agreement, agreement_table, compare_curves, logged_at
+from resnet_repro.analysis.agreement import (
+    agreement,
+    agreement_table,
+    compare_curves,
+    logged_at,
+    statistics_table,
+)
 from resnet_repro.analysis.load import Run, load_run, load_runs
 from resnet_repro.analysis.protocol import paper_horizon
+from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
 
 
@@ -164,6 +172,34 @@ def test_figure_draws_what_is_compared_over_the_paper(tmp_path):
     assert math.isclose(figure.axes[0].get_xlim()[1], 6.4 * 1.05)
     with pytest.raises(ValueError, match="no curve of ours"):
         agreement([])
+
+
+def test_checkpoints_with_precise_statistics_stand_beside_the_logged_errors(tmp_path):
+    run = load_run(paper_like(tmp_path / "runs", "plain-20", 4.0))
+    folder = tmp_path / "evaluations"
+    folder.mkdir()
+    own = {it: RunFolder(run.path).metrics_digest(it) for it in (30_000, 31_000, 64_000)}
+    assert len({*own.values()}) == 3
+    for name, (iteration, training, bn) in enumerate([
+        (30_000, own[30_000], "precise"),
+        (31_000, own[31_000], "precise"),
+        (64_000, own[64_000], "precise"),
+        (29_000, own[30_000], "precise"),  # of another training
+        (32_000, RunFolder(run.path).metrics_digest(32_000), "running"),
+    ]):  # fmt: skip
+        model = {"run": run.place, "iter": iteration, "metrics_sha256": training}
+        entry = {"models": [model], "protocol": "1-crop", "bn": bn, "data": {"name": "cifar10"}}
+        counts = {"top1_err": 12.0, "num_samples": 10_000}
+        (folder / f"{name}.json").write_text(json.dumps(entry | counts))
+    table = statistics_table([run])
+    assert table["iterations"].tolist() == ["30,000 to 31,000", "64,000"]
+    assert table["precise statistics"].tolist() == [12.0, 12.0]
+    difference = table["running averages (logged)"] - table["paper"]
+    assert difference.tolist() == pytest.approx([4.0, 4.0])
+    figure = agreement(compare_curves([run])[0])
+    circles = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in circles] == [[3.0, 3.1, 6.4]]
+    assert "Circles:" in figure.texts[0].get_text()
 
 
 def test_figure_of_imagenet_has_the_papers_validation_curve(tmp_path):

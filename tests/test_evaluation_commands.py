@@ -174,6 +174,16 @@ def test_precise_bn_is_another_number_stored_as_such(runs, arrays, tmp_path):
         near = F.cross_entropy(from_run(runs[0].path).net.train()(x), labels).item()
     assert found["loss"] == pytest.approx(near, abs=0.01)
     assert abs(last(runs[0], "test")["loss"] - near) > 0.02
+    checkpoint = max((runs[0].path / "checkpoints").glob("*.pt"))
+    more = ("bn=precise", "format=ours", f"results_dir={tmp_path / 'checkpoint'}")
+    done(evaluate, f"weights={checkpoint}", *more)
+    ((name, same),) = results(tmp_path / "checkpoint").items()
+    assert name == "small_smoke_seed0_iter6_precise"
+    assert (same["loss"], same["wrong1"]) == (found["loss"], found["wrong1"])
+    done(export, f"run={runs[0].path}", f"out={tmp_path / 'net.pt'}")
+    code, _, err = ask(evaluate, f"weights={tmp_path / 'net.pt'}", *more)
+    assert code == 2
+    assert "bn=precise: only with run=... or a checkpoint in its run folder" in err
 
 
 def test_an_ensemble_averages_the_softmaxes_of_its_runs(runs, arrays, tmp_path):
@@ -424,7 +434,6 @@ def test_the_number_is_printed_even_if_it_cannot_be_kept(akamaster, tmp_path, mo
         (("run=nowhere",), "run=nowhere: must be an existing folder"),
         (("run=.", "format=ours"), "format=ours: only with weights="),
         (("run=.", "weights=a", "format=ours"), "give either weights=FILE"),
-        (("weights=a", "format=ours", "bn=precise"), "bn=precise: only with run="),
         (("run=.,.",), "run=.,.: names one run twice"),
         (("run=.", "run=."), "run is given twice"),
         (("run=.", "batch_size=-1"), "batch_size=-1: must be an integer >= 0"),

@@ -55,7 +55,7 @@ def test_the_single_view_counts_as_it_was_logged(runs, root, tmp_path, split, ki
     assert found["loss"] == pytest.approx(logged["loss"], rel=1e-5)
     (model,) = found["models"]
     assert (model["run"], model["iter"]) == ("smoke/small/seed0", 4)
-    assert model["metrics_sha256"] == runs[0].metrics_digest()
+    assert model["metrics_sha256"] == runs[0].metrics_digest(4)
     assert model["normalisation"] == "pixel mean of the training pictures"
     trained_on = runs[0].meta()["data"]["digests"]
     assert trained_on.pop(MODIFIED)  # of no meaning for a count
@@ -90,7 +90,7 @@ def test_exported_weights_say_which_training_they_are_of(runs, root, tmp_path):
     (found,) = results(tmp_path / "results").values()
     (model,) = found["models"]
     assert (model["run"], model["iter"]) == ("smoke/small/seed1", 4)
-    assert model["metrics_sha256"] == runs[1].metrics_digest()
+    assert model["metrics_sha256"] == runs[1].metrics_digest(4)
     assert found["top1_err"] == last(runs[1], "test")["top1_err"]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import LOOKS, draw_paper, in_windows, iter_unit
+from resnet_repro.analysis.evaluations import evaluations_beside, precise_errors
 from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.load import Run, grouped
 from resnet_repro.analysis.paper import Noise
@@ -161,6 +163,28 @@ def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def statistics_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Mean test errors of checkpoints by the batch-norm statistics of the test; percent.
+
+    One row per run and learning rate; over the iterations that the paper's curve has, too.
+    """
+    rows = []
+    for run in runs:
+        errors = {
+            "running averages (logged)": run.curve("test"),
+            "precise statistics": precise_errors(run, evaluations_beside([run])),
+            "paper": _paper_curve(run, "test"),
+        }
+        table = pd.concat(errors, axis=1, join="inner").sort_index()
+        for rate, first, last in paper_rates(run):
+            part = table[(table.index > first) & (table.index <= last)]
+            if len(part):
+                ends = " to ".join(f"{it:,}" for it in sorted({*part.index[[0, -1]]}))
+                row = {"net": f"{run.label}, seed {run.seed}", "rate": f"{rate:g}"}
+                rows.append(row | {"iterations": ends, "checkpoints": len(part), **part.mean()})
+    return pd.DataFrame(rows)
+
+
 @style.style()
 def agreement(stretches: Sequence[Stretch]) -> Figure:
     """One panel per net: ours, with a dot where it is compared, over the paper's curve, pale.
@@ -174,29 +198,41 @@ def agreement(stretches: Sequence[Stretch]) -> Figure:
     rows = -(-len(nets) // columns)
     panel = (3.4 if columns > 1 else 5.0, 2.9)
     figure, grid = style.subplots(rows, columns, panel=panel, squeeze=False)
+    runs = list({str(r.path): r for s in stretches for r in s.runs}.values())
+    evaluations = evaluations_beside(runs)
+    precise = {run.path: precise_errors(run, evaluations) for run in runs}
     for axes, (net, parts) in zip(grid.flat, nets.items(), strict=False):
-        _draw(axes, net, parts)
+        _draw(axes, net, parts, [precise[run.path] for run in parts[0].runs])
     for axes in list(grid.flat)[len(nets) :]:
         axes.remove()
-    runs = list({str(r.path): r for s in stretches for r in s.runs}.values())
-    said = "Dots: where ours is compared with the paper's digitised curve."
-    return style.underneath(figure, [said, *run_sentences(runs)], grid[0, 0])
+    sentences = ["Dots: where ours is compared with the paper's digitised curve."]
+    if any(map(len, precise.values())):
+        sentences.append("Circles: checkpoints tested with precise batch-norm statistics.")
+    return style.underneath(figure, sentences + run_sentences(runs), grid[0, 0])
 
 
-def _draw(axes: Axes, net: str, parts: Sequence[Stretch]) -> None:
+def _draw(
+    axes: Axes, net: str, parts: Sequence[Stretch], precise: Sequence[pd.Series[float]]
+) -> None:
+    """Draw one net; ``precise``: of each seed the test errors under precise statistics."""
     run = parts[0].runs[0]
     colour, unit = style.depth_colour(run.depth), iter_unit([run])
+    for errors in precise:
+        circle: dict[str, Any] = {
+            "markersize": 3.5,
+            "markerfacecolor": "white",
+            "markeredgewidth": 0.8,
+        }
+        axes.plot(errors.index / unit, errors, "o", color=colour, zorder=2.7, **circle)
     for kind in KINDS:
         ours, theirs = LOOKS[kind]
         whole = [part for part in parts if part.kind == kind]
         if not whole:
             continue
-        for number, part in enumerate(whole):
-            label = KINDS[kind] if number == 0 else None
-            x = part.course.index.to_numpy() / unit
-            axes.plot(x, part.course.to_numpy(), color=colour, label=label, zorder=2.5, **ours)
-            x = part.ours.index.to_numpy() / unit
-            axes.plot(x, part.ours.to_numpy(), "o", color=colour, markersize=3, zorder=2.6)
+        course = pd.concat([part.course for part in whole])
+        compared = pd.concat([part.ours for part in whole])
+        axes.plot(course.index / unit, course, color=colour, label=KINDS[kind], zorder=2.5, **ours)
+        axes.plot(compared.index / unit, compared, "o", color=colour, markersize=2, zorder=2.6)
         draw_paper(axes, FIGURES[run.family], run, kind, theirs)
         axes.lines[-1].set_label(f"{KINDS[kind]} in the paper")
     last = max(int(part.ours.index[-1]) for part in parts)

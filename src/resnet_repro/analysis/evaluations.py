@@ -2,8 +2,8 @@
 
 ``python -m resnet_repro.evaluate`` writes one a file. Read are those of the held-out images and of
 nets that runs made: what was measured on somebody else's weights is no number of ours. One is
-joined with a run only if it tested the last iterate of that very training on all of its held-out
-images; one that did not is named and not used.
+joined with a run only if it tested an iterate of that very training, in tables its last, on all
+held-out images; one that did not is named and not used.
 """
 
 from __future__ import annotations
@@ -66,20 +66,20 @@ class Evaluation:
         there = all(net.run in known for net in self.nets)
         return [known[net.run] for net in self.nets] if there else []
 
-    def is_of(self, runs: Sequence[Run]) -> bool:
-        """Whether it tested the last iterates of just these runs on all their held-out images."""
-        return self.members(runs) == [*runs] and not self.fault(runs)
+    def is_of(self, runs: Sequence[Run], *, early: bool = False) -> bool:
+        """Whether it tested just these runs at their ends, or ``early``, on all held-out images."""
+        return self.members(runs) == [*runs] and not self.fault(runs, early=early)
 
-    def fault(self, members: Sequence[Run]) -> str:
-        """Why it is no result of its members; empty where it is one."""
-        faults = (self._fault_of(net, run) for net, run in zip(self.nets, members, strict=True))
-        return next(filter(None, faults), "")
+    def fault(self, members: Sequence[Run], *, early: bool = False) -> str:
+        """Why it is no result of its members, ``early``: before their ends; empty if it is one."""
+        pairs = zip(self.nets, members, strict=True)
+        return next(filter(None, (self._fault_of(net, run, early) for net, run in pairs)), "")
 
-    def _fault_of(self, net: Tested, run: Run) -> str:
-        if net.iteration != run.max_iters:
+    def _fault_of(self, net: Tested, run: Run, early: bool) -> str:
+        if net.iteration is None or (net.iteration != run.max_iters and not early):
             at = "an unknown iteration" if net.iteration is None else f"iteration {net.iteration:,}"
             return f"is of {at}, {net.run} ends at {run.max_iters:,}"
-        if net.training != RunFolder(run.path).metrics_digest():
+        if net.training != RunFolder(run.path).metrics_digest(net.iteration):
             return f"is of {'another' if net.training else 'an unknown'} training of {net.run}"
         data = run.meta.get("data", {})
         if self.data != run.data:
@@ -155,6 +155,17 @@ def not_used(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[str
         for found in evaluations
         if (members := found.members(runs)) and (fault := found.fault(members))
     ]
+
+
+def precise_errors(run: Run, evaluations: Sequence[Evaluation]) -> pd.Series[float]:
+    """Test errors of a run's checkpoints, percent by iteration, under precise BN statistics."""
+    found = {
+        tested.nets[0].iteration: tested.score.top1
+        for tested in evaluations
+        if (tested.bn, tested.score.protocol) == ("precise", SINGLE_VIEW)
+        and tested.is_of([run], early=True)
+    }
+    return pd.Series(found, dtype=float).sort_index()
 
 
 def score_of(run: Run, protocol: str, evaluations: Sequence[Evaluation]) -> Score | None:

@@ -12,15 +12,18 @@ import pandas as pd
 
 from resnet_repro import compare
 from resnet_repro.analysis import load, paper, stats
-from resnet_repro.analysis.agreement import KINDS, agreement_table, compare_curves
+from resnet_repro.analysis.agreement import (
+    KINDS,
+    agreement_table,
+    compare_curves,
+    statistics_table,
+)
 from resnet_repro.analysis.captions import data_of, run_sentences
-from resnet_repro.analysis.judge import NO_RUNS, by_number
+from resnet_repro.analysis.judge import NO_RUNS
 from resnet_repro.analysis.load import PROFILE_ORDER, Run, grouped
 from resnet_repro.analysis.protocol import by_net, unlike_caffe, why_not_comparable
 from resnet_repro.analysis.tables import NOTHING, to_markdown
 from resnet_repro.items import ITEMS
-from resnet_repro.items.claims_cifar import check_all
-from resnet_repro.items.claims_imagenet import check_imagenet
 from resnet_repro.items.deviations import deviations_table, variants
 from resnet_repro.items.gradients import brief, gradient_precision, gradients, weights
 from resnet_repro.items.table6 import NETS, table6
@@ -168,6 +171,12 @@ def agreement_block(study: Study) -> str:
     return "\n\n".join(parts)
 
 
+def statistics_block(study: Study) -> str:
+    """Test errors of checkpoints by the batch-norm statistics used, beside the paper's curve."""
+    table = statistics_table([run for run in study.begun if run.data == "cifar10"])
+    return "No checkpoint was tested with both yet." if table.empty else to_markdown(table)
+
+
 def crossing_block(_: Study) -> str:
     """When the paper's own ResNet-56 overtakes its ResNet-20."""
     parts = []
@@ -293,23 +302,25 @@ def atlas_block(study: Study) -> str:
 
 
 def readme_block(study: Study) -> str:
-    """The README's results: Figure 1, a table of the nets, what the runs are, tested claims."""
-    runs = load.without_variants(study.finished)
-    by_place = grouped(runs, lambda run: (PROFILE_ORDER.index(run.profile), run.data))
-    if not by_place:
+    """The README's results: pictures, a table of the nets, what the runs are, tested claims.
+
+    A net is shown by the longest schedule it was trained on.
+    """
+    every = load.without_variants(study.finished)
+    if not every:
         return "No run is logged in this repository yet: `make quickstart` makes the first two."
+    nets = grouped(every, lambda run: run.experiment).values()
+    longest = [min((run.profile for run in net), key=PROFILE_ORDER.index) for net in nets]
+    runs = [r for net, best in zip(nets, longest, strict=True) for r in net if r.profile == best]
+    by_place = grouped(runs, lambda run: (PROFILE_ORDER.index(run.profile), run.data))
     groups = [by_place[place] for place in sorted(by_place)]  # the longest profile first
-    parts = []
-    if all(run.profile != "paper" for run in study.finished):
-        parts.append(f"**{NOTHING_BY_THE_PROTOCOL}**")
-    if study.item("fig1"):
-        parts.append("![Figure 1 redrawn from the logged runs](docs/figures/fig1.png)")
+    parts = [f"**{NOTHING_BY_THE_PROTOCOL}**"] if "paper" not in longest else []
+    parts += _readme_pictures(study, by_protocol="paper" in longest)
     parts.append(to_markdown(pd.DataFrame([row for group in groups for row in _net_rows(group)])))
     parts.append(" ".join(said for group in groups for said in run_sentences(group)))
-    results = [result for group in groups for result in (*check_all(group), *check_imagenet(group))]
     claims = [
         (f"{result.id}: {result.title}", result.verdict, result.where)
-        for result in by_number(results)
+        for result in study.claims
         if result.verdict != NO_RUNS
     ]
     if claims:
@@ -317,6 +328,16 @@ def readme_block(study: Study) -> str:
         parts.append(to_markdown(pd.DataFrame(claims, columns=columns)))
     link = "docs/RESULTS.md"
     return "\n\n".join([*parts, f"Evidence, intervals and what it means: [{link}]({link})."])
+
+
+def _readme_pictures(study: Study, *, by_protocol: bool) -> list[str]:
+    """Figs. 1 and 6 where they follow the paper's protocol, else its runs over the paper's."""
+    drawn = {name: study.item(name) for name in ("fig1", "fig6")}
+    names = [name for name, runs in drawn.items() if runs and runs[0].profile == "paper"]
+    if not names and by_protocol:
+        return ["![Our curves over the paper's](docs/figures/agreement.png)"]
+    names = names or [name for name, runs in drawn.items() if runs][:1]
+    return [f"![{ITEMS[name].title}](docs/figures/{name}.png)" for name in names]
 
 
 def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
@@ -364,6 +385,7 @@ BLOCKS: Mapping[str, Callable[[Study], str]] = {
     "claims": claims_block,
     "table 6": table6_block,
     "curves": agreement_block,
+    "statistics": statistics_block,
     "crossing": crossing_block,
     "late start": late_start_block,
     "first update": partial(

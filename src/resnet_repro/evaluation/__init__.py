@@ -69,7 +69,8 @@ class EvaluateOptions:
     )
     bn: str = option(
         "running",
-        "batch-norm statistics; precise: averaged over an epoch of training batches (run=... only)",
+        "batch-norm statistics; precise: averaged over the epoch of training batches that follows "
+        "(run=..., or a checkpoint in its run folder)",
         one_of("running", "precise"),
     )
     split: str = option(
@@ -103,8 +104,6 @@ def check(options: EvaluateOptions) -> None:
         raise ConfigError(f"format is not set; must be one of {', '.join(FORMATS)}")
     if options.run and fmt is not None:
         raise ConfigError(f"format={fmt}: only with weights=...")
-    if options.weights and options.bn == "precise":
-        raise ConfigError("bn=precise: only with run=..., whose training batches are known")
     if options.weights_key is not None and fmt not in ("akamaster", "torchvision"):
         key = options.weights_key
         raise ConfigError(f"weights_key={key}: only with format=akamaster or torchvision")

@@ -61,6 +61,11 @@ class Session:
                 f"protocol={options.protocol}: must be 1-crop; "
                 "CIFAR nets are tested on the single view (Sec. 4.2)"
             )
+        if options.bn == "precise" and any(subject.config is None for subject in subjects):
+            raise ConfigError(
+                "bn=precise: only with run=... or a checkpoint in its run folder, whose training "
+                "batches are known"
+            )
         choice = _choose_data(subjects, options)
         setup = set_up(_trainer(options, _choose_precision(subjects, options)))
         images = _open_images(choice, subjects, options, setup)
@@ -143,7 +148,7 @@ class Session:
         return scorer(self.options.protocol, net, prepare, window), record
 
     def _next_epoch(self, subject: Subject) -> Iterator[Tensor]:
-        """Training batches of the epoch that would have followed the subject's run, all full."""
+        """Training batches of the epoch that follows the subject's weights, all full."""
         run, found = subject.config, self.images.trained_on
         assert run is not None
         assert found is not None
@@ -155,7 +160,7 @@ class Session:
         )
         with closing(open_images(config, self.setup, found)) as images:
             for i in range(images.order.num_images // run.recipe.batch_size):
-                yield images.batch(run.recipe.max_iters + i)[0]
+                yield images.batch(subject.source["iter"] + i)[0]
 
     def _at_once(self) -> int:
         """Images of a batch: fewer where they are shown larger, so that memory stays the same."""

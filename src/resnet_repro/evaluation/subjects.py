@@ -41,7 +41,7 @@ class Subject:
     data: DataConfig | None = None
     precision: str | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
-    config: Config | None = None  # that of a run
+    config: Config | None = None  # that of a run, where its folder is at hand
     notes: tuple[str, ...] = ()  # what was chosen from a file or changed in its keys
 
     def record(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def about_run(config: Config, folder: RunFolder, iteration: int) -> dict[str, An
         "schema": 1,
         **config.identity,
         "iter": iteration,
-        "metrics_sha256": folder.metrics_digest(),
+        "metrics_sha256": folder.metrics_digest(iteration),
         "precision": meta.get("precision"),
         "digests": meta.get("data", {}).get("digests", {}),
         "model": dataclasses.asdict(config.model),
@@ -157,7 +157,8 @@ def _ours(file: WeightsFile, source: dict[str, Any]) -> Subject:
     except (KeyError, TypeError, ValueError, RunFolderError) as error:
         raise ValueError(f"its run folder names no net ({error})") from error
     subject = _with_net(weights.checked_tensors(state), about, source)
-    return dataclasses.replace(subject, name=f"{subject.name}_iter{about['iter']}")
+    name = f"{subject.name}_iter{about['iter']}"
+    return dataclasses.replace(subject, name=name, config=config)
 
 
 def _with_net(

@@ -120,12 +120,17 @@ class RunFolder:
         """Return all logged records, in order; none where nothing was logged; or MetricsError."""
         return read_metrics(self.metrics_path)
 
-    def metrics_digest(self) -> str:
-        """SHA-256 of a finished run's metrics, which no two trainings of a net have in common."""
+    def metrics_digest(self, iteration: int) -> str:
+        """SHA-256 of the metrics up to an iteration, which no two trainings of a net share."""
         try:
-            return hashlib.sha256(self.metrics_path.read_bytes()).hexdigest()
+            lines = self.metrics_path.read_bytes().splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith(b"\n")]
+            first = [line for line in whole if json.loads(line)["iter"] <= iteration]
+            return hashlib.sha256(b"".join(first)).hexdigest()
         except OSError as error:
             raise RunFolderError(_unreadable(self.metrics_path, error.strerror)) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{self.metrics_path}: not a log of records ({error})") from error
 
     def table(self, name: str) -> list[dict[str, str]]:
         """Return the rows of ``<name>.csv``; none where it was not written."""
