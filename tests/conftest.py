@@ -1,10 +1,14 @@
 """Shared by all tests: torch on few threads, so that tests side by side do not starve."""
 
 import os
+import runpy
 import signal
+import sys
 import threading
 
 import pytest
+
+from resnet_repro.paths import REPOSITORY
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and so all it starts: the
 # tests of what Ctrl-C does need it back.
@@ -26,6 +30,30 @@ def few_images():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "SIZES", FEW_IMAGES)
         yield
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A folder with the zip of a Tiny ImageNet of three classes, which is all that is expected."""
+    import tiny_files
+    from resnet_repro.data import tiny_imagenet
+
+    root = tmp_path_factory.mktemp("tiny")
+    tiny_files.write_zip(root, tiny_files.fake_files(64))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_imagenet, "SHAPE", tiny_files.LARGER)
+        yield root
+
+
+@pytest.fixture
+def run_script(monkeypatch):
+    """Call ``experiments/NAME.py`` with words, in this process."""
+
+    def run(name, *words):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, words)])
+        runpy.run_path(str(REPOSITORY / "experiments" / f"{name}.py"), run_name="__main__")
+
+    return run
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """Code blocks of the documents, with where they stand."""
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[1]
+from resnet_repro.paths import REPOSITORY as REPO
+
 DOCUMENTS = (REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md")))
 BLOCK = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)\n(?P<body>.*?)^(?P=indent)```$", re.M | re.S
@@ -47,3 +51,14 @@ def shell_lines(document: Path) -> list[str]:
                 if said:
                     lines.append(said)
     return lines
+
+
+def run_shell(line: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of a document in ``cwd`` with bash; ``python`` is this one."""
+    shim = cwd / "bin" / "python"
+    if not shim.exists():
+        shim.parent.mkdir()
+        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+        shim.chmod(0o755)
+    env = os.environ | {"PATH": f"{shim.parent}:{os.environ['PATH']}"} | env
+    return subprocess.run(["bash", "-ec", line], cwd=cwd, env=env, capture_output=True, text=True)

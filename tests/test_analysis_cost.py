@@ -124,13 +124,13 @@ def test_seconds_of_logged_runs(tmp_path):
     assert paces_of_runs([], paper_workloads()) == ({}, "no logged run")
 
 
-def test_the_command(tmp_path):
-    words = ["--runs", str(tmp_path), "--out", str(tmp_path), "--seconds", "imagenet_resnet152=0.9"]
-    command = [sys.executable, str(SCRIPT), *words, "--loader-rate", "300"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "| imagenet_resnet152 " in done.stdout
-    assert "150.00" in done.stdout
-    assert "decodes 300 full-size pictures a second (as given)" in done.stdout
+def test_the_command(tmp_path, run_script, capsys):
+    given = ("--seconds", "imagenet_resnet152=0.9", "--loader-rate", "300")
+    run_script("cost", "--runs", tmp_path, "--out", tmp_path, *given)
+    said = capsys.readouterr().out
+    assert "| imagenet_resnet152 " in said
+    assert "150.00" in said
+    assert "decodes 300 full-size pictures a second (as given)" in said
     assert (tmp_path / "cost.csv").exists()
 
 

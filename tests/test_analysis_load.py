@@ -134,6 +134,7 @@ def fifo(path: Path) -> None:
         ("meta.json", lambda path: path.write_bytes(b"\xff"), "cannot be read (not UTF-8)"),
         ("status.json", without("state"), "has no 'state'"),
         ("status.json", lambda path: path.write_text("[" * 100_000), "recursion"),
+        ("status.json", lambda path: path.write_text("[]"), "not a mapping"),
         ("metrics.jsonl", lambda path: path.write_text('{"kind": "train"}\n{}\n'), "line 1 is not"),
         ("metrics.jsonl", fifo, "cannot be read (not a regular file)"),
     ],

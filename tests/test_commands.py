@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
@@ -39,9 +38,14 @@ def say(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def train(monkeypatch, capsys):
-    """Train on few images as the command does, in this process: exit code and stderr."""
+def few(monkeypatch):
+    """For one test alone: commands in processes of their own have all images."""
     monkeypatch.setattr(synthetic, "SIZES", FEW_IMAGES)
+
+
+@pytest.fixture
+def train(few, monkeypatch, capsys):
+    """Train on few images as the command does, in this process: exit code and stderr."""
 
     def train(*words: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["train.py", *words])
@@ -202,28 +206,26 @@ def test_hydras_own_launcher_does_the_same_runs(tmp_path):
     assert found == {named("cifar10_plain20"), named("cifar10_plain56")}
 
 
-def test_figure_one_from_nothing_then_again_without_training(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(synthetic, "SIZES", FEW_IMAGES)
-    monkeypatch.chdir(REPO)
+@pytest.mark.usefixtures("few")
+def test_figure_one_from_nothing_then_again_without_training(tmp_path, run_script, capsys):
     small = [word for word in SMALL if word not in ("model.depth=8", "profile=smoke")]
-    words = ["--profile", "smoke", "--out", f"{tmp_path}/figures", *small]
+    words = ("--profile", "smoke", "--out", f"{tmp_path}/figures", *small)
 
-    def draw(*more: str) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["fig1.py", *words, f"runs_dir={tmp_path}/runs", *more])
-        runpy.run_path("experiments/fig1.py", run_name="__main__")
+    def fig1(*more: str) -> tuple[str, str]:
+        run_script("fig1", *words, f"runs_dir={tmp_path}/runs", *more)
         return capsys.readouterr()
 
     with pytest.raises(SystemExit, match="1"):
-        draw("--no-train")
+        fig1("--no-train")
     assert "fig1: nothing to draw" in capsys.readouterr().err
-    first, told = draw()
+    first, told = fig1()
     assert re.search(r"^2 of 2 runs to train: .* s on ", told)
     assert "\n[1/2] cifar10_plain20" in told
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"fig1.png", "fig1.svg"}
     assert "fig1: drawn from variants, which test no claim of the paper" in told
     assert "C2" not in first
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/*/*")}
-    again, told = draw()
+    again, told = fig1()
     assert "to train" not in told
     assert again == first
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/*/*")}

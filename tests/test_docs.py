@@ -4,7 +4,6 @@ import fnmatch
 import functools
 import importlib
 import importlib.util
-import os
 import re
 import shlex
 import shutil
@@ -17,11 +16,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from doc_blocks import DOCUMENTS, REPO, blocks, shell_lines
+from doc_blocks import DOCUMENTS, REPO, blocks, run_shell, shell_lines
 from resnet_repro.command import parse
 from resnet_repro.compose import compose_run, compose_sweep
-from resnet_repro.conf import names
+from resnet_repro.conf import load_item, names
 from resnet_repro.config import PROFILES
+from resnet_repro.items import ITEMS
 from resnet_repro.reference import as_markdown
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -60,8 +60,9 @@ def test_every_item_has_a_script_and_a_target():
     makefile = (REPO / "Makefile").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^(ITEMS|DRAWINGS) := (.*)$", makefile, flags=re.M))
     items, drawings = set(names("item")), set(listed["DRAWINGS"].split())
-    assert items == set(listed["ITEMS"].split())
+    assert items == set(ITEMS) == set(listed["ITEMS"].split())
     assert items | drawings == {path.stem for path in (REPO / "experiments").glob("*.py")}
+    assert all({*load_item(name).experiments} <= {*names("experiment")} for name in items)
 
 
 def pinned() -> dict[str, str]:
@@ -286,14 +287,7 @@ def test_experiments_that_are_named_in_the_readme_exist():
 
 
 def say(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    (cwd / "bin").mkdir(exist_ok=True)
-    link = cwd / "bin" / "python"
-    if not link.exists():
-        link.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        link.chmod(0o755)
-    env = os.environ | {"PATH": f"{cwd / 'bin'}:{os.environ['PATH']}"}
-    env["RESNET_REPRO_RUNS"] = str(cwd / "results" / "runs")
-    return subprocess.run(["bash", "-ec", line], cwd=cwd, env=env, capture_output=True, text=True)
+    return run_shell(line, cwd, RESNET_REPRO_RUNS=str(cwd / "results" / "runs"))
 
 
 @pytest.mark.slow

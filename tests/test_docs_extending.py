@@ -1,10 +1,8 @@
 """``docs/EXTENDING.md`` followed word by word: its blocks are applied to a copy of the project."""
 
 import ast
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from doc_blocks import REPO, Block, blocks, shell_lines
+from doc_blocks import REPO, Block, blocks, run_shell, shell_lines
 from resnet_repro.runs.folder import RunFolder
 
 EXTENDING = REPO / "docs" / "EXTENDING.md"
@@ -99,21 +97,10 @@ class Copy:
             shutil.copytree(REPO / "results" / name, root / "results" / name)
         for name, text in SMALL.items():
             (root / name).write_text(text, encoding="utf-8")
-        shim = root / "bin" / "python"
-        shim.parent.mkdir()
-        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
-        shim.chmod(0o755)
 
     def say(self, line: str) -> str:
-        env = os.environ | {
-            "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
-            "PYTHONPATH": str(self.root / "src"),
-            "OMP_NUM_THREADS": "1",
-            "RESNET_REPRO_RUNS": "",
-        }
-        done = subprocess.run(
-            ["bash", "-ec", line], cwd=self.root, env=env, capture_output=True, text=True
-        )
+        source = str(self.root / "src")
+        done = run_shell(line, self.root, PYTHONPATH=source, RESNET_REPRO_RUNS="")
         assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 

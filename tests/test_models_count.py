@@ -129,18 +129,6 @@ def test_table1_stages_have_its_sizes_widths_and_strides():
     assert sorted(strided) == sorted(["stem.conv", *first, *projections])
 
 
-def test_resnet34_has_16_shortcuts_of_which_b_projects_3_and_c_16():
-    expected = {
-        "none": {NoShortcut: 16},
-        "A": {IdentityShortcut: 13, ZeroPadShortcut: 3},
-        "B": {IdentityShortcut: 13, ProjectionShortcut: 3},
-        "C": {ProjectionShortcut: 16},
-    }
-    for shortcut, kinds in expected.items():
-        assert kinds_of_shortcuts(imagenet(34, shortcut)) == kinds
-    assert kinds_of_shortcuts(imagenet(50, "B"))[ProjectionShortcut] == 4  # conv2_1 too
-
-
 def test_trap15_a_plain_net_has_no_shortcut_and_a_residual_net_has_3n():
     assert kinds_of_shortcuts(cifar(56, "none")) == {NoShortcut: 27}
     residual = kinds_of_shortcuts(cifar(56, "A"))

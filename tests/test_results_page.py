@@ -59,14 +59,11 @@ def test_the_committed_tables_are_those_of_the_runs(tmp_path, committed):
     assert compared >= 6
 
 
-def test_an_item_without_words_trains_nothing_and_draws_what_is_committed(tmp_path):
+def test_an_item_without_words_trains_nothing_and_draws_what_is_committed(tmp_path, run_script):
     away = shutil.ignore_patterns("checkpoints", ".*", *({*PROFILES} - {*COMMITTED}))
     shutil.copytree(REPO / RUNS, tmp_path / "runs", ignore=away)
     before = sorted(path for path in (tmp_path / "runs").rglob("*") if path.is_file())
-    words = ["--out", str(tmp_path / "tables"), f"runs_dir={tmp_path}/runs"]
-    command = [sys.executable, "experiments/claims.py", *words]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_script("claims", "--out", tmp_path / "tables", f"runs_dir={tmp_path}/runs")
     assert sorted(path for path in (tmp_path / "runs").rglob("*") if path.is_file()) == before
     for ending in ("md", "tex", "csv"):
         drawn = (tmp_path / "tables" / f"claims.{ending}").read_text(encoding="utf-8")

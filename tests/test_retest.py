@@ -1,40 +1,21 @@
 """``make table2`` and its like count what their protocol lacks, from a real run to the table."""
 
 import json
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-import tiny_files
 from ranks import do
 from resnet_repro.analysis.load import Logged
 from resnet_repro.compose import compose_run, make_job
-from resnet_repro.data import tiny_imagenet
 from resnet_repro.items.tables2_5 import table5
 from resnet_repro.retest import count_missing
 from resnet_repro.runs.folder import RunFolder
-from tiny_files import FEW, LARGER
+from tiny_files import FEW
 
-SCRIPTS = Path(__file__).parents[1] / "experiments"
 NETS = ("tiny_plain18", "tiny_resnet18_A")
 PLAIN, RESNET = NAMES = [make_job(f"experiment={net}", *FEW).config.name for net in NETS]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def three_classes():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_imagenet, "SHAPE", LARGER)
-        yield
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    root = tmp_path_factory.mktemp("tiny")
-    tiny_files.write_zip(root, tiny_files.fake_files(64))
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -51,24 +32,28 @@ def root(trained, tmp_path):
     return Path(shutil.copytree(trained, tmp_path / "results" / "runs"))
 
 
-def make(item, root, data, capsys, *words):
-    argv = [item, "--out", str(root.parent / "tables"), *words, *FEW, f"runs_dir={root}"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [*argv, f"data.root={data}", "trainer.threads=1"])
-        runpy.run_path(str(SCRIPTS / f"{item}.py"), run_name="__main__")
-    table = (root.parent / "tables" / f"{item}.md").read_text(encoding="utf-8")
-    return capsys.readouterr().err, table
+@pytest.fixture
+def table2(run_script, root, capsys):
+    """Make the table from the pictures in a folder: what is said, and the table."""
+
+    def table2(data, *words):
+        out = root.parent / "tables"
+        runs = (f"runs_dir={root}", f"data.root={data}", "trainer.threads=1")
+        run_script("table2", "--out", out, *words, *FEW, *runs)
+        return capsys.readouterr().err, (out / "table2.md").read_text(encoding="utf-8")
+
+    return table2
 
 
 def kept(root):
     return {p.stem: json.loads(p.read_text()) for p in (root.parent / "evaluations").glob("*")}
 
 
-def test_a_table_counts_what_is_missing_once(root, tiny, capsys):
-    said, table = make("table2", root, tiny, capsys, "--no-train")
+def test_a_table_counts_what_is_missing_once(root, tiny, table2):
+    said, table = table2(tiny, "--no-train")
     assert "counting" not in said
     assert table.count("1-crop only, seed 0, smoke profile") == 2
-    said, table = make("table2", root, tiny, capsys)
+    said, table = table2(tiny)
     assert "counting errors at 10-crop of 2 runs first" in said
     assert table.count("10-crop, seed 0, smoke profile") == 2
     assert "1-crop only" not in table
@@ -81,14 +66,14 @@ def test_a_table_counts_what_is_missing_once(root, tiny, capsys):
         run = RunFolder(root / "smoke" / name / "seed0")
         assert model["metrics_sha256"] == run.metrics_digest(2)
         assert (entry["protocol"], entry["num_samples"], entry["left_out"]) == ("10-crop", 6, 0)
-    said, again = make("table2", root, tiny, capsys)
+    said, again = table2(tiny)
     assert "counting" not in said
     assert (again, kept(root)) == (table, first)
 
 
-def test_without_weights_it_says_so_and_shows_what_there_is(root, tiny, capsys):
+def test_without_weights_it_says_so_and_shows_what_there_is(root, tiny, table2):
     shutil.rmtree(root / "smoke" / PLAIN / "seed0" / "checkpoints")
-    said, table = make("table2", root, tiny, capsys)
+    said, table = table2(tiny)
     assert (
         f"not tested at 10-crop, since their final weights are not here: smoke/{PLAIN}/seed0"
         in said
@@ -99,24 +84,24 @@ def test_without_weights_it_says_so_and_shows_what_there_is(root, tiny, capsys):
     assert "Not tested at 10-crop on Tiny ImageNet: plain-18 seed 0." in table
 
 
-def test_without_data_it_says_so_and_draws(root, tmp_path, capsys):
-    said, table = make("table2", root, tmp_path / "nowhere", capsys)
+def test_without_data_it_says_so_and_draws(root, tmp_path, table2):
+    said, table = table2(tmp_path / "nowhere")
     assert said.count("not tested at 10-crop: smoke/tiny_") == 2
     assert "10-crop, seed 0" not in table
     assert kept(root) == {}
 
 
-def test_a_net_trained_again_is_tested_again(root, tiny, capsys):
-    make("table2", root, tiny, capsys)
+def test_a_net_trained_again_is_tested_again(root, tiny, table2):
+    table2(tiny)
     before = kept(root)
     shutil.rmtree(root / "smoke" / PLAIN)
     words = ("experiment=tiny_plain18", *FEW, f"data.root={tiny}", f"runs_dir={root}")
     assert do(make_job(*words)) == "finished"  # the same weights, but other seconds in its log
-    said, table = make("table2", root, tiny, capsys, "--no-train")
+    said, table = table2(tiny, "--no-train")
     line = f"Not used: evaluations/{PLAIN}_smoke_seed0_10-crop.json is of another training of "
     assert line + f"smoke/{PLAIN}/seed0" in said
     assert line in table
-    said, table = make("table2", root, tiny, capsys)
+    said, table = table2(tiny)
     assert "counting errors at 10-crop of 1 run first" in said
     assert "Not used" not in said + table
     after = kept(root)

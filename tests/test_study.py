@@ -15,7 +15,6 @@ from resnet_repro.compose import make_job
 from resnet_repro.conf import load_item, names
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, find_runs
-from resnet_repro.training.jobs import estimate
 from resnet_repro.training.launch import Job
 
 
@@ -72,11 +71,6 @@ def test_list_tells_where_runs_stand_and_the_time_that_is_left(tmp_path, capsys,
     monkeypatch.setattr(study, "estimate", lambda left: [65.0] * (list(left) == jobs[5:]))
     study.show([jobs[0], jobs[5]], timed=True)
     assert "what is left takes about 1 min 05 s on this machine" in capsys.readouterr().out
-
-
-def test_the_time_of_a_run_is_measured(tmp_path):
-    (needed,) = estimate([make_job("experiment=cifar10_plain20", *WORDS)])
-    assert needed > 0
 
 
 def test_a_study_does_not_mix_engines(tmp_path):
