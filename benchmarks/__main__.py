@@ -13,33 +13,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.page import save
-from benchmarks.record import changes, parser
+from benchmarks.record import changes, make_parser
 from resnet_repro.paths import given
 
 PARTS = ("start", "training", "harness", "limit", "growth", "schedule", "parity", "pictures")
 
 
-def run_part(part: str, words: Sequence[str]) -> bool:
+def run_part(part: str, arguments: Sequence[str]) -> bool:
     """Measure a part in a process of its own; return whether it succeeded."""
     print(f"{part} ...", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", f"benchmarks.{part}", *words]
+    command = [sys.executable, "-m", f"benchmarks.{part}", *arguments]
     return subprocess.run(command, check=False).returncode == 0
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure the parts and write the page; return 1 if a part failed, after all others."""
-    options = parser("", f"parts ({', '.join(PARTS)}; all by default), configuration", __doc__)
-    options.add_argument("--docs", type=given, default=Path("docs"), help="folder of the page")
-    asked = options.parse_args(words)
-    parts = [word for word in asked.words if "=" not in word]
+    parser = make_parser("", f"parts ({', '.join(PARTS)}; all by default), configuration", __doc__)
+    parser.add_argument("--docs", type=given, default=Path("docs"), help="folder of the page")
+    args = parser.parse_args(argv)
+    parts = [word for word in args.words if "=" not in word]
     for part in parts:
         if part not in PARTS:
-            options.error(f"{part}: must be one of {', '.join(PARTS)}, or key=value")
-    passed = ["--out", str(asked.out), *(word for word in asked.words if "=" in word)]
-    for name, value in changes(asked).items():
+            parser.error(f"{part}: must be one of {', '.join(PARTS)}, or key=value")
+    passed = ["--out", str(args.out), *(word for word in args.words if "=" in word)]
+    for name, value in changes(args).items():
         passed += [f"--{name}", ",".join(value) if name == "experiments" else str(value)]
     failed = [part for part in parts or PARTS if not run_part(part, passed)]
-    for path in save(asked.out, asked.docs):
+    for path in save(args.out, args.docs):
         print(path)
     if failed:
         print(f"not measured: {', '.join(failed)}", file=sys.stderr)

@@ -56,43 +56,43 @@ GRIDS = {
 }
 
 
-def measure(scope: Scope, words: Sequence[str]) -> Row:
+def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     """Measure the points of the device's grid, of ``scope.experiments`` if any are named."""
-    kind = device_of(words).device.type
-    train = train_here if kind == "cuda" else train_apart
-    wanted = [p for p in GRIDS[kind] if p.experiment in (scope.experiments or [p.experiment])]
-    return {"rows": [train(point, scope, words) for point in wanted]}
+    kind = device_of(overrides).device.type
+    train = train_here if kind == "cuda" else train_in_process
+    points = [p for p in GRIDS[kind] if p.experiment in (scope.experiments or [p.experiment])]
+    return {"rows": [train(point, scope, overrides) for point in points]}
 
 
-def train_apart(point: Point, scope: Scope, words: Sequence[str]) -> Row:
+def train_in_process(point: Point, scope: Scope, overrides: Sequence[str]) -> Row:
     """As :func:`train_here`, in a process that does nothing else."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
-            return pool.submit(train_here, point, scope, words).result()
+            return pool.submit(train_here, point, scope, overrides).result()
         except BrokenProcessPool:  # what the system does where there is no memory left
-            return _row(point, words) | {"failed": "its process was ended"}
+            return _row(point, overrides) | {"failed": "its process was ended"}
 
 
-def train_here(point: Point, scope: Scope, words: Sequence[str]) -> Row:
+def train_here(point: Point, scope: Scope, overrides: Sequence[str]) -> Row:
     """Seconds and bytes per image of a point.
 
     The bytes are those a step takes beyond what lies there between steps (weights, images).
     """
-    row = _row(point, words)
+    row = _row(point, overrides)
     try:
-        return row | _train(point, scope, words)
+        return row | _train(point, scope, overrides)
     except torch.OutOfMemoryError:
         return row | {"failed": "out of memory"}
 
 
-def _train(point: Point, scope: Scope, words: Sequence[str]) -> Row:
-    words = [*words, "data=synthetic", f"recipe.batch_size={point.batch_size}"]
-    arrays = load_data(compose_run(f"experiment={point.experiment}", *words))
-    device = device_of(words).device
+def _train(point: Point, scope: Scope, overrides: Sequence[str]) -> Row:
+    overrides = [*overrides, "data=synthetic", f"recipe.batch_size={point.batch_size}"]
+    data = load_data(compose_run(f"experiment={point.experiment}", *overrides))
+    device = device_of(overrides).device
     if device.type == "cuda":
         gc.collect()  # the runs of the point before, and their graphs
         torch.cuda.empty_cache()
-    trainings = [Training.of(point.experiment, words, arrays, warm=0) for _ in range(point.runs)]
+    trainings = [Training.of(point.experiment, overrides, data, warm=0) for _ in range(point.runs)]
     before = forget_peak(device)
 
     def iterate() -> None:
@@ -111,8 +111,8 @@ def _train(point: Point, scope: Scope, words: Sequence[str]) -> Row:
     }
 
 
-def _row(point: Point, words: Sequence[str]) -> Row:
-    config = compose_run(f"experiment={point.experiment}", *words)
+def _row(point: Point, overrides: Sequence[str]) -> Row:
+    config = compose_run(f"experiment={point.experiment}", *overrides)
     return {
         "experiment": point.experiment,
         "depth": config.model.depth,

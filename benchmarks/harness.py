@@ -80,7 +80,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def measure(scope: Scope, words: Sequence[str]) -> Row:
+def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     """Time every part of the harness on every experiment of ``scope``.
 
     Returns:
@@ -91,7 +91,7 @@ def measure(scope: Scope, words: Sequence[str]) -> Row:
     nets: list[Row] = []
     notes: list[str] = []
     for name in scope.experiments:
-        found, net, missing = harness_of(Training.of(name, words), scope)
+        found, net, missing = harness_of(Training.of(name, overrides), scope)
         rows, nets = rows + found, [*nets, net]
         notes = list(dict.fromkeys([*notes, *missing]))
     return {"rows": rows, "nets": nets, "notes": notes}
@@ -128,7 +128,7 @@ def sides(training: Training, log: Log, scope: Scope) -> dict[str, list[float]]:
 
     Both do the updates of one net, the loop with all that is due in its iterations.
     """
-    run = training.parts, training.state, training.stepper
+    run = training.context, training.state, training.stepper
     loop = Loop(*run, log, progress_of(training))
 
     def in_the_loop() -> float:
@@ -148,47 +148,47 @@ def progress_of(training: Training) -> RunProgress:
 
 def parts_of(training: Training, folder: RunFolder, log: Log) -> list[Part]:
     """The parts of a run's harness; an iteration has been done and its gradients are there."""
-    parts, state, config = training.parts, training.state, training.config
-    recipe, held_out = config.recipe, parts.images.held_out["test"]
+    context, state, config = training.context, training.state, training.config
+    recipe, held_out = config.recipe, context.images.held_out["test"]
     total, lr = recipe.max_iters, current_lr(state, recipe)
     logs = math.ceil(total / config.trainer.log_every_iters)
     saves = math.ceil(total / config.trainer.checkpoint_every_iters)
     evaluations = math.ceil(total / config.evaluation.every_iters)
-    clean = (config.evaluation.clean_train_images or parts.images.order.num_images) / len(held_out)
+    clean = config.evaluation.clean_train_images or context.images.order.num_images
     probes = len(gradient_iterations(total))
     quiet, progress = Log(state), progress_of(training)
 
     def count() -> None:
-        evaluate(parts, state, quiet)
+        evaluate(context, state, quiet)
 
     def look() -> None:
-        check_stop_and_finite(parts, state, lambda: False, reads=False)
+        check_stop_and_finite(context, state, lambda: False, reads=False)
 
     def save() -> None:
-        log.save(contents(parts, state))
+        log.save(contents(context, state))
 
     def measure_gradients() -> None:
-        write_gradients(folder, state, bn_output_gradient_norms(parts, state))
+        write_gradients(folder, state, bn_output_gradient_norms(context, state))
 
     return [
         Part("looking", HARNESS, total, look),
         Part("progress", HARNESS, total, lambda: progress.update(state.iteration, 50.0, lr)),
-        Part("logging", HARNESS, logs, lambda: log_training(parts, state, log, lr)),
+        Part("logging", HARNESS, logs, lambda: log_training(context, state, log, lr)),
         Part("checkpoints", HARNESS, saves, save, repeats=5),
         Part("probes: gradients", HARNESS, probes, measure_gradients),
         Part("probes: signal, responses", HARNESS, 1, lambda: look_inside(training), repeats=1),
         Part("evaluation", EVALUATION, evaluations, count, repeats=3),
-        Part("clean training error", EVALUATION, 1, count, repeats=1, unit=clean),
+        Part("clean training error", EVALUATION, 1, count, repeats=1, unit=clean / len(held_out)),
     ]
 
 
 def look_inside(training: Training) -> None:
     """The probes of a run's begin and end: forward signal and layer responses."""
-    parts, config, model = training.parts, training.config, training.state.model
-    images, labels = parts.images.batch(0)
+    context, config, model = training.context, training.config, training.state.model
+    images, labels = context.images.batch(0)
     forward_signal(model, training.setup, images)
     gradient_precision(model, training.setup, images, labels)
-    test = parts.images.held_out["test"]
+    test = context.images.held_out["test"]
     count = min(config.probes.response_images, len(test))
     batches = test.eval_batches(config.evaluation.batch_size, count)
     layer_responses(model, training.setup, batches)
@@ -211,7 +211,7 @@ def wandb_rows(
         return [], ["W&B: wandb is not installed"]
     records = sum(row["times"] for row in rows if row["part"] in ("logging", "evaluation"))
     folder.write_config(dict(training.config.as_mapping()))
-    folder.write_meta(describe(training.parts, training.state))
+    folder.write_meta(describe(training.context, training.state))
     with MetricsWriter(folder.metrics_path) as log:
         for number in range(records - len(folder.metrics())):
             log.write("train", iter=number, epoch=0.256, loss=1.5, top1_err=55.0, lr=0.1, time=9.0)

@@ -45,7 +45,7 @@ ACTIVATION_BYTES = {"bf16": 2, "tf32": 4, "fp32": 4}
 
 CONV, NORM, UPDATE = "convolutions", "batch-norm, ReLU, addition", "update"
 OTHER, WAITING = "everything else", "waiting for the host"
-# The first of these words that a kernel's name holds says what it is for.
+# The first of these parts that a kernel's name holds says what it is for.
 KERNELS = (
     (OTHER, ("convert", "addmm")),  # of layouts, before anything named after convolutions
     (UPDATE, ("sgd",)),
@@ -90,10 +90,10 @@ class Least(NamedTuple):
         return {NORM: self.norm_bytes, UPDATE: self.update_bytes}.get(kind, 0) / rates.copy
 
 
-def measure(scope: Scope, words: Sequence[str]) -> Row:
+def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     """Measure the device, then every net of ``scope``."""
-    rates = measure_rates(device_of(words))
-    rows = [distance(name, rates, scope, words) for name in scope.experiments]
+    rates = measure_rates(device_of(overrides))
+    rows = [distance(name, rates, scope, overrides) for name in scope.experiments]
     return {
         "copy_bytes_per_second": rates.copy,
         "operations_per_second": rates.matrix,
@@ -121,14 +121,14 @@ def measure_rates(setup: Setup) -> Rates:
     return Rates(copy=2 * 4 * source.numel() / copying, matrix=2 * side**3 / multiplying)
 
 
-def distance(experiment: str, rates: Rates, scope: Scope, words: Sequence[str]) -> Row:
+def distance(experiment: str, rates: Rates, scope: Scope, overrides: Sequence[str]) -> Row:
     """One net: the least it must do, what it takes, and where its time goes.
 
     ``fraction`` is the least time over the time taken. It can exceed one: what lies in a cache
     need not be moved.
     """
-    training = Training.of(experiment, words)
-    batch, _, _, side = training.parts.images.share_shape
+    training = Training.of(experiment, overrides)
+    batch, _, _, side = training.context.images.share_shape
     need = least(training.state.model, batch, side, training.setup.precision)
     seconds = training.seconds(scope.iterations, scope.rounds)
     shares = time_spent(training.iterate, scope.iterations, training.setup.device)
@@ -176,7 +176,7 @@ def least(net: nn.Module, batch_size: int, image_size: int, precision: str) -> L
 def kind_of(kernel: str) -> str:
     """What a kernel of this name is for."""
     name = kernel.lower()
-    return next((kind for kind, words in KERNELS if any(word in name for word in words)), OTHER)
+    return next((kind for kind, parts in KERNELS if any(part in name for part in parts)), OTHER)
 
 
 def time_spent(
@@ -191,8 +191,8 @@ def time_spent(
     with profile(activities=[activity]) as seen:
         seconds = seconds_each(iterate, iterations, device) * iterations
     spent: defaultdict[str, float] = defaultdict(float)
-    for name, took in _on_device(seen) if on_cuda else _on_host(seen):
-        spent[kind_of(name)] += took / seconds
+    for name, elapsed in _on_device(seen) if on_cuda else _on_host(seen):
+        spent[kind_of(name)] += elapsed / seconds
     total = sum(spent.values())
     shares = {kind: share / max(1.0, total) for kind, share in spent.items()}
     return shares | {WAITING: max(0.0, 1.0 - total)}

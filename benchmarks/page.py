@@ -78,8 +78,8 @@ def _harness(found: Measured) -> Lines:
         name = f"{part} (optional)" if kind == "optional" else str(part)
         rows.append([name, f"{count:,}", *(cells.get((net["net"], part), "-") for net in nets)])
     rows.append(["**harness**", "", *(percent(net["share_of_harness"]) for net in nets)])
-    whole = [percent(net["share_with_evaluation"]) for net in nets]
-    rows.append(["**with evaluation**", "", *whole])
+    totals = [percent(net["share_with_evaluation"]) for net in nets]
+    rows.append(["**with evaluation**", "", *totals])
     lines = table(["part", "times in a run", *(f"{net['net']}: each, share" for net in nets)], rows)
     for net in nets:
         over, low, high = (100 * net[f"loop_over_step{end}"] for end in ("", "_lowest", "_highest"))

@@ -16,7 +16,7 @@ from resnet_repro.analysis import style
 MARKS = {"cpu": "o", "cuda": "s"}
 BY_DEPTH, BY_BATCH, BY_RUNS = "depth", "batch_size", "runs"
 NAMES = {BY_DEPTH: "depth (layers)", BY_BATCH: "batch size (images)", BY_RUNS: "runs at once"}
-WORDS = {BY_DEPTH: "ResNet-{}", BY_BATCH: "batch {}", BY_RUNS: "{} runs"}
+TEXTS = {BY_DEPTH: "ResNet-{}", BY_BATCH: "batch {}", BY_RUNS: "{} runs"}
 
 
 class Line(NamedTuple):
@@ -30,7 +30,7 @@ class Line(NamedTuple):
     def label(self, with_hardware: bool) -> str:
         """What it is, for a legend."""
         fixed = [item for item in self.fixed.items() if item != (BY_RUNS, 1)]
-        texts = [WORDS[name].format(value) for name, value in fixed]
+        texts = [TEXTS[name].format(value) for name, value in fixed]
         return ", ".join([*texts, *([self.hardware] if with_hardware else [])])
 
     def colour(self, batch_sizes: Sequence[int]) -> Any:
@@ -122,8 +122,8 @@ def _draw(
             axes.plot([x, end], [y, y * end / x], color="#999999", linewidth=0.7, zorder=1)
     axes.set(xscale="log", yscale="log", xlabel=NAMES[axis])
     ticks = sorted({float(row[axis]) for line in found for row in line.points})
-    apart = [tick for i, tick in enumerate(ticks) if not i or tick >= 1.25 * ticks[i - 1]]
-    axes.xaxis.set_major_locator(FixedLocator(apart))
+    spaced = [tick for i, tick in enumerate(ticks) if not i or tick >= 1.25 * ticks[i - 1]]
+    axes.xaxis.set_major_locator(FixedLocator(spaced))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -55,12 +55,12 @@ def is_at(found: Measured, place: str) -> bool:
     return place != TWO_CORES or found.content.get("threads") == 2
 
 
-def column(name: str, key: str = "", wanted: Sequence[object] = (), within: str = "rows") -> Values:
-    """The numbers of a column, in rows whose ``key`` has a wanted value."""
+def column(name: str, key: str = "", among: Sequence[object] = (), within: str = "rows") -> Values:
+    """The numbers of a column, in rows whose ``key`` is ``among`` these."""
 
     def values(found: Measured) -> list[float]:
         rows: Sequence[Row] = found.content.get(within, [])
-        chosen = [row for row in rows if not key or row[key] in wanted]
+        chosen = [row for row in rows if not key or row[key] in among]
         return [float(row[name]) for row in chosen if row.get(name) is not None]
 
     return values
@@ -95,11 +95,11 @@ def targets() -> Iterator[Target]:
         faster = column("times_faster", "net", [f"ResNet-{net}"])
         yield Target(what, "training", place, faster, goal, times, at_least=True)
     for place in (GPU, CPU):
-        for words, name in (
+        for label, name in (
             ("logging, progress, checkpoints, probes", "share_of_harness"),
             ("the same and evaluation", "share_with_evaluation"),
         ):
-            what = f"{words}: at most 3 % of the training time"
+            what = f"{label}: at most 3 % of the training time"
             yield Target(what, "harness", place, column(name, within="nets"), 0.03, percent)
     for place in (GPU, CPU):
         what = "parity: no check of the fast path fails"

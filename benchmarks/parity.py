@@ -66,28 +66,28 @@ TIMED = {"cpu": 3, "cuda": 200}  # iterations of a timed turn
 class Subject:
     """A net that is trained in several ways, to be compared over so many iterations."""
 
-    def __init__(self, experiment: str, words: Sequence[str], iterations: int):
+    def __init__(self, experiment: str, overrides: Sequence[str], iterations: int):
         self.experiment, self.iterations = experiment, iterations
         # The losses of so many iterations are remembered.
-        self._words = (*words, f"trainer.log_every_iters={max(iterations, 100)}")
-        self._arrays = load_data(compose_run(f"experiment={experiment}", *self._words))
-        self.on_cuda = device_of(words).device.type == "cuda"
+        self._overrides = (*overrides, f"trainer.log_every_iters={max(iterations, 100)}")
+        self._arrays = load_data(compose_run(f"experiment={experiment}", *self._overrides))
+        self.on_cuda = device_of(overrides).device.type == "cuda"
         self.ways = (EAGER, GRAPH, COMPILED) if self.on_cuda else (EAGER, COMPILED)
         self.precisions = ("fp32", "tf32", "bf16") if self.on_cuda else ("fp32", "bf16")
 
-    def training(self, *words: str, saved: dict[str, Any] | None = None) -> Training:
-        """The run at its start or as it was saved, trained as ``words`` say.
+    def training(self, *overrides: str, saved: dict[str, Any] | None = None) -> Training:
+        """The run at its start or as it was saved, trained as ``overrides`` say.
 
         Raises:
             ConfigError: this machine cannot do that.
         """
-        return Training.of(self.experiment, [*self._words, *words], self._arrays, 0, saved)
+        return Training.of(self.experiment, [*self._overrides, *overrides], self._arrays, 0, saved)
 
     def row(self, check: str, way: str, found: float, allowed: float = 0, **more: Any) -> Row:
         """One line of the result; it passed if ``found`` is at most ``allowed``."""
-        kept: Row = {"experiment": self.experiment, "check": check, "way": way}
-        kept |= {"precision": None, "found": found, "allowed": allowed, "costs": None} | more
-        return kept | {"passed": bool(found <= allowed)}
+        result: Row = {"experiment": self.experiment, "check": check, "way": way}
+        result |= {"precision": None, "found": found, "allowed": allowed, "costs": None} | more
+        return result | {"passed": bool(found <= allowed)}
 
     def not_here(self, check: str, way: Way, error: ConfigError) -> Row:
         """The line of a check that cannot be done here; it neither passed nor failed."""
@@ -95,11 +95,11 @@ class Subject:
         return row | {"found": None, "passed": None, "why_not": str(error)}
 
 
-def measure(scope: Scope, words: Sequence[str]) -> Row:
+def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     """Do every check that this device allows on every experiment of ``scope``."""
     rows = []
     for experiment in scope.experiments:
-        for row in checks(Subject(experiment, words, scope.iterations), scope.rounds):
+        for row in checks(Subject(experiment, overrides, scope.iterations), scope.rounds):
             print(line(row), flush=True)
             rows.append(row)
     return {"rows": rows}
@@ -127,13 +127,13 @@ def checks(subject: Subject, rounds: int) -> Iterator[Row]:
 
 def batches(subject: Subject) -> Row:
     """How many of the batches prepared ahead are not those of the order."""
-    parts = subject.training(*EAGER).parts
-    assert isinstance(parts.images, ResidentImages)
-    ahead, differing = BatchesAhead(parts.images), 0
+    context = subject.training(*EAGER).context
+    assert isinstance(context.images, ResidentImages)
+    ahead, differing = BatchesAhead(context.images), 0
     for iteration in range(subject.iterations):
         ahead.prepare(iteration)
-        found = ahead.at(torch.tensor([iteration % ahead.count], device=parts.setup.device))
-        expected = parts.images.batch(iteration)
+        found = ahead.at(torch.tensor([iteration % ahead.count], device=context.setup.device))
+        expected = context.images.batch(iteration)
         differing += not all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     return subject.row("batches", "ahead", differing)
 
@@ -148,8 +148,8 @@ def losses(subject: Subject) -> Iterator[Row]:
         nudge(nudged, number)
         found = first_losses(nudged, subject.iterations)
         roundings.append(float((found - reference).abs().mean()))
-    apart = max(roundings)
-    yield subject.row("losses", "rounding", apart, apart, precision="fp32")
+    distance = max(roundings)
+    yield subject.row("losses", "rounding", distance, distance, precision="fp32")
     for precision in subject.precisions:
         for way in subject.ways:
             if (precision, way) == ("fp32", EAGER):
@@ -159,12 +159,12 @@ def losses(subject: Subject) -> Iterator[Row]:
             except ConfigError as error:
                 yield subject.not_here("losses", way, error)
                 continue
-            away = (first_losses(training, subject.iterations) - reference).abs()
+            distances = (first_losses(training, subject.iterations) - reference).abs()
             facts: Row = {"precision": precision}
             first = first_bound(precision, training.config.model.depth)
-            yield subject.row("first loss", NAMES[way], float(away[0]), first, **facts)
-            allowed = TIMES[precision] * apart
-            yield subject.row("losses", NAMES[way], float(away.mean()), allowed, **facts)
+            yield subject.row("first loss", NAMES[way], float(distances[0]), first, **facts)
+            allowed = TIMES[precision] * distance
+            yield subject.row("losses", NAMES[way], float(distances.mean()), allowed, **facts)
 
 
 def first_bound(precision: str, depth: int) -> float:
@@ -193,24 +193,24 @@ def same_bits(subject: Subject) -> Iterator[Row]:
 
     The rate drops on the way, when graphs are captured already.
     """
-    words = (REPEATABLE, "recipe.warmup=none", f"recipe.milestones=[{BITS // 2 + 1}]")
-    eager = subject.training(*EAGER, *words)
+    overrides = (REPEATABLE, "recipe.warmup=none", f"recipe.milestones=[{BITS // 2 + 1}]")
+    eager = subject.training(*EAGER, *overrides)
     first_losses(eager, BITS)
     expected = fingerprint(eager)
 
     def row(way: str, training: Training) -> Row:
         return subject.row("same bits", way, int(fingerprint(training) != expected))
 
-    graph = subject.training(*GRAPH, *words)
+    graph = subject.training(*GRAPH, *overrides)
     first_losses(graph, BITS)
     yield row("graph", graph)
-    stopped = subject.training(*GRAPH, *words)
+    stopped = subject.training(*GRAPH, *overrides)
     first_losses(stopped, BITS // 2)
     saved = copy.deepcopy(stopped.state.state_dict())
-    resumed = subject.training(*GRAPH, *words, saved=saved)
+    resumed = subject.training(*GRAPH, *overrides, saved=saved)
     first_losses(resumed, BITS - BITS // 2)
     yield row("graph, stopped and resumed", resumed)
-    both = [subject.training(*GRAPH, *words) for _ in range(2)]
+    both = [subject.training(*GRAPH, *overrides) for _ in range(2)]
     for _ in range(BITS):
         for run in both:
             run.iterate()
@@ -223,7 +223,7 @@ def fingerprint(training: Training) -> str:
     synchronise(training.setup.device)
     digest = hashlib.sha256()
     state = training.state
-    momentum = [kept["momentum_buffer"] for kept in state.optimizer.state.values()]
+    momentum = [buffers["momentum_buffer"] for buffers in state.optimizer.state.values()]
     for tensor in (*state.model.state_dict().values(), *momentum, state.window.sums):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -235,19 +235,19 @@ def evaluation(subject: Subject) -> Iterator[Row]:
     for when in ("early", "later"):
         first_losses(training, BITS)
         a, b = (counted(training, captured=captured) for captured in (True, False))
-        apart = abs(a.wrong1 - b.wrong1) + abs(a.wrong5 - b.wrong5)
-        yield subject.row("evaluation", f"graph, {when}", apart, loss=abs(a.loss - b.loss))
+        distance = abs(a.wrong1 - b.wrong1) + abs(a.wrong5 - b.wrong5)
+        yield subject.row("evaluation", f"graph, {when}", distance, loss=abs(a.loss - b.loss))
 
 
 def counted(training: Training, *, captured: bool) -> ErrorCount:
     """Errors on the test images, as a run counts them."""
-    state, parts = training.state, training.parts
+    state, context = training.state, training.context
     assert state.graphed_eval is not None
-    test = parts.images.held_out["test"]
+    test = context.images.held_out["test"]
     forward = state.graphed_eval if captured else state.model
-    with torch.cuda.stream(training.stream), parts.setup.autocast():
+    with torch.cuda.stream(training.stream), context.setup.autocast():
         state.model.eval()
-        batches = test.eval_batches(parts.config.evaluation.batch_size)
+        batches = test.eval_batches(context.config.evaluation.batch_size)
         return count_errors(forward, batches, len(test))
 
 

@@ -49,33 +49,33 @@ SUMMED_UP = 5  # updates whose mean loss stands for the beginning and the end of
 LR = 1e-4  # of updates that are only timed
 
 
-def measure(scope: Scope, words: Sequence[str]) -> Row:
+def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     """Measure the path on every experiment of ``scope``.
 
     Returns:
         ``rows``: images a second; ``decoding``: the comparison of pixels; ``runs``: what the runs
         logged; ``photographs``: how many of which kind.
     """
-    batch = BATCH[device_of(words).device.type]
-    with tempfile.TemporaryDirectory() as place:
-        photographs, kind = find(words, Path(place) / "made-up")
+    batch = BATCH[device_of(overrides).device.type]
+    with tempfile.TemporaryDirectory() as scratch:
+        photographs, kind = find(overrides, Path(scratch) / "made-up")
         decoded = decode(photographs, scope.rounds)
         rows = [
             row("decoding, this project", decoded["ours"], cores=1),
             row("decoding, torchvision's recipe", decoded["reference"], cores=1),
         ]
-        root = lay_out(photographs, Path(place) / "data", batch)
+        root = lay_out(photographs, Path(scratch) / "data", batch)
         runs = []
         for experiment in scope.experiments:
-            asked = [
+            run_overrides = [
                 f"experiment={experiment}", "data=folder", "profile=quick", f"data.root={root}",
-                f"runs_dir={place}/runs", f"recipe.batch_size={batch}", "recipe.lr=0.01",
+                f"runs_dir={scratch}/runs", f"recipe.batch_size={batch}", "recipe.lr=0.01",
                 f"recipe.max_iters={scope.iterations}", "recipe.milestones=[]",
                 f"evaluation.every_iters={scope.iterations}", "evaluation.clean_train_images=10",
-                "trainer.log_every_iters=1", *words,
+                "trainer.log_every_iters=1", *overrides,
             ]  # fmt: skip
-            rows += speeds(asked, scope.rounds)
-            run = do_run(asked)
+            rows += speeds(run_overrides, scope.rounds)
+            run = do_run(run_overrides)
             rows.append(row("a run, its training", run["images_per_second"], run["net"]))
             runs.append(run)
     photographs_found = {"count": len(photographs), "kind": kind}
@@ -88,11 +88,11 @@ def row(what: str, images_per_second: float, net: str = "-", cores: int | None =
     return {"what": what, "net": net, "cores": cores, "images_per_second": speed}
 
 
-def find(words: Sequence[str], place: Path) -> tuple[list[Path], str]:
+def find(overrides: Sequence[str], target: Path) -> tuple[list[Path], str]:
     """Photographs that lie in one folder, and what they are."""
-    folder = paths.data(compose_run(f"experiment={EXPERIMENTS[0]}", *words).data.root)
+    folder = paths.data(compose_run(f"experiment={EXPERIMENTS[0]}", *overrides).data.root)
     found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-    return (found, "photographs") if found else (make_up(place), "made-up pictures")
+    return (found, "photographs") if found else (make_up(target), "made-up pictures")
 
 
 def make_up(folder: Path) -> list[Path]:
@@ -193,23 +193,23 @@ def is_reduced(encoded: bytes, draw: Draw) -> bool:
         return image.format == "JPEG" and min(image.size) >= 2 * draw.side
 
 
-def speeds(words: Sequence[str], rounds: int) -> list[Row]:
+def speeds(overrides: Sequence[str], rounds: int) -> list[Row]:
     """The loader alone and the updates alone."""
-    config = compose_run(*words, "recipe.max_iters=1000000")  # it decodes ahead, as far as that
+    config = compose_run(*overrides, "recipe.max_iters=1000000")  # it decodes ahead, as far as that
     setup = set_up(config.trainer)
-    parts, state = assemble(config, setup, load_images(config))
+    context, state = assemble(config, setup, load_images(config))
     batch, device, numbers = config.recipe.batch_size, setup.device, itertools.count()
     processes = loader_processes(config.trainer)
-    with closing(parts.images) as images:
+    with closing(context.images) as images:
         ahead = 2 * processes + 1
         for _ in range(ahead):
-            given, labels = images.batch(next(numbers))
+            pixels, labels = images.batch(next(numbers))
         waiting = seconds_each(lambda: images.batch(next(numbers)), rounds * ahead, device)
     several = f"{processes} process{'es' if processes != 1 else ''}"
     found = [row(f"the loader alone, {several}", batch / waiting)]
     if device.type == "cuda":
         times = [
-            seconds_each(lambda: step(state, setup, given, labels, LR), 4, device)
+            seconds_each(lambda: step(state, setup, pixels, labels, LR), 4, device)
             for _ in range(rounds + 1)
         ]
         found.append(row("updates alone", batch / median(times[1:]), config.model.label))
@@ -223,11 +223,11 @@ def speeds_of_a_core(config: Config, rounds: int) -> list[Row]:
         trainer = replace(trainer, precision="auto")
     alone = replace(config, trainer=trainer)
     setup = set_up(trainer)
-    parts, state = assemble(alone, setup, load_images(alone))
+    context, state = assemble(alone, setup, load_images(alone))
     numbers = itertools.count()
-    loading = core_seconds(lambda: parts.images.batch(next(numbers)), rounds)
-    given, labels = (part[: BATCH["cpu"]] for part in parts.images.batch(0))
-    updating = core_seconds(lambda: step(state, setup, given, labels, LR), rounds)
+    loading = core_seconds(lambda: context.images.batch(next(numbers)), rounds)
+    pixels, labels = (part[: BATCH["cpu"]] for part in context.images.batch(0))
+    updating = core_seconds(lambda: step(state, setup, pixels, labels, LR), rounds)
     loaded, updated = config.recipe.batch_size / loading, len(labels) / updating
     return [
         row("the loader alone, in the training process", loaded, cores=1),
@@ -241,9 +241,9 @@ def core_seconds(work: Callable[[], object], rounds: int) -> float:
     return turn(work, rounds).processor
 
 
-def do_run(words: Sequence[str]) -> Row:
+def do_run(overrides: Sequence[str]) -> Row:
     """Do the run as its command does; return what it logged."""
-    job = make_job(*words)
+    job = make_job(*overrides)
     launch(job, Progress().begin(job.label, job.config.recipe.max_iters), lambda: False)
     meta, records = job.folder.meta(), job.folder.metrics()
     losses = [record["loss"] for record in records if record["kind"] == "train"]

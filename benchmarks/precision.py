@@ -95,35 +95,35 @@ def errors_after(context: RunContext, state: TrainState) -> Row:
     }
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Do the continuations that the file lacks, and write it after each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
     parser.add_argument("run", type=given, help="folder of the run")
     parser.add_argument("checkpoints", type=given, nargs="+", help="folders with one of its each")
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="updates from each")
     parser.add_argument("--out", type=given, default=OUT, help="folder of the file that is written")
-    asked = parser.parse_args(words)
+    args = parser.parse_args(argv)
     with explained():
-        folder = RunFolder(asked.run)
+        folder = RunFolder(args.run)
         config, meta = Config.from_mapping(folder.config()), folder.meta()
-        kept = provenance("precision", set_up(config.trainer)) | {
+        header = provenance("precision", set_up(config.trainer)) | {
             "run": f"{config.profile}/{config.name}/seed{config.seed}",
             "net": meta["net"]["label"],
         }
-        path = asked.out / f"precision_{kept['device']}.json"
+        path = args.out / f"precision_{header['device']}.json"
         rows = json.loads(path.read_text())["rows"] if path.exists() else []
-        for place in asked.checkpoints:
-            saved = checkpoint.load_newest(place)
+        for directory in args.checkpoints:
+            saved = checkpoint.load_newest(directory)
             if saved is None:
-                raise CheckpointError(f"{place}: has no checkpoint")
+                raise CheckpointError(f"{directory}: has no checkpoint")
             for way in ways(config.seed, meta["precision"]):
-                start = {"from": saved["iteration"], "iterations": asked.iterations}
+                start = {"from": saved["iteration"], "iterations": args.iterations}
                 start["continuation"] = way.name()
                 if any(start.items() <= row.items() for row in rows):
                     continue
-                rows.append(start | continued(config, way, saved, asked.iterations))
+                rows.append(start | continued(config, way, saved, args.iterations))
                 print(rows[-1], file=sys.stderr, flush=True)
-                write(asked.out, kept | {"rows": rows})
+                write(args.out, header | {"rows": rows})
     print(path)
 
 

@@ -1,7 +1,7 @@
 """Command line and file of every part of the measurements.
 
-A part is a module with a function ``measure(scope, words)`` that returns rows of plain values, and
-with how much it measures on each kind of device. ``results/bench/<part>_<device>.json`` holds what
+A part is a module with a function ``measure(scope, overrides)``, which returns rows of plain
+values, and with its scope on each kind of device. ``results/bench/<part>_<device>.json`` holds what
 it found; ``docs/SPEED.md`` is made from these files (:mod:`benchmarks.page`).
 """
 
@@ -39,59 +39,59 @@ def command(
     part: str,
     measure: Callable[[Scope, Sequence[str]], Mapping[str, Any]],
     scopes: Mapping[str, Scope],
-    words: Sequence[str] | None = None,
+    argv: Sequence[str] | None = None,
 ) -> Path:
     """Be the command line of a part: measure, write the file, print and return its path.
 
     ``scopes`` are those of ``cpu`` and ``cuda``; the command line may change them, and gives
-    configuration words for every net.
+    configuration overrides for every net.
     """
-    asked = parser(part, "configuration of every net: trainer.precision=fp32").parse_args(words)
+    args = make_parser(part, "configuration of every net: trainer.precision=fp32").parse_args(argv)
     with explained():
-        setup = device_of(asked.words)
-        scope = replace(scopes[setup.device.type], **changes(asked))
+        setup = device_of(args.words)
+        scope = replace(scopes[setup.device.type], **changes(args))
         load = round(os.getloadavg()[0], 2)
-        found = measure(scope, asked.words)
-        typed = ["python", "-m", f"benchmarks.{part}", *(words or sys.argv[1:])]
-        kept = provenance(part, setup) | {
-            "command": shlex.join(typed),
+        found = measure(scope, args.words)
+        called = ["python", "-m", f"benchmarks.{part}", *(argv or sys.argv[1:])]
+        content = provenance(part, setup) | {
+            "command": shlex.join(called),
             "scope": asdict(scope),
             "load_before": load,
             **found,
         }
-        path = write(asked.out, kept)
+        path = write(args.out, content)
     print(os.path.relpath(path))
     return path
 
 
-def device_of(words: Sequence[str]) -> Setup:
-    """Set torch up as a run with these configuration words would.
+def device_of(overrides: Sequence[str]) -> Setup:
+    """Set torch up as a run with these overrides would.
 
     Raises:
-        ConfigError: a word is wrong, or this machine cannot do what it asks.
+        ConfigError: an override is wrong, or this machine cannot do what it asks.
     """
-    return set_up(compose_run(f"experiment={NETS[0]}", *words).trainer)
+    return set_up(compose_run(f"experiment={NETS[0]}", *overrides).trainer)
 
 
-def parser(part: str, about_words: str, description: str | None = None) -> argparse.ArgumentParser:
+def make_parser(part: str, about: str, description: str | None = None) -> argparse.ArgumentParser:
     """Return the options that every part has."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks{'.' if part else ''}{part}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--experiments", type=_names, help="of conf/experiment: NAME,NAME")
-    made.add_argument("--rounds", type=count, help="how often each measurement is repeated")
-    made.add_argument("--iterations", type=count, help="of a repeat")
-    made.add_argument("--out", type=given, default=OUT, help="folder of the file that is written")
-    made.add_argument("words", nargs="*", help=about_words)
-    return made
+    parser.add_argument("--experiments", type=_names, help="of conf/experiment: NAME,NAME")
+    parser.add_argument("--rounds", type=count, help="how often each measurement is repeated")
+    parser.add_argument("--iterations", type=count, help="of a repeat")
+    parser.add_argument("--out", type=given, default=OUT, help="folder of the file that is written")
+    parser.add_argument("words", nargs="*", help=about)
+    return parser
 
 
-def changes(asked: argparse.Namespace) -> dict[str, Any]:
+def changes(args: argparse.Namespace) -> dict[str, Any]:
     """Return what the command line changes of a scope."""
     names = ("experiments", "rounds", "iterations")
-    return {name: value for name in names if (value := getattr(asked, name))}
+    return {name: value for name in names if (value := getattr(args, name))}
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -23,24 +23,24 @@ SCOPES = {
 EVALUATIONS = 2  # timed
 
 
-def measure(scope: Scope, words: Sequence[str]) -> Row:
+def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     """Project the run of every experiment of ``scope``."""
-    return {"rows": [project(name, scope, words) for name in scope.experiments]}
+    return {"rows": [project(name, scope, overrides) for name in scope.experiments]}
 
 
-def project(experiment: str, scope: Scope, words: Sequence[str]) -> Row:
+def project(experiment: str, scope: Scope, overrides: Sequence[str]) -> Row:
     """Seconds of a whole run of one net, and of what it consists."""
-    training = Training.of(experiment, words)
-    parts, state, config = training.parts, training.state, training.config
+    training = Training.of(experiment, overrides)
+    context, state, config = training.context, training.state, training.config
     step = training.seconds(scope.iterations, scope.rounds)
 
     def count() -> None:
-        evaluate(parts, state, Log(state))
+        evaluate(context, state, Log(state))
 
     count()
     evaluation = seconds_each(count, EVALUATIONS, training.setup.device)
-    clean_images = config.evaluation.clean_train_images or parts.images.order.num_images
-    clean = evaluation * clean_images / len(parts.images.held_out["test"])
+    clean_images = config.evaluation.clean_train_images or context.images.order.num_images
+    clean = evaluation * clean_images / len(context.images.held_out["test"])
     iterations = config.recipe.max_iters
     evaluations = math.ceil(iterations / config.evaluation.every_iters)
     run = training.ready_seconds + iterations * step + evaluations * evaluation + clean

@@ -30,14 +30,14 @@ from tests.fabricate import fabricate
 SCOPE = Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=1)
 SCOPES = {"cpu": SCOPE, "cuda": SCOPE}
 RUNS = 60
-LOOK_SECONDS = 0.005  # between two looks for the first record
+POLL_SECONDS = 0.005  # between two looks for the first record
 
 
 class CommandError(RuntimeError):
     """A command did not do what it was started for."""
 
 
-def measure(scope: Scope, words: Sequence[str]) -> Row:
+def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     """Time the commands and, from 60 runs, every figure and table of CIFAR-10."""
     train = [sys.executable, "-m", "resnet_repro.train"]
     experiment = f"experiment={scope.experiments[0]}"
@@ -48,7 +48,7 @@ def measure(scope: Scope, words: Sequence[str]) -> Row:
             "python alone": partial(timed, [sys.executable, "-c", "pass"]),
             "--help": partial(timed, [*train, "--help"]),
             "configuration error": partial(timed, [*train, experiment, "recipe.lr=-1"], code=2),
-            "first iteration": partial(first_iteration, [*train, experiment, *words], scratch),
+            "first iteration": partial(first_iteration, [*train, experiment, *overrides], scratch),
         }
         for work in commands.values():
             work()
@@ -87,9 +87,9 @@ def drawn(scratch: Path) -> tuple[dict[str, Callable[[], float]], list[str]]:
     found: dict[str, Callable[[], float]] = {}
     missing: list[str] = []
     for name in names("item"):
-        words = [sys.executable, str(REPOSITORY / "experiments" / f"{name}.py"), "--no-train"]
-        words += ["--profile", "paper", "--out", str(scratch / "drawn")]
-        draw = partial(timed, [*words, f"runs_dir={scratch / 'runs'}"])
+        argv = [sys.executable, str(REPOSITORY / "experiments" / f"{name}.py"), "--no-train"]
+        argv += ["--profile", "paper", "--out", str(scratch / "drawn")]
+        draw = partial(timed, [*argv, f"runs_dir={scratch / 'runs'}"])
         try:
             draw()
         except CommandError as error:
@@ -101,36 +101,36 @@ def drawn(scratch: Path) -> tuple[dict[str, Callable[[], float]], list[str]]:
     return found, [f"not drawn, of other data: {', '.join(missing)}"] if missing else []
 
 
-def timed(words: Sequence[str], code: int = 0) -> float:
+def timed(argv: Sequence[str], code: int = 0) -> float:
     """Seconds of a command from its call to its end.
 
     Raises:
         CommandError: it ended with another exit code.
     """
     began = time.perf_counter()
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - began
     if done.returncode != code:
-        raise CommandError(f"{' '.join(words[1:])}: exit code {done.returncode}: {last(done)}")
+        raise CommandError(f"{' '.join(argv[1:])}: exit code {done.returncode}: {last(done)}")
     return seconds
 
 
-def first_iteration(words: Sequence[str], scratch: Path) -> float:
+def first_iteration(argv: Sequence[str], scratch: Path) -> float:
     """Seconds from a training command to the record of its first iteration; then it is stopped.
 
     Raises:
         CommandError: it ended before.
     """
     with tempfile.TemporaryDirectory(dir=scratch) as runs:
-        words = [*words, "profile=smoke", "trainer.log_every_iters=1", f"runs_dir={runs}"]
+        argv = [*argv, "profile=smoke", "trainer.log_every_iters=1", f"runs_dir={runs}"]
         began = time.perf_counter()
         process = subprocess.Popen(
-            words, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            argv, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         while not logged(Path(runs)):
             if process.poll() is not None:
-                raise CommandError(f"{' '.join(words[1:])}: no iteration: {last(process)}")
-            time.sleep(LOOK_SECONDS)
+                raise CommandError(f"{' '.join(argv[1:])}: no iteration: {last(process)}")
+            time.sleep(POLL_SECONDS)
         seconds = time.perf_counter() - began
         process.send_signal(signal.SIGTERM)
         process.communicate()
@@ -157,8 +157,8 @@ def write_runs(root: Path, count: int, experiments: Sequence[str] = ()) -> list[
     listed = [name for item in names("item") for name in load_item(item).experiments]
     cifar = [name for name in dict.fromkeys(listed) if name.startswith("cifar10_")]
     found = [compose_run(f"experiment={name}") for name in experiments or cifar]
-    wanted = ((seed, config) for seed in itertools.count() for config in found)
-    return [write_run(root, seed, config) for seed, config in itertools.islice(wanted, count)]
+    runs = ((seed, config) for seed in itertools.count() for config in found)
+    return [write_run(root, seed, config) for seed, config in itertools.islice(runs, count)]
 
 
 def write_run(root: Path, seed: int, config: Config) -> Path:

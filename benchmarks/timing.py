@@ -91,7 +91,7 @@ class Training:
 
     config: Config
     setup: Setup
-    parts: RunContext
+    context: RunContext
     state: TrainState
     stepper: stepper.Stepper
     stream: torch.cuda.Stream | None
@@ -101,19 +101,19 @@ class Training:
     def of(
         cls,
         experiment: str,
-        words: Sequence[str],
+        overrides: Sequence[str],
         arrays: Arrays | None = None,
         warm: int = WARM,
         saved: dict[str, Any] | None = None,
     ) -> Training:
-        """Assemble the run that ``experiment`` with these configuration words is.
+        """Assemble the run that ``experiment`` with these overrides is.
 
         ``arrays`` are loaded by default; ``warm`` iterations are done; ``saved``: to resume from.
 
         Raises:
-            ConfigError: there is no such experiment, or a word is wrong.
+            ConfigError: there is no such experiment, or an override is wrong.
         """
-        config = compose_run(f"experiment={experiment}", *words)
+        config = compose_run(f"experiment={experiment}", *overrides)
         setup = set_up(config.trainer)
         arrays = load_data(config) if arrays is None else arrays
         began = time.perf_counter()
@@ -121,15 +121,15 @@ class Training:
         if setup.device.type == "cuda":
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
-            parts, state = assemble(config, setup, arrays)
+            context, state = assemble(config, setup, arrays)
             if saved is not None:
                 state.load_state_dict(saved)
-            made = cls(config, setup, parts, state, stepper.make(parts, state), stream)
+            training = cls(config, setup, context, state, stepper.make(context, state), stream)
         for _ in range(warm):
-            made.iterate()
+            training.iterate()
         synchronise(setup.device)
-        made.ready_seconds = time.perf_counter() - began
-        return made
+        training.ready_seconds = time.perf_counter() - began
+        return training
 
     def iterate(self) -> None:
         """Do one iteration: batch, forward, backward, update."""

@@ -49,26 +49,26 @@ START = get_all_start_methods()[0]  # the platform's, not what started this proc
 PREFETCHED = 2  # batches that a worker of a DataLoader makes in advance
 
 
-def measure(scope: Scope, words: Sequence[str]) -> Row:
+def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     """Compare the two loops on every experiment of ``scope``."""
-    return {"rows": [compare(name, scope, words) for name in scope.experiments]}
+    return {"rows": [compare(name, scope, overrides) for name in scope.experiments]}
 
 
-def compare(experiment: str, scope: Scope, words: Sequence[str]) -> Row:
+def compare(experiment: str, scope: Scope, overrides: Sequence[str]) -> Row:
     """Images a second of the usual loop and of ours on one net.
 
     ``times_less_work`` compares processor time, that of the workers included: other programs, which
     lengthen the time on the clock, hardly change it. ``busy_cores`` is ours over the time on the
     clock: never more than ``threads``, less where others held the cores.
     """
-    ours = Training.of(experiment, words)
+    ours = Training.of(experiment, overrides)
     iterations, device = scope.iterations, ours.setup.device
 
     def our_turn() -> Turn:
         seconds_each(ours.iterate, WARM, device)
         return turn(ours.iterate, iterations, device)
 
-    with usual_loop_apart(experiment, words) as usual:
+    with usual_loop(experiment, overrides) as usual:
         workers = min(worker_choices(), key=lambda workers: usual(workers, iterations).clock)
         turns = {"usual": lambda: usual(workers, iterations), "ours": our_turn}
         found = take_turns(turns, scope.rounds)
@@ -92,9 +92,9 @@ def compare(experiment: str, scope: Scope, words: Sequence[str]) -> Row:
 def seconds_of_a_batch(ours: Training, iterations: int) -> float:
     """Seconds of choosing, cropping and flipping the images of an iteration, alone."""
     numbers = itertools.count(ours.state.iteration)
-    ours.parts.images.batch(next(numbers))
+    ours.context.images.batch(next(numbers))
     return seconds_each(
-        lambda: ours.parts.images.batch(next(numbers)), iterations, ours.setup.device
+        lambda: ours.context.images.batch(next(numbers)), iterations, ours.setup.device
     )
 
 
@@ -124,8 +124,8 @@ def worker_choices() -> list[int]:
 class UsualLoop:
     """A net, its optimizer and the data of the usual loop."""
 
-    def __init__(self, experiment: str, words: Sequence[str]):
-        config = compose_run(f"experiment={experiment}", *words)
+    def __init__(self, experiment: str, overrides: Sequence[str]):
+        config = compose_run(f"experiment={experiment}", *overrides)
         model, recipe, arrays = config.model, config.recipe, load_data(config)
         setup = choose(config.trainer)
         torch.set_num_threads(setup.threads)
@@ -154,8 +154,8 @@ class UsualLoop:
             self._iterate(*next(batches))
         alone = turn(lambda: self._iterate(*next(batches)), iterations, self._device)
         batches.close()  # ends the workers, and has their time counted
-        made = warm + iterations + PREFETCHED * workers
-        return Turn(alone.clock, alone.processor + (children_seconds() - before) / made)
+        batches_made = warm + iterations + PREFETCHED * workers
+        return Turn(alone.clock, alone.processor + (children_seconds() - before) / batches_made)
 
     def _batches(self, workers: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
@@ -184,18 +184,18 @@ class UsualLoop:
 
 
 @contextmanager
-def usual_loop_apart(experiment: str, words: Sequence[str]) -> Iterator[Callable[[int, int], Turn]]:
+def usual_loop(experiment: str, overrides: Sequence[str]) -> Iterator[Callable[[int, int], Turn]]:
     """:meth:`UsualLoop.segment` in a process of its own, which ends with the context."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        asked = experiment, tuple(words)
-        yield lambda *how_much: pool.submit(_segment, *asked, *how_much).result()
+        run = experiment, tuple(overrides)
+        yield lambda *how_much: pool.submit(_segment, *run, *how_much).result()
 
 
 _usual_loop = cache(UsualLoop)  # one for the life of the process
 
 
-def _segment(experiment: str, words: tuple[str, ...], workers: int, iterations: int) -> Turn:
-    return _usual_loop(experiment, words).segment(workers, iterations)
+def _segment(experiment: str, overrides: tuple[str, ...], workers: int, iterations: int) -> Turn:
+    return _usual_loop(experiment, overrides).segment(workers, iterations)
 
 
 if __name__ == "__main__":

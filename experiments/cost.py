@@ -28,48 +28,48 @@ from resnet_repro.exits import explained, notify
 
 def main() -> None:
     """Write the table and print it."""
-    asked = _arguments()
+    args = _arguments()
     with explained():
         host, rate_from = Host(), "assumed"
-        if found := loader_rate(asked.bench):
+        if found := loader_rate(args.bench):
             rate, rate_from = found
             host = replace(host, loader_rate=rate)
-        paces, measured, host = _paces(asked, host)
-        given = {field.name: getattr(asked, field.name) for field in fields(Host)}
-        host = replace(host, **{key: v for key, v in given.items() if v is not None})
-        if asked.loader_rate is not None:
+        paces, measured, host = _paces(args, host)
+        overridden = {field.name: getattr(args, field.name) for field in fields(Host)}
+        host = replace(host, **{key: v for key, v in overridden.items() if v is not None})
+        if args.loader_rate is not None:
             rate_from = "as given"
-        written = save_cost(paces, asked.out, host, measured, rate_from)
+        written = save_cost(paces, args.out, host, measured, rate_from)
     print(written[0].read_text(encoding="utf-8"))
     for path in written:
         print(os.path.relpath(path))
 
 
-def _paces(asked: argparse.Namespace, host: Host) -> tuple[Mapping[str, Pace], str, Host]:
+def _paces(args: argparse.Namespace, host: Host) -> tuple[Mapping[str, Pace], str, Host]:
     """Seconds of an update, where they come from, and the host that decodes."""
     works = paper_workloads()
-    if asked.seconds:
-        given = dict(word.split("=", 1) for word in asked.seconds)
-        paces = {name: Pace(float(each), "given", whole=True) for name, each in given.items()}
+    if args.seconds:
+        given = dict(word.split("=", 1) for word in args.seconds)
+        paces = {name: Pace(float(s), "given", with_decoding=True) for name, s in given.items()}
         return paces, "as given", host
-    if asked.hardware:
-        return *paces_of_runs(load_runs(asked.runs), works, asked.hardware), host
-    kept = None if asked.measure else measure_pace.recall(asked.bench)
-    if kept is None:
+    if args.hardware:
+        return *paces_of_runs(load_runs(args.runs), works, args.hardware), host
+    pace = None if args.measure else measure_pace.recall(args.bench)
+    if pace is None:
         notify(f"measuring {len(measure_pace.NETS)} nets on this device, once")
-        kept = measure_pace.measure_all(asked.bench)
-    if kept["hardware"]["gpu"] is None:  # a host is a device, its cores train and decode
-        host = replace(host, cores_per_host=kept["hardware"]["cores"], same_cores=True)
-    seconds = {row["experiment"]: row["seconds"] for row in kept["rows"]}
-    said = f"measured on {kept['hardware']['label']}, {kept['precision']}, {kept['made'][:10]}"
-    if kept["load_before"] > kept["hardware"]["cores"] / 2:
-        said += f", while other programs ran (load {kept['load_before']:g})"
-    if speed := {} if asked.measure else benchmarked(asked.bench, kept["hardware"]):
+        pace = measure_pace.measure_all(args.bench)
+    if pace["hardware"]["gpu"] is None:  # a host is a device, its cores train and decode
+        host = replace(host, cores_per_host=pace["hardware"]["cores"], same_cores=True)
+    seconds = {row["experiment"]: row["seconds"] for row in pace["rows"]}
+    source = f"measured on {pace['hardware']['label']}, {pace['precision']}, {pace['made'][:10]}"
+    if pace["load_before"] > pace["hardware"]["cores"] / 2:
+        source += f", while other programs ran (load {pace['load_before']:g})"
+    if speed := {} if args.measure else benchmarked(args.bench, pace["hardware"]):
         measured_data = {work.data for work in works if work.name in speed}
         others = {work.name for work in works if work.data not in measured_data}
         seconds = {name: each for name, each in seconds.items() if name in others} | speed
-        said += f"; {' and '.join(sorted(measured_data))} as in docs/SPEED.md"
-    return scaled(works, seconds), said, host
+        source += f"; {' and '.join(sorted(measured_data))} as in docs/SPEED.md"
+    return scaled(works, seconds), source, host
 
 
 def _arguments() -> argparse.Namespace:

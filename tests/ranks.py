@@ -22,7 +22,7 @@ from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import CRASH_AT
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.checkpoint import load_newest
-from resnet_repro.training.distributed import PLACE, SOLO, World, leave, place
+from resnet_repro.training.distributed import ENVIRONMENT, SOLO, World, leave, world_from_env
 from resnet_repro.training.launch import Job, launch, prepare
 from resnet_repro.training.run import TrainingRun
 
@@ -139,7 +139,7 @@ def _call(
     rank: int, count: int, port: int, mouth: Connection, function: Callable[..., Any], args: Any
 ) -> None:
     values = (rank, count, rank, count)
-    os.environ |= {name: str(value) for name, value in zip(PLACE, values, strict=True)}
+    os.environ |= {name: str(value) for name, value in zip(ENVIRONMENT, values, strict=True)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
@@ -176,7 +176,7 @@ def _share(
     job: Job, stop_after: int | None, spoil: Callable[[World], None] | None, images: tuple[int, int]
 ) -> str:
     synthetic.SIZES = images
-    world = place() if job.config.trainer.devices > 1 else SOLO
+    world = world_from_env() if job.config.trainer.devices > 1 else SOLO
     if spoil is not None:
         spoil(world)
     asked = stop_after is not None and world.rank == world.size - 1

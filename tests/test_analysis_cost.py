@@ -38,7 +38,7 @@ HOST = Host(cores_per_host=16, loader_rate=100.0)  # 1,600 pictures a second
 def test_hours_are_as_measured_and_decoding_is_added_where_it_was_not():
     assert hours(WORK, Pace(1.0), HOST) == pytest.approx(10.0)
     assert hours(WORK, Pace(0.01), HOST) == pytest.approx(1.6)  # 160 ms of decoding a batch
-    assert hours(WORK, Pace(0.01, "logged", whole=True), HOST) == pytest.approx(0.1)
+    assert hours(WORK, Pace(0.01, "logged", with_decoding=True), HOST) == pytest.approx(0.1)
     cpu = replace(HOST, same_cores=True)
     assert hours(WORK, Pace(1.0), cpu) == pytest.approx(11.6)
     assert hours(replace(WORK, loads=False), Pace(1.0), cpu) == pytest.approx(10.0)
@@ -112,7 +112,7 @@ def test_seconds_of_logged_runs(tmp_path):
     seconds, device = paces_of_runs(load_runs(tmp_path), paper_workloads())
     (pace,) = seconds.values()
     assert list(seconds) == ["cifar10_resnet56"]
-    assert (pace.seconds, pace.basis, pace.whole) == (pytest.approx(0.128), "logged", True)
+    assert (pace.seconds, pace.basis, pace.with_decoding) == (pytest.approx(0.128), "logged", True)
     assert device == "2 CPU cores, AMD EPYC, bf16"
     for label in ("plain-56", "ResNet-110"):
         fabricate(tmp_path, label, hardware="1x NVIDIA H200", precision="tf32")

@@ -183,7 +183,7 @@ def test_least_bytes_by_hand(depth, gigabytes):
 
 
 def test_growth_has_time_and_memory_of_every_point(tmp_path, monkeypatch):
-    monkeypatch.setattr(growth, "train_apart", growth.train_here)
+    monkeypatch.setattr(growth, "train_in_process", growth.train_here)
     points = [Point("cifar10_plain20", 4), *(Point("cifar10_resnet20", n) for n in (4, 64))]
     monkeypatch.setitem(growth.GRIDS, "cpu", points)
     rows = measured_by(growth, tmp_path, "--rounds", "1")["rows"]
@@ -199,7 +199,7 @@ def test_growth_has_time_and_memory_of_every_point(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_point_has_a_process_of_its_own():
-    row = growth.train_apart(Point("cifar10_resnet20", 4), Scope((), 1, 1), WORDS)
+    row = growth.train_in_process(Point("cifar10_resnet20", 4), Scope((), 1, 1), WORDS)
     assert row["seconds_per_image"] > 0
     if sys.platform == "linux":
         assert row["bytes_per_image"] > 0
@@ -207,7 +207,7 @@ def test_a_point_has_a_process_of_its_own():
 
 def test_a_process_that_is_killed_is_told(monkeypatch):
     monkeypatch.setattr(growth, "train_here", end_myself)
-    row = growth.train_apart(Point("cifar10_resnet20", 4), SCOPE, WORDS)
+    row = growth.train_in_process(Point("cifar10_resnet20", 4), SCOPE, WORDS)
     assert row["seconds_per_image"] is None
     assert "ended" in row["failed"]
 
@@ -428,7 +428,7 @@ def test_a_rerun_with_other_bits_fails(monkeypatch, tiny):
 
 
 def test_what_cannot_be_had_neither_passes_nor_fails(monkeypatch, tiny):
-    monkeypatch.setattr(stepper, "why_not", lambda *_, **__: "there is no compiler")
+    monkeypatch.setattr(stepper, "compile_obstacle", lambda *_, **__: "there is no compiler")
     rows = [*parity.compiling(tiny, 1)]
     assert passed(rows) == [None, None]
     assert rows[0]["why_not"] == "trainer.compile=always: there is no compiler"

@@ -18,7 +18,7 @@ from resnet_repro.compose import compose_run, make_job
 from resnet_repro.data import synthetic
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.train import main
-from resnet_repro.training.jobs import say_places
+from resnet_repro.training.jobs import notify_places
 from resnet_repro.training.launch import launch
 
 REPO = Path(__file__).resolve().parents[1]
@@ -153,12 +153,12 @@ def test_from_another_folder_runs_go_to_the_repository_and_that_is_said(
     for variable in ("RESNET_REPRO_RUNS", "RESNET_REPRO_DATA"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
-    say_places(compose_run(RUN))
+    notify_places(compose_run(RUN))
     assert capsys.readouterr().err == f"runs: {REPO}/results/runs\ndata: {REPO}/data\n"
-    say_places(compose_run(RUN, "runs_dir=here", "data.root=/there"))
-    say_places(compose_run(RUN, "runs_dir=here", "data=synthetic", "profile=smoke"))
+    notify_places(compose_run(RUN, "runs_dir=here", "data.root=/there"))
+    notify_places(compose_run(RUN, "runs_dir=here", "data=synthetic", "profile=smoke"))
     monkeypatch.chdir(REPO)
-    say_places(compose_run(RUN))
+    notify_places(compose_run(RUN))
     assert capsys.readouterr().err == ""
 
 

@@ -21,7 +21,7 @@ from resnet_repro.training import distributed
 from resnet_repro.training import run as run_module
 from resnet_repro.training.build import RunContext, assemble
 from resnet_repro.training.device import set_up
-from resnet_repro.training.distributed import World, join, place, replicate
+from resnet_repro.training.distributed import World, join, replicate, world_from_env
 from resnet_repro.training.launch import Job
 from resnet_repro.training.records import even_batch_size
 from resnet_repro.training.state import TrainState, forward_backward, settle_ddp_buckets
@@ -188,7 +188,7 @@ def _meet(job: Job) -> Any:
     """What each worker holds after it has joined: gradients of the whole batch, rank 0's BN."""
     config = job.config
     setup = set_up(config.trainer)
-    world = join(place(), setup.device, 60)
+    world = join(world_from_env(), setup.device, 60)
     parts, state = assemble(config, setup, synthetic.make((200, 70)), world)
     before = [buffer.clone() for buffer in state.model.buffers()]
     generator = torch.get_rng_state()

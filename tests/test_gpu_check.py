@@ -102,7 +102,7 @@ def test_checks_that_need_no_gpu_pass_here(tmp_path, monkeypatch):
 
 def test_a_check_that_finds_other_bits_fails(tmp_path, monkeypatch, capsys):
     digests, states = iter("ab"), iter(("finished", "preempted", "finished"))
-    monkeypatch.setattr(gpu_checks, "do", lambda *_: next(states))
+    monkeypatch.setattr(gpu_checks, "run", lambda *_: next(states))
     monkeypatch.setattr(gpu_checks, "weights", lambda _: next(digests))
     gpu_checks.answer("resume", tmp_path)
     said = json.loads(capsys.readouterr().out.removeprefix(gpu_check.PREFIX))

@@ -18,7 +18,7 @@ import pytest
 
 from ranks import BRIEF, SMALL
 from resnet_repro import progress
-from resnet_repro.exits import Harmless
+from resnet_repro.exits import SafeStream
 from resnet_repro.progress import Progress, RunProgress, duration, written
 
 ESCAPE = "\x1b"
@@ -240,7 +240,7 @@ def test_a_run_does_not_depend_on_who_reads_what_it_says(tmp_path, ending):
 
 def test_output_that_fails_once_is_dropped_from_then_on(tmp_path):
     reader, writer = os.pipe()
-    stream = Harmless(os.fdopen(writer, "w"), BrokenPipeError)
+    stream = SafeStream(os.fdopen(writer, "w"), BrokenPipeError)
     print("read", file=stream, flush=True)
     assert os.read(reader, 10) == b"read\n"
     os.close(reader)
@@ -248,4 +248,4 @@ def test_output_that_fails_once_is_dropped_from_then_on(tmp_path):
         print("not read", file=stream, flush=True)
     stream.close()  # nothing is left in its buffer that would fail now
     with pytest.raises(OSError, match="No space"), Path("/dev/full").open("w") as full:
-        print("a result", file=Harmless(full, BrokenPipeError), flush=True)
+        print("a result", file=SafeStream(full, BrokenPipeError), flush=True)

@@ -34,7 +34,7 @@ from resnet_repro.training.graph import (
 )
 from resnet_repro.training.launch import Job
 from resnet_repro.training.state import TrainState
-from resnet_repro.training.stepper import EagerStepper, make, why_not, with_compiled_blocks
+from resnet_repro.training.stepper import EagerStepper, compile_obstacle, make, with_compiled_blocks
 
 pytestmark = pytest.mark.usefixtures("few_images")
 AHEAD = 5  # divides neither the iterations nor the log points
@@ -307,7 +307,7 @@ def no_compiler(*_: Any, **__: Any) -> str:
 def test_a_run_on_a_gpu_says_what_trains_it(tmp_path, monkeypatch, capsys):
     parts, state = parts_of(small_job(tmp_path))
     gpu = dataclasses.replace(parts.setup, device=torch.device("cuda", 0), gpu="a GPU")
-    monkeypatch.setattr(stepper, "why_not", no_compiler)
+    monkeypatch.setattr(stepper, "compile_obstacle", no_compiler)
     monkeypatch.setattr(stepper.Engine, "stepper", lambda *_: None)
     make(dataclasses.replace(parts, setup=gpu), state)
     run_line, remark = capsys.readouterr().err.splitlines()
@@ -317,7 +317,7 @@ def test_a_run_on_a_gpu_says_what_trains_it(tmp_path, monkeypatch, capsys):
 
 
 def test_without_a_compiler_one_line_is_said_and_training_continues(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(stepper, "why_not", no_compiler)
+    monkeypatch.setattr(stepper, "compile_obstacle", no_compiler)
     monkeypatch.setitem(stepper.COMPILE_PAYS, "cpu", True)
     job = small_job(tmp_path, *BRIEF)
     assert do(job) == "finished"
@@ -353,7 +353,7 @@ def test_what_a_gpu_would_do_and_what_keeps_it_from_more(
     parts, state = parts_of(small_job(tmp_path, *words))
     setup = dataclasses.replace(parts.setup, device=torch.device("cuda"))
     parts = dataclasses.replace(parts, setup=setup, world=World(0, workers))
-    monkeypatch.setattr(stepper, "why_not", lambda *_, **__: None)
+    monkeypatch.setattr(stepper, "compile_obstacle", lambda *_, **__: None)
     engine = stepper.choose(parts, state)
     torch.use_deterministic_algorithms(False)
     remarks = [f"trainer.{remark}" for remark in found[2]]
@@ -408,7 +408,7 @@ def test_trying_the_compiler_compiles_what_training_uses_whatever_the_depth(grap
         graphs.clear()
         net = net_of(depth)
         before, twin = copy.deepcopy(net.state_dict()), with_compiled_blocks(net)
-        assert why_not(net, SETUP, SHAPE, counters_apart=False) is None
+        assert compile_obstacle(net, SETUP, SHAPE, graphed=False) is None
         assert len(graphs) == 5
         assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
         assert all(p.grad is None for p in net.parameters())
@@ -447,7 +447,7 @@ def test_a_compiler_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(inductor, "fx_graph_cache", False)
     monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
     forget()
-    why = why_not(net_of(8), SETUP, SHAPE, counters_apart=False)
+    why = compile_obstacle(net_of(8), SETUP, SHAPE, graphed=False)
     assert "compiler" in why.lower()
     assert "\n" not in why
 

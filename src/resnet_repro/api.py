@@ -64,10 +64,10 @@ def load_net(path: str | Path) -> Classifier:
     file = paths.given(str(path))
     subject, about = from_file(file, "ours"), read(file).about or {}
     try:
-        given = about["input"]
-        pixels = np.frombuffer(base64.b64decode(given["mean"]), "<f4").reshape(given["shape"])
+        prepared = about["input"]
+        pixels = np.frombuffer(base64.b64decode(prepared["mean"]), "<f4").reshape(prepared["shape"])
         mean = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-        names = tuple(str(name) for name in given["classes"])
+        names = tuple(str(name) for name in prepared["classes"])
         if len(names) not in (0, subject.num_classes):
             raise ValueError(f"{len(names)} names for {subject.num_classes} classes")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -78,19 +78,19 @@ def load_net(path: str | Path) -> Classifier:
     return Classifier(subject.spec.label, subject.net, mean, names or numbers)
 
 
-def train(*words: str) -> list[Path]:
+def train(*overrides: str) -> list[Path]:
     """Do the runs of a command line here: ``train("experiment=cifar10_resnet20", "seed=0,1")``.
 
-    The words are those of ``python -m resnet_repro.train -m``. A finished run is skipped, a stopped
+    It takes what ``python -m resnet_repro.train -m`` does. A finished run is skipped, a stopped
     one is resumed; an interrupt saves first. Returns the run folders in the order of work.
 
     Raises:
-        ConfigError: the words name no run that can be done; nothing was written.
+        ConfigError: they name no run that can be done; nothing was written.
         Exception: what stopped the first run that failed; the others were done all the same.
         KeyboardInterrupt: a signal stopped it; what was begun is saved.
     """
     with stop_on_signals() as stop_asked:
-        outcomes = run_all(compose_sweep(words), stop_asked)
+        outcomes = run_all(compose_sweep(overrides), stop_asked)
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error

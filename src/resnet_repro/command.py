@@ -21,15 +21,15 @@ def run_command(doc: str | None, schema: type[T], work: Callable[[T], None]) -> 
     ``doc`` and the options are printed where nothing or ``--help`` is given. An error that a user
     can act on ends the process with one line and the exit code of its kind.
     """
-    words = sys.argv[1:]
-    if not words or {"-h", "--help"} & set(words):
+    argv = sys.argv[1:]
+    if not argv or {"-h", "--help"} & set(argv):
         print(f"{(doc or '').strip()}\n\nOptions [default]:\n{help_text(schema)}")
-        raise SystemExit(0 if words else 2)
+        raise SystemExit(0 if argv else 2)
     with explained():
-        work(parse(schema, words))
+        work(parse(schema, argv))
 
 
-def parse(schema: type[T], words: Sequence[str]) -> T:
+def parse(schema: type[T], argv: Sequence[str]) -> T:
     r"""Make a ``schema`` (fields made by ``options.option``) from words like ``data.root=/d``.
 
     Lists are separated by commas; a comma within an item is written ``\,``. As in training,
@@ -39,26 +39,26 @@ def parse(schema: type[T], words: Sequence[str]) -> T:
         ConfigError: one line naming the key, the value and what is allowed.
     """
     kinds = {key: kind for key, kind, _ in leaves(schema)}
-    given: dict[str, Any] = {}
-    for word in words:
+    parsed: dict[str, Any] = {}
+    for word in argv:
         key, equals, text = word.partition("=")
         if not equals:
             raise ConfigError(f"could not read '{word}': must be key=value; --help lists the keys")
         if key not in kinds and f"{key}.name" in kinds:
             key = f"{key}.name"
-        if key in given:
+        if key in parsed:
             raise ConfigError(f"{key} is given twice")
         if key not in kinds:
             raise ConfigError(f"unknown option '{key}'; {closest(key, list(kinds))}")
-        given[key] = _value(text, kinds[key])
+        parsed[key] = _value(text, kinds[key])
     values: dict[str, Any] = {}
-    for key, value in given.items():
+    for key, value in parsed.items():
         *groups, name = key.split(".")
-        place = values
+        target = values
         for group in groups:
-            place = place.setdefault(group, {})
+            target = target.setdefault(group, {})
         if value is not None:
-            place[name] = value
+            target[name] = value
     return build(schema, values)
 
 

@@ -28,7 +28,7 @@ from resnet_repro import paths
 from resnet_repro.analysis import stats, style
 from resnet_repro.analysis.captions import data_of
 from resnet_repro.analysis.curves import iter_unit, mean_curve
-from resnet_repro.analysis.load import Run, agree, changed_keys, load_run, tell
+from resnet_repro.analysis.load import Run, averageable, changed_keys, load_run, tell
 from resnet_repro.analysis.protocol import comparison_notes
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.config import PROFILES
@@ -102,7 +102,7 @@ def settings(runs: Sequence[Run]) -> list[list[Run]]:
             groups.append([run])
         else:
             group.append(run)
-    return [agree(group) for group in groups]
+    return [averageable(group) for group in groups]
 
 
 def summary_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
@@ -137,13 +137,13 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
     colours = dict(zip(values, map(to_hex, shades), strict=False))
     with style.style():
         figure, (left, right) = style.subplots(1, 2, panel=(4.1, 3.2))
-        places = _places(left, key, values)
+        positions = _positions(left, key, values)
         for number, (name, line) in enumerate(lines.items()):
             means = []
             for group in line:
                 value = shown(_value(group[0], key))
                 marker = MARKERS[number % len(MARKERS)]
-                means.append(_draw_errors(left, group, places[value], marker, colours[value]))
+                means.append(_draw_errors(left, group, positions[value], marker, colours[value]))
                 label = f"{key.rpartition('.')[2]} {value}{f', {name}' if len(lines) > 1 else ''}"
                 look = {"color": colours[value], "linestyle": DASHES[number % len(DASHES)]}
                 _draw_curve(right, group, label, look)
@@ -187,14 +187,14 @@ def _draw_curve(axes: Axes, group: Sequence[Run], label: str, look: dict[str, An
         axes.fill_between(x, curve["low"], curve["high"], **band)
 
 
-def _places(axes: Axes, key: str, values: Mapping[str, Any]) -> dict[str, float]:
+def _positions(axes: Axes, key: str, values: Mapping[str, Any]) -> dict[str, float]:
     """Return where each value stands on the axis: by size or ratio of numbers, else in a row."""
     axes.set_xlabel(key)
     numbers = [v for v in values.values() if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) < len(values):
         axes.set_xticks(range(len(values)), [*values])
         axes.set_xlim(-0.6, len(values) - 0.4)
-        return {value: float(place) for place, value in enumerate(values)}
+        return {value: float(position) for position, value in enumerate(values)}
     if min(numbers) > 0 and max(numbers) > LOGARITHMIC * min(numbers):
         axes.set_xscale("log")
     axes.set_xticks(numbers, [f"{number:g}" for number in numbers])
@@ -217,14 +217,14 @@ def sentences(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
     """Caption of a sweep: what is compared, on what, and what else differs."""
     schedules = sorted({f"{run.profile} profile, {run.max_iters:,} iterations" for run in runs})
     devices = sorted({run.device for run in runs})
-    said = [
+    lines = [
         f"{data_of(runs)}; {'; '.join(schedules)}; {' and '.join(devices)}.",
         "Last test error. Small dots: seeds; large markers: their mean; bars: 95 % t interval "
         "over seeds, none for one seed. Filled: as the experiment is; hollow: a variant.",
     ]
     if more := [key for key in swept_keys(runs) if key not in keys]:
-        said.append(f"The runs differ also in {', '.join(more)}.")
-    return said + comparison_notes(runs)
+        lines.append(f"The runs differ also in {', '.join(more)}.")
+    return lines + comparison_notes(runs)
 
 
 def sweep_name(keys: Sequence[str]) -> str:
@@ -240,7 +240,7 @@ def save_sweep(runs: Sequence[Run], keys: Sequence[str], figures: Path, tables: 
     return written + write_table(table, stem, tables, notes=sentences(runs, keys))
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Draw the comparison, write its table, and print it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -249,31 +249,31 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", choices=PROFILES, help="only runs of this profile")
     parser.add_argument("--figures", type=paths.given, default=FIGURES, help="folder of the figure")
     parser.add_argument("--tables", type=paths.given, default=TABLES, help="folder of the tables")
-    asked = parser.parse_args(words)
+    args = parser.parse_args(argv)
     with explained():
-        places = [word for word in asked.words if "/" in word or paths.given(word).exists()]
-        keys = [word for word in asked.words if word not in places]
+        folders = [word for word in args.words if "/" in word or paths.given(word).exists()]
+        keys = [word for word in args.words if word not in folders]
         known = [name for name, role in roles().items() if role == WHAT]
         for key in keys:
             if key not in known:
                 raise ConfigError(f"{key}: no folder and no key to compare; {closest(key, known)}")
-        runs = _read([paths.given(place) for place in places] or [paths.runs()])
-        runs = [run for run in runs if asked.profile in (None, run.profile)]
-        if not places:
+        runs = _read([paths.given(folder) for folder in folders] or [paths.runs()])
+        runs = [run for run in runs if args.profile in (None, run.profile)]
+        if not folders:
             runs = [run for run in runs if any(run in find_sweeps(runs, key) for key in keys)]
         keys = keys or swept_keys(runs)
         if len(runs) < 2 or not keys:
             raise ConfigError(_nothing(runs, keys))
-        written = save_sweep(runs, keys, asked.figures, asked.tables)
+        written = save_sweep(runs, keys, args.figures, args.tables)
         print(next(path for path in written if path.suffix == ".md").read_text(encoding="utf-8"))
         print("\n".join(map(os.path.relpath, written)))
     return 0
 
 
-def _read(places: Sequence[Path]) -> list[Run]:
+def _read(roots: Sequence[Path]) -> list[Run]:
     """Return the finished runs in or below some folders; stderr names what cannot be read."""
     depths = ("", "seed*/", "*/seed*/", "*/*/seed*/")
-    found = (path for place in places for at in depths for path in place.glob(f"{at}config.yaml"))
+    found = (path for root in roots for at in depths for path in root.glob(f"{at}config.yaml"))
     runs = []
     for folder in sorted({path.parent.absolute() for path in found}):
         try:

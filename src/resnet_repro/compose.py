@@ -17,7 +17,7 @@ from omegaconf import OmegaConf, open_dict
 
 from resnet_repro.conf import changed, load_item, names, protocol, variant_name
 from resnet_repro.config import Config
-from resnet_repro.hydra_words import in_one_line, quoted
+from resnet_repro.hydra_cli import in_one_line, quoted
 from resnet_repro.options import UNNAMED, ConfigError, shown
 from resnet_repro.paths import CONF, check_installed
 from resnet_repro.same_run import flatten
@@ -69,8 +69,8 @@ def compose_sweep(overrides: Sequence[str]) -> list[Job]:
     """
     with _hydra(), in_one_line(overrides):
         loader = GlobalHydra.instance().config_loader()
-        words = [quoted(word) for word in (*_item_words(overrides), *overrides)]
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
+        quoted_words = [quoted(word) for word in (*_item_overrides(overrides), *overrides)]
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(quoted_words)
         batches = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
     if not batches:
         raise ConfigError("the sweep is empty: no experiment matches")
@@ -98,12 +98,12 @@ def _composed(overrides: Sequence[str]) -> Config:
             f"experiment={experiment}: its file must begin with the line '# @package _global_'"
         )
     values["experiment"] = experiment
-    given = flatten(values)
+    present = flatten(values)
     if values.get("name") == UNNAMED:
         del values["name"]
     config = Config.from_mapping(values)
-    if gone := [key for key in flatten(config.as_mapping()) if key not in given]:
-        raise ConfigError(f"~{gone[0]}: an option cannot be taken away, only given a value")
+    if removed := [key for key in flatten(config.as_mapping()) if key not in present]:
+        raise ConfigError(f"~{removed[0]}: an option cannot be taken away, only given a value")
     return config
 
 
@@ -125,10 +125,10 @@ def _collision(first: Config, second: Config) -> str:
     return f"name={first.name}: two runs of the sweep have it ({values}); name them apart: {how}"
 
 
-def _item_words(overrides: Sequence[str]) -> list[str]:
+def _item_overrides(overrides: Sequence[str]) -> list[str]:
     """Return the sweep an ``item=`` word stands for; the command line wins over it."""
     chosen = [word.removeprefix("item=") for word in overrides if word.startswith("item=")]
-    given = {word.split("=")[0] for word in overrides}
-    if not chosen or chosen[-1] == "null" or "experiment" in given:
+    keys = {word.split("=")[0] for word in overrides}
+    if not chosen or chosen[-1] == "null" or "experiment" in keys:
         return []
     return [f"experiment={','.join(load_item(chosen[-1]).experiments)}"]

@@ -32,7 +32,7 @@ from resnet_repro.options import (
 PICTURE_SETS = ("imagenet", "folder")  # decoded while training; the others lie on the device
 DATA_SETS = ("cifar10", "tiny_imagenet", *PICTURE_SETS, "synthetic")
 PROFILES = ("paper", "short", "quick", "smoke")
-WHETHER = ("auto", "always", "never")
+AUTO_CHOICES = ("auto", "always", "never")
 KINDS = ("none", "wandb")  # of mirrors
 MODES = ("offline", "online", "disabled")  # of Weights & Biases
 PROJECT = "resnet_repro"  # there
@@ -162,13 +162,13 @@ class TrainerConfig:
     graph: str = how(
         "auto",
         "one CUDA graph for the whole step, replayed; auto: where possible; same results",
-        one_of(*WHETHER),
+        one_of(*AUTO_CHOICES),
     )
     compile: str = how(
         "auto",
         "one compiled block for all equal blocks; auto: on CUDA where a compiler is at hand and "
         "not in deterministic mode; other rounding in the last bits",
-        one_of(*WHETHER),
+        one_of(*AUTO_CHOICES),
     )
     concurrent: int = how(
         1, "runs of a sweep or study trained at the same time on one device", at_least(1)

@@ -60,17 +60,17 @@ def count(options: EvaluateOptions) -> dict[str, Any]:
     return session.count(described | {"name": name})
 
 
-def free_name(folder: Path, given: str | None, result: Mapping[str, Any]) -> str:
-    """The name of a result: ``given``, or the one made for it.
+def free_name(folder: Path, requested: str | None, result: Mapping[str, Any]) -> str:
+    """The name of a result: ``requested``, or the one made for it.
 
     Where another evaluation has the made one (of another ``model_best.pth.tar``, say), a digest of
     what is evaluated is added. ConfigError: another has the given one, or the folder is read-only.
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ConfigError(f"results_dir={folder}: cannot be written")
-    name = given or str(result["name"])
-    if given is None and _holds_another(folder / f"{name}.json", result):
+    name = requested or str(result["name"])
+    if requested is None and _holds_another(folder / f"{name}.json", result):
         digest = hashlib.sha256(json.dumps(_identity(result)).encode()).hexdigest()
         name = f"{name[:91]}_{digest[:8]}"
     path = folder / f"{name}.json"

@@ -35,7 +35,7 @@ def exit_code(error: BaseException) -> int | None:
 @contextmanager
 def explained() -> Iterator[None]:
     """End the process with one line and the right code where the user can act on the error."""
-    keep_output_harmless()
+    guard_streams()
     try:
         check_installed()
         yield
@@ -56,7 +56,7 @@ def notify(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-class Harmless:
+class SafeStream:
     """A standard stream that drops what it cannot show, from the first of ``errors`` on."""
 
     def __init__(self, stream: TextIO, errors: type[Exception] | tuple[type[Exception], ...]):
@@ -82,7 +82,7 @@ class Harmless:
                 os.dup2(null.fileno(), self._stream.fileno())
 
 
-def keep_output_harmless() -> None:
+def guard_streams() -> None:
     """Let no run depend on who reads its output: it may be closed, full or without a reader.
 
     Standard output has results: only a reader that has left (``| head``) is no error there.
@@ -94,6 +94,6 @@ def keep_output_harmless() -> None:
             os.open(os.devnull, os.O_RDWR)
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 - for good
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
-    if not isinstance(sys.stderr, Harmless):
-        sys.stderr = Harmless(sys.stderr, (OSError, ValueError))
-        sys.stdout = Harmless(sys.stdout, BrokenPipeError)
+    if not isinstance(sys.stderr, SafeStream):
+        sys.stderr = SafeStream(sys.stderr, (OSError, ValueError))
+        sys.stdout = SafeStream(sys.stdout, BrokenPipeError)

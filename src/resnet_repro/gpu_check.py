@@ -112,14 +112,14 @@ def row(check: GpuCheck, seconds: float, state: str, remark: str) -> dict[str, A
 
 def run_all(checks: Sequence[GpuCheck]) -> list[dict[str, Any]]:
     """Do the first check, then the others, a few at a time; those of CUDA only where it works."""
-    until = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + DEADLINE
     device = run_check(checks[0], DEADLINE)
-    why = {"skipped": device["remark"], "failed": "the GPU cannot be used"}.get(device["state"])
+    reason = {"skipped": device["remark"], "failed": "the GPU cannot be used"}.get(device["state"])
 
     def one(check: GpuCheck) -> dict[str, Any]:
-        if check.cuda and why:
-            return row(check, 0.0, "skipped", why)
-        return run_check(check, until - time.monotonic())
+        if check.cuda and reason:
+            return row(check, 0.0, "skipped", reason)
+        return run_check(check, deadline - time.monotonic())
 
     with ThreadPoolExecutor(TOGETHER) as pool:
         return [device, *pool.map(one, checks[1:])]
@@ -133,9 +133,9 @@ def report(rows: Sequence[dict[str, Any]], out: Path) -> None:
     settings = {key: value for row in rows for key, value in row["settings"].items()}
     listed = " ".join(f"trainer.{key}={value}" for key, value in settings.items())
     print(f"settings for the study: {listed or 'none, everything works'}")
-    kept = {"made": now(), "git": git_state(), "versions": versions(), "device": rows[0]["remark"]}
+    meta = {"made": now(), "git": git_state(), "versions": versions(), "device": rows[0]["remark"]}
     out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(kept | {"checks": list(rows), "settings": settings}, indent=2)
+    text = json.dumps(meta | {"checks": list(rows), "settings": settings}, indent=2)
     write_text_atomic(out, text + "\n")
 
 

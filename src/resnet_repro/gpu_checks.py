@@ -29,14 +29,14 @@ from resnet_repro.config import Config, TrainerConfig
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.gpu_check import PREFIX
 from resnet_repro.progress import Progress, Watcher
-from resnet_repro.training import stepper
 from resnet_repro.training.build import RunContext, assemble, load_images
 from resnet_repro.training.checkpoint import load_newest
 from resnet_repro.training.device import choose, free_after_run, set_fp32_precision, set_up
-from resnet_repro.training.distributed import place
+from resnet_repro.training.distributed import world_from_env
 from resnet_repro.training.jobs import train_together
 from resnet_repro.training.launch import Job, launch
 from resnet_repro.training.state import TrainState, current_lr, settle_ddp_buckets, step
+from resnet_repro.training.stepper import make
 
 ITERATIONS, DROP = 24, 12  # of a trained run; a captured graph is replayed in most of them
 
@@ -69,9 +69,9 @@ def trained(job: Job, updates: int = ITERATIONS) -> tuple[RunContext, TrainState
     stream = torch.cuda.Stream() if setup.gpu else None  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
         context, state = assemble(job.config, setup, load_images(job.config))
-        made = stepper.make(context, state)
+        stepper = make(context, state)
         for _ in range(updates):
-            made.step(current_lr(state, job.config.recipe))
+            stepper.step(current_lr(state, job.config.recipe))
         losses = state.window.last(updates, updates)[:, 0]  # waits for the device
     if not bool(losses.isfinite().all()):
         raise AssertionError(f"losses are not finite: {losses.tolist()}")
@@ -92,7 +92,7 @@ def same(found: object, expected: object, what: str) -> None:
         raise AssertionError(f"{what}: {found}, expected {expected}")
 
 
-def do(job: Job, stop_asked: Callable[[], bool] = lambda: False) -> str:
+def run(job: Job, stop_asked: Callable[[], bool] = lambda: False) -> str:
     """Train a run as its command does."""
     return launch(job, Watcher(), stop_asked)
 
@@ -139,9 +139,9 @@ def check_graph(root: Path) -> str:
             found[graph] = bits(state.model.state_dict()), losses
         if deterministic:
             same(found["always"][0], found["never"][0], "weights of graphed and eager steps")
-        apart = float((found["always"][1] - found["never"][1]).abs()[:3].max())
-        assert apart < 0.05, f"losses of graphed and eager steps are {apart:.2g} apart"
-    return f"same bits after {ITERATIONS} updates; not deterministic: losses {apart:.1g} apart"
+        distance = float((found["always"][1] - found["never"][1]).abs()[:3].max())
+        assert distance < 0.05, f"losses of graphed and eager steps are {distance:.2g} apart"
+    return f"same bits after {ITERATIONS} updates; not deterministic: losses {distance:.1g} apart"
 
 
 def check_compile(root: Path) -> str:
@@ -151,9 +151,9 @@ def check_compile(root: Path) -> str:
     began = time.monotonic()
     job = small(root, "compile", compile="always", deterministic=False)
     _, _, compiled = trained(job, 3)
-    apart = float((compiled - plain).abs()[0])
-    assert apart < 0.01, f"first losses are {apart:.2g} apart"
-    return f"first losses {apart:.1g} apart; compiled in {time.monotonic() - began:.0f} s"
+    distance = float((compiled - plain).abs()[0])
+    assert distance < 0.01, f"first losses are {distance:.2g} apart"
+    return f"first losses {distance:.1g} apart; compiled in {time.monotonic() - began:.0f} s"
 
 
 def check_evaluation(root: Path) -> str:
@@ -173,11 +173,11 @@ def check_evaluation(root: Path) -> str:
 
 def check_resume(root: Path) -> str:
     """Stop a run, resume it, and compare it with one that was never stopped."""
-    whole, stopped, looks = small(root, "whole"), small(root, "stopped"), count(1)
-    same(do(whole), "finished", "a run")
-    same(do(stopped, lambda: next(looks) >= 10), "preempted", "a run that was asked to stop")
-    same(do(stopped), "finished", "a resumed run")
-    same(weights(stopped), weights(whole), "weights of the resumed run")
+    uninterrupted, stopped, looks = small(root, "whole"), small(root, "stopped"), count(1)
+    same(run(uninterrupted), "finished", "a run")
+    same(run(stopped, lambda: next(looks) >= 10), "preempted", "a run that was asked to stop")
+    same(run(stopped), "finished", "a resumed run")
+    same(weights(stopped), weights(uninterrupted), "weights of the resumed run")
     return "stopped at iteration 10 and resumed: same bits"
 
 
@@ -189,7 +189,7 @@ def check_together(root: Path) -> str:
         if outcome.error is not None:
             raise outcome.error
     alone = small(root, "alone")
-    do(alone)
+    run(alone)
     for job in pair:
         same(weights(job), weights(alone), "weights of a run beside another")
     return "two runs at once: same bits as one alone"
@@ -199,7 +199,7 @@ def check_memory(root: Path) -> str:
     """Train a run; its memory must be free afterwards."""
     held = []
     for name in ("first", "second", "third"):
-        do(small(root, name))
+        run(small(root, name))
         free_after_run()
         held.append(torch.cuda.memory_reserved() / 2**20)
     grown = held[-1] - held[0]
@@ -211,7 +211,7 @@ def check_ranks(root: Path, backend: str = "gloo") -> str:
     """Train on two workers; both must have the same weights, which are nearly those of one."""
     ranks = [(root, backend, rank) for rank in range(2)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        first, second = pool.starmap(be_rank, ranks, chunksize=1)
+        first, second = pool.starmap(run_rank, ranks, chunksize=1)
     same(second, first, "weights of the second rank")
     _, _, losses = trained(small(root, "ranks"), 1)
     return f"same bits on both ranks; first loss of one worker {float(losses[0]):.4f}"
@@ -224,7 +224,7 @@ def check_nccl(root: Path) -> str:
     return check_ranks(root, "nccl")
 
 
-def be_rank(root: Path, backend: str, rank: int) -> str:
+def run_rank(root: Path, backend: str, rank: int) -> str:
     """Train a few updates as one of two workers; return the digest of the weights."""
     os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -236,7 +236,7 @@ def be_rank(root: Path, backend: str, rank: int) -> str:
         torch.cuda.set_device(setup.device)
     kind = "cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo"
     dist.init_process_group(kind, init_method=f"file://{root}/meet", rank=rank, world_size=2)
-    context, state = assemble(job.config, setup, load_images(job.config), place())
+    context, state = assemble(job.config, setup, load_images(job.config), world_from_env())
     settle_ddp_buckets(state, setup, context.images.share_shape)
     for iteration in range(6):
         step(state, setup, *context.images.batch(iteration), 0.01)
@@ -265,20 +265,20 @@ def check_pictures(root: Path) -> str:
         "recipe": {"batch_size": 8, "max_iters": 3, "milestones": [2]},
         "evaluation": {"batch_size": 4},
     }
-    same(do(small(root, "pictures", groups, loader_workers=2)), "finished", "a run on photographs")
+    same(run(small(root, "pictures", groups, loader_workers=2)), "finished", "a run on photographs")
     return "three updates and two evaluations of ResNet-18 at 224x224"
 
 
 def answer(name: str, root: Path) -> None:
     """Do one check here and print what came of it."""
     try:
-        said = {"state": "passed", "remark": globals()[f"check_{name}"](root)}
+        result = {"state": "passed", "remark": globals()[f"check_{name}"](root)}
     except SkipTest as reason:
-        said = {"state": "skipped", "remark": str(reason)}
+        result = {"state": "skipped", "remark": str(reason)}
     except BaseException as error:
         traceback.print_exc()
-        said = {"state": "failed", "remark": f"{type(error).__name__}: {error}".split("\n")[0]}
-    print(PREFIX + json.dumps(said), flush=True)
+        result = {"state": "failed", "remark": f"{type(error).__name__}: {error}".split("\n")[0]}
+    print(PREFIX + json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

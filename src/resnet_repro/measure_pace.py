@@ -36,12 +36,12 @@ def recall(folder: Path) -> dict[str, Any] | None:
     gpu = gpu_name()
     try:
         text = (folder / f"cost_{'cuda' if gpu else 'cpu'}.json").read_text(encoding="utf-8")
-        kept: dict[str, Any] = json.loads(text)
-        there = [kept["hardware"][key] for key in ("gpu", "cpu", "cores")]
-        sorted((row["experiment"], float(row["seconds"])) for row in kept["rows"])
+        saved: dict[str, Any] = json.loads(text)
+        device = [saved["hardware"][key] for key in ("gpu", "cpu", "cores")]
+        sorted((row["experiment"], float(row["seconds"])) for row in saved["rows"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return kept if there == [gpu, cpu_description()[0], usable_cores()] else None
+    return saved if device == [gpu, cpu_description()[0], usable_cores()] else None
 
 
 def gpu_name() -> str | None:
@@ -54,20 +54,20 @@ def gpu_name() -> str | None:
 
 
 def measure_all(
-    folder: Path, nets: Sequence[str] = NETS, words: Sequence[str] = ()
+    folder: Path, nets: Sequence[str] = NETS, overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Measure, write the file, return what is in it; ``words`` are configuration for every net."""
+    """Measure, write the file, return what is in it; ``overrides`` are for every net."""
     from resnet_repro.compose import compose_run
     from resnet_repro.training.device import set_up
 
-    setup = set_up(compose_run(f"experiment={nets[0]}", *words).trainer)
-    kept = provenance("cost", setup) | {"load_before": round(os.getloadavg()[0], 2)}
-    kept["rows"] = [measure(net, words) for net in nets]
-    write(folder, kept)
-    return kept
+    setup = set_up(compose_run(f"experiment={nets[0]}", *overrides).trainer)
+    result = provenance("cost", setup) | {"load_before": round(os.getloadavg()[0], 2)}
+    result["rows"] = [measure(net, overrides) for net in nets]
+    write(folder, result)
+    return result
 
 
-def measure(experiment: str, words: Sequence[str] = ()) -> dict[str, Any]:
+def measure(experiment: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Seconds of an iteration of the experiment's batch, halved as often as memory needs it."""
     import torch
 
@@ -75,19 +75,19 @@ def measure(experiment: str, words: Sequence[str] = ()) -> dict[str, Any]:
     from resnet_repro.training import estimate
 
     # No pictures are there: decoding is measured by itself.
-    words = [f"experiment={experiment}", f"data.root={os.devnull}", *words]
-    batch = whole = compose_run(*words).recipe.batch_size
+    overrides = [f"experiment={experiment}", f"data.root={os.devnull}", *overrides]
+    batch = full = compose_run(*overrides).recipe.batch_size
     while True:
         try:
-            pace = estimate.measure(compose_run(*words, f"recipe.batch_size={batch}"))
+            pace = estimate.measure(compose_run(*overrides, f"recipe.batch_size={batch}"))
             break
         except torch.OutOfMemoryError:
             if batch <= SMALLEST_BATCH:
                 raise
             batch //= 2
             torch.cuda.empty_cache()
-    seconds = pace.per_update * whole / batch
-    return {"experiment": experiment, "seconds": seconds, "batch_size": whole, "measured": batch}
+    seconds = pace.per_update * full / batch
+    return {"experiment": experiment, "seconds": seconds, "batch_size": full, "measured": batch}
 
 
 def provenance(part: str, setup: Setup) -> dict[str, Any]:
@@ -105,9 +105,9 @@ def provenance(part: str, setup: Setup) -> dict[str, Any]:
     }
 
 
-def write(out: Path, kept: Mapping[str, Any]) -> Path:
+def write(out: Path, content: Mapping[str, Any]) -> Path:
     """Write ``<part>_<device>.json``; return its path."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{kept['part']}_{kept['device']}.json"
-    write_text_atomic(path, json.dumps(kept, indent=2, allow_nan=False) + "\n")
+    path = out / f"{content['part']}_{content['device']}.json"
+    write_text_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return path

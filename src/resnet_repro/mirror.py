@@ -33,7 +33,7 @@ from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import Record
 from resnet_repro.same_run import identifying
 
-LOOK_SECONDS = 0.5  # between two looks at the log
+POLL_SECONDS = 0.5  # between two looks at the log
 INIT_SECONDS = 10.0  # for a server that does not answer
 CLOSE_SECONDS = 30.0  # a finished run waits at most so long for W&B
 FINISH_SECONDS = 60  # after the last record; then the process ends whatever it does
@@ -79,8 +79,8 @@ class Mirror:
 
 def follower(folder: RunFolder, mode: str) -> subprocess.Popen[bytes]:
     """Start the process that mirrors a run until its standard input is closed."""
-    ours = {f"WANDB_{name}" for name in SET_BY_RUN}
-    env = {key: value for key, value in os.environ.items() if key not in ours}
+    reserved = {f"WANDB_{name}" for name in SET_BY_RUN}
+    env = {key: value for key, value in os.environ.items() if key not in reserved}
     paths = [str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-P", "-m", "resnet_repro.mirror"]  # -P: ./wandb is not the package
     return subprocess.Popen(
@@ -128,12 +128,12 @@ def follow(folder: RunFolder, mode: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the run decides when it is over
     os.nice(10)  # training comes first
-    say = only_voice()
+    report = silence_output()
     code = 0
     try:
-        mirror_run(folder, mode, say)
+        mirror_run(folder, mode, report)
     except BaseException as error:
-        say(in_one_line(error))
+        report(in_one_line(error))
         code = FAILED
     signal.alarm(FINISH_SECONDS)
     with contextlib.suppress(BaseException):
@@ -141,50 +141,50 @@ def follow(folder: RunFolder, mode: str) -> None:
     os._exit(code)  # past the exit hooks of wandb, which may wait for a service that is gone
 
 
-def only_voice() -> Callable[[str], None]:
+def silence_output() -> Callable[[str], None]:
     """Silence everything but the returned function, which prints the first line it gets."""
-    voice = None
+    stderr = None
     with contextlib.suppress(OSError):  # standard error is closed
-        voice = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+        stderr = os.dup(2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
 
-    def say(message: str) -> None:
-        nonlocal voice
-        if voice is not None:
+    def report(message: str) -> None:
+        nonlocal stderr
+        if stderr is not None:
             with contextlib.suppress(OSError):
-                os.write(voice, f"W&B: {message}\n".encode())
-            voice = None
+                os.write(stderr, f"W&B: {message}\n".encode())
+            stderr = None
 
-    return say
+    return report
 
 
-def mirror_run(folder: RunFolder, mode: str, say: Callable[[str], None]) -> None:
+def mirror_run(folder: RunFolder, mode: str, report: Callable[[str], None]) -> None:
     """Log records as they are written, then the final numbers and a picture of the curves.
 
     OSError: the files cannot be written where they belong; else whatever wandb raises.
     """
-    place = folder.path / "wandb"
-    place.mkdir(exist_ok=True)
-    run = opened(init_arguments(place, folder.config()), mode, say)
+    out_dir = folder.path / "wandb"
+    out_dir.mkdir(exist_ok=True)
+    run = opened(init_arguments(out_dir, folder.config()), mode, report)
     files = Path(run.dir).resolve().parent
     if folder.path.resolve() not in files.parents:
         raise OSError(f"{folder.path} cannot be written")
-    held = int((getattr(run, "resumed", False) and run.summary.get("record")) or 0)
+    logged = int((getattr(run, "resumed", False) and run.summary.get("record")) or 0)
     last = 0
     for number, record in enumerate(growing(folder.metrics_path), start=1):
         last = record.get("iter", last)
-        if number > held:  # a resumed online run knows the earlier ones
+        if number > logged:  # a resumed online run knows the earlier ones
             run.log(as_metrics(record) | {"record": number})
     run.summary.update(final_numbers(folder))
     try:  # a picture that cannot be drawn must not cost the numbers
         from resnet_repro.analysis.notebook import save_picture
 
-        image = importlib.import_module("wandb").Image(str(save_picture(folder.path, place)))
+        image = importlib.import_module("wandb").Image(str(save_picture(folder.path, out_dir)))
         run.log({"iter": last, "curves": image})
     except Exception as error:
-        say(f"no picture of the curves ({in_one_line(error)})")
+        report(f"no picture of the curves ({in_one_line(error)})")
     run.finish(exit_code=int(not folder.is_finished))
     # wandb is silent about a full disk.
     if not any(path.stat().st_size for path in files.glob("run-*.wandb")):
@@ -193,10 +193,10 @@ def mirror_run(folder: RunFolder, mode: str, say: Callable[[str], None]) -> None
         probe.write(bytes(1 << 16))
 
 
-def opened(asked: dict[str, Any], mode: str, say: Callable[[str], None]) -> Any:
+def opened(arguments: dict[str, Any], mode: str, report: Callable[[str], None]) -> Any:
     """Open the W&B run; where online logging is not possible, offline."""
     wandb: Any = importlib.import_module("wandb")
-    init = partial(wandb.init, settings=wandb.Settings(**SETTINGS), **asked)
+    init = partial(wandb.init, settings=wandb.Settings(**SETTINGS), **arguments)
     try:
         run = init(mode=mode)
     except Exception as error:
@@ -205,7 +205,7 @@ def opened(asked: dict[str, Any], mode: str, say: Callable[[str], None]) -> Any:
         wandb.teardown()  # its service would say that the run id is in use
         run = init(mode="offline")
         reason = in_one_line(error)
-        say(f"online logging is not possible ({reason}); logging offline, `wandb sync` sends it")
+        report(f"online logging is not possible ({reason}); logging offline, `wandb sync` sends it")
     for name in ("iter", "record"):
         run.define_metric(name, hidden=True)
     run.define_metric("*", step_metric="iter")  # W&B's own step would refuse to go back
@@ -219,7 +219,7 @@ def growing(path: Path) -> Iterator[Record]:
     with path.open("rb") as file:
         torn, is_over = b"", False
         while not is_over:
-            ready, _, _ = select.select([0], [], [], LOOK_SECONDS)
+            ready, _, _ = select.select([0], [], [], POLL_SECONDS)
             is_over = bool(ready) and not os.read(0, 1)
             if is_over:
                 signal.alarm(FINISH_SECONDS)
@@ -258,42 +258,42 @@ def run_id(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def init_arguments(place: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def init_arguments(out_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of ``wandb.init``; the id that the folder got first stays its id."""
-    kept = place / "run_id"
-    if not kept.exists():
-        kept.write_text(run_id(config) + "\n", encoding="utf-8")
+    id_file = out_dir / "run_id"
+    if not id_file.exists():
+        id_file.write_text(run_id(config) + "\n", encoding="utf-8")
     model, shortcut = config["model"], config["model"]["shortcut"]
     kind = "plain" if shortcut == "none" else f"shortcut {shortcut}"
     return {
         "project": config.get("logger", {}).get("project", PROJECT),
-        "id": kept.read_text(encoding="utf-8").strip(),
+        "id": id_file.read_text(encoding="utf-8").strip(),
         "resume": "allow",
         "name": f"{config['name']} {config['profile']} seed{config['seed']}",
         "group": config["experiment"],
         "tags": [config["profile"], model["family"], kind],
-        "dir": str(place.parent.resolve()),  # wandb makes its own wandb/ there
+        "dir": str(out_dir.parent.resolve()),  # wandb makes its own wandb/ there
         "config": dict(config),
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Send the runs that are named; exit code 1 if one could not be sent."""
     parser = argparse.ArgumentParser(description="Send logged runs to Weights & Biases.")
     parser.add_argument("folders", nargs="+", type=given, metavar="RUN_DIR")
     parser.add_argument("--mode", choices=[m for m in MODES if m != "disabled"], default="offline")
     follows = "one run that grows, until standard input ends"
     parser.add_argument("--follow", action="store_true", help=follows)
-    asked = parser.parse_args(arguments)
-    folders = [RunFolder(path) for path in asked.folders]
-    if asked.follow:
-        follow(folders[0], asked.mode)
+    args = parser.parse_args(argv)
+    folders = [RunFolder(path) for path in args.folders]
+    if args.follow:
+        follow(folders[0], args.mode)
     failed = False
     with explained():
         for folder in folders:
             folder.config()
         for folder in folders:
-            sent = end(follower(folder, asked.mode), FINISH_SECONDS + INIT_SECONDS) == 0
+            sent = end(follower(folder, args.mode), FINISH_SECONDS + INIT_SECONDS) == 0
             notify(f"{folder.path}{'' if sent else ': not sent'}")
             failed |= not sent
     if failed:

@@ -131,7 +131,7 @@ def build(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     """
     hints = typing.get_type_hints(schema)
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    made: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"
         if name not in fields:
@@ -139,21 +139,21 @@ def build(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
             raise ConfigError(f"unknown option '{key}'; {near}")
         kind = hints[name]
         if not dataclasses.is_dataclass(kind):
-            made[name] = _checked(key, value, kind, fields[name])
+            arguments[name] = _checked(key, value, kind, fields[name])
         elif isinstance(value, Mapping):
-            made[name] = build(typing.cast(type, kind), value, f"{key}.")
+            arguments[name] = build(typing.cast(type, kind), value, f"{key}.")
         else:
             raise ConfigError(f"{key}={shown(value)}: is a group of options, not a value")
     try:
-        return schema(**made)
+        return schema(**arguments)
     except ConfigError as error:  # the schema's own, of values that are impossible together
         raise ConfigError(f"{prefix}{error}") from None
 
 
-def check_fields(made: Any) -> None:
+def check_fields(instance: Any) -> None:
     """Check every field of a schema made by hand, as :func:`build` does."""
-    for name, kind, field in leaves(type(made)):
-        _checked(name, getattr(made, name), kind, field)
+    for name, kind, field in leaves(type(instance)):
+        _checked(name, getattr(instance, name), kind, field)
 
 
 def closest(key: str, names: Sequence[str]) -> str:
@@ -165,8 +165,8 @@ def closest(key: str, names: Sequence[str]) -> str:
     if near:
         return f"did you mean '{near[0]}'?"
     group = key.rpartition(".")[0]
-    here = [name for name in names if name.startswith(f"{group}.")] if group else names
-    return f"allowed: {', '.join(here or names)}"
+    siblings = [name for name in names if name.startswith(f"{group}.")] if group else names
+    return f"allowed: {', '.join(siblings or names)}"
 
 
 def _checked(key: str, value: Any, kind: Any, field: dataclasses.Field[Any]) -> Any:

@@ -40,12 +40,12 @@ class Watcher:
 
 def duration(seconds: float) -> str:
     """Write seconds as people say them: ``45 s``, ``3 min 20 s``, ``12 min``, ``2 h 05 min``."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(whole / 60)
+    total = max(0, round(seconds))
+    if total < 60:
+        return f"{total} s"
+    if total < 600:
+        return f"{total // 60} min {total % 60:02d} s"
+    minutes = round(total / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
@@ -150,7 +150,7 @@ class Progress:
         self._estimates = list(estimates)
         self._stream = stream or sys.stderr
         self._begun: list[RunProgress] = []
-        self._under_way: list[RunProgress] = []
+        self._active: list[RunProgress] = []
         self._shown_at = time.monotonic()
         self.is_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._is_drawn = False
@@ -159,13 +159,13 @@ class Progress:
         """Show the next run."""
         run = RunProgress(self, label, max_iters, self._estimates[len(self._begun)])
         self._begun.append(run)
-        self._under_way.append(run)
+        self._active.append(run)
         return run
 
     def end(self, run: RunProgress) -> None:
         """Note that a run is over, however it ended."""
-        self._under_way.remove(run)
-        if self._is_drawn and not self._under_way:
+        self._active.remove(run)
+        if self._is_drawn and not self._active:
             print(file=self._stream, flush=True)
             self._is_drawn = False
 
@@ -177,8 +177,8 @@ class Progress:
         now = time.monotonic()
         pause = REDRAW_SECONDS
         if not self.is_terminal:
-            due = due and len(self._under_way) == 1
-            spent = max(run.spent for run in self._under_way)
+            due = due and len(self._active) == 1
+            spent = max(run.spent for run in self._active)
             pause = min(max(QUIET_SECONDS, QUIET_SHARE * spent), QUIET_AT_MOST)
         if not due and now - self._shown_at < pause:
             return
@@ -193,7 +193,7 @@ class Progress:
 
     def _view(self) -> tuple[str, str, float, list[str]]:
         """Which of how many runs, label, share for the bar, and facts, what matters most first."""
-        runs, count = self._under_way, len(self._estimates)
+        runs, count = self._active, len(self._estimates)
         total = self._left() if count > 1 else ""
         if len(runs) == 1:
             (run,) = runs
@@ -210,16 +210,16 @@ class Progress:
     def _left(self) -> str:
         """Time left for all runs, as text; empty while nothing was measured."""
         measured = [run for run in self._begun if run.left is not None]
-        spent = sum(run.spent + (run.left or 0.0) * (run in self._under_way) for run in measured)
+        spent = sum(run.spent + (run.left or 0.0) * (run in self._active) for run in measured)
         # Of a run that failed only a share of its estimate was needed.
-        parts = sum(run.estimate * (run in self._under_way or run.share) for run in measured)
+        parts = sum(run.estimate * (run in self._active or run.share) for run in measured)
         if not (spent and parts):
             return ""
         scale = spent / parts
         left = scale * sum(self._estimates[len(self._begun) :])
-        for run in self._under_way:
+        for run in self._active:
             left += run.estimate * scale if run.left is None else run.left
-        left /= len(self._under_way)
+        left /= len(self._active)
         return f"{written(left, young=all(run.is_young for run in measured))} for all runs"
 
 

@@ -25,15 +25,15 @@ def count_missing(
     to count; ``together``: as an ensemble of one run of each net instead of each run alone.
     """
     evaluations = evaluations_beside(runs)
-    wanted = [run for run in runs if together or score_of(run, protocol, evaluations) is None]
-    there = [run for run in wanted if _final_weights(run).is_file()]
-    if len(there) < len(wanted):
-        gone = ", ".join(run_key(run.path) for run in wanted if run not in there)
-        notify(f"not tested at {protocol}, since their final weights are not here: {gone}")
-    missing = [[run] for run in there]
+    untested = [run for run in runs if together or score_of(run, protocol, evaluations) is None]
+    available = [run for run in untested if _final_weights(run).is_file()]
+    if len(available) < len(untested):
+        names = ", ".join(run_key(run.path) for run in untested if run not in available)
+        notify(f"not tested at {protocol}, since their final weights are not here: {names}")
+    missing = [[run] for run in available]
     if together:
         tested = [e for e in evaluations if e.score.protocol.endswith(f", {protocol}")]
-        groups = _ensembles_of(there)
+        groups = _ensembles_of(available)
         missing = [group for group in groups if not any(found.is_of(group) for found in tested)]
     if missing:
         nets = "an ensemble" if together else f"{len(missing)} run{'s' if len(missing) > 1 else ''}"

@@ -66,7 +66,7 @@ def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
 
     The same wherever the run is done, and whatever options are added to the schema later.
     """
-    return {key: now for key, (_, now) in differences({}, config).items()}
+    return {key: value for key, (_, value) in differences({}, config).items()}
 
 
 def changes_training(key: str) -> bool:

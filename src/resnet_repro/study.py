@@ -51,7 +51,7 @@ def plan(
 
     from resnet_repro.conf import load_item
 
-    wanted = load_item(item).experiments if item else None
+    selected = load_item(item).experiments if item else None
     blocks = yaml.safe_load((paths.CONF / "study.yaml").read_text(encoding="utf-8"))
     return [
         _job(experiment, block["profile"], seed, runs_dir, overrides)
@@ -59,7 +59,7 @@ def plan(
         if block["device"] == device
         for seed in block["seeds"]
         for experiment in block["experiments"]
-        if wanted is None or experiment in wanted
+        if selected is None or experiment in selected
     ]
 
 
@@ -67,14 +67,14 @@ def _job(experiment: str, profile: str, seed: int, runs_dir: str, overrides: Seq
     """Make one job; Hydra, slow to import and to compose, only where there are overrides."""
     from resnet_repro.conf import protocol
 
-    words = [f"experiment={experiment}", f"profile={profile}", f"seed={seed}"]
-    words += [f"runs_dir={runs_dir}"] if runs_dir != paths.AUTO else []
+    identity = [f"experiment={experiment}", f"profile={profile}", f"seed={seed}"]
+    identity += [f"runs_dir={runs_dir}"] if runs_dir != paths.AUTO else []
     own, paper = protocol(experiment, profile), protocol(experiment)
     if overrides or not own or not paper:
         from resnet_repro.compose import make_job
 
-        return make_job(*words, *overrides)
-    return job_of(replace(own, seed=seed, runs_dir=runs_dir), words, paper)
+        return make_job(*identity, *overrides)
+    return job_of(replace(own, seed=seed, runs_dir=runs_dir), identity, paper)
 
 
 def state_of(job: Job) -> str:
@@ -109,9 +109,9 @@ def show(jobs: Sequence[Job], *, timed: bool = False) -> None:
 
 def run(jobs: Sequence[Job], budget: float | None) -> None:
     """Do what is missing until the budget is used; resume what was begun the next time."""
-    until = time.monotonic() + (budget or math.inf)
+    deadline = time.monotonic() + (budget or math.inf)
     with stop_on_signals() as stop_asked:
-        outcomes = run_all(jobs, lambda: stop_asked() or time.monotonic() > until)
+        outcomes = run_all(jobs, lambda: stop_asked() or time.monotonic() > deadline)
     preempted = any(outcome.state == "preempted" for outcome in outcomes)
     if (preempted or len(outcomes) < len(jobs)) and not stop_asked():
         notify("the budget is used. Rerun the same command to resume.")
@@ -135,23 +135,23 @@ def one_engine(jobs: Sequence[Job]) -> list[Job]:
                     f"the runs of {data} were trained with different engines: {logged[data]}, "
                     f"{job.label} with {engine}; --mixed-engines allows it"
                 )
-    return [_demanding(job, logged.get(job.config.data.name)) for job in jobs]
+    return [_with_engine(job, logged.get(job.config.data.name)) for job in jobs]
 
 
-def _demanding(job: Job, engine: Mapping[str, str] | None) -> Job:
+def _with_engine(job: Job, engine: Mapping[str, str] | None) -> Job:
     """Return the run with the engine of ``meta.json`` demanded."""
     if engine is None:
         return job
-    wanted = {}
+    required = {}
     for key, kind in {"graph": "step", "compile": "blocks"}.items():
-        wanted[key] = "never" if engine[kind] == "eager" else "always"
-        given = getattr(job.config.trainer, key)
-        if given not in ("auto", wanted[key]):
+        required[key] = "never" if engine[kind] == "eager" else "always"
+        value = getattr(job.config.trainer, key)
+        if value not in ("auto", required[key]):
             raise ConfigError(
-                f"trainer.{key}={given}: the logged runs of {job.config.data.name} were trained "
+                f"trainer.{key}={value}: the logged runs of {job.config.data.name} were trained "
                 f"with {engine}; --mixed-engines allows it"
             )
-    return _with_trainer(job, wanted)
+    return _with_trainer(job, required)
 
 
 def checked(jobs: Sequence[Job], path: Path) -> list[Job]:
@@ -163,21 +163,21 @@ def checked(jobs: Sequence[Job], path: Path) -> list[Job]:
 
     if not path.exists():
         return list(jobs)
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    here = torch.cuda.get_device_name(), versions()["torch"]
-    if not kept["device"].startswith(here[0]) or kept["versions"]["torch"] != here[1]:
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    current = torch.cuda.get_device_name(), versions()["torch"]
+    if not saved["device"].startswith(current[0]) or saved["versions"]["torch"] != current[1]:
         notify(f"{path} is of another machine or torch and is not used; make gpu-check")
         return list(jobs)
-    settings = kept["settings"]
+    settings = saved["settings"]
     if settings:
         listed = " ".join(f"trainer.{key}={value}" for key, value in settings.items())
         notify(f"by {path}: {listed}")
-    made = []
+    adjusted = []
     for job in jobs:
-        usual, own = vars(TrainerConfig()), vars(job.config.trainer)
-        needed = {k: v for k, v in settings.items() if k == "concurrent" or own[k] == usual[k]}
-        made.append(_with_trainer(job, needed))
-    return made
+        defaults, own = vars(TrainerConfig()), vars(job.config.trainer)
+        needed = {k: v for k, v in settings.items() if k == "concurrent" or own[k] == defaults[k]}
+        adjusted.append(_with_trainer(job, needed))
+    return adjusted
 
 
 def _with_trainer(job: Job, values: Mapping[str, Any]) -> Job:
@@ -268,27 +268,27 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     """Do what the command line asks."""
-    asked = _arguments()
+    args = _arguments()
     with explained():
-        if asked.what == "pack":
-            print(pack_runs(paths.runs(asked.runs_dir), asked.out))
+        if args.what == "pack":
+            print(pack_runs(paths.runs(args.runs_dir), args.out))
             return
-        if asked.bundle:
-            jobs = load_jobs(asked.bundle, paths.runs(asked.runs_dir))
+        if args.bundle:
+            jobs = load_jobs(args.bundle, paths.runs(args.runs_dir))
         else:
-            device = asked.device or default_device()
-            jobs = plan(device, asked.item, asked.overrides, asked.runs_dir)
+            device = args.device or default_device()
+            jobs = plan(device, args.item, args.overrides, args.runs_dir)
         if not jobs:
-            raise ConfigError(f"item={asked.item}: no run of the study belongs to it here")
-        if asked.what == "bundle":
-            print(write_bundle(jobs, asked.out))
-        elif asked.what == "list":
-            show(jobs, timed=asked.time)
+            raise ConfigError(f"item={args.item}: no run of the study belongs to it here")
+        if args.what == "bundle":
+            print(write_bundle(jobs, args.out))
+        elif args.what == "list":
+            show(jobs, timed=args.time)
         else:
             if default_device() == "cuda":
                 jobs = checked(jobs, OUT)
-                jobs = jobs if asked.mixed_engines else one_engine(jobs)
-            run(jobs, asked.budget)
+                jobs = jobs if args.mixed_engines else one_engine(jobs)
+            run(jobs, args.budget)
 
 
 if __name__ == "__main__":

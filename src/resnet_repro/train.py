@@ -21,7 +21,7 @@ from resnet_repro.compose import compose_sweep, make_job
 from resnet_repro.conf import names
 from resnet_repro.config import Config
 from resnet_repro.exits import explained, notify
-from resnet_repro.hydra_words import read_flags, run_hydra
+from resnet_repro.hydra_cli import read_flags, run_hydra
 from resnet_repro.options import ConfigError, help_text
 from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.training.jobs import report, run_all
@@ -43,16 +43,16 @@ def hydra_job(_: DictConfig) -> None:
 
     A single run's error is reported here; in a sweep, a line of Hydra's says whose error it is.
     """
-    here = HydraConfig.get()
-    with explained() if here.mode == RunMode.RUN else nullcontext():
-        work([make_job(*here.overrides.task)])
+    hydra_config = HydraConfig.get()
+    with explained() if hydra_config.mode == RunMode.RUN else nullcontext():
+        work([make_job(*hydra_config.overrides.task)])
 
 
 def main() -> None:
     """Check what can be checked, then do it; through Hydra where its own words are used."""
-    words = sys.argv[1:]
+    argv = sys.argv[1:]
     with explained():
-        if {"--help", "-h"} & set(words):
+        if {"--help", "-h"} & set(argv):
             print(f"{__doc__}\nexperiments: {', '.join(names('experiment'))}\n")
             print(help_text(Config))
             return
@@ -61,16 +61,16 @@ def main() -> None:
                 "torchrun starts resnet_repro.worker, not resnet_repro.train: use "
                 "trainer.devices=N without torchrun; for several machines see docs/CLUSTER.md"
             )
-        asked = read_flags(words)
-        ours = [word for word in asked.overrides if not word.startswith("hydra")]
-        flags = [word for word in words if word not in asked.overrides]
+        args = read_flags(argv)
+        overrides = [word for word in args.overrides if not word.startswith("hydra")]
+        flags = [word for word in argv if word not in args.overrides]
         trains = set(flags) <= {"-m", "--multirun", "-r", "--run"}
         if trains:  # composed here in any case: one-line errors before Hydra does anything
-            jobs = compose_sweep(ours) if asked.multirun else [make_job(*ours)]
-            if ours == asked.overrides:
+            jobs = compose_sweep(overrides) if args.multirun else [make_job(*overrides)]
+            if overrides == args.overrides:
                 work(jobs)
                 return
-        run_hydra(asked, flags, hydra_job)
+        run_hydra(args, flags, hydra_job)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from resnet_repro.exits import exit_code, keep_output_harmless, notify
+from resnet_repro.exits import exit_code, guard_streams, notify
 from resnet_repro.progress import Progress, RunProgress
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.signals import end_with_parent, stop_on_signals
@@ -34,25 +34,26 @@ def main() -> None:
     a scheduler may give its warning.
     """
     end_with_parent()
-    keep_output_harmless()
+    guard_streams()
     rank, code = int(os.environ.get("RANK", 0)), 0
-    command = Channel(rank) if ATTENDED in os.environ else None
+    channel = Channel(rank) if ATTENDED in os.environ else None
     with stop_on_signals(alone=False) as stop_asked:
         try:
-            if command is not None:
-                command.report("hello")
-            from resnet_repro.training.distributed import leave, place
+            if channel is not None:
+                channel.report("hello")
+            from resnet_repro.training.distributed import leave, world_from_env
             from resnet_repro.training.run import TrainingRun
 
             folder = RunFolder(Path(sys.argv[1]))
-            TrainingRun(folder, command or progress_of(folder), stop_asked, place()).finish()
+            watcher = channel or progress_of(folder)
+            TrainingRun(folder, watcher, stop_asked, world_from_env()).finish()
             leave()
-            if command is not None:
-                command.report("bye")
+            if channel is not None:
+                channel.report("bye")
         except Exception as error:
             code = exit_code(error) or 1
-            if command is not None:
-                command.failed(error)
+            if channel is not None:
+                channel.failed(error)
             elif exit_code(error) is None:
                 traceback.print_exception(error)
             else:

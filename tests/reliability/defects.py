@@ -94,7 +94,7 @@ DEFECTS = (
            'if sys.platform == "linux":', "if False:",
            ("test_ddp_processes.py",)),
     Defect("a signal ends the run unsaved", "runs/signals.py",
-           "if asked and alone:", "if alone:",
+           "if received and alone:", "if alone:",
            ("test_commands.py::test_signals_lose_nothing[15]",)),
     Defect("two commands work on one folder", "runs/lock.py",
            "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass",

@@ -34,19 +34,19 @@ _OF_NETS = {
     "items.gradients": "gradient_figure",
     "items.table6": "table6",
 }
-_MADE_IN = {name: made for made, said in (_PUBLIC | _OF_NETS).items() for name in said.split()}
-__all__ = sorted(_MADE_IN)
+_MODULES = {name: key for key, names in (_PUBLIC | _OF_NETS).items() for name in names.split()}
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MADE_IN:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    made = getattr(importlib.import_module(f"resnet_repro.{_MADE_IN[name]}"), name)
-    if _MADE_IN[name] not in _OF_NETS:
-        return made
+    value = getattr(importlib.import_module(f"resnet_repro.{_MODULES[name]}"), name)
+    if _MODULES[name] not in _OF_NETS:
+        return value
     from resnet_repro.analysis.notebook import of_nets
 
-    return of_nets(made)
+    return of_nets(value)
 
 
 def __dir__() -> list[str]:

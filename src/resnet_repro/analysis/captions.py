@@ -30,24 +30,24 @@ def run_sentences(runs: Sequence[Run]) -> list[str]:
         for run in runs
     }
     devices = " and ".join(sorted({run.device for run in runs}))
-    said = f"{data_of(runs)}, {' and '.join(sorted(schedules))}; {seeds_of(runs)}; {devices}."
+    summary = f"{data_of(runs)}, {' and '.join(sorted(schedules))}; {seeds_of(runs)}; {devices}."
     unfinished = [
         f"{run.label} seed {run.seed} is not finished (iteration {run.status.get('iter', 0):,})."
         for run in runs
         if not run.is_finished
     ]
-    return [said, *comparison_notes(runs), *unfinished]
+    return [summary, *comparison_notes(runs), *unfinished]
 
 
 def seeds_of(runs: Sequence[Run]) -> str:
     """Return ``seeds 0-2`` where all nets have the same, else the seeds of each net."""
-    held = {label: [run.seed for run in group] for label, group in by_net(runs).items()}
-    if len({tuple(seeds) for seeds in held.values()}) == 1:
-        return _seed_words(next(iter(held.values())))
-    return ", ".join(f"{label} {_seed_words(seeds)}" for label, seeds in held.items())
+    seeds_by_net = {label: [run.seed for run in group] for label, group in by_net(runs).items()}
+    if len({tuple(seeds) for seeds in seeds_by_net.values()}) == 1:
+        return _seeds_text(next(iter(seeds_by_net.values())))
+    return ", ".join(f"{label} {_seeds_text(seeds)}" for label, seeds in seeds_by_net.items())
 
 
-def _seed_words(seeds: Sequence[int]) -> str:
+def _seeds_text(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return f"seed {seeds[0]}"
     if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):

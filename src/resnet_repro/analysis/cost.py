@@ -56,13 +56,13 @@ class Workload:
 class Pace:
     """Seconds of an iteration of the whole batch on one device.
 
-    ``basis`` says where they come from: ``measured``, ``from imagenet_resnet50``; ``whole``
-    whether decoding the images is in them.
+    ``basis`` says where they come from: ``measured``, ``from imagenet_resnet50``;
+    ``with_decoding`` whether decoding the images is in them.
     """
 
     seconds: float
     basis: str = "measured"
-    whole: bool = False
+    with_decoding: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def paper_workloads() -> list[Workload]:
 def hours(work: Workload, pace: Pace, host: Host) -> float:
     """Hours of the whole training; decoding is added where the measured seconds lack it."""
     seconds = pace.seconds
-    if work.loads and not pace.whole:
+    if work.loads and not pace.with_decoding:
         load = work.batch / (host.loader_rate * host.cores_per_host)
         seconds = seconds + load if host.same_cores else max(seconds, load)
     return work.iterations * seconds / 3600
@@ -135,9 +135,9 @@ def benchmarked(bench: Path, hardware: Mapping[str, Any]) -> dict[str, float]:
     """
     kind = "cuda" if hardware.get("gpu") else "cpu"
     try:
-        kept = json.loads((bench / f"schedule_{kind}.json").read_text(encoding="utf-8"))
-        same = all(kept["hardware"][key] == hardware[key] for key in ("gpu", "cpu", "cores"))
-        found = {row["experiment"]: float(row["step_seconds"]) for row in kept["rows"]}
+        content = json.loads((bench / f"schedule_{kind}.json").read_text(encoding="utf-8"))
+        same = all(content["hardware"][key] == hardware[key] for key in ("gpu", "cpu", "cores"))
+        found = {row["experiment"]: float(row["step_seconds"]) for row in content["rows"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return found if same else {}
@@ -161,7 +161,7 @@ def paces_of_runs(
     if not timed:
         return {}, "no logged run"
     device, times = max(timed.items(), key=lambda found: (len(found[1]), found[0]))
-    paces = {name: Pace(sum(s) / len(s), "logged", whole=True) for name, s in times.items()}
+    paces = {name: Pace(sum(s) / len(s), "logged", with_decoding=True) for name, s in times.items()}
     return paces, device
 
 
@@ -174,13 +174,13 @@ def loader_rate(bench: Path) -> tuple[float, str] | None:
     found = []
     for path in sorted(bench.glob("pictures_*.json")):
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
             rates = [
                 float(row["images_per_second"])
-                for row in kept["rows"]
+                for row in content["rows"]
                 if row["cores"] == 1 and "loader" in row["what"]
             ]
-            cpu, kind = str(kept["hardware"]["cpu"]), kept["photographs"]["kind"]
+            cpu, kind = str(content["hardware"]["cpu"]), content["photographs"]["kind"]
             found.append((cpu != cpu_description()[0], rates[0], f"{kind}, measured on {cpu}"))
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             continue

@@ -108,11 +108,11 @@ def layers(label: str) -> list[CountedLayer]:
     for _, group in groupby(folded, key=lambda pair: pair[0].block or pair[0].layer):
         same = list(group)
         for number in range(same[0][1]):
-            found += [_further(layer, number) for layer, _ in same]
+            found += [_shifted(layer, number) for layer, _ in same]
     return found
 
 
-def _further(layer: CountedLayer, blocks: int) -> CountedLayer:
+def _shifted(layer: CountedLayer, blocks: int) -> CountedLayer:
     """The same layer so many blocks further on; the layer itself outside a block."""
     name = re.sub(r"(?<=^stage\d\.)\d+", lambda m: str(int(m[0]) + blocks), layer.layer)
     return replace(layer, layer=name)

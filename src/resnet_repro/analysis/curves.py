@@ -66,39 +66,39 @@ def draw_paper(
 
 
 def draw_both(
-    axes: Axes, runs: Sequence[Run], beneath: tuple[int, str] | None, unit: float
+    axes: Axes, runs: Sequence[Run], paper_panel: tuple[int, str] | None, unit: float
 ) -> None:
     """Draw test (bold) and training error (dashed) of a net.
 
-    ``beneath``: number and panel of the paper's figure whose curves lie under them, if any do.
+    ``paper_panel``: number and panel of the paper's figure whose curves lie under them, if any do.
     """
-    for kind, (ours, papers) in LOOKS.items():
-        draw_net(axes, runs, kind, ours, unit)
-        if beneath:
-            number, panel = beneath
-            draw_paper(axes, number, runs[0], kind, papers, panel)
+    for kind, (our_look, paper_look) in LOOKS.items():
+        draw_net(axes, runs, kind, our_look, unit)
+        if paper_panel:
+            number, panel = paper_panel
+            draw_paper(axes, number, runs[0], kind, paper_look, panel)
 
 
 def draw_nets(
-    axes: Axes, nets: Nets, wanted: Sequence[str], paper: tuple[int, str], shown: Sequence[Run]
+    axes: Axes, nets: Nets, labels: Sequence[str], paper: tuple[int, str], shown: Sequence[Run]
 ) -> None:
     """Draw nets over the paper's where all that is ``shown`` is comparable; name what is missing.
 
     ``paper``: number of the figure, panel.
     """
-    beneath = paper if comparable(shown) else None
+    paper_panel = paper if comparable(shown) else None
     for net in nets.values():
-        draw_both(axes, net, beneath, iter_unit(shown))
-    name_missing(axes, nets, wanted)
+        draw_both(axes, net, paper_panel, iter_unit(shown))
+    name_missing(axes, nets, labels)
     name_what_is_above(axes, list(nets.values()))
 
 
 def legend(
-    runs: Sequence[Run], columns: int, test: str, papers_test: str
+    runs: Sequence[Run], columns: int, test: str, paper_test: str
 ) -> tuple[list[Line2D], list[str]]:
     """Colours of the depths in the first rows, styles of the lines in the next.
 
-    ``test`` names the bold line, ``papers_test`` the paper's, empty where that is not drawn.
+    ``test`` names the bold line, ``paper_test`` the paper's, empty where that is not drawn.
     """
     depths = sorted({run.depth for run in runs})
     if not depths:
@@ -108,23 +108,23 @@ def legend(
     looks = [(f"{depth} layers", style.depth_colour(depth), style.TEST) for depth in depths]
     looks += [("", black, {"linestyle": "none"})] * (-len(depths) % columns)
     looks += [(test, black, style.TEST), ("training error", black, style.TRAIN)]
-    if papers_test:
-        looks += [(f"the paper's {papers_test}", pale, style.PAPER_TEST)]
+    if paper_test:
+        looks += [(f"the paper's {paper_test}", pale, style.PAPER_TEST)]
         looks += [("the paper's training error", pale, style.PAPER_TRAIN)]
     return [Line2D([], [], color=c, **look) for _, c, look in looks], [text for text, *_ in looks]
 
 
-def name_missing(axes: Axes, nets: Nets, wanted: Sequence[str]) -> None:
+def name_missing(axes: Axes, nets: Nets, labels: Sequence[str]) -> None:
     """Say in a panel of these nets which of those wanted have no runs."""
-    missing = [label for label in wanted if label not in nets]
+    missing = [label for label in labels if label not in nets]
     names = ", ".join(missing)
     if missing and not nets:
-        say_why_empty(axes, "\n".join(["no runs logged", *textwrap.wrap(names, 30)]))
+        explain_empty(axes, "\n".join(["no runs logged", *textwrap.wrap(names, 30)]))
     elif missing:
         note(axes, f"no runs logged: {names}")
 
 
-def say_why_empty(axes: Axes, text: str) -> None:
+def explain_empty(axes: Axes, text: str) -> None:
     """Write into an otherwise empty panel why it is empty."""
     white = {"facecolor": "white", "edgecolor": "none", "pad": 2.0}
     look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "#666666"}
@@ -206,24 +206,24 @@ def error_limits(runs: Sequence[Run], frame: Frame = CIFAR) -> tuple[float, floa
 
 def sentences(runs: Sequence[Run], frame: Frame = CIFAR) -> list[str]:
     """Caption of a figure of error curves."""
-    said = run_sentences(runs)
+    lines = run_sentences(runs)
     if not runs:
-        return [*said, "No runs logged."]
+        return [*lines, "No runs logged."]
     width = f"{bin_width(runs[0]):,}"
-    said.append(f"Training error: mean over the augmented mini-batches of each {width} iterations.")
+    lines += [f"Training error: mean over the augmented mini-batches of each {width} iterations."]
     if any(len(group) > 1 for group in by_net(runs).values()):
-        said.append("Line: mean over seeds; band: lowest to highest seed.")
-    said.append("Dotted verticals: the learning rate is divided by 10.")
+        lines.append("Line: mean over seeds; band: lowest to highest seed.")
+    lines.append("Dotted verticals: the learning rate is divided by 10.")
     if comparable(runs):
-        said.append("Thin pale curves: the paper's, one run each.")
+        lines.append("Thin pale curves: the paper's, one run each.")
     else:
         low, high = error_limits(runs, frame)
-        said.append(
+        lines.append(
             f"The paper's curves are not drawn ({why_not_comparable(runs)}; theirs: "
             f"{frame.iters:,} iterations, axis {frame.errors[0]:g} to {frame.errors[1]:g} %; "
             f"here {low:g} to {high:g} %)."
         )
-    return said
+    return lines
 
 
 def mean_curve(runs: Sequence[Run], kind: str, column: str = "top1_err") -> pd.DataFrame:

@@ -37,8 +37,8 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 def label(axes: Axes, at: Point, text: str, **look: Any) -> None:
     """Write text centred on a point."""
-    usual: dict[str, Any] = {"ha": "center", "va": "center", "color": "#000000", "fontsize": 8}
-    axes.text(*at, text, **(usual | {"zorder": 4} | look))
+    defaults: dict[str, Any] = {"ha": "center", "va": "center", "color": "#000000", "fontsize": 8}
+    axes.text(*at, text, **(defaults | {"zorder": 4} | look))
 
 
 def strokes(axes: Axes, *ends: Point, zorder: float = 2) -> None:

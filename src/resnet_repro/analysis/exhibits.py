@@ -55,11 +55,11 @@ class Exhibit:
     name: str
     title: str
     claims: tuple[str, ...] = ()
-    theirs: Picture | None = None
+    paper_picture: Picture | None = None
     picture: Picture | None = None
     table: ShownTable | None = None
     caption: str = ""
-    apart: str = ""  # why ours must not be compared with theirs point by point
+    not_comparable: str = ""  # why ours must not be compared with the paper's point by point
     missing: Sequence[str] = ()  # experiments of the item without a finished run
     problem: str = ""  # why it could not be drawn
 
@@ -69,11 +69,11 @@ def run_exhibits(runs: Sequence[Run], items: Mapping[str, Item]) -> list[Exhibit
     experiments = {name: load_item(name).experiments for name in items}
     variants = variants_of(name for listed in experiments.values() for name in listed)
     exhibits = []
-    for name, wanted in experiments.items():
-        used = [run for run in runs if run.experiment in wanted]
-        there = {run.experiment for run in used}
-        if name not in IN_PLACE and there & (variants.intersection(wanted) or there):
-            missing = [experiment for experiment in wanted if experiment not in there]
+    for name, listed in experiments.items():
+        used = [run for run in runs if run.experiment in listed]
+        logged = {run.experiment for run in used}
+        if name not in IN_PLACE and logged & (variants.intersection(listed) or logged):
+            missing = [experiment for experiment in listed if experiment not in logged]
             exhibits.append(exhibit(items[name], used, missing))
     return exhibits
 
@@ -90,9 +90,9 @@ def exhibit(item: Item, runs: Sequence[Run] | None, missing: Sequence[str] = ())
         if table:
             shown["table"] = _table(item.name, table)
         if item.name in PAPER_FIGURES and runs:
-            shown["apart"] = why_not_comparable(runs)
+            shown["not_comparable"] = why_not_comparable(runs)
             alt = f"The paper's own curves: {item.title}"
-            shown["theirs"] = picture(paper_figure(item.name), alt)
+            shown["paper_picture"] = picture(paper_figure(item.name), alt)
     except Exception as error:  # one exhibit must not cost the page
         shown = {"problem": f"{type(error).__name__}: {error}"}
     return Exhibit(item.name, item.title, claims, missing=missing, **shown)
@@ -116,14 +116,14 @@ def _table(name: str, table: Table) -> ShownTable:
     frame, cells = table.frame, as_shown(table.frame)
     texts = {str(column): [x for x in map(_in_full, frame[column]) if x] for column in cells}
     first = str(frame.columns[0])
-    kept = [column for column in texts if column == first or texts[column] or frame.empty]
-    if "verdict" in kept:
-        kept = list(dict.fromkeys([first, *(x for x in LEADING if x in kept), *kept]))
+    shown = [column for column in texts if column == first or texts[column] or frame.empty]
+    if "verdict" in shown:
+        shown = list(dict.fromkeys([first, *(x for x in LEADING if x in shown), *shown]))
     notes = list(table.notes)
-    if len(kept) < len(frame.columns):
+    if len(shown) < len(frame.columns):
         notes.append("Columns without any value are left out here.")
-    rows = [[str(cell) for cell in row] for row in cells[kept].to_numpy()]
-    return ShownTable(name, kept, rows, [_are_numbers(texts[column]) for column in kept], notes)
+    rows = [[str(cell) for cell in row] for row in cells[shown].to_numpy()]
+    return ShownTable(name, shown, rows, [_are_numbers(texts[column]) for column in shown], notes)
 
 
 def _in_full(value: Any) -> str:
@@ -174,15 +174,15 @@ def _errors(number: int, look: _Look) -> Figure:
     figure, row = style.subplots(1, len(look.titles))
     table = paper.figure(number)
     for axes, (place, title) in zip(row, look.titles.items(), strict=True):
-        here = table[table["panel"] == f"{number} {place}"]
-        for net, curve in dict.fromkeys(zip(here["net"], here["curve"], strict=True)):
+        panel = table[table["panel"] == f"{number} {place}"]
+        for net, curve in dict.fromkeys(zip(panel["net"], panel["curve"], strict=True)):
             points = with_gaps(paper.curve(number, net, curve, panel=place))
             kind = style.TRAIN if curve == "train" and not look.one_kind else style.TEST
             colour = style.depth_colour(_depth(net))
             axes.plot(points.index.to_numpy() / 1e4, points.to_numpy(), color=colour, **kind)
         axes.set_title(title)
         axes.set_ylim(*look.errors)
-        if here["iteration_1e4"].min() < here["iteration_1e4"].max() / 2:
+        if panel["iteration_1e4"].min() < panel["iteration_1e4"].max() / 2:
             axes.set_xlim(left=0)  # where the error comes from above the axes too
         axes.set_xlabel("iteration (1e4)")
     row[0].set_ylabel("error (%)")

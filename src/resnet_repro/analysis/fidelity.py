@@ -32,16 +32,16 @@ def verdict_rates(true: float, seeds: int, scatter: float = 1.0) -> dict[str, fl
     """
     random = np.random.default_rng([int(1000 * true), seeds, int(10 * scatter)])
     sd, df = seed_noise().sd, seed_noise().df
-    words = []
+    verdicts = []
     for _ in range(STUDIES):
         public = Noise(sd * float(np.sqrt(random.chisquare(df) / df)), df)
         ours = true + scatter * sd * random.standard_normal((TRIALS, seeds))
-        theirs = sd * random.standard_normal((TRIALS, 1))
+        papers = sd * random.standard_normal((TRIALS, 1))
         value, se, freedom, *_ = stats.combine(
-            [(1, Side(ours, public)), (-1, Side(theirs, public))]
+            [(1, Side(ours, public)), (-1, Side(papers, public))]
         )
-        words.append(stats.equivalence(value, stats.half_interval(se, freedom)))
-    found = np.concatenate(words)
+        verdicts.append(stats.equivalence(value, stats.half_interval(se, freedom)))
+    found = np.concatenate(verdicts)
     return {
         x: 100 * float(np.mean(found == x))
         for x in (stats.REPRODUCED, stats.COMPATIBLE, stats.DIFFERS)
@@ -54,9 +54,9 @@ def rates_table() -> str:
     for true in TRUE_DIFFERENCES:
         for seeds in SEEDS:
             row = {"true difference": f"{true:g}", "seeds": str(seeds)}
-            for scatter, twice in ((1.0, ""), (2.0, " (2x)")):
+            for scatter, suffix in ((1.0, ""), (2.0, " (2x)")):
                 rates = verdict_rates(true, seeds, scatter)
-                row |= {word + twice: f"{rate:.1f}" for word, rate in rates.items()}
+                row |= {verdict + suffix: f"{rate:.1f}" for verdict, rate in rates.items()}
             rows.append(row)
     return to_markdown(pd.DataFrame(rows))
 

@@ -63,24 +63,24 @@ class Evidence:
 
     nets: Sequence[Sequence[Run]]
     about: str = ""
-    words: list[str] = field(default_factory=list)
+    clauses: list[str] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
     barred: list[Part] = field(default_factory=list)
     complete: bool = True
     verdict: str = ""
 
-    def add(self, name: str, difference: Difference, expected: int, *words: str) -> None:
+    def add(self, name: str, difference: Difference, expected: int, *clauses: str) -> None:
         """Add a difference under its name, the sign it has by the claim, and what it says."""
         self.numbers[name] = difference.value
         self.parts.append((difference, expected))
-        self.words += words
+        self.clauses += clauses
 
     @property
     def sentence(self) -> str:
         """All of it in words."""
-        said = "; ".join(self.words)
-        return f"{self.about}: {said}" if self.about else said
+        text = "; ".join(self.clauses)
+        return f"{self.about}: {text}" if self.about else text
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ class Claim:
         """Test it; the sentence names what runs mix, a ValueError refuses several profiles."""
         found = self.weigh(runs, **how)
         if found is None:
-            said = f"not tested, no finished runs of {self.needs}"
-            return ClaimResult(self.id, self.title, NO_RUNS, said)
+            sentence = f"not tested, no finished runs of {self.needs}"
+            return ClaimResult(self.id, self.title, NO_RUNS, sentence)
         used = [run for net in found.nets for run in net]
         verdict = found.verdict or decide(found.parts, found.barred, complete=found.complete)
         where = _setting(found.nets)
@@ -225,21 +225,21 @@ def along_depth(nets: Nets, measure: Measure, direction: int) -> Evidence:
     first, last = labels[0], labels[-1]
     ends = compare(nets[first], nets[last], measure)
     means = {label: measure.mean(net) for label, net in nets.items()}
-    said = (
+    clause = (
         f"{measure.name} of {last} is {'above' if ends.value > 0 else 'below'} {first}'s by "
         f"{points(abs(ends.value))} points ({interval(ends)})"
     )
     pairs = list(itertools.pairwise(labels)) if len(labels) > 2 else []
     if pairs:
-        said += ": " + ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
+        clause += ": " + ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
     numbers = {f"{measure.name} of {label}": mean for label, mean in means.items()}
     found = Evidence(list(nets.values()), numbers=numbers)
-    found.add(f"{measure.name} of {last} minus {first}", ends, direction, said)
+    found.add(f"{measure.name} of {last} minus {first}", ends, direction, clause)
     for one, two in pairs:
         step = compare(nets[one], nets[two], measure)
         found.barred.append((step, direction))
         if step.sign(len(pairs) + 1) == -direction:
-            found.words.append(
+            found.clauses.append(
                 f"from {one} to {two} it {'falls' if direction > 0 else 'rises'} by "
                 f"{abs(step.value):.2f}, beyond the noise"
             )

@@ -29,15 +29,15 @@ PROFILE_ORDER = ("paper", "short", "quick")
 GIVEN_UP = ("diverged", "failed")
 SHOWN_SEEDS = 4
 _BY_NET = ("table2", "table3", "table4", "table6")  # items whose rows may be of several profiles
-Thing = TypeVar("Thing")
+Value = TypeVar("Thing")
 Key = TypeVar("Key")
 
 
-def grouped(things: Iterable[Thing], key: Callable[[Thing], Key]) -> dict[Key, list[Thing]]:
+def grouped(values: Iterable[Value], key: Callable[[Value], Key]) -> dict[Key, list[Value]]:
     """Return things by a key, keys in the order of their first thing."""
-    groups: dict[Key, list[Thing]] = {}
-    for thing in things:
-        groups.setdefault(key(thing), []).append(thing)
+    groups: dict[Key, list[Value]] = {}
+    for value in values:
+        groups.setdefault(key(value), []).append(value)
     return groups
 
 
@@ -193,14 +193,14 @@ class Logged:
     """
 
     def __init__(
-        self, root: Path, profiles: Collection[str] = (), wanted: Callable[[str], bool] = bool
+        self, root: Path, profiles: Collection[str] = (), accepts: Callable[[str], bool] = bool
     ):
         self.root, self.runs, self.problems = root, list[Run](), list[str]()
         self.folders = [
             RunFolder(path)
             for path in sorted(given(str(root)).glob("*/*/seed*"))
             if (not profiles or path.parts[-3] in profiles)
-            and wanted(path.parts[-2])
+            and accepts(path.parts[-2])
             and _looks_like_a_run(path)
         ]
         for folder in self.folders:
@@ -277,7 +277,7 @@ def standing(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
     kept = list[Run]()
     others = [(run, _named(run.changes)) for run in runs if run.is_variant and run.changes]
     for group in nets.values():
-        agreeing = agree(group)
+        agreeing = averageable(group)
         kept += agreeing
         for run in [run for run in group if run not in agreeing]:
             reason = _named(changed_keys(agreeing[0], run), f" as seed {agreeing[0].seed}")
@@ -290,7 +290,7 @@ def standing(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
     return kept, lines
 
 
-def agree(runs: Sequence[Run]) -> list[Run]:
+def averageable(runs: Sequence[Run]) -> list[Run]:
     """Return the runs that may be averaged: the largest group that computes the same.
 
     Finished runs count before others, runs of experiments before variants; of one seed the first.
@@ -340,7 +340,7 @@ def changed_keys(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
 
 def _named(changed: dict[str, tuple[Any, Any]], ending: str = "") -> str:
     return ", ".join(
-        f"{key}={shown(here)}, not {shown(own)}{ending}" for key, (own, here) in changed.items()
+        f"{key}={shown(value)}, not {shown(own)}{ending}" for key, (own, value) in changed.items()
     )
 
 
@@ -367,8 +367,8 @@ def load_runs(
     They are sorted by profile, experiment and seed. Runs that diverged or failed, variants and
     folders that cannot be read are left out; stderr names those that could be taken for a net's.
     """
-    wanted = bool if experiments is None else {*experiments}.__contains__
-    logged = Logged(root, [profile] if profile else (), wanted)
+    accepts = bool if experiments is None else {*experiments}.__contains__
+    logged = Logged(root, [profile] if profile else (), accepts)
     for line in logged.left_out:
         tell(line)
     return logged.finished if finished_only else logged.begun

@@ -87,8 +87,8 @@ def run(profile: str, name: str, seed: int = 0) -> Run:
     """One run by its place, in whatever state; a RunFolderError says which are there."""
     path = (profile, name, f"seed{seed}")
     for level, what in enumerate(("profile", f"run in {profile}", f"seed of {profile}/{name}")):
-        if path[level] not in (there := _folders(*path[:level])):
-            raise RunFolderError(_unknown(what, path[level], there))
+        if path[level] not in (existing := _folders(*path[:level])):
+            raise RunFolderError(_unknown(what, path[level], existing))
     return load_run(paths.runs().joinpath(*path))
 
 
@@ -97,9 +97,9 @@ def _folders(*above: str) -> set[str]:
     return {path.name for path in paths.runs().joinpath(*above).glob("*") if path.is_dir()}
 
 
-def _unknown(what: str, word: str, there: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(there), n=1)
-    known = ", ".join(sorted(there)[:LISTED]) + (", ..." if len(there) > LISTED else "")
+def _unknown(what: str, word: str, existing: Collection[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(existing), n=1)
+    known = ", ".join(sorted(existing)[:LISTED]) + (", ..." if len(existing) > LISTED else "")
     hint = f"did you mean {near[0]}?" if near else f"there is {known or 'nothing'}"
     return f"no {what} is called {word}; {hint}"
 
@@ -138,8 +138,8 @@ def pick(runs: Sequence[Run], net: str, seed: int = 0) -> Run:
     for found in runs:
         if (found.label, found.seed) == (net, seed):
             return found
-    there = ", ".join(f"{run.label} seed {run.seed}" for run in runs)
-    raise KeyError(f"no {net} seed {seed}; there is {there or 'nothing'}")
+    known = ", ".join(f"{run.label} seed {run.seed}" for run in runs)
+    raise KeyError(f"no {net} seed {seed}; there is {known or 'nothing'}")
 
 
 def summary(runs: Sequence[Run]) -> pd.DataFrame:
@@ -177,8 +177,8 @@ def curve_table(runs: Sequence[Run]) -> pd.DataFrame:
     for found in runs:
         for kind in {kind: None for kind in found.metrics.get("kind", ()) if kind != "event"}:
             part = pd.DataFrame({name: found.curve(kind, name) for name in columns[-3:]})
-            who = {"run": found.name, "net": found.label, "seed": found.seed, "kind": kind}
-            parts.append(part.rename_axis("iter").reset_index().assign(**who))
+            identity = {"run": found.name, "net": found.label, "seed": found.seed, "kind": kind}
+            parts.append(part.rename_axis("iter").reset_index().assign(**identity))
     return pd.concat(parts or [pd.DataFrame(columns=columns)], ignore_index=True)[columns]
 
 
@@ -224,8 +224,8 @@ def overview(run: Run) -> Figure:
     A third panel has the layer responses where they were logged. Dotted lines are the drops of
     the learning rate.
     """
-    inside = responses(run)
-    figure, panels = style.subplots(1, 2 if inside is None else 3, panel=(3.4, 2.7))
+    by_layer = responses(run)
+    figure, panels = style.subplots(1, 2 if by_layer is None else 3, panel=(3.4, 2.7))
     colour = style.depth_colour(run.depth)
     for axes, column in zip(panels, TITLES, strict=False):
         _draw(axes, run, column, colour, "test", "training")
@@ -233,8 +233,8 @@ def overview(run: Run) -> Figure:
         axes.set_xlim(0, run.max_iters)
         axes.set_title(TITLES[column][0])
     panels[0].set_title(run.label)
-    if inside is not None:
-        panels[2].plot(inside.index.to_numpy(), inside.to_numpy(), color=colour)
+    if by_layer is not None:
+        panels[2].plot(by_layer.index.to_numpy(), by_layer.to_numpy(), color=colour)
         panels[2].set_title("layer responses (std)")
         panels[2].set_xlabel("layer")
         panels[2].set_ylim(bottom=0)
@@ -273,8 +273,8 @@ def zoom(runs: Sequence[Run], column: str = "loss", width: float = 1 / 10) -> Fi
         mark_drops(axes, runs)
         _look_through(axes, runs, column, window)
         axes.set_title(title)
-    said = [*run_sentences(runs), "Bold: test; dashed: training."]
-    return style.underneath(figure, said, row[0], columns=4)
+    sentences = [*run_sentences(runs), "Bold: test; dashed: training."]
+    return style.underneath(figure, sentences, row[0], columns=4)
 
 
 @style.style()
@@ -283,22 +283,22 @@ def compare(first: Run, second: Run) -> Figure:
 
     The caption names the keys of the configuration in which they differ.
     """
-    called = names(first, second)
+    labels = names(first, second)
     figure, (*panels, gap) = style.subplots(1, 3, panel=(3.4, 2.8))
     for axes, column in zip(panels, TITLES, strict=True):
-        for run, name, colour in zip((first, second), called, COLOURS, strict=False):
+        for run, name, colour in zip((first, second), labels, COLOURS, strict=False):
             _draw(axes, run, column, colour, name)
         mark_drops(axes, [first])
         axes.set_title(TITLES[column][0])
     difference = (second.curve("test") - first.curve("test")).dropna()
     gap.plot(difference.index.to_numpy(), difference.to_numpy(), color="#333333", marker=".")
     gap.axhline(0, color="#888888", linewidth=0.7)
-    gap.set_title(f"test error: {called[1]} minus {called[0]}", fontsize=8.5)
+    gap.set_title(f"test error: {labels[1]} minus {labels[0]}", fontsize=8.5)
     gap.set_xlabel("iteration")
     gap.set_ylabel("points")
     keys = ", ".join(differences(first, second)["key"]) or "no key"
-    said = ["Bold: test; dashed: training.", f"They differ in {keys}."]
-    return style.underneath(figure, [*run_sentences([first, second]), *said], panels[0])
+    sentences = ["Bold: test; dashed: training.", f"They differ in {keys}."]
+    return style.underneath(figure, [*run_sentences([first, second]), *sentences], panels[0])
 
 
 def _draw(

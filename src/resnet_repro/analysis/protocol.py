@@ -7,7 +7,7 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
-from resnet_repro.analysis.load import Run, agree, grouped
+from resnet_repro.analysis.load import Run, averageable, grouped
 from resnet_repro.same_run import changes_training, flatten
 
 # The paper's training by family (Sec. 4.2; the ImageNet drops as Fig. 4 shows them).
@@ -38,11 +38,11 @@ def by_net(runs: Iterable[Run], by: str = "label") -> dict[str, list[Run]]:
     """Group runs by net (or ``experiment``), plain before residual, shallow before deep, by seed.
 
     Of the runs of one net only those that compute the same are kept, the experiment's own first
-    (:func:`resnet_repro.analysis.load.agree`).
+    (:func:`resnet_repro.analysis.load.averageable`).
     """
-    inline = sorted(runs, key=lambda run: (not run.is_plain, run.depth, run.label, run.seed))
-    groups = grouped(inline, attrgetter(by))
-    return {label: agree(group) for label, group in groups.items()}
+    ordered = sorted(runs, key=lambda run: (not run.is_plain, run.depth, run.label, run.seed))
+    groups = grouped(ordered, attrgetter(by))
+    return {label: averageable(group) for label, group in groups.items()}
 
 
 def cifar_nets(runs: Iterable[Run], kind: str) -> dict[str, list[Run]]:
@@ -68,7 +68,7 @@ def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
         names = found.setdefault(str(run.meta.get("precision")), [])
         if run.experiment not in names:
             names.append(run.experiment)
-    rows = [("precision", "fp32", here, names) for here, names in sorted(found.items())]
+    rows = [("precision", "fp32", value, names) for value, names in sorted(found.items())]
     everywhere = list(dict.fromkeys(run.experiment for run in runs))
     layout = [("memory layout", "NCHW", "channels last", everywhere)] if runs else []
     return [row for row in rows if row[2] != "fp32"] + layout
@@ -91,22 +91,22 @@ def why_not_comparable(runs: Iterable[Run]) -> str:
     return ""
 
 
-def _changed(run: Run, but: Sequence[str] = ()) -> str:
+def _changed(run: Run, ignored: Sequence[str] = ()) -> str:
     """The first key in which a run is not trained by the paper's protocol; empty if there is none.
 
     Those that the run itself recorded as its deviations count, too.
     """
     flat = flatten(run.config)
     paper = _PAPER[run.family]
-    found = {key: (value, flat.get(key)) for key, value in paper.items()}
+    found = {key: (expected, flat.get(key)) for key, expected in paper.items()}
     found |= {
-        key: (value, here)
-        for key, (value, here) in run.meta.get("deviations", {}).items()
+        key: (expected, actual)
+        for key, (expected, actual) in run.meta.get("deviations", {}).items()
         if changes_training(key)
     }
-    for key, (value, here) in found.items():
-        if key not in but and here != value:
-            return f"{key}={here}, the paper's is {value}"
+    for key, (expected, actual) in found.items():
+        if key not in ignored and actual != expected:
+            return f"{key}={actual}, the paper's is {expected}"
     return ""
 
 

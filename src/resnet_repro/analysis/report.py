@@ -32,7 +32,7 @@ from resnet_repro.exits import explained, notify
 from resnet_repro.items import DRAWINGS, ITEMS
 from resnet_repro.items.claims_cifar import check_all
 from resnet_repro.items.claims_imagenet import check_imagenet
-from resnet_repro.items.gradients import AS_SAID
+from resnet_repro.items.gradients import VERDICTS
 from resnet_repro.paths import given, writing
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import RunFolder
@@ -49,7 +49,7 @@ _OPEN = (judge.INCONCLUSIVE, judge.SAME, judge.OPPOSITE, judge.OPEN, stats.COMPA
 _LOOKS: dict[str, tuple[str, ...]] = {
     "good": (judge.HOLDS, stats.REPRODUCED, "finished"),
     "bad": (judge.FAILS, stats.DIFFERS, "diverged", "failed"),
-    "open": (*_OPEN, *AS_SAID.values()),
+    "open": (*_OPEN, *VERDICTS.values()),
 }
 
 
@@ -77,16 +77,16 @@ def report(root: Path, out: Path, profiles: Sequence[str]) -> tuple[str, list[st
         id: {profile: [c for c in claims if c.id == id] for profile, claims in tested.items()}
         for id in titles
     }
-    local = partial(without, places=[str(root.resolve()), str(root)])
+    local = partial(without, folders=[str(root.resolve()), str(root)])
     page = _environment(local=local).get_template("report.html.j2")
     html = page.render(sections=sections, nets=nets, matrix=matrix, titles=titles)
     return html, list(map(local, problems)), not all(shown.problem for _, shown in exhibits)
 
 
-def without(text: str, places: Iterable[str]) -> str:
+def without(text: str, folders: Iterable[str]) -> str:
     """Return a message without the folders of this machine."""
-    for place in places:
-        text = text.replace(place.rstrip("/") + "/", "")
+    for folder in folders:
+        text = text.replace(folder.rstrip("/") + "/", "")
     return text
 
 
@@ -96,12 +96,12 @@ def _section(profile: str, logged: Logged, start: Path) -> dict[str, Any]:
     claims, problems = _claims(without_variants(finished)) if finished else ([], [])
     readable = {run.path: run for run in logged.runs}
     rows = [_row(folder, readable.get(folder.path.absolute()), start) for folder in logged.folders]
-    wanted = dict.fromkeys(each for name in ITEMS for each in load_item(name).experiments)
-    there = {run.experiment for run in finished}
+    experiments = dict.fromkeys(each for name in ITEMS for each in load_item(name).experiments)
+    done = {run.experiment for run in finished}
     states = Counter(sorted(row["state"] for row in rows))
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     nets = (
-        f"{_counted(len(there), 'experiment')} on {data_of(finished)}" if there else "no experiment"
+        f"{_counted(len(done), 'experiment')} on {data_of(finished)}" if done else "no experiment"
     )
     return {
         "profile": profile,
@@ -111,7 +111,7 @@ def _section(profile: str, logged: Logged, start: Path) -> dict[str, Any]:
         "exhibits": run_exhibits(finished, ITEMS),
         "deviations": deviations(finished),
         "rows": rows,
-        "missing": [name for name in wanted if name not in there],
+        "missing": [name for name in experiments if name not in done],
         "problems": logged.problems + problems,
         "left_out": logged.standing_for_none,
     }
@@ -156,8 +156,8 @@ def _claims(runs: Sequence[Run]) -> tuple[list[ClaimResult], list[str]]:
         except Exception as error:  # the other claims are still of interest
             problems.append(f"claims: {error}")
     tested = {result.id for result in results.values() if result.verdict != NO_RUNS}
-    told = (r for r in results.values() if r.verdict != NO_RUNS or r.id not in tested)
-    return by_number(told), problems
+    shown = (r for r in results.values() if r.verdict != NO_RUNS or r.id not in tested)
+    return by_number(shown), problems
 
 
 def _counted(count: int, what: str) -> str:
@@ -181,7 +181,7 @@ def _environment(**filters: Callable[[str], str]) -> jinja2.Environment:
     return environment
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write the page; 1 if of the runs that are there nothing could be drawn.
 
     The page and stderr name what could not be shown.
@@ -192,13 +192,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--profiles", nargs="+", default=PROFILE_ORDER, choices=PROFILE_ORDER, help="default: all"
     )
-    asked = parser.parse_args(words)
+    args = parser.parse_args(argv)
     with explained():
-        html, problems, any_drawn = report(asked.runs, asked.out, asked.profiles)
-        with writing(asked.out):
-            asked.out.parent.mkdir(parents=True, exist_ok=True)
-            write_text_atomic(asked.out, html)
-    print(os.path.relpath(asked.out))
+        html, problems, any_drawn = report(args.runs, args.out, args.profiles)
+        with writing(args.out):
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            write_text_atomic(args.out, html)
+    print(os.path.relpath(args.out))
     for problem in problems:
         notify(f"not shown: {problem}")
     return 1 if problems and not any_drawn else 0

@@ -225,8 +225,8 @@ def difference_from_paper(
     ours: Sequence[float], paper: PaperValue, public: Noise | None
 ) -> Difference:
     """Our mean minus the paper's value, with the noise of both."""
-    theirs = public if paper.sd is None else Noise(paper.sd / paper.runs**0.5, paper.runs - 1)
-    return contrast((1, Side(ours, public)), (-1, Side([paper.value], theirs)))
+    paper_noise = public if paper.sd is None else Noise(paper.sd / paper.runs**0.5, paper.runs - 1)
+    return contrast((1, Side(ours, public)), (-1, Side([paper.value], paper_noise)))
 
 
 def seeds_phrase(n: int) -> str:

@@ -179,6 +179,6 @@ def save(figure: Figure, stem: str, out_dir: Path) -> list[Path]:
             figure.savefig(pixels, format="png", dpi=DPI)
             figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
         with Image.open(pixels) as drawn:  # a palette makes a third of the bytes of lines and text
-            few = drawn.convert("RGB").quantize(PNG_COLOURS, dither=Image.Dither.NONE)
-        few.save(paths[0], optimize=True, dpi=(DPI, DPI))
+            quantized = drawn.convert("RGB").quantize(PNG_COLOURS, dither=Image.Dither.NONE)
+        quantized.save(paths[0], optimize=True, dpi=(DPI, DPI))
     return paths

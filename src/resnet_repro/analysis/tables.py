@@ -52,7 +52,7 @@ def claims_table(check: Callable[[Sequence[Run]], list[ClaimResult]], runs: Sequ
     results = first_tested(check, runs)
     rows = [{name: getattr(r, value) for name, value in columns.items()} for r in results]
     by_data = (grouped(group, lambda run: run.data).values() for group in by_profile(runs))
-    notes = [said for groups in by_data for group in groups for said in run_sentences(group)]
+    notes = [text for groups in by_data for group in groups for text in run_sentences(group)]
     return Table(pd.DataFrame(rows), notes)
 
 

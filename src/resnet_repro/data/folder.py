@@ -107,16 +107,16 @@ def load_pictures(name: str, root: Path, skip_corrupt: bool = False) -> PictureF
     ``root/imagenet`` and insists on its 1,000 classes. ``skip_corrupt`` measures on the others
     where a picture cannot be decoded. DataError: they are not there, or not as they should be.
     """
-    place = find(name, root)
-    train, test = load_indices(place)
+    folder = find(name, root)
+    train, test = load_indices(folder)
     if name == "imagenet":
         check_imagenet(train)
         if (len(train), len(test)) != (TRAIN_PICTURES, TEST_PICTURES):
             note(
-                f"{place} has {len(train):,} training and {len(test):,} validation pictures, "
+                f"{folder} has {len(train):,} training and {len(test):,} validation pictures, "
                 f"ILSVRC-2012 has {TRAIN_PICTURES:,} and {TEST_PICTURES:,}"
             )
-    return PictureFolder(name, train, test, load_statistics(train, place, skip_corrupt))
+    return PictureFolder(name, train, test, load_statistics(train, folder, skip_corrupt))
 
 
 def load_part(name: str, root: Path, part: str) -> PictureIndex:
@@ -140,10 +140,10 @@ def check_imagenet(index: PictureIndex) -> None:
             f"{index.root} has {len(index.classes):,} classes, ILSVRC-2012 has {CLASSES:,}; for "
             "other pictures use data=folder"
         )
-    odd = next((name for name in index.classes if not _WNID.fullmatch(name)), None)
-    if odd is not None:
+    bad = next((name for name in index.classes if not _WNID.fullmatch(name)), None)
+    if bad is not None:
         raise DataError(
-            f"{index.root}: {odd} is no WordNet id like n01440764; ImageNet's classes are numbered "
+            f"{index.root}: {bad} is no WordNet id like n01440764; ImageNet's classes are numbered "
             "in the order of their ids, so name the folders by them, or use data=folder"
         )
 
@@ -158,11 +158,11 @@ def load_indices(root: Path) -> tuple[PictureIndex, PictureIndex]:
             )
     train, val = load_index(root / "train"), load_index(root / "val")
     if train.classes != val.classes:
-        odd = sorted(set(train.classes) ^ set(val.classes))[0]
-        where, missing = ("train", "val") if odd in train.classes else ("val", "train")
+        extra = sorted(set(train.classes) ^ set(val.classes))[0]
+        where, missing = ("train", "val") if extra in train.classes else ("val", "train")
         raise DataError(
             f"{root}: {len(train.classes)} classes in train/ and {len(val.classes)} in val/ must "
-            f"be the same; {odd} is in {where}/ and not in {missing}/"
+            f"be the same; {extra} is in {where}/ and not in {missing}/"
         )
     return train, val
 
@@ -230,11 +230,11 @@ def _list_class(root: Path, name: str) -> tuple[list[tuple[bytes, int, int]], Le
         for entry, about in _entries(root, root / below, left_out):
             path = f"{below}/{entry.name}"
             if stat.S_ISDIR(about.st_mode):
-                here = _identity(about)
-                if here in above:
+                folder_id = _identity(about)
+                if folder_id in above:
                     left_out.append(("links to a folder that they are in", path))
                 else:
-                    folders.append((path, (*above, here)))
+                    folders.append((path, (*above, folder_id)))
             elif not entry.name.lower().endswith(SUFFIXES):
                 left_out.append((f"files that are not {KINDS}", path))
             elif stat.S_ISREG(about.st_mode):

@@ -50,16 +50,16 @@ class DeviceDataset:
         self.mean = torch.tensor(pixels, dtype=torch.float32, device=device)  # (H, W, 3)
         self._edge = torch.tensor(edge, dtype=torch.float32, device=device)
         self.skipped: list[Skipped] = []  # and it stays so: all images are there
-        self._hold(images, labels)
+        self._store(images, labels)
 
-    def _hold(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+    def _store(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
         self.images = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         self.labels = torch.from_numpy(np.asarray(labels)).to(self.device, torch.int64)
 
     def sibling(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> DeviceDataset:
         """Other images prepared with the mean of these: test images, validation images."""
         other = copy.copy(self)
-        other._hold(images, labels)
+        other._store(images, labels)
         return other
 
     def sample(self, count: int) -> DeviceDataset:

@@ -142,8 +142,8 @@ class StreamedImages(_Pictures):
 
     def whole_batch(self, iteration: int) -> Prepared:
         """The whole batch after ``iteration`` updates, decoded here."""
-        here = replace(self._decoder, workers=0)
-        (batch,) = here.train(self._index, self.order, range(iteration, iteration + 1))
+        decoder = replace(self._decoder, workers=0)
+        (batch,) = decoder.train(self._index, self.order, range(iteration, iteration + 1))
         return self._augmented(batch)
 
     def clean(self, count: int) -> PictureSet:

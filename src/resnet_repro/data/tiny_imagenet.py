@@ -85,16 +85,16 @@ def load(root: Path) -> Arrays:
 
 def _cached(root: Path, cache: Path) -> Checksummed | None:
     """What ``cache`` holds, unless what it was made from has changed since."""
-    kept = load_checksummed(cache)
-    if kept is None:
+    cached = load_checksummed(cache)
+    if cached is None:
         return None
     try:
-        place = find(root)
+        source = find(root)
     except DataError:  # only the prepared file was kept
-        return kept
-    if kept[1].get("source", stamp := files.stamp(place, WANTED)) == stamp:
-        return kept
-    note(f"{place} has changed since {cache} was made of it")
+        return cached
+    if cached[1].get("source", stamp := files.stamp(source, WANTED)) == stamp:
+        return cached
+    note(f"{source} has changed since {cache} was made of it")
     return None
 
 
@@ -112,69 +112,69 @@ def find(root: Path) -> Path:
     )
 
 
-def prepare(place: Path, cache: Path) -> None:
-    """Decode the folder or archive ``place`` into the file ``cache``, or raise DataError."""
-    note(f"preparing Tiny ImageNet from {place}, once")
-    stamp = files.stamp(place, WANTED)
-    content = files.read(place, WANTED, f"{NAME}/")
-    wnids = _classes(content, place)
-    train, train_labels = _part(content, wnids, place, "train/")
-    test, test_labels = _part(content, wnids, place, "val/images/")
+def prepare(source: Path, cache: Path) -> None:
+    """Decode the folder or archive ``source`` into the file ``cache``, or raise DataError."""
+    note(f"preparing Tiny ImageNet from {source}, once")
+    stamp = files.stamp(source, WANTED)
+    content = files.read(source, WANTED, f"{NAME}/")
+    wnids = _classes(content, source)
+    train, train_labels = _part(content, wnids, source, "train/")
+    test, test_labels = _part(content, wnids, source, "val/images/")
     digests = {}
     for name, encoded in {"train_files": train, "test_files": test}.items():
-        digests[name] = got = hashlib.sha256(b"".join(file for _, file in encoded)).hexdigest()
-        if (expected := getattr(SHAPE, name)) and got != expected:
-            note(f"{name} differ from those of the logged runs: {got}")
-    decoded = _decode(train + test, place)
+        digests[name] = found = hashlib.sha256(b"".join(file for _, file in encoded)).hexdigest()
+        if (expected := getattr(SHAPE, name)) and found != expected:
+            note(f"{name} differ from those of the logged runs: {found}")
+    decoded = _decode(train + test, source)
     arrays = (decoded[: len(train)], train_labels, decoded[len(train) :], test_labels)
     about = {"files": digests, "wnids": wnids, "source": stamp}
     store_checksummed(cache, dict(zip(PARTS, arrays, strict=True)), about)
 
 
-def _classes(content: Mapping[str, bytes], place: Path) -> list[str]:
+def _classes(content: Mapping[str, bytes], source: Path) -> list[str]:
     wnids = sorted({name.split("/")[1] for name in content if name.startswith("train/")})
     if len(wnids) != SHAPE.classes:
         raise DataError(
-            f"{place} has {len(wnids)} classes below train/, not {SHAPE.classes}: "
+            f"{source} has {len(wnids)} classes below train/, not {SHAPE.classes}: "
             "it is cut off or another data set"
         )
     listed = content.get("wnids.txt")
     if listed is not None and sorted(listed.decode("utf-8", "replace").split()) != wnids:
-        raise DataError(f"{place}: wnids.txt and the folders of train/ name different classes")
+        raise DataError(f"{source}: wnids.txt and the folders of train/ name different classes")
     return wnids
 
 
 def _part(
-    content: Mapping[str, bytes], wnids: list[str], place: Path, below: str
+    content: Mapping[str, bytes], wnids: list[str], source: Path, below: str
 ) -> tuple[Encoded, NDArray[np.uint8]]:
     """The pictures below ``train/`` or ``val/images/``, and their labels; so many of each class."""
     names = sorted((name for name in content if name.startswith(below)), key=_by_number)
     if below == "train/":
         wnid_of, count = {name: name.split("/")[1] for name in names}, SHAPE.train_per_class
     else:
-        wnid_of, count = _annotations(content, place), SHAPE.test_per_class
+        wnid_of, count = _annotations(content, source), SHAPE.test_per_class
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     for name in names:
         if wnid_of.get(name) not in label_of:
-            raise DataError(f"{place}: val/val_annotations.txt gives no known class to {name}")
+            raise DataError(f"{source}: val/val_annotations.txt gives no known class to {name}")
     labels = np.array([label_of[wnid_of[name]] for name in names], dtype=np.uint8)
     for wnid, found in zip(wnids, np.bincount(labels, minlength=len(wnids)), strict=True):
         if found != count:
-            raise DataError(f"{place}: {below} has {found} pictures of class {wnid}, not {count}")
+            raise DataError(f"{source}: {below} has {found} pictures of class {wnid}, not {count}")
     return [(name, content[name]) for name in names], labels
 
 
-def _annotations(content: Mapping[str, bytes], place: Path) -> dict[str, str]:
+def _annotations(content: Mapping[str, bytes], source: Path) -> dict[str, str]:
     """The class of each validation picture."""
     text = content.get("val/val_annotations.txt")
     if text is None:
         raise DataError(
-            f"{place} has no val/val_annotations.txt, which says what the validation pictures "
+            f"{source} has no val/val_annotations.txt, which says what the validation pictures "
             "show; get the whole data set again"
         )
     rows = [line.split("\t") for line in text.decode("utf-8", "replace").splitlines() if line]
     if any(len(row) < 2 for row in rows):
-        raise DataError(f"{place}: val/val_annotations.txt is not tab-separated")
+        raise DataError(f"{source}: val/val_annotations.txt is not tab-separated")
     return {f"val/images/{row[0]}": row[1] for row in rows}
 
 
@@ -184,7 +184,7 @@ def _by_number(name: str) -> tuple[str, int, str]:
     return folder, int(digits[-1]) if digits else 0, file
 
 
-def _decode(encoded: Encoded, place: Path) -> NDArray[np.uint8]:
+def _decode(encoded: Encoded, source: Path) -> NDArray[np.uint8]:
     """All pictures as one array; every undecodable one is counted before the first is named."""
     side = SHAPE.side
     out = np.zeros((len(encoded), side, side, 3), dtype=np.uint8)
@@ -208,5 +208,5 @@ def _decode(encoded: Encoded, place: Path) -> NDArray[np.uint8]:
     bad = list(chain.from_iterable(map_tasks(decode, tasks, f"decoding, {_CHUNK} a step")))
     if bad:
         more = f" (and {len(bad) - 1} others)" if len(bad) > 1 else ""
-        raise DataError(f"{place}: {bad[0]}{more}; get the data again")
+        raise DataError(f"{source}: {bad[0]}{more}; get the data again")
     return out

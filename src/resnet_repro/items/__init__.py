@@ -61,8 +61,8 @@ class Item:
 
     def make(self, runs: Sequence[Run] | None) -> tuple[Figure | None, Table | None]:
         """Make its figure and its table; ``runs``: None for what needs none."""
-        given = () if runs is None else (runs,)
-        return self.figure and self.figure(*given), self.table and self.table(*given)
+        args = () if runs is None else (runs,)
+        return self.figure and self.figure(*args), self.table and self.table(*args)
 
     def draw(self, runs: Sequence[Run] | None, out_dir: Path) -> list[Path]:
         """Write ``<name>.png``, ``.svg`` of a figure, ``.md``, ``.tex``, ``.csv`` of a table.

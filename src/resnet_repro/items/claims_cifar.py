@@ -40,9 +40,9 @@ def plain_test_error_rises(runs: Sequence[Run]) -> Evidence | None:
         part = _against([stats.last_error(run) for run in deepest], PLAIN_110_ERROR)
         error = PLAIN_110_ERROR + part.value
         above = "above" if part.value > 0 else "not above"
-        said = f"plain-110's is {error:.1f} %, {above} 60 % ({interval(part)})"
+        clause = f"plain-110's is {error:.1f} %, {above} 60 % ({interval(part)})"
         found.parts.append((part, 1))
-        found.words.append(said)
+        found.clauses.append(clause)
         found.numbers["test error of plain-110"] = error
         found.nets = [*nets.values()]
     return found
@@ -79,7 +79,7 @@ def residual_errors_fall(runs: Sequence[Run]) -> Evidence | None:
     training, test = (judge.along_depth(nets, what, -1) for what in (judge.TRAINING, TEST))
     return Evidence(
         training.nets,
-        words=training.words + test.words,
+        clauses=training.clauses + test.clauses,
         numbers=training.numbers | test.numbers,
         parts=training.parts + test.parts,
         barred=training.barred + test.barred,
@@ -110,16 +110,16 @@ def residual_beats_plain(runs: Sequence[Run]) -> Evidence | None:
     for depth, gap in gaps.items():
         found.add(f"gap at {depth}", gap, 1)
     each = (f"{gap.value:.2f} points at {d} layers ({interval(gap)})" for d, gap in gaps.items())
-    found.words.append(f"test error of plain minus residual nets: {', '.join(each)}")
+    found.clauses.append(f"test error of plain minus residual nets: {', '.join(each)}")
     if len(depths) == 1:
-        found.words.append("one depth cannot show whether the gap grows")
+        found.clauses.append("one depth cannot show whether the gap grows")
         return found
     first, last = depths[0], depths[-1]
     terms = ((1, plain[last]), (-1, plain[first]), (-1, residual[last]), (1, residual[first]))
     growth = stats.contrast(*((sign, judge.side(net, TEST)) for sign, net in terms))
-    said = f"{'grows' if growth.value > 0 else 'shrinks'} by {abs(growth.value):.2f} points"
-    said = f"from {first} to {last} layers the gap {said} ({interval(growth)})"
-    found.add("growth", growth, 1, said)
+    clause = f"{'grows' if growth.value > 0 else 'shrinks'} by {abs(growth.value):.2f} points"
+    clause = f"from {first} to {last} layers the gap {clause} ({interval(growth)})"
+    found.add("growth", growth, 1, clause)
     return found
 
 
@@ -138,7 +138,7 @@ def depth_1202_overfits(runs: Sequence[Run]) -> Evidence | None:
     found = Evidence([shallow, deep], complete=bool(clean))
     gap = judge.compare(shallow, deep, TEST)
     found.add("test gap", gap, 1)
-    said = "no clean training error of ResNet-1202 is logged"
+    clause = "no clean training error of ResNet-1202 is logged"
     if clean:
         trains = _against(clean, TRAINS_ERROR)
         level = TRAINS_ERROR + trains.value
@@ -147,14 +147,14 @@ def depth_1202_overfits(runs: Sequence[Run]) -> Evidence | None:
         if not trains.known:
             images = int(deep[0].curve("train_clean", "num_samples").iloc[-1])
             (low, high), basis = stats.count_interval(level, images), "count alone"
-        said = (
+        clause = (
             f"clean training error of ResNet-1202 is {level:.3f} % (95 % interval {low:.3f} to "
             f"{high:.3f} from the {basis}), by the claim below {TRAINS_ERROR} %"
         )
         found.parts.append((trains, -1))
         found.numbers["clean training error of ResNet-1202"] = level
     above = f"{'above' if gap.value > 0 else 'below'} ResNet-110's by {abs(gap.value):.2f} points"
-    found.words += [said, f"its test error is {above} ({interval(gap)})"]
+    found.clauses += [clause, f"its test error is {above} ({interval(gap)})"]
     return found
 
 

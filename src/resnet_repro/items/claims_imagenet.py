@@ -56,12 +56,12 @@ def plain_degrades_residual_does_not(
     found = Evidence(used, TITLES[where], complete=complete)
     for (shallow, deep), direction in ((PLAIN, 1), (RESIDUAL, -1)):
         if missing := [label for label in (shallow, deep) if label not in nets]:
-            found.words.append(f"no runs of {' and '.join(missing)}")
+            found.clauses.append(f"no runs of {' and '.join(missing)}")
             continue
         gaps = _training_gaps(nets[shallow], nets[deep])
         for last, gap in gaps.items():
             found.add(f"{deep} minus {shallow} to {last:,}", gap, direction)
-        found.words.append(_in_each_stretch(shallow, deep, [*gaps.values()], direction))
+        found.clauses.append(_in_each_stretch(shallow, deep, [*gaps.values()], direction))
     return found
 
 
@@ -124,26 +124,25 @@ def shortcuts_beat_plain(
         found.add(f"plain-34 minus {OPTIONS[option]}", gain, 1)
         each.append(f"{option} {points(gain.value)}{_bounds(gain, alone=len(options) == 1)}")
     of_each = ", ".join(each)
-    found.words.append(f"{error.name} of plain-34 minus that of ResNet-34 {of_each} (points)")
+    found.clauses.append(f"{error.name} of plain-34 minus that of ResNet-34 {of_each} (points)")
     for worse, better in pairwise(options):
         step = compare(options[better], options[worse], error)
         relation = f"{'below' if step.value > 0 else 'above'} {worse} by {points(abs(step.value))}"
         found.add(f"{worse} minus {better}", step, 1, f"{better} {relation} ({interval(step)})")
     if len(options) > 1:
-        far = _far(plain, options, error)
+        margin = _margin(plain, options, error)
         found.add(
             "smallest gain minus largest difference of options",
-            far,
+            margin,
             1,
-            "the smallest gain over plain is "
-            f"{'above' if far.value > 0 else 'not above'} the largest difference between options, "
-            f"by {points(abs(far.value))}{_bounds(far)}",
+            f"the smallest gain over plain is {'above' if margin.value > 0 else 'not above'} the "
+            f"largest difference between options, by {points(abs(margin.value))}{_bounds(margin)}",
         )
-    found.words += [f"no runs of {' and '.join(missing)}"] if missing else []
+    found.clauses += [f"no runs of {' and '.join(missing)}"] if missing else []
     return found
 
 
-def _far(plain: Sequence[Run], options: Nets, error: Measure) -> Difference:
+def _margin(plain: Sequence[Run], options: Nets, error: Measure) -> Difference:
     """The smallest gain over plain minus the largest difference between two options.
 
     A net that is in both counts with both factors, as its noise does.
@@ -180,7 +179,7 @@ def deeper_is_better(
     depths = {net[0].depth for net in chosen.values()}
     missing = [f"ResNet-{depth}" for depth in DEPTHS if depth not in depths]
     found.about, found.complete = TITLES[where], not missing
-    found.words += [f"no runs of {', '.join(missing)}"] if missing else []
+    found.clauses += [f"no runs of {', '.join(missing)}"] if missing else []
     return found
 
 
@@ -216,8 +215,8 @@ IMAGENET_CLAIMS = (plain_degrades_residual_does_not, shortcuts_beat_plain, deepe
 
 def check_imagenet(runs: Sequence[Run]) -> list[ClaimResult]:
     """Test C7 to C9 on each data set that has runs, ImageNet first; once where none has."""
-    there: list[str | None] = [data for data, nets in nets_by_data(runs).items() if nets]
-    return [claim(runs, data=data) for data in there or [None] for claim in IMAGENET_CLAIMS]
+    available: list[str | None] = [data for data, nets in nets_by_data(runs).items() if nets]
+    return [claim(runs, data=data) for data in available or [None] for claim in IMAGENET_CLAIMS]
 
 
 imagenet_claims = partial(claims_table, check_imagenet)

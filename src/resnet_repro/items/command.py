@@ -35,24 +35,24 @@ def main(name: str) -> None:
     are here are tested first.
     """
     shown = items.ITEMS.get(name) or items.DRAWINGS[name]
-    asked = _arguments(shown)
+    args = _arguments(shown)
     with explained():
         if name in items.DRAWINGS:
-            _print_paths(shown.draw(None, asked.out))
+            _print_paths(shown.draw(None, args.out))
             return
         item = load_item(name)
-        config = compose_run(f"experiment={item.experiments[0]}", *asked.overrides)
+        config = compose_run(f"experiment={item.experiments[0]}", *args.overrides)
         root = paths.runs(config.runs_dir)
-        runs = select(root, item, asked)
-        if asked.train and (asked.profile or asked.seeds or not runs):
-            train_missing(item, asked.profile or FIRST_PROFILE, asked.seeds, asked.overrides)
-            runs = select(root, item, asked)
-        tell_what_is_missing(item, runs, asked.profile)
-        if shown.protocol and asked.train:
+        runs = select(root, item, args)
+        if args.train and (args.profile or args.seeds or not runs):
+            train_missing(item, args.profile or FIRST_PROFILE, args.seeds, args.overrides)
+            runs = select(root, item, args)
+        report_missing(item, runs, args.profile)
+        if shown.protocol and args.train:
             count_missing(runs, shown.protocol, config, together=shown.together)
         for line in not_used(runs, evaluations_beside(runs)) if shown.protocol else ():
             notify(line)
-        _print_paths(shown.draw(runs, asked.out))
+        _print_paths(shown.draw(runs, args.out))
         if any(run.is_variant for run in runs):
             notify(f"{name}: drawn from variants, which test no claim of the paper")
             return
@@ -60,27 +60,27 @@ def main(name: str) -> None:
             print(result.line())
 
 
-def select(root: Path, item: ItemRuns, asked: argparse.Namespace) -> list[Run]:
+def select(root: Path, item: ItemRuns, args: argparse.Namespace) -> list[Run]:
     """Return the finished runs an item is drawn from, and say what is left out.
 
     They are the runs of its experiments as they stand in ``conf/`` or, where overrides change
     what is computed, those that the same command line would train.
     """
-    if changes_runs(item, asked.overrides):
+    if changes_runs(item, args.overrides):
         logged = Logged(root)
         for line in logged.problems:
             tell(line)
-        wanted = cache(partial(compose_run, *asked.overrides))
-        runs = [run for run in logged.runs if run.is_finished and _is_asked(run, item, wanted)]
-        profile = asked.profile or best_covered_profile(runs)
+        compose = cache(partial(compose_run, *args.overrides))
+        runs = [run for run in logged.runs if run.is_finished and _is_requested(run, item, compose)]
+        profile = args.profile or best_covered_profile(runs)
         runs = [run for run in runs if run.profile == profile]
     else:
         variants = tuple(f"{experiment}-" for experiment in item.drawn)
-        logged = Logged(root, wanted=lambda name: name in item.drawn or name.startswith(variants))
+        logged = Logged(root, accepts=lambda name: name in item.drawn or name.startswith(variants))
         for line in logged.left_out:
             tell(line)
-        runs = logged.of_item(item, asked.profile)
-    return [run for run in runs if asked.seeds is None or run.seed < asked.seeds]
+        runs = logged.of_item(item, args.profile)
+    return [run for run in runs if args.seeds is None or run.seed < args.seeds]
 
 
 def changes_runs(item: ItemRuns, overrides: Sequence[str]) -> bool:
@@ -92,11 +92,11 @@ def changes_runs(item: ItemRuns, overrides: Sequence[str]) -> bool:
     return named or bool(changed_from_experiment(config.as_mapping()))
 
 
-def _is_asked(run: Run, item: ItemRuns, wanted: Callable[[str, str], Config]) -> bool:
+def _is_requested(run: Run, item: ItemRuns, compose: Callable[[str, str], Config]) -> bool:
     """Whether a run is what the overrides make of one of the item's experiments."""
     if run.experiment not in item.drawn:
         return False
-    config = wanted(f"experiment={run.experiment}", f"profile={run.profile}")
+    config = compose(f"experiment={run.experiment}", f"profile={run.profile}")
     same = config.name == run.name and config.profile == run.profile
     return same and not differences(config.as_mapping(), run.config, (WHAT,))
 
@@ -106,21 +106,21 @@ def _print_paths(paths: Sequence[Path]) -> None:
         print(os.path.relpath(path))
 
 
-def tell_what_is_missing(item: ItemRuns, runs: Sequence[Run], profile: str | None) -> None:
+def report_missing(item: ItemRuns, runs: Sequence[Run], profile: str | None) -> None:
     """Name the item's nets that no run stands for; exit where there is nothing to draw.
 
     A variant needs its net beside it, the experiment that its name begins with.
     """
-    there = {run.experiment for run in runs}
+    logged = {run.experiment for run in runs}
     changed = variants_of(item.experiments)
-    missing = [name for name in item.experiments if name not in there]
+    missing = [name for name in item.experiments if name not in logged]
     profile = runs[0].profile if runs else profile or FIRST_PROFILE
     how = f"make {item.name} PROFILE={profile} trains what is missing"
     if missing:
         notify(f"no finished {profile} run of {', '.join(missing)}; {how}")
-    pairs = [name for name in changed & there if name.rpartition("_")[0] in there]
-    if not there or (changed and not pairs):
-        notify(f"{item.name}: nothing to {'compare' if changed and there else 'draw'}")
+    pairs = [name for name in changed & logged if name.rpartition("_")[0] in logged]
+    if not logged or (changed and not pairs):
+        notify(f"{item.name}: nothing to {'compare' if changed and logged else 'draw'}")
         raise SystemExit(1)
 
 
@@ -149,11 +149,11 @@ def _arguments(shown: items.Item) -> argparse.Namespace:
             description=f"Train what {shown.name} lacks, then draw it."
         )
         parser.add_argument("--profile", choices=PROFILES, help="default: the best covered one")
-        said = "number of seeds, from 0 on; default: all logged"
-        parser.add_argument("--seeds", type=_count, help=said)
+        text = "number of seeds, from 0 on; default: all logged"
+        parser.add_argument("--seeds", type=_count, help=text)
         parser.add_argument("--no-train", dest="train", action="store_false", help="only draw")
-        said = "configuration, as for resnet_repro.train"
-        parser.add_argument("overrides", nargs="*", help=said)
+        text = "configuration, as for resnet_repro.train"
+        parser.add_argument("overrides", nargs="*", help=text)
     parser.add_argument("--out", type=paths.given, default=shown.out, help="folder to draw into")
     return parser.parse_args()
 

@@ -18,7 +18,7 @@ from resnet_repro.analysis.protocol import by_net, comparison_notes
 from resnet_repro.analysis.stats import Difference, last_error, seeds_phrase, summarise
 from resnet_repro.analysis.tables import Table
 
-_WORDS: Mapping[str, str] = {
+_NAMES: Mapping[str, str] = {
     "data.train_split=45k": "45,000 training images",
     "data.mean=channel": "mean colour",
     "data.pad=zero": "black border",
@@ -65,7 +65,7 @@ def variants(runs: Sequence[Run]) -> list[Variant]:
 def _change(baseline: Run, variant: Run) -> str:
     """Name what the variant changed, in words where there are some."""
     settings = [f"{key}={value}" for key, (_, value) in changed_keys(baseline, variant).items()]
-    return ", ".join(_WORDS.get(setting, setting) for setting in settings) or variant.experiment
+    return ", ".join(_NAMES.get(setting, setting) for setting in settings) or variant.experiment
 
 
 def deviations_table(runs: Sequence[Run]) -> pd.DataFrame:

@@ -19,10 +19,10 @@ def fig2() -> Figure:
     left = {"ha": "right", "fontsize": 10}
     diagram.label(axes, (x - 0.72, top - BLOCK_PITCH / 2), F, **left)
     diagram.label(axes, (x - 0.16, top - 1.52 * BLOCK_PITCH), f"{F} + {X}", **left)
-    beside = (x + BLOCK_SIDE + 0.08, top - 0.5 * BLOCK_PITCH)
-    diagram.label(axes, beside, f"{X}\nidentity", ha="left", fontsize=8.5)
-    said = (
+    position = (x + BLOCK_SIDE + 0.08, top - 0.5 * BLOCK_PITCH)
+    diagram.label(axes, position, f"{X}\nidentity", ha="left", fontsize=8.5)
+    caption = (
         "Residual learning: y = relu(F(x) + x). Here each weight layer is a conv with "
         "batch normalisation; a plain net has the same layers without the shortcut."
     )
-    return style.underneath(figure, [said])
+    return style.underneath(figure, [caption])

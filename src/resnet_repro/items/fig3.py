@@ -20,7 +20,7 @@ REACH = 0.92  # of a shortcut from its column's centre
 TITLE, FOOT = 0.36, 0.5  # room above and beneath the columns
 GAP = 0.1  # between two sizes of map
 FONT = 6.4
-APART = 0.017  # half the way from where a shortcut ends to where the next begins
+SHORTCUT_GAP = 0.017  # half the way from where a shortcut ends to where the next begins
 RULE = {"color": "#d5d5d5", "lw": 0.6, "zorder": 0.5}
 
 
@@ -52,9 +52,9 @@ def fig3() -> Figure:
             _draw_shortcuts(axes, x, net, column, heights)
         title = {"fontsize": 9.5, "weight": "bold", "va": "bottom"}
         diagram.label(axes, (x, total + FOOT + 0.26), net, **title)
-        said = f"{size.multiply_adds / 1e9:.2f}e9 multiply-adds\n"
-        said += f"{size.params / 1e6:.1f}M parameters"
-        diagram.label(axes, (x, 0.26), said, fontsize=7.5, linespacing=1.4)
+        text = f"{size.multiply_adds / 1e9:.2f}e9 multiply-adds\n"
+        text += f"{size.params / 1e6:.1f}M parameters"
+        diagram.label(axes, (x, 0.26), text, fontsize=7.5, linespacing=1.4)
     return style.underneath(figure, _sentences())
 
 
@@ -66,9 +66,9 @@ def cells(layers: Sequence[CountedLayer], image_size: int) -> list[Cell]:
         if layer.on_shortcut:
             continue
         if pool_before(layer, size):
-            whole = layer.kind == "fc" and layer.in_channels == channels
+            is_global = layer.kind == "fc" and layer.in_channels == channels
             after = layer.out_size * layer.stride if layer.kind == "conv" else size // 2
-            found.append(Cell("average pool", 1) if whole else Cell("pool, /2", after))
+            found.append(Cell("average pool", 1) if is_global else Cell("pool, /2", after))
         text = f"fc {layer.out_channels}"
         if layer.kind == "conv":
             text = f"{layer.kernel}x{layer.kernel} conv, {layer.out_channels}"
@@ -120,7 +120,7 @@ def _draw_shortcuts(
     for block in counted.blocks(net):
         inside = [y for cell, y in zip(column, heights, strict=True) if cell.block == block.name]
         line = diagram.DOTTED if block.changes_shape else diagram.SOLID
-        start, end = inside[0] + PITCH / 2 - APART, inside[-1] - PITCH / 2 + APART
+        start, end = inside[0] + PITCH / 2 - SHORTCUT_GAP, inside[-1] - PITCH / 2 + SHORTCUT_GAP
         diagram.shortcut(axes, (x, start), (x, end), REACH, line)
 
 

@@ -26,13 +26,13 @@ def fig4(runs: Sequence[Run]) -> Figure:
     is the validation error of the single view, thin dashed the training error. A data set has a
     pair of panels of its own; one without runs has none.
     """
-    wanted = [label for _, labels in PANELS.values() for label in labels]
+    known = [label for _, labels in PANELS.values() for label in labels]
     nets = {
-        data: {label: net for label, net in found.items() if label in wanted}
+        data: {label: net for label, net in found.items() if label in known}
         for data, found in nets_by_data(runs).items()
     }
     rows = {data: found for data, found in nets.items() if found} or {"imagenet": {}}
-    drawn, said, papers = list[Run](), list[str](), ""
+    drawn, sentences, paper_label = list[Run](), list[str](), ""
     figure, grid = style.subplots(len(rows), 2, squeeze=False)
     for pair, (data, found) in zip(grid, rows.items(), strict=True):
         shown = [run for net in found.values() for run in net]
@@ -41,12 +41,12 @@ def fig4(runs: Sequence[Run]) -> Figure:
             between = ": " if data == "imagenet" else ":\n"  # the long name needs two lines
             axes.set_title(TITLES[data] + between + title)
             axes.set_ylabel("error (%)")
-            here = {label: found[label] for label in labels if label in found}
-            curves.draw_nets(axes, here, labels, (4, place), shown)
-        said += curves.sentences(shown, FRAME)
-        papers = papers or "validation error" * curves.comparable(shown)
+            panel_nets = {label: found[label] for label in labels if label in found}
+            curves.draw_nets(axes, panel_nets, labels, (4, place), shown)
+        sentences += curves.sentences(shown, FRAME)
+        paper_label = paper_label or "validation error" * curves.comparable(shown)
         drawn += shown
     if "imagenet" not in rows:
-        said.append("No ImageNet runs logged.")
-    key = curves.legend(drawn, 2, "validation error, 1-crop", papers)
-    return style.underneath(figure, list(dict.fromkeys(said)), key)
+        sentences.append("No ImageNet runs logged.")
+    key = curves.legend(drawn, 2, "validation error, 1-crop", paper_label)
+    return style.underneath(figure, list(dict.fromkeys(sentences)), key)

@@ -27,9 +27,9 @@ def fig5() -> Figure:
         size = f"{params / 1e3:.1f}k weights, {adds / 1e6:.0f}M multiply-adds"
         diagram.label(axes, (x + BLOCK_SIDE / 4, 0.1), size, fontsize=8, color=diagram.INK)
     side = basic.main[0].out_size
-    said = (
+    caption = (
         f"Left: basic block, as in ResNet-34; right: bottleneck, as in ResNet-50, 101 and "
         f"152; both on {side}x{side} maps of the first stage, at similar cost. Each conv "
         "is followed by batch normalisation; weights are the convs' own."
     )
-    return style.underneath(figure, [said])
+    return style.underneath(figure, [caption])

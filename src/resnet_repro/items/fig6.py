@@ -36,12 +36,12 @@ def fig6(runs: Sequence[Run]) -> Figure:
     end = row[2].get_xlim()[1]
     row[2].set_xlim(end * ZOOM_FROM, end)
     for axes, (place, nets) in zip(row, panels.items(), strict=True):
-        title, wanted = PANELS[place]
+        title, labels = PANELS[place]
         axes.set_title(title)
         axes.tick_params(labelleft=True)
-        curves.draw_nets(axes, nets, wanted, (6, place), drawn)
-    papers = "test error" * curves.comparable(drawn)
-    key = curves.legend(drawn, 6, "test error", papers)
+        curves.draw_nets(axes, nets, labels, (6, place), drawn)
+    paper_label = "test error" * curves.comparable(drawn)
+    key = curves.legend(drawn, 6, "test error", paper_label)
     return style.underneath(figure, curves.sentences(drawn), key, columns=6)
 
 

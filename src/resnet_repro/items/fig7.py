@@ -98,18 +98,18 @@ def draw_paper(axes: Axes, net: str, ordered: bool, *, pale: bool) -> None:
 def _sentences(runs: Sequence[Run]) -> list[str]:
     if not runs:
         return ["No runs with layer responses logged."]
-    said = ["Output of each 3x3 conv after batch norm, before ReLU and addition."]
-    said += run_sentences(runs)
-    said.append("Dashed: plain nets; thin pale: the paper's.")
+    lines = ["Output of each 3x3 conv after batch norm, before ReLU and addition."]
+    lines += run_sentences(runs)
+    lines.append("Dashed: plain nets; thin pale: the paper's.")
     if max(float(table.max()) for run in runs if (table := responses(run)) is not None) > HUGE:
-        said.append("Logarithmic axes, unlike the paper's.")
+        lines.append("Logarithmic axes, unlike the paper's.")
     if len(runs) > len(by_net(runs)):
-        said.append("Line: mean over seeds; band: lowest to highest seed.")
+        lines.append("Line: mean over seeds; band: lowest to highest seed.")
     if reason := why_not_comparable(runs):
-        said.append(
+        lines.append(
             f"The paper's nets were trained for 64,000 iterations, these were not ({reason})."
         )
-    return said
+    return lines
 
 
 @claim(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.curves import logarithmic, say_why_empty
+from resnet_repro.analysis.curves import explain_empty, logarithmic
 from resnet_repro.analysis.judge import FAILS, HOLDS, INCONCLUSIVE, OPEN, Evidence, claim
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import by_net, cifar_nets
@@ -26,7 +26,7 @@ FIRST_UPDATE = 1  # its gradients are those at initialisation
 # inverses: the lower ones were decided before any run was seen.
 VANISHED, HEALTHY = 0.1, 1 / 3
 EACH = "lowest to highest of the logged iterations, by seed"
-AS_SAID = {HOLDS: "as the paper says", FAILS: "not as the paper says", INCONCLUSIVE: OPEN}
+VERDICTS = {HOLDS: "as the paper says", FAILS: "not as the paper says", INCONCLUSIVE: OPEN}
 
 
 def gradients(run: Run, column: str = "grad_norm") -> pd.DataFrame | None:
@@ -131,7 +131,7 @@ def gradient_figure(runs: Sequence[Run]) -> Figure:
     for axes, (title, read) in zip(grid, panels.items(), strict=True):
         _draw(axes, title, logged, read, over_iterations=axes in grid[4:7])
         if not axes.lines:
-            say_why_empty(axes, "these runs did not log it")
+            explain_empty(axes, "these runs did not log it")
         elif axes is grid[-1]:
             axes.set_ylim(bottom=0)
         else:
@@ -182,7 +182,7 @@ def _sentences(runs: Sequence[Run]) -> list[str]:
     if not runs:
         return ["No runs with gradient norms logged."]
     last = {int(table.index[-1]) for run in runs if (table := gradients(run)) is not None}
-    said = [
+    lines = [
         "Norm of the loss gradient with respect to the output of each batch norm and to the "
         "weights of each 3x3 conv.",
         *run_sentences(runs),
@@ -191,14 +191,14 @@ def _sentences(runs: Sequence[Run]) -> list[str]:
         "gradient; third below: the norm, were all weights as long as at initialisation.",
         f"Last logged iteration: {', '.join(f'{it:,}' for it in sorted(last))}.",
     ]
-    return said + (["One line a seed."] if len(runs) > len(by_net(runs)) else [])
+    return lines + (["One line a seed."] if len(runs) > len(by_net(runs)) else [])
 
 
 @claim(
     "C10",
     "gradients of plain nets stay healthy: they neither vanish nor explode",
     "a plain net with logged gradient norms",
-    AS_SAID,
+    VERDICTS,
 )
 def gradients_stay_healthy(runs: Sequence[Run]) -> Evidence | None:
     """In plain nets the gradient neither vanishes nor explodes toward the input.
@@ -215,7 +215,7 @@ def gradients_stay_healthy(runs: Sequence[Run]) -> Evidence | None:
     if not plain:
         return None
     nets = [*plain.values(), *cifar_nets(logged, "ResNet").values()]
-    answers, words, older, numbers = list[str](), list[str](), list[str](), dict[str, float]()
+    answers, clauses, older, numbers = list[str](), list[str](), list[str](), dict[str, float]()
     for run in (run for net in nets for run in net):
         ratios = end_ratios(run, bn_output_gradients)
         name = f"{run.label} seed {run.seed}"
@@ -226,17 +226,17 @@ def gradients_stay_healthy(runs: Sequence[Run]) -> Evidence | None:
         lowest, highest = float(ratios.min()), float(ratios.max())
         vanishing, exploding = _answer(lowest), _answer(1 / highest)
         answers += [vanishing, exploding] if run.is_plain else []
-        words.append(f"{name} {_span(ratios)}: vanishing {vanishing}, exploding {exploding}")
+        clauses.append(f"{name} {_span(ratios)}: vanishing {vanishing}, exploding {exploding}")
         numbers |= {f"{name} lowest": lowest, f"{name} highest": highest}
     verdict = INCONCLUSIVE if "unclear" in answers or not answers else HOLDS
     verdict = FAILS if "yes" in answers else verdict
     heads = {
-        f"gradient at the output of the first batch norm over that of the last, {EACH}": words,
+        f"gradient at the output of the first batch norm over that of the last, {EACH}": clauses,
         "no verdict where only gradients of weights were logged; first conv over last, "
         f"{EACH} (in brackets with the growth of the weights taken out)": older,
     }
-    said = [f"{head}: {'; '.join(each)}" for head, each in heads.items() if each]
-    return Evidence(nets, words=said, numbers=numbers, verdict=verdict)
+    groups = [f"{head}: {'; '.join(each)}" for head, each in heads.items() if each]
+    return Evidence(nets, clauses=groups, numbers=numbers, verdict=verdict)
 
 
 def _answer(ratio: float) -> str:

@@ -90,10 +90,10 @@ def _stages(net: str) -> dict[str, list[CountedBlock]]:
 
 def _paper_flops(depth: int) -> float:
     """What Table 1 prints as FLOPs, in 1e9 multiply-adds."""
-    return float(_theirs()["FLOPs_1e9_multiply_adds"][f"spec_{depth}_layer"])
+    return float(_paper_table()["FLOPs_1e9_multiply_adds"][f"spec_{depth}_layer"])
 
 
-def _theirs() -> dict[str, dict[str, str]]:
+def _paper_table() -> dict[str, dict[str, str]]:
     """The paper's table: row, column -> text."""
     table = paper.read("table1_architectures").astype(str).set_index("layer_name")
     return table.to_dict("index")  # type: ignore[return-value]
@@ -101,18 +101,18 @@ def _theirs() -> dict[str, dict[str, str]]:
 
 def _agreement(depth: int) -> str:
     """``as the paper's``, or which row of the paper's table the counted net contradicts."""
-    table, stages = _theirs(), _stages(NETS[depth])
+    table, stages = _paper_table(), _stages(NETS[depth])
     sizes = _output_sizes(NETS[depth])
     wrong = []
     for name, spec in _specs(NETS[depth]).items():
         row = table[name]
-        theirs = row[f"spec_{depth}_layer"].replace(" | ", "; ")
+        expected = row[f"spec_{depth}_layer"].replace(" | ", "; ")
         if name in stages:
-            theirs = f"[{theirs}] x {float(row[f'blocks_{depth}']):g}"
+            expected = f"[{expected}] x {float(row[f'blocks_{depth}']):g}"
             if _stride(stages[name]) != float(row["first_block_stride"]):
                 wrong.append(f"{name}: stride {row['first_block_stride']}")
-        if spec != theirs:
-            wrong.append(f"{name}: {theirs}")
+        if spec != expected:
+            wrong.append(f"{name}: {expected}")
         if sizes[name] != row["output_size"]:
             wrong.append(f"{name}: {row['output_size']}")
     stem, first, *_ = counted.layers(NETS[depth])

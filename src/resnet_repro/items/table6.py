@@ -67,8 +67,8 @@ def _row(label: str, runs: Sequence[Run]) -> dict[str, Any]:
         "best on test": _mean(stats.best_error, runs),
         "mean of last ten": _mean(stats.mean_last_ten, runs),
         "clean training error": summarise(clean).mean if clean else None,
-        "paper": _paper_words(label, value),
-        "public runs": _public_words(label),
+        "paper": _paper_text(label, value),
+        "public runs": _public_text(label),
         "verdict": _verdict(runs, value),
     }
 
@@ -90,7 +90,7 @@ def _mean(measure: Callable[[Run], float], runs: Sequence[Run]) -> float | None:
     return summarise([measure(run) for run in runs]).mean if runs else None
 
 
-def _paper_words(label: str, value: PaperValue | None) -> str:
+def _paper_text(label: str, value: PaperValue | None) -> str:
     if value is None:
         return "> 60 (caption of Fig. 6)" if label == "plain-110" else NOTHING
     if value.best is not None:
@@ -98,7 +98,7 @@ def _paper_words(label: str, value: PaperValue | None) -> str:
     return f"{value.value:g} ({value.source})" if value.is_read_off else f"{value.value:.2f}"
 
 
-def _public_words(label: str) -> str:
+def _public_text(label: str) -> str:
     public = paper.public_runs(label)
     if public["median"] is None:
         return "none" if public["runs"] == 0 else NOTHING

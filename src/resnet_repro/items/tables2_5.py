@@ -97,8 +97,8 @@ def net_table(number: int, runs: Sequence[Run]) -> Table:
     interval of the former, and what stands behind them (protocol, seeds, profile), from the runs
     and the evaluations beside them. The verdict is on top-1, on ImageNet alone.
     """
-    beside, nets, protocol = evaluations_beside(runs), nets_by_data(runs), PROTOCOLS[number]
-    rows = [_row(row, nets, beside, protocol) for row in paper_rows(number)]
+    evaluations, nets, protocol = evaluations_beside(runs), nets_by_data(runs), PROTOCOLS[number]
+    rows = [_row(row, nets, evaluations, protocol) for row in paper_rows(number)]
     notes = [
         f"Errors in percent; the table's protocol is {protocol}. ImageNet: 50,000 validation "
         f"images; {TITLES['tiny_imagenet']}: its 10,000 validation images.",
@@ -110,41 +110,41 @@ def net_table(number: int, runs: Sequence[Run]) -> Table:
     if number > 2:
         notes.append("Quoted: others' nets as the paper reports or tested them, not run here.")
     for data, found in nets.items():
-        there = [run for net in found.values() for run in net]
-        notes += run_sentences(there)
-        untested = [run for run in there if score_of(run, protocol, beside) is None]
+        used = [run for net in found.values() for run in net]
+        notes += run_sentences(used)
+        untested = [run for run in used if score_of(run, protocol, evaluations) is None]
         if untested:
             names = ", ".join(f"{x} {seeds_of(group)}" for x, group in by_net(untested).items())
             notes.append(
                 f"Not tested at {protocol} on {DATA_NAMES[data]}: {names}. A net of which no seed "
                 f"was is shown at {SINGLE_VIEW}."
             )
-    return Table(pd.DataFrame(rows), notes + not_used(runs, beside))
+    return Table(pd.DataFrame(rows), notes + not_used(runs, evaluations))
 
 
 def _row(
-    row: PaperRow, nets: Mapping[str, Nets], beside: Sequence[Evaluation], protocol: str
+    row: PaperRow, nets: Mapping[str, Nets], evaluations: Sequence[Evaluation], protocol: str
 ) -> dict[str, Any]:
     cells: dict[str, Any] = {"net": row.name, "paper top-1": row.top1, "paper top-5": row.top5}
     for data in DATA_SETS:
         net = nets[data].get(row.net, [])
-        tested = _tested(net, beside, protocol)
-        behind = None if row.quoted else "no runs"
+        tested = _tested(net, evaluations, protocol)
+        basis = None if row.quoted else "no runs"
         if tested:
             used = [run for run, _ in tested]
             some = f" (of {len(net)})" if len(used) < len(net) else ""
-            behind = f"{_how(tested, protocol)}, {seeds_of(used)}{some}, {used[0].profile} profile"
+            basis = f"{_how(tested, protocol)}, {seeds_of(used)}{some}, {used[0].profile} profile"
         cells |= _errors(DATA_NAMES[data], [score for _, score in tested])
-        cells[f"{DATA_NAMES[data]} runs"] = behind
+        cells[f"{DATA_NAMES[data]} runs"] = basis
         if data == "imagenet":
             cells["verdict"] = _verdict(row, tested, protocol)
     return cells
 
 
-def _tested(net: Sequence[Run], beside: Sequence[Evaluation], protocol: str) -> Tested:
+def _tested(net: Sequence[Run], evaluations: Sequence[Evaluation], protocol: str) -> Tested:
     """The runs with a score under the protocol; where none has, with those of the single view."""
-    for wanted in (protocol, SINGLE_VIEW):
-        if found := [(run, score) for run in net if (score := score_of(run, wanted, beside))]:
+    for view in (protocol, SINGLE_VIEW):
+        if found := [(run, score) for run in net if (score := score_of(run, view, evaluations))]:
             return found
     return []
 
@@ -193,19 +193,19 @@ def table5(runs: Sequence[Run]) -> Table:
 
     The paper's errors are on the ImageNet test set, ours on the validation images.
     """
-    beside = evaluations_beside(runs)
+    evaluations = evaluations_beside(runs)
     ensembles = [
         (members, found.score)
-        for found in beside
+        for found in evaluations
         if len(members := found.members(runs)) > 1 and not found.fault(members)
     ]
-    theirs, whose = "paper top-5 (test)", "the paper's six nets, multi-scale"
+    paper_column, source = "paper top-5 (test)", "the paper's six nets, multi-scale"
     rows = [
-        {"ensemble": row.name, theirs: row.top5, "runs": QUOTED if row.quoted else whose}
+        {"ensemble": row.name, paper_column: row.top5, "runs": QUOTED if row.quoted else source}
         for row in paper_rows(5)
     ]
     rows += [_ensemble(members, score) for members, score in ensembles]
-    columns = ["ensemble", theirs]
+    columns = ["ensemble", paper_column]
     columns += [f"{DATA_NAMES[data]} {top}" for data in DATA_SETS for top in ("top-1", "top-5")]
     notes = [
         "Errors in percent. The paper's are on the ImageNet test set, whose labels are not "
@@ -217,7 +217,7 @@ def table5(runs: Sequence[Run]) -> Table:
     if not ensembles:
         notes.append("No ensemble of logged runs was evaluated.")
     frame = pd.DataFrame(rows, columns=[*columns, "runs"])
-    return Table(frame, notes + not_used(runs, beside))
+    return Table(frame, notes + not_used(runs, evaluations))
 
 
 def _ensemble(members: Sequence[Run], score: Score) -> dict[str, Any]:

@@ -78,16 +78,16 @@ def load_into(net: nn.Module, state: Mapping[str, Tensor], fmt: str | None = Non
         ours = net.state_dict()
         names = {_their_key(fmt, name): name for name in ours}
         counters = {name: t.new_zeros(()) for name, t in ours.items() if name.endswith("_tracked")}
-        given = {names.get(key, f"{key} (theirs)"): value for key, value in state.items()}
-        state = counters | given
+        renamed = {names.get(key, f"{key} (theirs)"): value for key, value in state.items()}
+        state = counters | renamed
     try:
         missing, unexpected = net.load_state_dict(state, strict=False)
     except RuntimeError as error:  # shapes differ
         raise ValueError(str(error)) from error
     lists = {"missing": missing, "unexpected": unexpected}
-    odd = "; ".join(f"{what} {_some(names)}" for what, names in lists.items() if names)
-    if odd:
-        raise ValueError(f"weights do not fit {type(net).__name__}: {odd}")
+    problems = "; ".join(f"{what} {_some(names)}" for what, names in lists.items() if names)
+    if problems:
+        raise ValueError(f"weights do not fit {type(net).__name__}: {problems}")
 
 
 def to_torchvision(state: Mapping[str, Tensor], spec: NetSpec) -> dict[str, Tensor]:

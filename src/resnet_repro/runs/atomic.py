@@ -40,10 +40,10 @@ def crash_point(name: str) -> None:
     ``RESNET_REPRO_CRASH_AT=after-fsync.pt:3``: at the third pass. Files carry their ending;
     ``tests/reliability/crashes.py`` lists all names.
     """
-    wanted, _, turn = os.environ.get(CRASH_AT, "").partition(":")
-    if name == wanted:
+    target, _, nth = os.environ.get(CRASH_AT, "").partition(":")
+    if name == target:
         _passed[name] += 1
-        if _passed[name] == int(turn or 1):
+        if _passed[name] == int(nth or 1):
             os._exit(137)
 
 
@@ -110,7 +110,7 @@ def write_text_atomic(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode("utf-8")))
 
 
-def remove_left_overs(*folders: Path) -> None:
+def remove_leftovers(*folders: Path) -> None:
     """Remove temporary files of processes that died; only the owner of ``folders`` may."""
     for folder in folders:
         for path in folder.glob(".*.tmp"):

@@ -83,5 +83,5 @@ def _grace(owner: str, after_death: float) -> float:
     named = re.fullmatch(r"process (\d+) on (.+)", owner)
     if named is None:  # it holds the lock and is about to write its name
         return 1.0
-    here = named[2] == socket.gethostname()
-    return after_death if here and not is_alive(int(named[1])) else 0.0
+    is_local = named[2] == socket.gethostname()
+    return after_death if is_local and not is_alive(int(named[1])) else 0.0

@@ -29,10 +29,10 @@ def git_state() -> dict[str, Any]:
     return {"revision": revision, "dirty": None if changes is None else bool(changes)}
 
 
-def _git(*words: str) -> str | None:
+def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *words], cwd=HERE, capture_output=True, text=True, timeout=10, check=True
+            ["git", *arguments], cwd=HERE, capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -14,7 +14,7 @@ from types import FrameType
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # USR1: SLURM's pre-emption warning
 _PR_SET_PDEATHSIG = 1
-_noting: list[list[int]] = []  # what each active stop_on_signals has noted
+_active: list[list[int]] = []  # what each active stop_on_signals has noted
 _LIBC = ctypes.CDLL(None)  # loaded here: between a fork and an exec is no time to load anything
 
 
@@ -25,12 +25,12 @@ def stop_on_signals(*, alone: bool = True) -> Iterator[Callable[[], bool]]:
     Not so where the process is one of several workers (``alone`` false): a scheduler's signal
     reaches each twice, directly and through the launcher, and the workers must save together.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:
-        if asked and alone:
+        if received and alone:
             os._exit(128 + number)
-        asked.append(number)
+        received.append(number)
         if alone:
             name = signal.Signals(number).name
             message = f"\n{name}: saving after this iteration; once more to leave at once\n"
@@ -38,18 +38,18 @@ def stop_on_signals(*, alone: bool = True) -> Iterator[Callable[[], bool]]:
                 os.write(sys.stderr.fileno(), message.encode())  # dropped where closed or full
 
     previous = {number: signal.signal(number, note) for number in STOP_SIGNALS}
-    _noting.append(asked)
+    _active.append(received)
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
-        _noting.pop()
+        _active.pop()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def stop_noted() -> bool:
     """Whether :func:`stop_on_signals` has noted a signal: no wait may begin or last then."""
-    return any(_noting)
+    return any(_active)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from resnet_repro.runs.atomic import (
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import CheckpointError
 from resnet_repro.training.build import RunContext
-from resnet_repro.training.refuse import refuse_made_otherwise
+from resnet_repro.training.refuse import refuse_other_checkpoint
 from resnet_repro.training.state import TrainState
 
 SCHEMA = 2
@@ -45,7 +45,7 @@ def resume(folder: RunFolder, context: RunContext, state: TrainState) -> dict[st
     # Rank 0 reads first: it sets damaged files aside.
     saved = context.world.rank0_first(lambda: load_newest(folder.checkpoints))
     if saved is not None:
-        refuse_made_otherwise(folder, saved, contents(context, state))
+        refuse_other_checkpoint(folder, saved, contents(context, state))
         state.load_state_dict(saved)
     return saved
 

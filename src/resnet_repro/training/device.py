@@ -67,8 +67,8 @@ def choose(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> 
     cuda = sees_cuda(trainer)
     if trainer.device == "cuda" and not cuda:
         none = f"no CUDA device is visible (torch {torch.__version__}); "
-        why = unusable_gpu() or none + "use trainer.device=cpu or auto"
-        raise ConfigError(f"trainer.device=cuda: {why}")
+        reason = unusable_gpu() or none + "use trainer.device=cpu or auto"
+        raise ConfigError(f"trainer.device=cuda: {reason}")
     # With an index: NCCL demands one.
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda and local_size > torch.cuda.device_count():
@@ -86,11 +86,11 @@ def choose(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> 
     return Setup(device, _precision(trainer.precision, cuda), threads, gpu)
 
 
-def _precision(asked: str, cuda: bool) -> str:
-    if asked == "tf32" and not cuda:
+def _precision(requested: str, cuda: bool) -> str:
+    if requested == "tf32" and not cuda:
         raise ConfigError("trainer.precision=tf32: needs a CUDA device; use fp32 or bf16")
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     return "tf32" if cuda else "bf16" if multiplies_bf16(cpu_description()[1]) else "fp32"
 
 

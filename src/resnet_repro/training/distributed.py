@@ -19,7 +19,7 @@ from resnet_repro.options import ConfigError
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)  # for what rank 0 does first, alone: fetching the data
-PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ class World:
 SOLO = World()
 
 
-def place() -> World:
-    """The place torch's launcher gave this process; ConfigError: another program started it."""
-    if missing := [name for name in PLACE if name not in os.environ]:
+def world_from_env() -> World:
+    """Read this process's ranks from torch's launcher; ConfigError: another program started it."""
+    if missing := [name for name in ENVIRONMENT if name not in os.environ]:
         raise ConfigError(
             f"{', '.join(missing)} not set: a worker is started by torchrun; for several workers "
             "on one machine use: python -m resnet_repro.train ... trainer.devices=N"
         )
-    rank, size, local_rank, local_size = (int(os.environ[name]) for name in PLACE)
+    rank, size, local_rank, local_size = (int(os.environ[name]) for name in ENVIRONMENT)
     return World(rank, size, local_rank, local_size)
 
 

@@ -22,7 +22,7 @@ from resnet_repro.training.state import TrainState
 from resnet_repro.training.stepper import choose
 
 WARM, TIMED = 2, 3
-AT_ONCE = 8  # calls that a GPU is given together: in a run the host does not wait for each
+CALLS_PER_SYNC = 8  # calls that a GPU is given together: in a run the host does not wait for each
 PIXELS = 128 * 32 * 32  # of the images timed on a CPU, whose seconds grow with their number
 DECODED = 12  # pictures of the folder that are timed
 
@@ -142,7 +142,7 @@ def _median_seconds(setup: Setup, work: Callable[[], None]) -> float:
         if setup.gpu:
             torch.cuda.synchronize()
 
-    calls = AT_ONCE if setup.gpu else 1
+    calls = CALLS_PER_SYNC if setup.gpu else 1
     for _ in range(EAGER_CALLS + 1 if setup.gpu else WARM):
         work()
     wait()

@@ -41,77 +41,77 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
     cannot be; RunFolderError: before anything is trained, a folder holds another configuration.
     """
     if jobs:
-        say_places(jobs[0].config)
+        notify_places(jobs[0].config)
     done = [Outcome(job, "skipped") for job in jobs if job.is_done()]
     missing = [job for job in jobs if not job.is_done()]
     if not missing:
         return done
-    most = at_once(missing)
+    concurrent = concurrency(missing)
     begun = sum(bool(job.folder.resumes_at) for job in missing)
-    also = f" ({begun} of them begun before)" if begun else ""
+    remark = f" ({begun} of them begun before)" if begun else ""
     if len(set(map(_kind, missing))) > 1:
         weights = estimate(missing)
-        also += f": {written(sum(weights), young=True)}"
+        remark += f": {written(sum(weights), young=True)}"
     else:  # the progress will know better in a moment
         weights = [job.config.recipe.max_iters - job.folder.resumes_at for job in missing]
     if len(jobs) > 1:
-        notify(f"{len(missing)} of {len(jobs)} runs to train{also} on {_device_name()}")
-    return done + train_together(missing, most, Progress(weights), stop_asked)
+        notify(f"{len(missing)} of {len(jobs)} runs to train{remark} on {_device_name()}")
+    return done + train_together(missing, concurrent, Progress(weights), stop_asked)
 
 
-def at_once(jobs: Sequence[Job]) -> int:
+def concurrency(jobs: Sequence[Job]) -> int:
     """How many of these runs are trained at the same time; ConfigError: they must not be."""
-    most = max(job.config.trainer.concurrent for job in jobs)
+    concurrent = max(job.config.trainer.concurrent for job in jobs)
     for key in SHARED:
         values = {getattr(job.config.trainer, key) for job in jobs}
-        if len(values) > 1 and most > 1:
+        if len(values) > 1 and concurrent > 1:
             listed = " and ".join(sorted(shown(value) for value in values))
             raise ConfigError(
-                f"trainer.concurrent={most}: runs trained at the same time must agree in "
+                f"trainer.concurrent={concurrent}: runs trained at the same time must agree in "
                 f"trainer.{key}, which is {listed}"
             )
-    return min(most, len(jobs))
+    return min(concurrent, len(jobs))
 
 
 def train_together(
-    jobs: Sequence[Job], most: int, progress: Progress, stop_asked: Callable[[], bool]
+    jobs: Sequence[Job], concurrent: int, progress: Progress, stop_asked: Callable[[], bool]
 ) -> list[Outcome]:
-    """Train up to ``most`` runs at the same time, an iteration of each in turn.
+    """Train up to ``concurrent`` runs at the same time, an iteration of each in turn.
 
     An error ends its own run alone. After a stop no other run begins; those that have begun see it
     too and end by themselves.
     """
     from resnet_repro.training.device import free_after_run
 
-    waiting, under_way, outcomes = deque(jobs), list[_UnderWay](), list[Outcome]()
+    waiting, active, outcomes = deque(jobs), list[_ActiveRun](), list[Outcome]()
     try:
         while True:
-            while waiting and len(under_way) < most:
+            while waiting and len(active) < concurrent:
                 # The first begins in any case: its state then says that it was stopped.
                 if len(waiting) < len(jobs) and stop_asked():
                     break
                 job = waiting.popleft()
                 watcher = progress.begin(job.label, job.config.recipe.max_iters)
-                under_way.append(_UnderWay(job, watcher, stop_asked))
-            if not under_way:
+                active.append(_ActiveRun(job, watcher, stop_asked))
+            if not active:
                 return outcomes
-            ready = [work for work in under_way if work.is_ready()]
+            ready = [work for work in active if work.is_ready()]
             if not ready:
-                under_way[0].marks[0].synchronize()  # until the device has done its oldest
+                active[0].marks[0].synchronize()  # until the device has done its oldest
             for work in ready:
                 if outcome := work.advance():
                     free_after_run(outcome.error)
-                    under_way.remove(work)
+                    active.remove(work)
                     outcomes.append(outcome)
                     progress.end(work.watcher)
     finally:
-        for work in under_way:
+        for work in active:
             if work.run is not None:
                 work.run.close()
 
 
 @dataclass(eq=False)
-class _UnderWay:
+class _ActiveRun:
     """A run that takes turns with others; its first turn begins it."""
 
     job: Job
@@ -168,7 +168,7 @@ def _device_name() -> str:
     return f"{usable_cores()} CPU cores, {cpu_description()[0]}"
 
 
-def say_places(config: Config) -> None:
+def notify_places(config: Config) -> None:
     """Say where runs and data are, where a command is called elsewhere and names no place."""
     places = {"runs": paths.runs(config.runs_dir)}
     if config.data.name != "synthetic":  # which has no folder

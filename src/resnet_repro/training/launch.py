@@ -18,9 +18,9 @@ from resnet_repro.same_run import differences
 from resnet_repro.training.refuse import (
     check_same_run,
     make_folder,
-    nothing_left_if_refused,
     refuse_diverged,
     refuse_lost_checkpoints,
+    remove_if_refused,
 )
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ class Job:
         return self.folder.is_finished
 
 
-def job_of(config: Config, words: Sequence[str], paper: Config) -> Job:
+def job_of(config: Config, overrides: Sequence[str], paper: Config) -> Job:
     """Make a job, and note how its protocol differs from the ``paper``'s for the same net."""
     before = dataclasses.replace(paper, seed=config.seed).as_mapping()
     changed = differences(before, config.as_mapping())
-    return Job(config, tuple(words), {key: list(pair) for key, pair in changed.items()})
+    return Job(config, tuple(overrides), {key: list(pair) for key, pair in changed.items()})
 
 
 def launch(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> str:
@@ -89,10 +89,10 @@ def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Trainin
         return "skipped"
     if trainer.launcher == "local":
         choose(trainer, local_size=trainer.devices)
-    made = make_folder(folder.path)
+    created = make_folder(folder.path)
     with ExitStack() as resources:
         resources.enter_context(run_lock(folder.path))
-        resources.enter_context(nothing_left_if_refused(made))
+        resources.enter_context(remove_if_refused(created))
         if not is_to_do(job):  # the process that held the folder a moment ago has done it
             return "skipped"
         prepare(job)
@@ -123,8 +123,7 @@ def prepare(job: Job) -> None:
     """Write what the worker reads: configuration, status, and in ``meta.json`` its command."""
     folder, before = job.folder, job.folder.status()
     folder.write_config(job.config.as_mapping())
-    asked = {"command": job.command, "deviations": job.deviations}
-    folder.write_meta(folder.meta() | asked)
+    folder.write_meta(folder.meta() | {"command": job.command, "deviations": job.deviations})
     folder.write_status(
         "created",
         iter=before.get("iter", 0),

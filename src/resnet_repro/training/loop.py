@@ -48,8 +48,8 @@ class Loop:
         """
         context, state, log = self.context, self.state, self.log
         config, recipe = context.config, context.config.recipe
-        lr, kept = current_lr(state, recipe), gradient_iterations(recipe.max_iters)
-        probes = config.probes.signals and state.iteration + 1 in kept
+        lr, probed = current_lr(state, recipe), gradient_iterations(recipe.max_iters)
+        probes = config.probes.signals and state.iteration + 1 in probed
         at_outputs = bn_output_gradient_norms(context, state) if probes else []
         self.stepper.step(lr)
         done, last = state.iteration, self.is_done

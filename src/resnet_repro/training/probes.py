@@ -71,9 +71,9 @@ def bn_output_gradient_norms(context: RunContext, state: TrainState) -> list[flo
     """
     images, labels = context.images.whole_batch(state.iteration)
     share = context.world.share(len(labels))
-    mine, model = slice(share.start, share.stop), copy.deepcopy(state.model)
+    share_rows, model = slice(share.start, share.stop), copy.deepcopy(state.model)
     precision = context.setup.autocast()
-    _, norms = _gradients(model, images[mine], labels[mine], len(labels), precision)
+    _, norms = _gradients(model, images[share_rows], labels[share_rows], len(labels), precision)
     squares = context.world.sum(torch.stack(norms).square())
     return [float(norm) for norm in squares.sqrt().tolist()]
 
@@ -123,11 +123,11 @@ def _gradients(
     layers = conv_bn_layers(model.train())
     norms: list[Tensor] = [torch.zeros(()) for _ in layers]
 
-    def take(index: int, _: Tensor, made: Tensor) -> None:
+    def take(index: int, _: Tensor, output: Tensor) -> None:
         def keep(grad: Tensor) -> None:
             norms[index] = torch.linalg.vector_norm(grad, dtype=torch.float64)
 
-        made.register_hook(keep)  # type: ignore[no-untyped-call]
+        output.register_hook(keep)  # type: ignore[no-untyped-call]
 
     with _watched((bn for _, _, bn in layers), take), precision:
         logits = model(images)
@@ -185,7 +185,7 @@ def layer_responses(
     layers = conv_bn_layers(model.eval())
     norms = [bn for _, _, bn in layers]
     found = _moments(model, norms, setup, (images for images, _ in batches))
-    return _table(layers, ({"std": made.std} for _, made in found))
+    return _table(layers, ({"std": output.std} for _, output in found))
 
 
 class _Moments(NamedTuple):
@@ -200,8 +200,8 @@ def _moments(
     """Moments of what each module gets and makes when ``net`` sees the batches."""
     sums = torch.zeros(len(modules), 2, 3, dtype=torch.float64, device=setup.device)
 
-    def take(index: int, given: Tensor, made: Tensor) -> None:
-        for row, values in enumerate((given.double(), made.double())):
+    def take(index: int, input_: Tensor, output: Tensor) -> None:
+        for row, values in enumerate((input_.double(), output.double())):
             count = values.new_full((), values.numel())
             sums[index, row] += torch.stack([count, values.sum(), values.square().sum()])
 
@@ -212,7 +212,7 @@ def _moments(
     with _watched(modules, take), setup.autocast():
         for images in batches:
             net(images)
-    return [(moments(*given), moments(*made)) for given, made in sums.tolist()]
+    return [(moments(*input_), moments(*output)) for input_, output in sums.tolist()]
 
 
 def keep_responses(folder: RunFolder, context: RunContext, state: TrainState) -> None:

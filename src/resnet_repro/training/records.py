@@ -93,8 +93,8 @@ def evaluate(context: RunContext, state: TrainState, log: Log) -> None:
 
 def count_clean_training_error(context: RunContext, state: TrainState, log: Log) -> None:
     """Count the final net's errors on training images without augmentation (``train_clean``)."""
-    there = context.images.order.num_images
-    count = min(context.config.evaluation.clean_train_images or there, there)
+    total = context.images.order.num_images
+    count = min(context.config.evaluation.clean_train_images or total, total)
     count_and_log(context, state, log, "train_clean", context.images.clean(count))
 
 
@@ -145,16 +145,16 @@ def log_skipped(
     iteration is that of the update that lacked the image, for ``held_out`` images the state's.
     """
     images, world = held_out or context.images, context.world
-    mine = list(images.skipped)
+    skipped = list(images.skipped)
     images.skipped.clear()
     counts = torch.zeros(world.size, dtype=torch.int64)
-    counts[world.rank] = len(mine)
+    counts[world.rank] = len(skipped)
     most = int(world.sum(counts).max())
     if not most:
         return
     table = torch.zeros(world.size, most, 2, dtype=torch.int64)
-    if mine:
-        table[world.rank, : len(mine)] = torch.tensor(mine) + 1  # 0 marks what is not there
+    if skipped:
+        table[world.rank, : len(skipped)] = torch.tensor(skipped) + 1  # 0 marks what is not there
     pairs = world.sum(table).flatten(0, 1) - 1
     for batch, row in sorted(pairs[pairs[:, 0] >= 0].tolist()):
         at = state.iteration if held_out else batch + 1

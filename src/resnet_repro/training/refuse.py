@@ -83,7 +83,7 @@ def refuse_lost_checkpoints(folder: RunFolder) -> None:
     )
 
 
-def refuse_made_otherwise(
+def refuse_other_checkpoint(
     folder: RunFolder, saved: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
     """Raise CheckpointError where a checkpoint differs from the run, and say what resumes it."""
@@ -138,29 +138,29 @@ def changes_since(
 
 
 @contextlib.contextmanager
-def nothing_left_if_refused(made: Sequence[Path]) -> Iterator[None]:
-    """Remove the folders ``made`` for a run that only the worker could tell to be impossible."""
+def remove_if_refused(created: Sequence[Path]) -> Iterator[None]:
+    """Remove the folders ``created`` for a run that only the worker could tell to be impossible."""
     try:
         yield
     except ConfigError:
-        if made:
-            shutil.rmtree(made[-1], ignore_errors=True)
-        _remove(made[:-1])
+        if created:
+            shutil.rmtree(created[-1], ignore_errors=True)
+        _remove(created[:-1])
         raise
 
 
 def make_folder(path: Path) -> list[Path]:
     """Make a run folder, return what was made, itself last; or make nothing: RunFolderError."""
-    made: list[Path] = []
+    created: list[Path] = []
     try:
-        made = [folder for folder in (*reversed(path.parents), path) if not folder.is_dir()]
+        created = [folder for folder in (*reversed(path.parents), path) if not folder.is_dir()]
         path.mkdir(parents=True, exist_ok=True)  # another command may be doing the same
     except OSError as error:
-        _remove(made)
+        _remove(created)
         raise RunFolderError(
             f"runs_dir: no run folder {path} can be made ({error.strerror}: {error.filename})"
         ) from error
-    return made
+    return created
 
 
 def _remove(folders: Sequence[Path]) -> None:

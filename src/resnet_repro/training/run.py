@@ -12,7 +12,7 @@ from resnet_repro.data import StoppedError
 from resnet_repro.mirror import Mirror
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Watcher
-from resnet_repro.runs.atomic import remove_left_overs
+from resnet_repro.runs.atomic import remove_leftovers
 from resnet_repro.runs.folder import RunFolder, now
 from resnet_repro.runs.lock import WORK, run_lock
 from resnet_repro.training import checkpoint, note_failure
@@ -102,19 +102,19 @@ class TrainingRun:
 
     def _start(self) -> Loop:
         """Build the run and resume from its newest checkpoint."""
-        folder, hold, config = self.folder, self.resources.enter_context, self._config
+        folder, enter, config = self.folder, self.resources.enter_context, self._config
         leads = self._world.rank == 0
         if leads:
-            mirror = hold(closing(Mirror(folder)))
-            hold(run_lock(folder.path, WORK, patience=20))
-            remove_left_overs(folder.path, folder.checkpoints)
+            mirror = enter(closing(Mirror(folder)))
+            enter(run_lock(folder.path, WORK, patience=20))
+            remove_leftovers(folder.path, folder.checkpoints)
             self.resources.push(self._note_failure)
         refuse_lost_checkpoints(folder)
         setup = set_up(config.trainer, self._world.local_rank, self._world.local_size)
         world = join(self._world, setup.device, config.trainer.timeout_seconds)
         found = world.rank0_first(lambda: load_images(config))
         context, state = assemble(config, setup, found, world)
-        hold(closing(context.images))
+        enter(closing(context.images))
         settle_ddp_buckets(state, setup, context.images.share_shape)
         self._watcher.enter("load", 0)
         saved = checkpoint.resume(folder, context, state) or {}
@@ -130,7 +130,7 @@ class TrainingRun:
             folder.write_meta(meta)
             checkpoint.prune(folder.checkpoints)
             folder.update_status("running", iter=state.iteration)
-            log = hold(closing(Log(state, folder, saved.get("metrics_bytes", 0))))
+            log = enter(closing(Log(state, folder, saved.get("metrics_bytes", 0))))
             mirror.start()
             for event, value in changes_since(saved, context.images.digests, world.size).items():
                 log.write("event", event=event, value=value)

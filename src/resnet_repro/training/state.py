@@ -49,8 +49,8 @@ class Window:
         """
         values = torch.cat([loss.double().view(1), wrong.double(), self.sums.new_full((1,), seen)])
         # Not index_copy_: deterministic algorithms would make a sort of it.
-        mine = torch.arange(self.length, device=self.sums.device) == row
-        torch.where(mine[:, None], values, self.sums, out=self.sums)
+        selected = torch.arange(self.length, device=self.sums.device) == row
+        torch.where(selected[:, None], values, self.sums, out=self.sums)
 
     def restore(self, total: Tensor) -> None:
         """Restore the sums over all workers, on any number of workers."""

@@ -31,7 +31,7 @@ from resnet_repro.training.state import TrainState, step
 # benchmarks.parity finds decides.
 COMPILE_PAYS = {"cpu": False, "cuda": True}
 KINDS_OF_BLOCK = 256  # in one process: shapes, shortcuts and precisions of all its nets
-ENOUGH = 2  # blocks of a stage include all its kinds: the first changes the shape
+BLOCKS_COMPILED = 2  # blocks of a stage include all its kinds: the first changes the shape
 
 
 class EagerStepper:
@@ -77,12 +77,12 @@ class Engine:
             return GraphedStepper(context, state, self.record())
         return EagerStepper(context, state, self.record())
 
-    def note(self, key: str, asked: str, what: str, why: str | None) -> None:
+    def note(self, key: str, value: str, what: str, reason: str | None) -> None:
         """Remark on what is not done and why; raise where the configuration demands it."""
-        if why and asked == "always":
-            raise ConfigError(f"trainer.{key}={asked}: {why}")
-        if why:
-            self.remarks.append(f"trainer.{key}={asked}: {what} ({why})")
+        if reason and value == "always":
+            raise ConfigError(f"trainer.{key}={value}: {reason}")
+        if reason:
+            self.remarks.append(f"trainer.{key}={value}: {what} ({reason})")
 
 
 def make(context: RunContext, state: TrainState) -> Stepper:
@@ -111,18 +111,18 @@ def choose(context: RunContext, state: TrainState) -> Engine:
     engine, trainer = Engine(), context.config.trainer
     device, obstacle = context.setup.device.type, _obstacle(context)
     if trainer.graph == "always" or (trainer.graph == "auto" and device == "cuda"):
-        why = obstacle if device == "cuda" else "needs a CUDA device"
-        engine.graph = why is None
-        engine.note("graph", trainer.graph, "steps are not captured", why)
+        reason = obstacle if device == "cuda" else "needs a CUDA device"
+        engine.graph = reason is None
+        engine.note("graph", trainer.graph, "steps are not captured", reason)
     if trainer.compile == "always" or (trainer.compile == "auto" and COMPILE_PAYS[device]):
-        why = obstacle
+        reason = obstacle
         if trainer.compile == "auto" and trainer.deterministic:
-            why = why or "trainer.deterministic=true"
-        why = why or why_not(
-            state.model, context.setup, context.images.share_shape, counters_apart=engine.graph
+            reason = reason or "trainer.deterministic=true"
+        reason = reason or compile_obstacle(
+            state.model, context.setup, context.images.share_shape, graphed=engine.graph
         )
-        engine.compiled = why is None
-        engine.note("compile", trainer.compile, "blocks are not compiled", why)
+        engine.compiled = reason is None
+        engine.note("compile", trainer.compile, "blocks are not compiled", reason)
     return engine
 
 
@@ -175,12 +175,12 @@ def with_compiled_blocks(net: nn.Module) -> nn.Module:
     return twin
 
 
-def why_not(
-    net: nn.Module, setup: Setup, shape: tuple[int, int, int, int], *, counters_apart: bool
+def compile_obstacle(
+    net: nn.Module, setup: Setup, shape: tuple[int, int, int, int], *, graphed: bool
 ) -> str | None:
     """Compile the blocks of ``net`` for images of ``shape``; return why not, if they cannot be.
 
-    Works on a copy. ``counters_apart``: training counts batches by :func:`counted_together`.
+    Works on a copy. ``graphed``: training counts batches by :func:`counted_together`.
     """
     import torch._inductor.config as inductor
 
@@ -189,11 +189,11 @@ def why_not(
     short = copy.deepcopy(net)
     for stage in short.modules():
         if isinstance(stage, nn.Sequential) and all(isinstance(part, Block) for part in stage):
-            del stage[ENOUGH:]
+            del stage[BLOCKS_COMPILED:]
     images = torch.zeros(shape, device=setup.device).contiguous(memory_format=torch.channels_last)
     try:
         twin = with_compiled_blocks(short).train()
-        with counted_together(short) if counters_apart else nullcontext():
+        with counted_together(short) if graphed else nullcontext():
             with setup.autocast():
                 scores = twin(images)
             scores.float().sum().backward()

@@ -59,8 +59,8 @@ def run_workers(
         WorkersLostError: a worker was killed, fell silent or met a defect of this program.
     """
     try:
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as noise:
-            team = Team(start_launcher(folder, trainer, noise), watcher)
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:
+            team = Team(start_launcher(folder, trainer, stderr), watcher)
             try:
                 team.follow(stop_asked)
             finally:
@@ -71,17 +71,17 @@ def run_workers(
                 folder.update_status(state := "preempted")
             if state in ("finished", "preempted"):
                 return state
-            noise.seek(0)
-            raise team.failure(noise.read(), trainer.timeout_seconds)
+            stderr.seek(0)
+            raise team.failure(stderr.read(), trainer.timeout_seconds)
     except Exception as error:  # here more is known than rank 0 could know
         note_failure(folder, error)
         raise
 
 
 def start_launcher(
-    folder: RunFolder, trainer: TrainerConfig, noise: IO[str]
+    folder: RunFolder, trainer: TrainerConfig, stderr: IO[str]
 ) -> subprocess.Popen[bytes]:
-    """Start ``torch.distributed.run`` over the loopback; its own messages go to ``noise``."""
+    """Start ``torch.distributed.run`` over the loopback; its own messages go to ``stderr``."""
     command = [  # by address: the machine's name may not resolve
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"),
         *(f"--nproc-per-node={trainer.devices}", "-m", "resnet_repro.worker", str(folder.path)),
@@ -101,7 +101,7 @@ def start_launcher(
         env=os.environ | more,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=noise,
+        stderr=stderr,
         start_new_session=True,
         preexec_fn=end_with_parent,
     )
@@ -115,7 +115,7 @@ class Team:
         assert launcher.stdout is not None
         self._pipe, self._rest = launcher.stdout, b""
         self._pids: dict[int, int] = {}  # rank -> process, from hello to bye
-        self._asked: set[int] = set()  # ranks that were asked to stop
+        self._stopping: set[int] = set()  # ranks that were asked to stop
         self.errors: list[dict[str, Any]] = []
         self._lost: dict[str, list[int]] = {"killed": [], "silent": []}  # ranks without a report
         self.trains = False  # before that, there is nothing to save
@@ -130,8 +130,8 @@ class Team:
             if stop_asked():
                 if not self.trains:
                     return
-                for rank in self._pids.keys() - self._asked:
-                    self._asked.add(rank)
+                for rank in self._pids.keys() - self._stopping:
+                    self._stopping.add(rank)
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(self._pids[rank], signal.SIGTERM)
             if self.errors or not all(map(is_alive, self._pids.values())):
@@ -178,7 +178,7 @@ class Team:
         self._launcher.wait()
         self._pipe.close()
 
-    def failure(self, noise: str, timeout_seconds: float) -> Exception:
+    def failure(self, stderr: str, timeout_seconds: float) -> Exception:
         """What to raise: the cause if a worker could name it, else who is missing."""
         for error in self.errors:
             if error["kind"] in EXPLAINED:
@@ -193,7 +193,7 @@ class Team:
             notify(first["trace"])
             what = f"worker {first['rank']} failed ({first['kind']}: {first['message']})"
         else:
-            notify(noise)
+            notify(stderr)
             what = "the workers ended without a report (see above)"
         return WorkersLostError(
             f"{what}; rerun the same command to resume from the last checkpoint"

@@ -49,42 +49,42 @@ def quoted(word: str) -> str:
     return f"{key}={','.join(parts)}"
 
 
-def read_flags(words: Sequence[str]) -> argparse.Namespace:
+def read_flags(argv: Sequence[str]) -> argparse.Namespace:
     """Parse Hydra's flags, anywhere among the overrides; ConfigError: unknown or without effect."""
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
-    asked = parser.parse_intermixed_args(list(words))
+    args = parser.parse_intermixed_args(list(argv))
     actions = ("run", "multirun", "cfg", "info", "shell_completion")
-    chosen = [f"--{name.replace('_', '-')}" for name in actions if getattr(asked, name)]
+    chosen = [f"--{name.replace('_', '-')}" for name in actions if getattr(args, name)]
     if len(chosen) > 1:
         _refuse(f"{' and '.join(chosen)}: only one of them at a time")
     for name in ("resolve", "package"):
-        if getattr(asked, name) and not asked.cfg:
+        if getattr(args, name) and not args.cfg:
             _refuse(f"--{name}: only with --cfg, of which it says what is shown")
     unused = ["hydra.run.dir="]
-    if not any(word.startswith("hydra/launcher=s") for word in asked.overrides):  # submitit
+    if not any(word.startswith("hydra/launcher=s") for word in args.overrides):  # submitit
         unused.append("hydra.sweep.dir=")
-    for word in asked.overrides:
+    for word in args.overrides:
         if word.startswith(tuple(unused)):
             _refuse(f"{word}: nothing is written there; runs go to runs_dir=...")
-    return asked
+    return args
 
 
 def _refuse(message: str) -> NoReturn:
     raise ConfigError(message)
 
 
-def run_hydra(asked: argparse.Namespace, flags: Sequence[str], job: Callable[..., None]) -> None:
+def run_hydra(args: argparse.Namespace, flags: Sequence[str], job: Callable[..., None]) -> None:
     """Let Hydra show what its flags ask for, or launch ``job``, whose own errors stay as they are.
 
     ConfigError: Hydra's refusal in one line.
     """
-    overrides = [quoted(word) for word in asked.overrides]
-    if asked.shell_completion:
+    overrides = [quoted(word) for word in args.overrides]
+    if args.shell_completion:
         _prepare_completion()
-    if asked.hydra_help:  # of Hydra alone, which knows none of our options
+    if args.hydra_help:  # of Hydra alone, which knows none of our options
         overrides = [word for word in overrides if word.startswith("hydra")]
-    if asked.multirun and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
+    if args.multirun and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
         overrides.append(f"hydra.sweep.dir={REPOSITORY / 'results' / '.sweep'}")
     sys.argv[1:] = [*flags, *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's printer
@@ -115,8 +115,8 @@ def in_one_line(overrides: Sequence[str]) -> Iterator[None]:
         raise ConfigError(_as_typed(str(error), overrides)) from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"{mark.name}:{mark.line + 1}:{mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{place}not YAML ({error.problem})") from error
+        position = f"{mark.name}:{mark.line + 1}:{mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{position}not YAML ({error.problem})") from error
     except (*_OF_HYDRA, ValueError, TypeError, KeyError) as error:
         raise ConfigError(_explain(str(error), overrides)) from error
 
