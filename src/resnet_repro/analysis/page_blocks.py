@@ -26,7 +26,7 @@ from resnet_repro.analysis.tables import NOTHING, to_markdown
 from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import deviations_table, variants
 from resnet_repro.items.gradients import brief, gradient_precision, gradients, weights
-from resnet_repro.items.table6 import NETS, table6
+from resnet_repro.items.table6 import NETS, table6, verdict_of
 from resnet_repro.items.tables2_5 import net_table
 from resnet_repro.options import shown
 
@@ -341,8 +341,7 @@ def _readme_pictures(study: Study, *, by_protocol: bool) -> list[str]:
 
 
 def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
-    comparable = not why_not_comparable(runs)
-    rows = []
+    reason, rows = why_not_comparable(runs), []
     for label, group in by_net(runs).items():
         test = stats.summarise([stats.last_error(run) for run in group])
         clean = stats.clean_training_errors(group)
@@ -354,7 +353,8 @@ def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
                 "seeds": str(test.n),
                 "test error (%)": _error(test.mean, test.sd),
                 "clean training error (%)": f"{sum(clean) / len(clean):.2f}" if clean else NOTHING,
-                "paper": f"{value.value:.2f}" if value and comparable else "not comparable",
+                "paper": f"{value.value:.2f}" if value and not reason else NOTHING,
+                "verdict": f"not comparable: {reason}" if reason else verdict_of(group, value),
             }
         )
     return rows

@@ -69,7 +69,7 @@ def _row(label: str, runs: Sequence[Run]) -> dict[str, Any]:
         "clean training error": summarise(clean).mean if clean else None,
         "paper": _paper_text(label, value),
         "public runs": _public_text(label),
-        "verdict": _verdict(runs, value),
+        "verdict": verdict_of(runs, value),
     }
 
 
@@ -106,7 +106,8 @@ def _public_text(label: str) -> str:
     return f"{public['median']:g} ({public['min']:g}-{public['max']:g}{runs})"
 
 
-def _verdict(runs: Sequence[Run], value: PaperValue | None) -> str:
+def verdict_of(runs: Sequence[Run], value: PaperValue | None) -> str:
+    """Our last test errors of one net against the paper's value, or why they are not compared."""
     if not runs:
         return "no runs"
     if value is None:
