@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from resnet_repro.paths import REPOSITORY
+from resnet_repro import paths
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and so all it starts: the
 # tests of what Ctrl-C does need it back.
@@ -19,6 +19,30 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def real_cifar10():
+    """The folder of the real data set; where there is none the test is skipped."""
+    root = paths.data(paths.AUTO)
+    if not (root / "cifar10.npz").exists():
+        pytest.skip("CIFAR-10 is not here; `make data` gets it")
+    return root
+
+
+class Hostile:
+    """Makes the folder ``canary`` where its pickle is loaded."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.canary),)
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    return Hostile(tmp_path / "canary")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +75,7 @@ def run_script(monkeypatch):
 
     def run(name, *words):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, words)])
-        runpy.run_path(str(REPOSITORY / "experiments" / f"{name}.py"), run_name="__main__")
+        runpy.run_path(str(paths.REPOSITORY / "experiments" / f"{name}.py"), run_name="__main__")
 
     return run
 

@@ -28,6 +28,19 @@ ENDS = {
     },
     "quick": {"plain-20": (55.0, 57.0), "plain-56": (74.0, 76.0), "ResNet-20": (50.0, 52.0)},
 }
+IMAGENET_ENDS = {  # as in Fig. 4 and Table 3, at every profile
+    "plain-18": (31.4, 31.4),
+    "plain-34": (32.5, 32.6),
+    "ResNet-18 A": (31.1, 29.9),
+    "ResNet-34 A": (28.2, 25.0),
+    "ResNet-34 B": (27.6, 24.5),
+    "ResNet-34 C": (27.3, 24.2),
+    "ResNet-50": (24.7, 20.0),
+    "ResNet-101": (23.6, 17.0),
+    "ResNet-152": (23.0, 16.0),
+}
+LOG_EVERY = {"imagenet": 5_000, "tiny_imagenet": 375}  # iterations, on the paper's schedule
+TEST_IMAGES = {"imagenet": 50_000}  # in all other sets 10,000
 
 
 def fabricate(
@@ -49,6 +62,7 @@ def fabricate(
     gradients: Mapping[int, Sequence[float]] | None = None,
     bn_gradients: Mapping[int, Sequence[float]] | None = None,
     probes: bool = False,
+    protocols: Mapping[str, tuple[float, float]] | None = None,
     jitter: float = 1.0,
 ) -> Path:
     """Write a run folder as the training loop would; return its path.
@@ -61,10 +75,11 @@ def fabricate(
         gradients: norms of weight gradients by iteration and layer; ``bn_gradients``: at the
             outputs of the batch norms, which runs of an older version did not log.
         probes: log believable responses, gradient norms, their precision and signal.
+        protocols: top-1 and top-5 error of further protocols, logged at the last iteration.
         jitter: factor of the noise along the curves.
     """
     config = make_config(label, profile, seed, name, changes or {})
-    ends = ENDS.get(profile, {}).get(label, (40.0, 42.0))
+    ends = (ENDS.get(profile, {}) | IMAGENET_ENDS).get(label, (40.0, 42.0))
     ends = (ends[0] if test is None else test, ends[1] if train is None else train)
     folder = RunFolder.at(Path(root), config)
     folder.write_config(config)
@@ -73,7 +88,7 @@ def fabricate(
     folder.write_status(state, iter=reached, max_iters=max_iters, reason=None, restarts=0)
     meta = make_meta(config, label, precision, hardware)
     folder.write_meta(meta | ({"deviations": deviations} if deviations else {}))
-    _write_metrics(folder, config, ends, reached, jitter)
+    _write_metrics(folder, config, ends, reached, jitter, protocols or {})
     depth = config["model"]["depth"]
     if probes:
         plain = label.startswith("plain")
@@ -105,6 +120,25 @@ def fabricate(
     return folder.path
 
 
+def imagenet_run(
+    root: Path,
+    label: str,
+    *,
+    data: str = "imagenet",
+    profile: str = "paper",
+    changes: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Path:
+    """As :func:`fabricate`, of a net like ``ResNet-34 B`` on ImageNet or Tiny ImageNet."""
+    net, *option = label.split(" ")
+    name = "_".join([data.partition("_")[0], net.lower().replace("-", ""), *option])
+    keys: dict[str, Any] = {"experiment": name}
+    if profile == "paper":
+        keys["trainer.log_every_iters"] = LOG_EVERY[data]
+    keys |= changes or {}
+    return fabricate(root, label, profile=profile, name=name, changes=keys, **more)
+
+
 def make_config(
     label: str, profile: str, seed: int, name: str | None, changes: dict[str, Any]
 ) -> dict[str, Any]:
@@ -127,6 +161,8 @@ def make_config(
 
 
 def make_meta(config: dict[str, Any], label: str, precision: str, hardware: str) -> dict[str, Any]:
+    name = config["data"]["name"]
+    images = {"train_images": 50_000, "test_images": TEST_IMAGES.get(name, 10_000)}
     return {
         "schema": 1,
         **{key: config[key] for key in ("experiment", "name", "profile", "seed")},
@@ -142,7 +178,7 @@ def make_meta(config: dict[str, Any], label: str, precision: str, hardware: str)
         "precision": precision,
         "threads": 2,
         "world_size": 1,
-        "data": {"name": config["data"]["name"], "train_images": 50_000, "test_images": 10_000},
+        "data": {"name": name} | images,
         "net": {"label": label, "params": 269_722, "multiply_adds": 40_551_040},
         "warmup_exit_iter": None,
     }
@@ -157,8 +193,10 @@ def _write_metrics(
     ends: tuple[float, float],
     reached: int,
     jitter: float,
+    protocols: Mapping[str, tuple[float, float]],
 ) -> None:
     test, train = ends
+    test_images = TEST_IMAGES.get(config["data"]["name"], 10_000)
     random = np.random.default_rng([config["seed"], config["model"]["depth"], 7])
     recipe, evaluation = config["recipe"], config["evaluation"]
     total, log_every = recipe["max_iters"], config["trainer"]["log_every_iters"]
@@ -172,10 +210,13 @@ def _write_metrics(
             log.write("train", **common, **_numbers(value, seen), lr=0.1)
             if it % evaluation["every_iters"] == 0 or it == total:
                 value = _error(it / total, test, random, 0.05 * (jitter if it < total else 0.0))
-                log.write("test", **common, **_numbers(value, 10_000), **VIEW)
+                log.write("test", **common, **_numbers(value, test_images), **VIEW)
         if reached == total:
             clean = _numbers(0.9 * train, 50_000)
             log.write("train_clean", **common, **clean, **VIEW)
+        for protocol, (top1, top5) in protocols.items():
+            further = _numbers(top1, test_images) | {"top5_err": top5}
+            log.write("test", **common, **further, **VIEW | {"protocol": protocol})
 
 
 def _error(share: float, end: float, random: np.random.Generator, wander: float) -> float:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fabricate import fabricate
-from fabricate_imagenet import imagenet_run
+from fabricate import fabricate, imagenet_run
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, public_noise
 from resnet_repro.analysis.load import Run, load_run, load_runs
@@ -17,6 +16,7 @@ from resnet_repro.analysis.tables import to_markdown
 from resnet_repro.items import claims_cifar as claims
 from resnet_repro.items.claims_cifar import check_all
 from resnet_repro.items.claims_imagenet import IMAGENET_CLAIMS, check_imagenet, imagenet_claims
+from resnet_repro.runs.metrics import MetricsWriter, read_metrics
 from test_analysis_tables import evaluated
 
 SPARSE = {"trainer.log_every_iters": 1_000, "evaluation.every_iters": 16_000}
@@ -110,22 +110,12 @@ ONLY_110_RISES = {"plain-20": (9.7, 1.4), "plain-56": (9.0, 0.4), "plain-110": (
     [
         (C1, PLAIN | {"plain-110": (65.0, 66.0)}, "holds", "plain-110's is 65.0 %, above 60 %"),
         (C1, PLAIN | {"plain-110": (20.0, 15.0)}, "fails", "plain-110's is 20.0 %, not above 60 %"),
-        (
-            C1,
-            PLAIN | {"plain-32": (12.5, 2.0)},
-            "fails",
-            "from plain-32 to plain-44 it falls by 1.0",
-        ),
+        (C1, PLAIN | {"plain-32": (12.5, 2.0)}, "fails", "plain-32 to plain-44 it falls by 1.0"),
         (C1, dict.fromkeys(PLAIN, (10.0, 1.0)), "inconclusive", ""),
         (C2, NEIGHBOUR, "holds", "from plain-20 to plain-32 it falls by 0.50, beyond the noise"),
         (C2, ONLY_110_RISES, "fails", ""),
         (C3, RESIDUAL, "holds", ""),
-        (
-            C3,
-            RESIDUAL | {"ResNet-110": (9.5, 0.05)},
-            "fails",
-            "ResNet-110 is above ResNet-20's by 0.7",
-        ),
+        (C3, RESIDUAL | {"ResNet-110": (9.5, 0.05)}, "fails", "110 is above ResNet-20's by 0.7"),
         (C4, PLAIN | RESIDUAL, "holds", "the gap grows by 5.28 points"),
         (C4, PAIR_20, "inconclusive", "one depth cannot show"),
         (C4, SHRINKS, "fails", "the gap shrinks by 0.65 points"),
@@ -232,11 +222,7 @@ def norms(*ratios: float) -> Norms:
 @pytest.mark.parametrize(
     ("seeds", "verdict", "said"),
     [
-        (
-            [norms(1.0, 2.5), norms(0.5, 0.4)],
-            "holds",
-            "seed 0 1 to 2.5: vanishing no, exploding no",
-        ),
+        ([norms(1.0, 2.5), norms(0.5, 0.4)], "holds", "seed 0 1 to 2.5: vanishing no, exploding n"),
         ([norms(1.0, 0.05), norms(1.0, 1.0)], "fails", "seed 0 0.05 to 1: vanishing yes, explo"),
         ([norms(1.0), norms(536.0, 1.0)], "fails", "seed 1 1 to 536: vanishing no, exploding yes"),
         ([norms(1.0), norms(536.0, 0.01)], "fails", "vanishing yes, exploding yes"),
@@ -347,13 +333,7 @@ def made_imagenet(
         (C8, OPTIONS, 1, "inconclusive", ""),
         (C8, WITHOUT_C, 3, "inconclusive", "no runs of ResNet-34 C"),
         (C8, {"plain-34": (32.5, 32.6)}, 1, "no runs", ""),
-        (
-            C9,
-            DEPTHS | {"ResNet-34 A": (28.2, 25.0)},
-            3,
-            "holds",
-            "ResNet-152 is below ResNet-34 B's by 4.6",
-        ),
+        (C9, DEPTHS | {"ResNet-34 A": (28.2, 25.0)}, 3, "holds", "is below ResNet-34 B's by 4.6"),
         (C9, DEPTHS | {"ResNet-101": (25.5, 19.0)}, 3, "fails", "to ResNet-101 it rises by 0.80"),
         (C9, {"ResNet-50": (24.0, 20.0)}, 1, "no runs", ""),
     ],
@@ -380,10 +360,20 @@ def test_c7_holds_on_the_papers_errors(tmp_path):
     assert result.numbers["plain-34 minus plain-18 to 600,000"] == pytest.approx(1.2, abs=0.15)
 
 
+def lower_at_first(run: Path) -> None:
+    """Take 9 points off the training errors of a run before its first drop of the rate."""
+    records = read_metrics(run / "metrics.jsonl")
+    (run / "metrics.jsonl").unlink()
+    with MetricsWriter(run / "metrics.jsonl") as log:
+        for record in records:
+            first = record["kind"] == "train" and record["iter"] <= 150_137
+            log.write(**record | {"top1_err": record["top1_err"] - 9 * first})
+
+
 def test_c7_is_about_the_whole_training_not_its_end(tmp_path):
     made_imagenet(tmp_path, {k: v for k, v in PAPER_ERRORS.items() if k != "plain-34"})
     for seed in range(3):  # ends above plain-18, but was far below until the first drop
-        imagenet_run(tmp_path, "plain-34", seed=seed, train_curve={150_137: -9.0}, jitter=0.1)
+        lower_at_first(imagenet_run(tmp_path, "plain-34", seed=seed, jitter=0.1))
     result = C7(load_runs(tmp_path))
     assert result.verdict == "fails"
     assert result.numbers["plain-34 minus plain-18 to 150,137"] < -5

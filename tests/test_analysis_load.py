@@ -185,7 +185,7 @@ def test_runs_that_differ_in_what_matters_are_not_averaged(tmp_path, key, value,
     assert [kept.seed for kept in by_net(variants[1:])["plain-20"]] == [4]
 
 
-def test_precision_asked_for_matters_only_if_it_came_out_different(tmp_path):
+def test_a_configured_precision_matters_only_if_the_result_differs(tmp_path):
     spelt = {"trainer.precision": "bf16"}
     fabricate(tmp_path, "plain-20", profile="quick", seed=0, precision="bf16")
     fabricate(tmp_path, "plain-20", profile="quick", seed=1, precision="bf16", changes=spelt)
@@ -211,7 +211,7 @@ def test_mixed_precision_and_hardware_are_reported(tmp_path):
     assert comparison_notes(load_runs(tmp_path)[:1]) == []
 
 
-def test_only_the_paper_protocol_may_be_held_against_the_paper(tmp_path):
+def test_only_the_paper_protocol_may_be_compared_with_the_paper(tmp_path):
     fabricate(tmp_path, "plain-20", profile="quick")
     fabricate(tmp_path, "plain-20", profile="paper", seed=0)
     longer = {"recipe.max_iters": 65_000}

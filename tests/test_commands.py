@@ -162,10 +162,44 @@ def test_from_another_folder_runs_go_to_the_repository_and_that_is_said(
     assert capsys.readouterr().err == ""
 
 
-def test_no_torch_before_it_is_needed():
-    modules = ["train", "study", "gpu_check", "measure_pace", "mirror", "items.command", "compose"]
-    imports = ", ".join(f"resnet_repro.{module}" for module in modules)
-    assert say("-c", f"import sys, {imports}; sys.exit('torch' in sys.modules)").returncode == 0
+COMMANDS = [
+    f"resnet_repro.{name}"
+    for name in (
+        "train",
+        "study",
+        "gpu_check",
+        "measure_pace",
+        "mirror",
+        "items.command",
+        "compose",
+    )
+]
+READERS = [
+    f"resnet_repro.{folder}.{path.stem}"
+    for folder in ("analysis", "items")
+    for path in (REPO / "src" / "resnet_repro" / folder).glob("*.py")
+    if path.stem not in ("__init__", "command")  # which trains what is missing
+]
+IMPORTED = """
+import importlib, sys
+[importlib.import_module(name) for name in sys.argv[1].split()]
+print([name for name in sys.argv[2].split() if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (COMMANDS, "torch"),
+        (READERS, "torch torchvision hydra omegaconf wandb matplotlib.pyplot"),
+        (["benchmarks.page"], "torch"),
+        (["resnet_repro.models.spec"], "torch numpy"),
+    ],
+    ids=["commands", "readers", "benchmarks", "spec"],
+)
+def test_what_need_not_be_imported_is_not(modules, absent):
+    done = say("-c", IMPORTED, " ".join(modules), absent)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_sweep_trains_each_once_and_a_rerun_nothing(tmp_path, train):
@@ -235,8 +269,8 @@ def test_figure_one_from_nothing_then_again_without_training(tmp_path, run_scrip
 def test_signals_lose_nothing(tmp_path, number):
     words = (
         "experiment=cifar10_plain20", *SMALL, f"runs_dir={tmp_path}",
-        "recipe.max_iters=160", "recipe.milestones=[]", "trainer.checkpoint_every_iters=10",
-        "evaluation.every_iters=160", "name=stopped",
+        "recipe.max_iters=100", "recipe.milestones=[]", "trainer.checkpoint_every_iters=10",
+        "evaluation.every_iters=100", "name=stopped",
     )  # fmt: skip
     folder = RunFolder(tmp_path / "smoke" / "stopped" / "seed0")
     command = [sys.executable, "-m", "resnet_repro.train", *words]
@@ -258,5 +292,5 @@ def test_signals_lose_nothing(tmp_path, number):
         assert "saving after this iteration" in said
     assert launch(make_job(*words), Silent(), never) == "finished"
     records = folder.metrics()
-    assert [r["iter"] for r in records if r["kind"] == "train"] == list(range(2, 161, 2))
+    assert [r["iter"] for r in records if r["kind"] == "train"] == list(range(2, 101, 2))
     assert json.loads((folder.path / "status.json").read_text())["state"] == "finished"

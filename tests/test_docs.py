@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -218,14 +218,7 @@ def wandb(words: Sequence[str]) -> None:
     assert words[1].endswith("/wandb/latest-run")
 
 
-CHECKS: dict[str, Callable[[Sequence[str]], None]] = {
-    "python": python,
-    "make": make,
-    "pip": pip,
-    "sbatch": sbatch,
-    "torchrun": torchrun,
-    "wandb": wandb,
-}
+CHECKS = {check.__name__: check for check in (python, make, pip, sbatch, torchrun, wandb)}
 # Steps of worked examples that tests follow word by word.
 FOLLOWED = {"EXTENDING.md": ("sed", "for"), "CONTRIBUTING.md": ("cd",)}
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pictures import SAMPLE
 from resnet_repro import evaluate
 from resnet_repro.data.jpeg import centre_crop, scaled
 from resnet_repro.evaluation import images
@@ -139,23 +138,3 @@ def test_what_does_not_fit_is_refused(root, weights, tmp_path):
     code, said = ask(place=tmp_path / "nowhere")
     assert code == 3
     assert str(tmp_path / "nowhere" / "val") in said
-
-
-@pytest.mark.usefixtures("two_scales")
-def test_real_photographs(tmp_path):
-    if not SAMPLE.is_dir():
-        pytest.skip("needs the sample of ImageNet photographs")
-    for path in sorted(SAMPLE.glob("*.JPEG"))[:3]:
-        place = tmp_path / "data" / "val" / path.name.partition("_")[0]
-        place.mkdir(parents=True)
-        (place / path.name).symlink_to(path)
-    torch.manual_seed(0)
-    weights = tmp_path / "resnet18.pth"
-    torch.save(randomise(models.resnet18(num_classes=3)).state_dict(), weights)
-    for protocol in ("1-crop", "10-crop", "multi-scale"):
-        asked = words(tmp_path / "data", [weights], f"protocol={protocol}", "batch_size=8")
-        done(evaluate, *asked)
-    found = results(tmp_path / "results").values()
-    assert {each["num_samples"] for each in found} == {3}
-    assert len({each["data"]["digests"]["test_pictures"] for each in found}) == 1
-    assert len({round(each["loss"], 4) for each in found}) == 3

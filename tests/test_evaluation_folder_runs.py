@@ -4,7 +4,7 @@ import pytest
 
 from pictures import WORDS, shrink, write_folder
 from ranks import do
-from resnet_repro import evaluate, export
+from resnet_repro import evaluate
 from resnet_repro.analysis.evaluations import load_evaluations, score_of
 from resnet_repro.analysis.load import Logged
 from resnet_repro.compose import make_job
@@ -80,18 +80,6 @@ def test_precise_statistics_are_those_of_training_pictures(runs, root, tmp_path)
     (found,) = results(tmp_path).values()
     assert (found["bn"], found["models"][0]["bn_images"]) == ("precise", 10)  # two batches of 5
     assert found["loss"] != pytest.approx(last(runs[0], "test")["loss"], rel=1e-3)
-
-
-def test_exported_weights_say_which_training_they_are_of(runs, root, tmp_path):
-    out = tmp_path / "net.pt"
-    done(export, f"run={runs[1].path}", f"out={out}")
-    asked = words(root, tmp_path / "results", runs[1])[1:]
-    done(evaluate, f"weights={out}", "format=ours", *asked)
-    (found,) = results(tmp_path / "results").values()
-    (model,) = found["models"]
-    assert (model["run"], model["iter"]) == ("smoke/small/seed1", 4)
-    assert model["metrics_sha256"] == runs[1].metrics_digest(4)
-    assert found["top1_err"] == last(runs[1], "test")["top1_err"]
 
 
 def test_the_mean_of_other_pictures_is_refused(runs, root, tmp_path):

@@ -188,7 +188,7 @@ def test_a_corrupt_picture_is_named_counted_and_never_replaced(own, protocol, wo
     with pytest.raises(DataError, match="n00000001_0.JPEG"):
         count(opened(own, workers), protocol)
     held_out = opened(own, workers, on_corrupt="skip")
-    for _ in range(2):  # a second pass tells it anew, not twice
+    for _ in range(2):  # a second pass counts it again, not twice
         found = count(held_out, protocol)
         assert (found.seen, found.left_out) == (len(SIZES) - 1, 1)
         (line,) = held_out.left_out

@@ -11,11 +11,10 @@ from torch import nn
 
 from resnet_repro.data import Arrays
 from resnet_repro.evaluation.count import count_errors
-from resnet_repro.evaluation.images import SmallImages, subtract, theirs
+from resnet_repro.evaluation.images import SmallImages, subtract
 from resnet_repro.evaluation.protocols import (
     Geometry,
     central_view,
-    ensemble,
     log_mean_softmax,
     precise_bn,
     resize_shorter,
@@ -155,16 +154,6 @@ def test_multi_scale_is_the_mean_over_scales_and_positions(resnet):
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-3, atol=1e-3)
 
 
-def test_ensemble_averages_softmaxes_by_hand():
-    scores = [torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[0.0, 3.0, 1.0]])]
-    found = ensemble([lambda _, s=s: s for s in scores])([]).exp()[0].tolist()
-    parts = [[math.exp(v) for v in each[0].tolist()] for each in scores]
-    by_hand = [(a / sum(parts[0]) + b / sum(parts[1])) / 2 for a, b in zip(*parts, strict=True)]
-    assert found == pytest.approx(by_hand)
-    mean_of_scores = torch.stack(scores).mean(0).softmax(1)[0].tolist()
-    assert found != pytest.approx(mean_of_scores, rel=1e-2)
-
-
 def test_normalisation_comes_after_the_crop():
     """As in the authors' release: the mean image is as large as a crop."""
     pictures, mean = images(2, 28, 28), images(1, 24, 24, seed=5)[0]
@@ -183,18 +172,6 @@ def test_a_mean_image_is_resized_for_views_of_another_size():
 def small_images(pixels, labels):
     arrays = Arrays(pixels, labels, pixels, labels, 10, {})
     return SmallImages(arrays, {"all"}, "test", torch.device("cpu"))
-
-
-def test_their_normalisation_is_torchvisions():
-    transforms = pytest.importorskip("torchvision.transforms")
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
-    chain = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
-    )
-    expected = torch.stack([chain(Image.fromarray(image)) for image in pixels])
-    device = torch.device("cpu")
-    (([shown], _),) = small_images(pixels, np.zeros(4, dtype=np.uint8)).shown("1-crop", 4)
-    assert torch.equal(theirs(device)[1](shown), expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 11])

@@ -1,7 +1,6 @@
 """Weights files anyone may have made: only numbers are taken from them."""
 
 import argparse
-import io
 import os
 import pickle
 import zipfile
@@ -16,7 +15,7 @@ from torch import nn
 from resnet_repro.config import DataConfig
 from resnet_repro.evaluation import weights
 from resnet_repro.evaluation.subjects import from_file
-from resnet_repro.evaluation.weights import WeightsError, checked_tensors, packed, read
+from resnet_repro.evaluation.weights import WeightsError, packed, read
 from resnet_repro.exits import CHECKPOINT, exit_code
 from resnet_repro.models.build import build
 from resnet_repro.models.formats import to_torchvision
@@ -43,30 +42,22 @@ def old_bare_pickle(path, content):
     path.write_bytes(pickle.dumps(content, protocol=0))
 
 
-class Hostile:
-    def __init__(self, canary):
-        self.canary = canary
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.canary}",)
-
-
 @pytest.mark.parametrize("write", [new_archive, old_format, bare_pickle, old_bare_pickle])
-def test_code_in_a_file_is_refused_by_name_and_not_run(tmp_path, write):
-    file, canary = tmp_path / "weights.th", tmp_path / "canary"
+def test_code_in_a_file_is_refused_by_name_and_not_run(tmp_path, write, hostile):
+    file = tmp_path / "weights.th"
     state = dict(TheirNet(1).state_dict()) if write is new_archive else {}
-    write(file, {"state_dict": state, "note": Hostile(canary)})
-    with pytest.raises(WeightsError, match=r"holds more than data: (posix|nt)\.system$") as caught:
+    write(file, {"state_dict": state, "note": hostile})
+    with pytest.raises(WeightsError, match=r"holds more than data: (posix|nt)\.mkdir$") as caught:
         read(file)
     assert "\n" not in str(caught.value)
     assert exit_code(caught.value) == CHECKPOINT
-    assert not canary.exists()
+    assert not hostile.canary.exists()
     with file.open("rb") as opened:  # the canary does sing where a file is trusted
-        torch.load(opened, weights_only=False) if write in (
-            new_archive,
-            old_format,
-        ) else pickle.load(opened)
-    assert canary.exists()
+        if write in (new_archive, old_format):
+            torch.load(opened, weights_only=False)
+        else:
+            pickle.load(opened)
+    assert hostile.canary.exists()
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
@@ -101,10 +92,7 @@ OTHER = TheirNet(1).state_dict()
     ("content", "key"),
     [
         ({"state_dict": STATE, "best_prec1": 91.7}, "state_dict"),
-        (
-            {"model": STATE, "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}}},
-            "model",
-        ),
+        ({"model": STATE, "optimizer": {"state": {0: {"momentum": torch.ones(2)}}}}, "model"),
         ({"net": STATE, "acc": 91.7, "epoch": 3}, "net"),
         ({"checkpoint": {"model": STATE}, "epoch": 3}, "checkpoint.model"),
     ],
@@ -187,6 +175,8 @@ def refused(path, message, fmt="akamaster"):
         ("layer1.0.bn1.running_var", torch.full((16,), torch.nan), "holds values that are not fi"),
         ("bn1.running_mean", torch.full((16,), -torch.inf), "holds values that are not finite"),
         ("conv1.weight", 3, "is no plain tensor"),
+        ("conv1.weight", torch.zeros(2, 2).to_sparse(), "is no plain tensor"),
+        ("conv1.weight", torch.zeros(2, device="meta"), "is no plain tensor"),
     ],
 )
 def test_numbers_of_the_wrong_kind_are_refused_by_file_and_key(tmp_path, key, value, message):
@@ -238,16 +228,6 @@ def test_dicts_in_circles_and_dicts_of_many_names(tmp_path):
 
 
 @pytest.mark.parametrize("write", [new_archive, old_format])
-def test_files_of_old_and_new_torch_are_read(tmp_path, write):
-    content = {"state_dict": {"a": torch.arange(3.0)}, "best_prec1": 91.73}
-    write(tmp_path / "a.th", content)
-    file = read(tmp_path / "a.th")
-    assert torch.equal(file.content["state_dict"]["a"], torch.arange(3.0))
-    assert file.bytes == (tmp_path / "a.th").stat().st_size
-    assert file.about is None
-
-
-@pytest.mark.parametrize("write", [new_archive, old_format])
 @pytest.mark.parametrize("share", [0, 0.002, 0.3, 0.9, 0.9999])
 def test_a_truncated_file_is_refused_in_one_line(tmp_path, write, share):
     path = tmp_path / "cut.pt"
@@ -270,14 +250,6 @@ def test_large_files_and_archives_that_unpack_into_large_ones_are_refused(tmp_pa
     assert path.stat().st_size < 10_000
     with pytest.raises(WeightsError, match="unpacks to 2[0-9]{4} bytes, more than 10000"):
         read(path, largest=10_000)
-
-
-@pytest.mark.parametrize(
-    "value", [3, "text", torch.zeros(2, 2).to_sparse(), torch.zeros(2, device="meta"), None]
-)
-def test_only_plain_tensors_are_weights(value):
-    with pytest.raises(ValueError, match="b is no plain tensor"):
-        checked_tensors({"a": torch.zeros(1), "b": value})
 
 
 def ours_saying(path, about):
@@ -364,14 +336,3 @@ def test_weights_changed_after_their_export_are_not_the_runs(tmp_path):
     state["head.fc.bias"] += 1
     torch.save(state, path)  # torch keeps the table in which the export says what it is
     refused(path, "its weights were changed after they were exported", "ours")
-
-
-def test_an_export_is_a_plain_state_dict(tmp_path):
-    ours_saying(tmp_path / "a.pt", GOOD)
-    loaded = torch.load(io.BytesIO((tmp_path / "a.pt").read_bytes()), weights_only=True)
-    net = build(NetSpec("cifar", 8, "A"), 10, seed=5)
-    net.load_state_dict(loaded)
-    expected = build(NetSpec("cifar", 8, "A"), 10).state_dict()
-    assert loaded.keys() == expected.keys()
-    for name, value in net.state_dict().items():
-        assert torch.equal(value, expected[name])

@@ -64,12 +64,11 @@ def test_overrides_draw_the_runs_that_they_name(root, capsys):
     assert capsys.readouterr().err.endswith("fig1: nothing to draw\n")
 
 
-@pytest.mark.parametrize("item", ["highway", "blocks", "deviations"])
-def test_variants_without_runs_are_named_instead_of_an_empty_axis(item, root, capsys):
-    assert make(item, root) == 1
+def test_variants_without_runs_are_named_instead_of_an_empty_axis(root, capsys):
+    assert make("highway", root) == 1
     err = capsys.readouterr().err
-    assert f"make {item} PROFILE=quick trains what is missing" in err
-    assert err.endswith(f"{item}: nothing to compare\n")
+    assert "make highway PROFILE=quick trains what is missing" in err
+    assert err.endswith("highway: nothing to compare\n")
     assert not (root.parent / "out").exists()
 
 

@@ -128,10 +128,7 @@ def test_ours_load_strictly_into_torchvisions_with_equal_scores(depth):
         (NetSpec("imagenet", 18, "A"), "ResNet-18 A .* have option B, not option A"),
         (NetSpec("imagenet", 34, "C"), "ResNet-34 C .* have option B, not option C"),
         (NetSpec("imagenet", 18, "none"), "plain-18 .* have option B, not plain nets"),
-        (
-            NetSpec("imagenet", 50, "B"),
-            "ResNet-50 .* stride in the 3x3 conv, this net's in the 1x1",
-        ),
+        (NetSpec("imagenet", 50, "B"), "ResNet-50 .* stride in the 3x3 conv, this net's in the"),
         (NetSpec("imagenet", 18, "B", bn_eps=1e-3), "eps 1e-5, this net's 0.001"),
     ],
 )
@@ -196,17 +193,9 @@ def test_akamasters_option_b_is_recognised():
         ("torchvision", {}, r"missing fc\.weight"),
         ("torchvision", {"fc.weight": torch.zeros(3)}, r"missing fc\.weight"),
         ("torchvision", {"fc.weight": torch.zeros(3, 4)}, r"stages of \[\] blocks"),
+        ("akamaster", {"fc.weight": torch.zeros(3, 4)}, r"no akamaster weights: missing linear\.w"),
     ],
 )
 def test_what_is_not_a_state_dict_of_the_format_is_refused(fmt, state, message):
     with pytest.raises(ValueError, match=message):
         net_of(fmt, state)
-
-
-def test_akamaster_weights_are_not_taken_for_torchvisions_and_the_reverse():
-    with pytest.raises(ValueError, match=r"no torchvision weights: missing fc\.weight"):
-        net_of("torchvision", akamaster_state())
-    with torch.device("meta"):
-        state = torchvision_models.resnet18().state_dict()
-    with pytest.raises(ValueError, match=r"no akamaster weights: missing linear\.weight"):
-        net_of("akamaster", state)

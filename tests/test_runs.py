@@ -104,7 +104,7 @@ def test_metrics_cut_at_every_byte_lose_at_most_one_record(tmp_path):
         complete = whole[:length].count(b"\n")
         records = read_metrics(path)
         assert [r["iter"] for r in records] == list(range(complete))
-        with MetricsWriter(path) as log:  # going on after a torn line repeats and joins nothing
+        with MetricsWriter(path) as log:  # appending after a torn line repeats nothing
             log.write("train", iter=9)
         assert [r["iter"] for r in read_metrics(path)] == [*range(complete), 9]
 

@@ -5,7 +5,6 @@ import math
 import pytest
 
 from ranks import StopAt, do, fingerprint, small_job
-from resnet_repro.compose import compose_run
 from resnet_repro.config import RecipeConfig
 from resnet_repro.runs.metrics import Record
 from resnet_repro.training import state as state_module
@@ -133,9 +132,3 @@ def test_what_was_seen_before_a_stop_is_remembered(whole, tmp_path, monkeypatch)
     assert do(job, StopAt(first)) == "preempted"
     assert do(job) == "finished"
     assert fingerprint(job.folder)["metrics"] != fingerprint(whole.folder)["metrics"]
-
-
-def test_plateau_is_a_choice_not_the_default():
-    assert compose_run("experiment=imagenet_plain18").recipe.schedule == "milestones"
-    config = compose_run("experiment=imagenet_plain18", "recipe.schedule=plateau")
-    assert len(config.recipe.milestones) == 3  # so often it may drop

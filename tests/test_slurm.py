@@ -112,7 +112,7 @@ def real_cluster(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
-def test_warned_it_saves_is_requeued_once_and_goes_on_to_the_same_bits(tmp_path):
+def test_warned_it_saves_is_requeued_once_and_resumes_to_the_same_bits(tmp_path):
     """USR1 comes to every process of the step, as SLURM sends it, and through the launcher too."""
     whole, job = small_job(tmp_path / "whole", *WORDS), small_job(tmp_path / "runs", *WORDS)
     env = real_cluster(tmp_path)

@@ -114,8 +114,6 @@ def test_runs_that_need_other_switches_are_refused(tmp_path):
         "which is bf16 and fp32"
     )
     assert not any(tmp_path.iterdir())
-    with pytest.raises(ConfigError, match=r"trainer.concurrent=2: only with trainer.devices=1"):
-        small_job(tmp_path, TOGETHER, "trainer.devices=2")
     assert jobs.concurrency(mixed[:1]) == 1  # there is nothing to share
 
 

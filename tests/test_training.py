@@ -1,12 +1,12 @@
 """Training end to end on made-up images: the loop, exact resume, divergence, traps of others."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,8 +17,8 @@ from resnet_repro.analysis import paper
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.protocol import comparison_notes
 from resnet_repro.compose import compose_run
-from resnet_repro.conf import names
-from resnet_repro.data import StoppedError
+from resnet_repro.conf import names, protocol
+from resnet_repro.data import Arrays, StoppedError, cifar10
 from resnet_repro.data.cifar10 import DIGESTS
 from resnet_repro.data.resident import ResidentImages
 from resnet_repro.items.table6 import table6
@@ -243,15 +243,17 @@ def test_resume_across_the_end_of_the_warm_up_gives_the_same_bits(warmed, tmp_pa
     assert fingerprint(job.folder) == fingerprint(warmed)
 
 
-def test_45k_split_logs_validation_beside_test(tmp_path):
-    real = Path(os.environ.get("RESNET_REPRO_DATA") or "data") / "cifar10.npz"
-    if not real.exists():
-        pytest.skip("CIFAR-10 is not here; `make data` gets it")
+def test_45k_split_logs_validation_beside_test(tmp_path, monkeypatch):
+    """On as many training images as CIFAR-10 has, and few test images."""
+    images = np.random.default_rng(0).integers(0, 256, (50_060, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(50_060, dtype=np.uint8) % 10
+    arrays = Arrays(images[60:], labels[60:], images[:60], labels[:60], 10, {})
+    monkeypatch.setattr(cifar10, "load", lambda *_: arrays)
     words = ("data=cifar10", "data.train_split=45k", "evaluation.batch_size=1000")
     job = small_job(tmp_path, *SHORT, *words)
     assert do(job) == "finished"
     counts = {r["kind"]: r["num_samples"] for r in job.folder.metrics()}
-    assert counts == {"train": 32, "test": 10_000, "val": 5_000, "train_clean": 50}
+    assert counts == {"train": 32, "test": 60, "val": 5_000, "train_clean": 50}
 
 
 LOST: dict[str, Callable[[RunFolder], Any]] = {
@@ -342,7 +344,7 @@ def test_trap_06_resume_takes_the_last_checkpoint_not_the_best(tmp_path):
 
 def test_trap_13_precision_is_one_for_all_nets_and_mixing_is_said(tmp_path):
     listed = [name for name in names("experiment") if not name.endswith("_fp32")]  # the controls
-    asked = {compose_run(f"experiment={name}").trainer.precision for name in listed}
+    asked = {protocol(name).trainer.precision for name in listed}
     assert asked == {"auto"}  # which becomes what the device does best, whatever the net
     fabricate(tmp_path, "plain-20", precision="fp32")
     fabricate(tmp_path, "plain-56", precision="bf16")

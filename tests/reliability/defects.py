@@ -65,7 +65,7 @@ DEFECTS = (
            (KILLED, "test_runs.py::test_metrics_go_back_to_the_checkpoint")),
     Defect("checkpoints are loaded unverified", SAVING,
            "return None if actual == expected else", "return None if actual else",
-           ("test_checkpoint.py::test_damage_is_never_loaded[bit]",)),
+           ("test_checkpoint.py::test_damage_is_never_loaded[one bit flipped]",)),
     Defect("code in a checkpoint is run", SAVING, "weights_only=True", "weights_only=False",
            ("test_checkpoint.py::test_code_in_a_checkpoint_is_not_run",)),
     Defect("files are written in place", ATOMIC,
