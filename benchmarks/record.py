@@ -41,7 +41,7 @@ def command(
     scopes: Mapping[str, Scope],
     argv: Sequence[str] | None = None,
 ) -> Path:
-    """Be the command line of a part: measure, write the file, print and return its path.
+    """Run the command line of a part: measure, write the file, print and return its path.
 
     ``scopes`` are those of ``cpu`` and ``cuda``; the command line may change them, and gives
     configuration overrides for every net.

@@ -66,12 +66,12 @@ CHECKS = (
 
 
 def start(check: GpuCheck, root: Path) -> list[str]:
-    """The command that does one check."""
+    """Return the command that runs one check."""
     return [sys.executable, "-m", "resnet_repro.gpu_checks", check.name, str(root)]
 
 
 def run_check(check: GpuCheck, seconds: float) -> dict[str, Any]:
-    """Do a check in a process of its own; kill it and all it started after so many seconds."""
+    """Run a check in a process of its own; kill it and its children after ``seconds``."""
     began, limit = time.monotonic(), max(0.0, min(check.limit, seconds))
     with tempfile.TemporaryDirectory(prefix="gpu_check") as root:
         process = subprocess.Popen(
@@ -98,7 +98,7 @@ def run_check(check: GpuCheck, seconds: float) -> dict[str, Any]:
 
 
 def row(check: GpuCheck, seconds: float, state: str, remark: str) -> dict[str, Any]:
-    """What came of a check, and what is to be used instead where it failed."""
+    """Return the result of a check, and what replaces it where it failed."""
     failed = state == "failed"
     return {
         "check": check.name,
@@ -111,7 +111,7 @@ def row(check: GpuCheck, seconds: float, state: str, remark: str) -> dict[str, A
 
 
 def run_all(checks: Sequence[GpuCheck]) -> list[dict[str, Any]]:
-    """Do the first check, then the others, a few at a time; those of CUDA only where it works."""
+    """Run the first check, then the others, a few at a time; CUDA checks only where CUDA works."""
     deadline = time.monotonic() + DEADLINE
     device = run_check(checks[0], DEADLINE)
     reason = {"skipped": device["remark"], "failed": "the GPU cannot be used"}.get(device["state"])
@@ -140,7 +140,7 @@ def report(rows: Sequence[dict[str, Any]], out: Path) -> None:
 
 
 def main() -> int:
-    """Do all checks, print the table, write the file; 1 if the GPU cannot be used."""
+    """Run all checks, print the table, write the file; 1 if the GPU cannot be used."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     began = time.monotonic()
     rows = run_all(CHECKS)

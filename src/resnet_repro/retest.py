@@ -1,4 +1,4 @@
-"""Errors of finished runs under a further protocol, counted where a table lacks them."""
+"""Count errors of finished runs under a further protocol where a table lacks them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from resnet_repro.exits import exit_code, notify
 def count_missing(
     runs: Sequence[Run], protocol: str, config: Config, *, together: bool = False
 ) -> None:
-    """Test final nets under ``protocol`` where that was not done; name those that cannot be.
+    """Test untested final nets under ``protocol``; name those that cannot be.
 
-    ``runs`` are finished and of one profile; ``config`` says where the data lie and on which device
+    ``runs`` are finished and of one profile; ``config`` says where the data are and on which device
     to count; ``together``: as an ensemble of one run of each net instead of each run alone.
     """
     evaluations = evaluations_beside(runs)

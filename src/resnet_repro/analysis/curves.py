@@ -37,7 +37,7 @@ CIFAR = Frame((0.0, 20.0), PAPER_ITERS)  # Figs. 1 and 6
 
 
 def comparable(runs: Sequence[Run]) -> bool:
-    """Whether the paper's curves may lie under these runs."""
+    """Whether the paper's curves may be drawn under these runs."""
     return bool(runs) and not why_not_comparable(runs)
 
 
@@ -70,7 +70,7 @@ def draw_both(
 ) -> None:
     """Draw test (bold) and training error (dashed) of a net.
 
-    ``paper_panel``: number and panel of the paper's figure whose curves lie under them, if any do.
+    ``paper_panel``: number and panel of the paper's figure whose curves are under them, if any.
     """
     for kind, (our_look, paper_look) in LOOKS.items():
         draw_net(axes, runs, kind, our_look, unit)
@@ -82,7 +82,7 @@ def draw_both(
 def draw_nets(
     axes: Axes, nets: Nets, labels: Sequence[str], paper: tuple[int, str], shown: Sequence[Run]
 ) -> None:
-    """Draw nets over the paper's where all that is ``shown`` is comparable; name what is missing.
+    """Draw nets over the paper's where all runs ``shown`` are comparable; name what is missing.
 
     ``paper``: number of the figure, panel.
     """
@@ -115,7 +115,7 @@ def legend(
 
 
 def name_missing(axes: Axes, nets: Nets, labels: Sequence[str]) -> None:
-    """Say in a panel of these nets which of those wanted have no runs."""
+    """Name in a panel the nets of ``labels`` that have no runs."""
     missing = [label for label in labels if label not in nets]
     names = ", ".join(missing)
     if missing and not nets:
@@ -159,7 +159,7 @@ def note(axes: Axes, text: str) -> None:
 
 
 def logarithmic(axes: Axes) -> None:
-    """Make the upright axis logarithmic, with plain numbers where it spans less than two tens."""
+    """Make the y axis logarithmic, with plain numbers where it spans less than two decades."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     if high < 100 * low:

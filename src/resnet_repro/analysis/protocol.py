@@ -58,7 +58,7 @@ def nets_by_data(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
 
 
 def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
-    """What differs from the paper's protocol in the way of computing: name, paper, here, runs.
+    """List how computing differs from the paper's protocol: name, paper, here, runs.
 
     Caffe, in which the authors worked, computes in fp32 and keeps channels before rows; here
     channels are always last in memory.

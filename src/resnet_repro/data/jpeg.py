@@ -1,4 +1,4 @@
-"""Photographs to pixels, fast (Sec. 3.4): no more is decoded and resized than is needed.
+"""Decode photographs fast (Sec. 3.4): no more is decoded and resized than is needed.
 
 A JPEG is decoded at the smallest scale (1, 1/2, 1/4, 1/8 of its DCT blocks) that still covers the
 requested size: on the sample photographs at side 256, the picture that differs most from one
@@ -33,7 +33,7 @@ Pixels = NDArray[np.uint8]
 CROP = 224
 TEST_SIDE = 256
 
-# What is decoded, and by which names such files are found. What a file is, its content says, not
+# What is decoded, and by which names such files are found. A file's content decides what it is, not
 # its name: ILSVRC has a PNG and some CMYK files that are called .JPEG.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -71,7 +71,7 @@ def read_picture(path: Path) -> bytes:
 def train_crop(encoded: bytes, name: str, draw: Draw) -> Pixels:
     """Resize to the drawn shorter side, crop at the drawn place, mirror or not (Sec. 3.4).
 
-    ``encoded`` are the bytes of the file ``name``; returns uint8 (224, 224, 3). As all here it
+    ``encoded`` are the bytes of the file ``name``; returns uint8 (224, 224, 3). Like all here it
     raises PictureError for what cannot be decoded.
     """
     with _opened(encoded, name) as image:

@@ -50,7 +50,7 @@ class PictureBatch(NamedTuple):
     failures: list[DataError]  # why
 
     def usable(self) -> PictureBatch:
-        """The pictures that are there."""
+        """Return the batch without missing pictures."""
         if not self.failures:
             return self
         images, labels, alphas, valid = (part[self.valid] for part in self[:4])
@@ -233,13 +233,13 @@ def _raise_unless_timed_out(error: Exception) -> None:
 
 
 def _ignore_stop_signals(_: int) -> None:
-    """A stop signal sent to the whole group must not end a worker before the parent has saved."""
+    """Ignore stop signals, which may reach the whole group: the parent must save first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _prepare_sockets() -> None:
-    """Let processes meet in a folder whose path leaves room for a socket's name."""
+    """Put the processes' sockets into a folder with a path that is short enough."""
     before, places = tempfile.tempdir, (tempfile.gettempdir(), *_SHORT_FOLDERS)
     short = [p for p in places if len(os.fsencode(p)) <= _FOLDER_BYTES and os.access(p, os.W_OK)]
     if not short:

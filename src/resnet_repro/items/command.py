@@ -1,4 +1,4 @@
-"""One item from the command line: train what is missing, draw it, print the claims it bears on.
+"""One item from the command line: train what is missing, draw it, print its claims.
 
 ``experiments/fig1.py`` and the other scripts are each one call of :func:`main`.
 """
@@ -29,7 +29,7 @@ FIRST_PROFILE = "quick"  # trained where nothing is logged and no profile is giv
 
 
 def main(name: str) -> None:
-    """Do one item of the registry as the command line asks.
+    """Run one item of the registry from the command line.
 
     Where an item needs its nets tested under a further protocol, the finished runs whose weights
     are here are tested first.

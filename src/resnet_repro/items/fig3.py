@@ -59,7 +59,7 @@ def fig3() -> Figure:
 
 
 def cells(layers: Sequence[CountedLayer], image_size: int) -> list[Cell]:
-    """Boxes of a net's column: its convs and fcs, and the pools that lie between them."""
+    """Boxes of a net's column: its convs and fcs, and the pools between them."""
     found: list[Cell] = []
     size, channels = image_size, 0
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Several runs: what is missing, how long it takes, what came of it."""
+"""Do several runs: what is missing, how long it takes, the outcomes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AHEAD = 8  # iterations of a run that may wait for the device while other runs s
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one run: ``skipped``, ``finished``, ``preempted`` or ``failed``, and why."""
+    """The outcome of one run: ``skipped``, ``finished``, ``preempted`` or ``failed``, and why."""
 
     job: Job
     state: str
@@ -35,7 +35,7 @@ class Outcome:
 
 
 def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome]:
-    """Do what is missing of ``jobs``; a failure is kept for the end and stops no other run.
+    """Do what is missing of ``jobs``; a failure is reported at the end and stops no other run.
 
     One after the other or, with ``trainer.concurrent``, several at the same time. ConfigError: they
     cannot be; RunFolderError: before anything is trained, a folder holds another configuration.
@@ -52,7 +52,7 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
     if len(set(map(_kind, missing))) > 1:
         weights = estimate(missing)
         remark += f": {written(sum(weights), young=True)}"
-    else:  # the progress will know better in a moment
+    else:  # the progress line soon has better ones
         weights = [job.config.recipe.max_iters - job.folder.resumes_at for job in missing]
     if len(jobs) > 1:
         notify(f"{len(missing)} of {len(jobs)} runs to train{remark} on {_device_name()}")
@@ -60,7 +60,7 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
 
 
 def concurrency(jobs: Sequence[Job]) -> int:
-    """How many of these runs are trained at the same time; ConfigError: they must not be."""
+    """How many of these runs to train at the same time; ConfigError: they must not be."""
     concurrent = max(job.config.trainer.concurrent for job in jobs)
     for key in SHARED:
         values = {getattr(job.config.trainer, key) for job in jobs}
@@ -78,8 +78,8 @@ def train_together(
 ) -> list[Outcome]:
     """Train up to ``concurrent`` runs at the same time, an iteration of each in turn.
 
-    An error ends its own run alone. After a stop no other run begins; those that have begun see it
-    too and end by themselves.
+    An error ends its own run alone. After a stop no other run begins; those that have begun end by
+    themselves.
     """
     from resnet_repro.training.device import free_after_run
 
@@ -87,7 +87,7 @@ def train_together(
     try:
         while True:
             while waiting and len(active) < concurrent:
-                # The first begins in any case: its state then says that it was stopped.
+                # The first always begins: its state then says that it was stopped.
                 if len(waiting) < len(jobs) and stop_asked():
                     break
                 job = waiting.popleft()
@@ -127,7 +127,7 @@ class _ActiveRun:
         return len(self.marks) < AHEAD
 
     def advance(self) -> Outcome | None:
-        """Do one iteration; where the run ends with it, let go of it and return its outcome."""
+        """Do one iteration; if it ends the run, release the run and return its outcome."""
         try:
             if self.run is not None:
                 state = self.run.advance()
@@ -155,7 +155,7 @@ def estimate(jobs: Sequence[Job]) -> list[float]:
 
 
 def _kind(job: Job) -> str:
-    """What the seconds of an iteration depend on."""
+    """Return what the seconds of an iteration depend on."""
     config = job.config
     return f"{config.model} {config.data} {config.recipe.batch_size}"
 
@@ -169,7 +169,7 @@ def _device_name() -> str:
 
 
 def notify_places(config: Config) -> None:
-    """Say where runs and data are, where a command is called elsewhere and names no place."""
+    """Print the default folders of runs and data when called from elsewhere."""
     places = {"runs": paths.runs(config.runs_dir)}
     if config.data.name != "synthetic":  # which has no folder
         places["data"] = paths.data(config.data.root)
