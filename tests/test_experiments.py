@@ -15,7 +15,8 @@ from fabricate import imagenet_run
 from pictures import SAMPLE, shrink
 from ranks import Silent, StopAt, do, fingerprint, never
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.cost import SCHEDULES, paper_workloads
+from resnet_repro.analysis.cost import paper_workloads
+from resnet_repro.analysis.protocol import SCHEDULES
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import load_item, names, protocol
 from resnet_repro.data import DataError, colours, folder, synthetic

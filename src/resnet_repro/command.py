@@ -1,7 +1,8 @@
-"""Parse ``key=value`` command lines against a schema; no Hydra, no torch."""
+"""Parse command lines, ``key=value`` against a schema; no Hydra, no torch."""
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 import types
@@ -72,3 +73,11 @@ def _value(text: str, kind: Any) -> Any:
     if kind is int and re.fullmatch(r"-?\d{1,18}", text):
         return int(text)
     return text
+
+
+def count(text: str) -> int:
+    """Read a number of at least 1, as a type for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value

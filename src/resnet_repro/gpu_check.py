@@ -47,13 +47,13 @@ class GpuCheck:
 
 EAGER, PLAIN, ONE = {"graph": "never"}, {"compile": "never"}, {"concurrent": 1}
 CHECKS = (
-    GpuCheck("device", 40, "no run can use the GPU until this is mended", cuda=False),
+    GpuCheck("device", 40, "no run can use the GPU until this is fixed", cuda=False),
     GpuCheck("precision", 40, "fp32", {"precision": "fp32"}),
     GpuCheck("graph", 90, "eager steps", EAGER),
     GpuCheck("compile", 120, "blocks are not compiled", PLAIN),
     GpuCheck("evaluation", 60, "eager steps and evaluation", EAGER),
     GpuCheck(
-        "resume", 90, "eager steps; let runs end before their time", EAGER | PLAIN, cuda=False
+        "resume", 90, "eager steps; keep runs within their time limit", EAGER | PLAIN, cuda=False
     ),
     GpuCheck("together", 90, "one run at a time", ONE, cuda=False),
     GpuCheck("memory", 90, "one run at a time", ONE),

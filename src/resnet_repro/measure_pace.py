@@ -19,6 +19,7 @@ from resnet_repro.runs.provenance import (
     cpu_description,
     git_state,
     hardware,
+    has_gpu_driver,
     usable_cores,
     versions,
 )
@@ -46,7 +47,7 @@ def recall(folder: Path) -> dict[str, Any] | None:
 
 def gpu_name() -> str | None:
     """The GPU that a run would take; torch, which takes seconds to load, is asked only then."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
+    if not has_gpu_driver():
         return None
     import torch
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_repro import evaluate
-from resnet_repro.analysis.evaluations import evaluations_beside, run_key, score_of
+from resnet_repro.analysis.evaluations import evaluations_beside, score_of
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import by_net
 from resnet_repro.config import Config
@@ -28,7 +28,7 @@ def count_missing(
     untested = [run for run in runs if together or score_of(run, protocol, evaluations) is None]
     available = [run for run in untested if _final_weights(run).is_file()]
     if len(available) < len(untested):
-        names = ", ".join(run_key(run.path) for run in untested if run not in available)
+        names = ", ".join(run.place for run in untested if run not in available)
         notify(f"not tested at {protocol}, since their final weights are not here: {names}")
     missing = [[run] for run in available]
     if together:
@@ -68,7 +68,7 @@ def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
             device=trainer.device, threads=trainer.threads, loader_workers=trainer.loader_workers
         ),
     )
-    names = " + ".join(run_key(run.path) for run in group)
+    names = " + ".join(run.place for run in group)
     try:
         result = evaluate.count(options)
         written = evaluate.write(folder, result)

@@ -28,7 +28,7 @@ from resnet_repro.gpu_check import OUT
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import duration
 from resnet_repro.runs.folder import find_runs
-from resnet_repro.runs.provenance import REVISION, git_state, versions
+from resnet_repro.runs.provenance import REVISION, git_state, has_gpu_driver, versions
 from resnet_repro.runs.signals import is_alive, stop_on_signals
 from resnet_repro.training.jobs import estimate, report, run_all
 from resnet_repro.training.launch import Job, job_of
@@ -189,7 +189,7 @@ def default_device() -> str:
 
     ConfigError: a GPU is visible that torch cannot use.
     """
-    if not any(Path(f"/dev/{driver}").exists() for driver in ("nvidiactl", "kfd", "dxg")):
+    if not has_gpu_driver():
         return "cpu"
     from resnet_repro.training.device import sees_cuda
 

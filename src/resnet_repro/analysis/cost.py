@@ -19,11 +19,11 @@ import pandas as pd
 
 from resnet_repro.analysis import counted
 from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.protocol import SCHEDULES
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.runs.provenance import cpu_description
 
 PASSES = 3  # forward, and backward to the inputs and to the weights
-SCHEDULES = {"imagenet": (600_000, 256), "cifar": (64_000, 128)}  # iterations, images of a batch
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, MultipleLocator, NullForm
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.protocol import Nets, by_net, why_not_comparable
+from resnet_repro.analysis.protocol import SCHEDULES, Nets, by_net, why_not_comparable
 from resnet_repro.analysis.stats import last_error, seeds_phrase, summarise
 
 ENOUGH_POINTS = 40  # a training curve is thinned to one point an evaluation if that leaves so many
-PAPER_ITERS = 64_000
 NBSP = "\N{NO-BREAK SPACE}"
 
 
@@ -33,7 +32,7 @@ class Frame:
 
 
 LOOKS = {"test": (style.TEST, style.PAPER_TEST), "train": (style.TRAIN, style.PAPER_TRAIN)}
-CIFAR = Frame((0.0, 20.0), PAPER_ITERS)  # Figs. 1 and 6
+CIFAR = Frame((0.0, 20.0), SCHEDULES["cifar"][0])  # Figs. 1 and 6
 
 
 def comparable(runs: Sequence[Run]) -> bool:
@@ -170,7 +169,7 @@ def logarithmic(axes: Axes) -> None:
 
 def iter_unit(runs: Sequence[Run]) -> float:
     """Iterations that count as 1 on the axis: 1e4 as in the paper, 1 for short schedules."""
-    return 1e4 if max((run.max_iters for run in runs), default=PAPER_ITERS) >= 1e4 else 1.0
+    return 1e4 if max((run.max_iters for run in runs), default=CIFAR.iters) >= 1e4 else 1.0
 
 
 def set_limits(row: Sequence[Axes], runs: Sequence[Run], frame: Frame = CIFAR) -> None:

@@ -226,7 +226,7 @@ def _raise_unless_timed_out(error: Exception) -> None:
         if "DataLoader worker (pid" not in str(error):
             raise error
     raise DataError(
-        "a process that decodes pictures was killed, for want of memory or of shared memory "
+        "a process that decodes pictures was killed, for lack of memory or of shared memory "
         "(/dev/shm, 40 MB a batch of 256, two batches a process); give more, or use fewer with "
         "trainer.loader_workers=N"
     ) from error

@@ -73,6 +73,11 @@ def cpu_description() -> tuple[str, frozenset[str]]:
     return name, flags
 
 
+def has_gpu_driver() -> bool:
+    """Whether there is a driver for a GPU, of NVIDIA, AMD or Windows."""
+    return any(Path(f"/dev/{name}").exists() for name in ("nvidiactl", "kfd", "dxg"))
+
+
 def multiplies_bf16(flags: frozenset[str]) -> bool:
     """Whether the CPU multiplies bf16 natively; elsewhere bf16 is slower than fp32."""
     return bool({"amx_bf16", "avx512_bf16", "bf16"} & flags)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from resnet_repro import paths
 from resnet_repro.config import Config
 from resnet_repro.exits import PREEMPTED, exit_code, notify
+from resnet_repro.measure_pace import gpu_name
 from resnet_repro.options import ConfigError, shown
 from resnet_repro.progress import Progress, RunProgress, written
 from resnet_repro.runs.provenance import cpu_description, usable_cores
@@ -55,7 +56,8 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
     else:  # the progress line soon has better ones
         weights = [job.config.recipe.max_iters - job.folder.resumes_at for job in missing]
     if len(jobs) > 1:
-        notify(f"{len(missing)} of {len(jobs)} runs to train{remark} on {_device_name()}")
+        device = gpu_name() or f"{usable_cores()} CPU cores, {cpu_description()[0]}"
+        notify(f"{len(missing)} of {len(jobs)} runs to train{remark} on {device}")
     return done + train_together(missing, concurrent, Progress(weights), stop_asked)
 
 
@@ -158,14 +160,6 @@ def _kind(job: Job) -> str:
     """Return what the seconds of an iteration depend on."""
     config = job.config
     return f"{config.model} {config.data} {config.recipe.batch_size}"
-
-
-def _device_name() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{usable_cores()} CPU cores, {cpu_description()[0]}"
 
 
 def notify_places(config: Config) -> None:
