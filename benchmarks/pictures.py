@@ -45,7 +45,7 @@ SCOPES = {
 }
 BATCH = {"cpu": 16, "cuda": 256}
 MADE_UP, SIZE = 50, (500, 375)  # photographs, and their pixels: ImageNet's are about so large
-SUMMED_UP = 5  # updates whose mean loss stands for the beginning and the end of a run
+LOSSES_AVERAGED = 5  # updates whose mean loss stands for the beginning and the end of a run
 LR = 1e-4  # of updates that are only timed
 
 
@@ -253,8 +253,8 @@ def do_run(overrides: Sequence[str]) -> Row:
         "iterations": len(losses),
         "batch_size": job.config.recipe.batch_size,
         "images_per_second": meta["images_per_second"],
-        "loss_of_the_first": round(mean(losses[:SUMMED_UP]), 3),
-        "loss_of_the_last": round(mean(losses[-SUMMED_UP:]), 3),
+        "loss_of_the_first": round(mean(losses[:LOSSES_AVERAGED]), 3),
+        "loss_of_the_last": round(mean(losses[-LOSSES_AVERAGED:]), 3),
         "test_images": test["num_samples"],
         "left_out": meta["data"]["left_out"],
     }

@@ -65,9 +65,9 @@ UNNAMED = "???"  # a value that is not given yet
 
 def named(what: str) -> Check:
     """Pass names usable for a folder."""
-    words = f"{what} of letters, digits, '.', '_', '+', '-', at most {LONGEST_NAME}"
+    allowed = f"{what} of letters, digits, '.', '_', '+', '-', at most {LONGEST_NAME}"
     usable = re.compile(rf"(?![.-])[\w.+-]{{1,{LONGEST_NAME}}}")
-    return Check(words, lambda v: usable.fullmatch(v) is not None, alone=True)
+    return Check(allowed, lambda v: usable.fullmatch(v) is not None, alone=True)
 
 
 # What an option says of a run; computed by default.
@@ -161,7 +161,7 @@ def closest(key: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
     if not near:  # a key given without its group: lr for recipe.lr
         last = {name.rsplit(".", 1)[-1]: name for name in names}
-        near = [last[word] for word in difflib.get_close_matches(key, list(last), n=1, cutoff=0.6)]
+        near = [last[name] for name in difflib.get_close_matches(key, list(last), n=1, cutoff=0.6)]
     if near:
         return f"did you mean '{near[0]}'?"
     group = key.rpartition(".")[0]

@@ -89,7 +89,7 @@ def draw_nets(
     for net in nets.values():
         draw_both(axes, net, paper_panel, iter_unit(shown))
     name_missing(axes, nets, labels)
-    name_what_is_above(axes, list(nets.values()))
+    name_nets_above(axes, list(nets.values()))
 
 
 def legend(
@@ -130,7 +130,7 @@ def explain_empty(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, bbox=white, **look)
 
 
-def name_what_is_above(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
+def name_nets_above(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
     """Name in a panel the nets whose last test error lies above its axis."""
     top = axes.get_ylim()[1]
     for group in groups:

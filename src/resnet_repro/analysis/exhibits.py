@@ -25,7 +25,7 @@ from resnet_repro.analysis.tables import Table, as_shown
 from resnet_repro.conf import load_item
 from resnet_repro.items import Item, fig4, fig6, fig7
 
-IN_PLACE = ("claims",)  # the page has a part of its own for them
+OWN_SECTION = ("claims",)  # the page has a part of its own for them
 LEADING = ("test error", "sd", "paper", "verdict")
 
 
@@ -72,7 +72,7 @@ def run_exhibits(runs: Sequence[Run], items: Mapping[str, Item]) -> list[Exhibit
     for name, listed in experiments.items():
         used = [run for run in runs if run.experiment in listed]
         logged = {run.experiment for run in used}
-        if name not in IN_PLACE and logged & (variants.intersection(listed) or logged):
+        if name not in OWN_SECTION and logged & (variants.intersection(listed) or logged):
             missing = [experiment for experiment in listed if experiment not in logged]
             exhibits.append(exhibit(items[name], used, missing))
     return exhibits

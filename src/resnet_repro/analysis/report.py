@@ -166,7 +166,7 @@ def _counted(count: int, what: str) -> str:
 
 def verdict_look(text: str) -> str:
     """The style of a verdict or state: ``good``, ``bad``, ``open`` or ``none``."""
-    return next((look for look, words in _LOOKS.items() if text.startswith(words)), "none")
+    return next((look for look, prefixes in _LOOKS.items() if text.startswith(prefixes)), "none")
 
 
 def _environment(**filters: Callable[[str], str]) -> jinja2.Environment:

@@ -45,7 +45,7 @@ DIGESTS: Mapping[str, str] = {
 CACHE = "cifar10.npz"
 BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 LARGEST_FILE = 64_000_000  # bytes; a Python file has 31 MB
-MOST_ROWS = 10_000  # of a PNG
+MAX_ROWS = 10_000  # of a PNG
 
 
 def load(root: Path, source: str = "auto", digests: Mapping[str, str] = DIGESTS) -> Arrays:
@@ -176,12 +176,12 @@ def _png(content: bytes, _: str) -> tuple[Bytes, Bytes]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(content), formats=["PNG"])
         width, height = picture.size
-        if width == 32 * 32 and height <= MOST_ROWS:  # before anything is decoded
+        if width == 32 * 32 and height <= MAX_ROWS:  # before anything is decoded
             pixels = np.asarray(picture.convert("RGB"), dtype=np.uint8)
             return pixels.reshape(-1, 32, 32, 3), np.empty(0, np.uint8)
     except Exception as error:
         raise ValueError(f"not a whole PNG ({brief(error)})") from error
-    raise ValueError(f"{width}x{height} pixels, not 1024x{MOST_ROWS}")
+    raise ValueError(f"{width}x{height} pixels, not 1024x{MAX_ROWS}")
 
 
 def _json(content: bytes, _: str) -> Bytes:

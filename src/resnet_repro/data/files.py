@@ -28,8 +28,8 @@ Wanted = Mapping[str, int]  # pattern of a path (* for one name or a part of it)
 # Path, declared size, and a function that reads up to so many bytes.
 _Member = tuple[str, int, Callable[[int], bytes]]
 
-_MOST_MEMBERS = 500_000
-_MOST_BYTES = 1024**3  # of an archive unpacked; Tiny ImageNet has a third of it
+_MAX_MEMBERS = 500_000
+_MAX_BYTES = 1024**3  # of an archive unpacked; Tiny ImageNet has a third of it
 
 # What macOS, Windows, Synology and QNAP leave beside files, except hidden names.
 _LEFTOVERS = {
@@ -71,15 +71,15 @@ def read(source: Path, wanted: Wanted, prefix: str) -> dict[str, bytes]:
     unreadable or not an archive, or holds a file too large.
     """
     limits = [
-        (re.compile(re.escape(pattern).replace(r"\*", "[^/]*")), most)
-        for pattern, most in wanted.items()
+        (re.compile(re.escape(pattern).replace(r"\*", "[^/]*")), maximum)
+        for pattern, maximum in wanted.items()
     ]
     files = {}
     with _damage_explained(source):
         members = _of_folder(source, wanted) if source.is_dir() else _of_archive(source)
         for path, size, read_bytes in members:
             name = path.removeprefix("./").removeprefix(prefix)
-            limit = next((most for form, most in limits if form.fullmatch(name)), None)
+            limit = next((maximum for form, maximum in limits if form.fullmatch(name)), None)
             if limit is None or any(map(is_leftover, name.split("/"))):
                 continue
             if size <= limit:
@@ -128,9 +128,9 @@ def _of_archive(source: Path) -> Iterator[_Member]:
             yield from _of_tar(raw)
 
 
-def _of_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
+def _of_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
     with archive.open(member) as file:
-        return file.read(most)
+        return file.read(limit)
 
 
 def _of_tar(raw: BinaryIO) -> Iterator[_Member]:
@@ -141,8 +141,8 @@ def _of_tar(raw: BinaryIO) -> Iterator[_Member]:
         stream = lzma.LZMAFile(raw)  # noqa: SIM115 - as long as raw
     elif magic.startswith(b"\x1f\x8b"):
         stream = gzip.GzipFile(fileobj=raw)
-    content = stream.read(_MOST_BYTES + 1)  # to the end, where the checksum is
-    if len(content) > _MOST_BYTES:
+    content = stream.read(_MAX_BYTES + 1)  # to the end, where the checksum is
+    if len(content) > _MAX_BYTES:
         raise DataError("unpacks to far more than the data set")
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
         for member in _counted(archive):
@@ -152,8 +152,8 @@ def _of_tar(raw: BinaryIO) -> Iterator[_Member]:
 
 def _counted(members: Iterable[T]) -> Iterator[T]:
     for count, member in enumerate(members):
-        if count >= _MOST_MEMBERS:
-            raise DataError(f"has more than {_MOST_MEMBERS:,} members")
+        if count >= _MAX_MEMBERS:
+            raise DataError(f"has more than {_MAX_MEMBERS:,} members")
         yield member
 
 

@@ -43,8 +43,8 @@ FORMATS = {
 }
 KINDS = f"{', '.join(list(FORMATS)[:-1])} or {list(FORMATS)[-1]}"
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-MOST_BYTES = 2**26  # of a file
-MOST_PIXELS = 2**24  # of a whole picture once resized: 50 MB, 25:1 at a shorter side of 640
+MAX_BYTES = 2**26  # of a file
+MAX_PIXELS = 2**24  # of a whole picture once resized: 50 MB, 25:1 at a shorter side of 640
 # What Pillow's decoders raise on damaged files.
 _UNDECODABLE = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError),
@@ -57,14 +57,14 @@ class PictureError(DataError):
 
 
 def read_picture(path: Path) -> bytes:
-    """The bytes of a file; DataError: unreadable; PictureError: more than ``MOST_BYTES``."""
+    """The bytes of a file; DataError: unreadable; PictureError: more than ``MAX_BYTES``."""
     try:
         with open_regular(path) as file:
-            encoded = file.read(MOST_BYTES + 1)
+            encoded = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
-    if len(encoded) > MOST_BYTES:
-        raise PictureError(f"{path}: more than {MOST_BYTES:,} bytes")
+    if len(encoded) > MAX_BYTES:
+        raise PictureError(f"{path}: more than {MAX_BYTES:,} bytes")
     return encoded
 
 
@@ -90,13 +90,13 @@ def centre_crop(encoded: bytes, name: str, side: int = TEST_SIDE) -> Pixels:
 
 
 def scaled(encoded: bytes, name: str, side: int) -> Pixels:
-    """The whole picture at a shorter side, uint8 (H, W, 3), of at most ``MOST_PIXELS`` pixels."""
+    """The whole picture at a shorter side, uint8 (H, W, 3), of at most ``MAX_PIXELS`` pixels."""
     with _opened(encoded, name) as image:
         width, height = resized(image.size, side)
-        if width * height > MOST_PIXELS:
+        if width * height > MAX_PIXELS:
             raise PictureError(
                 f"{name}: {image.width}x{image.height} pixels are {width}x{height} at a shorter "
-                f"side of {side}, more than {MOST_PIXELS:,} pixels"
+                f"side of {side}, more than {MAX_PIXELS:,} pixels"
             )
         return _region(image, (width, height), (0, 0, width, height))
 

@@ -116,6 +116,6 @@ def _their_key(fmt: str, ours: str) -> str:
     return re.sub(r"^head\.fc\.", f"{_HEAD[fmt]}.", key)
 
 
-def _some(items: list[str], most: int = 8) -> str:
-    rest = len(items) - most
-    return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")
+def _some(items: list[str], limit: int = 8) -> str:
+    rest = len(items) - limit
+    return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # What torch sets for a whole process: runs in one must agree in it.
 SHARED = ("device", "precision", "deterministic", "threads", "concurrent")
-AHEAD = 8  # iterations of a run that may wait for the device while other runs share it
+MAX_QUEUED = 8  # iterations of a run that may wait for the device while other runs share it
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class _ActiveRun:
         """Whether the device has caught up; else its queue would fill, and other runs starve."""
         while self.marks and self.marks[0].query():  # type: ignore[no-untyped-call]
             self.marks.popleft()
-        return len(self.marks) < AHEAD
+        return len(self.marks) < MAX_QUEUED
 
     def advance(self) -> Outcome | None:
         """Do one iteration; if it ends the run, release the run and return its outcome."""

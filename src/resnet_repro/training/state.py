@@ -215,7 +215,7 @@ def watch_plateau(state: TrainState, recipe: RecipeConfig, error: float) -> bool
     if recipe.schedule != "plateau" or warming or in_warmup(state, recipe):
         return False
     return state.plateau.drops_after(
-        error, state.iteration, patience=recipe.patience, most=len(recipe.milestones)
+        error, state.iteration, patience=recipe.patience, max_drops=len(recipe.milestones)
     )
 
 
