@@ -195,7 +195,8 @@ def crash(job: Job, where: str) -> int | None:
     """Do ``job`` in a process that dies at a named point; its exit code."""
     process = begin_as_is(_crash, job, where)
     process.join(120)
-    return process.exitcode
+    code: int | None = process.exitcode
+    return code
 
 
 def _crash(job: Job, where: str) -> None:

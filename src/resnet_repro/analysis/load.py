@@ -29,7 +29,7 @@ PROFILE_ORDER = ("paper", "short", "quick")
 GIVEN_UP = ("diverged", "failed")
 SHOWN_SEEDS = 4
 _BY_NET = ("table2", "table3", "table4", "table6")  # items whose rows may be of several profiles
-Value = TypeVar("Thing")
+Value = TypeVar("Value")
 Key = TypeVar("Key")
 
 
