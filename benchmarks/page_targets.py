@@ -1,4 +1,4 @@
-"""Targets of speed, and whether the measurements reach them."""
+"""What was promised of speed, and whether the measurements keep it."""
 
 from __future__ import annotations
 

@@ -70,6 +70,21 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture
+def call(monkeypatch):
+    """Call the ``main`` of a command with words, in this process; return its exit code."""
+
+    def call(main, *words):
+        monkeypatch.setattr(sys, "argv", ["command.py", *map(str, words)])
+        try:
+            main()
+        except SystemExit as left:
+            return int(left.code or 0)
+        return 0
+
+    return call
+
+
+@pytest.fixture
 def run_script(monkeypatch):
     """Call ``experiments/NAME.py`` with words, in this process."""
 

@@ -1,6 +1,5 @@
 """The real commands, as a user says them."""
 
-import contextlib
 import json
 import os
 import re
@@ -44,19 +43,9 @@ def few(monkeypatch):
 
 
 @pytest.fixture
-def train(few, monkeypatch, capsys):
+def train(few, call, capsys):
     """Train on few images as the command does, in this process: exit code and stderr."""
-
-    def train(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["train.py", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as left:
-            code = int(left.code or 0)
-        return code, capsys.readouterr().err
-
-    return train
+    return lambda *words: (call(main, *words), capsys.readouterr().err)
 
 
 RUN = "experiment=cifar10_plain20"
@@ -83,14 +72,11 @@ RUN = "experiment=cifar10_plain20"
     ],
 )
 def test_bad_words_are_refused_in_one_line_before_anything_is_written(
-    tmp_path, words, message, monkeypatch, capsys
+    tmp_path, words, message, monkeypatch, call, capsys
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path))  # else a line says where data are
-    monkeypatch.setattr(sys, "argv", ["train.py", *words, f"runs_dir={tmp_path}/runs"])
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code == 2
+    assert call(main, *words, f"runs_dir={tmp_path}/runs") == 2
     told = capsys.readouterr().err
     assert message in told
     assert len(told.splitlines()) == 1
@@ -107,10 +93,8 @@ def test_bad_words_are_refused_in_one_line_before_anything_is_written(
         (("--help",), "recipe.lr [0.1]  learning rate before the first drop; a finite number > 0"),
     ],
 )
-def test_hydras_words_work_in_any_order(words, shown, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["train.py", *words])
-    with contextlib.suppress(SystemExit):
-        main()
+def test_hydras_words_work_in_any_order(words, shown, call, capsys):
+    assert call(main, *words) == 0
     told = capsys.readouterr()
     assert shown in told.out
     assert told.err == ""

@@ -130,20 +130,6 @@ def test_stopped_and_resumed_gives_the_same_bits(tmp_path, devices):
     assert not list(parts.folder.path.rglob("*.tmp"))
 
 
-def without_settling(_: World) -> None:
-    run_module.settle_ddp_buckets = lambda *_: None
-
-
-@pytest.mark.slow
-def test_without_settling_the_buckets_three_workers_resume_to_other_bits(tmp_path):
-    words = ("trainer.devices=3",)
-    whole, parts = small_job(tmp_path / "whole", *words), small_job(tmp_path / "parts", *words)
-    workers(whole, spoil=without_settling)
-    workers(parts, 5, spoil=without_settling)
-    workers(parts, spoil=without_settling)
-    assert fingerprint(parts.folder)["window"] != fingerprint(whole.folder)["window"]
-
-
 def test_another_number_of_workers_only_where_it_is_allowed(tmp_path):
     two = small_job(tmp_path, *SHORT, "trainer.devices=2")
     assert workers(two, 3) == "preempted"

@@ -17,11 +17,9 @@ from resnet_repro.options import ConfigError
 from resnet_repro.study import default_device
 from resnet_repro.training import DivergedError, device
 from resnet_repro.training import run as run_module
-from resnet_repro.training.device import Setup, choose, free_after_run, set_fp32_precision, set_up
+from resnet_repro.training.device import choose, free_after_run, set_fp32_precision, set_up
 from resnet_repro.training.graph import GraphedStepper
 from resnet_repro.training.stepper import make
-
-CUDA = Setup(torch.device("cuda", 0), "tf32", 1, "a GPU")
 
 
 @pytest.fixture
@@ -42,12 +40,6 @@ def test_a_gpu_always_has_an_index(rank, size):
 def test_more_devices_than_there_are_are_refused():
     with pytest.raises(ConfigError, match="trainer.devices=4: 2 CUDA devices are visible here"):
         choose(TrainerConfig(devices=4), local_size=4)
-
-
-def test_on_cuda_the_rate_is_the_one_a_graph_holds():
-    for lr in (0.1, 0.01, 0.001, 1e-4, 0.05):
-        assert CUDA.rate(lr) == torch.tensor(lr).item() != lr
-        assert Setup(torch.device("cpu"), "fp32", 1, None).rate(lr) == lr
 
 
 class Host:

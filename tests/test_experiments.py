@@ -3,7 +3,6 @@
 import resource
 import shlex
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from fabricate import imagenet_run
 from pictures import SAMPLE, shrink
 from ranks import Silent, StopAt, do, fingerprint, never
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.cost import paper_workloads
-from resnet_repro.analysis.protocol import SCHEDULES
+from resnet_repro.analysis.cost import SCHEDULES, paper_workloads
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import load_item, names, protocol
 from resnet_repro.data import DataError, colours, folder, synthetic
@@ -207,12 +205,11 @@ CHANGED = ("data=synthetic", "model.depth=8", "evaluation.clean_train_images=50"
 SMALL = (*CHANGED, "profile=smoke", "trainer.threads=1")
 
 
-def test_the_command_in_a_run_gives_the_same_numbers_again(tmp_path, monkeypatch):
+def test_the_command_in_a_run_gives_the_same_numbers_again(tmp_path, call):
     words = ["experiment=cifar10_resnet20", *SMALL, "seed=3", f"runs_dir={tmp_path}/a"]
     found = []
     for name in ("first", "again"):
-        monkeypatch.setattr(sys, "argv", ["train", *words])
-        main()
+        assert call(main, *words) == 0
         (run,) = find_runs(tmp_path / "a")
         found.append(fingerprint(run))
         command, words = (said := shlex.split(run.meta()["command"]))[:3], said[3:]
@@ -224,7 +221,7 @@ def test_the_command_in_a_run_gives_the_same_numbers_again(tmp_path, monkeypatch
 
 
 def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(
-    tmp_path, monkeypatch, run_script, capsys
+    tmp_path, monkeypatch, call, run_script, capsys
 ):
     listed = load_item("deviations").experiments
     # Synthetic images have no 45k split.
@@ -233,8 +230,7 @@ def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(
     runs, sweep = f"runs_dir={tmp_path}/runs", f"experiment={','.join(experiments)}"
     unseen = ("probes.signals=false", "probes.response_images=0")
     monkeypatch.setattr(jobs, "estimate", lambda missing: [1.0] * len(missing))
-    monkeypatch.setattr(sys, "argv", ["train", "-m", sweep, *SMALL, *unseen, runs])
-    main()
+    assert call(main, "-m", sweep, *SMALL, *unseen, runs) == 0
     words = ("--profile", "smoke", "--no-train", "--out", tmp_path / "figures")
     run_script("deviations", *words, runs, *CHANGED)
     missing = "no finished smoke run of cifar10_resnet56_45k, cifar10_plain56_45k"

@@ -1,7 +1,6 @@
 """Items from the command line: which runs they are drawn from, and what they say of the others."""
 
-import sys
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -30,21 +29,21 @@ def root(tmp_path):
     return runs
 
 
-def make(item: str, root: Path, *words: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
+@pytest.fixture
+def make(root, call):
+    """Draw an item; return the exit code."""
+
+    def make(item: str, *words: str) -> int:
         if item not in DRAWINGS:
             words = ("--no-train", *words, f"runs_dir={root}")
-        patch.setattr(sys, "argv", [item, "--out", str(root.parent / "out" / "figures"), *words])
-        try:
-            main(item)
-        except SystemExit as left:
-            return int(left.code or 0)
-    return 0
+        return call(partial(main, item), "--out", root.parent / "out" / "figures", *words)
+
+    return make
 
 
 @pytest.mark.parametrize("item", ["fig1", "fig7", "table6"])
-def test_an_item_is_drawn_from_what_stands_and_the_rest_is_named(item, root, capsys):
-    assert make(item, root) == 0
+def test_an_item_is_drawn_from_what_stands_and_the_rest_is_named(item, root, make, capsys):
+    assert make(item) == 0
     out, err = capsys.readouterr()
     assert f"{item}." in out
     wanted = "quick/cifar10_plain20 seed 1: recipe.lr=0.001, not 0.1; stands for no net"
@@ -59,22 +58,22 @@ def test_an_item_is_drawn_from_what_stands_and_the_rest_is_named(item, root, cap
         assert table.loc[table["seeds"] > 0, "seeds"].to_dict() == dict.fromkeys(NETS, 1)
 
 
-def test_overrides_draw_the_runs_that_they_name(root, capsys):
-    assert make("fig1", root, "recipe.lr=0.7") == 1
+def test_overrides_draw_the_runs_that_they_name(make, capsys):
+    assert make("fig1", "recipe.lr=0.7") == 1
     assert capsys.readouterr().err.endswith("fig1: nothing to draw\n")
 
 
-def test_variants_without_runs_are_named_instead_of_an_empty_axis(root, capsys):
-    assert make("highway", root) == 1
+def test_variants_without_runs_are_named_instead_of_an_empty_axis(root, make, capsys):
+    assert make("highway") == 1
     err = capsys.readouterr().err
     assert "make highway PROFILE=quick trains what is missing" in err
     assert err.endswith("highway: nothing to compare\n")
     assert not (root.parent / "out").exists()
 
 
-def test_an_output_folder_that_cannot_be_written_is_one_line(root, capsys):
+def test_an_output_folder_that_cannot_be_written_is_one_line(root, make, capsys):
     (root.parent / "out").write_text("")
     for item in ("fig1", "fig2", "table1", "table6"):
-        assert make(item, root) == 2
+        assert make(item) == 2
         last = capsys.readouterr().err.splitlines()[-1]
         assert last == f"error: {root.parent}/out/figures: cannot be written (Not a directory)"

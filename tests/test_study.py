@@ -122,20 +122,14 @@ def test_budgets_are_read(text, expected):
     assert study.seconds(text) == expected
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["study", *words])
-    study.main()
-
-
-def test_budgets_that_are_none_are_refused(monkeypatch, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        command(monkeypatch, "--budget", "soon")
+def test_budgets_that_are_none_are_refused(call, capsys):
+    assert call(study.main, "--budget", "soon") == 2
     assert "soon: must be like 90s, 25m or 2h" in capsys.readouterr().err
 
 
-def test_words_may_stand_before_and_after_options(tmp_path, monkeypatch, capsys):
-    options = ("--item", "gradients", "--device", "cuda", "--runs-dir", str(tmp_path))
-    command(monkeypatch, "list", *WORDS[:1], *options, *WORDS[1:2], "trainer.threads=1")
+def test_words_may_stand_before_and_after_options(tmp_path, call, capsys):
+    options = ("--item", "gradients", "--device", "cuda", "--runs-dir", tmp_path)
+    assert call(study.main, "list", *WORDS[:1], *options, *WORDS[1:2], "trainer.threads=1") == 0
     assert "cifar10_plain20-data_synthetic smoke seed 4" in capsys.readouterr().out
 
 

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from resnet_repro.data import MODIFIED, DataError
 from resnet_repro.data.colours import load_statistics
 from resnet_repro.data.folder import load_indices
 from resnet_repro.data.jpeg import centre_crop
+from resnet_repro.data.loader import Decoder
 from resnet_repro.data.order import BatchOrder
 from resnet_repro.data.streamed import StreamedImages
 from resnet_repro.training import CheckpointError
@@ -322,9 +322,10 @@ def test_trap_10_the_mean_is_that_of_these_pictures_and_nothing_is_divided(root,
 def test_training_pictures_are_the_crop_less_the_mean_plus_one_colour(root, tmp_path):
     """Sec. 3.4: one colour for a whole picture; the mean is subtracted from the crop."""
     images = images_of(job_on(root, tmp_path))
-    statistics = load_statistics(load_indices(root)[0], root)
+    index, _ = load_indices(root)
+    statistics = load_statistics(index, root)
     count = images.share_shape[0]
-    (raw,) = replace(images._decoder, workers=0).train(images._index, images.order, range(1))
+    (raw,) = Decoder(0, torch.device("cpu")).train(index, images.order, range(1))
     given, labels = images.batch(0)
     assert torch.equal(labels, raw.labels)
     for row in range(count):

@@ -1,4 +1,4 @@
-"""Do the run of a checked configuration, once; torch is imported only to train."""
+"""From a checked configuration to a run that is done, once; torch is imported only to train."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A run to do."""
+    """A run to be done."""
 
     config: Config
-    words: tuple[str, ...]  # overrides of the command line
+    words: tuple[str, ...]  # of the command line, that gave the configuration
     deviations: dict[str, list[Any]]  # from the paper's protocol for the same net: [paper, this]
 
     @property
     def folder(self) -> RunFolder:
-        """The folder of the run, which may not exist yet."""
+        """Where the run lies or will lie."""
         return RunFolder.at(paths.runs(self.config.runs_dir), self.config.as_mapping())
 
     @property
     def label(self) -> str:
-        """The run's name in progress and messages."""
+        """How progress and messages call the run."""
         return f"{self.config.name} {self.config.profile} seed {self.config.seed}"
 
     @property
@@ -93,7 +93,7 @@ def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Trainin
     with ExitStack() as resources:
         resources.enter_context(run_lock(folder.path))
         resources.enter_context(remove_if_refused(created))
-        if not is_to_do(job):  # the previous owner of the folder has done it
+        if not is_to_do(job):  # the process that held the folder a moment ago has done it
             return "skipped"
         prepare(job)
         if trainer.launcher == "external":
