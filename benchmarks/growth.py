@@ -1,8 +1,7 @@
 """Time and memory against depth, batch size, runs at once: ``python -m benchmarks.growth``.
 
-Each net of a grid is trained for a few iterations on made-up images, one after the other. On a CPU
-every point has a process of its own, whose peak memory is its own; several runs at once are for a
-GPU.
+Each net of a grid is trained for a few iterations on synthetic images, in turn. On a CPU every
+point has a process of its own, whose peak memory is its own; several runs at once are for a GPU.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ SCOPES = {
 
 
 class Point(NamedTuple):
-    """So many runs of an experiment at once, each with this batch size."""
+    """Concurrent runs of an experiment, each with this batch size."""
 
     experiment: str
     batch_size: int
@@ -69,14 +68,14 @@ def train_in_process(point: Point, scope: Scope, overrides: Sequence[str]) -> Ro
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
             return pool.submit(train_here, point, scope, overrides).result()
-        except BrokenProcessPool:  # what the system does where there is no memory left
+        except BrokenProcessPool:  # where the system has no memory left
             return _row(point, overrides) | {"failed": "its process was ended"}
 
 
 def train_here(point: Point, scope: Scope, overrides: Sequence[str]) -> Row:
     """Seconds and bytes per image of a point.
 
-    The bytes are those a step takes beyond what lies there between steps (weights, images).
+    The bytes are those a step takes beyond what stays between steps (weights, images).
     """
     row = _row(point, overrides)
     try:
@@ -124,7 +123,7 @@ def _row(point: Point, overrides: Sequence[str]) -> Row:
 
 
 def forget_peak(device: torch.device) -> int | None:
-    """Let the peak begin here; return what is in use, ``None`` where the system does not tell."""
+    """Reset the peak; return what is in use, ``None`` where the system does not report it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -137,7 +136,7 @@ def forget_peak(device: torch.device) -> int | None:
 
 
 def peak(device: torch.device) -> int:
-    """The most bytes that torch took on a GPU, or that Linux says this process took."""
+    """Peak bytes of torch on a GPU, or of this process by Linux."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status").read_text(encoding="utf-8")

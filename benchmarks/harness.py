@@ -1,9 +1,9 @@
-"""What the harness costs beside training: ``python -m benchmarks.harness``.
+"""Measure what the harness costs besides training: ``python -m benchmarks.harness``.
 
 Every part of the harness is timed by itself, as the training loop calls it, and counted as often as
 the paper profile has it; its share is that of the time of all bare steps (batch, forward, backward,
 update). On a GPU a part often hides behind the device's work, so the shares are upper bounds.
-Beside that, the loop and the bare step alternate on one net: the difference is the cost of
+Besides, the loop and the bare step alternate on one net: the difference is the cost of
 everything that falls into a turn.
 """
 
@@ -55,13 +55,13 @@ HARNESS, EVALUATION, OPTIONAL = "harness", "evaluation", "optional"
 
 @dataclass(frozen=True)
 class Part:
-    """Something beside the steps.
+    """A part of the harness, beside the steps.
 
     Attributes:
-        times: how often a whole run has it.
+        times: how often a run has it.
         work: does it once.
         repeats: how often it is timed.
-        unit: how many times ``work`` one time is.
+        unit: calls of ``work`` that make up one time.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Part:
 
 
 class Terminal(io.StringIO):
-    """A terminal that nobody looks at: progress is drawn as on a real one."""
+    """A fake terminal: progress is drawn as on a real one."""
 
     def isatty(self) -> bool:
         """Pretend to be a terminal."""
@@ -206,7 +206,7 @@ def timed(training: Training, part: Part, total: float) -> Row:
 def wandb_rows(
     training: Training, folder: RunFolder, rows: Sequence[Row], total: float
 ) -> tuple[list[Row], list[str]]:
-    """What a mirror in W&B costs a whole run, offline; or why that was not measured."""
+    """What a mirror in W&B costs a run, offline; or why that was not measured."""
     if find_spec("wandb") is None:
         return [], ["W&B: wandb is not installed"]
     records = sum(row["times"] for row in rows if row["part"] in ("logging", "evaluation"))

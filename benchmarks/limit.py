@@ -1,4 +1,4 @@
-"""How far training is from what the device could do: ``python -m benchmarks.limit``.
+"""Measure how far training is from the device's limits: ``python -m benchmarks.limit``.
 
 For each net what an iteration must move and compute at least, what the device copies and multiplies
 in a second, what an iteration takes, and which kernels take it, as torch's profiler sees them.
@@ -45,7 +45,7 @@ ACTIVATION_BYTES = {"bf16": 2, "tf32": 4, "fp32": 4}
 
 CONV, NORM, UPDATE = "convolutions", "batch-norm, ReLU, addition", "update"
 OTHER, WAITING = "everything else", "waiting for the host"
-# The first of these parts that a kernel's name holds says what it is for.
+# The first of these parts in a kernel's name tells what it is for.
 KERNELS = (
     (OTHER, ("convert", "addmm")),  # of layouts, before anything named after convolutions
     (UPDATE, ("sgd",)),
@@ -84,7 +84,7 @@ class Least(NamedTuple):
         return self.conv_bytes + self.norm_bytes + self.update_bytes
 
     def seconds(self, kind: str, rates: Rates) -> float:
-        """The least time of one kind of kernel; zero for what could be done without."""
+        """The least time of one kind of kernel; zero for what is not needed."""
         if kind == CONV:
             return max(self.conv_bytes / rates.copy, self.operations / rates.matrix)
         return {NORM: self.norm_bytes, UPDATE: self.update_bytes}.get(kind, 0) / rates.copy
@@ -124,7 +124,7 @@ def measure_rates(setup: Setup) -> Rates:
 def distance(experiment: str, rates: Rates, scope: Scope, overrides: Sequence[str]) -> Row:
     """One net: the least it must do, what it takes, and where its time goes.
 
-    ``fraction`` is the least time over the time taken. It can exceed one: what lies in a cache
+    ``fraction`` is the least time over the time taken. It can exceed one: what is in a cache
     need not be moved.
     """
     training = Training.of(experiment, overrides)
@@ -174,7 +174,7 @@ def least(net: nn.Module, batch_size: int, image_size: int, precision: str) -> L
 
 
 def kind_of(kernel: str) -> str:
-    """What a kernel of this name is for."""
+    """Return what a kernel of this name is for."""
     name = kernel.lower()
     return next((kind for kind, parts in KERNELS if any(part in name for part in parts)), OTHER)
 

@@ -27,7 +27,7 @@ class Measured:
 
     @property
     def hardware(self) -> str:
-        """The device as people call it."""
+        """The name of the device."""
         return str(self.content.get("hardware", {}).get("label", "unknown hardware"))
 
     @property
@@ -54,14 +54,14 @@ def load(folder: Path) -> list[Measured]:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table in Markdown, and an empty line."""
+    """Format a table in Markdown, with an empty line after it."""
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return [*lines, ""]
 
 
 def significant(value: float, figures: int = 2) -> str:
-    """A number with so many figures, never in powers of ten: ``0.012``, ``3.4``, ``120``."""
+    """Format a number with so many figures, never in powers of ten: ``0.012``, ``3.4``."""
     if value == 0:
         return "0"
     rounded = float(f"{value:.{figures - 1}e}")
@@ -70,22 +70,22 @@ def significant(value: float, figures: int = 2) -> str:
 
 
 def three(value: float) -> str:
-    """A number with three figures."""
+    """Format a number with three figures."""
     return significant(value, 3)
 
 
 def percent(share: float) -> str:
-    """A share in percent, two figures."""
+    """Format a share in percent, two figures."""
     return f"{significant(100 * share)} %"
 
 
 def times(value: float) -> str:
-    """A ratio: ``2.3 times``."""
+    """Format a ratio: ``2.3 times``."""
     return f"{significant(value)} times"
 
 
 def seconds(value: float) -> str:
-    """A time: ``3.2 ms``, ``1.4 s``, ``2 min 05 s``, ``3 h 10 min``."""
+    """Format a time: ``3.2 ms``, ``1.4 s``, ``2 min 05 s``, ``3 h 10 min``."""
     if value < 0.001:
         return f"{significant(1e6 * value)} us"
     if value < 1:
@@ -99,7 +99,7 @@ def seconds(value: float) -> str:
 
 
 def amount(value: float, unit: str = "B") -> str:
-    """A large number with the prefix that leaves one to three digits: ``43 GB``, ``1.2 TB``."""
+    """Format a large number with a prefix, one to three digits before it: ``43 GB``."""
     for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{significant(value / size)} {prefix}{unit}"
@@ -107,7 +107,7 @@ def amount(value: float, unit: str = "B") -> str:
 
 
 def plain(value: object) -> str:
-    """A value as it is: numbers with three figures, ``-`` for nothing."""
+    """Format any value: numbers with three figures, ``-`` for nothing."""
     if isinstance(value, float):
         return three(value) if abs(value) >= 1e-3 or value == 0 else f"{value:.2e}"
     return "-" if value is None else str(value)

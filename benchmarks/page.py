@@ -123,7 +123,7 @@ def _limit(found: Measured) -> Lines:
 
 
 def where_lost(row: Row) -> str:
-    """Say where a net loses most against the limit."""
+    """Describe where a net loses most against the limit."""
     spent: Sequence[Row] = row["spent"]
     worst = max(spent, key=lambda kind: kind["share"] - kind["least_share"])
     text = f"{row['net']}: most is lost in {worst['on']}, {percent(worst['share'])} of the time"

@@ -28,7 +28,7 @@ class Line(NamedTuple):
     points: list[Row]
 
     def label(self, with_hardware: bool) -> str:
-        """What it is, for a legend."""
+        """Label the line for a legend."""
         fixed = [item for item in self.fixed.items() if item != (BY_RUNS, 1)]
         texts = [TEXTS[name].format(value) for name, value in fixed]
         return ", ".join([*texts, *([self.hardware] if with_hardware else [])])
@@ -42,7 +42,7 @@ class Line(NamedTuple):
 
 
 def lines(measured: Sequence[Measured], axis: str) -> list[Line]:
-    """What was measured along ``axis``, everything else being equal; at least two points each."""
+    """Group what was measured along ``axis``, all else being equal; at least two points each."""
     fixed = [name for name in NAMES if name != axis]
     found: dict[tuple[Any, ...], list[Row]] = {}
     for part in measured:
@@ -78,7 +78,7 @@ def megabytes(row: Row) -> float | None:
 
 
 def save_growth(measured: Sequence[Measured], out_dir: Path) -> list[Path]:
-    """Draw what there is; nothing where no growth was measured."""
+    """Draw growth where it was measured."""
     parts = [found for found in measured if found.part == "growth"]
     panels = {axis: found for axis in NAMES if (found := lines(parts, axis))}
     if not panels:

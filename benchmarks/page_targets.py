@@ -1,4 +1,4 @@
-"""What was promised of speed, and whether the measurements keep it."""
+"""Targets of speed, and whether the measurements reach them."""
 
 from __future__ import annotations
 

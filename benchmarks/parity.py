@@ -1,7 +1,7 @@
-"""Do the fast ways to train do what the plain one does? ``python -m benchmarks.parity``.
+"""Check that fast ways to train do what the plain one does: ``python -m benchmarks.parity``.
 
 One command for everything about speed that only a GPU can show to be right; on a CPU it checks what
-there is there. Each row is a check: what was found, what is allowed, whether it passed. Exit code 1
+exists there. Each row is a check: what was found, what is allowed, whether it passed. Exit code 1
 if one failed.
 
 ``batches``      those prepared ahead on the device against those of the order: how many differ
@@ -64,11 +64,11 @@ TIMED = {"cpu": 3, "cuda": 200}  # iterations of a timed turn
 
 
 class Subject:
-    """A net that is trained in several ways, to be compared over so many iterations."""
+    """A net that is trained in several ways, to be compared over ``iterations``."""
 
     def __init__(self, experiment: str, overrides: Sequence[str], iterations: int):
         self.experiment, self.iterations = experiment, iterations
-        # The losses of so many iterations are remembered.
+        # The losses of all iterations are kept.
         self._overrides = (*overrides, f"trainer.log_every_iters={max(iterations, 100)}")
         self._arrays = load_data(compose_run(f"experiment={experiment}", *self._overrides))
         self.on_cuda = device_of(overrides).device.type == "cuda"

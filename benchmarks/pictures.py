@@ -1,8 +1,8 @@
 """The full-size path, from files to updates: ``python -m benchmarks.pictures``.
 
 A whole run of a net of the ImageNet family on photographs laid out as a folder data set: lists,
-mean picture, decoding, augmentation, training, evaluation, checkpoints. Beside it the parts alone:
-decoding against torchvision's recipe, the loader, the update. The photographs are those that lie
+mean picture, decoding, augmentation, training, evaluation, checkpoints. Then the parts alone:
+decoding against torchvision's recipe, the loader, the update. The photographs are those
 directly in the folder of the data (``data.root``, ``RESNET_REPRO_DATA``); without any they are made
 up, and the file says so.
 """
@@ -45,7 +45,7 @@ SCOPES = {
 }
 BATCH = {"cpu": 16, "cuda": 256}
 MADE_UP, SIZE = 50, (500, 375)  # photographs, and their pixels: ImageNet's are about so large
-SUMMED_UP = 5  # updates whose mean loss stands for the beginning and the end of a run
+LOSSES_AVERAGED = 5  # updates whose mean loss stands for the beginning and the end of a run
 LR = 1e-4  # of updates that are only timed
 
 
@@ -83,13 +83,13 @@ def measure(scope: Scope, overrides: Sequence[str]) -> Row:
 
 
 def row(what: str, images_per_second: float, net: str = "-", cores: int | None = None) -> Row:
-    """One speed; ``cores`` where it is that of so many, whatever else the machine does."""
+    """One speed; ``cores`` if it is that of so many, independent of other load."""
     speed = round(images_per_second, 1)
     return {"what": what, "net": net, "cores": cores, "images_per_second": speed}
 
 
 def find(overrides: Sequence[str], target: Path) -> tuple[list[Path], str]:
-    """Photographs that lie in one folder, and what they are."""
+    """Return the photographs in the folder of the data, and their kind."""
     folder = paths.data(compose_run(f"experiment={EXPERIMENTS[0]}", *overrides).data.root)
     found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     return (found, "photographs") if found else (make_up(target), "made-up pictures")
@@ -253,8 +253,8 @@ def do_run(overrides: Sequence[str]) -> Row:
         "iterations": len(losses),
         "batch_size": job.config.recipe.batch_size,
         "images_per_second": meta["images_per_second"],
-        "loss_of_the_first": round(mean(losses[:SUMMED_UP]), 3),
-        "loss_of_the_last": round(mean(losses[-SUMMED_UP:]), 3),
+        "loss_of_the_first": round(mean(losses[:LOSSES_AVERAGED]), 3),
+        "loss_of_the_last": round(mean(losses[-LOSSES_AVERAGED:]), 3),
         "test_images": test["num_samples"],
         "left_out": meta["data"]["left_out"],
     }

@@ -1,6 +1,6 @@
 """What bf16 changes in a run: ``python -m benchmarks.precision RUN FOLDER... [--iterations N]``.
 
-Each folder holds one checkpoint that was kept of the run. From each, the same updates are done in
+Each folder holds one checkpoint of the run. From each, the same updates are done in
 the run's precision and in fp32, channels last and NCHW, on the same batches; and, as the yardstick,
 in the run's precision with two other seeds of order and augmentation. A difference between
 precisions counts only where it is larger than that between seeds. ``precision_<device>.json`` is

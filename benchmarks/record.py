@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from resnet_repro.command import count
 from resnet_repro.compose import compose_run
 from resnet_repro.exits import explained
 from resnet_repro.measure_pace import OUT, provenance, write
@@ -41,7 +42,7 @@ def command(
     scopes: Mapping[str, Scope],
     argv: Sequence[str] | None = None,
 ) -> Path:
-    """Be the command line of a part: measure, write the file, print and return its path.
+    """Run the command line of a part: measure, write the file, print and return its path.
 
     ``scopes`` are those of ``cpu`` and ``cuda``; the command line may change them, and gives
     configuration overrides for every net.
@@ -96,11 +97,3 @@ def changes(args: argparse.Namespace) -> dict[str, Any]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
-
-
-def count(text: str) -> int:
-    """Read a number that must be at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value

@@ -1,4 +1,4 @@
-"""How long the paper's runs take here: ``python -m benchmarks.schedule``.
+"""Project how long the paper's runs take here: ``python -m benchmarks.schedule``.
 
 An update and an evaluation of each net are timed, and multiplied by how often a run of 64,000
 iterations has them; compiling, capturing and first iterations count once. It is a projection: the
@@ -29,7 +29,7 @@ def measure(scope: Scope, overrides: Sequence[str]) -> Row:
 
 
 def project(experiment: str, scope: Scope, overrides: Sequence[str]) -> Row:
-    """Seconds of a whole run of one net, and of what it consists."""
+    """Seconds of a run of one net, and of its parts."""
     training = Training.of(experiment, overrides)
     context, state, config = training.context, training.state, training.config
     step = training.seconds(scope.iterations, scope.rounds)

@@ -1,6 +1,6 @@
-"""How long one waits: for help, an error, a first iteration, a figure.
+"""Time what a user waits for: help, an error, a first iteration, a figure.
 
-``python -m benchmarks.start`` starts each command in a process of its own, as a person does, and
+``python -m benchmarks.start`` starts each command in a process of its own, as a user does, and
 takes the time on the clock from the call to its end; the figures are drawn from 60 made-up runs of
 the paper profile. An idle Python takes turns with them.
 """
@@ -30,11 +30,11 @@ from tests.fabricate import fabricate
 SCOPE = Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=1)
 SCOPES = {"cpu": SCOPE, "cuda": SCOPE}
 RUNS = 60
-POLL_SECONDS = 0.005  # between two looks for the first record
+POLL_SECONDS = 0.005  # between two checks for the first record
 
 
 class CommandError(RuntimeError):
-    """A command did not do what it was started for."""
+    """A command failed."""
 
 
 def measure(scope: Scope, overrides: Sequence[str]) -> Row:
@@ -144,7 +144,7 @@ def last(done: subprocess.CompletedProcess[str] | subprocess.Popen[str]) -> str:
 
 
 def logged(runs: Path) -> bool:
-    """Whether a record of a run below ``runs`` is whole."""
+    """Whether a record of a run below ``runs`` is complete."""
     return any(b"\n" in path.read_bytes() for path in runs.glob("*/*/seed*/metrics.jsonl"))
 
 

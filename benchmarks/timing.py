@@ -1,4 +1,4 @@
-"""Times of things done alternately, so that a busy machine disturbs all of them alike."""
+"""Time things done alternately, so that a busy machine disturbs all of them alike."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Turn(NamedTuple):
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -55,7 +55,7 @@ def seconds_each(work: Callable[[], object], count: int, device: torch.device = 
 
 
 def take_turns(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """What each contender returns in each round; the order is reversed from round to round."""
+    """Return what each contender returns in each round; every other round is in reverse order."""
     found: dict[str, list[T]] = {name: [] for name in contenders}
     for number in range(rounds):
         order = list(contenders)
@@ -137,7 +137,7 @@ class Training:
             self.stepper.step(current_lr(self.state, self.config.recipe))
 
     def facts(self) -> dict[str, Any]:
-        """What every row says of the run it was measured on."""
+        """Return what every row records of its run."""
         return {
             "net": self.config.model.label,
             "experiment": self.config.experiment,
@@ -146,6 +146,6 @@ class Training:
         }
 
     def seconds(self, iterations: int, rounds: int = 1) -> float:
-        """Seconds of an iteration: the median over ``rounds`` of so many iterations each."""
+        """Seconds of an iteration: the median over ``rounds`` of ``iterations`` each."""
         device = self.setup.device
         return median(seconds_each(self.iterate, iterations, device) for _ in range(rounds))

@@ -142,10 +142,10 @@ class UsualLoop:
         )
 
     def segment(self, workers: int, iterations: int) -> Turn:
-        """Time an iteration, over so many in one go; its processor time has that of the workers.
+        """Time an iteration, as one of many in one go; its processor time has that of the workers.
 
         The workers live only here: between two segments they would fill their queue for nothing
-        and disturb whoever has the turn. They are running evenly when the clock starts.
+        and disturb the other loop. They are running evenly when the clock starts.
         """
         warm, before = 1 + PREFETCHED * workers, children_seconds()
         batches = self._batches(workers)

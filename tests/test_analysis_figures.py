@@ -36,6 +36,7 @@ from resnet_repro.items.gradients import (
 )
 from resnet_repro.items.table1 import table1
 
+NETS = ("plain-18", "plain-34", "ResNet-18 A", "ResNet-34 A")
 FIG6 = [f"plain-{depth}" for depth in (20, 32, 44, 56, 110)]
 FIG6 += [f"ResNet-{depth}" for depth in (20, 32, 44, 56, 110, 1202)]
 
@@ -44,6 +45,14 @@ def pair(root: Path, profile: str, seeds: int = 1) -> list[Run]:
     for label in ("plain-20", "plain-56"):
         for seed in range(seeds):
             fabricate(root, label, profile=profile, seed=seed)
+    return load_runs(root)
+
+
+def imagenet_runs(
+    root: Path, data: str = "imagenet", nets: tuple[str, ...] = NETS, **more: object
+) -> list[Run]:
+    for label in nets:
+        imagenet_run(root, label, data=data, **more)
     return load_runs(root)
 
 
@@ -73,6 +82,10 @@ def curves_of(axes: Axes) -> list[str]:
 
 def words(axes: Axes) -> str:
     return " ".join(text.get_text().replace("\n", " ") for text in axes.texts)
+
+
+def texts(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
 
 
 def test_fig1_of_the_paper_profile_lies_over_the_paper(paper_pair):
@@ -260,24 +273,6 @@ def test_no_line_bridges_what_the_paper_does_not_show():
     assert holes.dropna().equals(curve)
 
 
-NETS = ("plain-18", "plain-34", "ResNet-18 A", "ResNet-34 A")
-
-
-def texts(axes: Axes) -> list[str]:
-    return [text.get_text() for text in axes.texts]
-
-
-def imagenet_runs(
-    root: Path, data: str = "imagenet", nets: tuple[str, ...] = NETS, **more: object
-) -> list[Run]:
-    for label in nets:
-        imagenet_run(root, label, data=data, **more)
-    return load_runs(root)
-
-
-# ---- diagrams
-
-
 def test_columns_of_fig3_are_the_layers_of_the_nets():
     vgg = cells(counted.layers("VGG-19"), 224)
     assert [cell.text for cell in vgg].count("pool, /2") == 5
@@ -354,9 +349,6 @@ def test_items_without_runs_are_the_same_bytes_each_time(item, tmp_path, monkeyp
     assert b"<dc:date>" not in once[1].read_bytes()
 
 
-# ---- Table 1
-
-
 def test_table1_is_counted_and_agrees_with_the_paper(tmp_path):
     table = table1().frame.set_index("layer")
     assert table.loc["conv4_x", "101-layer"] == "[1x1,256; 3x3,256; 1x1,1024] x 23"
@@ -389,9 +381,6 @@ def test_table1_names_what_differs(tmp_path, monkeypatch):
     table = table1().frame.set_index("layer")
     assert table.loc["layout", "18-layer"] == "differs: conv4_x: [3x3,256; 3x3,256] x 2"
     assert table.loc["layout", "34-layer"] == "as the paper's"
-
-
-# ---- Figure 4
 
 
 def test_fig4_of_imagenet_lies_over_the_paper(tmp_path):

@@ -226,12 +226,12 @@ def test_hostile_members_are_not_followed(tmp_path, files):
 
 
 def test_an_archive_without_end_is_refused(tmp_path, files, monkeypatch):
-    monkeypatch.setattr(files_module, "_MOST_BYTES", 300_000)
+    monkeypatch.setattr(files_module, "_MAX_BYTES", 300_000)
     write_tar(tmp_path, files | {"zeros": bytes(5_000_000)})
     with pytest.raises(DataError, match="far more than the data set"):
         load(tmp_path)
     monkeypatch.undo()
-    monkeypatch.setattr(files_module, "_MOST_MEMBERS", 20)
+    monkeypatch.setattr(files_module, "_MAX_MEMBERS", 20)
     for write in WRITERS[1:]:
         with pytest.raises(DataError, match="members"):
             files_module.read(write(tmp_path, files), WANTED, f"{NAME}/")

@@ -28,8 +28,6 @@ from resnet_repro.evaluation.weights import WeightsError
 from test_models_formats import TheirNet, randomise
 
 MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
-
-
 STD = torch.tensor((0.229, 0.224, 0.225))[:, None, None]
 
 

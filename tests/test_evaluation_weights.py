@@ -83,8 +83,6 @@ def test_what_training_scripts_keep_beside_weights_is_refused_with_the_way_out(t
 
 
 STATE = TheirNet(1).state_dict()
-
-
 OTHER = TheirNet(1).state_dict()
 
 

@@ -3,7 +3,7 @@
 import resource
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +12,10 @@ import pytest
 import pictures
 from fabricate import imagenet_run
 from pictures import SAMPLE, shrink
-from ranks import Silent, StopAt, do, fingerprint, never
+from ranks import StopAt, do, fingerprint
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.cost import SCHEDULES, paper_workloads
+from resnet_repro.analysis.cost import paper_workloads
+from resnet_repro.analysis.protocol import SCHEDULES
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import load_item, names, protocol
 from resnet_repro.data import DataError, colours, folder, synthetic
@@ -30,20 +31,18 @@ from resnet_repro.paths import CONF
 from resnet_repro.runs.folder import find_runs
 from resnet_repro.train import main
 from resnet_repro.training import estimate, jobs
-from resnet_repro.training.launch import launch
 from tiny_files import FEW
 
+pytestmark = pytest.mark.usefixtures("few_images")
 IMAGENET = [n for n in names("experiment") if n.startswith("imagenet_") and not n.endswith("dev")]
 TINY = [name for name in names("experiment") if name.startswith("tiny_")]
 # Basic block and bottleneck, B and C: plain nets and A train in test_training_pictures and
 # test_retest. The others are slow, and test_trap_15 builds them all.
 QUICK = ("imagenet_resnet34_C", "tiny_resnet50")
 PROBED = ("probes.signals=true", "probes.response_images=1", "trainer.log_every_iters=1")
-
-
-def some_slow(experiments: Sequence[str]) -> list[object]:
-    slow = pytest.mark.slow
-    return [n if n in QUICK else pytest.param(n, marks=slow) for n in experiments]
+CHANGED = ("data=synthetic", "model.depth=8", "evaluation.clean_train_images=50",
+           "recipe.max_iters=2", "recipe.milestones=[1]", "evaluation.every_iters=2")  # fmt: skip
+SMALL = (*CHANGED, "profile=smoke", "trainer.threads=1")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,10 @@ def ilsvrc(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("experiment", some_slow([*IMAGENET, *TINY]))
+@pytest.mark.parametrize(
+    "experiment",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in (*IMAGENET, *TINY)],
+)
 def test_every_experiment_on_pictures_trains(experiment, ilsvrc, tiny, tmp_path, monkeypatch):
     root = tiny
     if experiment in IMAGENET:
@@ -199,12 +201,6 @@ def test_the_time_of_a_run_is_estimated_with_and_without_its_pictures(
         timed[0]()  # an update on made-up images
 
 
-pytestmark = pytest.mark.usefixtures("few_images")
-CHANGED = ("data=synthetic", "model.depth=8", "evaluation.clean_train_images=50",
-           "recipe.max_iters=2", "recipe.milestones=[1]", "evaluation.every_iters=2")  # fmt: skip
-SMALL = (*CHANGED, "profile=smoke", "trainer.threads=1")
-
-
 def test_the_command_in_a_run_gives_the_same_numbers_again(tmp_path, call):
     words = ["experiment=cifar10_resnet20", *SMALL, "seed=3", f"runs_dir={tmp_path}/a"]
     found = []
@@ -252,7 +248,7 @@ def test_1202_layers_train_and_evaluate_within_8_gib(tmp_path, monkeypatch):
         "recipe.batch_size=2", "recipe.max_iters=1", "recipe.milestones=[]",
         "evaluation.clean_train_images=1", "probes.response_images=1", f"runs_dir={tmp_path}",
     )  # fmt: skip
-    assert launch(job, Silent(), never) == "finished"
+    assert do(job) == "finished"
     folder = job.folder
     assert folder.meta()["net"] == {
         "label": "ResNet-1202",

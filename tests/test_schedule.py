@@ -11,6 +11,13 @@ from resnet_repro.training import state as state_module
 from resnet_repro.training.schedule import Plateau, lr_at
 from resnet_repro.training.state import TrainState, current_lr, watch_plateau
 
+pytestmark = pytest.mark.usefixtures("few_images")
+PLATEAU = (
+    "recipe.schedule=plateau", "recipe.patience=2", "recipe.max_iters=14", "recipe.lr=0.4",
+    "evaluation.every_iters=1", "trainer.log_every_iters=1", "trainer.checkpoint_every_iters=5",
+    "probes.signals=false",
+)  # fmt: skip
+
 
 def test_update_32001_is_the_first_at_a_tenth():
     assert [lr_at(RecipeConfig(), i) for i in (0, 31_999, 32_000)] == [0.1, 0.1, 0.01]
@@ -29,21 +36,12 @@ def test_trap_01_02_03_warm_up_ends_and_drops_start_from_the_full_rate():
     assert [lr_at(recipe, i, 412) for i in (411, 412, 32_000)] == [0.01, 0.1, 0.01]
 
 
-pytestmark = pytest.mark.usefixtures("few_images")
-
-PLATEAU = (
-    "recipe.schedule=plateau", "recipe.patience=2", "recipe.max_iters=14", "recipe.lr=0.4",
-    "evaluation.every_iters=1", "trainer.log_every_iters=1", "trainer.checkpoint_every_iters=5",
-    "probes.signals=false",
-)  # fmt: skip
-
-
-def drops(errors: list[float], patience: int, most: int = 9) -> list[int]:
+def drops(errors: list[float], patience: int, max_drops: int = 9) -> list[int]:
     plateau = Plateau()
     found = [
         number
         for number, error in enumerate(errors, start=1)
-        if plateau.drops_after(error, number, patience=patience, most=most)
+        if plateau.drops_after(error, number, patience=patience, max_drops=max_drops)
     ]
     assert found == plateau.drops
     return found
@@ -55,7 +53,7 @@ def test_the_rate_drops_after_so_many_evaluations_without_improvement():
     assert drops([50, 51, 49, 52, 53, 48], 2) == [5]
     assert drops([50, 51, 52, 53, 54, 55], 2) == [3, 5]  # counted from 0 after a drop
     assert drops([50, 40, 45, 44, 43, 42], 2) == [4, 6]  # the best of all counts, not the last
-    assert drops([50] * 20, 2, most=3) == [3, 5, 7]
+    assert drops([50] * 20, 2, max_drops=3) == [3, 5, 7]
 
 
 def test_the_rate_is_a_function_of_the_iteration_and_the_drops():
@@ -83,13 +81,13 @@ def test_trap_01_02_a_warm_up_is_no_plateau_and_drops_start_from_the_full_rate(w
     assert [current_lr(state, recipe, i) for i in (400, 599, 600)] == [0.1, 0.1, 0.01]
 
 
-def replayed(records: list[Record], patience: int, most: int, last: int) -> list[int]:
+def replayed(records: list[Record], patience: int, max_drops: int, last: int) -> list[int]:
     """The rule told once more: iterations of the drops by the logged test errors."""
     best, since, found = math.inf, 0, []
     for record in (r for r in records if r["kind"] == "test"):
         since = 0 if record["top1_err"] < best else since + 1
         best = min(best, record["top1_err"])
-        if since == patience and len(found) < most and record["iter"] < last:
+        if since == patience and len(found) < max_drops and record["iter"] < last:
             since = 0
             found.append(record["iter"])
     return found
@@ -104,7 +102,7 @@ def whole(tmp_path_factory):
 
 def test_a_run_drops_by_what_it_logs_and_logs_each_drop(whole):
     records = whole.folder.metrics()
-    expected = replayed(records, patience=2, most=2, last=14)
+    expected = replayed(records, patience=2, max_drops=2, last=14)
     assert expected, "the errors fell all the way: no plateau to see"
     told = [(r["iter"], r["value"]) for r in records if r.get("event") == "lr_drop"]
     assert told == [(i, pytest.approx(0.4 * 0.1**n)) for n, i in enumerate(expected, start=1)]

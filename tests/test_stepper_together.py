@@ -171,7 +171,7 @@ def test_a_run_neither_gets_far_ahead_of_its_gpu_nor_holds_up_another(tmp_path):
         ("fast", "finished"),
         ("slow", "finished"),
     ]
-    assert ahead[0] == max(ahead) == jobs.AHEAD - 1  # the oldest was waited for just before
+    assert ahead[0] == max(ahead) == jobs.MAX_QUEUED - 1  # the oldest was waited for just before
     assert len(Mark.made) == 1 + 12  # the beginning and each iteration
     assert len(set(Stream.used)) == 1
     assert len(Stream.used) == 1 + 12 + 1  # and the end

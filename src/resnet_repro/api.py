@@ -24,10 +24,10 @@ from resnet_repro.training.jobs import run_all
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained net with what turns a picture into its input.
+    """A trained net and the preparation of its input.
 
     ``net`` is in evaluation mode and takes float32 (N, 3, H, W) less the ``mean`` (3, H, W).
-    ``classes`` are their names, or their numbers where they have none.
+    ``classes`` are their names or, without names, their numbers.
     """
 
     label: str
@@ -59,7 +59,7 @@ def load_net(path: str | Path) -> Classifier:
     ``picture`` is a PIL image of any size; the data set is not needed.
 
     Raises:
-        WeightsError: the file is refused, is none of ours, or was exported without the data.
+        WeightsError: the file is refused, is not ours, or was exported without the data.
     """
     file = paths.given(str(path))
     subject, about = from_file(file, "ours"), read(file).about or {}
@@ -86,8 +86,8 @@ def train(*overrides: str) -> list[Path]:
 
     Raises:
         ConfigError: they name no run that can be done; nothing was written.
-        Exception: what stopped the first run that failed; the others were done all the same.
-        KeyboardInterrupt: a signal stopped it; what was begun is saved.
+        Exception: what stopped the first failed run; the others were still done.
+        KeyboardInterrupt: a signal stopped it; runs that had begun are saved.
     """
     with stop_on_signals() as stop_asked:
         outcomes = run_all(compose_sweep(overrides), stop_asked)

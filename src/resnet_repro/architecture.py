@@ -4,8 +4,8 @@ Figures and tables never import torch, so what they show of an architecture (Tab
 and 5, the costs) is counted here on the meta device and committed:
 
 ``layers.csv``
-    One row per conv or fc of every net in the order of computation. Equal blocks that follow
-    each other stand there once: ``repeats`` is their number, ``layer`` names the first of them.
+    One row per conv or fc of every net in the order of computation. Consecutive equal blocks
+    share their rows: ``repeats`` is their number, ``layer`` names the first of them.
 ``summary.csv``
     One row per net: weighted layers on the main path (the depth), convs on shortcuts, learned
     parameters (BN included), multiply-adds of one image.
@@ -58,10 +58,10 @@ class Net:
 
 
 def nets() -> list[Net]:
-    """Every net that is counted: those of Tables 1 to 3, VGG-19 of Fig. 3, those of Table 6.
+    """List the nets to count: those of Tables 1 to 3, VGG-19 of Fig. 3, those of Table 6.
 
-    Bottleneck nets with either place of the stride, CIFAR nets with each shortcut. Nobody has
-    trained a plain net of 1202 layers.
+    Bottleneck nets with either place of the stride, CIFAR nets with each shortcut. No plain net
+    of 1202 layers was ever trained.
     """
     specs = [
         NetSpec("imagenet", depth, kind) for depth in (18, 34) for kind in ["none", "A", "B", "C"]
@@ -88,13 +88,13 @@ def layer_rows(net: Net, layers: list[Layer]) -> Iterator[dict[str, Any]]:
 
 
 def _block(name: str) -> str:
-    """``stage2.0`` of ``stage2.0.residual.conv1``; a layer outside a block stands alone."""
+    """``stage2.0`` of ``stage2.0.residual.conv1``; the layer itself outside a block."""
     match = re.match(r"stage\d+\.\d+\.", name)
     return match[0] if match else name
 
 
 def _shape(block: list[Layer]) -> tuple[object, ...]:
-    """Return what blocks must share to be folded: stage and layers, but not the block's number."""
+    """Return what equal blocks share: stage and layers, but not the block's number."""
     block_name = _block(block[0].name)
     if block_name == block[0].name:
         return (block_name,)

@@ -1,7 +1,8 @@
-"""Commands of ``key=value`` words, checked against a schema; no Hydra, no torch."""
+"""Parse command lines, ``key=value`` against a schema; no Hydra, no torch."""
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 import types
@@ -16,10 +17,10 @@ T = TypeVar("T")
 
 
 def run_command(doc: str | None, schema: type[T], work: Callable[[T], None]) -> None:
-    """Be the ``main`` of a command: parse the command line into ``schema`` and do ``work`` with it.
+    """Run a command: parse ``sys.argv`` into ``schema`` and call ``work`` with it.
 
-    ``doc`` and the options are printed where nothing or ``--help`` is given. An error that a user
-    can act on ends the process with one line and the exit code of its kind.
+    Without arguments or with ``--help``, print ``doc`` and the options. An error that a user can
+    act on ends the process with one line and the exit code of its kind.
     """
     argv = sys.argv[1:]
     if not argv or {"-h", "--help"} & set(argv):
@@ -30,7 +31,7 @@ def run_command(doc: str | None, schema: type[T], work: Callable[[T], None]) -> 
 
 
 def parse(schema: type[T], argv: Sequence[str]) -> T:
-    r"""Make a ``schema`` (fields made by ``options.option``) from words like ``data.root=/d``.
+    r"""Make a ``schema`` (fields made by ``options.option``) from arguments like ``data.root=/d``.
 
     Lists are separated by commas; a comma within an item is written ``\,``. As in training,
     ``data=imagenet`` stands for ``data.name=imagenet``, and ``null`` for no value.
@@ -63,7 +64,7 @@ def parse(schema: type[T], argv: Sequence[str]) -> T:
 
 
 def _value(text: str, kind: Any) -> Any:
-    """A text as a value of this type; one that does not fit stays a text."""
+    """Convert a text to this type; one that does not fit stays a text."""
     if isinstance(kind, types.UnionType) and text == "null":
         return None
     if typing.get_origin(kind) is list:
@@ -72,3 +73,11 @@ def _value(text: str, kind: Any) -> Any:
     if kind is int and re.fullmatch(r"-?\d{1,18}", text):
         return int(text)
     return text
+
+
+def count(text: str) -> int:
+    """Read a number of at least 1, as a type for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value

@@ -41,15 +41,15 @@ FIGURES, TABLES = Path("results/figures"), Path("results/tables")
 SWEEP = "compare_"  # begins the names of the files of a sweep
 MARKERS = "osD^vP"
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
-LOGARITHMIC = 8  # values that span more than this factor are spaced by their ratio
+LOGARITHMIC = 8  # values that span more than this factor get a logarithmic axis
 LEGEND_CHARACTERS = 125  # of a row
-NAMED_LINES = 3  # beside their last point; more are told apart by marker and legend
+NAMED_LINES = 3  # at their last point; more are distinguished by marker and legend
 
 
 def find_sweeps(runs: Iterable[Run], key: str) -> list[Run]:
     """Return the finished runs that belong to a sweep of ``key``.
 
-    That is: of which another run of the same experiment and profile differs in this key alone.
+    Another run of the same experiment and profile must differ in this key alone.
     """
     finished = [run for run in runs if run.is_finished]
 
@@ -61,7 +61,7 @@ def find_sweeps(runs: Iterable[Run], key: str) -> list[Run]:
 
 
 def swept_keys(runs: Sequence[Run]) -> list[str]:
-    """Return the keys of what is computed in which runs differ, those of most values first."""
+    """Return the computed keys in which runs differ, those of most values first."""
     found = {key: None for run in runs[1:] for key in changed_keys(runs[0], run)}
     return sorted(found, key=lambda key: -len({shown(_value(run, key)) for run in runs}))
 
@@ -87,7 +87,7 @@ def sweep_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
 
 
 def settings(runs: Sequence[Run]) -> list[list[Run]]:
-    """Group runs that differ in nothing computed but the seed, sorted by their values."""
+    """Group runs that compute the same but for the seed, sorted by their values."""
     keys = swept_keys(runs)
 
     def order(run: Run) -> tuple[Any, ...]:
@@ -124,8 +124,8 @@ def summary_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
 def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
     """Final test error against the first key (left) and the test curves (right).
 
-    Small dots are seeds, large markers their mean, bars the 95 % t interval over seeds, which one
-    seed does not have. Further keys, nets and profiles have lines of their own.
+    Small dots are seeds, large markers their mean, bars the 95 % t interval over seeds, if
+    there are several. Further keys, nets and profiles have lines of their own.
     """
     key, *others = keys
     groups = settings(runs)
@@ -153,7 +153,7 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
                 aside: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points"}
                 left.annotate(name, means[-1], fontsize=7, va="center", color="#444444", **aside)
         low, high = left.get_ylim()
-        left.set_ylim(max(low, 0), min(high, 100))  # of an error; a t interval may reach beyond
+        left.set_ylim(max(low, 0), min(high, 100))  # percent; a t interval may reach beyond
         left.set_ylabel("test error at the end (%)")
         right.set_ylabel("test error (%)")
         right.set_xlabel("iter. (1e4)" if iter_unit(runs) > 1 else "iteration")
@@ -165,7 +165,7 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
 def _draw_errors(
     axes: Axes, group: Sequence[Run], x: float, marker: str, colour: str
 ) -> tuple[float, float]:
-    """Draw the last error of each seed, their mean and its interval; return where the mean is."""
+    """Draw the last error of each seed, their mean and its interval; return the mean's position."""
     errors = [stats.last_error(run) for run in group]
     summary = stats.summarise(errors)
     aside = axes.transData + ScaledTranslation(-0.09, 0, axes.figure.dpi_scale_trans)
@@ -188,7 +188,7 @@ def _draw_curve(axes: Axes, group: Sequence[Run], label: str, look: dict[str, An
 
 
 def _positions(axes: Axes, key: str, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return where each value stands on the axis: by size or ratio of numbers, else in a row."""
+    """Return each value's position on the axis: numbers by size or ratio, others in a row."""
     axes.set_xlabel(key)
     numbers = [v for v in values.values() if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) < len(values):
@@ -204,7 +204,7 @@ def _positions(axes: Axes, key: str, values: Mapping[str, Any]) -> dict[str, flo
 
 
 def _line_name(run: Run, runs: Sequence[Run], others: Sequence[str]) -> str:
-    """Name what tells a line from the others: net, further keys, profile."""
+    """Name a line by what distinguishes it: net, further keys, profile."""
     parts = [f"{key.rpartition('.')[2]} {shown(_value(run, key))}" for key in others]
     if len({other.label for other in runs}) > 1:
         parts.insert(0, run.label)

@@ -1,4 +1,4 @@
-"""From ``conf/`` and command-line words to configurations, composed by Hydra."""
+"""Compose configurations from ``conf/`` and overrides, with Hydra."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ ConfigStore.instance().store(name="schema", node=Config().as_mapping())
 def compose_run(*overrides: str) -> Config:
     """Compose and check the configuration of one run.
 
-    A run that computes anything else than its experiment does at this profile is a variant: unless
-    it is given a name, its name is derived from what differs.
+    A run that computes anything else than its experiment does at this profile is a variant: without
+    a given name, its name is derived from what differs.
 
     Raises:
         ConfigError: one line naming the key, the value and what is allowed.
@@ -65,7 +65,7 @@ def compose_sweep(overrides: Sequence[str]) -> list[Job]:
     """Compose and check every run of a Hydra multirun, before the first one starts.
 
     Raises:
-        ConfigError: as :func:`compose_run`, the sweep is empty, or two of its runs have one folder.
+        ConfigError: as :func:`compose_run`, the sweep is empty, or two of its runs share a folder.
     """
     with _hydra(), in_one_line(overrides):
         loader = GlobalHydra.instance().config_loader()
@@ -126,7 +126,7 @@ def _collision(first: Config, second: Config) -> str:
 
 
 def _item_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return the sweep an ``item=`` word stands for; the command line wins over it."""
+    """Return the sweep of an ``item=`` override; the command line wins over it."""
     chosen = [word.removeprefix("item=") for word in overrides if word.startswith("item=")]
     keys = {word.split("=")[0] for word in overrides}
     if not chosen or chosen[-1] == "null" or "experiment" in keys:

@@ -1,4 +1,4 @@
-"""``conf/`` read without Hydra: its choices, the items of the paper, each experiment as it stands.
+"""Read ``conf/`` without Hydra: its choices, the items of the paper, each experiment.
 
 Hydra composes command lines (:mod:`resnet_repro.compose`); to compare with an experiment, YAML is
 enough.
@@ -20,21 +20,21 @@ from resnet_repro.options import WHAT, ConfigError, shown
 from resnet_repro.paths import CONF
 from resnet_repro.same_run import differences
 
-LONGEST = 64  # name of a variant: what is made of it, as an evaluation, has room for its own words
-# Groups whose computed keys make a run a variant: precision and devices are noted beside it.
+LONGEST = 64  # name of a variant; an evaluation of it appends its own words
+# Groups whose computed keys make a run a variant; precision and devices are only noted.
 _GROUPS = ("data", "model", "recipe", "evaluation")
 
 
 @dataclass(frozen=True)
 class ItemRuns:
-    """One figure or table of the paper and the runs it is made of (``conf/item``)."""
+    """One figure or table of the paper and its experiments (``conf/item``)."""
 
     name: str
     experiments: tuple[str, ...]
 
     @property
     def drawn(self) -> tuple[str, ...]:
-        """Its experiments, and those of its Tiny ImageNet nets on ImageNet, where there are any."""
+        """Its experiments, and those of its Tiny ImageNet nets on ImageNet, if any."""
         full_size = [name.replace("tiny_", "imagenet_", 1) for name in self.experiments]
         known = {*names("experiment")} - {*self.experiments}
         return (*self.experiments, *(name for name in full_size if name in known))
@@ -61,10 +61,10 @@ def load_item(name: str) -> ItemRuns:
 
 @functools.cache
 def protocol(experiment: str, profile: str = "paper") -> Config | None:
-    """Return an experiment as ``conf/`` has it at a profile, seed 0.
+    """Return the configuration of an experiment at a profile, seed 0.
 
     ``None`` where there is no such experiment, or its file uses more of Hydra than other files of
-    its group and ``override /GROUP: NAME`` under ``defaults``, then values.
+    its group, ``override /GROUP: NAME`` under ``defaults``, and values.
     """
     if experiment not in names("experiment"):
         return None
@@ -83,7 +83,7 @@ def protocol(experiment: str, profile: str = "paper") -> Config | None:
 
 
 def changed_from_experiment(config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]] | None:
-    """Return the computed keys in which a run is not its experiment's at the same profile.
+    """Return the computed keys in which a run differs from its experiment at the same profile.
 
     Those of data, model, recipe and evaluation, each with the experiment's value and the run's. A
     run without any stands for the net in the paper's figures, tables and claims; any other is a
@@ -94,7 +94,7 @@ def changed_from_experiment(config: Mapping[str, Any]) -> dict[str, tuple[Any, A
 
 
 def changed(experiment: Config, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the same against an experiment as it was composed."""
+    """Return the same for a composed experiment."""
     found = differences(experiment.as_mapping(), config, (WHAT,))
     return {key: pair for key, pair in found.items() if key.split(".")[0] in _GROUPS}
 
@@ -102,7 +102,7 @@ def changed(experiment: Config, config: Mapping[str, Any]) -> dict[str, tuple[An
 def variant_name(experiment: str, changed: Mapping[str, tuple[Any, Any]]) -> str:
     """Return the name of a variant, the same for the same changes: ``cifar10_resnet20-lr0.05``.
 
-    What would make it too long for a folder is replaced by a digest.
+    A digest replaces what would make it too long for a folder.
     """
     parts = [experiment, *(_part(key, value) for key, (_, value) in changed.items())]
     name = "-".join(parts)
@@ -121,7 +121,7 @@ def _part(key: str, value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Hydra reads it: ``1e-4`` is a number."""
+    """Read YAML as Hydra does: ``1e-4`` is a number."""
 
 
 _Loader.add_implicit_resolver(

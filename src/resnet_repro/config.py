@@ -29,7 +29,7 @@ from resnet_repro.options import (
     who,
 )
 
-PICTURE_SETS = ("imagenet", "folder")  # decoded while training; the others lie on the device
+PICTURE_SETS = ("imagenet", "folder")  # decoded while training; the others are on the device
 DATA_SETS = ("cifar10", "tiny_imagenet", *PICTURE_SETS, "synthetic")
 PROFILES = ("paper", "short", "quick", "smoke")
 AUTO_CHOICES = ("auto", "always", "never")
@@ -226,7 +226,7 @@ class Config:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells a run from all others, as its records say it."""
+        """The keys that identify a run, with their values."""
         return {key: getattr(self, key) for key in ("experiment", "name", "profile", "seed")}
 
     def as_mapping(self) -> dict[str, Any]:
@@ -235,7 +235,7 @@ class Config:
 
 
 def _recipe_conflicts(config: Config) -> Iterator[str]:
-    """Yield why values of recipe, data and model that are fine one by one cannot be together."""
+    """Yield conflicts between valid values of recipe, data and model."""
     recipe, data, family = config.recipe, config.data, config.model.family
     if recipe.milestones and recipe.milestones[-1] >= recipe.max_iters:
         yield (
@@ -258,7 +258,7 @@ def _recipe_conflicts(config: Config) -> Iterator[str]:
 
 
 def _device_conflicts(config: Config) -> Iterator[str]:
-    """Yield the same of devices and what they share."""
+    """Yield conflicts between devices and what they share."""
     trainer, batch, bn_group = config.trainer, config.recipe.batch_size, config.model.bn_group
     devices, data = trainer.devices, config.data.name
     if devices > batch:

@@ -45,11 +45,11 @@ def count(options: EvaluateOptions) -> dict[str, Any]:
     """Count errors as ``options`` say; return the result as plain Python.
 
     Raises:
-        ConfigError: before anything is counted: nets, data and options do not go together, or the
-            result cannot be kept under its name.
+        ConfigError: before anything is counted: nets, data and options do not fit together, or the
+            result cannot be written under its name.
         WeightsError: weights are refused, or give scores that are not finite.
         RunFolderError: a run is missing or not finished.
-        DataError: the data are missing or not what they should be.
+        DataError: the data are missing or wrong.
     """
     check(options)
     from resnet_repro.evaluation.session import Session
@@ -61,10 +61,10 @@ def count(options: EvaluateOptions) -> dict[str, Any]:
 
 
 def free_name(folder: Path, requested: str | None, result: Mapping[str, Any]) -> str:
-    """The name of a result: ``requested``, or the one made for it.
+    """Return the name of a result: ``requested``, or a generated one.
 
-    Where another evaluation has the made one (of another ``model_best.pth.tar``, say), a digest of
-    what is evaluated is added. ConfigError: another has the given one, or the folder is read-only.
+    Where another evaluation has the generated name (of another ``model_best.pth.tar``, say), a
+    digest is added. ConfigError: another has the requested one, or the folder is read-only.
     """
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -83,7 +83,7 @@ def free_name(folder: Path, requested: str | None, result: Mapping[str, Any]) ->
 
 
 def write(folder: Path, result: Mapping[str, Any]) -> Path:
-    """Write ``<folder>/<name>.json``, whole or not at all; ConfigError: it cannot be written."""
+    """Write ``<folder>/<name>.json`` atomically; ConfigError: it cannot be written."""
     path = folder / f"{result['name']}.json"
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     with writing(f"results_dir={folder}"):
@@ -111,7 +111,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def _holds_another(path: Path, result: Mapping[str, Any]) -> bool:
-    """Whether ``path`` is there and is not an earlier result of the same evaluation."""
+    """Whether ``path`` exists and is not an earlier result of the same evaluation."""
     if not path.is_file():
         return path.exists() or path.is_symlink()
     try:
@@ -121,9 +121,9 @@ def _holds_another(path: Path, result: Mapping[str, Any]) -> bool:
 
 
 def _identity(result: Mapping[str, Any]) -> list[Any]:
-    """What makes two results of one name the same evaluation; a rerun replaces the older one.
+    """Return what identifies an evaluation; a rerun replaces its older result.
 
-    Of our nets run and iteration count, so that one trained again replaces its result.
+    For our nets run and iteration, so that a retrained net replaces its result.
     """
     nets = [
         [model["run"], model.get("iter")]

@@ -13,7 +13,7 @@ from resnet_repro.paths import check_installed
 
 LOST, CONFIG, DATA, CHECKPOINT, DIVERGED, DISK_FULL, PREEMPTED = 1, 2, 3, 4, 5, 74, 75
 
-# By name: naming the classes would import torch and all the rest.
+# By name: importing the classes would import torch.
 _BY_NAME = {
     "ConfigError": CONFIG,
     "RunFolderError": CONFIG,
@@ -48,16 +48,13 @@ def explained() -> Iterator[None]:
 
 
 def notify(message: str) -> None:
-    """Print a message for the person at the terminal; standard output is left to results.
-
-    Where nobody can read it, it is dropped.
-    """
+    """Print a message on standard error, or drop it where that cannot be written."""
     with suppress(OSError, ValueError):
         print(message, file=sys.stderr, flush=True)
 
 
 class SafeStream:
-    """A standard stream that drops what it cannot show, from the first of ``errors`` on."""
+    """A standard stream that drops its output from the first of ``errors`` on."""
 
     def __init__(self, stream: TextIO, errors: type[Exception] | tuple[type[Exception], ...]):
         self._stream, self._errors = stream, errors
@@ -83,9 +80,9 @@ class SafeStream:
 
 
 def guard_streams() -> None:
-    """Let no run depend on who reads its output: it may be closed, full or without a reader.
+    """Keep a standard stream that is closed, full or without a reader from failing a run.
 
-    Standard output has results: only a reader that has left (``| head``) is no error there.
+    Standard output carries results: there only a closed pipe (``| head``) is ignored.
     """
     for number in range(3):  # a closed one would be the next file that is opened
         try:

@@ -128,7 +128,7 @@ def write(run: Path, out: Path, form: str, root: str = paths.AUTO) -> str:
 
 
 def _test_of(folder: RunFolder) -> dict[str, Any]:
-    """The errors that a run logged of its final net on the test images."""
+    """Return the logged errors of a run's final net on the test images."""
     records = [record for record in folder.metrics() if record.get("kind") == "test"]
     keys = ("iter", "top1_err", "top5_err", "num_samples")
     if not records or not all(key in records[-1] for key in keys):
@@ -137,14 +137,14 @@ def _test_of(folder: RunFolder) -> dict[str, Any]:
 
 
 def _input_of(subject: Subject, root: str) -> dict[str, Any]:
-    """The mean image that is subtracted, and the names of the classes."""
+    """Return the mean image to subtract, and the names of the classes."""
     from resnet_repro.evaluation.images import training_mean
     from resnet_repro.evaluation.session import check_training_data
     from resnet_repro.training.build import load_images
 
     config = subject.config
     assert config is not None
-    # Only what is there: to fetch a data set for this would surprise.
+    # Existing data only: a download for this would surprise.
     choice = dataclasses.replace(config.data, root=root, source="folder")
     found = load_images(dataclasses.replace(config, data=choice))
     check_training_data(subject, found.digests)

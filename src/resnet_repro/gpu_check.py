@@ -47,13 +47,13 @@ class GpuCheck:
 
 EAGER, PLAIN, ONE = {"graph": "never"}, {"compile": "never"}, {"concurrent": 1}
 CHECKS = (
-    GpuCheck("device", 40, "no run can use the GPU until this is mended", cuda=False),
+    GpuCheck("device", 40, "no run can use the GPU until this is fixed", cuda=False),
     GpuCheck("precision", 40, "fp32", {"precision": "fp32"}),
     GpuCheck("graph", 90, "eager steps", EAGER),
     GpuCheck("compile", 120, "blocks are not compiled", PLAIN),
     GpuCheck("evaluation", 60, "eager steps and evaluation", EAGER),
     GpuCheck(
-        "resume", 90, "eager steps; let runs end before their time", EAGER | PLAIN, cuda=False
+        "resume", 90, "eager steps; keep runs within their time limit", EAGER | PLAIN, cuda=False
     ),
     GpuCheck("together", 90, "one run at a time", ONE, cuda=False),
     GpuCheck("memory", 90, "one run at a time", ONE),
@@ -66,12 +66,12 @@ CHECKS = (
 
 
 def start(check: GpuCheck, root: Path) -> list[str]:
-    """The command that does one check."""
+    """Return the command that runs one check."""
     return [sys.executable, "-m", "resnet_repro.gpu_checks", check.name, str(root)]
 
 
 def run_check(check: GpuCheck, seconds: float) -> dict[str, Any]:
-    """Do a check in a process of its own; kill it and all it started after so many seconds."""
+    """Run a check in a process of its own; kill it and its children after ``seconds``."""
     began, limit = time.monotonic(), max(0.0, min(check.limit, seconds))
     with tempfile.TemporaryDirectory(prefix="gpu_check") as root:
         process = subprocess.Popen(
@@ -98,7 +98,7 @@ def run_check(check: GpuCheck, seconds: float) -> dict[str, Any]:
 
 
 def row(check: GpuCheck, seconds: float, state: str, remark: str) -> dict[str, Any]:
-    """What came of a check, and what is to be used instead where it failed."""
+    """Return the result of a check, and what replaces it where it failed."""
     failed = state == "failed"
     return {
         "check": check.name,
@@ -111,7 +111,7 @@ def row(check: GpuCheck, seconds: float, state: str, remark: str) -> dict[str, A
 
 
 def run_all(checks: Sequence[GpuCheck]) -> list[dict[str, Any]]:
-    """Do the first check, then the others, a few at a time; those of CUDA only where it works."""
+    """Run the first check, then the others, a few at a time; CUDA checks only where CUDA works."""
     deadline = time.monotonic() + DEADLINE
     device = run_check(checks[0], DEADLINE)
     reason = {"skipped": device["remark"], "failed": "the GPU cannot be used"}.get(device["state"])
@@ -140,7 +140,7 @@ def report(rows: Sequence[dict[str, Any]], out: Path) -> None:
 
 
 def main() -> int:
-    """Do all checks, print the table, write the file; 1 if the GPU cannot be used."""
+    """Run all checks, print the table, write the file; 1 if the GPU cannot be used."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     began = time.monotonic()
     rows = run_all(CHECKS)

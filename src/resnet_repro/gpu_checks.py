@@ -1,7 +1,7 @@
 """What :mod:`resnet_repro.gpu_check` computes: each check returns a remark, or raises.
 
-``SkipTest`` says why a check cannot be done here. ``python -m resnet_repro.gpu_checks NAME FOLDER``
-does one and prints what came of it.
+``SkipTest`` says why a check cannot run here. ``python -m resnet_repro.gpu_checks NAME FOLDER``
+runs one and prints its result.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ ITERATIONS, DROP = 24, 12  # of a trained run; a captured graph is replayed in m
 
 
 def small(root: Path, name: str, groups: Mapping[str, Any] | None = None, **trainer: Any) -> Job:
-    """A small run on synthetic images, with the same bits on a rerun.
+    """Make a small, reproducible run on synthetic images.
 
-    ``groups`` and ``trainer`` are changes of its configuration.
+    ``groups`` and ``trainer`` change its configuration.
     """
     cuda = torch.cuda.is_available()  # a CPU is always deterministic
     depth, batch = (20, 128) if cuda else (8, 16)
@@ -64,7 +64,7 @@ def small(root: Path, name: str, groups: Mapping[str, Any] | None = None, **trai
 
 
 def trained(job: Job, updates: int = ITERATIONS) -> tuple[RunContext, TrainState, torch.Tensor]:
-    """Context, state and losses after so many updates, on a stream of their own on CUDA."""
+    """Return context, state and losses after ``updates``, on CUDA on a stream of their own."""
     setup = set_up(job.config.trainer)
     stream = torch.cuda.Stream() if setup.gpu else None  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
@@ -79,7 +79,7 @@ def trained(job: Job, updates: int = ITERATIONS) -> tuple[RunContext, TrainState
 
 
 def bits(tensors: Any) -> str:
-    """Digest of tensors, by name."""
+    """Return a digest of tensors by name."""
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -270,7 +270,7 @@ def check_pictures(root: Path) -> str:
 
 
 def answer(name: str, root: Path) -> None:
-    """Do one check here and print what came of it."""
+    """Run one check in this process and print its result."""
     try:
         result = {"state": "passed", "remark": globals()[f"check_{name}"](root)}
     except SkipTest as reason:

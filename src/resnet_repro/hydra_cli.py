@@ -1,4 +1,4 @@
-"""Words and flags of the command line as Hydra reads them: quoted, checked, errors in one line."""
+"""Hydra's command line: quote overrides, check flags, report errors in one line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _OF_HYDRA = (HydraException, OmegaConfBaseException, MarkedYAMLError)
 def quoted(word: str) -> str:
     """Quote a value that is text, so that Hydra takes it as typed: a path, a name like 12e4567.
 
-    What is plain, quoted already, an interpolation or a sweep's function stays as it is.
+    Plain or quoted text, interpolations and functions of sweeps stay as they are.
     """
     key, equals, value = word.partition("=")
     if not equals or key not in _TEXT or _PLAIN.fullmatch(value) or _SYNTAX.match(value):
@@ -75,7 +75,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def run_hydra(args: argparse.Namespace, flags: Sequence[str], job: Callable[..., None]) -> None:
-    """Let Hydra show what its flags ask for, or launch ``job``, whose own errors stay as they are.
+    """Let Hydra do what its flags say, or launch ``job``, whose own errors pass through.
 
     ConfigError: Hydra's refusal in one line.
     """
@@ -96,7 +96,7 @@ def run_hydra(args: argparse.Namespace, flags: Sequence[str], job: Callable[...,
 
 
 def _prepare_completion() -> None:
-    """Make the line to complete one that Hydra can compose: with an experiment, without flags."""
+    """Make Hydra able to compose the line to complete: add an experiment, drop flags."""
     if sys.argv[0].endswith(".py"):  # Hydra would complete every ``python``
         _refuse('-sc: only of the installed command: eval "$(resnet-repro -sc install=bash)"')
     command, *words = os.environ.get("COMP_LINE", "").split(" ")
@@ -108,7 +108,7 @@ def _prepare_completion() -> None:
 
 @contextmanager
 def in_one_line(overrides: Sequence[str]) -> Iterator[None]:
-    """Turn what Hydra and OmegaConf raise into one line in the project's words."""
+    """Re-raise errors of Hydra and OmegaConf as a one-line ConfigError."""
     try:
         yield
     except ConfigError as error:
@@ -122,7 +122,7 @@ def in_one_line(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def _as_typed(message: str, overrides: Sequence[str]) -> str:
-    """Show a refused value as it stands on the command line, not as it was read."""
+    """Show a refused value as typed on the command line, not as parsed."""
     # The last of several values for one key is the one that counts.
     for key, _, typed in (word.lstrip("+").partition("=") for word in reversed(overrides)):
         if typed and (found := re.fullmatch(rf"{re.escape(key)}=.*?(: must be .*)", message)):
@@ -131,7 +131,7 @@ def _as_typed(message: str, overrides: Sequence[str]) -> str:
 
 
 def _explain(message: str, overrides: Sequence[str]) -> str:
-    """Say in one line what is wrong with the words of the command line."""
+    """Explain in one line what is wrong with the command line."""
     if match := re.search(r"Could not override '([^']+)'", message):
         keys = list(flatten(Config().as_mapping()))
         return f"unknown option '{match[1]}'; {closest(match[1], keys)}"
@@ -171,7 +171,7 @@ def _unknown_choice(group: str, value: str, message: str) -> str:
 
 
 def _unreadable(overrides: Sequence[str], reason: str) -> str:
-    """Name the word that Hydra's grammar does not read, and how text is given."""
+    """Name the override that Hydra cannot parse, and how to quote text."""
     parser: Any = OverridesParser.create()
     for word in overrides:
         try:

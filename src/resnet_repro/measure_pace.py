@@ -1,4 +1,4 @@
-"""How long an iteration takes on this device, from a few iterations of a handful of nets.
+"""Measure the time of an iteration on this device, on a few iterations of a handful of nets.
 
 ``make cost`` scales the other nets by their multiply-adds. ``results/bench/cost_<device>.json``
 keeps what was measured; torch is imported only to measure.
@@ -19,6 +19,7 @@ from resnet_repro.runs.provenance import (
     cpu_description,
     git_state,
     hardware,
+    has_gpu_driver,
     usable_cores,
     versions,
 )
@@ -32,7 +33,7 @@ SMALLEST_BATCH = 8
 
 
 def recall(folder: Path) -> dict[str, Any] | None:
-    """What was measured on a device like this one; None where nothing was."""
+    """Return what was measured on a device like this one; None if nothing was."""
     gpu = gpu_name()
     try:
         text = (folder / f"cost_{'cuda' if gpu else 'cpu'}.json").read_text(encoding="utf-8")
@@ -46,7 +47,7 @@ def recall(folder: Path) -> dict[str, Any] | None:
 
 def gpu_name() -> str | None:
     """The GPU that a run would take; torch, which takes seconds to load, is asked only then."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
+    if not has_gpu_driver():
         return None
     import torch
 
@@ -68,13 +69,13 @@ def measure_all(
 
 
 def measure(experiment: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Seconds of an iteration of the experiment's batch, halved as often as memory needs it."""
+    """Measure an iteration of the experiment's batch, halved until it fits in memory; seconds."""
     import torch
 
     from resnet_repro.compose import compose_run
     from resnet_repro.training import estimate
 
-    # No pictures are there: decoding is measured by itself.
+    # Without pictures: decoding is measured separately.
     overrides = [f"experiment={experiment}", f"data.root={os.devnull}", *overrides]
     batch = full = compose_run(*overrides).recipe.batch_size
     while True:
@@ -91,7 +92,7 @@ def measure(experiment: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def provenance(part: str, setup: Setup) -> dict[str, Any]:
-    """What a file of ``results/bench`` begins with: device, versions, revision, date."""
+    """Return the header of a file of ``results/bench``: device, versions, revision, date."""
     return {
         "schema": 1,
         "part": part,

@@ -1,8 +1,8 @@
-"""A run's mirror in Weights & Biases: a process of its own that reads the run folder as it grows.
+"""Mirror a run in Weights & Biases, from a process that reads the run folder as it grows.
 
 Nothing is sent to the process; it ends when its standard input does, so it outlives neither a
-finished run nor a killed one. What goes wrong there (no package, no key, no network, a crash, a
-full disk) costs the run one line on standard error. Each part of a resumed run holds the earlier
+finished run nor a killed one. Its failures (no package, no key, no network, a crash, a full disk)
+cost the run one line on standard error. Each part of a resumed run holds the earlier
 records too: the newest folder below ``wandb/`` is the whole run, under the same W&B id.
 
 ``python -m resnet_repro.mirror RUN_DIR ...`` sends runs that were logged without a mirror.
@@ -33,12 +33,12 @@ from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import Record
 from resnet_repro.same_run import identifying
 
-POLL_SECONDS = 0.5  # between two looks at the log
+POLL_SECONDS = 0.5  # between two reads of the log
 INIT_SECONDS = 10.0  # for a server that does not answer
-CLOSE_SECONDS = 30.0  # a finished run waits at most so long for W&B
-FINISH_SECONDS = 60  # after the last record; then the process ends whatever it does
-FAILED = 3  # exit code of the process after it said why
-FINAL = ("test", "val", "train_clean")  # kinds of record that a summary has the last of
+CLOSE_SECONDS = 30.0  # that a finished run waits for W&B at most
+FINISH_SECONDS = 60  # after the last record; then the process is ended
+FAILED = 3  # exit code of the process after it reported why
+FINAL = ("test", "val", "train_clean")  # kinds of record whose last is in the summary
 # The configuration decides: settings from outside would be a second source.
 SET_BY_RUN = ("MODE", "DISABLED", "DIR", "PROJECT", "RUN_ID", "RESUME")
 SETTINGS: dict[str, Any] = {
@@ -49,7 +49,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class Mirror:
-    """The mirror of a run as its configuration asks for it. No method raises; only close waits."""
+    """The mirror of a run, as configured. No method raises; only close waits."""
 
     def __init__(self, folder: RunFolder):
         self._folder = folder
@@ -65,9 +65,9 @@ class Mirror:
             notify(f"W&B: {in_one_line(error)}")
 
     def close(self) -> None:
-        """End it once ``status.json`` says what became of the run.
+        """End it, once ``status.json`` has the run's final state.
 
-        Only a finished run waits; any other may have been asked to make room.
+        Only a finished run waits; any other may be pre-empted.
         """
         process, self._process = self._process, None
         try:
@@ -95,9 +95,9 @@ def follower(folder: RunFolder, mode: str) -> subprocess.Popen[bytes]:
 
 
 def end(process: subprocess.Popen[bytes], seconds: float) -> int | None:
-    """Let a follower finish; its exit code, or None where ``seconds`` are 0 and it is still busy.
+    """Let a follower finish, or kill it after ``seconds``; return its exit code.
 
-    One that takes longer is killed.
+    None where ``seconds`` are 0 and it is still busy.
     """
     assert process.stdin is not None
     process.stdin.close()
@@ -124,7 +124,7 @@ def in_one_line(error: BaseException) -> str:
 
 
 def follow(folder: RunFolder, mode: str) -> None:
-    """Be the process of a mirror: log the run until standard input ends; never returns."""
+    """Log the run until standard input ends; never returns."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the run decides when it is over
     os.nice(10)  # training comes first
@@ -137,8 +137,8 @@ def follow(folder: RunFolder, mode: str) -> None:
         code = FAILED
     signal.alarm(FINISH_SECONDS)
     with contextlib.suppress(BaseException):
-        sys.modules["wandb"].teardown()  # ends its service, which would be left as a zombie
-    os._exit(code)  # past the exit hooks of wandb, which may wait for a service that is gone
+        sys.modules["wandb"].teardown()  # ends its service, which would become a zombie
+    os._exit(code)  # skips wandb's exit hooks, which may wait for a dead service
 
 
 def silence_output() -> Callable[[str], None]:
@@ -178,7 +178,7 @@ def mirror_run(folder: RunFolder, mode: str, report: Callable[[str], None]) -> N
         if number > logged:  # a resumed online run knows the earlier ones
             run.log(as_metrics(record) | {"record": number})
     run.summary.update(final_numbers(folder))
-    try:  # a picture that cannot be drawn must not cost the numbers
+    try:  # a failed picture must not lose the numbers
         from resnet_repro.analysis.notebook import save_picture
 
         image = importlib.import_module("wandb").Image(str(save_picture(folder.path, out_dir)))
@@ -259,7 +259,7 @@ def run_id(config: Mapping[str, Any]) -> str:
 
 
 def init_arguments(out_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``wandb.init``; the id that the folder got first stays its id."""
+    """Return the arguments of ``wandb.init``; a folder keeps its first id."""
     id_file = out_dir / "run_id"
     if not id_file.exists():
         id_file.write_text(run_id(config) + "\n", encoding="utf-8")
@@ -278,7 +278,7 @@ def init_arguments(out_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Send the runs that are named; exit code 1 if one could not be sent."""
+    """Send the named runs; exit code 1 if one could not be sent."""
     parser = argparse.ArgumentParser(description="Send logged runs to Weights & Biases.")
     parser.add_argument("folders", nargs="+", type=given, metavar="RUN_DIR")
     parser.add_argument("--mode", choices=[m for m in MODES if m != "disabled"], default="offline")

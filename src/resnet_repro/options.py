@@ -1,4 +1,4 @@
-"""What a configuration field may hold: its default, its meaning and its check in one place.
+"""Declare configuration fields: default, meaning and check in one place.
 
 The schema (:mod:`resnet_repro.config`) declares fields with :func:`option`; :func:`build` turns a
 nested mapping into the typed dataclasses. Documentation is generated from the same declarations.
@@ -23,12 +23,12 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A configuration that is refused; the message is one line naming key, value and allowed."""
+    """A refused configuration; the message is one line naming key, value and allowed."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A test of one value and the words that say what passes it, after the type's or alone."""
+    """A test of one value and a text that says what passes, after the type's text or alone."""
 
     allowed: str
     passes: Callable[[Any], bool]
@@ -60,17 +60,17 @@ def increasing(what: str) -> Check:
 
 
 LONGEST_NAME = 100
-UNNAMED = "???"  # stands for a value that is yet to be given
+UNNAMED = "???"  # a value that is not given yet
 
 
 def named(what: str) -> Check:
-    """Pass words usable as a folder name."""
-    words = f"{what} of letters, digits, '.', '_', '+', '-', at most {LONGEST_NAME}"
+    """Pass names usable for a folder."""
+    allowed = f"{what} of letters, digits, '.', '_', '+', '-', at most {LONGEST_NAME}"
     usable = re.compile(rf"(?![.-])[\w.+-]{{1,{LONGEST_NAME}}}")
-    return Check(words, lambda v: usable.fullmatch(v) is not None, alone=True)
+    return Check(allowed, lambda v: usable.fullmatch(v) is not None, alone=True)
 
 
-# What an option says of a run. A key that its declaration does not place counts as computed.
+# What an option says of a run; computed by default.
 WHAT = "what"  # is computed: other numbers
 HOW = "how"  # the work is done: the same numbers but for rounding
 WHERE = "where"  # the run reads and writes
@@ -91,7 +91,7 @@ who = partial(option, role=WHO)
 
 
 def group(kind: type) -> Any:
-    """Declare a field that is a schema of its own."""
+    """Declare a field that is itself a schema."""
     return dataclasses.field(default_factory=kind)
 
 
@@ -116,7 +116,7 @@ def described(schema: type) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def help_text(schema: type) -> str:
-    """Describe the options for a terminal, one in a line."""
+    """Describe the options for a terminal, one a line."""
     lines = []
     for key, default, values, _, meaning in described(schema):
         shown_default = "" if default in ("", "null", "[]") else f" [{default}]"
@@ -146,7 +146,7 @@ def build(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
             raise ConfigError(f"{key}={shown(value)}: is a group of options, not a value")
     try:
         return schema(**arguments)
-    except ConfigError as error:  # the schema's own, of values that are impossible together
+    except ConfigError as error:  # the schema's own, of conflicting values
         raise ConfigError(f"{prefix}{error}") from None
 
 
@@ -157,11 +157,11 @@ def check_fields(instance: Any) -> None:
 
 
 def closest(key: str, names: Sequence[str]) -> str:
-    """Say which of ``names`` a misspelt ``key`` may have meant, or list what is allowed there."""
+    """Suggest the name that a misspelt ``key`` may mean, or list what is allowed there."""
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
     if not near:  # a key given without its group: lr for recipe.lr
         last = {name.rsplit(".", 1)[-1]: name for name in names}
-        near = [last[word] for word in difflib.get_close_matches(key, list(last), n=1, cutoff=0.6)]
+        near = [last[name] for name in difflib.get_close_matches(key, list(last), n=1, cutoff=0.6)]
     if near:
         return f"did you mean '{near[0]}'?"
     group = key.rpartition(".")[0]
@@ -177,7 +177,7 @@ def _checked(key: str, value: Any, kind: Any, field: dataclasses.Field[Any]) -> 
 
 
 def allowed(kind: Any, field: dataclasses.Field[Any]) -> str:
-    """Say what a field of this type may hold."""
+    """Describe what a field of this type may hold."""
     check: Check = field.metadata["check"]
     return check.allowed if check.alone else f"{_noun(kind)} {check.allowed}".strip()
 
@@ -215,7 +215,7 @@ def _noun(kind: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """Show a value as one writes it in a configuration."""
+    """Format a value as in a configuration."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Where the repository, the runs and the data lie, whatever folder a command is called from."""
+"""Locate the repository, the runs and the data, from any working directory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AUTO = "auto"
 
 
 def given(text: str) -> Path:
-    """Return the path that a person wrote; ``~`` is the home folder (ConfigError: no such user)."""
+    """Return the path that a user gave, with ``~`` expanded (ConfigError: no such user)."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -51,7 +51,7 @@ def writing(place: object) -> Iterator[None]:
 
 
 def check_installed() -> None:
-    """Refuse with a ConfigError to work as a copy: conf/ and results/paper are not in a wheel."""
+    """Raise ConfigError in an installed copy: conf/ and results/paper are not in a wheel."""
     if Path(__file__).resolve().parents[1] != REPOSITORY / "src":
         raise ConfigError(
             "resnet_repro is installed without its repository (conf/, results/paper); "

@@ -1,7 +1,7 @@
-"""What a person sees while runs are trained: one line, with a bar and the time that is left.
+"""Show the progress of runs: one line, with a bar and the remaining time.
 
 On a terminal the line is redrawn and fitted to its width; elsewhere (CI, cluster logs) a line is
-printed now and then, the longer the run the more seldom. No colours anywhere.
+printed at intervals that grow with the run. No colours anywhere.
 
 Times are measured in the run, from its first iterations on: loading and downloading do not count,
 evaluations and checkpoints do. A young estimate is given as a range.
@@ -20,16 +20,16 @@ DOING = {"load": "loading", "evaluate": "evaluating"}  # shown instead of the ra
 # Where the output is not a terminal: seconds between two lines, and a line for each 2 % at most.
 QUIET_SECONDS, QUIET_SHARE, QUIET_AT_MOST = 10.0, 1 / 50, 600.0
 REDRAW_SECONDS = 0.2
-WARM = 5  # iterations that are not timed: kernels are chosen, graphs captured
+WARM = 5  # untimed iterations: kernels are chosen, graphs captured
 MARK_SECONDS, MARKS = 120.0, 5  # the rate is that of the last ten minutes
 YOUNG_SECONDS = 60.0  # of training measured, below which an estimate is given as a range,
-YOUNG_RANGE = (0.8, 1.6)  # from so much to so much of it
-BAR, LABEL = 8, 10  # characters that the bar and a shortened label have at least
-FIRST = 3  # facts that are worth more than a long label
+YOUNG_RANGE = (0.8, 1.6)  # from and to these multiples of it
+BAR, LABEL = 8, 10  # least characters of the bar and of a shortened label
+FIRST = 3  # facts that matter more than a long label
 
 
 class Watcher:
-    """Whoever observes a run; this one ignores what it sees."""
+    """An observer of a run; this one ignores all."""
 
     def enter(self, phase: str, iteration: int) -> None:
         """Note that one of :data:`PHASES` begins; between two updates the run is in ``train``."""
@@ -39,7 +39,7 @@ class Watcher:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as people say them: ``45 s``, ``3 min 20 s``, ``12 min``, ``2 h 05 min``."""
+    """Format seconds: ``45 s``, ``3 min 20 s``, ``12 min``, ``2 h 05 min``."""
     total = max(0, round(seconds))
     if total < 60:
         return f"{total} s"
@@ -50,7 +50,7 @@ def duration(seconds: float) -> str:
 
 
 def written(seconds: float, *, young: bool) -> str:
-    """Write an estimate; a young one as a range: ``8 to 16 min``."""
+    """Format an estimate; a young one as a range: ``8 to 16 min``."""
     low, high = (share * seconds for share in YOUNG_RANGE)
     if not young or high < 2:
         return duration(seconds)
@@ -60,16 +60,16 @@ def written(seconds: float, *, young: bool) -> str:
 
 
 def pace(rate: float) -> str:
-    """Write iterations a second, slow ones as seconds an iteration; nothing where unknown."""
+    """Format iterations a second, slow ones as seconds an iteration; empty where unknown."""
     if not rate:
         return ""
     return f"{rate:.1f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"
 
 
 class RunProgress(Watcher):
-    """One run: where it is, and how fast it is from the moment it is warm.
+    """The position of one run, and its speed since the warm-up.
 
-    ``estimate`` are the seconds it was expected to need, compared only with those of other runs.
+    ``estimate`` are its expected seconds, compared only with those of other runs.
     """
 
     def __init__(self, shown: Progress, label: str, max_iters: int, estimate: float):
@@ -100,7 +100,7 @@ class RunProgress(Watcher):
 
     @property
     def share(self) -> float:
-        """How much is done of what this process has to do of the run, 0 to 1."""
+        """Share done of what this process has to do of the run, 0 to 1."""
         return (self.iteration - self._first) / max(1, self.max - self._first)
 
     @property
@@ -127,7 +127,7 @@ class RunProgress(Watcher):
         return self.spent < YOUNG_SECONDS and self.share < 0.5
 
     def facts(self, total: str) -> list[str]:
-        """What is shown of a run that is alone, what matters most first; ``total`` of all runs."""
+        """What is shown of a single run, the most important first; ``total`` of all runs."""
         left = "" if self.left is None else written(self.left, young=self.is_young)
         return [
             total or (f"{left} left" if left else ""),
@@ -142,8 +142,8 @@ class RunProgress(Watcher):
 class Progress:
     """The line of a command that trains one run or several, in turn or at the same time.
 
-    ``estimates`` are the seconds that each run is expected to need, in order; only their ratios
-    count, and those of runs to come are scaled by how right they were so far.
+    ``estimates`` are the expected seconds of each run, in order; only their ratios count, and
+    those of runs to come are scaled by how right they were so far.
     """
 
     def __init__(self, estimates: Sequence[float] = (1.0,), stream: TextIO | None = None):
@@ -170,9 +170,9 @@ class Progress:
             self._is_drawn = False
 
     def show(self, *, due: bool = False) -> None:
-        """Show where the runs are: ``due`` at once, else where the last time was long enough ago.
+        """Redraw the line: at once if ``due``, else if the last time was long enough ago.
 
-        Elsewhere than on a terminal, only the end of a run that is alone is due.
+        Off a terminal, only the end of a single run is due.
         """
         now = time.monotonic()
         pause = REDRAW_SECONDS
@@ -192,7 +192,7 @@ class Progress:
             print(", ".join([position + label, *facts]), file=self._stream, flush=True)
 
     def _view(self) -> tuple[str, str, float, list[str]]:
-        """Which of how many runs, label, share for the bar, and facts, what matters most first."""
+        """Return position, label, share for the bar, and facts, the most important first."""
         runs, count = self._active, len(self._estimates)
         total = self._left() if count > 1 else ""
         if len(runs) == 1:
@@ -231,7 +231,7 @@ def _columns(stream: TextIO) -> int:
 
 
 def _fitted(position: str, label: str, share: float, facts: Sequence[str], columns: int) -> str:
-    """Fill a line: as many facts as there is room for, and the bar in what is left."""
+    """Fill a line with as many facts as fit, and the rest with the bar."""
     around = len(f"{position} || {share:.0%}, ")
     label = _shortened(label, max(LABEL, columns - around - BAR - len(", ".join(facts[:FIRST]))))
     room = columns - around - BAR - len(label)

@@ -1,4 +1,4 @@
-"""Errors of finished runs under a further protocol, counted where a table lacks them."""
+"""Count errors of finished runs under a further protocol where a table lacks them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_repro import evaluate
-from resnet_repro.analysis.evaluations import evaluations_beside, run_key, score_of
+from resnet_repro.analysis.evaluations import evaluations_beside, score_of
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.protocol import by_net
 from resnet_repro.config import Config
@@ -19,16 +19,16 @@ from resnet_repro.exits import exit_code, notify
 def count_missing(
     runs: Sequence[Run], protocol: str, config: Config, *, together: bool = False
 ) -> None:
-    """Test final nets under ``protocol`` where that was not done; name those that cannot be.
+    """Test untested final nets under ``protocol``; name those that cannot be.
 
-    ``runs`` are finished and of one profile; ``config`` says where the data lie and on which device
+    ``runs`` are finished and of one profile; ``config`` says where the data are and on which device
     to count; ``together``: as an ensemble of one run of each net instead of each run alone.
     """
     evaluations = evaluations_beside(runs)
     untested = [run for run in runs if together or score_of(run, protocol, evaluations) is None]
     available = [run for run in untested if _final_weights(run).is_file()]
     if len(available) < len(untested):
-        names = ", ".join(run_key(run.path) for run in untested if run not in available)
+        names = ", ".join(run.place for run in untested if run not in available)
         notify(f"not tested at {protocol}, since their final weights are not here: {names}")
     missing = [[run] for run in available]
     if together:
@@ -68,7 +68,7 @@ def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
             device=trainer.device, threads=trainer.threads, loader_workers=trainer.loader_workers
         ),
     )
-    names = " + ".join(run_key(run.path) for run in group)
+    names = " + ".join(run.place for run in group)
     try:
         result = evaluate.count(options)
         written = evaluate.write(folder, result)

@@ -62,7 +62,7 @@ def differences(
 
 
 def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what makes a configuration another run than the default one, by dotted key.
+    """Return the identifying keys in which a configuration differs from the default one.
 
     The same wherever the run is done, and whatever options are added to the schema later.
     """
@@ -70,5 +70,5 @@ def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes_training(key: str) -> bool:
-    """Whether a key says what is learnt from which images, not how that is counted or done."""
+    """Whether a key changes what is learnt, not how it is counted or done."""
     return key.split(".")[0] in ("data", "model", "recipe") and roles().get(key, WHAT) == WHAT

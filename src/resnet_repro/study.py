@@ -28,7 +28,7 @@ from resnet_repro.gpu_check import OUT
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import duration
 from resnet_repro.runs.folder import find_runs
-from resnet_repro.runs.provenance import REVISION, git_state, versions
+from resnet_repro.runs.provenance import REVISION, git_state, has_gpu_driver, versions
 from resnet_repro.runs.signals import is_alive, stop_on_signals
 from resnet_repro.training.jobs import estimate, report, run_all
 from resnet_repro.training.launch import Job, job_of
@@ -44,7 +44,7 @@ def plan(
 ) -> list[Job]:
     """Compose the runs of the study for ``device`` (``cpu``, ``cuda``), in the order of work.
 
-    With ``item`` only those that this item of the paper is made of; ``overrides`` are words for
+    With ``item`` only those that this item of the paper is made of; ``overrides`` are for
     every run. ConfigError: the list names something that does not exist.
     """
     import yaml  # a bundle's host has none
@@ -78,7 +78,7 @@ def _job(experiment: str, profile: str, seed: int, runs_dir: str, overrides: Seq
 
 
 def state_of(job: Job) -> str:
-    """Say where a run of the study stands, in a word or two."""
+    """Describe the state of a run of the study in a word or two."""
     if job.is_done():
         return "done"
     status = job.folder.status()
@@ -93,7 +93,7 @@ def state_of(job: Job) -> str:
 
 
 def show(jobs: Sequence[Job], *, timed: bool = False) -> None:
-    """Print each run with where it stands, the counts and, if ``timed``, the time still needed."""
+    """Print the state of each run, the counts and, if ``timed``, the time still needed."""
     states = [state_of(job) for job in jobs]
     for job, state in zip(jobs, states, strict=True):
         print(f"{job.label:44} {state}")
@@ -108,7 +108,7 @@ def show(jobs: Sequence[Job], *, timed: bool = False) -> None:
 
 
 def run(jobs: Sequence[Job], budget: float | None) -> None:
-    """Do what is missing until the budget is used; resume what was begun the next time."""
+    """Do what is missing until the budget is used; the next call resumes."""
     deadline = time.monotonic() + (budget or math.inf)
     with stop_on_signals() as stop_asked:
         outcomes = run_all(jobs, lambda: stop_asked() or time.monotonic() > deadline)
@@ -120,7 +120,7 @@ def run(jobs: Sequence[Job], budget: float | None) -> None:
 
 
 def one_engine(jobs: Sequence[Job]) -> list[Job]:
-    """Demand for each run the engine of the runs of its data set that were logged on a GPU.
+    """Require of each run the engine of the runs of its data set that were logged on a GPU.
 
     Compiled blocks round differently: a host without a compiler must refuse the other seeds.
     ConfigError: logged runs differ in their engine already, or a run asks for another.
@@ -139,7 +139,7 @@ def one_engine(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _with_engine(job: Job, engine: Mapping[str, str] | None) -> Job:
-    """Return the run with the engine of ``meta.json`` demanded."""
+    """Return the run with the engine of ``meta.json`` required."""
     if engine is None:
         return job
     required = {}
@@ -157,7 +157,7 @@ def _with_engine(job: Job, engine: Mapping[str, str] | None) -> Job:
 def checked(jobs: Sequence[Job], path: Path) -> list[Job]:
     """Return the runs with the settings that ``make gpu-check`` found this machine to need.
 
-    A value that was given explicitly stays; runs at the same time are limited all the same.
+    Explicit values stay, except that ``concurrent`` is always limited.
     """
     import torch
 
@@ -189,7 +189,7 @@ def default_device() -> str:
 
     ConfigError: a GPU is visible that torch cannot use.
     """
-    if not any(Path(f"/dev/{driver}").exists() for driver in ("nvidiactl", "kfd", "dxg")):
+    if not has_gpu_driver():
         return "cpu"
     from resnet_repro.training.device import sees_cuda
 
@@ -267,7 +267,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Do what the command line asks."""
+    """Run the command line."""
     args = _arguments()
     with explained():
         if args.what == "pack":

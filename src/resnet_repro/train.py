@@ -29,7 +29,7 @@ from resnet_repro.training.launch import Job
 
 
 def work(jobs: Sequence[Job]) -> None:
-    """Do the runs here, with the remaining time of all of them."""
+    """Do the runs in this process, showing the remaining time."""
     with stop_on_signals() as stop_asked:
         outcomes = run_all(jobs, stop_asked)
     for outcome in outcomes:
@@ -41,7 +41,7 @@ def work(jobs: Sequence[Job]) -> None:
 def hydra_job(_: DictConfig) -> None:
     """Do one run: Hydra calls this once, or its launcher once for each job of a sweep.
 
-    A single run's error is reported here; in a sweep, a line of Hydra's says whose error it is.
+    A single run's error is reported here; in a sweep, Hydra names the run.
     """
     hydra_config = HydraConfig.get()
     with explained() if hydra_config.mode == RunMode.RUN else nullcontext():
@@ -49,7 +49,7 @@ def hydra_job(_: DictConfig) -> None:
 
 
 def main() -> None:
-    """Check what can be checked, then do it; through Hydra where its own words are used."""
+    """Check the command line, then run it; through Hydra where its own flags are used."""
     argv = sys.argv[1:]
     with explained():
         if {"--help", "-h"} & set(argv):
@@ -65,7 +65,7 @@ def main() -> None:
         overrides = [word for word in args.overrides if not word.startswith("hydra")]
         flags = [word for word in argv if word not in args.overrides]
         trains = set(flags) <= {"-m", "--multirun", "-r", "--run"}
-        if trains:  # composed here in any case: one-line errors before Hydra does anything
+        if trains:  # composed here first: one-line errors before Hydra does anything
             jobs = compose_sweep(overrides) if args.multirun else [make_job(*overrides)]
             if overrides == args.overrides:
                 work(jobs)

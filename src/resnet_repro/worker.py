@@ -1,7 +1,7 @@
-"""One of several workers of a run, in a process of its own. Reads the run folder, never Hydra.
+"""Run one of several workers of a run. Reads the run folder, never Hydra.
 
 Torch's launcher starts one for each device: ``torchrun ... -m resnet_repro.worker RUN_DIR``. On one
-machine ``resnet_repro.train`` sees to that, on several the cluster's batch script
+machine ``resnet_repro.train`` does that, on several the cluster's batch script
 (``trainer.launcher=external`` makes the folder).
 """
 
@@ -20,7 +20,7 @@ from resnet_repro.training.workers import ATTENDED, Channel
 
 
 def progress_of(folder: RunFolder) -> RunProgress:
-    """What is shown of a run where the user's own torchrun started its workers."""
+    """Return the progress line of a run whose workers the user's own torchrun started."""
     config = folder.config()
     label = f"{config['name']} {config['profile']} seed {config['seed']}"
     return Progress().begin(label, config["recipe"]["max_iters"])

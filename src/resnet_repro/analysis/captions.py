@@ -1,4 +1,4 @@
-"""What stands under a figure: data set, profile, seeds, hardware, precision, and what was mixed."""
+"""Captions of figures: data set, profile, seeds, hardware, precision, and what is mixed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def data_of(runs: Iterable[Run]) -> str:
 
 
 def run_sentences(runs: Sequence[Run]) -> list[str]:
-    """Say what the runs of a figure are; empty where there are none."""
+    """Describe the runs of a figure; empty where there are none."""
     if not runs:
         return []
     schedules = {

@@ -1,7 +1,7 @@
-"""What each experiment of the paper costs on one device, from measured seconds of an update.
+"""Estimate what the paper's experiments cost on one device, from measured updates.
 
 A net that was not measured takes the seconds of the most similar one that was, times the ratio of
-their multiply-adds. Full-size pictures are decoded beside the training, on the cores of the host;
+their multiply-adds. Full-size pictures are decoded during training, on the cores of the host;
 on a CPU the same cores do both. Evaluation and start-up are not counted.
 """
 
@@ -19,11 +19,11 @@ import pandas as pd
 
 from resnet_repro.analysis import counted
 from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.protocol import SCHEDULES
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.runs.provenance import cpu_description
 
 PASSES = 3  # forward, and backward to the inputs and to the weights
-SCHEDULES = {"imagenet": (600_000, 256), "cifar": (64_000, 128)}  # iterations, images of a batch
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def scaled(works: Sequence[Workload], measured: Mapping[str, float]) -> dict[str
     """Paces by experiment from those measured; none on data on which nothing was measured.
 
     The most similar net is one on the same data, if possible with the same kind of block, whose
-    multiply-adds are the fewest times more or less.
+    multiply-adds are closest in ratio.
     """
     found = {}
     for work in works:

@@ -113,7 +113,7 @@ def layers(label: str) -> list[CountedLayer]:
 
 
 def _shifted(layer: CountedLayer, blocks: int) -> CountedLayer:
-    """The same layer so many blocks further on; the layer itself outside a block."""
+    """Return the layer ``blocks`` further on; the layer itself outside a block."""
     name = re.sub(r"(?<=^stage\d\.)\d+", lambda m: str(int(m[0]) + blocks), layer.layer)
     return replace(layer, layer=name)
 

@@ -16,11 +16,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, MultipleLocator, NullForm
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.protocol import Nets, by_net, why_not_comparable
+from resnet_repro.analysis.protocol import SCHEDULES, Nets, by_net, why_not_comparable
 from resnet_repro.analysis.stats import last_error, seeds_phrase, summarise
 
 ENOUGH_POINTS = 40  # a training curve is thinned to one point an evaluation if that leaves so many
-PAPER_ITERS = 64_000
 NBSP = "\N{NO-BREAK SPACE}"
 
 
@@ -33,11 +32,11 @@ class Frame:
 
 
 LOOKS = {"test": (style.TEST, style.PAPER_TEST), "train": (style.TRAIN, style.PAPER_TRAIN)}
-CIFAR = Frame((0.0, 20.0), PAPER_ITERS)  # Figs. 1 and 6
+CIFAR = Frame((0.0, 20.0), SCHEDULES["cifar"][0])  # Figs. 1 and 6
 
 
 def comparable(runs: Sequence[Run]) -> bool:
-    """Whether the paper's curves may lie under these runs."""
+    """Whether the paper's curves may be drawn under these runs."""
     return bool(runs) and not why_not_comparable(runs)
 
 
@@ -70,7 +69,7 @@ def draw_both(
 ) -> None:
     """Draw test (bold) and training error (dashed) of a net.
 
-    ``paper_panel``: number and panel of the paper's figure whose curves lie under them, if any do.
+    ``paper_panel``: number and panel of the paper's figure whose curves are under them, if any.
     """
     for kind, (our_look, paper_look) in LOOKS.items():
         draw_net(axes, runs, kind, our_look, unit)
@@ -82,7 +81,7 @@ def draw_both(
 def draw_nets(
     axes: Axes, nets: Nets, labels: Sequence[str], paper: tuple[int, str], shown: Sequence[Run]
 ) -> None:
-    """Draw nets over the paper's where all that is ``shown`` is comparable; name what is missing.
+    """Draw nets over the paper's where all runs ``shown`` are comparable; name what is missing.
 
     ``paper``: number of the figure, panel.
     """
@@ -90,7 +89,7 @@ def draw_nets(
     for net in nets.values():
         draw_both(axes, net, paper_panel, iter_unit(shown))
     name_missing(axes, nets, labels)
-    name_what_is_above(axes, list(nets.values()))
+    name_nets_above(axes, list(nets.values()))
 
 
 def legend(
@@ -115,7 +114,7 @@ def legend(
 
 
 def name_missing(axes: Axes, nets: Nets, labels: Sequence[str]) -> None:
-    """Say in a panel of these nets which of those wanted have no runs."""
+    """Name in a panel the nets of ``labels`` that have no runs."""
     missing = [label for label in labels if label not in nets]
     names = ", ".join(missing)
     if missing and not nets:
@@ -131,7 +130,7 @@ def explain_empty(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, bbox=white, **look)
 
 
-def name_what_is_above(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
+def name_nets_above(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
     """Name in a panel the nets whose last test error lies above its axis."""
     top = axes.get_ylim()[1]
     for group in groups:
@@ -159,7 +158,7 @@ def note(axes: Axes, text: str) -> None:
 
 
 def logarithmic(axes: Axes) -> None:
-    """Make the upright axis logarithmic, with plain numbers where it spans less than two tens."""
+    """Make the y axis logarithmic, with plain numbers where it spans less than two decades."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     if high < 100 * low:
@@ -170,7 +169,7 @@ def logarithmic(axes: Axes) -> None:
 
 def iter_unit(runs: Sequence[Run]) -> float:
     """Iterations that count as 1 on the axis: 1e4 as in the paper, 1 for short schedules."""
-    return 1e4 if max((run.max_iters for run in runs), default=PAPER_ITERS) >= 1e4 else 1.0
+    return 1e4 if max((run.max_iters for run in runs), default=CIFAR.iters) >= 1e4 else 1.0
 
 
 def set_limits(row: Sequence[Axes], runs: Sequence[Run], frame: Frame = CIFAR) -> None:

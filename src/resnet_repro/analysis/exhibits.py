@@ -1,6 +1,6 @@
-"""Every item of the registry as the report shows it, beside the paper's own figure.
+"""Draw every item of the registry for the report, beside the paper's own figure.
 
-What cannot be drawn says why in its place.
+What cannot be drawn is replaced by the reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from resnet_repro.analysis.tables import Table, as_shown
 from resnet_repro.conf import load_item
 from resnet_repro.items import Item, fig4, fig6, fig7
 
-IN_PLACE = ("claims",)  # the page has a part of its own for them
+OWN_SECTION = ("claims",)  # the page has a part of its own for them
 LEADING = ("test error", "sd", "paper", "verdict")
 
 
@@ -65,14 +65,14 @@ class Exhibit:
 
 
 def run_exhibits(runs: Sequence[Run], items: Mapping[str, Item]) -> list[Exhibit]:
-    """Draw every item that these runs, of one profile, have something to say about."""
+    """Draw every item for which there are runs among these, of one profile."""
     experiments = {name: load_item(name).experiments for name in items}
     variants = variants_of(name for listed in experiments.values() for name in listed)
     exhibits = []
     for name, listed in experiments.items():
         used = [run for run in runs if run.experiment in listed]
         logged = {run.experiment for run in used}
-        if name not in IN_PLACE and logged & (variants.intersection(listed) or logged):
+        if name not in OWN_SECTION and logged & (variants.intersection(listed) or logged):
             missing = [experiment for experiment in listed if experiment not in logged]
             exhibits.append(exhibit(items[name], used, missing))
     return exhibits
@@ -99,7 +99,7 @@ def exhibit(item: Item, runs: Sequence[Run] | None, missing: Sequence[str] = ())
 
 
 def picture(figure: Figure, alt: str) -> Picture:
-    """Make a figure fit for a page; equal figures give equal texts."""
+    """Render a figure for a page; equal figures give equal texts."""
     text = io.StringIO()
     with style.style():
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -109,9 +109,9 @@ def picture(figure: Figure, alt: str) -> Picture:
 
 
 def _table(name: str, table: Table) -> ShownTable:
-    """Make a table fit for a page: columns that hold nothing are left out, and that is said.
+    """Format a table for a page: empty columns are left out, which a note says.
 
-    Where there is a verdict, what it rests on comes first.
+    Where there is a verdict, its basis comes first.
     """
     frame, cells = table.frame, as_shown(table.frame)
     texts = {str(column): [x for x in map(_in_full, frame[column]) if x] for column in cells}

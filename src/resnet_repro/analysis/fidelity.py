@@ -1,7 +1,7 @@
 """The tables in ``docs/FIDELITY.md`` that are computed: constants of judging, and error rates.
 
 ``python -m resnet_repro.analysis.fidelity`` rewrites them. The error rates are simulated with the
-very functions that judge runs; the random numbers are seeded, so the page is the same each time.
+functions that judge runs; the random numbers are seeded, so the page is the same each time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def verdict_rates(true: float, seeds: int, scatter: float = 1.0) -> dict[str, fl
 
 
 def rates_table() -> str:
-    """How often each verdict falls, by true difference and number of seeds."""
+    """Tabulate how often each verdict occurs, by true difference and number of seeds."""
     rows = []
     for true in TRUE_DIFFERENCES:
         for seeds in SEEDS:
@@ -62,7 +62,7 @@ def rates_table() -> str:
 
 
 def constants_table() -> str:
-    """Every constant that a verdict rests on, with its source."""
+    """Tabulate every constant behind a verdict, with its source."""
     noise = seed_noise()
     rows = [
         ("level of every interval", f"{100 * stats.LEVEL:g} %", "convention"),
@@ -102,7 +102,7 @@ BLOCKS = {"constants": constants_table, "error rates": rates_table}
 
 
 def current(text: str) -> str:
-    """The page with its tables as the rules now give them."""
+    """Return the page with its tables recomputed."""
     return filled(text, BLOCKS)
 
 

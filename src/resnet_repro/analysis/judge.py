@@ -35,7 +35,7 @@ class ClaimResult:
     id: str
     title: str
     verdict: str
-    sentence: str  # what it rests on in words, with ``where``; ``numbers``: the same by name
+    sentence: str  # its basis in words, with ``where``; ``numbers``: the same by name
     numbers: Mapping[str, float] = field(default_factory=dict)
     where: str = ""  # data set, profile, iterations, number of seeds, level of the errors
     profile: str | None = None
@@ -71,14 +71,14 @@ class Evidence:
     verdict: str = ""
 
     def add(self, name: str, difference: Difference, expected: int, *clauses: str) -> None:
-        """Add a difference under its name, the sign it has by the claim, and what it says."""
+        """Add a difference under its name, the sign it has by the claim, and clauses on it."""
         self.numbers[name] = difference.value
         self.parts.append((difference, expected))
         self.clauses += clauses
 
     @property
     def sentence(self) -> str:
-        """All of it in words."""
+        """All clauses as one sentence."""
         text = "; ".join(self.clauses)
         return f"{self.about}: {text}" if self.about else text
 
@@ -87,8 +87,8 @@ class Evidence:
 class Claim:
     """A claim of the paper; called with finished runs of one profile, it is tested on them.
 
-    ``weigh`` says what runs show about it, or None where they lack the nets it ``needs``;
-    ``elsewhere`` has the words for the verdict of runs of another protocol than the paper's.
+    ``weigh`` returns what runs show about it, or None where they lack the nets it ``needs``;
+    ``elsewhere`` names the verdict of runs of another protocol than the paper's.
     """
 
     id: str
@@ -122,13 +122,13 @@ class Claim:
 def claim(
     id: str, title: str, needs: str, elsewhere: Mapping[str, str] = ELSEWHERE
 ) -> Callable[[Callable[..., Evidence | None]], Claim]:
-    """Make a claim of the function that weighs it."""
+    """Make a claim from the function that weighs it."""
     return lambda weigh: Claim(id, title, needs, weigh, elsewhere)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number per run that claims compare, in percent; whether public runs tell its seed noise."""
+    """A number per run that claims compare, in percent; whether public runs give its seed noise."""
 
     name: str
     of: Callable[[Run], float]
@@ -205,7 +205,7 @@ def seeds_clause(nets: Sequence[Sequence[Run]]) -> str:
 
 
 def _setting(nets: Sequence[Sequence[Run]]) -> str:
-    """Say on what a verdict rests: data set, seeds, iterations and level of the test errors."""
+    """Describe the basis of a verdict: data set, seeds, iterations, level of the test errors."""
     runs = [run for net in nets for run in net]
     lengths = " or ".join(f"{length:,}" for length in sorted({run.max_iters for run in runs}))
     errors = [TEST.mean(net) for net in nets]

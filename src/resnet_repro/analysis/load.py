@@ -1,4 +1,4 @@
-"""Run folders: which are there, which stand for their nets, which are left out, and why.
+"""Load run folders: which stand for their nets, which are left out, and why.
 
 Figures, tables, claims, pages and notebooks all select their runs here.
 """
@@ -29,12 +29,12 @@ PROFILE_ORDER = ("paper", "short", "quick")
 GIVEN_UP = ("diverged", "failed")
 SHOWN_SEEDS = 4
 _BY_NET = ("table2", "table3", "table4", "table6")  # items whose rows may be of several profiles
-Value = TypeVar("Thing")
+Value = TypeVar("Value")
 Key = TypeVar("Key")
 
 
 def grouped(values: Iterable[Value], key: Callable[[Value], Key]) -> dict[Key, list[Value]]:
-    """Return things by a key, keys in the order of their first thing."""
+    """Group values by a key, keys in the order of their first value."""
     groups: dict[Key, list[Value]] = {}
     for value in values:
         groups.setdefault(key(value), []).append(value)
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def place(self) -> str:
-        """``profile/name/seed<k>``, the same wherever the results lie."""
+        """``profile/name/seed<k>``, the same wherever the results are."""
         return "/".join(self.path.parts[-3:])
 
     @cached_property
@@ -160,7 +160,7 @@ class Run:
 
 
 def load_run(path: Path) -> Run:
-    """Load the run in one folder, whatever its state and wherever it lies.
+    """Load the run in one folder, in any state and place.
 
     A RunFolderError names the file that is missing or lacks what every run has.
     """
@@ -186,7 +186,7 @@ def load_run(path: Path) -> Run:
 
 
 class Logged:
-    """The run folders below a root, of some or all profiles and of the names that are wanted.
+    """The run folders below a root, of some or all profiles and of the accepted names.
 
     ``folders``: all of them, in whatever state; ``runs``: those that can be read; ``problems``: a
     line for each that cannot be, or is a copy in another place.
@@ -259,7 +259,7 @@ class Logged:
 
 
 def _looks_like_a_run(path: Path) -> bool:
-    """Whether a folder has a file of a run, or cannot be looked into."""
+    """Whether a folder has a file of a run, or cannot be read."""
     files = (path / name for name in ("config.yaml", "meta.json", "metrics.jsonl"))
     return path.is_dir() and (not os.access(path, os.X_OK) or any(file.exists() for file in files))
 

@@ -28,7 +28,7 @@ from resnet_repro.same_run import flatten, roles
 
 LISTED = 8  # names in a message
 SCREEN_DPI = 110
-# Here a colour is a run, not a depth: nets of one depth are what one wants to tell apart.
+# Here a colour is a run, not a depth: nets of one depth must be distinguishable.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
 TITLES = {"top1_err": ("error", "error (%)"), "loss": ("cross-entropy", "loss (nats)")}
 
@@ -121,7 +121,7 @@ def sweep(key: str, runs: Sequence[Run] | None = None, profile: str | None = Non
 
 
 def of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a figure or table of nets take any runs: what stands for no net is left out and named."""
+    """Make a figure or table of nets take any runs: those that stand for no net are named."""
 
     @functools.wraps(draw)
     def drawn(runs: Sequence[Run], *more: Any, **named: Any) -> Any:
@@ -204,7 +204,7 @@ def differences(first: Run, second: Run) -> pd.DataFrame:
 
 
 def names(*runs: Run) -> list[str]:
-    """A name of each run that no other of them has: its net's, its own, or one with the seed."""
+    """Name each run uniquely: by its net, its own name, or one with the seed."""
     ways = [
         [run.label for run in runs],
         [run.name for run in runs],
@@ -271,7 +271,7 @@ def zoom(runs: Sequence[Run], column: str = "loss", width: float = 1 / 10) -> Fi
         for run, name, colour in zip(runs, names(*runs), cycle(COLOURS), strict=False):
             _draw(axes, run, column, colour, name)
         mark_drops(axes, runs)
-        _look_through(axes, runs, column, window)
+        _show_window(axes, runs, column, window)
         axes.set_title(title)
     sentences = [*run_sentences(runs), "Bold: test; dashed: training."]
     return style.underneath(figure, sentences, row[0], columns=4)
@@ -312,10 +312,8 @@ def _draw(
     axes.set_ylabel(TITLES[column][1])
 
 
-def _look_through(
-    axes: Axes, runs: Sequence[Run], column: str, window: tuple[float, float]
-) -> None:
-    """Show a window of the iterations, and upwards what the curves do in it."""
+def _show_window(axes: Axes, runs: Sequence[Run], column: str, window: tuple[float, float]) -> None:
+    """Limit a panel to a window of the iterations and to the curves in it."""
     axes.set_xlim(*window)
     curves = [run.curve(kind, column) for run in runs for kind in ("test", "train")]
     seen = pd.concat([curve.loc[slice(*window)] for curve in curves])

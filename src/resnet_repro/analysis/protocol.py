@@ -12,21 +12,15 @@ from resnet_repro.same_run import changes_training, flatten
 
 # The paper's training by family (Sec. 4.2; the ImageNet drops as Fig. 4 shows them).
 _MILESTONES = {"cifar": (32_000, 48_000), "imagenet": (150_000, 300_000)}
+SCHEDULES = {"cifar": (64_000, 128), "imagenet": (600_000, 256)}  # iterations, images of a batch
+_DATA = {
+    "cifar": {"data.name": "cifar10", "data.train_split": "all"},
+    "imagenet": {"data.name": "imagenet"},
+}
 _RATE = {"recipe.lr": 0.1, "recipe.gamma": 0.1}
 _PAPER: Mapping[str, Mapping[str, Any]] = {
-    "cifar": {
-        "data.name": "cifar10",
-        "data.train_split": "all",
-        "recipe.batch_size": 128,
-        "recipe.max_iters": 64_000,
-        **_RATE,
-    },
-    "imagenet": {
-        "data.name": "imagenet",
-        "recipe.batch_size": 256,
-        "recipe.max_iters": 600_000,
-        **_RATE,
-    },
+    family: {**_DATA[family], "recipe.batch_size": batch, "recipe.max_iters": iterations, **_RATE}
+    for family, (iterations, batch) in SCHEDULES.items()
 }
 _LENGTH = ("recipe.max_iters", "recipe.milestones")  # only say how long the training is
 DATA_SETS = ("imagenet", "tiny_imagenet")  # of the nets of family imagenet
@@ -58,7 +52,7 @@ def nets_by_data(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
 
 
 def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
-    """What differs from the paper's protocol in the way of computing: name, paper, here, runs.
+    """List how computing differs from the paper's protocol: name, paper, here, runs.
 
     Caffe, in which the authors worked, computes in fp32 and keeps channels before rows; here
     channels are always last in memory.

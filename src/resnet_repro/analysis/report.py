@@ -1,6 +1,6 @@
 """One page that shows the study: ``python -m resnet_repro.analysis.report``.
 
-It works from the file system, without a network: figures and style stand in the page, links lead
+It works from the file system, without a network: figures and style are in the page, links lead
 to the run folders. Profile by profile it holds the claims with their evidence, every figure and
 table beside the paper's, the differences from the paper's protocol, and all runs with their state.
 Equal results give equal bytes.
@@ -166,7 +166,7 @@ def _counted(count: int, what: str) -> str:
 
 def verdict_look(text: str) -> str:
     """The style of a verdict or state: ``good``, ``bad``, ``open`` or ``none``."""
-    return next((look for look, words in _LOOKS.items() if text.startswith(words)), "none")
+    return next((look for look, prefixes in _LOOKS.items() if text.startswith(prefixes)), "none")
 
 
 def _environment(**filters: Callable[[str], str]) -> jinja2.Environment:
@@ -182,7 +182,7 @@ def _environment(**filters: Callable[[str], str]) -> jinja2.Environment:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the page; 1 if of the runs that are there nothing could be drawn.
+    """Write the page; return 1 if nothing of the runs could be drawn.
 
     The page and stderr name what could not be shown.
     """

@@ -196,7 +196,7 @@ def welch(parts: Sequence[tuple[Any, float]]) -> tuple[NDArray[Any], NDArray[Any
 
 
 def equivalence(value: Numbers, reach: Numbers) -> NDArray[np.str_]:
-    """Say what the 95 % interval ``value`` +- ``reach`` of a difference means.
+    """Judge the 95 % interval ``value`` +- ``reach`` of a difference.
 
     *reproduced*: it lies within the margin; *differs*: it excludes 0 and does not; *compatible*:
     it contains 0 and is not within, too wide to say; *no verdict*: the noise is not known.

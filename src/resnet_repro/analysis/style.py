@@ -1,8 +1,8 @@
 """One look for all figures: readable in print and by the colour-blind.
 
-Colour says the depth and is the same in every figure (Okabe and Ito's palette). Bold is test
+Colour encodes the depth and is the same in every figure (Okabe and Ito's palette). Bold is test
 error, thin dashed is training error, as in Fig. 6. The paper's own curve has the same colour,
-paler and thinner, and lies underneath.
+paler and thinner, and is drawn underneath.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _DEPTHS = {
     "#009E73": (50, 1202),
     "#000000": (110, 152),
 }
-# In diagrams colour says the side of the map: 224x224 pixels down to 1x1.
+# In diagrams colour encodes the side of the map: 224x224 pixels down to 1x1.
 _MAPS = {
     "#777777": (224,),
     "#B0578D": (112,),
@@ -90,7 +90,7 @@ _RC: dict[str, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw in the project's look inside, as before outside."""
+    """Draw in the project's style within the block."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_RC)  # type: ignore[arg-type]
@@ -169,7 +169,7 @@ def underneath(
 def save(figure: Figure, stem: str, out_dir: Path) -> list[Path]:
     """Write ``stem.png`` (200 dpi) and ``stem.svg``, and return both paths.
 
-    Equal figures give equal bytes. A ConfigError says that they cannot be written there.
+    Equal figures give equal bytes. ConfigError: they cannot be written there.
     """
     paths = [Path(out_dir) / f"{stem}.png", Path(out_dir) / f"{stem}.svg"]
     pixels = io.BytesIO()

@@ -1,6 +1,6 @@
 """Data sets by name, and what training sees of them.
 
-Small images lie on the device (``resident.py``); full-size pictures are decoded as they are needed
+Small images are on the device (``resident.py``); full-size pictures are decoded as they are needed
 (``streamed.py``).
 """
 
@@ -28,7 +28,7 @@ class DataError(Exception):
 
 
 class UnwritableError(DataError):
-    """The folder for data may not be written; what lies in it may be usable all the same."""
+    """The folder for data cannot be written; its files may still be usable."""
 
 
 class StoppedError(DataError):
@@ -41,7 +41,7 @@ def brief(error: BaseException) -> str:
 
 
 def note(message: str) -> None:
-    """Print a line on standard error, once where several workers of torchrun meet the same."""
+    """Print a line on standard error, on rank 0 alone."""
     if os.environ.get("RANK", "0") == "0":
         print(f"note: {message}", file=sys.stderr, flush=True)
 
@@ -73,9 +73,9 @@ def digest(array: NDArray[np.uint8]) -> str:
 
 # Images float32 (N, 3, H, W), channels last; labels int64 (N,).
 Prepared: TypeAlias = "tuple[Tensor, Tensor]"
-MODIFIED = "modified"  # the digest of when files were modified, which a copy may not keep
+MODIFIED = "modified"  # the digest of modification times, which a copy may not keep
 Skipped = tuple[int, int]  # number of the batch, row of the image
-Share = Callable[[int], range]  # which of so many things fall to this worker
+Share = Callable[[int], range]  # this worker's part of a number of things
 
 
 class MaySkip(Protocol):
@@ -127,7 +127,7 @@ class Images(MaySkip, Protocol):
         """``count`` training images, evenly spaced, without augmentation."""
 
     def record(self) -> dict[str, Any]:
-        """What ``meta.json`` says of the data."""
+        """Return the record of the data for ``meta.json``."""
 
     def close(self) -> None:
         """End the worker processes; the images may be used again."""

@@ -1,7 +1,7 @@
-"""Prepared arrays in one file that is whole and verified, or not there; one writer at a time.
+"""Prepared arrays in one file, written atomically and verified; one writer at a time.
 
 CIFAR-10's digests are published, so its file is verified by them. Whatever else is computed from
-data carries its own: the SHA-256 of each array stands in a description inside the same file.
+data carries its own: the SHA-256 of each array is in a description inside the same file.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _verified(
 
 
 def store_arrays(path: Path, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
-    """Write the arrays to one file, whole or not at all; its folder is made where it is missing."""
+    """Write the arrays to one file atomically; its folder is made where it is missing."""
     needed = sum(array.nbytes for array in arrays.values())
     with explained_refusals(path.parent, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def explained_refusals(root: Path, needed: int) -> Iterator[None]:
         refusal = _refusal(error, (*FULL, *_UNWRITABLE, *_UNUSABLE, *others))
         if refusal is not None and refusal.errno in FULL:
             raise _no_space(root, needed) from error
-        if refusal is None or isinstance(error, DataError):  # the latter says it better itself
+        if refusal is None or isinstance(error, DataError):  # the latter has a better message
             raise
         kind = UnwritableError if refusal.errno in _UNWRITABLE else DataError
         raise kind(
@@ -187,7 +187,7 @@ def explained_refusals(root: Path, needed: int) -> Iterator[None]:
 
 
 def _refusal(error: BaseException | None, numbers: Sequence[int]) -> OSError | None:
-    """The refusal of the file system behind an error: libraries wrap it in errors of their own."""
+    """Return the file system's refusal behind an error: libraries wrap it in their own."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in numbers:
             return error

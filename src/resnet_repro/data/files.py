@@ -1,6 +1,6 @@
-"""Regular files, and the wanted ones of a folder or an archive, each up to a size limit.
+"""Read regular files, alone or out of a folder or an archive, each up to a size limit.
 
-No archive can make anything be written or unpack without end.
+Nothing is extracted to the disk, and no archive can unpack without end.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from resnet_repro.data import DataError, brief
 
 T = TypeVar("T")
 Wanted = Mapping[str, int]  # pattern of a path (* for one name or a part of it) -> most bytes
-# Path, bytes that it is said to have, and what reads up to so many of them.
+# Path, declared size, and a function that reads up to so many bytes.
 _Member = tuple[str, int, Callable[[int], bytes]]
 
-_MOST_MEMBERS = 500_000
-_MOST_BYTES = 1024**3  # of an archive unpacked; Tiny ImageNet has a third of it
+_MAX_MEMBERS = 500_000
+_MAX_BYTES = 1024**3  # of an archive unpacked; Tiny ImageNet has a third of it
 
-# What macOS, Windows, Synology and QNAP leave beside files, hidden names apart.
-_LEAVINGS = {
+# What macOS, Windows, Synology and QNAP leave beside files, except hidden names.
+_LEFTOVERS = {
     *("@eadir", "@tmp", "@recently-snapshot", "#recycle", "#snapshot", "~snapshot", "lost+found"),
     *("$recycle.bin", "system volume information", "thumbs.db", "desktop.ini", "__macosx"),
 }
 
 
-def is_leaving(name: str) -> bool:
+def is_leftover(name: str) -> bool:
     """Whether a file or folder is hidden, or left by a desktop or a network disk."""
-    return name.startswith(".") or name.lower() in _LEAVINGS
+    return name.startswith(".") or name.lower() in _LEFTOVERS
 
 
 def not_regular(path: Path | str, mode: int) -> DataError:
-    """The refusal of what is no regular file by its ``st_mode``."""
+    """Return the error for a file that by its ``st_mode`` is not regular."""
     letters = {"d": "folder", "p": "FIFO", "s": "socket", "c": "device", "b": "device"}
     kind = letters.get(stat.filemode(mode)[0], "special file")
     return DataError(f"{path} is a {kind}, not a regular file; remove it")
@@ -66,21 +66,21 @@ def open_regular(path: Path) -> BinaryIO:
 def read(source: Path, wanted: Wanted, prefix: str) -> dict[str, bytes]:
     """Read the wanted files of a folder or an archive (zip, tar, tar.gz, tar.xz), by their paths.
 
-    Hidden files and what desktops leave are not wanted, whatever the patterns say. Members of an
+    Hidden files and what desktops leave are skipped, whatever the patterns say. Members of an
     archive may lack the ``prefix``, a folder with its slash. DataError: it is missing, cut off,
     unreadable or not an archive, or holds a file too large.
     """
     limits = [
-        (re.compile(re.escape(pattern).replace(r"\*", "[^/]*")), most)
-        for pattern, most in wanted.items()
+        (re.compile(re.escape(pattern).replace(r"\*", "[^/]*")), maximum)
+        for pattern, maximum in wanted.items()
     ]
     files = {}
     with _damage_explained(source):
         members = _of_folder(source, wanted) if source.is_dir() else _of_archive(source)
         for path, size, read_bytes in members:
             name = path.removeprefix("./").removeprefix(prefix)
-            limit = next((most for form, most in limits if form.fullmatch(name)), None)
-            if limit is None or any(map(is_leaving, name.split("/"))):
+            limit = next((maximum for form, maximum in limits if form.fullmatch(name)), None)
+            if limit is None or any(map(is_leftover, name.split("/"))):
                 continue
             if size <= limit:
                 files[name] = read_bytes(limit + 1)
@@ -107,7 +107,7 @@ def _paths(folder: Path, wanted: Wanted) -> Iterator[tuple[str, Path]]:
     for pattern in wanted:
         for path in sorted(folder.glob(pattern)):
             name = path.relative_to(folder).as_posix()
-            if not any(map(is_leaving, name.split("/"))):
+            if not any(map(is_leftover, name.split("/"))):
                 yield name, path
 
 
@@ -128,9 +128,9 @@ def _of_archive(source: Path) -> Iterator[_Member]:
             yield from _of_tar(raw)
 
 
-def _of_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
+def _of_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
     with archive.open(member) as file:
-        return file.read(most)
+        return file.read(limit)
 
 
 def _of_tar(raw: BinaryIO) -> Iterator[_Member]:
@@ -141,8 +141,8 @@ def _of_tar(raw: BinaryIO) -> Iterator[_Member]:
         stream = lzma.LZMAFile(raw)  # noqa: SIM115 - as long as raw
     elif magic.startswith(b"\x1f\x8b"):
         stream = gzip.GzipFile(fileobj=raw)
-    content = stream.read(_MOST_BYTES + 1)  # to the end, where the checksum stands
-    if len(content) > _MOST_BYTES:
+    content = stream.read(_MAX_BYTES + 1)  # to the end, where the checksum is
+    if len(content) > _MAX_BYTES:
         raise DataError("unpacks to far more than the data set")
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
         for member in _counted(archive):
@@ -152,8 +152,8 @@ def _of_tar(raw: BinaryIO) -> Iterator[_Member]:
 
 def _counted(members: Iterable[T]) -> Iterator[T]:
     for count, member in enumerate(members):
-        if count >= _MOST_MEMBERS:
-            raise DataError(f"has more than {_MOST_MEMBERS:,} members")
+        if count >= _MAX_MEMBERS:
+            raise DataError(f"has more than {_MAX_MEMBERS:,} members")
         yield member
 
 

@@ -1,7 +1,7 @@
 """Folders of pictures, one folder a class: ILSVRC-2012's layout, or anyone's own.
 
-``root/train/<class>/*.JPEG`` and ``root/val/<class>/*.JPEG``; a class's number is its place among
-the sorted folder names (for ILSVRC the wnids), a picture's row its place among the sorted paths.
+``root/train/<class>/*.JPEG`` and ``root/val/<class>/*.JPEG``; a class's number is its index in
+the sorted folder names (for ILSVRC the wnids), a picture's row its index in the sorted paths.
 Folders inside a class belong to it, and links are followed. Hidden names and what desktops and
 network disks leave are pruned at every level.
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from resnet_repro.data import DataError, note
 from resnet_repro.data.colours import ColourStatistics, load_statistics
-from resnet_repro.data.files import is_leaving, not_regular
+from resnet_repro.data.files import is_leftover, not_regular
 from resnet_repro.data.jpeg import KINDS, SUFFIXES
 
 # ILSVRC-2012: classes, training and validation pictures.
@@ -56,14 +56,14 @@ class PictureIndex:
         return self.root / os.fsdecode(self.names[start : int(self.ends[row])].tobytes())
 
     def digest(self) -> str:
-        """SHA-256 over names and labels: which pictures, not where they lie."""
+        """SHA-256 over names and labels: which pictures, not where they are."""
         total = hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape"))
         for array in (self.labels, self.ends, self.names):
             total.update(array.tobytes())
         return total.hexdigest()
 
     def digests(self, part: str) -> dict[str, str]:
-        """SHA-256 of names with labels, and of sizes: the same wherever the pictures lie."""
+        """SHA-256 of names with labels, and of sizes: the same wherever the pictures are."""
         sizes = hashlib.sha256(self.sizes.tobytes()).hexdigest()
         return {f"{part}_pictures": self.digest(), f"{part}_sizes": sizes}
 
@@ -96,16 +96,16 @@ class PictureFolder:
 
     @property
     def modified(self) -> str:
-        """SHA-256 of when each file was modified; other where they were copied without that."""
+        """SHA-256 of the modification times, which a copy may not keep."""
         return hashlib.sha256(self.train.times.tobytes() + self.test.times.tobytes()).hexdigest()
 
 
 def load_pictures(name: str, root: Path, skip_corrupt: bool = False) -> PictureFolder:
-    """List the pictures below ``root`` and measure their colours, which are kept there.
+    """List the pictures below ``root`` and measure their colours, which are cached there.
 
     ``root`` holds ``train/<class>/*`` and ``val/<class>/*``; the name ``imagenet`` also looks into
-    ``root/imagenet`` and insists on its 1,000 classes. ``skip_corrupt`` measures on the others
-    where a picture cannot be decoded. DataError: they are not there, or not as they should be.
+    ``root/imagenet`` and requires its 1,000 classes. ``skip_corrupt`` measures on the others
+    where a picture cannot be decoded. DataError: they are missing or invalid.
     """
     folder = find(name, root)
     train, test = load_indices(folder)
@@ -120,7 +120,7 @@ def load_pictures(name: str, root: Path, skip_corrupt: bool = False) -> PictureF
 
 
 def load_part(name: str, root: Path, part: str) -> PictureIndex:
-    """List ``train`` or ``val`` alone, refused as all; the other need not be there."""
+    """List ``train`` or ``val`` alone, checked alike; the other may be missing."""
     index = load_index(find(name, root) / part)
     if name == "imagenet":
         check_imagenet(index)
@@ -168,7 +168,7 @@ def load_indices(root: Path) -> tuple[PictureIndex, PictureIndex]:
 
 
 def load_index(root: Path) -> PictureIndex:
-    """List the pictures of the class folders of ``root``; say in one line what is left out.
+    """List the pictures of the class folders of ``root``; note in one line what is left out.
 
     DataError: no class folders, or one that has no pictures or cannot be read; a link that leads
     nowhere; something named like a picture that is not a regular file.
@@ -247,14 +247,14 @@ def _list_class(root: Path, name: str) -> tuple[list[tuple[bytes, int, int]], Le
 def _entries(
     root: Path, folder: Path, left_out: LeftOut
 ) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
-    """What a folder holds, sorted, but for leavings; links stand for what they lead to."""
+    """Yield a folder's entries, sorted, without leftovers; links count as their targets."""
     at, cut = str(folder), len(str(root)) + 1
     try:
         with os.scandir(folder) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
         for entry in ordered:
             at = entry.path
-            if is_leaving(entry.name):
+            if is_leftover(entry.name):
                 left_out.append(("hidden files and leavings of the system", at[cut:]))
             else:
                 yield entry, entry.stat()

@@ -1,4 +1,4 @@
-"""Photographs to pixels, fast (Sec. 3.4): no more is decoded and resized than is needed.
+"""Decode photographs fast (Sec. 3.4): no more is decoded and resized than is needed.
 
 A JPEG is decoded at the smallest scale (1, 1/2, 1/4, 1/8 of its DCT blocks) that still covers the
 requested size: on the sample photographs at side 256, the picture that differs most from one
@@ -33,7 +33,7 @@ Pixels = NDArray[np.uint8]
 CROP = 224
 TEST_SIDE = 256
 
-# What is decoded, and by which names such files are found. What a file is, its content says, not
+# What is decoded, and by which names such files are found. A file's content decides what it is, not
 # its name: ILSVRC has a PNG and some CMYK files that are called .JPEG.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -43,8 +43,8 @@ FORMATS = {
 }
 KINDS = f"{', '.join(list(FORMATS)[:-1])} or {list(FORMATS)[-1]}"
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-MOST_BYTES = 2**26  # of a file
-MOST_PIXELS = 2**24  # of a whole picture once resized: 50 MB, 25:1 at a shorter side of 640
+MAX_BYTES = 2**26  # of a file
+MAX_PIXELS = 2**24  # of a whole picture once resized: 50 MB, 25:1 at a shorter side of 640
 # What Pillow's decoders raise on damaged files.
 _UNDECODABLE = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError),
@@ -57,21 +57,21 @@ class PictureError(DataError):
 
 
 def read_picture(path: Path) -> bytes:
-    """The bytes of a file; DataError: unreadable; PictureError: more than ``MOST_BYTES``."""
+    """The bytes of a file; DataError: unreadable; PictureError: more than ``MAX_BYTES``."""
     try:
         with open_regular(path) as file:
-            encoded = file.read(MOST_BYTES + 1)
+            encoded = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
-    if len(encoded) > MOST_BYTES:
-        raise PictureError(f"{path}: more than {MOST_BYTES:,} bytes")
+    if len(encoded) > MAX_BYTES:
+        raise PictureError(f"{path}: more than {MAX_BYTES:,} bytes")
     return encoded
 
 
 def train_crop(encoded: bytes, name: str, draw: Draw) -> Pixels:
     """Resize to the drawn shorter side, crop at the drawn place, mirror or not (Sec. 3.4).
 
-    ``encoded`` are the bytes of the file ``name``; returns uint8 (224, 224, 3). As all here it
+    ``encoded`` are the bytes of the file ``name``; returns uint8 (224, 224, 3). Like all here it
     raises PictureError for what cannot be decoded.
     """
     with _opened(encoded, name) as image:
@@ -90,13 +90,13 @@ def centre_crop(encoded: bytes, name: str, side: int = TEST_SIDE) -> Pixels:
 
 
 def scaled(encoded: bytes, name: str, side: int) -> Pixels:
-    """The whole picture at a shorter side, uint8 (H, W, 3), of at most ``MOST_PIXELS`` pixels."""
+    """The whole picture at a shorter side, uint8 (H, W, 3), of at most ``MAX_PIXELS`` pixels."""
     with _opened(encoded, name) as image:
         width, height = resized(image.size, side)
-        if width * height > MOST_PIXELS:
+        if width * height > MAX_PIXELS:
             raise PictureError(
                 f"{name}: {image.width}x{image.height} pixels are {width}x{height} at a shorter "
-                f"side of {side}, more than {MOST_PIXELS:,} pixels"
+                f"side of {side}, more than {MAX_PIXELS:,} pixels"
             )
         return _region(image, (width, height), (0, 0, width, height))
 

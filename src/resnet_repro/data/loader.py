@@ -50,7 +50,7 @@ class PictureBatch(NamedTuple):
     failures: list[DataError]  # why
 
     def usable(self) -> PictureBatch:
-        """The pictures that are there."""
+        """Return the batch without missing pictures."""
         if not self.failures:
             return self
         images, labels, alphas, valid = (part[self.valid] for part in self[:4])
@@ -226,20 +226,20 @@ def _raise_unless_timed_out(error: Exception) -> None:
         if "DataLoader worker (pid" not in str(error):
             raise error
     raise DataError(
-        "a process that decodes pictures was killed, for want of memory or of shared memory "
+        "a process that decodes pictures was killed, for lack of memory or of shared memory "
         "(/dev/shm, 40 MB a batch of 256, two batches a process); give more, or use fewer with "
         "trainer.loader_workers=N"
     ) from error
 
 
 def _ignore_stop_signals(_: int) -> None:
-    """A stop signal sent to the whole group must not end a worker before the parent has saved."""
+    """Ignore stop signals, which may reach the whole group: the parent must save first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _prepare_sockets() -> None:
-    """Let processes meet in a folder whose path leaves room for a socket's name."""
+    """Put the processes' sockets into a folder with a path that is short enough."""
     before, places = tempfile.tempdir, (tempfile.gettempdir(), *_SHORT_FOLDERS)
     short = [p for p in places if len(os.fsencode(p)) <= _FOLDER_BYTES and os.access(p, os.W_OK)]
     if not short:

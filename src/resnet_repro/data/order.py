@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     flip: NDArray[np.bool_]
 
     def part(self, places: slice) -> Batch:
-        """Some places of it."""
+        """Return some places of the batch."""
         return Batch(self.indices[places], self.dy[places], self.dx[places], self.flip[places])
 
 
@@ -108,7 +108,7 @@ def spaced(total: int, count: int) -> NDArray[np.int64]:
 
 
 class Draw(NamedTuple):
-    """What chance decides for one use of a training picture."""
+    """The random choices for one use of a training picture."""
 
     side: int  # shorter side, pixels
     y: int  # raw 64-bit draws of the crop's top and left, modulo the number of positions

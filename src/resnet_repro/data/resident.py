@@ -49,7 +49,7 @@ class DeviceDataset:
         pixels = mean_image(images, mean)
         self.mean = torch.tensor(pixels, dtype=torch.float32, device=device)  # (H, W, 3)
         self._edge = torch.tensor(edge, dtype=torch.float32, device=device)
-        self.skipped: list[Skipped] = []  # and it stays so: all images are there
+        self.skipped: list[Skipped] = []  # always empty: all images are there
         self._store(images, labels)
 
     def _store(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
@@ -159,4 +159,4 @@ class ResidentImages:
         return self._record
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Release nothing."""

@@ -1,4 +1,4 @@
-"""Made-up images of CIFAR's shape: for tests, and for trying the harness without a download.
+"""Synthetic images of CIFAR's shape: for tests, and for trying the harness offline.
 
 An image is the smooth random pattern of its class, shifted in brightness, under strong noise. A net
 learns it in a few hundred updates. No figure of the paper is drawn from it.

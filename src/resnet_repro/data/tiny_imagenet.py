@@ -1,7 +1,7 @@
 """Tiny ImageNet: real ImageNet pictures at 64x64, 200 classes, decoded once and kept as arrays.
 
 The paper does not use it; its figures and tables here are columns of their own. A class's number is
-its place among the sorted wnids. Training pictures are sorted by class and number (500 a class),
+its index in the sorted wnids. Training pictures are sorted by class and number (500 a class),
 the validation pictures, which are the test set here, by number.
 """
 
@@ -58,9 +58,9 @@ def load(root: Path) -> Arrays:
     """Tiny ImageNet from ``root``, decoded into a file there first if need be; verified always.
 
     ``root`` has the prepared file, or has or is ``tiny-imagenet-200/``, ``.zip`` or ``.tar.xz``.
-    Where these are still there, the file is used only if it was made from those very files, by size
+    Where these are still there, the file is used only if it was made from these files, by size
     and modification time. Images are uint8, (100000, 64, 64, 3) and (10000, 64, 64, 3). DataError:
-    it is not there, not whole, or not Tiny ImageNet; the message says what to do.
+    it is missing, incomplete or not Tiny ImageNet; the message says what to do.
     """
     folder = root.parent if root.is_file() else root
     cache = folder / CACHE
@@ -84,7 +84,7 @@ def load(root: Path) -> Arrays:
 
 
 def _cached(root: Path, cache: Path) -> Checksummed | None:
-    """What ``cache`` holds, unless what it was made from has changed since."""
+    """Load ``cache``, unless its source has changed since."""
     cached = load_checksummed(cache)
     if cached is None:
         return None
@@ -147,7 +147,7 @@ def _classes(content: Mapping[str, bytes], source: Path) -> list[str]:
 def _part(
     content: Mapping[str, bytes], wnids: list[str], source: Path, below: str
 ) -> tuple[Encoded, NDArray[np.uint8]]:
-    """The pictures below ``train/`` or ``val/images/``, and their labels; so many of each class."""
+    """The pictures below ``train/`` or ``val/images/``, and their labels; checks their number."""
     names = sorted((name for name in content if name.startswith(below)), key=_by_number)
     if below == "train/":
         wnid_of, count = {name: name.split("/")[1] for name in names}, SHAPE.train_per_class

@@ -1,7 +1,7 @@
 """The figures and tables of the paper: every item by its name, how it is drawn, its claims.
 
-A file of this folder says which nets an item shows, how it is drawn, what stands under it, and the
-claim that is about it alone, in the vocabulary of :mod:`resnet_repro.analysis`. No torch, no Hydra:
+A file of this folder says which nets an item shows, how it is drawn, its caption, and the claim
+that is about it alone, in the vocabulary of :mod:`resnet_repro.analysis`. No torch, no Hydra:
 report and pages are made from this list, in its order; :mod:`resnet_repro.items.command` draws one.
 """
 
@@ -67,8 +67,8 @@ class Item:
     def draw(self, runs: Sequence[Run] | None, out_dir: Path) -> list[Path]:
         """Write ``<name>.png``, ``.svg`` of a figure, ``.md``, ``.tex``, ``.csv`` of a table.
 
-        The table of a figure goes into the folder ``tables`` beside ``out_dir``. A ConfigError
-        says that they cannot be written there.
+        The table of a figure goes into the folder ``tables`` beside ``out_dir``. ConfigError:
+        they cannot be written there.
         """
         (figure, table), paths = self.make(runs), list[Path]()
         if figure:

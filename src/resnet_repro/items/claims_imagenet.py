@@ -84,7 +84,7 @@ def _training_error(run: Run, after: int, last: int) -> float:
 
 
 def _in_each_stretch(shallow: str, deep: str, gaps: Sequence[Difference], direction: int) -> str:
-    """Say how far one training error lies from another in each stretch, and where it should."""
+    """Describe how far one training error is from another in each stretch, and should be."""
     least = min(gaps, key=lambda gap: direction * gap.value - gap.reach)
     return (
         f"training error of {deep} minus {shallow}'s "

@@ -1,4 +1,4 @@
-"""One item from the command line: train what is missing, draw it, print the claims it bears on.
+"""One item from the command line: train what is missing, draw it, print its claims.
 
 ``experiments/fig1.py`` and the other scripts are each one call of :func:`main`.
 """
@@ -15,6 +15,7 @@ from resnet_repro import items, paths
 from resnet_repro.analysis.evaluations import evaluations_beside, not_used
 from resnet_repro.analysis.judge import first_tested
 from resnet_repro.analysis.load import Logged, Run, best_covered_profile, tell, variants_of
+from resnet_repro.command import count
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import ItemRuns, changed_from_experiment, load_item
 from resnet_repro.config import PROFILES, Config
@@ -29,7 +30,7 @@ FIRST_PROFILE = "quick"  # trained where nothing is logged and no profile is giv
 
 
 def main(name: str) -> None:
-    """Do one item of the registry as the command line asks.
+    """Run one item of the registry from the command line.
 
     Where an item needs its nets tested under a further protocol, the finished runs whose weights
     are here are tested first.
@@ -150,16 +151,9 @@ def _arguments(shown: items.Item) -> argparse.Namespace:
         )
         parser.add_argument("--profile", choices=PROFILES, help="default: the best covered one")
         text = "number of seeds, from 0 on; default: all logged"
-        parser.add_argument("--seeds", type=_count, help=text)
+        parser.add_argument("--seeds", type=count, help=text)
         parser.add_argument("--no-train", dest="train", action="store_false", help="only draw")
         text = "configuration, as for resnet_repro.train"
         parser.add_argument("overrides", nargs="*", help=text)
     parser.add_argument("--out", type=paths.given, default=shown.out, help="folder to draw into")
     return parser.parse_args()
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value

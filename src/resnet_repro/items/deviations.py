@@ -63,7 +63,7 @@ def variants(runs: Sequence[Run]) -> list[Variant]:
 
 
 def _change(baseline: Run, variant: Run) -> str:
-    """Name what the variant changed, in words where there are some."""
+    """Name what the variant changed, in words where known."""
     settings = [f"{key}={value}" for key, (_, value) in changed_keys(baseline, variant).items()]
     return ", ".join(_NAMES.get(setting, setting) for setting in settings) or variant.experiment
 

@@ -59,7 +59,7 @@ def fig3() -> Figure:
 
 
 def cells(layers: Sequence[CountedLayer], image_size: int) -> list[Cell]:
-    """Boxes of a net's column: its convs and fcs, and the pools that lie between them."""
+    """Boxes of a net's column: its convs and fcs, and the pools between them."""
     found: list[Cell] = []
     size, channels = image_size, 0
     for layer in layers:
@@ -81,12 +81,12 @@ def cells(layers: Sequence[CountedLayer], image_size: int) -> list[Cell]:
 def _zones(columns: Sequence[Sequence[Cell]]) -> tuple[dict[int, tuple[float, float]], float]:
     """Top and bottom of the zone of each size of map, and the height of all."""
     sizes = sorted({cell.size for column in columns for cell in column}, reverse=True)
-    most = {
+    rows_by_size = {
         size: max(sum(cell.size == size for cell in column) for column in columns) for size in sizes
     }
-    total = sum(rows * PITCH + GAP for rows in most.values())
+    total = sum(rows * PITCH + GAP for rows in rows_by_size.values())
     zones, top = {}, total + FOOT
-    for size, rows in most.items():
+    for size, rows in rows_by_size.items():
         zones[size] = (top, top - rows * PITCH - GAP)
         top = zones[size][1]
     return zones, total

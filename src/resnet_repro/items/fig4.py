@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import curves, style
 from resnet_repro.analysis.load import Run
-from resnet_repro.analysis.protocol import TITLES, nets_by_data
+from resnet_repro.analysis.protocol import SCHEDULES, TITLES, nets_by_data
 
-FRAME = curves.Frame((20.0, 65.0), 600_000)  # Fig. 4 ends at 63 % and 55e4 iterations
+# Fig. 4 ends at 63 % and 55e4 iterations.
+FRAME = curves.Frame((20.0, 65.0), SCHEDULES["imagenet"][0])
 # By their place in the paper: title, the nets they should have.
 PANELS = {
     "left": ("plain nets", ("plain-18", "plain-34")),

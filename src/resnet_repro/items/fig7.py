@@ -35,7 +35,7 @@ def fig7(runs: Sequence[Run]) -> Figure:
     """Fig. 7: responses of the 3x3 convs after batch norm, before ReLU and addition.
 
     Above in the nets' order, below in descending order; plain nets dashed, residual nets solid,
-    the mean over seeds. The paper's curves lie under them at any profile, for the axis is the
+    the mean over seeds. The paper's curves are under them at any profile, since the axis is the
     same; the caption says where the training was not.
     """
     logged = [run for run in runs if responses(run) is not None]

@@ -46,8 +46,8 @@ def weights(run: Run) -> pd.DataFrame | None:
     """Norm of each conv's weights when that gradient was made, by ``iter`` and layer.
 
     What is logged is the norm after the update. The first update can be far longer than the
-    weights, so its step is taken off again: the gradient of a conv that a batch norm follows is at
-    a right angle to its weights. None if not logged.
+    weights, so its step is subtracted again: the gradient of a conv that a batch norm follows is
+    orthogonal to its weights. None if not logged.
     """
     norms, steps = gradients(run, "weight_norm"), gradients(run)
     if norms is None or steps is None or norms.index[0] > FIRST_UPDATE:
@@ -60,10 +60,10 @@ def weights(run: Run) -> pd.DataFrame | None:
 
 
 def scaled_gradients(run: Run) -> pd.DataFrame | None:
-    """Norm of each conv's gradient, were its weights as long as at first, by ``iter`` and layer.
+    """Norm of each conv's gradient for weights of the initial norm, by ``iter`` and layer.
 
     A conv that a batch norm follows makes the same net with weights a times as large, and has 1/a
-    of the gradient. This takes that a out again; at initialisation it is the norm itself. None if
+    of the gradient. This removes that a; at initialisation it is the norm itself. None if
     not logged.
     """
     norms, sizes = gradients(run), weights(run)
@@ -82,12 +82,12 @@ def signal(run: Run) -> pd.Series[float] | None:
 
 
 def brief(value: float) -> str:
-    """Show a norm or a ratio: whole from 100 on, two digits below."""
+    """Format a norm or a ratio: an integer from 100 on, two digits below."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def end_ratios(run: Run, read: ByIteration = gradients) -> pd.Series[float] | None:
-    """What ``read`` gives of the first layer over that of the last, by iteration."""
+    """Return the first layer's value of ``read`` over the last layer's, by iteration."""
     table = read(run)
     if table is None:
         return None
@@ -103,7 +103,7 @@ def _positive(norms: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 @style.style()
 def gradient_figure(runs: Sequence[Run]) -> Figure:
-    """Gradient and weight norms by layer, and how they stand between the first layer and the last.
+    """Gradient and weight norms by layer, and the first layer's over the last's.
 
     Upper row, over the layer's place in the net: norm of the gradient at the output of each batch
     norm at initialisation, norm of each conv's weight gradient at initialisation and at the last
@@ -154,7 +154,7 @@ def _draw(
 ) -> None:
     """Draw a line a run, over the layer's place in the net from 0 to 1 or over the iterations.
 
-    The legend has one entry a net. Iterations stand on a logarithmic axis with a place for 0.
+    The legend has one entry a net. Iterations have a logarithmic axis with a place for 0.
     """
     iters = {0.0}
     axes.set_title(title)

@@ -1,7 +1,7 @@
 """Tables 2 to 5: errors on ImageNet beside the paper's, Tiny ImageNet in columns of its own.
 
 A table has one protocol: 10-crop for 2 and 3, multi-scale for 4. A number of another
-protocol stands in a column of ours only where that column says so, and is then not compared.
+protocol is in a column of ours only where that column says so, and is then not compared.
 Table 5 is of ensembles.
 """
 
@@ -94,7 +94,7 @@ def net_table(number: int, runs: Sequence[Run]) -> Table:
     """Table 2, 3 or 4: one row per net of the paper, in its order.
 
     Per data set: mean top-1 and top-5 error of the last iterate over the seeds, the 95 % t
-    interval of the former, and what stands behind them (protocol, seeds, profile), from the runs
+    interval of the former, and their basis (protocol, seeds, profile), from the runs
     and the evaluations beside them. The verdict is on top-1, on ImageNet alone.
     """
     evaluations, nets, protocol = evaluations_beside(runs), nets_by_data(runs), PROTOCOLS[number]
@@ -165,7 +165,7 @@ def _how(tested: Tested, protocol: str) -> str:
 
 
 def _left_out(scores: Iterable[Score]) -> str:
-    """Say behind the protocol how many images could not be shown; empty where all were."""
+    """Note after the protocol how many images could not be shown; empty where all were."""
     total = sum(score.left_out for score in scores)
     return f" ({total} undecodable images left out)" if total else ""
 

@@ -171,7 +171,7 @@ class Head(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score the whole map at once, whatever its size."""
+        """Score a map of any size as a whole."""
         scores: Tensor = self.fc(x.mean((2, 3)))
         return scores
 

@@ -26,7 +26,7 @@ def build(spec: NetSpec, num_classes: int, seed: int = 0) -> CifarNet | ImageNet
 
 
 def build_meta(spec: NetSpec, num_classes: int) -> CifarNet | ImageNetNet:
-    """The same net on the meta device, to count and to list; ValueError: no classes."""
+    """Return the same net on the meta device, to count and list; ValueError: no classes."""
     if num_classes < 1:
         raise ValueError(f"num_classes={num_classes}: must be at least 1")
     norm = make_norm(spec.bn_eps, spec.bn_momentum, spec.bn_group)

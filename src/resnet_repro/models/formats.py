@@ -1,4 +1,4 @@
-"""Other people's state dicts, renamed to ours, and ours to torchvision's. Reads no files.
+"""Rename other people's state dicts to ours, and ours to torchvision's. Reads no files.
 
 ================  =================================================================================
 ``akamaster``     CIFAR nets of akamaster/pytorch_resnet_cifar10: A with zero channels on both sides
@@ -52,7 +52,7 @@ def net_of(fmt: str, state: Mapping[str, Tensor]) -> tuple[NetSpec, int]:
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Take wrappers' names out of the keys, return them too; ValueError: two keys become one."""
+    """Remove wrappers' names from the keys, return them too; ValueError: two keys become one."""
     found: dict[str, None] = {}
     plain: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -116,6 +116,6 @@ def _their_key(fmt: str, ours: str) -> str:
     return re.sub(r"^head\.fc\.", f"{_HEAD[fmt]}.", key)
 
 
-def _some(items: list[str], most: int = 8) -> str:
-    rest = len(items) - most
-    return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")
+def _some(items: list[str], limit: int = 8) -> str:
+    rest = len(items) - limit
+    return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, whatever happens in between."""
+"""Write files atomically: whatever happens, there is the old one or the new one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def fsync(descriptor: int) -> None:
 
 
 def _fsync_directory(directory: Path) -> None:
-    """Make a rename survive a power cut; where that fails, the file has its name all the same."""
+    """Make a rename survive a power cut; where that fails, the file still has its name."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         descriptor = os.open(directory, os.O_RDONLY)
         stack.callback(os.close, descriptor)
@@ -106,7 +106,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, whole or not at all."""
+    """Write ``text`` as UTF-8, atomically."""
     write_atomic(path, lambda file: file.write(text.encode("utf-8")))
 
 

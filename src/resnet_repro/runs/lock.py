@@ -1,4 +1,4 @@
-"""One owner for one run folder, and the lock that everything here uses."""
+"""Lock a run folder for one owner, with the lock that data folders use too."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from resnet_repro.runs.atomic import FULL, disk_full
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.runs.signals import is_alive
 
-COMMAND = ".lock"  # held by the command that a user said
+COMMAND = ".lock"  # held by the user's command
 WORK = ".work.lock"  # held by the one process that writes: rank 0's, if there are several
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # of a network file system
 
 
 def take(descriptor: int, folder: Path) -> bool:
-    """Lock an open file of ``folder``, unless another process holds it; say whether it is ours.
+    """Lock an open file of ``folder``, unless another process holds it; return whether it is ours.
 
     Where the file system has no locks, warn once and continue without one.
     """
@@ -79,7 +79,7 @@ def run_lock(
 
 
 def _grace(owner: str, after_death: float) -> float:
-    """Seconds to wait because the lock's owner, as far as its name tells, is not at work."""
+    """Seconds to wait because the lock's owner, by its name, is not at work."""
     named = re.fullmatch(r"process (\d+) on (.+)", owner)
     if named is None:  # it holds the lock and is about to write its name
         return 1.0

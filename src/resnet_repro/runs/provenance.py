@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, machine. Needs neither torch nor Hydra."""
+"""Record where a result comes from: code, versions, machine; without torch and Hydra."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def usable_cores() -> int:
 
 
 def cpu_description() -> tuple[str, frozenset[str]]:
-    """Name of the CPU and its feature flags, as Linux tells them."""
+    """Name of the CPU and its feature flags, as Linux reports them."""
     name, flags = platform.processor() or platform.machine(), frozenset[str]()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -71,6 +71,11 @@ def cpu_description() -> tuple[str, frozenset[str]]:
                 flags = frozenset(value.split())
                 break
     return name, flags
+
+
+def has_gpu_driver() -> bool:
+    """Whether there is a driver for a GPU, of NVIDIA, AMD or Windows."""
+    return any(Path(f"/dev/{name}").exists() for name in ("nvidiactl", "kfd", "dxg"))
 
 
 def multiplies_bf16(flags: frozenset[str]) -> bool:

@@ -14,8 +14,8 @@ from types import FrameType
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # USR1: SLURM's pre-emption warning
 _PR_SET_PDEATHSIG = 1
-_active: list[list[int]] = []  # what each active stop_on_signals has noted
-_LIBC = ctypes.CDLL(None)  # loaded here: between a fork and an exec is no time to load anything
+_active: list[list[int]] = []  # signals received in each active stop_on_signals
+_LIBC = ctypes.CDLL(None)  # loaded here: nothing may be loaded between fork and exec
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def stop_noted() -> bool:
 def handled_by(
     handler: Callable[[int, FrameType | None], object], numbers: Sequence[int]
 ) -> Iterator[None]:
-    """Handle some signals in the block, those apart that are ignored; only the main thread can."""
+    """Handle some signals in the block, but no ignored ones; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         numbers = ()
     before = {number: signal.getsignal(number) for number in numbers}
@@ -77,7 +77,7 @@ def end_with_parent() -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process of this machine runs, or ended without its parent's notice."""
+    """Return whether a process of this machine runs or is a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

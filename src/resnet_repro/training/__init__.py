@@ -1,4 +1,4 @@
-"""Training. What can stop a run stands here, without torch: its command reports it too."""
+"""Training; here the errors that stop a run, without torch: its command reports them too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WorkersLostError(RuntimeError):
 
 
 def note_failure(folder: RunFolder, error: Exception) -> None:
-    """Write into ``status.json`` what stopped the run, and why; a divergence stays there."""
+    """Record in ``status.json`` what stopped the run, and why; a divergence stays recorded."""
     if folder.status().get("state") == "diverged":
         return
     state, reason = "failed", f"{type(error).__name__}: {error}"

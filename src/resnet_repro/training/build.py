@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a run, and to the record of what they are."""
+"""Build the parts of a run from its configuration, and the record of what they are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # they need Pillow, which a host that trains on CIFAR-10 may 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run is made of besides its state."""
+    """The parts of a run besides its state."""
 
     config: Config
     setup: Setup
@@ -115,7 +115,7 @@ def _batch_order(config: Config, images: int) -> BatchOrder:
 
 
 def describe(context: RunContext, state: TrainState) -> dict[str, Any]:
-    """What ``meta.json`` says of a run before its first iteration."""
+    """Return what ``meta.json`` records before the first iteration."""
     config, setup, workers = context.config, context.setup, context.world.size
     return {
         "schema": 1,

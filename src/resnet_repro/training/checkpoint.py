@@ -28,7 +28,7 @@ KEEP = 2
 
 
 def contents(context: RunContext, state: TrainState) -> dict[str, Any]:
-    """What a checkpoint holds, but for the length of the metrics; all workers call it."""
+    """Return the content of a checkpoint without the metrics' length; all workers call it."""
     return state.state_dict() | {
         "config": context.config.as_mapping(),
         "precision": context.setup.precision,
@@ -38,9 +38,9 @@ def contents(context: RunContext, state: TrainState) -> dict[str, Any]:
 
 
 def resume(folder: RunFolder, context: RunContext, state: TrainState) -> dict[str, Any] | None:
-    """Load the newest whole checkpoint into ``state`` and return it; ``None`` where there is none.
+    """Load the newest intact checkpoint into ``state`` and return it; ``None`` without any.
 
-    CheckpointError: none is whole, or it was made by another run or in another way.
+    CheckpointError: none is intact, or it was made by another run or in another way.
     """
     # Rank 0 reads first: it sets damaged files aside.
     saved = context.world.rank0_first(lambda: load_newest(folder.checkpoints))
@@ -91,10 +91,10 @@ def prune(folder: Path) -> None:
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:
-    """Load the newest checkpoint that is whole; ``None`` where none was ever written.
+    """Load the newest intact checkpoint; ``None`` where none was ever written.
 
     A damaged one is renamed to ``*.corrupt`` with a warning, and the one before it is used.
-    CheckpointError: none is whole; training never starts again silently.
+    CheckpointError: none is intact; training never restarts silently.
     """
     found = _newest_first(folder)
     for path in found:
@@ -112,7 +112,7 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """Read data; code in the file is never run, with or without a good digest."""
+    """Load data alone: code in the file is never run, whatever its digest."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -128,7 +128,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def damage(path: Path) -> str | None:
-    """Why a checkpoint cannot be trusted; torch.load itself accepts flipped bits."""
+    """Return why a checkpoint cannot be trusted; torch.load accepts flipped bits."""
     digest = _digest_path(path)
     try:
         if not (is_regular_or_free(path) and is_regular_or_free(digest)):

@@ -1,4 +1,4 @@
-"""What a run computes on and in which precision, the same for every net; and its memory."""
+"""Choose device and precision of a run, the same for every net; manage its memory."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def set_up(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> 
     if setup.device.type == "cuda":
         set_fp32_precision("tf32" if setup.precision == "tf32" else "ieee")
         torch.backends.cudnn.benchmark = not trainer.deterministic
-        # cuBLAS repeats itself only with a fixed workspace, set before its first use.
+        # cuBLAS is reproducible only with a fixed workspace, set before its first use.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     else:
         keep_freed_memory()
     if trainer.deterministic != torch.are_deterministic_algorithms_enabled():
-        # Even to switch it off imports the compiler, seconds on every start.
+        # Even switching it off imports the compiler: seconds on every start.
         torch.use_deterministic_algorithms(trainer.deterministic)
     return setup
 
@@ -105,7 +105,7 @@ def set_fp32_precision(value: str) -> None:
 
 
 def sees_cuda(trainer: TrainerConfig) -> bool:
-    """Whether a run is to compute on CUDA, and could; ConfigError: ``auto``, and torch cannot."""
+    """Whether a run computes on CUDA; ConfigError: ``auto`` with a GPU that torch cannot use."""
     if trainer.device == "cpu":
         return False
     if torch.cuda.is_available():
@@ -154,7 +154,7 @@ def loader_processes(trainer: TrainerConfig, local_size: int = 1) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc, where there is one, keep what is freed."""
+    """Make glibc, where there is one, keep freed memory."""
     # Mapping and zeroing the pages of the activations again for each step takes a fifth of a step
     # of ResNet-20 on two cores, half of an evaluation in batches of 1,000.
     libc = ctypes.CDLL(None)
@@ -164,7 +164,7 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Return what was kept to the system, where glibc can."""
+    """Return freed memory to the system, where glibc can."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)

@@ -24,7 +24,7 @@ ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 @dataclass(frozen=True)
 class World:
-    """The workers of a run and this one's place among them; all call the methods that exchange.
+    """The workers of a run and this one's rank; all call the methods that exchange.
 
     Sums are taken in the order of the ranks: every worker has the same bits, also after a resume.
     """
@@ -48,7 +48,7 @@ class World:
         return functools.reduce(torch.add, parts)
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Whether any worker raised each flag; no GPU is waited for."""
+        """Whether any worker raised each flag; does not wait for a GPU."""
         if self.size == 1:
             return flags
         raised = torch.tensor(flags, dtype=torch.int32)
@@ -90,7 +90,7 @@ def world_from_env() -> World:
 
 
 def join(world: World, device: torch.device, timeout_seconds: float) -> World:
-    """Join the other workers, if there are others; without an answer in this time the run fails."""
+    """Join the other workers, if any; without an answer in this time the run fails."""
     if world.size == 1:
         return world
     backend = "gloo"
@@ -110,7 +110,7 @@ def leave() -> None:
 
 
 def replicate(model: nn.Module, world: World) -> nn.Module:
-    """The net of the training pass: averages gradients over the workers, not BN statistics."""
+    """Return the net to train: it averages gradients over the workers, not BN statistics."""
     if world.size == 1:
         return model
     # Of a 1x1 filter's gradient some strides mean nothing, and cuDNN and torch write others there.

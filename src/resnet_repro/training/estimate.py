@@ -1,4 +1,4 @@
-"""How long runs will take on this device, measured on a few iterations of each net."""
+"""Estimate how long runs take on this device, from a few iterations of each net."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def measure(config: Config) -> RunPace:
     sizes, decoding = _sizes(config)
     if setup.gpu:  # one device's share of a batch
         share = timed = -(-batch // config.trainer.devices)
-    else:  # its workers share the cores: the whole batch, of which as many as take some seconds
+    else:  # its workers share the cores: the whole batch, of which a part is timed
         share, group = batch, group or 1
         timed = max(group, min(batch, max(4, PIXELS // sizes.side**2)) // group * group)
     shape, labels = (timed, sizes.side, sizes.side, 3), np.zeros(timed, np.uint8)
@@ -85,7 +85,7 @@ def measure(config: Config) -> RunPace:
         images, _ = context.images.batch(0)
         update = _median_seconds(setup, lambda: stepper.step(1e-4)) / timed
         evaluation = _median_seconds(setup, lambda: _evaluate(state, setup, images)) / timed
-    if setup.gpu and config.trainer.loader_workers:  # decoded beside it
+    if setup.gpu and config.trainer.loader_workers:  # decoded in parallel
         update, evaluation = max(update, decoding), max(evaluation, decoding)
     else:
         update, evaluation = update + decoding, evaluation + decoding

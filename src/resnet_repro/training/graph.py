@@ -1,7 +1,7 @@
 """A training step and an evaluation pass as CUDA graphs: captured once, then replayed.
 
 Many batches are prepared on the device in one go. A step needs nothing from the host: a counter on
-the device selects the batch, and the learning rate, losses and wrong counts lie there. The kernels
+the device selects the batch, and the learning rate, losses and wrong counts are there. The kernels
 are those of an eager step, and so are the results. Only :func:`capture_on_cuda` needs a GPU.
 """
 
@@ -61,7 +61,7 @@ class Replayed:
 
 @contextmanager
 def counted_together(net: nn.Module) -> Iterator[None]:
-    """Count the batch of a training pass in all BN layers at once that only count with it.
+    """Count the batch of a training pass in all BN layers at once.
 
     Each layer by itself launches a kernel for it, one in a dozen of all kernels of a step.
     """

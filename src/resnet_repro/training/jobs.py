@@ -1,4 +1,4 @@
-"""Several runs: what is missing, how long it takes, what came of it."""
+"""Do several runs: what is missing, how long it takes, the outcomes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from resnet_repro import paths
 from resnet_repro.config import Config
 from resnet_repro.exits import PREEMPTED, exit_code, notify
+from resnet_repro.measure_pace import gpu_name
 from resnet_repro.options import ConfigError, shown
 from resnet_repro.progress import Progress, RunProgress, written
 from resnet_repro.runs.provenance import cpu_description, usable_cores
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 # What torch sets for a whole process: runs in one must agree in it.
 SHARED = ("device", "precision", "deterministic", "threads", "concurrent")
-AHEAD = 8  # iterations of a run that may wait for the device while other runs share it
+MAX_QUEUED = 8  # iterations of a run that may wait for the device while other runs share it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one run: ``skipped``, ``finished``, ``preempted`` or ``failed``, and why."""
+    """The outcome of one run: ``skipped``, ``finished``, ``preempted`` or ``failed``, and why."""
 
     job: Job
     state: str
@@ -35,7 +36,7 @@ class Outcome:
 
 
 def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome]:
-    """Do what is missing of ``jobs``; a failure is kept for the end and stops no other run.
+    """Do what is missing of ``jobs``; a failure is reported at the end and stops no other run.
 
     One after the other or, with ``trainer.concurrent``, several at the same time. ConfigError: they
     cannot be; RunFolderError: before anything is trained, a folder holds another configuration.
@@ -52,15 +53,16 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
     if len(set(map(_kind, missing))) > 1:
         weights = estimate(missing)
         remark += f": {written(sum(weights), young=True)}"
-    else:  # the progress will know better in a moment
+    else:  # the progress line soon has better ones
         weights = [job.config.recipe.max_iters - job.folder.resumes_at for job in missing]
     if len(jobs) > 1:
-        notify(f"{len(missing)} of {len(jobs)} runs to train{remark} on {_device_name()}")
+        device = gpu_name() or f"{usable_cores()} CPU cores, {cpu_description()[0]}"
+        notify(f"{len(missing)} of {len(jobs)} runs to train{remark} on {device}")
     return done + train_together(missing, concurrent, Progress(weights), stop_asked)
 
 
 def concurrency(jobs: Sequence[Job]) -> int:
-    """How many of these runs are trained at the same time; ConfigError: they must not be."""
+    """How many of these runs to train at the same time; ConfigError: they must not be."""
     concurrent = max(job.config.trainer.concurrent for job in jobs)
     for key in SHARED:
         values = {getattr(job.config.trainer, key) for job in jobs}
@@ -78,8 +80,8 @@ def train_together(
 ) -> list[Outcome]:
     """Train up to ``concurrent`` runs at the same time, an iteration of each in turn.
 
-    An error ends its own run alone. After a stop no other run begins; those that have begun see it
-    too and end by themselves.
+    An error ends its own run alone. After a stop no other run begins; those that have begun end by
+    themselves.
     """
     from resnet_repro.training.device import free_after_run
 
@@ -87,7 +89,7 @@ def train_together(
     try:
         while True:
             while waiting and len(active) < concurrent:
-                # The first begins in any case: its state then says that it was stopped.
+                # The first always begins: its state then says that it was stopped.
                 if len(waiting) < len(jobs) and stop_asked():
                     break
                 job = waiting.popleft()
@@ -124,10 +126,10 @@ class _ActiveRun:
         """Whether the device has caught up; else its queue would fill, and other runs starve."""
         while self.marks and self.marks[0].query():  # type: ignore[no-untyped-call]
             self.marks.popleft()
-        return len(self.marks) < AHEAD
+        return len(self.marks) < MAX_QUEUED
 
     def advance(self) -> Outcome | None:
-        """Do one iteration; where the run ends with it, let go of it and return its outcome."""
+        """Do one iteration; if it ends the run, release the run and return its outcome."""
         try:
             if self.run is not None:
                 state = self.run.advance()
@@ -155,21 +157,13 @@ def estimate(jobs: Sequence[Job]) -> list[float]:
 
 
 def _kind(job: Job) -> str:
-    """What the seconds of an iteration depend on."""
+    """Return what the seconds of an iteration depend on."""
     config = job.config
     return f"{config.model} {config.data} {config.recipe.batch_size}"
 
 
-def _device_name() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{usable_cores()} CPU cores, {cpu_description()[0]}"
-
-
 def notify_places(config: Config) -> None:
-    """Say where runs and data are, where a command is called elsewhere and names no place."""
+    """Print the default folders of runs and data when called from elsewhere."""
     places = {"runs": paths.runs(config.runs_dir)}
     if config.data.name != "synthetic":  # which has no folder
         places["data"] = paths.data(config.data.root)

@@ -1,4 +1,4 @@
-"""From a checked configuration to a run that is done, once; torch is imported only to train."""
+"""Do the run of a checked configuration, once; torch is imported only to train."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be done."""
+    """A run to do."""
 
     config: Config
-    words: tuple[str, ...]  # of the command line, that gave the configuration
+    words: tuple[str, ...]  # overrides of the command line
     deviations: dict[str, list[Any]]  # from the paper's protocol for the same net: [paper, this]
 
     @property
     def folder(self) -> RunFolder:
-        """Where the run lies or will lie."""
+        """The folder of the run, which may not exist yet."""
         return RunFolder.at(paths.runs(self.config.runs_dir), self.config.as_mapping())
 
     @property
     def label(self) -> str:
-        """How progress and messages call the run."""
+        """The run's name in progress and messages."""
         return f"{self.config.name} {self.config.profile} seed {self.config.seed}"
 
     @property
@@ -93,7 +93,7 @@ def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> Trainin
     with ExitStack() as resources:
         resources.enter_context(run_lock(folder.path))
         resources.enter_context(remove_if_refused(created))
-        if not is_to_do(job):  # the process that held the folder a moment ago has done it
+        if not is_to_do(job):  # the previous owner of the folder has done it
             return "skipped"
         prepare(job)
         if trainer.launcher == "external":

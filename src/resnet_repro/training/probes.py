@@ -1,4 +1,4 @@
-"""Looking into a net without touching its training: signals, gradients, layer responses.
+"""Probe a net without touching its training: signals, gradients, layer responses.
 
 All probes look at the 3x3 convs of the main path in forward order, the stem first: the 6n+1 layers
 of Fig. 7 for a CIFAR net. Rows of a table are in that order.
@@ -39,7 +39,7 @@ def gradient_iterations(max_iters: int) -> frozenset[int]:
 
 def write_gradients(folder: RunFolder, state: TrainState, at_outputs: list[float]) -> None:
     """Add the last update's norms to ``gradients.csv``, with those at BN outputs before it."""
-    # Rows from here on were written by a part of the run that was lost, and are written again.
+    # Rows from here on are of a lost part of the run, which is done again.
     before = [row for row in folder.table("gradients") if int(row["iter"]) < state.iteration]
     layers = conv_bn_layers(state.model)
     weights = [conv.weight for _, conv, _ in layers]
@@ -155,7 +155,7 @@ def _watched(
 
 
 def tables_at_start(context: RunContext, state: TrainState) -> dict[str, Rows]:
-    """What the first batch, whole, shows of the untrained net, on every worker alike."""
+    """Probe the untrained net on the whole first batch, on every worker alike."""
     if not context.config.probes.signals or state.iteration > 0:
         return {}
     images, labels = context.images.whole_batch(0)
@@ -166,7 +166,7 @@ def tables_at_start(context: RunContext, state: TrainState) -> dict[str, Rows]:
 
 
 def forward_signal(model: nn.Module, setup: Setup, images: Tensor) -> Rows:
-    """Forward signal of one training batch: what each layer gets and makes (Sec. 4.1).
+    """Forward signal of one training batch: each layer's input and output (Sec. 4.1).
 
     ``input_mean_square`` is the mean square of a conv's input, ``output_std`` the standard
     deviation of its output before BN. Works on a copy in training mode, so that the batch-norm
@@ -197,7 +197,7 @@ class _Moments(NamedTuple):
 def _moments(
     net: nn.Module, modules: Sequence[nn.Module], setup: Setup, batches: Iterable[Tensor]
 ) -> list[tuple[_Moments, _Moments]]:
-    """Moments of what each module gets and makes when ``net`` sees the batches."""
+    """Return moments of each module's input and output over the batches."""
     sums = torch.zeros(len(modules), 2, 3, dtype=torch.float64, device=setup.device)
 
     def take(index: int, input_: Tensor, output: Tensor) -> None:

@@ -149,12 +149,12 @@ def log_skipped(
     images.skipped.clear()
     counts = torch.zeros(world.size, dtype=torch.int64)
     counts[world.rank] = len(skipped)
-    most = int(world.sum(counts).max())
-    if not most:
+    longest = int(world.sum(counts).max())
+    if not longest:
         return
-    table = torch.zeros(world.size, most, 2, dtype=torch.int64)
+    table = torch.zeros(world.size, longest, 2, dtype=torch.int64)
     if skipped:
-        table[world.rank, : len(skipped)] = torch.tensor(skipped) + 1  # 0 marks what is not there
+        table[world.rank, : len(skipped)] = torch.tensor(skipped) + 1  # 0 marks an empty place
     pairs = world.sum(table).flatten(0, 1) - 1
     for batch, row in sorted(pairs[pairs[:, 0] >= 0].tolist()):
         at = state.iteration if held_out else batch + 1

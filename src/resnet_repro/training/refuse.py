@@ -1,4 +1,4 @@
-"""Whether a folder may hold a run, and a checkpoint be resumed: refusals, each in one line."""
+"""Refuse, in one line each, folders that cannot hold a run and checkpoints of other runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _refuse_former_name(folder: RunFolder, config: Config) -> None:
 
 
 def refuse_diverged(folder: RunFolder) -> None:
-    """Raise the DivergedError of a run that is known to diverge: the same bits would again."""
+    """Raise DivergedError for a run that is known to diverge: the same bits would again."""
     status = folder.status()
     if status.get("state") == "diverged":
         raise DivergedError(
@@ -120,14 +120,14 @@ def refuse_other_checkpoint(
 
 
 def _changed_data(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Which digests differ from a checkpoint's, which may be older than one of them."""
+    """List the digests that differ from a checkpoint's, which may lack some."""
     return [name for name, digest in now.items() if before.get(name, digest) != digest]
 
 
 def changes_since(
     saved: Mapping[str, Any], digests: Mapping[str, str], workers: int
 ) -> dict[str, Any]:
-    """What is different from when a checkpoint was saved and may be: event -> its value."""
+    """Return the allowed changes since a checkpoint was saved: event -> its value."""
     events: dict[str, Any] = {}
     if _changed_data(saved.get("data", {}), digests):  # times of files; others are refused
         notify("files of the data were copied or touched since the checkpoint was saved")
@@ -139,7 +139,7 @@ def changes_since(
 
 @contextlib.contextmanager
 def remove_if_refused(created: Sequence[Path]) -> Iterator[None]:
-    """Remove the folders ``created`` for a run that only the worker could tell to be impossible."""
+    """Remove the folders ``created`` for a run that only the worker can refuse."""
     try:
         yield
     except ConfigError:
@@ -150,7 +150,7 @@ def remove_if_refused(created: Sequence[Path]) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> list[Path]:
-    """Make a run folder, return what was made, itself last; or make nothing: RunFolderError."""
+    """Make a run folder; return the folders made, itself last. RunFolderError: none is made."""
     created: list[Path] = []
     try:
         created = [folder for folder in (*reversed(path.parents), path) if not folder.is_dir()]

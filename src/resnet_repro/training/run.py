@@ -1,4 +1,4 @@
-"""One worker's share of a run: build, resume, train, and what is kept of it."""
+"""One worker's share of a run: build, resume, train, record."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from resnet_repro.training.stepper import make
 
 
 class TrainingRun:
-    """The run of a folder, on this worker. Rank 0 alone writes, and keeps ``status.json`` true.
+    """The run of a folder, on this worker. Rank 0 alone writes, ``status.json`` included.
 
     On CUDA everything is launched on a stream of the run's own: graphs can be captured there, and
     what several runs have launched is computed at the same time. ``stop_asked`` says whether to
@@ -63,7 +63,7 @@ class TrainingRun:
         """Do one iteration and all that is due in it; the first call builds and resumes the run.
 
         Returns ``None`` until the run ends, then ``finished`` or ``preempted``; the device may
-        still be at work. An error stops the run: its status then says ``failed`` or ``diverged``.
+        still be busy. An error stops the run: its status then says ``failed`` or ``diverged``.
         """
         with self._on_stream(), ExitStack() as at_the_end:
             at_the_end.push(self.resources)
@@ -93,7 +93,7 @@ class TrainingRun:
         return None
 
     def close(self) -> None:
-        """Leave the run where it is and release what it holds."""
+        """Abandon the run and release its resources."""
         with self._on_stream():
             self.resources.close()
 

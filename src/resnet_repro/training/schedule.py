@@ -53,13 +53,13 @@ class Plateau:
     waited: int = 0
     drops: list[int] = field(default_factory=list)
 
-    def drops_after(self, error: float, iteration: int, *, patience: int, most: int) -> bool:
+    def drops_after(self, error: float, iteration: int, *, patience: int, max_drops: int) -> bool:
         """Record the held-out error after ``iteration`` updates; whether the rate drops now."""
         if error < self.best:
             self.best, self.waited = error, 0
             return False
         self.waited += 1
-        if self.waited < patience or len(self.drops) >= most:
+        if self.waited < patience or len(self.drops) >= max_drops:
             return False
         self.waited = 0
         self.drops.append(iteration)

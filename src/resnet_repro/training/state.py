@@ -1,4 +1,4 @@
-"""What changes while a run is trained, and the one step that changes it."""
+"""The state of a run in training, and the step that changes it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Means(NamedTuple):
 class Window:
     """The last iterations' loss, top-1 and top-5 wrong counts and images: a ring on the device.
 
-    Each worker keeps the sums of its own share; all together add them up where they are read.
+    Each worker keeps the sums of its own share; reading adds them up, on all workers together.
     """
 
     def __init__(self, batch_size: int, length: int, device: torch.device, world: World = SOLO):
@@ -83,7 +83,7 @@ class Window:
 
 @dataclass
 class TrainState:
-    """Everything that a run needs to resume, beside its configuration."""
+    """Everything that a run needs to resume, besides its configuration."""
 
     model: nn.Module
     optimizer: torch.optim.SGD
@@ -161,7 +161,7 @@ def step(state: TrainState, setup: Setup, images: Tensor, labels: Tensor, lr: fl
 
 
 def set_rate(optimizer: torch.optim.SGD, lr: float | Tensor) -> None:
-    """Have the next update use this rate."""
+    """Set the rate of the next update."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
@@ -215,7 +215,7 @@ def watch_plateau(state: TrainState, recipe: RecipeConfig, error: float) -> bool
     if recipe.schedule != "plateau" or warming or in_warmup(state, recipe):
         return False
     return state.plateau.drops_after(
-        error, state.iteration, patience=recipe.patience, most=len(recipe.milestones)
+        error, state.iteration, patience=recipe.patience, max_drops=len(recipe.milestones)
     )
 
 

@@ -1,7 +1,7 @@
-"""How the updates of a run are done: eagerly, or as a CUDA graph; with or without compiled blocks.
+"""Do the updates of a run eagerly or as a CUDA graph, with or without compiled blocks.
 
 A block is compiled once for all equal blocks: a CIFAR net of any depth has the same five kinds.
-Compiled code rounds at other places than the kernels it replaces, so results differ in the last
+Compiled code rounds in other places than the kernels it replaces, so results differ in the last
 bits of a step, as they do between numbers of threads.
 """
 
@@ -55,14 +55,14 @@ Stepper: TypeAlias = EagerStepper | GraphedStepper
 
 @dataclass
 class Engine:
-    """How the updates of a run are done, and remarks where one would expect otherwise."""
+    """How the updates of a run are done, with remarks where one would expect otherwise."""
 
     graph: bool = False
     compiled: bool = False
     remarks: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
-        """What ``meta.json`` says of it."""
+        """Return its record for ``meta.json``."""
         return {
             "step": "graph" if self.graph else "eager",
             "blocks": "compiled" if self.compiled else "eager",
@@ -70,7 +70,7 @@ class Engine:
         }
 
     def stepper(self, context: RunContext, state: TrainState) -> Stepper:
-        """Build what does the updates; sets ``state.train_net`` and ``state.graphed_eval``."""
+        """Build the stepper; sets ``state.train_net`` and ``state.graphed_eval``."""
         if self.compiled:
             state.train_net = with_compiled_blocks(state.model)
         if self.graph:
@@ -78,7 +78,7 @@ class Engine:
         return EagerStepper(context, state, self.record())
 
     def note(self, key: str, value: str, what: str, reason: str | None) -> None:
-        """Remark on what is not done and why; raise where the configuration demands it."""
+        """Remark on what is not done and why; raise where the configuration requires it."""
         if reason and value == "always":
             raise ConfigError(f"trainer.{key}={value}: {reason}")
         if reason:
@@ -86,12 +86,12 @@ class Engine:
 
 
 def make(context: RunContext, state: TrainState) -> Stepper:
-    """Return what does the updates of a run, as its configuration and this machine allow.
+    """Return the stepper of a run, as its configuration and this machine allow.
 
     Call it when ``state`` is where training starts or resumes, weights loaded, and on CUDA with a
     stream of its own as the current one; then only ``stepper.step(lr)`` changes that state. Prints
     the engine on a GPU (hosts that differ in it must not look alike) and what keeps the run from a
-    faster one. ConfigError: the configuration demands what this machine cannot do.
+    faster one. ConfigError: the configuration requires what this machine cannot do.
     """
     engine, config, setup = choose(context, state), context.config, context.setup
     if context.world.rank == 0:
@@ -127,7 +127,7 @@ def choose(context: RunContext, state: TrainState) -> Engine:
 
 
 def _obstacle(context: RunContext) -> str | None:
-    """What keeps a run from doing its steps in any way but one by one."""
+    """Return what keeps a run from any but eager steps."""
     if context.world.size > 1:
         return f"{context.world.size} workers add up their gradients in every step"
     if not isinstance(context.images, ResidentImages):
@@ -184,7 +184,7 @@ def compile_obstacle(
     """
     import torch._inductor.config as inductor
 
-    # What it chooses by timing alternatives could be another on a rerun.
+    # A choice made by timing alternatives could differ on a rerun.
     inductor.deterministic = torch.are_deterministic_algorithms_enabled()
     short = copy.deepcopy(net)
     for stage in short.modules():
@@ -197,7 +197,7 @@ def compile_obstacle(
             with setup.autocast():
                 scores = twin(images)
             scores.float().sum().backward()
-    except Exception as error:  # whatever a compiler can fail with; KeyboardInterrupt is not one
+    except Exception as error:  # any failure of a compiler, but no KeyboardInterrupt
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__

@@ -140,7 +140,7 @@ class Team:
                 deadline = min(deadline, now + AFTER_LAUNCHER)
 
     def _read(self) -> bool:
-        """Take in what was reported in the last moment; false when nobody is left to report."""
+        """Process new reports; return false when nobody is left to report."""
         if not select.select([self._pipe], [], [], 0.1)[0]:
             return True
         received = os.read(self._pipe.fileno(), 1 << 16)
@@ -168,7 +168,7 @@ class Team:
                 self.errors.append(report)
 
     def kill(self) -> None:
-        """End what is left; a worker that has not said hello finds nobody there and ends."""
+        """Kill what is left; a worker that has not said hello finds a closed pipe and ends."""
         for rank, pid in self._pids.items():
             self._lost["silent" if is_alive(pid) else "killed"].append(rank)
         for pid in self._pids.values():
@@ -179,7 +179,7 @@ class Team:
         self._pipe.close()
 
     def failure(self, stderr: str, timeout_seconds: float) -> Exception:
-        """What to raise: the cause if a worker could name it, else who is missing."""
+        """Return what to raise: the cause if a worker named it, else who is missing."""
         for error in self.errors:
             if error["kind"] in EXPLAINED:
                 return EXPLAINED[error["kind"]](error["message"])
@@ -201,7 +201,7 @@ class Team:
 
 
 class Channel(Watcher):
-    """A worker's end of the line to its command; what the user should see goes there too."""
+    """A worker's channel to its command, also for what the user should see."""
 
     def __init__(self, rank: int):
         self._rank = rank
@@ -237,7 +237,7 @@ class Channel(Watcher):
 
 
 def reported(line: str) -> dict[str, Any] | None:
-    """A worker's report, or ``None`` where the line is none."""
+    """Return a worker's report, or ``None`` for any other line."""
     if line.startswith(MARK):
         with contextlib.suppress(ValueError):  # the worker was killed in the middle of it
             report: dict[str, Any] = json.loads(line.removeprefix(MARK))
