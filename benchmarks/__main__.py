@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.page import save
 from benchmarks.record import changes, make_parser
-from resnet_repro.paths import given
+from resnet_repro.paths import expand
 
 PARTS = ("start", "training", "harness", "limit", "growth", "schedule", "parity", "pictures")
 
@@ -29,7 +29,7 @@ def run_part(part: str, arguments: Sequence[str]) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure the parts and write the page; return 1 if a part failed, after all others."""
     parser = make_parser("", f"parts ({', '.join(PARTS)}; all by default), configuration", __doc__)
-    parser.add_argument("--docs", type=given, default=Path("docs"), help="folder of the page")
+    parser.add_argument("--docs", type=expand, default=Path("docs"), help="folder of the page")
     args = parser.parse_args(argv)
     parts = [word for word in args.words if "=" not in word]
     for part in parts:

@@ -23,7 +23,7 @@ from benchmarks.record import Row
 from resnet_repro.config import Config
 from resnet_repro.exits import explained
 from resnet_repro.measure_pace import OUT, provenance, write
-from resnet_repro.paths import given
+from resnet_repro.paths import expand
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import CheckpointError, checkpoint
 from resnet_repro.training.build import RunContext, assemble, load_images
@@ -98,10 +98,10 @@ def errors_after(context: RunContext, state: TrainState) -> Row:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do the continuations that the file lacks, and write it after each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__)
-    parser.add_argument("run", type=given, help="folder of the run")
-    parser.add_argument("checkpoints", type=given, nargs="+", help="folders with one of its each")
+    parser.add_argument("run", type=expand, help="folder of the run")
+    parser.add_argument("checkpoints", type=expand, nargs="+", help="folders with one of its each")
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="updates from each")
-    parser.add_argument("--out", type=given, default=OUT, help="folder of the file that is written")
+    parser.add_argument("--out", type=expand, default=OUT, help="folder of the file written")
     args = parser.parse_args(argv)
     with explained():
         folder = RunFolder(args.run)

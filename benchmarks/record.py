@@ -20,7 +20,7 @@ from resnet_repro.command import count
 from resnet_repro.compose import compose_run
 from resnet_repro.exits import explained
 from resnet_repro.measure_pace import OUT, provenance, write
-from resnet_repro.paths import given
+from resnet_repro.paths import expand
 from resnet_repro.training.device import Setup, set_up
 
 NETS = ("cifar10_resnet20", "cifar10_resnet56")
@@ -84,7 +84,7 @@ def make_parser(part: str, about: str, description: str | None = None) -> argpar
     parser.add_argument("--experiments", type=_names, help="of conf/experiment: NAME,NAME")
     parser.add_argument("--rounds", type=count, help="how often each measurement is repeated")
     parser.add_argument("--iterations", type=count, help="of a repeat")
-    parser.add_argument("--out", type=given, default=OUT, help="folder of the file that is written")
+    parser.add_argument("--out", type=expand, default=OUT, help="folder of the file written")
     parser.add_argument("words", nargs="*", help=about)
     return parser
 

@@ -78,14 +78,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", nargs="*", default=[], metavar="EXPERIMENT=S", help="of one iteration"
     )
-    parser.add_argument("--runs", type=paths.given, default=paths.runs(), help="logged runs")
+    parser.add_argument("--runs", type=paths.expand, default=paths.runs(), help="logged runs")
     parser.add_argument(
         "--hardware", default="", help="take logged runs of this device: '1x NVIDIA H200, tf32'"
     )
     parser.add_argument(
-        "--bench", type=paths.given, default=measure_pace.OUT, help="folder of measurements"
+        "--bench", type=paths.expand, default=measure_pace.OUT, help="folder of measurements"
     )
-    parser.add_argument("--out", type=paths.given, default=Path("results/tables"), help="folder")
+    parser.add_argument("--out", type=paths.expand, default=Path("results/tables"), help="folder")
     for field in fields(Host):
         flag = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):

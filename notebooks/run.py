@@ -18,7 +18,7 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-from resnet_repro.paths import given
+from resnet_repro.paths import expand
 from resnet_repro.runs.atomic import write_text_atomic
 
 FOLDER = Path("notebooks")
@@ -74,7 +74,7 @@ def smaller(png: str) -> str:
 def main() -> None:
     """Refresh the notebooks that are named, or all."""
     parser = argparse.ArgumentParser(description="Run notebooks and keep their outputs.")
-    parser.add_argument("paths", nargs="*", type=given, help="default: all of notebooks/")
+    parser.add_argument("paths", nargs="*", type=expand, help="default: all of notebooks/")
     for path in parser.parse_args().paths or sorted(FOLDER.glob("*.ipynb")):
         notebook = execute(path)
         write_text_atomic(path, nbformat.writes(notebook) + "\n")

@@ -316,7 +316,7 @@ def test_a_home_folder_is_expanded(monkeypatch):
     assert make_job(*RUN, "runs_dir=~/x").folder.path.parts[:4] == ("/", "home", "me", "x")
     assert paths.data("~") == Path("/home/me")
     with pytest.raises(ConfigError, match="~nobody_here/x: "):
-        paths.given("~nobody_here/x")
+        paths.expand("~nobody_here/x")
 
 
 def test_runs_and_data_are_the_repositorys_wherever_a_command_is_called(monkeypatch, tmp_path):

@@ -61,7 +61,7 @@ def load_net(path: str | Path) -> Classifier:
     Raises:
         WeightsError: the file is refused, is not ours, or was exported without the data.
     """
-    file = paths.given(str(path))
+    file = paths.expand(str(path))
     subject, about = from_file(file, "ours"), read(file).about or {}
     try:
         prepared = about["input"]

@@ -138,7 +138,7 @@ def write(folder: Path = FOLDER) -> list[Path]:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Count the nets into layers.csv and summary.csv.")
-    parser.add_argument("--out", type=paths.given, default=FOLDER, help="folder of the two files")
+    parser.add_argument("--out", type=paths.expand, default=FOLDER, help="folder of the two files")
     for path in write(parser.parse_args().out):
         print(path)
 

@@ -28,7 +28,7 @@ from resnet_repro import paths
 from resnet_repro.analysis import stats, style
 from resnet_repro.analysis.captions import data_of
 from resnet_repro.analysis.curves import iter_unit, mean_curve
-from resnet_repro.analysis.load import Run, averageable, changed_keys, load_run, tell
+from resnet_repro.analysis.load import Run, averageable, changed_keys, load_run, warn
 from resnet_repro.analysis.protocol import comparison_notes
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.config import PROFILES
@@ -247,17 +247,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("words", nargs="+", metavar="KEY|FOLDER", help="keys, folders of runs")
     parser.add_argument("--profile", choices=PROFILES, help="only runs of this profile")
-    parser.add_argument("--figures", type=paths.given, default=FIGURES, help="folder of the figure")
-    parser.add_argument("--tables", type=paths.given, default=TABLES, help="folder of the tables")
+    parser.add_argument("--figures", type=paths.expand, default=FIGURES, help="of the figure")
+    parser.add_argument("--tables", type=paths.expand, default=TABLES, help="of the tables")
     args = parser.parse_args(argv)
     with explained():
-        folders = [word for word in args.words if "/" in word or paths.given(word).exists()]
+        folders = [word for word in args.words if "/" in word or paths.expand(word).exists()]
         keys = [word for word in args.words if word not in folders]
         known = [name for name, role in roles().items() if role == WHAT]
         for key in keys:
             if key not in known:
                 raise ConfigError(f"{key}: no folder and no key to compare; {closest(key, known)}")
-        runs = _read([paths.given(folder) for folder in folders] or [paths.runs()])
+        runs = _read([paths.expand(folder) for folder in folders] or [paths.runs()])
         runs = [run for run in runs if args.profile in (None, run.profile)]
         if not folders:
             runs = [run for run in runs if any(run in find_sweeps(runs, key) for key in keys)]
@@ -279,7 +279,7 @@ def _read(roots: Sequence[Path]) -> list[Run]:
         try:
             runs.append(load_run(folder))
         except RunFolderError as error:
-            tell(str(error))
+            warn(str(error))
     return [run for run in runs if run.is_finished]
 
 

@@ -62,7 +62,7 @@ def files_of(options: ExportOptions) -> dict[Path, Path]:
     """Return the file of each run; ConfigError: what can be refused without torch."""
     if not options.run or options.out is None:
         raise ConfigError(f"{'out' if options.run else 'run'} is not set; see --help")
-    runs, out = [paths.given(run) for run in options.run], paths.given(options.out)
+    runs, out = [paths.expand(run) for run in options.run], paths.expand(options.out)
     for run in runs:
         if not run.is_dir():
             raise ConfigError(f"run={run}: must be an existing folder")
@@ -88,8 +88,8 @@ def export(options: ExportOptions) -> None:
     """Write the files, print their digests, and in a folder list them in a table."""
     for run, out in files_of(options).items():
         print(f"{out}  sha256 {write(run, out, options.format, options.data.root)}")
-    if options.out is not None and paths.given(options.out).is_dir():
-        print(write_table(paths.given(options.out)))
+    if options.out is not None and paths.expand(options.out).is_dir():
+        print(write_table(paths.expand(options.out)))
 
 
 def write(run: Path, out: Path, form: str, root: str = paths.AUTO) -> str:

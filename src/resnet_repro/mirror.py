@@ -28,7 +28,7 @@ from typing import Any
 
 from resnet_repro.config import MODES, PROJECT
 from resnet_repro.exits import explained, notify
-from resnet_repro.paths import REPOSITORY, given
+from resnet_repro.paths import REPOSITORY, expand
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import Record
 from resnet_repro.same_run import identifying
@@ -280,7 +280,7 @@ def init_arguments(out_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Send the named runs; exit code 1 if one could not be sent."""
     parser = argparse.ArgumentParser(description="Send logged runs to Weights & Biases.")
-    parser.add_argument("folders", nargs="+", type=given, metavar="RUN_DIR")
+    parser.add_argument("folders", nargs="+", type=expand, metavar="RUN_DIR")
     parser.add_argument("--mode", choices=[m for m in MODES if m != "disabled"], default="offline")
     follows = "one run that grows, until standard input ends"
     parser.add_argument("--follow", action="store_true", help=follows)

@@ -14,7 +14,7 @@ CONF = REPOSITORY / "conf"
 AUTO = "auto"
 
 
-def given(text: str) -> Path:
+def expand(text: str) -> Path:
     """Return the path that a user gave, with ``~`` expanded (ConfigError: no such user)."""
     try:
         return Path(text).expanduser()
@@ -34,9 +34,9 @@ def data(text: str = AUTO) -> Path:
 
 def _place(text: str, variable: str, inside: str) -> Path:
     if text != AUTO:
-        return given(text)
+        return expand(text)
     if os.environ.get(variable):
-        return given(os.environ[variable])
+        return expand(os.environ[variable])
     place = REPOSITORY / inside
     return place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
 

@@ -36,7 +36,7 @@ def measure(options: ResponsesOptions) -> None:
     """
     if not options.run:
         raise ConfigError("run is not set; see --help")
-    folder = RunFolder(paths.given(options.run))
+    folder = RunFolder(paths.expand(options.run))
     run = Config.from_mapping(folder.config())
     probes = dataclasses.replace(run.probes, response_images=options.images)
     trainer = dataclasses.replace(run.trainer, threads=options.threads)

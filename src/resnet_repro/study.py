@@ -258,9 +258,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--runs-dir", default=paths.AUTO, help="where run folders are kept")
     parser.add_argument("--time", action="store_true", help="list: measure how long the rest takes")
-    parser.add_argument("--bundle", type=paths.given, help="unpacked bundle to run from")
+    parser.add_argument("--bundle", type=paths.expand, help="unpacked bundle to run from")
     parser.add_argument(
-        "--out", type=paths.given, default="study.tar", help="archive that bundle or pack writes"
+        "--out", type=paths.expand, default="study.tar", help="archive of bundle or pack"
     )
     parser.add_argument("overrides", nargs="*", help="configuration words for every run")
     return parser.parse_intermixed_args()  # words may follow options

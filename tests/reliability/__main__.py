@@ -19,7 +19,7 @@ from pathlib import Path
 from reliability import crashes, damage, defects, disk, inputs, kills, rivals, stops, teams
 from reliability.record import Outcome, Record
 from reliability.runs import NothingToCompareError, Trial, Trials, Workshop
-from resnet_repro.paths import given
+from resnet_repro.paths import expand
 
 RESULTS = Path("results/reliability")
 
@@ -55,8 +55,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", action="append", choices=list(PARTS), help=known)
     parser.add_argument("--count", type=int, help="how many, where a part can be of any length")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop a part after")
-    parser.add_argument("--out", type=given, default=RESULTS, help="folder of the records")
-    parser.add_argument("--scratch", type=given, help="folder to work in")
+    parser.add_argument("--out", type=expand, default=RESULTS, help="folder of the records")
+    parser.add_argument("--scratch", type=expand, help="folder to work in")
     asked = parser.parse_args(words)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     failed = 0

@@ -76,17 +76,17 @@ def compare_curves(runs: Sequence[Run]) -> tuple[list[Stretch], dict[tuple[str, 
 
 def _stretches(net: str, group: Sequence[Run], kind: str) -> list[Stretch]:
     """One kind of error, rate by rate."""
-    theirs, rates = _paper_curve(group[0], kind), paper_rates(group[0])
-    step = int(np.median(np.diff(theirs.index))) if len(theirs) > 1 else 1  # of two points
+    papers, rates = _paper_curve(group[0], kind), paper_rates(group[0])
+    step = int(np.median(np.diff(papers.index))) if len(papers) > 1 else 1  # of two points
     grid = np.arange(0, paper_horizon(group[0])[0] + 1, step)[1:]
     table = pd.concat([logged_at(run, kind, grid, step) for run in group], axis=1).sort_index()
     found = []
     for rate, first, last in rates:
         course = table[(table.index > first) & (table.index <= last)]
-        part = course[course.index.isin(theirs.index)]
+        part = course[course.index.isin(papers.index)]
         if part.empty:
             continue
-        same = theirs.loc[part.index]
+        same = papers.loc[part.index]
         # Public seed noise is that of a test error at the end of the schedule.
         ended = kind == "test" and rate == rates[-1][0]
         gap = _gap(part.sub(same, axis=0), public_noise(group) if ended else None)
@@ -225,15 +225,16 @@ def _draw(
         }
         axes.plot(errors.index / unit, errors, "o", color=colour, zorder=2.7, **circle)
     for kind in KINDS:
-        ours, theirs = LOOKS[kind]
+        our_look, paper_look = LOOKS[kind]
         whole = [part for part in parts if part.kind == kind]
         if not whole:
             continue
         course = pd.concat([part.course for part in whole])
         compared = pd.concat([part.ours for part in whole])
-        axes.plot(course.index / unit, course, color=colour, label=KINDS[kind], zorder=2.5, **ours)
+        look = our_look | {"color": colour, "zorder": 2.5}
+        axes.plot(course.index / unit, course, label=KINDS[kind], **look)
         axes.plot(compared.index / unit, compared, "o", color=colour, markersize=2, zorder=2.6)
-        draw_paper(axes, FIGURES[run.family], run, kind, theirs)
+        draw_paper(axes, FIGURES[run.family], run, kind, paper_look)
         axes.lines[-1].set_label(f"{KINDS[kind]} in the paper")
     last = max(int(part.ours.index[-1]) for part in parts)
     axes.set_xlim(0, last * 1.05 / unit)

@@ -1,9 +1,9 @@
 """Errors of finished nets under further protocols: the JSON files of ``results/evaluations``.
 
-``python -m resnet_repro.evaluate`` writes one a file. Read are those of the held-out images and of
-nets that runs made: what was measured on somebody else's weights is no number of ours. One is
-joined with a run only if it tested an iterate of that very training, in tables its last, on all
-held-out images; one that did not is named and not used.
+``python -m resnet_repro.evaluate`` writes one a file. Those of held-out images and of our own runs
+are read; other people's weights give no number of ours. An evaluation is joined with a run only if
+it tested an iterate of that very training, in tables its last, on all held-out images; any other is
+named and not used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from resnet_repro.analysis.load import Run, tell
+from resnet_repro.analysis.load import Run, warn
 from resnet_repro.runs.folder import RunFolder
 
 SINGLE_VIEW = "1-crop"
@@ -63,8 +63,8 @@ class Evaluation:
     def members(self, runs: Sequence[Run]) -> list[Run]:
         """Those of the runs that were tested here, in its order; none where others were, too."""
         known = {run.place: run for run in runs}
-        there = all(net.run in known for net in self.nets)
-        return [known[net.run] for net in self.nets] if there else []
+        complete = all(net.run in known for net in self.nets)
+        return [known[net.run] for net in self.nets] if complete else []
 
     def is_of(self, runs: Sequence[Run], *, early: bool = False) -> bool:
         """Whether it tested just these runs at their ends, or ``early``, on all held-out images."""
@@ -87,9 +87,9 @@ class Evaluation:
         for part, digest in data.get("digests", {}).items():
             if self.digests.get(part, digest) != digest:
                 return f"is on other {part.replace('_', ' ')} than {net.run}"
-        shown, there = self.score.images + self.score.left_out, data.get("test_images")
-        if there not in (None, shown):
-            return f"is on {shown:,} of the {there:,} held-out images of {net.run}"
+        shown, held_out = self.score.images + self.score.left_out, data.get("test_images")
+        if held_out not in (None, shown):
+            return f"is on {shown:,} of the {held_out:,} held-out images of {net.run}"
         return ""
 
 
@@ -123,7 +123,7 @@ def load_evaluations(folder: Path) -> list[Evaluation]:
     return found
 
 
-_tell_once = cache(tell)
+_tell_once = cache(warn)
 
 
 def _evaluation(file: str, entry: Mapping[str, Any]) -> Evaluation:

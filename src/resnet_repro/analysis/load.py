@@ -20,7 +20,7 @@ from resnet_repro.conf import ItemRuns, changed_from_experiment, names
 from resnet_repro.config import PROFILES
 from resnet_repro.exits import notify
 from resnet_repro.options import WHAT, shown
-from resnet_repro.paths import given
+from resnet_repro.paths import expand
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.runs.metrics import MetricsError
 from resnet_repro.same_run import differences, filled
@@ -130,9 +130,9 @@ class Run:
                     numbers = rows.drop(columns="name", errors="ignore").apply(pd.to_numeric)
                     self._tables[name] = numbers
             except RunFolderError as error:
-                tell(str(error))
+                warn(str(error))
             except ValueError:
-                tell(f"{self.path / name}.csv: not a table of numbers")
+                warn(f"{self.path / name}.csv: not a table of numbers")
         return self._tables[name]
 
     def by_layer(self, name: str, column: str) -> pd.Series[float] | None:
@@ -164,7 +164,7 @@ def load_run(path: Path) -> Run:
 
     A RunFolderError names the file that is missing or lacks what every run has.
     """
-    folder = RunFolder(given(str(path)).absolute())
+    folder = RunFolder(expand(str(path)).absolute())
     config, meta, status = folder.config(), folder.trained_meta(), folder.status()
     try:
         metrics = pd.DataFrame.from_records(folder.metrics())
@@ -198,7 +198,7 @@ class Logged:
         self.root, self.runs, self.problems = root, list[Run](), list[str]()
         self.folders = [
             RunFolder(path)
-            for path in sorted(given(str(root)).glob("*/*/seed*"))
+            for path in sorted(expand(str(root)).glob("*/*/seed*"))
             if (not profiles or path.parts[-3] in profiles)
             and accepts(path.parts[-2])
             and _looks_like_a_run(path)
@@ -350,7 +350,7 @@ def _seeds(runs: Sequence[Run]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds[:SHOWN_SEEDS])}{more}"
 
 
-def tell(line: str) -> None:
+def warn(line: str) -> None:
     """Print on stderr what is left out and why."""
     notify(f"left out: {line}")
 
@@ -370,7 +370,7 @@ def load_runs(
     accepts = bool if experiments is None else {*experiments}.__contains__
     logged = Logged(root, [profile] if profile else (), accepts)
     for line in logged.left_out:
-        tell(line)
+        warn(line)
     return logged.finished if finished_only else logged.begun
 
 

@@ -18,7 +18,7 @@ from resnet_repro import paths
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import mark_drops
-from resnet_repro.analysis.load import GIVEN_UP, Logged, Run, load_run, standing, tell
+from resnet_repro.analysis.load import GIVEN_UP, Logged, Run, load_run, standing, warn
 from resnet_repro.compare import find_sweeps, sweep_table, swept_keys
 from resnet_repro.items.fig7 import responses
 from resnet_repro.options import closest
@@ -60,7 +60,7 @@ def runs(
     """
     logged = Logged(paths.runs(), [profile] if profile else ())
     for line in logged.problems:
-        tell(line)
+        warn(line)
     if profile is not None and not logged.folders:
         raise ValueError(_unknown("profile", profile, _folders()))
     known = {word for run in logged.runs for word in (run.experiment, run.name)}
@@ -127,7 +127,7 @@ def of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
     def drawn(runs: Sequence[Run], *more: Any, **named: Any) -> Any:
         kept, lines = standing(runs)
         for line in lines if kept else ():
-            tell(line)
+            warn(line)
         return draw(kept or runs, *more, **named)
 
     return drawn

@@ -98,8 +98,8 @@ def deviations(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
     """
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for run in runs:
-        for key, (theirs, here) in run.meta.get("deviations", {}).items():
-            found.setdefault((key, _value(theirs), _value(here)), {})[run.experiment] = None
+        for key, (paper_value, value) in run.meta.get("deviations", {}).items():
+            found.setdefault((key, _value(paper_value), _value(value)), {})[run.experiment] = None
     return [(*what, list(names)) for what, names in sorted(found.items())]
 
 
@@ -129,10 +129,10 @@ def claims_block(study: Study) -> str:
     """Every claim with its verdict and the evidence."""
     lines = []
     for result in study.claims:
-        said = result.sentence.rstrip(".")
-        if not said.startswith(("plain-", "ResNet-")):  # names that keep their first letter
-            said = said[:1].upper() + said[1:]
-        lines.append(f"- **{result.id} {result.verdict}**: {result.title}. {said}.")
+        sentence = result.sentence.rstrip(".")
+        if not sentence.startswith(("plain-", "ResNet-")):  # names that keep their first letter
+            sentence = sentence[:1].upper() + sentence[1:]
+        lines.append(f"- **{result.id} {result.verdict}**: {result.title}. {sentence}.")
     return "\n".join(lines)
 
 
@@ -259,9 +259,9 @@ def precision_control_block(study: Study) -> str:
     }
     lines = []
     for path in sorted((study.root.parent / "bench").glob("precision_*.json")):
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        where = f"{kept['net']} (`{kept['run']}`), {kept['hardware']['label']}"
-        rows = pd.DataFrame(kept["rows"])
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        where = f"{saved['net']} (`{saved['run']}`), {saved['hardware']['label']}"
+        rows = pd.DataFrame(saved["rows"])
         table = rows.assign(loss=rows["loss"].map("{:.4f}".format)).rename(columns=names)
         lines += [to_markdown(table), "", f"{where}; `python -m benchmarks.precision`."]
         way = rows["continuation"].str.rsplit(", seed ", n=1, expand=True)
@@ -270,8 +270,8 @@ def precision_control_block(study: Study) -> str:
                 what: group.groupby(way[same])["clean_train_error"].agg(lambda v: v.max() - v.min())
                 for what, same in (("precision and layout", 1), ("seed", 0))
             }
-            said = ", by ".join(f"{what} {span.max():.2f} points" for what, span in spans.items())
-            lines.append(f"From iteration {start:,}, clean training errors differ by {said}.")
+            spread = ", by ".join(f"{what} {span.max():.2f} points" for what, span in spans.items())
+            lines.append(f"From iteration {start:,}, clean training errors differ by {spread}.")
     return "\n".join(lines) or "It has not been measured yet: `python -m benchmarks.precision`."
 
 
@@ -317,7 +317,7 @@ def readme_block(study: Study) -> str:
     parts = [f"**{NOTHING_BY_THE_PROTOCOL}**"] if "paper" not in longest else []
     parts += _readme_pictures(study, by_protocol="paper" in longest)
     parts.append(to_markdown(pd.DataFrame([row for group in groups for row in _net_rows(group)])))
-    parts.append(" ".join(said for group in groups for said in run_sentences(group)))
+    parts.append(" ".join(line for group in groups for line in run_sentences(group)))
     claims = [
         (f"{result.id}: {result.title}", result.verdict, result.where)
         for result in study.claims

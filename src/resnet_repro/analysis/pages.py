@@ -19,7 +19,7 @@ from pathlib import Path
 from resnet_repro.analysis import style
 from resnet_repro.analysis.agreement import agreement, compare_curves
 from resnet_repro.analysis.judge import ClaimResult, by_number, first_tested
-from resnet_repro.analysis.load import Logged, Run, grouped, tell
+from resnet_repro.analysis.load import Logged, Run, grouped, warn
 from resnet_repro.analysis.page_blocks import BLOCKS
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.compare import SWEEP, save_sweep, swept_keys
@@ -29,7 +29,7 @@ from resnet_repro.items import ITEMS
 from resnet_repro.items.claims_cifar import check_all
 from resnet_repro.items.claims_imagenet import check_imagenet, imagenet_claims
 from resnet_repro.items.deviations import variants
-from resnet_repro.paths import REPOSITORY, given, writing
+from resnet_repro.paths import REPOSITORY, expand, writing
 from resnet_repro.runs.atomic import write_text_atomic
 
 COMMITTED = ("paper", "short")  # profiles whose runs are in the repository
@@ -122,21 +122,21 @@ def draw(study: Study, docs: Path) -> list[Path]:
     stretches, _ = compare_curves(study.begun)
     if stretches:
         written += style.save(agreement(stretches), AGREEMENT, figures)
-    made = (*FIGURES, *TABLES, IMAGENET_CLAIMS, AGREEMENT)
+    stems = (*FIGURES, *TABLES, IMAGENET_CLAIMS, AGREEMENT)
     for path in (*figures.glob("*"), *tables.glob("*")):
-        if (path.stem in made or path.stem.startswith(SWEEP)) and path not in written:
+        if (path.stem in stems or path.stem.startswith(SWEEP)) and path not in written:
             path.unlink()
     return written
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Draw, rewrite both pages, and name the readings that need rereading; 1 if there are any."""
     parser = argparse.ArgumentParser(description="Write README and docs/RESULTS.md from the runs.")
-    parser.add_argument("--repo", type=given, default=REPOSITORY, help="root of the project")
-    repo = parser.parse_args(words).repo
+    parser.add_argument("--repo", type=expand, default=REPOSITORY, help="root of the project")
+    repo = parser.parse_args(argv).repo
     study = Study(repo / RUNS)
     for line in study.left_out:
-        tell(line)
+        warn(line)
     with explained():
         for path in draw(study, repo / PAGE.parent):
             print(path.relative_to(repo))

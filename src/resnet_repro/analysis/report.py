@@ -33,7 +33,7 @@ from resnet_repro.items import DRAWINGS, ITEMS
 from resnet_repro.items.claims_cifar import check_all
 from resnet_repro.items.claims_imagenet import check_imagenet
 from resnet_repro.items.gradients import VERDICTS
-from resnet_repro.paths import given, writing
+from resnet_repro.paths import expand, writing
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import RunFolder
 
@@ -187,8 +187,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     The page and stderr name what could not be shown.
     """
     parser = argparse.ArgumentParser(description="Write the report of all logged runs.")
-    parser.add_argument("--runs", type=given, default=RUNS, help="folder of the run folders")
-    parser.add_argument("--out", type=given, default=OUT, help="the page to write")
+    parser.add_argument("--runs", type=expand, default=RUNS, help="folder of the run folders")
+    parser.add_argument("--out", type=expand, default=OUT, help="the page to write")
     parser.add_argument(
         "--profiles", nargs="+", default=PROFILE_ORDER, choices=PROFILE_ORDER, help="default: all"
     )

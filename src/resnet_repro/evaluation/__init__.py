@@ -92,7 +92,7 @@ class EvaluateOptions:
         """By default where tables look for the results of the runs."""
         if self.results_dir == paths.AUTO:
             return paths.runs().parent / "evaluations"
-        return paths.given(self.results_dir)
+        return paths.expand(self.results_dir)
 
 
 def check(options: EvaluateOptions) -> None:
@@ -111,9 +111,9 @@ def check(options: EvaluateOptions) -> None:
         raise ConfigError(f"stride_in={options.stride_in}: only with format=torchvision")
     key, texts = ("weights", options.weights) if options.weights else ("run", options.run)
     for text in texts:
-        path = paths.given(text)
+        path = paths.expand(text)
         if not (path.is_file() if options.weights else path.is_dir()):
-            split = len(texts) > 1 and paths.given(",".join(texts)).exists()
+            split = len(texts) > 1 and paths.expand(",".join(texts)).exists()
             comma = r"; a comma in a path is written \," if split else ""
             noun = "file" if options.weights else "folder"
             raise ConfigError(f"{key}={text}: must be an existing {noun}{comma}")

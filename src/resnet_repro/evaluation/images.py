@@ -35,7 +35,7 @@ from resnet_repro.options import ConfigError
 
 # Of ImageNet's colours, 0..1. Wrong for CIFAR-10 (trap 10), but some published nets were trained
 # with them, and a net is tested as it was trained.
-THEIR_MEAN, THEIR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Shown = tuple[list[Tensor], Tensor]  # the views of a picture, each (1, 3, H, W), and its label (1,)
 WAITING = 256  # pictures of other shapes that may wait for their like before a small group is shown
 
@@ -56,10 +56,12 @@ def subtract(mean: Tensor, std: Tensor | None = None) -> Prepare:
     return prepare
 
 
-def theirs(device: torch.device) -> tuple[str, Prepare]:
+def imagenet_colours(device: torch.device) -> tuple[str, Prepare]:
     """What akamaster's and torchvision's nets expect, and its name in a result."""
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (THEIR_MEAN, THEIR_STD))
-    return f"mean {THEIR_MEAN}, std {THEIR_STD}", subtract(mean, std)
+    mean, std = (
+        torch.tensor(v, device=device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return f"mean {IMAGENET_MEAN}, std {IMAGENET_STD}", subtract(mean, std)
 
 
 def training_mean(found: Arrays | PictureFolder, data: DataConfig) -> NDArray[np.float32]:
@@ -98,7 +100,7 @@ class SmallImages:
     def preparation(self, data: DataConfig | None) -> tuple[str, Prepare]:
         """What prepares the input of a net of ours as in training, and its name in a result."""
         if data is None:
-            return theirs(self.device)
+            return imagenet_colours(self.device)
         mean = torch.from_numpy(training_mean(self.trained_on, data)).permute(2, 0, 1)
         label = f"{data.mean} mean of the training images ({data.train_split})"
         return label, subtract(mean.to(self.device))
@@ -157,7 +159,7 @@ class FullSize:
     def preparation(self, data: DataConfig | None) -> tuple[str, Prepare]:
         """What prepares the input of a net of ours as in training, and its name in a result."""
         if data is None:
-            return theirs(self.decoder.device)
+            return imagenet_colours(self.decoder.device)
         assert self.trained_on is not None
         prepare = PicturePreparation(self.trained_on.statistics, self.decoder.device, data.mean)
         label = f"{data.mean} mean of the training pictures"

@@ -148,7 +148,7 @@ def precise_bn(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[int]:
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     was_training, momenta = model.training, [norm.momentum for norm in norms]
-    kept = [(value, value.clone()) for norm in norms for value in norm.buffers()]
+    saved = [(value, value.clone()) for norm in norms for value in norm.buffers()]
     seen = 0
     try:
         model.train()
@@ -165,6 +165,6 @@ def precise_bn(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[int]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for value, before in kept:
+        for value, before in saved:
             value.copy_(before)
         model.train(was_training)

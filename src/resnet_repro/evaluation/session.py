@@ -54,8 +54,8 @@ class Session:
     def open(cls, options: EvaluateOptions) -> Session:
         """Find nets and images, or raise as :func:`resnet_repro.evaluate.count`."""
         how = str(options.format), options.weights_key, options.stride_in
-        subjects = [from_file(paths.given(path), *how) for path in options.weights]
-        subjects += [from_run(paths.given(path)) for path in options.run]
+        subjects = [from_file(paths.expand(path), *how) for path in options.weights]
+        subjects += [from_run(paths.expand(path)) for path in options.run]
         if options.protocol != "1-crop" and any(s.spec.family == "cifar" for s in subjects):
             raise ConfigError(
                 f"protocol={options.protocol}: must be 1-crop; "
@@ -95,10 +95,10 @@ class Session:
         options, count = self.options, len(self.subjects)
         first = self.subjects[0].name
         parts = [first if count == 1 else f"ensemble{count}_{first}"]
-        usual = {"1-crop", "running", "test"}
-        parts += [p for p in (options.protocol, options.bn, options.split) if p not in usual]
-        kept = re.sub(r"[^A-Za-z0-9._+-]", "-", "_".join(parts))
-        return kept.lstrip(".-")[:100] or "weights"
+        defaults = {"1-crop", "running", "test"}
+        parts += [p for p in (options.protocol, options.bn, options.split) if p not in defaults]
+        name = re.sub(r"[^A-Za-z0-9._+-]", "-", "_".join(parts))
+        return name.lstrip(".-")[:100] or "weights"
 
     def count(self, described: dict[str, Any]) -> dict[str, Any]:
         """Show every image once to all nets together; return ``described`` with the errors."""
@@ -273,7 +273,7 @@ def _command(options: EvaluateOptions) -> str:
     """The command of an evaluation, without where files lie on this machine."""
     files = ",".join(Path(path).name.replace(",", r"\,") for path in options.weights)
     runs = ("/".join(Path(path).absolute().parts[-3:]) for path in options.run)
-    words = {
+    overrides = {
         "weights": files or None,
         "format": options.format,
         "weights_key": options.weights_key,
@@ -281,5 +281,5 @@ def _command(options: EvaluateOptions) -> str:
         "run": ",".join(f"results/runs/{run}" for run in runs) or None,
         **{key: getattr(options, key) for key in ("protocol", "bn", "split")},
     }
-    given = [f"{key}={value}" for key, value in words.items() if value is not None]
+    given = [f"{key}={value}" for key, value in overrides.items() if value is not None]
     return shlex.join(["python", "-m", "resnet_repro.evaluate", *given])

@@ -14,7 +14,7 @@ from pathlib import Path
 from resnet_repro import items, paths
 from resnet_repro.analysis.evaluations import evaluations_beside, not_used
 from resnet_repro.analysis.judge import first_tested
-from resnet_repro.analysis.load import Logged, Run, best_covered_profile, tell, variants_of
+from resnet_repro.analysis.load import Logged, Run, best_covered_profile, variants_of, warn
 from resnet_repro.command import count
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import ItemRuns, changed_from_experiment, load_item
@@ -70,7 +70,7 @@ def select(root: Path, item: ItemRuns, args: argparse.Namespace) -> list[Run]:
     if changes_runs(item, args.overrides):
         logged = Logged(root)
         for line in logged.problems:
-            tell(line)
+            warn(line)
         compose = cache(partial(compose_run, *args.overrides))
         runs = [run for run in logged.runs if run.is_finished and _is_requested(run, item, compose)]
         profile = args.profile or best_covered_profile(runs)
@@ -79,7 +79,7 @@ def select(root: Path, item: ItemRuns, args: argparse.Namespace) -> list[Run]:
         variants = tuple(f"{experiment}-" for experiment in item.drawn)
         logged = Logged(root, accepts=lambda name: name in item.drawn or name.startswith(variants))
         for line in logged.left_out:
-            tell(line)
+            warn(line)
         runs = logged.of_item(item, args.profile)
     return [run for run in runs if args.seeds is None or run.seed < args.seeds]
 
@@ -155,5 +155,5 @@ def _arguments(shown: items.Item) -> argparse.Namespace:
         parser.add_argument("--no-train", dest="train", action="store_false", help="only draw")
         text = "configuration, as for resnet_repro.train"
         parser.add_argument("overrides", nargs="*", help=text)
-    parser.add_argument("--out", type=paths.given, default=shown.out, help="folder to draw into")
+    parser.add_argument("--out", type=paths.expand, default=shown.out, help="folder to draw into")
     return parser.parse_args()

@@ -101,8 +101,8 @@ class RunFolder:
     def update_status(self, state: str, **changes: Any) -> None:
         """Record a new state; what is not changed of the run's place stays."""
         before = self.status()
-        kept = {key: before.get(key, 0) for key in ("iter", "max_iters", "restarts")}
-        self.write_status(state, **kept | changes)
+        progress = {key: before.get(key, 0) for key in ("iter", "max_iters", "restarts")}
+        self.write_status(state, **progress | changes)
 
     def meta(self) -> dict[str, Any]:
         """Return the provenance; an empty mapping before the run began."""
