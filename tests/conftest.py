@@ -57,7 +57,7 @@ def few_images():
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def tiny_root(tmp_path_factory):
     """A folder with the zip of a Tiny ImageNet of three classes, which is all that is expected."""
     import tiny_files
     from resnet_repro.data import tiny_imagenet

@@ -4,9 +4,7 @@ import argparse
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,8 +19,6 @@ from resnet_repro.models.build import build
 from resnet_repro.models.formats import to_torchvision
 from resnet_repro.models.spec import NetSpec
 from test_models_formats import TheirNet, randomise
-
-Write = Callable[[Path, Any], None]
 
 
 def new_archive(path, content):

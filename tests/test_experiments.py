@@ -56,8 +56,8 @@ def ilsvrc(tmp_path_factory):
     "experiment",
     [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in (*IMAGENET, *TINY)],
 )
-def test_every_experiment_on_pictures_trains(experiment, ilsvrc, tiny, tmp_path, monkeypatch):
-    root = tiny
+def test_every_experiment_on_pictures_trains(experiment, ilsvrc, tiny_root, tmp_path, monkeypatch):
+    root = tiny_root
     if experiment in IMAGENET:
         root = ilsvrc
         monkeypatch.setattr(folder, "CLASSES", 3)

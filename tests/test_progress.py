@@ -66,11 +66,11 @@ def no_dumb_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
 
 
-def train(run: RunProgress, clock: Clock, start: int = 0, *, seconds: float = 0.5) -> None:
+def train(run: RunProgress, clock: Clock) -> None:
     clock.now += 300  # of downloading
-    run.enter("train", start)
-    for i in range(start + 1, 3201):
-        clock.now += seconds / 10
+    run.enter("train", 0)
+    for i in range(1, 3201):
+        clock.now += 0.05
         if i % 1000 == 0:
             run.enter("evaluate", i)
             clock.now += 20

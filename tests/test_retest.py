@@ -19,10 +19,10 @@ PLAIN, RESNET = NAMES = [make_job(f"experiment={net}", *FEW).config.name for net
 
 
 @pytest.fixture(scope="module")
-def trained(tiny, tmp_path_factory):
+def trained(tiny_root, tmp_path_factory):
     root = tmp_path_factory.mktemp("results") / "runs"
     for net in NETS:
-        words = (f"experiment={net}", *FEW, f"data.root={tiny}", f"runs_dir={root}")
+        words = (f"experiment={net}", *FEW, f"data.root={tiny_root}", f"runs_dir={root}")
         assert do(make_job(*words)) == "finished"
     return root
 
@@ -49,11 +49,11 @@ def kept(root):
     return {p.stem: json.loads(p.read_text()) for p in (root.parent / "evaluations").glob("*")}
 
 
-def test_a_table_counts_what_is_missing_once(root, tiny, table2):
-    said, table = table2(tiny, "--no-train")
+def test_a_table_counts_what_is_missing_once(root, tiny_root, table2):
+    said, table = table2(tiny_root, "--no-train")
     assert "counting" not in said
     assert table.count("1-crop only, seed 0, smoke profile") == 2
-    said, table = table2(tiny)
+    said, table = table2(tiny_root)
     assert "counting errors at 10-crop of 2 runs first" in said
     assert table.count("10-crop, seed 0, smoke profile") == 2
     assert "1-crop only" not in table
@@ -66,14 +66,14 @@ def test_a_table_counts_what_is_missing_once(root, tiny, table2):
         run = RunFolder(root / "smoke" / name / "seed0")
         assert model["metrics_sha256"] == run.metrics_digest(2)
         assert (entry["protocol"], entry["num_samples"], entry["left_out"]) == ("10-crop", 6, 0)
-    said, again = table2(tiny)
+    said, again = table2(tiny_root)
     assert "counting" not in said
     assert (again, kept(root)) == (table, first)
 
 
-def test_without_weights_it_says_so_and_shows_what_there_is(root, tiny, table2):
+def test_without_weights_it_says_so_and_shows_what_there_is(root, tiny_root, table2):
     shutil.rmtree(root / "smoke" / PLAIN / "seed0" / "checkpoints")
-    said, table = table2(tiny)
+    said, table = table2(tiny_root)
     assert (
         f"not tested at 10-crop, since their final weights are not here: smoke/{PLAIN}/seed0"
         in said
@@ -91,17 +91,17 @@ def test_without_data_it_says_so_and_draws(root, tmp_path, table2):
     assert kept(root) == {}
 
 
-def test_a_net_trained_again_is_tested_again(root, tiny, table2):
-    table2(tiny)
+def test_a_net_trained_again_is_tested_again(root, tiny_root, table2):
+    table2(tiny_root)
     before = kept(root)
     shutil.rmtree(root / "smoke" / PLAIN)
-    words = ("experiment=tiny_plain18", *FEW, f"data.root={tiny}", f"runs_dir={root}")
+    words = ("experiment=tiny_plain18", *FEW, f"data.root={tiny_root}", f"runs_dir={root}")
     assert do(make_job(*words)) == "finished"  # the same weights, but other seconds in its log
-    said, table = table2(tiny, "--no-train")
+    said, table = table2(tiny_root, "--no-train")
     line = f"Not used: evaluations/{PLAIN}_smoke_seed0_10-crop.json is of another training of "
     assert line + f"smoke/{PLAIN}/seed0" in said
     assert line in table
-    said, table = table2(tiny)
+    said, table = table2(tiny_root)
     assert "counting errors at 10-crop of 1 run first" in said
     assert "Not used" not in said + table
     after = kept(root)
@@ -112,8 +112,8 @@ def test_a_net_trained_again_is_tested_again(root, tiny, table2):
     assert after[other] == before[other]
 
 
-def test_an_ensemble_of_one_run_of_each_net_is_tested_once(root, tiny, capsys):
-    words = (f"data.root={tiny}", f"runs_dir={root}", "trainer.threads=1")
+def test_an_ensemble_of_one_run_of_each_net_is_tested_once(root, tiny_root, capsys):
+    words = (f"data.root={tiny_root}", f"runs_dir={root}", "trainer.threads=1")
     config = compose_run(f"experiment={NETS[0]}", *words)
     runs = Logged(root).runs
     count_missing(runs[:1], "multi-scale", config, together=True)

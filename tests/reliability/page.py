@@ -154,18 +154,18 @@ def _each(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(values))
 
 
-def current(repo: Path = REPO) -> str:
+def current() -> str:
     """The document with its counts rewritten from the records.
 
     Raises:
         ValueError: it lacks the markers.
     """
-    text = (repo / DOCUMENT).read_text(encoding="utf-8")
+    text = (REPO / DOCUMENT).read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{DOCUMENT}: the markers {BEGIN} and {END} are not in it")
-    return f"{before}{BEGIN}\n{section(load_parts(repo / RECORDS))}{END}{after}"
+    return f"{before}{BEGIN}\n{section(load_parts(REPO / RECORDS))}{END}{after}"
 
 
 if __name__ == "__main__":
