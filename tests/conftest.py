@@ -57,6 +57,21 @@ def few_images():
 
 
 @pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A folder of small photographs in three classes; crops of pictures are small, too.
+
+    10-crop and several scales keep the paper's sizes.
+    """
+    import pictures
+
+    root = tmp_path_factory.mktemp("pictures")
+    pictures.write_folder(root, size=(80, 70))
+    with pytest.MonkeyPatch.context() as patch:
+        pictures.shrink(patch)
+        yield root
+
+
+@pytest.fixture(scope="module")
 def tiny_root(tmp_path_factory):
     """A folder with the zip of a Tiny ImageNet of three classes, which is all that is expected."""
     import tiny_files

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pictures import WORDS, shrink, write_folder
+from pictures import WORDS, write_folder
 from ranks import do
 from resnet_repro import evaluate
 from resnet_repro.analysis.evaluations import load_evaluations, score_of
@@ -14,40 +14,25 @@ from test_evaluation_commands import ask, done, last, results
 SMALL = ("experiment=imagenet_resnet18_A", *WORDS, "evaluation.clean_train_images=0")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small_crops():
-    """In training and in its single view; 10-crop and several scales keep the paper's sizes."""
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
-        yield
-
-
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures")
-    write_folder(root, size=(80, 70))
-    return root
-
-
-@pytest.fixture(scope="module")
-def runs(root, tmp_path_factory):
+def runs(photographs, tmp_path_factory):
     place = tmp_path_factory.mktemp("results") / "runs"
-    words = (*SMALL, "name=small", f"data.root={root}", f"runs_dir={place}")
+    words = (*SMALL, "name=small", f"data.root={photographs}", f"runs_dir={place}")
     jobs = [make_job(*words, f"seed={seed}") for seed in (0, 1)]
     assert [do(job) for job in jobs] == ["finished", "finished"]
     return [job.folder for job in jobs]
 
 
-def words(root, out, *runs):
+def words(photographs, out, *runs):
     return [
         "run=" + ",".join(str(run.path) for run in runs),
-        *(f"data.root={root}", f"results_dir={out}", "trainer.loader_workers=0"),
+        *(f"data.root={photographs}", f"results_dir={out}", "trainer.loader_workers=0"),
     ]
 
 
 @pytest.mark.parametrize(("split", "kind"), [("test", "test"), ("train", "train_clean")])
-def test_the_single_view_counts_as_it_was_logged(runs, root, tmp_path, split, kind):
-    done(evaluate, *words(root, tmp_path, runs[0]), f"split={split}")
+def test_the_single_view_counts_as_it_was_logged(runs, photographs, tmp_path, split, kind):
+    done(evaluate, *words(photographs, tmp_path, runs[0]), f"split={split}")
     (found,) = results(tmp_path).values()
     logged = last(runs[0], kind)
     for key in ("kind", "top1_err", "top5_err", "num_samples", "protocol", "bn"):
@@ -62,10 +47,10 @@ def test_the_single_view_counts_as_it_was_logged(runs, root, tmp_path, split, ki
     assert found["data"] == {"name": "folder", "digests": trained_on}
 
 
-def test_ten_crops_and_an_ensemble_are_joined_with_their_runs(runs, root):
+def test_ten_crops_and_an_ensemble_are_joined_with_their_runs(runs, photographs):
     out = runs[0].path.parents[3] / "evaluations"
-    done(evaluate, *words(root, out, runs[0]), "protocol=10-crop")
-    done(evaluate, *words(root, out, *runs))
+    done(evaluate, *words(photographs, out, runs[0]), "protocol=10-crop")
+    done(evaluate, *words(photographs, out, *runs))
     loaded = Logged(runs[0].path.parents[2]).runs
     evaluations = load_evaluations(out)
     alone = score_of(loaded[0], "10-crop", evaluations)
@@ -75,14 +60,14 @@ def test_ten_crops_and_an_ensemble_are_joined_with_their_runs(runs, root):
     assert both.score.protocol == "ensemble of 2, 1-crop"
 
 
-def test_precise_statistics_are_those_of_training_pictures(runs, root, tmp_path):
-    done(evaluate, *words(root, tmp_path, runs[0]), "bn=precise")
+def test_precise_statistics_are_those_of_training_pictures(runs, photographs, tmp_path):
+    done(evaluate, *words(photographs, tmp_path, runs[0]), "bn=precise")
     (found,) = results(tmp_path).values()
     assert (found["bn"], found["models"][0]["bn_images"]) == ("precise", 10)  # two batches of 5
     assert found["loss"] != pytest.approx(last(runs[0], "test")["loss"], rel=1e-3)
 
 
-def test_the_mean_of_other_pictures_is_refused(runs, root, tmp_path):
+def test_the_mean_of_other_pictures_is_refused(runs, photographs, tmp_path):
     write_folder(tmp_path / "other", size=(80, 70), train=5)
     asked = words(tmp_path / "other", tmp_path / "results", runs[0])
     code, _, err = ask(evaluate, *asked)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pictures import SMALL_CROP, WORDS, encoded, photograph, shrink, write_folder
+from pictures import SMALL_CROP, WORDS, encoded, photograph, shrink
 from ranks import Silent, StopAt, do, fingerprint, workers
 from resnet_repro.compose import make_job
 from resnet_repro.data import MODIFIED, DataError
@@ -30,27 +30,13 @@ SMALL = ("experiment=imagenet_plain18", *WORDS, "evaluation.clean_train_images=3
 BAD = "train/n00000001/n00000001_2.JPEG"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small_crops():
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
-        yield
-
-
 def shrunk(_: World) -> None:
     shrink(pytest.MonkeyPatch())
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures")
-    write_folder(root, size=(80, 70))
-    return root
-
-
 @pytest.fixture
-def spoiled(root, tmp_path):
-    shutil.copytree(root, tmp_path / "spoiled")
+def spoiled(photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "spoiled")
     (tmp_path / "spoiled" / BAD).write_bytes(encoded(photograph(80, 70))[:1500])
     return tmp_path / "spoiled"
 
@@ -63,13 +49,13 @@ PROBED = ("probes.signals=true", "probes.response_images=4")  # as the run calle
 
 
 @pytest.fixture(scope="module")
-def whole(root, tmp_path_factory):
-    job = job_on(root, tmp_path_factory.mktemp("whole"), *PROBED)
+def whole(photographs, tmp_path_factory):
+    job = job_on(photographs, tmp_path_factory.mktemp("whole"), *PROBED)
     assert do(job) == "finished"
     return job.folder
 
 
-def test_a_run_on_pictures_is_complete(whole, root):
+def test_a_run_on_pictures_is_complete(whole, photographs):
     records = whole.metrics()
     by_kind = {k: [r["iter"] for r in records if r["kind"] == k] for k in ("train", "test")}
     assert by_kind == {"train": [1, 2, 3, 4], "test": [4]}
@@ -77,7 +63,7 @@ def test_a_run_on_pictures_is_complete(whole, root):
     assert [r["num_samples"] for r in records] == [5, 5, 5, 5, 6, 3]  # train x 4, test, clean
     assert records[1]["epoch"] == pytest.approx(2 * 5 / 12)
     data = whole.meta()["data"]
-    train, _ = load_indices(root)
+    train, _ = load_indices(photographs)
     assert data["digests"]["train_pictures"] == train.digest()
     names = {"train_pictures", "train_sizes", "test_pictures", "test_sizes", "mean_picture"}
     assert set(data["digests"]) == names | {MODIFIED}
@@ -89,22 +75,24 @@ def test_a_run_on_pictures_is_complete(whole, root):
 
 
 @pytest.mark.parametrize("loaders", [0, 2])
-def test_stopped_and_resumed_gives_the_same_bits_with_any_loaders(whole, root, tmp_path, loaders):
+def test_stopped_and_resumed_gives_the_same_bits_with_any_loaders(
+    whole, photographs, tmp_path, loaders
+):
     """Stopped at 3, in the second epoch and between checkpoints; other loaders after the stop."""
-    first = job_on(root, tmp_path, *PROBED, f"trainer.loader_workers={loaders}")
+    first = job_on(photographs, tmp_path, *PROBED, f"trainer.loader_workers={loaders}")
     assert do(first, StopAt(3)) == "preempted"
     assert first.folder.status()["iter"] == 3
-    then = job_on(root, tmp_path, *PROBED, f"trainer.loader_workers={(loaders + 1) % 3}")
+    then = job_on(photographs, tmp_path, *PROBED, f"trainer.loader_workers={(loaders + 1) % 3}")
     assert do(then) == "finished"
     assert fingerprint(then.folder) == fingerprint(whole)
     assert do(first) == "skipped"
 
 
 @pytest.mark.parametrize("change", ["content", "name", "size of a test picture", "time"])
-def test_a_run_resumes_on_the_same_pictures_only(whole, root, tmp_path, change):
+def test_a_run_resumes_on_the_same_pictures_only(whole, photographs, tmp_path, change):
     """Files replaced under the same names are refused; copies with other times are recorded."""
     pictures = tmp_path / "pictures"
-    shutil.copytree(root, pictures)
+    shutil.copytree(photographs, pictures)
     job = job_on(pictures, tmp_path)
     assert do(job, StopAt(3)) == "preempted"
     place = pictures / ("val" if "test" in change else "train") / "n00000001"
@@ -140,8 +128,8 @@ def no_replica(monkeypatch):
 
 @pytest.mark.usefixtures("no_replica")
 @pytest.mark.parametrize("size", [2, 3])
-def test_workers_share_a_batch(root, tmp_path, size):
-    job = job_on(root, tmp_path)
+def test_workers_share_a_batch(photographs, tmp_path, size):
+    job = job_on(photographs, tmp_path)
     alone = images_of(job)
     shares = [images_of(job, World(rank, size)) for rank in range(size)]
     for iteration in (0, 1, 2, 5, 3):  # 2 straddles two epochs; then forward and back
@@ -154,8 +142,8 @@ def test_workers_share_a_batch(root, tmp_path, size):
         assert torch.equal(shares[-1].whole_batch(iteration)[0], images)
 
 
-def test_a_sample_of_pictures_that_lie_by_class_has_all_classes(root, tmp_path):
-    images = images_of(job_on(root, tmp_path))
+def test_a_sample_of_pictures_that_lie_by_class_has_all_classes(photographs, tmp_path):
+    images = images_of(job_on(photographs, tmp_path))
     clean = images.clean(3)
     (batch,) = clean.eval_batches(10)
     assert (len(clean), batch[1].tolist()) == (3, [0, 1, 2])
@@ -248,8 +236,8 @@ class Killer(Silent):
                 child.kill()
 
 
-def test_a_killed_loader_is_named_in_one_line_and_a_rerun_resumes(whole, root, tmp_path):
-    job = job_on(root, tmp_path, *PROBED, "trainer.loader_workers=1")
+def test_a_killed_loader_is_named_in_one_line_and_a_rerun_resumes(whole, photographs, tmp_path):
+    job = job_on(photographs, tmp_path, *PROBED, "trainer.loader_workers=1")
     with pytest.raises(DataError, match="a process that decodes pictures was killed") as caught:
         launch(job, Killer(), lambda: False)
     assert "\n" not in str(caught.value)
@@ -258,22 +246,22 @@ def test_a_killed_loader_is_named_in_one_line_and_a_rerun_resumes(whole, root, t
     assert fingerprint(job.folder) == fingerprint(whole)
 
 
-def test_no_process_is_left_when_a_run_is_over(root, tmp_path):
+def test_no_process_is_left_when_a_run_is_over(photographs, tmp_path):
     before = set(multiprocessing.active_children())
     for name, stop in (("whole", None), ("stopped", 2)):
-        job = job_on(root, tmp_path, "trainer.loader_workers=2", f"name={name}")
+        job = job_on(photographs, tmp_path, "trainer.loader_workers=2", f"name={name}")
         do(job, StopAt(stop or 99))
         assert set(multiprocessing.active_children()) <= before
 
 
-def test_a_batch_larger_than_the_folder_is_refused(root, tmp_path):
+def test_a_batch_larger_than_the_folder_is_refused(photographs, tmp_path):
     with pytest.raises(ValueError, match="recipe.batch_size=13: must be at most the 12 training"):
-        images_of(job_on(root, tmp_path, "recipe.batch_size=13"))
+        images_of(job_on(photographs, tmp_path, "recipe.batch_size=13"))
 
 
-def test_trap_05_looking_at_pictures_does_not_move_the_statistics(root, tmp_path):
-    watched = job_on(root, tmp_path / "watched", *PROBED, "evaluation.every_iters=1")
-    blind = job_on(root, tmp_path / "blind")
+def test_trap_05_looking_at_pictures_does_not_move_the_statistics(photographs, tmp_path):
+    watched = job_on(photographs, tmp_path / "watched", *PROBED, "evaluation.every_iters=1")
+    blind = job_on(photographs, tmp_path / "blind")
     assert do(watched) == do(blind) == "finished"
     key = "weights, statistics and momentum"
     assert fingerprint(watched.folder)[key] == fingerprint(blind.folder)[key]
@@ -286,10 +274,10 @@ def test_trap_05_looking_at_pictures_does_not_move_the_statistics(root, tmp_path
 @pytest.mark.parametrize("batch_size", [2, 4, 100])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_trap_08_14_every_picture_is_tested_once_however_many_workers_there_are(
-    root, tmp_path, batch_size, size
+    photographs, tmp_path, batch_size, size
 ):
     """Others test on part of the pictures, or pad the last batch and count some twice."""
-    job = job_on(root, tmp_path)
+    job = job_on(photographs, tmp_path)
     seen: list[bytes] = []
     for rank in range(size):
         test = images_of(job, World(rank, size)).held_out["test"]
@@ -300,30 +288,31 @@ def test_trap_08_14_every_picture_is_tested_once_however_many_workers_there_are(
     assert len(seen) == len(set(seen)) == 6
 
 
-def test_trap_10_the_mean_is_that_of_these_pictures_and_nothing_is_divided(root, tmp_path):
+def test_trap_10_the_mean_is_that_of_these_pictures_and_nothing_is_divided(photographs, tmp_path):
     """Others subtract ImageNet's mean colour whatever the pictures, and divide by a deviation."""
-    images = images_of(job_on(root, tmp_path))
-    train, val = load_indices(root)
-    statistics = load_statistics(train, root)
+    images = images_of(job_on(photographs, tmp_path))
+    train, val = load_indices(photographs)
+    statistics = load_statistics(train, photographs)
     assert statistics.mean.shape == (SMALL_CROP, SMALL_CROP, 3)
     ((shown, _),) = images.held_out["test"].eval_batches(100)
     for row, image in enumerate(shown):
         picture = centre_crop(val.path(row).read_bytes(), "") / 255 - statistics.mean
         assert np.allclose(image.permute(1, 2, 0).numpy(), picture, atol=1e-6)
     darker = tmp_path / "darker"
-    shutil.copytree(root / "train", darker / "train")
-    shutil.copytree(root / "val", darker / "val")
+    shutil.copytree(photographs / "train", darker / "train")
+    shutil.copytree(photographs / "val", darker / "val")
     for path in (darker / "train").glob("n00000000/*"):  # one class becomes another's pictures
-        path.write_bytes((root / "train/n00000001" / path.name.replace("0_", "1_")).read_bytes())
+        other_class = photographs / "train/n00000001" / path.name.replace("0_", "1_")
+        shutil.copy(other_class, path)
     ((other, _),) = images_of(job_on(darker, tmp_path)).held_out["test"].eval_batches(100)
     assert not torch.allclose(other, shown, atol=1e-3)
 
 
-def test_training_pictures_are_the_crop_less_the_mean_plus_one_colour(root, tmp_path):
+def test_training_pictures_are_the_crop_less_the_mean_plus_one_colour(photographs, tmp_path):
     """Sec. 3.4: one colour for a whole picture; the mean is subtracted from the crop."""
-    images = images_of(job_on(root, tmp_path))
-    index, _ = load_indices(root)
-    statistics = load_statistics(index, root)
+    images = images_of(job_on(photographs, tmp_path))
+    index, _ = load_indices(photographs)
+    statistics = load_statistics(index, photographs)
     count = images.share_shape[0]
     (raw,) = Decoder(0, torch.device("cpu")).train(index, images.order, range(1))
     given, labels = images.batch(0)
