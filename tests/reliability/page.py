@@ -95,7 +95,7 @@ SENTENCES = {
         "{generations:.0f} checkpoints at most{memory}",
     ),
     "inputs": (
-        "words that cannot be meant, said to the real command",
+        "impossible command lines given to the real command",
         "{trials:,}",
         "{ok} refused in one line with the right exit code, nothing written",
     ),
