@@ -150,7 +150,7 @@ def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
             "profile": s.runs[0].profile,
             "seeds": len(s.runs),
             "rate": f"{s.rate:g}",
-            "iterations": " to ".join(f"{it:,}" for it in sorted({*s.ours.index[[0, -1]]})),
+            "iterations": _ends(s.ours.index),
             "points": len(s.ours),
             "mean difference": float(s.differences.mean()),
             "sd": float(s.differences.std()) if len(s.ours) > 1 else None,
@@ -168,21 +168,25 @@ def statistics_table(runs: Sequence[Run]) -> pd.DataFrame:
 
     One row per run and learning rate; over the iterations that the paper's curve has, too.
     """
-    rows = []
+    rows, evaluations = [], evaluations_beside(runs)
     for run in runs:
         errors = {
             "running averages (logged)": run.curve("test"),
-            "precise statistics": precise_errors(run, evaluations_beside([run])),
+            "precise statistics": precise_errors(run, evaluations),
             "paper": _paper_curve(run, "test"),
         }
         table = pd.concat(errors, axis=1, join="inner").sort_index()
         for rate, first, last in paper_rates(run):
             part = table[(table.index > first) & (table.index <= last)]
             if len(part):
-                ends = " to ".join(f"{it:,}" for it in sorted({*part.index[[0, -1]]}))
                 row = {"net": f"{run.label}, seed {run.seed}", "rate": f"{rate:g}"}
-                rows.append(row | {"iterations": ends, "checkpoints": len(part), **part.mean()})
+                row["iterations"] = _ends(part.index)
+                rows.append(row | {"checkpoints": len(part), **part.mean()})
     return pd.DataFrame(rows)
+
+
+def _ends(iterations: pd.Index[int]) -> str:
+    return " to ".join(f"{it:,}" for it in sorted({*iterations[[0, -1]]}))
 
 
 @style.style()

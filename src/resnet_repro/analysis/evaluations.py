@@ -117,13 +117,13 @@ def load_evaluations(folder: Path) -> list[Evaluation]:
             if entry.get("kind", "test") == "test" and ours:
                 found.append(_evaluation(path.name, entry))
         except KeyError as error:
-            _tell_once(f"{path}: not an evaluation (has no {error})")
+            _warn_once(f"{path}: not an evaluation (has no {error})")
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            _tell_once(f"{path}: not an evaluation ({error})")
+            _warn_once(f"{path}: not an evaluation ({error})")
     return found
 
 
-_tell_once = cache(warn)
+_warn_once = cache(warn)
 
 
 def _evaluation(file: str, entry: Mapping[str, Any]) -> Evaluation:
