@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ranks import do, small_job
 from resnet_repro import api, data, evaluate, export, paths
+from resnet_repro.analysis.load import load_run
 from resnet_repro.data import Arrays, DataError
 from resnet_repro.evaluation.protocols import Geometry, scorer, views_of
 from resnet_repro.evaluation.session import Session
@@ -241,11 +242,14 @@ def test_committed_weights_give_the_logged_error(path, tmp_path, real_cifar10):
     words = (f"weights={path}", "format=ours", f"data.root={real_cifar10}")
     done(evaluate, *words, f"results_dir={tmp_path}")
     (found,) = results(tmp_path).values()
-    place = paths.REPOSITORY / "results" / "runs" / found["models"][0]["run"]
-    lines = (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    logged = [record for line in lines if (record := json.loads(line))["kind"] == "test"][-1]
-    for key in ("top1_err", "top5_err", "num_samples"):
-        assert found[key] == logged[key]
+    run = load_run(paths.REPOSITORY / "results" / "runs" / found["models"][0]["run"])
+    made = (run.meta["precision"], run.meta["hardware"]["cpu"])
+    same = made == (found["precision"], found["hardware"]["cpu"])
+    logged = run.metrics[run.metrics["kind"] == "test"].iloc[-1]
+    assert found["num_samples"] == logged["num_samples"] == 10_000
+    for key in ("top1_err", "top5_err"):  # another processor rounds differently
+        images = round(100 * abs(found[key] - logged[key]))
+        assert images <= (0 if same else 10)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     table = (path.parent / "README.md").read_text(encoding="utf-8")
     assert f"| {logged['top1_err']:.2f} " in next(x for x in table.splitlines() if digest in x)
