@@ -68,9 +68,9 @@ def compare(experiment: str, scope: Scope, overrides: Sequence[str]) -> Row:
         seconds_each(ours.iterate, WARM, device)
         return turn(ours.iterate, iterations, device)
 
-    with usual_loop(experiment, overrides) as usual:
-        workers = min(worker_choices(), key=lambda workers: usual(workers, iterations).clock)
-        turns = {"usual": lambda: usual(workers, iterations), "ours": our_turn}
+    with usual_loop(experiment, overrides) as baseline:
+        workers = min(worker_choices(), key=lambda workers: baseline(workers, iterations).clock)
+        turns = {"usual": lambda: baseline(workers, iterations), "ours": our_turn}
         found = take_turns(turns, scope.rounds)
     clock = {name: [each.clock for each in taken] for name, taken in found.items()}
     work = {name: [each.processor for each in taken] for name, taken in found.items()}

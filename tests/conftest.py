@@ -88,8 +88,8 @@ def tiny_root(tmp_path_factory):
 def call(monkeypatch):
     """Call the ``main`` of a command with words, in this process; return its exit code."""
 
-    def call(main, *words):
-        monkeypatch.setattr(sys, "argv", ["command.py", *map(str, words)])
+    def call(main, *args):
+        monkeypatch.setattr(sys, "argv", ["command.py", *map(str, args)])
         try:
             main()
         except SystemExit as left:
@@ -103,8 +103,8 @@ def call(monkeypatch):
 def run_script(monkeypatch):
     """Call ``experiments/NAME.py`` with words, in this process."""
 
-    def run(name, *words):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, words)])
+    def run(name, *args):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
         runpy.run_path(str(paths.REPOSITORY / "experiments" / f"{name}.py"), run_name="__main__")
 
     return run

@@ -47,9 +47,9 @@ def shell_lines(document: Path) -> list[str]:
     for block in blocks(document):
         if block.language in ("sh", "bash"):
             for line in block.body.replace("\\\n", " ").splitlines():
-                said = re.sub(r"(^|\s)#\s.*$", "", line).strip()
-                if said:
-                    lines.append(said)
+                command = re.sub(r"(^|\s)#\s.*$", "", line).strip()
+                if command:
+                    lines.append(command)
     return lines
 
 

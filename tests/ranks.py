@@ -67,8 +67,8 @@ def never() -> bool:
     return False
 
 
-def small_job(root: Path, *words: str) -> Job:
-    return make_job(*SMALL, f"runs_dir={root}", *words)
+def small_job(root: Path, *arguments: str) -> Job:
+    return make_job(*SMALL, f"runs_dir={root}", *arguments)
 
 
 def do(job: Job, stop: Callable[[], bool] = never) -> str:

@@ -127,10 +127,10 @@ def test_seconds_of_logged_runs(tmp_path):
 def test_the_command(tmp_path, run_script, capsys):
     given = ("--seconds", "imagenet_resnet152=0.9", "--loader-rate", "300")
     run_script("cost", "--runs", tmp_path, "--out", tmp_path, *given)
-    said = capsys.readouterr().out
-    assert "| imagenet_resnet152 " in said
-    assert "150.00" in said
-    assert "decodes 300 full-size pictures a second (as given)" in said
+    output = capsys.readouterr().out
+    assert "| imagenet_resnet152 " in output
+    assert "150.00" in output
+    assert "decodes 300 full-size pictures a second (as given)" in output
     assert (tmp_path / "cost.csv").exists()
 
 

@@ -80,7 +80,7 @@ def curves_of(axes: Axes) -> list[str]:
     return [label for label in labels if not label.startswith("_")]
 
 
-def words(axes: Axes) -> str:
+def notes_of(axes: Axes) -> str:
     return " ".join(text.get_text().replace("\n", " ") for text in axes.texts)
 
 
@@ -101,11 +101,11 @@ def test_fig1_of_the_paper_profile_lies_over_the_paper(paper_pair):
         assert axes.get_xlabel() == "iter. (1e4)"
     assert (left.get_title(), right.get_title()) == ("training error", "test error")
     assert sorted(legend(figure)) == sorted(ours + papers)
-    said = caption(figure)
-    assert "CIFAR-10, paper profile (64,000 iterations of 128); seeds 0-2;" in said
-    assert "2 CPU cores, AMD EPYC, bf16" in said
-    assert "lowest to highest seed" in said
-    assert "not drawn" not in said
+    text = caption(figure)
+    assert "CIFAR-10, paper profile (64,000 iterations of 128); seeds 0-2;" in text
+    assert "2 CPU cores, AMD EPYC, bf16" in text
+    assert "lowest to highest seed" in text
+    assert "not drawn" not in text
 
 
 def test_fig1_draws_the_numbers_and_the_papers_thin_pale_and_below(paper_pair):
@@ -135,23 +135,23 @@ def test_fig1_of_another_profile_says_that_the_paper_is_not_drawn(quick_pair):
         assert high > 76.0
         drops = [x for x in axes.lines if x.get_linestyle() == ":"]
         assert [np.asarray(x.get_xdata(), float)[0] for x in drops] == [200, 300]
-    said = caption(figure)
-    assert "quick profile (400 iterations of 128); seed 0;" in said
-    assert "The paper's curves are not drawn (quick profile;" in said
-    assert f"axis 0 to 20 %; here {low:g} to {high:g} %" in said
+    text = caption(figure)
+    assert "quick profile (400 iterations of 128); seed 0;" in text
+    assert "The paper's curves are not drawn (quick profile;" in text
+    assert f"axis 0 to 20 %; here {low:g} to {high:g} %" in text
 
 
 def test_fig1_reports_what_is_missing_mixed_or_unfinished(tmp_path):
     fabricate(tmp_path / "one", "plain-20", profile="quick", state="preempted", until=200)
     figure = fig1(load_runs(tmp_path / "one", finished_only=False))
-    assert "no runs logged: plain-56" in words(figure.axes[0])
+    assert "no runs logged: plain-56" in notes_of(figure.axes[0])
     assert "plain-20 seed 0 is not finished (iteration 200)." in caption(figure)
     fabricate(tmp_path / "two", "plain-20", profile="quick", precision="fp32")
     fabricate(tmp_path / "two", "plain-20", profile="quick", precision="fp32", seed=4)
     fabricate(tmp_path / "two", "plain-56", profile="quick", seed=1)
-    said = caption(fig1(load_runs(tmp_path / "two")))
-    assert "Mixed precision:" in said
-    assert "plain-20 seeds 0, 4, plain-56 seed 1" in said
+    text = caption(fig1(load_runs(tmp_path / "two")))
+    assert "Mixed precision:" in text
+    assert "plain-20 seeds 0, 4, plain-56 seed 1" in text
 
 
 def test_nothing_covers_anything(paper_pair, quick_pair, tmp_path):
@@ -160,12 +160,12 @@ def test_nothing_covers_anything(paper_pair, quick_pair, tmp_path):
     for figure in (fig1(paper_pair), fig1(quick_pair), fig4(two_data_sets)):
         figure.draw_without_rendering()
         (text,) = [t for t in figure.texts if t.get_gid() == "caption"]
-        said, legend_box = text.get_window_extent(), figure.legends[0].get_window_extent()
+        box, legend_box = text.get_window_extent(), figure.legends[0].get_window_extent()
         panels = [box for axes in figure.axes if (box := axes.get_tightbbox()) is not None]
-        assert said.y0 >= 0
-        assert said.x0 >= 0
-        assert said.x1 <= figure.bbox.x1
-        assert said.y1 <= legend_box.y0 + 1
+        assert box.y0 >= 0
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= legend_box.y0 + 1
         assert all(legend_box.y1 <= box.y0 + 1 for box in panels)
         for one, other in combinations(panels, 2):
             assert not one.shrunk(0.999, 0.999).overlaps(other)
@@ -182,7 +182,7 @@ def test_fig6_has_three_panels_with_both_curves_of_each_net(tmp_path):
         assert len(curves_of(axes)) == 2 * (nets + papers)
         assert axes.get_ylim() == (0.0, 20.0)
     assert right.get_xlim() == (3.5, 6.4)
-    assert "plain-110 ends at 65.0\N{NO-BREAK SPACE}%, above the axis" in words(left)
+    assert "plain-110 ends at 65.0\N{NO-BREAK SPACE}%, above the axis" in notes_of(left)
     bold = [line for line in middle.lines if line.get_linewidth() == style.TEST["linewidth"]]
     thin = [line for line in middle.lines if line.get_linewidth() == style.TRAIN["linewidth"]]
     assert len(bold) == len(thin) == 5
@@ -194,9 +194,9 @@ def test_fig6_has_three_panels_with_both_curves_of_each_net(tmp_path):
 def test_fig6_panels_without_runs_stay_and_say_so(tmp_path):
     fabricate(tmp_path, "plain-20")
     left, middle, right = fig6(load_runs(tmp_path)).axes
-    assert "no runs logged: plain-32, plain-44, plain-56" in words(left)
-    assert "no runs logged ResNet-20, ResNet-32, ResNet-44" in words(middle)
-    assert "no runs logged ResNet-110, ResNet-1202" in words(right)
+    assert "no runs logged: plain-32, plain-44, plain-56" in notes_of(left)
+    assert "no runs logged ResNet-20, ResNet-32, ResNet-44" in notes_of(middle)
+    assert "no runs logged ResNet-110, ResNet-1202" in notes_of(right)
     assert "No runs logged." in caption(fig6([]))
 
 
@@ -209,7 +209,7 @@ def test_fig7_draws_both_orders_over_the_paper(tmp_path):
     drawn += ["plain-20 in the paper", "plain-20, 1 seed"]
     for axes in (above, below):
         assert sorted(curves_of(axes)) == drawn
-        assert "no runs logged: plain-56, ResNet-20, ResNet-110" in words(axes)
+        assert "no runs logged: plain-56, ResNet-20, ResNet-110" in notes_of(axes)
         assert axes.get_yscale() == "linear"
     lines = {str(line.get_label()): line for line in below.lines}
     values = np.asarray(lines["ResNet-56, 1 seed"].get_ydata(), float)
@@ -301,11 +301,11 @@ def test_fig3_draws_every_layer_and_shortcut():
     assert len(bent) == 16
     dotted = [patch for patch in bent if patch.get_linestyle() not in ("-", "solid")]
     assert len(dotted) == 3
-    said = texts(axes)
+    text = texts(axes)
     for size in (224, 112, 56, 28, 14, 7, 1):
-        assert f"{size}x{size}" in said
-    assert "19.63e9 multiply-adds\n143.7M parameters" in said
-    assert said.count("3.64e9 multiply-adds\n21.6M parameters") == 2
+        assert f"{size}x{size}" in text
+    assert "19.63e9 multiply-adds\n143.7M parameters" in text
+    assert text.count("3.64e9 multiply-adds\n21.6M parameters") == 2
     assert "18.6 %" in caption(figure)
 
 
@@ -329,12 +329,12 @@ def test_fig3_boxes_hold_their_text_and_do_not_touch():
 
 def test_fig2_and_fig5_show_blocks():
     assert texts(fig2().axes[0]).count("weight layer") == 2
-    said = texts(fig5().axes[0])
-    assert {"64-d", "256-d", "1x1, 64", "1x1, 256"} <= set(said)
-    assert said.count("3x3, 64") == 3
-    assert "73.7k weights, 231M multiply-adds" in said  # 2 x 9 x 64 x 64, times 56 x 56
-    assert "69.6k weights, 218M multiply-adds" in said  # (2 x 256 + 9 x 64) x 64
-    assert said.count("relu") == 5
+    text = texts(fig5().axes[0])
+    assert {"64-d", "256-d", "1x1, 64", "1x1, 256"} <= set(text)
+    assert text.count("3x3, 64") == 3
+    assert "73.7k weights, 231M multiply-adds" in text  # 2 x 9 x 64 x 64, times 56 x 56
+    assert "69.6k weights, 218M multiply-adds" in text  # (2 x 256 + 9 x 64) x 64
+    assert text.count("relu") == 5
 
 
 @pytest.mark.usefixtures("coarse_figures")

@@ -133,7 +133,7 @@ def test_figure_names_change_and_seeds_and_draws_the_intervals(changed):
     assert len(axes.containers) == 2
 
 
-def test_nothing_to_compare_is_said(tmp_path):
+def test_nothing_to_compare_is_reported(tmp_path):
     variant(tmp_path, "45k", "data.train_split", "45k", 7.6, 0)
     figure = deviations_figure(load_runs(tmp_path))
     assert "No variant with a logged baseline." in figure.texts[0].get_text()
@@ -262,7 +262,7 @@ OTHER_IMAGES = {"name": "imagenet", "digests": {"test_images": "0" * 64}}
         ({}, {"data": OTHER_IMAGES}, f"is on other test images than {RUN}"),
     ],
 )
-def test_trap_08_what_is_not_the_runs_own_whole_result_is_not_taken(of_net, more, said, tmp_path):
+def test_trap_08_an_evaluation_of_another_run_or_a_part_is_not_used(of_net, more, said, tmp_path):
     path, folder = imagenet_run(tmp_path / "runs", "ResNet-50"), tmp_path / "evaluations"
     meta = RunFolder(path).meta()
     meta["data"]["digests"] = {"train_images": "1" * 64, "test_images": "2" * 64}
@@ -283,7 +283,7 @@ def test_trap_08_what_is_not_the_runs_own_whole_result_is_not_taken(of_net, more
     assert (score.top1, score.images) == (22.9, 50_000)
 
 
-def test_undecodable_images_are_said_and_the_number_is_not_compared(tmp_path):
+def test_undecodable_images_are_reported_and_the_number_is_not_compared(tmp_path):
     path = imagenet_run(tmp_path / "runs", "ResNet-50")
     gone = {"num_samples": 49_998, "left_out": 2}
     evaluated(tmp_path / "evaluations", path, protocol="10-crop", top1=22.9, **gone)

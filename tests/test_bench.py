@@ -52,10 +52,10 @@ WORDS += ("trainer.device=cpu", "evaluation.batch_size=500", "probes.response_im
 SCOPE = Scope(experiments=("cifar10_resnet20",), rounds=2, iterations=2)
 
 
-def measured_by(part: Any, out: Path, *words: str) -> dict[str, Any]:
+def measured_by(part: Any, out: Path, *args: str) -> dict[str, Any]:
     name = part.__name__.rpartition(".")[2]
     scopes = {"cpu": SCOPE, "cuda": SCOPE}
-    path = record.command(name, part.measure, scopes, ["--out", str(out), *WORDS, *words])
+    path = record.command(name, part.measure, scopes, ["--out", str(out), *WORDS, *args])
     assert path == out / f"{name}_cpu.json"
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     committed = json.loads((REPO / "results" / "bench" / path.name).read_text(encoding="utf-8"))
@@ -130,7 +130,7 @@ def test_limit_tells_where_the_time_goes(tmp_path, monkeypatch):
     assert min(shares[CONV], shares[NORM], shares[UPDATE]) > 0
 
 
-def test_kernels_are_told_apart():
+def test_kernels_are_distinguished():
     kinds = {
         "aten::mkldnn_convolution": CONV,
         "aten::convolution_backward": CONV,
@@ -205,7 +205,7 @@ def test_a_point_has_a_process_of_its_own():
         assert row["bytes_per_image"] > 0
 
 
-def test_a_process_that_is_killed_is_told(monkeypatch):
+def test_a_killed_process_is_reported(monkeypatch):
     monkeypatch.setattr(growth, "train_here", end_myself)
     row = growth.train_in_process(Point("cifar10_resnet20", 4), SCOPE, WORDS)
     assert row["seconds_per_image"] is None
@@ -217,7 +217,7 @@ def end_myself(*_: object) -> dict[str, Any]:
     return {}
 
 
-def test_no_memory_on_the_device_is_told(monkeypatch):
+def test_a_device_without_memory_is_reported(monkeypatch):
     def full(*_: object) -> dict[str, Any]:
         raise torch.OutOfMemoryError("no")
 
@@ -230,10 +230,10 @@ def test_no_memory_on_the_device_is_told(monkeypatch):
 def test_commands_and_figures_are_timed(quick, tmp_path, monkeypatch):
     """The two that take seconds are stood in for, unless slow tests are run."""
 
-    def timed(words: Sequence[str], code: int = 0) -> float:
-        if words[1].endswith("fig4.py"):
+    def timed(args: Sequence[str], code: int = 0) -> float:
+        if args[1].endswith("fig4.py"):
             raise start.CommandError("no finished run to draw from")
-        return 0.5 if words[1].endswith(".py") else started(words, code)
+        return 0.5 if args[1].endswith(".py") else started(args, code)
 
     started, written = start.timed, start.write_runs
     if quick:
@@ -280,9 +280,9 @@ def test_turns_are_taken_in_both_orders_and_compared_by_round():
     ("words", "message"),
     [(["recipe.lr=-1"], "recipe.lr=-1"), (["--rounds", "0"], "0: must be at least 1")],
 )
-def test_a_wrong_word_is_refused(words, message, capsys):
+def test_a_wrong_word_is_refused(args, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        record.command("training", training.measure, training.SCOPES, words)
+        record.command("training", training.measure, training.SCOPES, args)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -290,20 +290,20 @@ def test_a_wrong_word_is_refused(words, message, capsys):
 def test_one_command_measures_all_and_tells_what_failed(tmp_path, monkeypatch, capsys):
     asked: dict[str, list[str]] = {}
 
-    def run_part(part: str, words: list[str]) -> bool:
-        asked[part] = words
+    def run_part(part: str, args: list[str]) -> bool:
+        asked[part] = args
         return part != "limit"
 
     assert not __main__.run_part("nothing", [])
     monkeypatch.setattr(__main__, "run_part", run_part)
-    words = ["--out", str(tmp_path), "--docs", str(tmp_path / "docs"), "--rounds", "2"]
-    assert __main__.main([*words, "data=synthetic"]) == 1
+    args = ["--out", str(tmp_path), "--docs", str(tmp_path / "docs"), "--rounds", "2"]
+    assert __main__.main([*args, "data=synthetic"]) == 1
     assert tuple(asked) == __main__.PARTS
     assert asked["start"] == ["--out", str(tmp_path), "data=synthetic", "--rounds", "2"]
     assert "not measured: limit" in capsys.readouterr().err
     assert (tmp_path / "docs" / "SPEED.md").exists()
     asked.clear()
-    assert __main__.main([*words, "training", "growth", "--experiments", "a,b"]) == 0
+    assert __main__.main([*args, "training", "growth", "--experiments", "a,b"]) == 0
     assert list(asked) == ["training", "growth"]
     assert asked["growth"][2:4] == ["--experiments", "a,b"]
     with pytest.raises(SystemExit) as stopped:
@@ -357,8 +357,8 @@ def passed(rows: Any) -> list[bool]:
 def test_ways_that_agree_pass_and_are_written(tmp_path, monkeypatch, capsys):
     scope = Scope(experiments=("cifar10_resnet20",), rounds=1, iterations=3)
     monkeypatch.setattr(parity, "SCOPES", {"cpu": scope, "cuda": scope})
-    words = ["parity", "--out", str(tmp_path), *TINY, "trainer.device=cpu"]
-    monkeypatch.setattr("sys.argv", words)
+    args = ["parity", "--out", str(tmp_path), *TINY, "trainer.device=cpu"]
+    monkeypatch.setattr("sys.argv", args)
     monkeypatch.setitem(parity.TIMES, "bf16", 1e9)  # three iterations have not gone apart yet
     assert parity.main() == 0
     (path,) = tmp_path.glob("parity_*.json")
@@ -417,8 +417,8 @@ def test_other_batches_and_other_losses_fail(monkeypatch, tiny):
 def test_a_rerun_with_other_bits_fails(monkeypatch, tiny):
     made, trainings = parity.Subject.training, []
 
-    def changing(self: parity.Subject, *words: str) -> Any:
-        trainings.append(made(self, *words))
+    def changing(self: parity.Subject, *args: str) -> Any:
+        trainings.append(made(self, *args))
         if len(trainings) == 2:
             parity.nudge(trainings[-1], 0)
         return trainings[-1]
@@ -427,7 +427,7 @@ def test_a_rerun_with_other_bits_fails(monkeypatch, tiny):
     assert passed(parity.rerun(tiny, 1)) == [False, True]
 
 
-def test_what_cannot_be_had_neither_passes_nor_fails(monkeypatch, tiny):
+def test_a_check_that_cannot_run_neither_passes_nor_fails(monkeypatch, tiny):
     monkeypatch.setattr(stepper, "compile_obstacle", lambda *_, **__: "there is no compiler")
     rows = [*parity.compiling(tiny, 1)]
     assert passed(rows) == [None, None]
@@ -470,7 +470,7 @@ def test_every_part_of_the_path_has_its_speed(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("small")
-def test_without_photographs_they_are_made_up_and_it_is_said(tmp_path, monkeypatch):
+def test_without_photographs_they_are_generated_with_a_note(tmp_path, monkeypatch):
     monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path / "nothing"))
     paths, kind = pictures.find((), tmp_path / "made-up")
     assert kind == "made-up pictures"
@@ -481,8 +481,8 @@ def test_without_photographs_they_are_made_up_and_it_is_said(tmp_path, monkeypat
 def test_continuations_start_at_the_checkpoint_and_differ(tmp_path):
     job = small_job(tmp_path)
     assert do(job, StopAt(6)) == "preempted"
-    words = [str(job.folder.path), str(job.folder.checkpoints), "--iterations", "2"]
-    main([*words, "--out", str(tmp_path)])
+    args = [str(job.folder.path), str(job.folder.checkpoints), "--iterations", "2"]
+    main([*args, "--out", str(tmp_path)])
     kept = json.loads((tmp_path / "precision_cpu.json").read_text())
     rows = kept["rows"]
     assert kept["net"] == "ResNet-8"

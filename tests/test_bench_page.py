@@ -142,7 +142,7 @@ def test_growth_is_drawn_where_one_thing_changes():
     assert [line.label(False) for line in by_batch] == ["ResNet-20"]
 
 
-def test_nothing_measured_is_said_and_a_damaged_file_is_named(tmp_path):
+def test_the_page_says_that_nothing_was_measured_and_names_a_damaged_file(tmp_path):
     (path,) = save(tmp_path / "none", tmp_path)
     assert "Nothing is measured yet" in path.read_text(encoding="utf-8")
     (tmp_path / "training_cpu.json").write_text("{", encoding="utf-8")

@@ -24,14 +24,14 @@ REPO = Path(__file__).resolve().parents[1]
 SMALL = (*WORDS, *BRIEF)
 
 
-def named(experiment: str, *words: str) -> str:
+def named(experiment: str, *args: str) -> str:
     """How a run is named by what SMALL and the words change."""
-    return compose_run(f"experiment={experiment}", *SMALL, *words).name
+    return compose_run(f"experiment={experiment}", *SMALL, *args).name
 
 
-def say(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+def say(*args: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *words], cwd=REPO, env=os.environ | more, capture_output=True, text=True,
+        [sys.executable, *args], cwd=REPO, env=os.environ | more, capture_output=True, text=True,
         timeout=300,
     )  # fmt: skip
 
@@ -45,7 +45,7 @@ def few(monkeypatch):
 @pytest.fixture
 def train(few, call, capsys):
     """Train on few images as the command does, in this process: exit code and stderr."""
-    return lambda *words: (call(main, *words), capsys.readouterr().err)
+    return lambda *args: (call(main, *args), capsys.readouterr().err)
 
 
 RUN = "experiment=cifar10_plain20"
@@ -72,14 +72,14 @@ RUN = "experiment=cifar10_plain20"
     ],
 )
 def test_bad_words_are_refused_in_one_line_before_anything_is_written(
-    tmp_path, words, message, monkeypatch, call, capsys
+    tmp_path, args, message, monkeypatch, call, capsys
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path))  # else a line says where data are
-    assert call(main, *words, f"runs_dir={tmp_path}/runs") == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert len(told.splitlines()) == 1
+    assert call(main, *args, f"runs_dir={tmp_path}/runs") == 2
+    output = capsys.readouterr().err
+    assert message in output
+    assert len(output.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -93,11 +93,11 @@ def test_bad_words_are_refused_in_one_line_before_anything_is_written(
         (("--help",), "recipe.lr [0.1]  learning rate before the first drop; a finite number > 0"),
     ],
 )
-def test_hydras_words_work_in_any_order(words, shown, call, capsys):
-    assert call(main, *words) == 0
-    told = capsys.readouterr()
-    assert shown in told.out
-    assert told.err == ""
+def test_hydras_words_work_in_any_order(args, shown, call, capsys):
+    assert call(main, *args) == 0
+    output = capsys.readouterr()
+    assert shown in output.out
+    assert output.err == ""
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,7 @@ def test_without_its_repository_it_says_how_to_install(tmp_path):
     assert done.stderr.rstrip().endswith("pip install -e .")
 
 
-def test_from_another_folder_runs_go_to_the_repository_and_that_is_said(
-    tmp_path, monkeypatch, capsys
-):
+def test_from_another_folder_runs_go_to_the_repository_with_a_note(tmp_path, monkeypatch, capsys):
     for variable in ("RESNET_REPRO_RUNS", "RESNET_REPRO_DATA"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -187,38 +185,38 @@ def test_what_need_not_be_imported_is_not(modules, absent):
 
 
 def test_sweep_trains_each_once_and_a_rerun_nothing(tmp_path, train):
-    words = ("-m", "item=fig1", *SMALL, f"runs_dir={tmp_path}", "seed=0,1")
-    code, told = train(*words)
-    assert code == 0, told
+    args = ("-m", "item=fig1", *SMALL, f"runs_dir={tmp_path}", "seed=0,1")
+    code, output = train(*args)
+    assert code == 0, output
     runs = sorted(path.parent for path in tmp_path.glob("*/*/*/metrics.jsonl"))
     names = [named(f"cifar10_plain{depth}") for depth in (20, 56)]
     assert [str(path.relative_to(tmp_path)) for path in runs] == [
         f"smoke/{name}/seed{seed}" for name in names for seed in (0, 1)
     ]
-    assert train(*words)[1].count(": skipped, ") == 4
+    assert train(*args)[1].count(": skipped, ") == 4
 
 
-def test_one_failure_is_told_at_the_end_and_stops_no_other(tmp_path, train):
-    words = ("-m", "experiment=cifar10_plain20", *SMALL, f"runs_dir={tmp_path}")
-    code, told = train(*words, "recipe.lr=1e30,0.2")  # a run of each rate, named by it
-    assert code == 5, told
-    assert "2 of 2 runs to train" in told
+def test_one_failure_is_reported_at_the_end_and_stops_no_other_run(tmp_path, train):
+    args = ("-m", "experiment=cifar10_plain20", *SMALL, f"runs_dir={tmp_path}")
+    code, output = train(*args, "recipe.lr=1e30,0.2")  # a run of each rate, named by it
+    assert code == 5, output
+    assert "2 of 2 runs to train" in output
     first, second = (named("cifar10_plain20", f"recipe.lr={rate}") for rate in ("1e30", "0.2"))
     expected = f"failed: {first} smoke seed 0: the loss is not finite at iteration"
-    assert told.splitlines()[-1].startswith(expected)
+    assert output.splitlines()[-1].startswith(expected)
     states = {
         path.parent.name: RunFolder(path).status()["state"]
         for path in tmp_path.glob("smoke/*/seed0")
     }
     assert states == {first: "diverged", second: "finished"}
-    code, told = train(*words[1:], "recipe.lr=1e30")  # alone
+    code, output = train(*args[1:], "recipe.lr=1e30")  # alone
     assert code == 5
-    assert [line[:38] for line in told.splitlines()] == ["error: the loss is not finite at itera"]
+    assert [line[:38] for line in output.splitlines()] == ["error: the loss is not finite at itera"]
 
 
 def test_hydras_own_launcher_does_the_same_runs(tmp_path):
-    words = ("-m", "item=fig1", *SMALL, f"runs_dir={tmp_path}")
-    done = say("-m", "resnet_repro.train", *words, "hydra/launcher=basic")
+    args = ("-m", "item=fig1", *SMALL, f"runs_dir={tmp_path}")
+    done = say("-m", "resnet_repro.train", *args, "hydra/launcher=basic")
     assert done.returncode == 0, done.stderr
     found = {path.parent.name for path in tmp_path.glob("smoke/*/seed0")}
     assert found == {named("cifar10_plain20"), named("cifar10_plain56")}
@@ -227,37 +225,37 @@ def test_hydras_own_launcher_does_the_same_runs(tmp_path):
 @pytest.mark.usefixtures("few")
 def test_figure_one_from_nothing_then_again_without_training(tmp_path, run_script, capsys):
     small = [word for word in SMALL if word not in ("model.depth=8", "profile=smoke")]
-    words = ("--profile", "smoke", "--out", f"{tmp_path}/figures", *small)
+    args = ("--profile", "smoke", "--out", f"{tmp_path}/figures", *small)
 
     def fig1(*more: str) -> tuple[str, str]:
-        run_script("fig1", *words, f"runs_dir={tmp_path}/runs", *more)
+        run_script("fig1", *args, f"runs_dir={tmp_path}/runs", *more)
         return capsys.readouterr()
 
     with pytest.raises(SystemExit, match="1"):
         fig1("--no-train")
     assert "fig1: nothing to draw" in capsys.readouterr().err
-    first, told = fig1()
-    assert re.search(r"^2 of 2 runs to train: .* s on ", told)
-    assert "\n[1/2] cifar10_plain20" in told
+    first, output = fig1()
+    assert re.search(r"^2 of 2 runs to train: .* s on ", output)
+    assert "\n[1/2] cifar10_plain20" in output
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"fig1.png", "fig1.svg"}
-    assert "fig1: drawn from variants, which test no claim of the paper" in told
+    assert "fig1: drawn from variants, which test no claim of the paper" in output
     assert "C2" not in first
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/*/*")}
-    again, told = fig1()
-    assert "to train" not in told
+    again, output = fig1()
+    assert "to train" not in output
     assert again == first
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/*/*")}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_signals_lose_nothing(tmp_path, number):
-    words = (
+    args = (
         "experiment=cifar10_plain20", *SMALL, f"runs_dir={tmp_path}",
         "recipe.max_iters=100", "recipe.milestones=[]", "trainer.checkpoint_every_iters=10",
         "evaluation.every_iters=100", "name=stopped",
     )  # fmt: skip
     folder = RunFolder(tmp_path / "smoke" / "stopped" / "seed0")
-    command = [sys.executable, "-m", "resnet_repro.train", *words]
+    command = [sys.executable, "-m", "resnet_repro.train", *args]
     process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while folder.status().get("iter", 0) < 20:
@@ -265,16 +263,16 @@ def test_signals_lose_nothing(tmp_path, number):
         assert time.monotonic() < until
         time.sleep(0.02)
     process.send_signal(number)
-    _, said = process.communicate(timeout=120)
+    _, output = process.communicate(timeout=120)
     status = folder.status()
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
         assert status["state"] == "running"
     else:
-        assert process.returncode == 75, said
+        assert process.returncode == 75, output
         assert status["state"] == "preempted"
-        assert "saving after this iteration" in said
-    assert launch(make_job(*words), Silent(), never) == "finished"
+        assert "saving after this iteration" in output
+    assert launch(make_job(*args), Silent(), never) == "finished"
     records = folder.metrics()
     assert [r["iter"] for r in records if r["kind"] == "train"] == list(range(2, 101, 2))
     assert json.loads((folder.path / "status.json").read_text())["state"] == "finished"

@@ -103,12 +103,12 @@ def test_the_command_writes_figure_and_table(root, tmp_path, capsys):
         (["{root}/quick/cifar10_plain20"], "1 finished runs, which differ in nothing"),
     ],
 )
-def test_what_cannot_be_compared_is_said_in_one_line(root, words, said, capsys):
+def test_runs_that_cannot_be_compared_are_refused_in_one_line(root, args, output, capsys):
     with pytest.raises(SystemExit) as left:
-        main([word.format(root=root) for word in words])
+        main([word.format(root=root) for word in args])
     assert left.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert output in line
 
 
 def test_a_bad_run_does_not_stop_a_comparison_but_a_folder_that_cannot_be_written_does(
@@ -134,8 +134,10 @@ def test_runs_of_a_notebook_have_variants_and_figures_leave_them_out(root, capsy
     assert {run.name for run in ra.runs(where={"recipe.lr": 0.05})} == {"cifar10_resnet20-lr0.05"}
     figure = ra.fig6(runs)
     assert figure.axes
-    said = capsys.readouterr().err
-    assert "left out: quick/cifar10_resnet20-lr0.05 seeds 0, 1, 2: recipe.lr=0.05, not 0.1" in said
+    output = capsys.readouterr().err
+    assert (
+        "left out: quick/cifar10_resnet20-lr0.05 seeds 0, 1, 2: recipe.lr=0.05, not 0.1" in output
+    )
     table = ra.table6(runs).set_index("net")
     assert table.loc["ResNet-20", "test error"] == pytest.approx(29.0)
     assert table.loc["ResNet-20", "seeds"] == 3
@@ -153,9 +155,9 @@ def test_runs_of_a_notebook_have_variants_and_figures_leave_them_out(root, capsy
         (lambda: ra.run("quick", "cifar10_plain20", 7), "is called seed7; did you mean seed0?"),
     ],
 )
-def test_a_misspelt_name_is_answered_in_one_line(root, call, said):
+def test_a_misspelt_name_is_answered_in_one_line(root, call, output):
     assert root.exists()
     with pytest.raises((ValueError, RunFolderError)) as refusal:
         call()
-    assert said in str(refusal.value)
+    assert output in str(refusal.value)
     assert "\n" not in str(refusal.value)

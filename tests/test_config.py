@@ -149,9 +149,9 @@ def test_refused(word, message):
           for word in ("graph=always", "compile=always", "concurrent=2")),
     ],
 )  # fmt: skip
-def test_what_cannot_go_together_is_refused(words, message):
+def test_what_cannot_go_together_is_refused(args, message):
     with pytest.raises(ConfigError, match="^" + re.escape(message)):
-        compose_run(*f"experiment={words}".split())
+        compose_run(*f"experiment={args}".split())
 
 
 def test_unknown_experiment_lists_what_there_is():
@@ -198,8 +198,8 @@ def test_sweep_is_checked_whole_before_it_starts():
         (("seed=3", "trainer.precision=fp32"), "cifar10_plain20"),
     ],
 )
-def test_a_variant_is_named_by_what_it_changes(words, name):
-    config = compose_run(*RUN, *words)
+def test_a_variant_is_named_by_what_it_changes(args, name):
+    config = compose_run(*RUN, *args)
     assert config.name.startswith(name) if name.endswith("-") else config.name == name
     assert bool(changed_from_experiment(config.as_mapping())) == (name != "cifar10_plain20")
 
@@ -212,12 +212,12 @@ def test_a_name_is_made_of_swept_values(typed):
 
 
 def test_too_long_a_name_ends_in_a_digest_of_all_that_is_changed():
-    words = [f"{key}=0.{digit * 9}" for digit, key in zip("12345", LONG, strict=True)]
-    config = compose_run(*RUN, *words)
+    args = [f"{key}=0.{digit * 9}" for digit, key in zip("12345", LONG, strict=True)]
+    config = compose_run(*RUN, *args)
     assert len(config.name) <= 64
     assert re.fullmatch(r"cifar10_plain20-bn_eps0\.1{9}(-.*)?-[0-9a-f]{8}", config.name)
-    other = compose_run(*RUN, *words[:-1], f"{LONG[-1]}=0.6")
-    assert other.name != config.name == compose_run(*RUN, *reversed(words)).name
+    other = compose_run(*RUN, *args[:-1], f"{LONG[-1]}=0.6")
+    assert other.name != config.name == compose_run(*RUN, *reversed(args)).name
 
 
 LONG = ("model.bn_eps", "model.bn_momentum", "recipe.gamma", "recipe.warmup_lr", "recipe.momentum")
@@ -266,15 +266,15 @@ def test_runs_of_a_sweep_that_share_a_name_are_refused_before_the_first(word):
 
 
 def test_a_variant_begun_under_its_experiments_name_is_pointed_out(tmp_path):
-    words = (*RUN, "recipe.lr=0.05", f"runs_dir={tmp_path}")
-    job = make_job(*words)
+    args = (*RUN, "recipe.lr=0.05", f"runs_dir={tmp_path}")
+    job = make_job(*args)
     former = RunFolder(tmp_path / "paper" / "cifar10_plain20" / "seed0")
     former.write_config(job.config.as_mapping() | {"name": "cifar10_plain20"})
     with pytest.raises(RunFolderError, match="holds this run under its experiment's name") as line:
         job.is_done()
     assert str(former.path) in str(line.value)
     assert str(job.folder.path) in str(line.value)
-    assert not make_job(*words, "recipe.lr=0.06").is_done()  # another one: no matter
+    assert not make_job(*args, "recipe.lr=0.06").is_done()  # another one: no matter
     former.path.parent.rename(job.folder.path.parent)
     assert not job.is_done()
 

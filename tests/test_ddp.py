@@ -77,8 +77,8 @@ def test_evaluation_counts_every_image_once(tmp_path, monkeypatch, size, largest
     assert found == expected
 
 
-def trained(tmp_path: Path, name: str, *words: str) -> tuple[list[float], dict[str, Tensor]]:
-    job = small_job(tmp_path, f"name={name}", *SHORT, *words)
+def trained(tmp_path: Path, name: str, *arguments: str) -> tuple[list[float], dict[str, Tensor]]:
+    job = small_job(tmp_path, f"name={name}", *SHORT, *arguments)
     assert workers(job) == "finished"
     saved = newest(job.folder)
     weights = {k: v for k, v in saved["model"].items() if v.ndim and "running" not in k}
@@ -117,8 +117,11 @@ def test_synchronised_batch_norm_makes_every_number_of_workers_one(tmp_path, dev
 @pytest.mark.parametrize("devices", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_stopped_and_resumed_gives_the_same_bits(tmp_path, devices):
     """Twice in one epoch, when the last rank alone wants to; from three on the buckets matter."""
-    words = (f"trainer.devices={devices}",)
-    whole, parts = small_job(tmp_path / "whole", *words), small_job(tmp_path / "parts", *words)
+    arguments = (f"trainer.devices={devices}",)
+    whole, parts = (
+        small_job(tmp_path / "whole", *arguments),
+        small_job(tmp_path / "parts", *arguments),
+    )
     assert workers(whole) == "finished"
     assert workers(parts, 5) == "preempted"
     assert parts.folder.status()["iter"] == 5
@@ -133,10 +136,10 @@ def test_stopped_and_resumed_gives_the_same_bits(tmp_path, devices):
 def test_another_number_of_workers_only_where_it_is_allowed(tmp_path):
     two = small_job(tmp_path, *SHORT, "trainer.devices=2")
     assert workers(two, 3) == "preempted"
-    words = (*SHORT, "trainer.devices=1")
+    arguments = (*SHORT, "trainer.devices=1")
     with pytest.raises(RunFolderError, match=r"trainer.devices was 2, now 1"):
-        do(small_job(tmp_path, *words))
-    allowed = small_job(tmp_path, *words, "trainer.allow_new_world_size=true")
+        do(small_job(tmp_path, *arguments))
+    allowed = small_job(tmp_path, *arguments, "trainer.allow_new_world_size=true")
     assert do(allowed) == "finished"
     records = allowed.folder.metrics()
     (changed,) = [r for r in records if r["kind"] == "event"]

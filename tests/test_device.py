@@ -54,12 +54,12 @@ class Host:
 
     def device_files(self) -> None:
         (self.root / "nvidia0").touch()
-        words = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 2023"
-        (self.root / "version").write_text(words)
+        driver = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 2023"
+        (self.root / "version").write_text(driver)
 
-    def nvidia_smi(self, *words: str) -> None:
+    def nvidia_smi(self, *lines: str) -> None:
         path = self.root / "bin" / "nvidia-smi"
-        path.write_text("#!/bin/sh\n" + "\n".join(words))
+        path.write_text("#!/bin/sh\n" + "\n".join(lines))
         path.chmod(0o755)
 
 
@@ -139,8 +139,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def faults(how: str) -> int:
     """Pages that the system had to bring for a block as large as one freed a moment ago."""
-    words = [sys.executable, "-c", AGAIN, how]
-    return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    command = [sys.executable, "-c", AGAIN, how]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")

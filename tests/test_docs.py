@@ -125,11 +125,11 @@ SBATCH = ("--nodes=", "--gpus-per-node=", "--partition=", "--time=")
 LAUNCHERS = ("slurm", "submitit_local")
 
 
-def train(words: Sequence[str]) -> None:
-    if "--help" in words:
+def train(args: Sequence[str]) -> None:
+    if "--help" in args:
         return  # test_docs.py runs it
-    ours = [word for word in words if word != "-m" and not word.startswith("hydra")]
-    for word in words:
+    ours = [word for word in args if word != "-m" and not word.startswith("hydra")]
+    for word in args:
         if word.startswith("hydra/launcher="):
             assert word.partition("=")[2] in LAUNCHERS
         elif word.startswith("hydra"):
@@ -137,7 +137,7 @@ def train(words: Sequence[str]) -> None:
     if "WORDS" in ours or any(name in word for word in ours for name in MADE):
         return
     ours = [re.sub(r"glob\((.*)\)", lambda found: first_match(found[1]), word) for word in ours]
-    assert compose_sweep(ours) if "-m" in words else compose_run(*ours)
+    assert compose_sweep(ours) if "-m" in args else compose_run(*ours)
 
 
 def first_match(pattern: str) -> str:
@@ -145,9 +145,9 @@ def first_match(pattern: str) -> str:
     return fnmatch.filter(names("experiment"), pattern)[0]
 
 
-def with_options(words: Sequence[str], module: str) -> None:
+def with_options(args: Sequence[str], module: str) -> None:
     schema = f"{module.rpartition('.')[2].title()}Options"
-    assert parse(getattr(importlib.import_module(module), schema), words)
+    assert parse(getattr(importlib.import_module(module), schema), args)
 
 
 @functools.cache
@@ -158,19 +158,19 @@ def help_of(module: str) -> str:
     return done.stdout
 
 
-def with_flags(words: Sequence[str], module: str) -> None:
-    flags = [word for word in words if word.startswith("-")]
+def with_flags(args: Sequence[str], module: str) -> None:
+    flags = [word for word in args if word.startswith("-")]
     assert all(flag in help_of(module) for flag in flags), flags
 
 
-def python(words: Sequence[str]) -> None:
-    if words[0] != "-m":
-        script, *rest = words
+def python(args: Sequence[str]) -> None:
+    if args[0] != "-m":
+        script, *rest = args
         assert (REPO / script).is_file() or Path(script).stem in MADE, script
         assert {word for word in rest if word.startswith("-")} <= {"--profile", "--seeds"}
         assert not {word for word in rest if word.isalpha()} - {*PROFILES}
         return
-    module, *rest = words[1:]
+    module, *rest = args[1:]
     assert importlib.util.find_spec(module), module
     if module == "resnet_repro.train":
         train(rest)
@@ -180,42 +180,42 @@ def python(words: Sequence[str]) -> None:
         with_flags(rest, module)
 
 
-def make(words: Sequence[str]) -> None:
-    done = subprocess.run(["make", "-n", *words], cwd=REPO, capture_output=True, text=True)
+def make(args: Sequence[str]) -> None:
+    done = subprocess.run(["make", "-n", *args], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     makefile = (REPO / "Makefile").read_text(encoding="utf-8")
-    for word in words[1:]:
+    for word in args[1:]:
         assert f"$({word.partition('=')[0]})" in makefile, word
 
 
-def pip(words: Sequence[str]) -> None:
+def pip(args: Sequence[str]) -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for word in words:
+    for word in args:
         if extras := re.search(r"\[(.*)\]", word):
             assert set(extras[1].split(",")) <= set(project["optional-dependencies"]), word
         if word.endswith(".txt"):
             assert (REPO / word).is_file(), word
 
 
-def sbatch(words: Sequence[str]) -> None:
+def sbatch(args: Sequence[str]) -> None:
     """Needs SLURM: the script is there and takes a run's words."""
-    script = next(word for word in words if not word.startswith("-"))
-    before, after = words[: words.index(script)], words[words.index(script) + 1 :]
+    script = next(word for word in args if not word.startswith("-"))
+    before, after = args[: args.index(script)], args[args.index(script) + 1 :]
     assert (REPO / script).is_file()
     assert all(word.startswith(SBATCH) for word in before), before
     train(after)
 
 
-def torchrun(words: Sequence[str]) -> None:
+def torchrun(args: Sequence[str]) -> None:
     """Needs several machines: it starts our worker on a run folder."""
-    assert list(words[-3:]) == ["-m", "resnet_repro.worker", "$FOLDER"]
-    assert all(word.startswith("--") for word in words[:-3])
+    assert list(args[-3:]) == ["-m", "resnet_repro.worker", "$FOLDER"]
+    assert all(word.startswith("--") for word in args[:-3])
 
 
-def wandb(words: Sequence[str]) -> None:
+def wandb(args: Sequence[str]) -> None:
     """Needs an account: what it is to send is where the mirror puts it (test_wandb.py)."""
-    assert words[0] == "sync"
-    assert words[1].endswith("/wandb/latest-run")
+    assert args[0] == "sync"
+    assert args[1].endswith("/wandb/latest-run")
 
 
 CHECKS = {check.__name__: check for check in (python, make, pip, sbatch, torchrun, wandb)}
@@ -241,8 +241,8 @@ def test_commands_were_found():
     assert {document for document, _ in COMMANDS} >= {"README.md", "CLUSTER.md", "EXTENDING.md"}
 
 
-def test_a_wrong_command_is_found_out():
-    for check, words in (
+def test_a_wrong_command_is_found():
+    for check, args in (
         (python, ["-m", "resnet_repro.train", "experiment=cifar10_resnet57"]),
         (python, ["-m", "resnet_repro.nothing"]),
         (python, ["-m", "resnet_repro.export", "runs=x"]),
@@ -253,7 +253,7 @@ def test_a_wrong_command_is_found_out():
         (sbatch, ["docs/slurm/train.sbatch", "experiment=cifar10_resnet57"]),
     ):
         with pytest.raises((AssertionError, ValueError)):
-            check(words)
+            check(args)
 
 
 def test_every_link_of_the_documents_leads_somewhere():

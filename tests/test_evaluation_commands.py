@@ -32,13 +32,13 @@ MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
 STD = torch.tensor((0.229, 0.224, 0.225))[:, None, None]
 
 
-def ask(command, *words):
+def ask(command, *args):
     """Run a command in this process, where torch is already loaded: exit code, stdout, stderr."""
-    if any(word.startswith("results_dir=") for word in words):
-        words = (*words, "trainer.threads=1")  # tests run side by side
+    if any(word.startswith("results_dir=") for word in args):
+        args = (*args, "trainer.threads=1")  # tests run side by side
     out, err, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", [command.__name__, *words])
+        patch.setattr(sys, "argv", [command.__name__, *args])
         try:
             command.main()
         except SystemExit as end:
@@ -46,15 +46,15 @@ def ask(command, *words):
     return code, out.getvalue(), err.getvalue()
 
 
-def done(command, *words):
-    code, out, err = ask(command, *words)
+def done(command, *args):
+    code, out, err = ask(command, *args)
     assert code == 0, err
     return out
 
 
-def refused(*words, command=evaluate):
+def refused(*args, command=evaluate):
     """Run a command that must refuse in one line; return its exit code and the line."""
-    code, out, err = ask(command, *words)
+    code, out, err = ask(command, *args)
     assert out == ""
     assert len(err.splitlines()) == 1
     return code, err
@@ -92,9 +92,9 @@ def akamaster(tmp_path_factory, arrays):
 
 def test_akamaster_weights_count_exactly_as_their_own_net(akamaster, arrays, tmp_path):
     path, net = akamaster
-    words = (f"weights={path}", "format=akamaster", "data.name=synthetic", "batch_size=70")
-    words += ("name=null", "weights_key=null")  # no name, not one of four letters
-    out = done(evaluate, *words, f"results_dir={tmp_path / 'results'}")
+    args = (f"weights={path}", "format=akamaster", "data.name=synthetic", "batch_size=70")
+    args += ("name=null", "weights_key=null")  # no name, not one of four letters
+    out = done(evaluate, *args, f"results_dir={tmp_path / 'results'}")
     images = torch.from_numpy(arrays.test_images)
     labels = torch.from_numpy(arrays.test_labels).long()
     with torch.no_grad():
@@ -151,8 +151,8 @@ def last(folder, kind):
 
 @pytest.mark.parametrize(("split", "kind"), [("test", "test"), ("train", "train_clean")])
 def test_a_run_counts_again_as_it_was_recorded(runs, tmp_path, split, kind):
-    words = [f"run={runs[0].path}", f"split={split}", f"results_dir={tmp_path}", "batch_size=333"]
-    done(evaluate, *words)
+    args = [f"run={runs[0].path}", f"split={split}", f"results_dir={tmp_path}", "batch_size=333"]
+    done(evaluate, *args)
     (found,) = results(tmp_path).values()
     recorded = last(runs[0], kind)
     for key in ("kind", "top1_err", "top5_err", "num_samples", "protocol", "bn"):
@@ -163,8 +163,8 @@ def test_a_run_counts_again_as_it_was_recorded(runs, tmp_path, split, kind):
 
 def test_precise_bn_is_another_number_stored_as_such(runs, arrays, tmp_path):
     """After 6 updates the running averages are still near their start."""
-    words = (f"run={runs[0].path}", "bn=precise", f"results_dir={tmp_path}")
-    done(evaluate, *words)
+    args = (f"run={runs[0].path}", "bn=precise", f"results_dir={tmp_path}")
+    done(evaluate, *args)
     (found,) = results(tmp_path).values()
     assert found["bn"] == "precise"
     assert found["name"].endswith("_precise")
@@ -187,8 +187,8 @@ def test_precise_bn_is_another_number_stored_as_such(runs, arrays, tmp_path):
 
 
 def test_an_ensemble_averages_the_softmaxes_of_its_runs(runs, arrays, tmp_path):
-    words = (f"run={runs[0].path},{runs[1].path}", f"results_dir={tmp_path}", "name=both")
-    done(evaluate, *words)
+    args = (f"run={runs[0].path},{runs[1].path}", f"results_dir={tmp_path}", "name=both")
+    done(evaluate, *args)
     found = results(tmp_path)["both"]
     assert found["protocol"] == "ensemble of 2, 1-crop"
     assert len(found["models"]) == 2
@@ -206,8 +206,8 @@ def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_pat
     out = tmp_path / "weights"
     out.mkdir()
     asked = (f"run={runs[0].path},{runs[1].path}", f"out={out}", "format=safetensors")
-    said = done(export, *asked)
-    assert f"{out / 'README.md'}\n" in said
+    output = done(export, *asked)
+    assert f"{out / 'README.md'}\n" in output
     table = (out / "README.md").read_text(encoding="utf-8")
     for seed, run in enumerate(runs):
         path = out / f"small_smoke_seed{seed}.safetensors"
@@ -215,8 +215,8 @@ def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_pat
         assert (subject.spec, subject.num_classes) == (expected.spec, expected.num_classes)
         for name, value in subject.net.state_dict().items():
             assert torch.equal(value, expected.net.state_dict()[name])
-        words = (f"weights={path}", "format=ours", f"results_dir={tmp_path}")
-        done(evaluate, *words)
+        args = (f"weights={path}", "format=ours", f"results_dir={tmp_path}")
+        done(evaluate, *args)
         found, logged = results(tmp_path)[path.stem], last(run, "test")
         assert found["wrong1"] == round(logged["top1_err"] * logged["num_samples"] / 100)
         for key in ("top1_err", "top5_err", "num_samples"):
@@ -224,7 +224,7 @@ def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_pat
         (line,) = [line for line in table.splitlines() if path.name in line]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        assert digest in said
+        assert digest in output
         run_key = f"results/runs/smoke/small/seed{seed}"
         error = f"{logged['top1_err']:.2f}"
         assert cells[:5] == ["ResNet-8", "synthetic", str(seed), error, "500"]
@@ -239,8 +239,8 @@ WEIGHTS = sorted((paths.REPOSITORY / "results" / "weights").glob("*.safetensors"
 
 @pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
 def test_committed_weights_give_the_logged_error(path, tmp_path, real_cifar10):
-    words = (f"weights={path}", "format=ours", f"data.root={real_cifar10}")
-    done(evaluate, *words, f"results_dir={tmp_path}")
+    args = (f"weights={path}", "format=ours", f"data.root={real_cifar10}")
+    done(evaluate, *args, f"results_dir={tmp_path}")
     (found,) = results(tmp_path).values()
     run = load_run(paths.REPOSITORY / "results" / "runs" / found["models"][0]["run"])
     made = (run.meta["precision"], run.meta["hardware"]["cpu"])
@@ -304,9 +304,9 @@ def test_torchvision_weights_under_every_protocol(arrays, tmp_path, monkeypatch)
     ours = from_file(path, "torchvision").net
     losses = []
     for protocol in ("1-crop", "10-crop", "multi-scale"):
-        words = [f"weights={path}", "format=torchvision", "data.name=synthetic", "batch_size=4"]
-        words += [f"protocol={protocol}", f"results_dir={tmp_path}", f"name={protocol}"]
-        done(evaluate, *words)
+        args = [f"weights={path}", "format=torchvision", "data.name=synthetic", "batch_size=4"]
+        args += [f"protocol={protocol}", f"results_dir={tmp_path}", f"name={protocol}"]
+        done(evaluate, *args)
         found = results(tmp_path)[protocol]
         geometry = Geometry.of_small_pictures(32)
         score = scorer(protocol, ours, lambda x: (x - MEAN) / STD, geometry.window)
@@ -320,8 +320,8 @@ def test_torchvision_weights_under_every_protocol(arrays, tmp_path, monkeypatch)
 
 
 def test_runs_are_refused_where_they_cannot_be_counted(runs, tmp_path):
-    def ask(run, *words):
-        return refused(f"run={run}", f"results_dir={tmp_path}", *words)
+    def ask(run, *args):
+        return refused(f"run={run}", f"results_dir={tmp_path}", *args)
 
     assert "CIFAR nets are tested on the single view" in ask(runs[0].path, "protocol=10-crop")[1]
     assert "split=val: the net was trained on all" in ask(runs[0].path, "split=val")[1]
@@ -341,29 +341,29 @@ def test_runs_are_refused_where_they_cannot_be_counted(runs, tmp_path):
     content = bytearray(final.read_bytes())
     content[len(content) // 2] ^= 1  # torch.load would not notice
     final.write_bytes(content)
-    code, said = ask(copied)
+    code, output = ask(copied)
     assert code == 4
-    assert "does not have the digest" in said or "damaged" in said
+    assert "does not have the digest" in output or "damaged" in output
     final.unlink()
-    code, said = ask(copied)
+    code, output = ask(copied)
     assert code == 4
-    assert "no final checkpoint (they are not kept in version control)" in said
+    assert "no final checkpoint (they are not kept in version control)" in output
     assert results(tmp_path) == {}
 
 
 def test_a_result_is_replaced_by_itself_but_not_by_another(akamaster, tmp_path, monkeypatch):
     path, _ = akamaster
-    words = [f"weights={path}", "format=akamaster", "data.name=synthetic", "name=same"]
-    words.append(f"results_dir={tmp_path}")
-    done(evaluate, *words)
-    done(evaluate, *words)
+    args = [f"weights={path}", "format=akamaster", "data.name=synthetic", "name=same"]
+    args.append(f"results_dir={tmp_path}")
+    done(evaluate, *args)
+    done(evaluate, *args)
     before = (tmp_path / "same.json").read_bytes()
     other = tmp_path / "other.th"
     torch.save(randomise(TheirNet(2)).state_dict(), other)
     monkeypatch.setattr(Session, "count", pytest.fail)  # refused before anything is counted
-    code, said = refused(f"weights={other}", *words[1:])
+    code, output = refused(f"weights={other}", *args[1:])
     assert code == 2
-    assert "same.json holds another evaluation" in said
+    assert "same.json holds another evaluation" in output
     assert (tmp_path / "same.json").read_bytes() == before
     assert math.isfinite(json.loads(before)["loss"])
     os.mkfifo(tmp_path / "pipe.json")
@@ -371,9 +371,9 @@ def test_a_result_is_replaced_by_itself_but_not_by_another(akamaster, tmp_path, 
         ("pipe", "pipe.json holds another"),
         ("x", "results_dir=/dev/null/x: ca"),
     ):
-        place = "results_dir=/dev/null/x" if name == "x" else words[4]
-        code, said = refused(*words[:3], f"name={name}", place)
-        assert (code, message in said) == (2, True)
+        place = "results_dir=/dev/null/x" if name == "x" else args[4]
+        code, output = refused(*args[:3], f"name={name}", place)
+        assert (code, message in output) == (2, True)
 
 
 def test_files_of_one_name_from_two_folders_are_both_counted_and_kept(akamaster, tmp_path):
@@ -384,9 +384,9 @@ def test_files_of_one_name_from_two_folders_are_both_counted_and_kept(akamaster,
         content = {"state_dict": TheirNet(1).state_dict(), "epoch": 3}
         torch.save(content, path)
     shown = [str(path).replace(",", r"\,") for path in paths]
-    words = ("format=akamaster", "data.name=synthetic", f"results_dir={tmp_path / 'results'}")
+    args = ("format=akamaster", "data.name=synthetic", f"results_dir={tmp_path / 'results'}")
     for path in (*shown, *shown):  # a rerun replaces its own
-        done(evaluate, f"weights={path}", *words)
+        done(evaluate, f"weights={path}", *args)
     found = results(tmp_path / "results")
     assert len(found) == 2
     assert "model_best.pth" in found
@@ -404,8 +404,8 @@ def test_the_number_is_printed_even_if_it_cannot_be_kept(akamaster, tmp_path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("resnet_repro.evaluate.write_text_atomic", full)
-    words = (f"weights={akamaster[0]}", "format=akamaster", "data.name=synthetic")
-    code, out, err = ask(evaluate, *words, f"results_dir={tmp_path}")
+    args = (f"weights={akamaster[0]}", "format=akamaster", "data.name=synthetic")
+    code, out, err = ask(evaluate, *args, f"results_dir={tmp_path}")
     assert code == 2
     assert "| ResNet-8 (zero pad both) |" in out
     assert err.splitlines()[-1].endswith("cannot be written (No space left on device)")
@@ -449,10 +449,10 @@ def test_the_number_is_printed_even_if_it_cannot_be_kept(akamaster, tmp_path, mo
         (("run=.", "out=/dev/null"), "out=/dev/null: must be a file in an existing folder"),
     ],
 )
-def test_bad_words_are_refused_in_one_line(words, message):
-    command = export if any(word.startswith("out=") for word in words) else evaluate
-    code, said = refused(*words, command=command)
-    assert (code, message in said) == (2, True), said
+def test_bad_words_are_refused_in_one_line(args, message):
+    command = export if any(word.startswith("out=") for word in args) else evaluate
+    code, output = refused(*args, command=command)
+    assert (code, message in output) == (2, True), output
 
 
 def test_only_regular_files_and_free_names_are_written(tmp_path):
@@ -465,8 +465,8 @@ def test_only_regular_files_and_free_names_are_written(tmp_path):
     run.mkdir(parents=True)
     assert "out is not set" in refused(f"run={run}", command=export)[1]
     for out in ("pipe.pt", "link.pt", "out"):
-        code, said = refused(f"run={run}", f"out={tmp_path / out}", command=export)
-        assert (code, "must be a file in an existing folder" in said) == (2, True)
+        code, output = refused(f"run={run}", f"out={tmp_path / out}", command=export)
+        assert (code, "must be a file in an existing folder" in output) == (2, True)
     assert (tmp_path / "pipe.pt").is_fifo()
 
 
@@ -486,8 +486,8 @@ print("torch" in sys.modules)
 
 def test_help_and_bad_words_answer_at_once():
     """Without torch: seconds of waiting for a misspelt word are what users remember."""
-    words = [sys.executable, "-c", ASKED_IN_VAIN]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    args = [sys.executable, "-c", ASKED_IN_VAIN]
+    done = subprocess.run(args, capture_output=True, text=True, check=True)
     codes = re.findall(r"^left with (\d)$", done.stdout, flags=re.M)
     assert codes == ["0", "2"] * 2
     assert done.stdout.count("Exit codes") == 2
@@ -513,14 +513,14 @@ def test_files_that_cannot_be_counted_are_refused_and_nothing_is_written(
         (hundred.state_dict(), 2, "a.th: its net has 100 classes, synthetic has 10"),
         (wild.state_dict(), 4, "scores are not finite"),
     ):
-        code, said = refused(*of_files(tmp_path, state))
-        assert (code, message in said) == (expected, True), said
+        code, output = refused(*of_files(tmp_path, state))
+        assert (code, message in output) == (expected, True), output
     assert not hostile.canary.exists()
     assert not (tmp_path / "results").exists()
     (tmp_path / "a,b.pt").touch()
-    code, said = refused(f"weights={tmp_path}/a,b.pt", "format=ours")
-    assert (code, r"a comma in a path is written \," in said) == (2, True)
+    code, output = refused(f"weights={tmp_path}/a,b.pt", "format=ours")
+    assert (code, r"a comma in a path is written \," in output) == (2, True)
     monkeypatch.setenv("HOME", str(tmp_path))  # a tilde is the home folder
     (tmp_path / "b.pt").touch()
-    code, said = refused("weights=~/b.pt", "format=ours")
-    assert (code, "b.pt: not a weights file" in said) == (4, True), said
+    code, output = refused("weights=~/b.pt", "format=ours")
+    assert (code, "b.pt: not a weights file" in output) == (4, True), output

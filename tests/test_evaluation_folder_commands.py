@@ -41,7 +41,7 @@ def two_scales(monkeypatch):
     return scales
 
 
-def words(root, paths, *more):
+def args(root, paths, *more):
     return [
         "weights=" + ",".join(map(str, paths)),
         *("format=torchvision", "data=folder", f"data.root={root}", "trainer.loader_workers=1"),
@@ -59,7 +59,7 @@ def pixels(root):
 
 def test_one_crop_counts_as_torchvisions_net(root, weights):
     (path, _), (net, _) = weights
-    assert "| folder test " in done(evaluate, *words(root, [path]))
+    assert "| folder test " in done(evaluate, *args(root, [path]))
     (found,) = results(root.parent / "results").values()
     images, labels = pixels(root)
     with torch.no_grad():
@@ -78,8 +78,8 @@ def test_ensembles_and_protocols_are_stored_as_such(root, weights, two_scales):
     paths, nets = weights
     for path in sorted((root / "val").glob("*/*_1.JPEG")):
         path.unlink()  # one of each class will do
-    done(evaluate, *words(root, paths[:1], "protocol=10-crop"))
-    done(evaluate, *words(root, paths, "protocol=multi-scale"))
+    done(evaluate, *args(root, paths[:1], "protocol=10-crop"))
+    done(evaluate, *args(root, paths, "protocol=multi-scale"))
     found = results(root.parent / "results")
     assert set(found) == {"resnet18-0_10-crop", "ensemble2_resnet18-0_multi-scale"}
     assert found["resnet18-0_10-crop"]["protocol"] == "10-crop"
@@ -114,12 +114,12 @@ def test_corrupt_pictures_end_it_or_are_stored_by_name(root, weights):
     (path, _), _ = weights
     bad = sorted((root / "val").glob("*/*.JPEG"))[3]
     bad.write_bytes(b"no picture")
-    code, said = refused(*words(root, [path]))
+    code, output = refused(*args(root, [path]))
     assert code == 3
-    assert bad.name in said
-    assert "data.on_corrupt=skip" in said or "on_corrupt=skip" in said
+    assert bad.name in output
+    assert "data.on_corrupt=skip" in output or "on_corrupt=skip" in output
     assert not (root.parent / "results").exists()
-    assert "1 left out" in done(evaluate, *words(root, [path], "data.on_corrupt=skip"))
+    assert "1 left out" in done(evaluate, *args(root, [path], "data.on_corrupt=skip"))
     (found,) = results(root.parent / "results").values()
     assert (found["num_samples"], found["left_out"]) == (len(SIZES) - 1, 1)
     (line,) = found["left_out_images"]
@@ -130,11 +130,11 @@ def test_what_does_not_fit_is_refused(root, weights, tmp_path):
     (path, _), _ = weights
 
     def ask(*more, place=root):
-        return refused(*words(place, [path], *more))
+        return refused(*args(place, [path], *more))
 
     assert "split=val: must be test" in ask("split=val")[1]
     (root / "val" / "n00000002").rename(root / "elsewhere")
     assert "resnet18-0.pth: its net has 3 classes, folder has 2" in ask()[1]
-    code, said = ask(place=tmp_path / "nowhere")
+    code, output = ask(place=tmp_path / "nowhere")
     assert code == 3
-    assert str(tmp_path / "nowhere" / "val") in said
+    assert str(tmp_path / "nowhere" / "val") in output

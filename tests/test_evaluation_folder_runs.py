@@ -17,13 +17,13 @@ SMALL = ("experiment=imagenet_resnet18_A", *WORDS, "evaluation.clean_train_image
 @pytest.fixture(scope="module")
 def runs(photographs, tmp_path_factory):
     place = tmp_path_factory.mktemp("results") / "runs"
-    words = (*SMALL, "name=small", f"data.root={photographs}", f"runs_dir={place}")
-    jobs = [make_job(*words, f"seed={seed}") for seed in (0, 1)]
+    args = (*SMALL, "name=small", f"data.root={photographs}", f"runs_dir={place}")
+    jobs = [make_job(*args, f"seed={seed}") for seed in (0, 1)]
     assert [do(job) for job in jobs] == ["finished", "finished"]
     return [job.folder for job in jobs]
 
 
-def words(photographs, out, *runs):
+def args(photographs, out, *runs):
     return [
         "run=" + ",".join(str(run.path) for run in runs),
         *(f"data.root={photographs}", f"results_dir={out}", "trainer.loader_workers=0"),
@@ -32,7 +32,7 @@ def words(photographs, out, *runs):
 
 @pytest.mark.parametrize(("split", "kind"), [("test", "test"), ("train", "train_clean")])
 def test_the_single_view_counts_as_it_was_logged(runs, photographs, tmp_path, split, kind):
-    done(evaluate, *words(photographs, tmp_path, runs[0]), f"split={split}")
+    done(evaluate, *args(photographs, tmp_path, runs[0]), f"split={split}")
     (found,) = results(tmp_path).values()
     logged = last(runs[0], kind)
     for key in ("kind", "top1_err", "top5_err", "num_samples", "protocol", "bn"):
@@ -49,8 +49,8 @@ def test_the_single_view_counts_as_it_was_logged(runs, photographs, tmp_path, sp
 
 def test_ten_crops_and_an_ensemble_are_joined_with_their_runs(runs, photographs):
     out = runs[0].path.parents[3] / "evaluations"
-    done(evaluate, *words(photographs, out, runs[0]), "protocol=10-crop")
-    done(evaluate, *words(photographs, out, *runs))
+    done(evaluate, *args(photographs, out, runs[0]), "protocol=10-crop")
+    done(evaluate, *args(photographs, out, *runs))
     loaded = Logged(runs[0].path.parents[2]).runs
     evaluations = load_evaluations(out)
     alone = score_of(loaded[0], "10-crop", evaluations)
@@ -61,7 +61,7 @@ def test_ten_crops_and_an_ensemble_are_joined_with_their_runs(runs, photographs)
 
 
 def test_precise_statistics_are_those_of_training_pictures(runs, photographs, tmp_path):
-    done(evaluate, *words(photographs, tmp_path, runs[0]), "bn=precise")
+    done(evaluate, *args(photographs, tmp_path, runs[0]), "bn=precise")
     (found,) = results(tmp_path).values()
     assert (found["bn"], found["models"][0]["bn_images"]) == ("precise", 10)  # two batches of 5
     assert found["loss"] != pytest.approx(last(runs[0], "test")["loss"], rel=1e-3)
@@ -69,9 +69,9 @@ def test_precise_statistics_are_those_of_training_pictures(runs, photographs, tm
 
 def test_the_mean_of_other_pictures_is_refused(runs, photographs, tmp_path):
     write_folder(tmp_path / "other", size=(80, 70), train=5)
-    asked = words(tmp_path / "other", tmp_path / "results", runs[0])
+    asked = args(tmp_path / "other", tmp_path / "results", runs[0])
     code, _, err = ask(evaluate, *asked)
     assert code == 2
-    said = err.splitlines()[-1]
-    assert "smoke/small/seed0: was trained with other train pictures" in said
+    output = err.splitlines()[-1]
+    assert "smoke/small/seed0: was trained with other train pictures" in output
     assert not (tmp_path / "results").exists()

@@ -292,7 +292,7 @@ def test_afterwards_all_is_as_before(training):
         assert not torch.allclose(net.eval()(x), inside, rtol=1e-2)
 
 
-def test_what_fails_inside_leaves_no_trace_either():
+def test_a_failure_inside_leaves_no_trace_either():
     net = trained_net()
     before = everything(net)
     with pytest.raises(KeyError), precise_bn(net, batches(6)):

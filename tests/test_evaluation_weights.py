@@ -128,7 +128,7 @@ def test_one_of_several_state_dicts_must_be_chosen(tmp_path, content, keys):
     "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.",
                "_fsdp_wrapped_module.", "net.module."],
 )  # fmt: skip
-def test_wrappers_are_taken_off_in_any_order_and_said(tmp_path, prefix):
+def test_wrappers_are_removed_in_any_order_and_reported(tmp_path, prefix):
     state = {f"{prefix}{key}": value for key, value in STATE.items()}
     torch.save({"model": state, "epoch": 3}, tmp_path / "a.pt")
     subject = from_file(tmp_path / "a.pt", "akamaster")
@@ -195,7 +195,7 @@ def test_contents_that_are_no_weights_are_refused(tmp_path, content, message):
     refused(tmp_path / "a.pt", message)
 
 
-def test_what_is_no_weights_file_is_refused(tmp_path):
+def test_a_file_without_weights_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.pt")
     refused(tmp_path / "pipe.pt", "not a regular file")
     refused(tmp_path, "not a regular file")
@@ -278,7 +278,7 @@ def test_a_file_of_ours_says_its_net(tmp_path):
         ("no mapping", "does not name its net"),
     ],
 )
-def test_a_story_that_cannot_be_is_refused_in_one_line(tmp_path, about, message):
+def test_contradictory_options_are_refused_in_one_line(tmp_path, about, message):
     ours_saying(tmp_path / "a.pt", about)
     refused(tmp_path / "a.pt", message, "ours")
 
@@ -290,15 +290,15 @@ def test_half_precision_weights_become_single(tmp_path):
 
 
 @torch.no_grad()
-def test_where_torchvision_keyed_bottlenecks_have_the_stride_can_be_said(tmp_path):
+def test_the_stride_of_torchvision_keyed_bottlenecks_can_be_given(tmp_path):
     papers = randomise(build(NetSpec("imagenet", 50, "B"), 3))
     twin = NetSpec("imagenet", 50, "B", stride_in="3x3")  # renames the keys; the stride is no key
     path = tmp_path / "caffe.pth"
     torch.save(to_torchvision(papers.state_dict(), twin), path)
     x = torch.rand(1, 3, 64, 64)
-    said = from_file(path, "torchvision", stride_in="1x1")
-    assert said.spec == NetSpec("imagenet", 50, "B")
-    torch.testing.assert_close(said.net(x), papers(x))
+    loaded = from_file(path, "torchvision", stride_in="1x1")
+    assert loaded.spec == NetSpec("imagenet", 50, "B")
+    torch.testing.assert_close(loaded.net(x), papers(x))
     assert not torch.allclose(from_file(path, "torchvision").net(x), papers(x), rtol=1e-2)
     torch.save(to_torchvision(build(NetSpec("imagenet", 18, "B"), 3).state_dict(),
                               NetSpec("imagenet", 18, "B")), path)  # fmt: skip

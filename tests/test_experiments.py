@@ -62,8 +62,8 @@ def test_every_experiment_on_pictures_trains(experiment, ilsvrc, tiny_root, tmp_
         root = ilsvrc
         monkeypatch.setattr(folder, "CLASSES", 3)
         shrink(monkeypatch)
-    words = (f"data.root={root}", f"runs_dir={tmp_path}", "trainer.loader_workers=0")
-    job = make_job(f"experiment={experiment}", *FEW, *PROBED, *words)
+    args = (f"data.root={root}", f"runs_dir={tmp_path}", "trainer.loader_workers=0")
+    job = make_job(f"experiment={experiment}", *FEW, *PROBED, *args)
     assert do(job) == "finished"
     records, meta = job.folder.metrics(), job.folder.meta()
     assert [(r["kind"], r["num_samples"]) for r in records] == [
@@ -83,8 +83,8 @@ def test_runs_on_imagenet_are_drawn_beside_those_on_tiny_imagenet(tmp_path, run_
     drawn = (tmp_path / "figures" / "fig4.svg").read_text(encoding="utf-8")
     assert "ImageNet, paper profile" in drawn
     assert "Tiny ImageNet, 64x64, 200 classes" in drawn
-    told = capsys.readouterr().err  # of what make fig4 would train
-    assert "no finished paper run of tiny_plain34, tiny_resnet34_A;" in told
+    output = capsys.readouterr().err  # of what make fig4 would train
+    assert "no finished paper run of tiny_plain34, tiny_resnet34_A;" in output
     assert set(load_item("fig4").drawn) - set(load_item("fig4").experiments) == {
         "imagenet_plain18", "imagenet_plain34", "imagenet_resnet18_A", "imagenet_resnet34_A",
     }  # fmt: skip
@@ -93,13 +93,13 @@ def test_runs_on_imagenet_are_drawn_beside_those_on_tiny_imagenet(tmp_path, run_
 
 def test_any_folder_goes_with_any_net_of_the_family():
     for profile in ("paper", "short", "quick", "smoke"):
-        words = ("experiment=imagenet_resnet50", "data=folder", f"profile={profile}")
-        recipe = compose_run(*words).recipe
+        args = ("experiment=imagenet_resnet50", "data=folder", f"profile={profile}")
+        recipe = compose_run(*args).recipe
         share = [milestone / recipe.max_iters for milestone in recipe.milestones]
         assert share == pytest.approx([0.25, 0.5, 0.75], abs=1e-3)
 
 
-def test_experiments_are_those_whose_cost_is_told():
+def test_experiments_are_those_whose_cost_is_listed():
     works = {work.name: work for work in paper_workloads() if work.loads}
     assert set(works) <= set(IMAGENET)
     others = set(IMAGENET) - set(works) - {"imagenet_resnet18_B"}  # for which the paper has none
@@ -119,20 +119,20 @@ def header(experiment: str) -> str:
 
 @pytest.mark.parametrize("experiment", [work.name for work in paper_workloads() if work.loads])
 def test_headers_say_what_the_paper_prints(experiment):
-    config, said = protocol(experiment).model, header(experiment)
+    config, output = protocol(experiment).model, header(experiment)
     (work,) = [work for work in paper_workloads() if work.name == experiment]
-    assert f"experiment={experiment} data.root=" in said
-    assert f"{work.multiply_adds / 1e9:.2f} G multiply-adds" in said
-    assert f"{work.total_multiply_adds:.1e} in all" in said
+    assert f"experiment={experiment} data.root=" in output
+    assert f"{work.multiply_adds / 1e9:.2f} G multiply-adds" in output
+    assert f"{work.total_multiply_adds:.1e} in all" in output
     if config.depth == 18 or config.shortcut == "none":
         table = paper.read("table2").set_index("layers")
         kind = "plain" if config.shortcut == "none" else "resnet_optionA"
-        assert f"{table.loc[config.depth, f'{kind}_top1_err_pct_10crop_val']:.2f}" in said
+        assert f"{table.loc[config.depth, f'{kind}_top1_err_pct_10crop_val']:.2f}" in output
     else:
         name = f"ResNet-{config.depth}" + (f" {config.shortcut}" if config.depth == 34 else "")
         row = paper.read("table3").set_index("model").loc[name]
         top1, top5 = row["top1_err_pct_10crop_val"], row["top5_err_pct_10crop_val"]
-        assert f"top-1 / top-5 error {top1:.2f} / {top5:.2f} %" in said
+        assert f"top-1 / top-5 error {top1:.2f} / {top5:.2f} %" in output
 
 
 @pytest.mark.parametrize("experiment", [*IMAGENET, *TINY])
@@ -202,13 +202,13 @@ def test_the_time_of_a_run_is_estimated_with_and_without_its_pictures(
 
 
 def test_the_command_in_a_run_gives_the_same_numbers_again(tmp_path, call):
-    words = ["experiment=cifar10_resnet20", *SMALL, "seed=3", f"runs_dir={tmp_path}/a"]
+    args = ["experiment=cifar10_resnet20", *SMALL, "seed=3", f"runs_dir={tmp_path}/a"]
     found = []
     for name in ("first", "again"):
-        assert call(main, *words) == 0
+        assert call(main, *args) == 0
         (run,) = find_runs(tmp_path / "a")
         found.append(fingerprint(run))
-        command, words = (said := shlex.split(run.meta()["command"]))[:3], said[3:]
+        command, args = (output := shlex.split(run.meta()["command"]))[:3], output[3:]
         assert command == ["python", "-m", "resnet_repro.train"]
         (tmp_path / "a").rename(tmp_path / name)  # or the next would skip it
     assert found[1] == found[0]
@@ -227,8 +227,8 @@ def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(
     unseen = ("probes.signals=false", "probes.response_images=0")
     monkeypatch.setattr(jobs, "estimate", lambda missing: [1.0] * len(missing))
     assert call(main, "-m", sweep, *SMALL, *unseen, runs) == 0
-    words = ("--profile", "smoke", "--no-train", "--out", tmp_path / "figures")
-    run_script("deviations", *words, runs, *CHANGED)
+    args = ("--profile", "smoke", "--no-train", "--out", tmp_path / "figures")
+    run_script("deviations", *args, runs, *CHANGED)
     missing = "no finished smoke run of cifar10_resnet56_45k, cifar10_plain56_45k"
     assert missing in capsys.readouterr().err
     table = pd.read_csv(tmp_path / "tables" / "deviations.csv")
@@ -270,13 +270,13 @@ def test_real_pictures_at_full_size_also_across_a_stop(tmp_path):
         folder = tmp_path / ("val" if number % 3 == 2 else "train") / f"class{number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder)
-    words = (
+    args = (
         "experiment=imagenet_resnet18_A", "data=folder", "profile=smoke", f"data.root={tmp_path}",
         "recipe.lr=0.01", "recipe.max_iters=2", "recipe.milestones=[1]", "trainer.threads=1",
         "evaluation.every_iters=2", "probes.response_images=2", "evaluation.clean_train_images=2",
         "trainer.loader_workers=1", "recipe.batch_size=3",
     )  # fmt: skip
-    whole, parts = (make_job(*words, f"runs_dir={tmp_path}/runs", f"name={n}") for n in "ab")
+    whole, parts = (make_job(*args, f"runs_dir={tmp_path}/runs", f"name={n}") for n in "ab")
     assert do(whole) == "finished"
     records, meta = whole.folder.metrics(), whole.folder.meta()
     assert [r["num_samples"] for r in records if r["kind"] == "test"] == [3]

@@ -24,8 +24,8 @@ def stand_in(patch: pytest.MonkeyPatch, **scripts: str) -> None:
     """Checks that answer at once; ``scripts`` are what some of them do instead."""
 
     def start(check: GpuCheck, _: Path) -> list[str]:
-        said = gpu_check.PREFIX + json.dumps(ANSWERS[check.name])
-        return [sys.executable, "-c", scripts.get(check.name, f"print({said!r})")]
+        output = gpu_check.PREFIX + json.dumps(ANSWERS[check.name])
+        return [sys.executable, "-c", scripts.get(check.name, f"print({output!r})")]
 
     patch.setattr(gpu_check, "start", start)
 
@@ -105,16 +105,16 @@ def test_a_check_that_finds_other_bits_fails(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu_checks, "run", lambda *_: next(states))
     monkeypatch.setattr(gpu_checks, "weights", lambda _: next(digests))
     gpu_checks.answer("resume", tmp_path)
-    said = json.loads(capsys.readouterr().out.removeprefix(gpu_check.PREFIX))
-    assert said["state"] == "failed"
-    assert "weights of the resumed run: a, expected b" in said["remark"]
+    output = json.loads(capsys.readouterr().out.removeprefix(gpu_check.PREFIX))
+    assert output["state"] == "failed"
+    assert "weights of the resumed run: a, expected b" in output["remark"]
 
 
 def test_the_study_uses_what_was_found(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     path = tmp_path / "gpu_check.json"
-    words = ("experiment=cifar10_plain20", "trainer.concurrent=4")
-    jobs = [make_job(*words), make_job(*words, "trainer.compile=always")]
+    args = ("experiment=cifar10_plain20", "trainer.concurrent=4")
+    jobs = [make_job(*args), make_job(*args, "trainer.compile=always")]
     assert study.checked(jobs, path) == jobs
     settings = {"graph": "never", "compile": "never", "concurrent": 1}
     kept = {"device": "a GPU, 80 GiB", "versions": versions(), "settings": settings}

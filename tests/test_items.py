@@ -33,10 +33,10 @@ def root(tmp_path):
 def make(root, call):
     """Draw an item; return the exit code."""
 
-    def make(item: str, *words: str) -> int:
+    def make(item: str, *args: str) -> int:
         if item not in DRAWINGS:
-            words = ("--no-train", *words, f"runs_dir={root}")
-        return call(partial(main, item), "--out", root.parent / "out" / "figures", *words)
+            args = ("--no-train", *args, f"runs_dir={root}")
+        return call(partial(main, item), "--out", root.parent / "out" / "figures", *args)
 
     return make
 

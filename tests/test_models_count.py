@@ -232,7 +232,7 @@ def test_blocks_pools_and_projections():
         counted.layers("ResNet-35")
 
 
-def test_reading_needs_no_torch_and_the_command_writes_where_it_is_told(tmp_path):
+def test_reading_needs_no_torch_and_the_command_writes_to_the_given_folder(tmp_path):
     code = (
         "import sys\n"
         "from resnet_repro.items import DRAWINGS\n"
@@ -240,6 +240,6 @@ def test_reading_needs_no_torch_and_the_command_writes_where_it_is_told(tmp_path
         "DRAWINGS['table1'].draw(None, Path(sys.argv[1]))\n"
         "print('torch' in sys.modules)\n"
     )
-    words = [sys.executable, "-c", code, str(tmp_path)]
-    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "False\n"
+    args = [sys.executable, "-c", code, str(tmp_path)]
+    assert subprocess.run(args, capture_output=True, text=True, check=True).stdout == "False\n"
     assert (tmp_path / "table1.md").exists()

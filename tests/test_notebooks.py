@@ -146,7 +146,7 @@ def test_zoom_shows_each_drop_and_fits_what_is_seen(tmp_path):
         ra.zoom([run, other])
 
 
-def test_runs_side_by_side_are_told_apart(tmp_path):
+def test_runs_side_by_side_are_distinguished(tmp_path):
     paths = [fabricate(tmp_path, "plain-20", profile="short", seed=seed) for seed in (0, 1)]
     paths.append(fabricate(tmp_path, "ResNet-20", profile="short"))
     paths.append(fabricate(tmp_path, "plain-20", profile="short", name="mine", seed=1))

@@ -122,8 +122,8 @@ def test_a_terminal_that_cannot_redraw_gets_lines(clock, monkeypatch):
     terminal = Terminal(80)
     shown = Progress([1.0], terminal.stream)
     train(shown.begin("a", 3200), clock)
-    (said,) = terminal.lines()
-    assert said.count("\n") > 3
+    (output,) = terminal.lines()
+    assert output.count("\n") > 3
 
 
 def test_elsewhere_a_line_is_printed_now_and_then(clock):
@@ -193,10 +193,10 @@ def test_time_of_all_runs_learns_from_those_that_are_over(clock):
     second = shown.begin("b", 105)
     second.enter("train", 0)
     update(second, clock, 2, range(1, 56))
-    said = stream.getvalue().splitlines()
-    assert re.match(r"\[1/3\] a, [\d. to]+ min for all runs, ", said[1])
-    assert " 10 min for all runs, " in next(line for line in said if "105/105" in line)
-    assert said[-1] == (
+    output = stream.getvalue().splitlines()
+    assert re.match(r"\[1/3\] a, [\d. to]+ min for all runs, ", output[1])
+    assert " 10 min for all runs, " in next(line for line in output if "105/105" in line)
+    assert output[-1] == (
         "[2/3] b, 8 min 20 s for all runs, 2.0 s/it, 1 min 40 s for this run, lr 0.1, 55/105"
     )
 
@@ -231,8 +231,8 @@ def test_durations_are_written_as_people_say_them():
 
 @pytest.mark.parametrize("ending", ["2>/dev/full", "2>&1 | head -1", ">&- 2>&-"])
 def test_a_run_does_not_depend_on_who_reads_what_it_says(tmp_path, ending):
-    words = [*SMALL, *BRIEF, "name=a", f"runs_dir={tmp_path}"]
-    command = shlex.join([sys.executable, "-m", "resnet_repro.train", *words])
+    arguments = [*SMALL, *BRIEF, "name=a", f"runs_dir={tmp_path}"]
+    command = shlex.join([sys.executable, "-m", "resnet_repro.train", *arguments])
     done = subprocess.run(["bash", "-o", "pipefail", "-c", f"{command} {ending}"])
     assert done.returncode == 0
     assert '"finished"' in (tmp_path / "smoke/a/seed0/status.json").read_text()

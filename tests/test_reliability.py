@@ -230,9 +230,9 @@ def test_a_part_continues_where_it_was_and_tells_failures(tmp_path):
 def test_the_command_does_parts_and_its_code_tells(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PARTS, "good", part_of({"ok": True}))
     monkeypatch.setitem(PARTS, "bad", part_of({"ok": False}))
-    words = ["--out", str(tmp_path), "--scratch", str(tmp_path), "--count", "2"]
-    assert programme.main(["--part", "good", *words]) == 0
-    assert programme.main(["--part", "good", "--part", "bad", *words]) == 1
+    args = ["--out", str(tmp_path), "--scratch", str(tmp_path), "--count", "2"]
+    assert programme.main(["--part", "good", *args]) == 0
+    assert programme.main(["--part", "good", "--part", "bad", *args]) == 1
     assert "bad: 2 trials, 2 failed" in capsys.readouterr().out
     assert json.loads((tmp_path / "good.json").read_text())["part"] == "good"
     with pytest.raises(SystemExit):

@@ -68,8 +68,8 @@ def show_only(patch: pytest.MonkeyPatch, *items: str) -> None:
     patch.setattr(report, "DRAWINGS", {})
 
 
-def write(root: Path, out: Path, *words: str) -> tuple[int, str]:
-    code = report.main(["--runs", str(root), "--out", str(out), *words])
+def write(root: Path, out: Path, *args: str) -> tuple[int, str]:
+    code = report.main(["--runs", str(root), "--out", str(out), *args])
     return code, out.read_text(encoding="utf-8")
 
 
@@ -345,9 +345,9 @@ def look_at(path: Path, place: Path, width: int, *, dark: bool) -> tuple[dict[st
     for more in (["--dump-dom", frame.as_uri()], [frame.as_uri()]):
         done = subprocess.run([*command, *more], capture_output=True, text=True)
         if "--dump-dom" in more:
-            told = re.search(r"<title>(.*?)</title>", done.stdout)
-            assert told, done.stderr[-2000:]
-    return json.loads(told[1].replace("&quot;", '"')), shot
+            measured = re.search(r"<title>(.*?)</title>", done.stdout)
+            assert measured, done.stderr[-2000:]
+    return json.loads(measured[1].replace("&quot;", '"')), shot
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
@@ -356,12 +356,12 @@ def look_at(path: Path, place: Path, width: int, *, dark: bool) -> tuple[dict[st
 @pytest.mark.usefixtures("written")
 def test_the_page_in_a_browser(study, tmp_path, width, dark):
     page = study.parent / "report" / "index.html"
-    told, shot = look_at(page, tmp_path, width, dark=dark)
-    assert told["images"] >= 8
-    assert told["broken"] == 0
-    assert told["lost"] == []
-    assert told["wide"] <= width, "nothing makes the page itself scroll sideways"
-    red, green, blue = map(int, re.findall(r"\d+", str(told["ground"]))[:3])
+    measured, shot = look_at(page, tmp_path, width, dark=dark)
+    assert measured["images"] >= 8
+    assert measured["broken"] == 0
+    assert measured["lost"] == []
+    assert measured["wide"] <= width, "nothing makes the page itself scroll sideways"
+    red, green, blue = map(int, re.findall(r"\d+", str(measured["ground"]))[:3])
     assert (red + green + blue < 150) == dark
     picture = Image.open(shot).convert("RGB").crop((0, 0, width, 3000))
     assert len(picture.getcolors(1 << 24) or []) > 200, "text and figures, not an empty page"

@@ -9,8 +9,8 @@ def test_responses_of_a_run_that_is_not_finished(tmp_path):
     job = small_job(tmp_path, "probes.response_images=500")
     assert do(job, StopAt(5)) == "preempted"
     assert job.folder.table("responses") == []
-    said = done(responses, f"run={job.folder.path}", "images=100", "threads=1")
-    assert "100 test images, iteration 5" in said
+    output = done(responses, f"run={job.folder.path}", "images=100", "threads=1")
+    assert "100 test images, iteration 5" in output
     assert len(job.folder.table("responses")) == 7
     assert do(job) == "finished"  # the run resumes as if nothing had happened
     finished = job.folder.table("responses")
@@ -19,10 +19,10 @@ def test_responses_of_a_run_that_is_not_finished(tmp_path):
 
 
 def test_refusals_are_one_line(tmp_path):
-    for words, message in (
+    for args, message in (
         (("images=5",), "run is not set"),
         (("run=nowhere", "images=0"), "images=0: must be an integer >= 1"),
         ((f"run={tmp_path}",), "config.yaml: cannot be read"),
     ):
-        code, said = refused(*words, command=responses)
-        assert (code, message in said) == (2, True), said
+        code, output = refused(*args, command=responses)
+        assert (code, message in output) == (2, True), output

@@ -118,7 +118,7 @@ def test_the_fullest_profile_is_drawn_and_other_profiles_are_not_on_the_page(fou
     assert {run.profile for run in Study(four).item("fig6")} == {"paper"}
 
 
-def test_a_stopped_run_stands_in_no_table_and_a_diverged_one_is_told(four):
+def test_a_stopped_run_is_in_no_table_and_a_diverged_one_is_named(four):
     fabricate(four, "plain-32", profile="short", state="preempted", until=1_000)
     fabricate(four, "plain-44", profile="short", state="diverged", until=1_000)
     check = {"profile": "short", "state": "preempted", "until": 200, "precision": "fp32"}
@@ -135,13 +135,13 @@ def test_a_stopped_run_stands_in_no_table_and_a_diverged_one_is_told(four):
 
 def test_a_page_of_no_runs_says_so(tmp_path):
     study = Study(tmp_path)
-    said = {name: block(study) for name, block in BLOCKS.items()}
-    assert said["runs"] == "No run is finished yet."
-    assert said["fig1"] == "No run of it is logged yet."
-    assert said["curves"].startswith("No logged curve has an iteration in common")
-    assert said["claims"].count("no runs") == 10
-    assert said["table 6"].count("no runs") == 11
-    assert said["results"].startswith("No run is logged")
+    output = {name: block(study) for name, block in BLOCKS.items()}
+    assert output["runs"] == "No run is finished yet."
+    assert output["fig1"] == "No run of it is logged yet."
+    assert output["curves"].startswith("No logged curve has an iteration in common")
+    assert output["claims"].count("no runs") == 10
+    assert output["table 6"].count("no runs") == 11
+    assert output["results"].startswith("No run is logged")
     assert draw(study, tmp_path / "docs") == []
 
 

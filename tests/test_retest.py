@@ -22,8 +22,8 @@ PLAIN, RESNET = NAMES = [make_job(f"experiment={net}", *FEW).config.name for net
 def trained(tiny_root, tmp_path_factory):
     root = tmp_path_factory.mktemp("results") / "runs"
     for net in NETS:
-        words = (f"experiment={net}", *FEW, f"data.root={tiny_root}", f"runs_dir={root}")
-        assert do(make_job(*words)) == "finished"
+        args = (f"experiment={net}", *FEW, f"data.root={tiny_root}", f"runs_dir={root}")
+        assert do(make_job(*args)) == "finished"
     return root
 
 
@@ -36,10 +36,10 @@ def root(trained, tmp_path):
 def table2(run_script, root, capsys):
     """Make the table from the pictures in a folder: what is said, and the table."""
 
-    def table2(data, *words):
+    def table2(data, *args):
         out = root.parent / "tables"
         runs = (f"runs_dir={root}", f"data.root={data}", "trainer.threads=1")
-        run_script("table2", "--out", out, *words, *FEW, *runs)
+        run_script("table2", "--out", out, *args, *FEW, *runs)
         return capsys.readouterr().err, (out / "table2.md").read_text(encoding="utf-8")
 
     return table2
@@ -50,11 +50,11 @@ def kept(root):
 
 
 def test_a_table_counts_what_is_missing_once(root, tiny_root, table2):
-    said, table = table2(tiny_root, "--no-train")
-    assert "counting" not in said
+    output, table = table2(tiny_root, "--no-train")
+    assert "counting" not in output
     assert table.count("1-crop only, seed 0, smoke profile") == 2
-    said, table = table2(tiny_root)
-    assert "counting errors at 10-crop of 2 runs first" in said
+    output, table = table2(tiny_root)
+    assert "counting errors at 10-crop of 2 runs first" in output
     assert table.count("10-crop, seed 0, smoke profile") == 2
     assert "1-crop only" not in table
     first = kept(root)
@@ -66,27 +66,27 @@ def test_a_table_counts_what_is_missing_once(root, tiny_root, table2):
         run = RunFolder(root / "smoke" / name / "seed0")
         assert model["metrics_sha256"] == run.metrics_digest(2)
         assert (entry["protocol"], entry["num_samples"], entry["left_out"]) == ("10-crop", 6, 0)
-    said, again = table2(tiny_root)
-    assert "counting" not in said
+    output, again = table2(tiny_root)
+    assert "counting" not in output
     assert (again, kept(root)) == (table, first)
 
 
 def test_without_weights_it_says_so_and_shows_what_there_is(root, tiny_root, table2):
     shutil.rmtree(root / "smoke" / PLAIN / "seed0" / "checkpoints")
-    said, table = table2(tiny_root)
+    output, table = table2(tiny_root)
     assert (
         f"not tested at 10-crop, since their final weights are not here: smoke/{PLAIN}/seed0"
-        in said
+        in output
     )
-    assert "counting errors at 10-crop of 1 run first" in said
+    assert "counting errors at 10-crop of 1 run first" in output
     assert "| 1-crop only, seed 0, smoke profile" in table
     assert "| 10-crop, seed 0, smoke profile" in table
     assert "Not tested at 10-crop on Tiny ImageNet: plain-18 seed 0." in table
 
 
 def test_without_data_it_says_so_and_draws(root, tmp_path, table2):
-    said, table = table2(tmp_path / "nowhere")
-    assert said.count("not tested at 10-crop: smoke/tiny_") == 2
+    output, table = table2(tmp_path / "nowhere")
+    assert output.count("not tested at 10-crop: smoke/tiny_") == 2
     assert "10-crop, seed 0" not in table
     assert kept(root) == {}
 
@@ -95,15 +95,15 @@ def test_a_net_trained_again_is_tested_again(root, tiny_root, table2):
     table2(tiny_root)
     before = kept(root)
     shutil.rmtree(root / "smoke" / PLAIN)
-    words = ("experiment=tiny_plain18", *FEW, f"data.root={tiny_root}", f"runs_dir={root}")
-    assert do(make_job(*words)) == "finished"  # the same weights, but other seconds in its log
-    said, table = table2(tiny_root, "--no-train")
+    args = ("experiment=tiny_plain18", *FEW, f"data.root={tiny_root}", f"runs_dir={root}")
+    assert do(make_job(*args)) == "finished"  # the same weights, but other seconds in its log
+    output, table = table2(tiny_root, "--no-train")
     line = f"Not used: evaluations/{PLAIN}_smoke_seed0_10-crop.json is of another training of "
-    assert line + f"smoke/{PLAIN}/seed0" in said
+    assert line + f"smoke/{PLAIN}/seed0" in output
     assert line in table
-    said, table = table2(tiny_root)
-    assert "counting errors at 10-crop of 1 run first" in said
-    assert "Not used" not in said + table
+    output, table = table2(tiny_root)
+    assert "counting errors at 10-crop of 1 run first" in output
+    assert "Not used" not in output + table
     after = kept(root)
     assert set(after) == set(before)
     name = f"{PLAIN}_smoke_seed0_10-crop"
@@ -113,8 +113,8 @@ def test_a_net_trained_again_is_tested_again(root, tiny_root, table2):
 
 
 def test_an_ensemble_of_one_run_of_each_net_is_tested_once(root, tiny_root, capsys):
-    words = (f"data.root={tiny_root}", f"runs_dir={root}", "trainer.threads=1")
-    config = compose_run(f"experiment={NETS[0]}", *words)
+    args = (f"data.root={tiny_root}", f"runs_dir={root}", "trainer.threads=1")
+    config = compose_run(f"experiment={NETS[0]}", *args)
     runs = Logged(root).runs
     count_missing(runs[:1], "multi-scale", config, together=True)
     assert kept(root) == {}  # one net is no ensemble

@@ -43,7 +43,7 @@ def linked_to_itself(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, fifo, linked_to_itself])
-def test_what_is_no_regular_file_is_not_replaced(tmp_path, make):
+def test_anything_but_a_regular_file_is_not_replaced(tmp_path, make):
     path = tmp_path / "file"
     make(path)
     kind = path.lstat().st_mode
@@ -87,9 +87,9 @@ def test_a_file_system_without_locks_costs_one_warning(tmp_path, monkeypatch, er
         raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with warnings.catch_warnings(record=True) as told, lock(tmp_path):
+    with warnings.catch_warnings(record=True) as caught, lock(tmp_path):
         pass
-    (warning,) = told
+    (warning,) = caught
     assert str(warning.message).startswith(f"{tmp_path}: this file system has no locks")
 
 
@@ -162,7 +162,7 @@ def _hold(path: Path, ready: object, release: object) -> None:
         release.wait(30)
 
 
-def test_second_owner_is_told_who_the_first_is(tmp_path):
+def test_the_second_process_is_refused_with_the_name_of_the_first(tmp_path):
     context = multiprocessing.get_context("spawn")
     ready, release = context.Event(), context.Event()
     holder = context.Process(target=_hold, args=(tmp_path, ready, release))

@@ -104,8 +104,10 @@ def test_a_run_drops_by_what_it_logs_and_logs_each_drop(whole):
     records = whole.folder.metrics()
     expected = replayed(records, patience=2, max_drops=2, last=14)
     assert expected, "the errors fell all the way: no plateau to see"
-    told = [(r["iter"], r["value"]) for r in records if r.get("event") == "lr_drop"]
-    assert told == [(i, pytest.approx(0.4 * 0.1**n)) for n, i in enumerate(expected, start=1)]
+    logged_drops = [(r["iter"], r["value"]) for r in records if r.get("event") == "lr_drop"]
+    assert logged_drops == [
+        (i, pytest.approx(0.4 * 0.1**n)) for n, i in enumerate(expected, start=1)
+    ]
     rates = {r["iter"]: r["lr"] for r in records if r["kind"] == "train"}
     for iteration, rate in rates.items():  # the update after the evaluation is the first below
         n = sum(iteration > drop for drop in expected)

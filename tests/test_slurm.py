@@ -62,9 +62,9 @@ def seen(tmp_path: Path, name: str) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def submit(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+def submit(env: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["sbatch", str(BATCH), *words], env=env, cwd=REPO, capture_output=True, text=True
+        ["sbatch", str(BATCH), *args], env=env, cwd=REPO, capture_output=True, text=True
     )
 
 
@@ -81,7 +81,7 @@ def test_what_is_left_decides(tmp_path, state, code, requeued):
     assert calls == ["requeue 4242"] * requeued
 
 
-def test_the_launcher_is_told_of_all_machines(tmp_path):
+def test_the_launcher_gets_all_machines(tmp_path):
     env = cluster(tmp_path, STATE="finished", FOLDER=str(tmp_path))
     submit(env, "experiment=cifar10_plain20", "seed=3")
     first, second = seen(tmp_path, "python")
@@ -144,9 +144,9 @@ def warn(job: Job, batch: subprocess.Popen[bytes]) -> None:
 def test_submitit_does_the_runs_of_a_sweep(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     root = tmp_path / "runs"
-    words = [word for word in small_job(root).words if not word.startswith("seed")]
+    args = [word for word in small_job(root).words if not word.startswith("seed")]
     done = subprocess.run(
-        [sys.executable, "-m", "resnet_repro.train", "-m", *words, "seed=0,1",
+        [sys.executable, "-m", "resnet_repro.train", "-m", *args, "seed=0,1",
          "hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}/sweep"],
         cwd=REPO, capture_output=True, text=True,
     )  # fmt: skip

@@ -113,8 +113,8 @@ SHORT = ("recipe.max_iters=6", "recipe.milestones=[4]", "evaluation.every_iters=
         ("evaluation.batch_size=25", "recipe.warmup=error80"),  # the last batch is smaller
     ],
 )
-def test_every_kind_of_step_is_the_eager_one(tmp_path, tape, monkeypatch, words):
-    replayed, eager = (small_job(tmp_path / name, *SHORT, *words) for name in "ab")
+def test_every_kind_of_step_is_the_eager_one(tmp_path, tape, monkeypatch, arguments):
+    replayed, eager = (small_job(tmp_path / name, *SHORT, *arguments) for name in "ab")
     assert do(replayed) == "finished"
     assert tape.captures == 2
     monkeypatch.setattr(run_module, "make", make)
@@ -123,13 +123,13 @@ def test_every_kind_of_step_is_the_eager_one(tmp_path, tape, monkeypatch, words)
 
 
 def test_divergence_is_named_as_without_graphs(tmp_path, tape, monkeypatch):
-    said = []
+    output = []
     for name in ("replayed", "eager"):
         with pytest.raises(DivergedError) as caught:
             do(small_job(tmp_path / name, "recipe.lr=1e30"))
-        said.append(str(caught.value))
+        output.append(str(caught.value))
         monkeypatch.setattr(run_module, "make", make)
-    assert said[0] == said[1]
+    assert output[0] == output[1]
 
 
 def parts_of(job: Job) -> tuple[RunContext, TrainState]:
@@ -191,26 +191,26 @@ def test_batches_ahead_take_little_memory(tmp_path, monkeypatch):
 
 
 def test_capture_records_on_the_current_stream_and_gives_the_replay(monkeypatch):
-    said: list[Any] = []
+    output: list[Any] = []
 
     class Graph:
         def replay(self) -> None:
-            said.append("replayed")
+            output.append("replayed")
 
     @contextmanager
     def recording(graph: Graph, **how: str) -> Iterator[None]:
-        said.append((type(graph), how))
+        output.append((type(graph), how))
         yield
-        said.append("recorded")
+        output.append("recorded")
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", recording)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: "mine")
-    replay = capture_on_cuda(lambda: said.append("launched"))
+    replay = capture_on_cuda(lambda: output.append("launched"))
     how = {"stream": "mine", "capture_error_mode": "thread_local"}  # beside pinning threads
-    assert said == [(Graph, how), "launched", "recorded"]
+    assert output == [(Graph, how), "launched", "recorded"]
     replay()
-    assert said[3:] == ["replayed"]
+    assert output[3:] == ["replayed"]
 
 
 def test_a_forward_pass_is_replayed_for_one_shape_and_follows_the_weights(tmp_path):
@@ -316,7 +316,9 @@ def test_a_run_on_a_gpu_says_what_trains_it(tmp_path, monkeypatch, capsys):
     assert "trainer.compile=auto: blocks are not compiled" in remark
 
 
-def test_without_a_compiler_one_line_is_said_and_training_continues(tmp_path, monkeypatch, capsys):
+def test_without_a_compiler_one_line_is_printed_and_training_continues(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(stepper, "compile_obstacle", no_compiler)
     monkeypatch.setitem(stepper.COMPILE_PAYS, "cpu", True)
     job = small_job(tmp_path, *BRIEF)
@@ -348,9 +350,9 @@ BUSY = "2 workers add up their gradients in every step"
     ],
 )  # fmt: skip
 def test_what_a_gpu_would_do_and_what_keeps_it_from_more(
-    tmp_path, monkeypatch, words, workers, found
+    tmp_path, monkeypatch, arguments, workers, found
 ):
-    parts, state = parts_of(small_job(tmp_path, *words))
+    parts, state = parts_of(small_job(tmp_path, *arguments))
     setup = dataclasses.replace(parts.setup, device=torch.device("cuda"))
     parts = dataclasses.replace(parts, setup=setup, world=World(0, workers))
     monkeypatch.setattr(stepper, "compile_obstacle", lambda *_, **__: None)

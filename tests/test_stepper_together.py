@@ -31,16 +31,16 @@ def no_measuring(monkeypatch):
     monkeypatch.setattr(jobs, "estimate", lambda missing: [1.0] * len(missing))
 
 
-def three(root: Path, *words: str) -> list[Job]:
-    words = ("recipe.max_iters=8", "recipe.milestones=[6]", "probes.signals=false", *words)
+def three(root: Path, *args: str) -> list[Job]:
+    args = ("recipe.max_iters=8", "recipe.milestones=[6]", "probes.signals=false", *args)
     return [
-        small_job(root, *words, "name=a"),
-        small_job(root, *words, "name=b", "model.shortcut=none", "seed=1"),
-        small_job(root, *words, "name=c", "recipe.max_iters=5", "recipe.milestones=[3]"),
+        small_job(root, *args, "name=a"),
+        small_job(root, *args, "name=b", "model.shortcut=none", "seed=1"),
+        small_job(root, *args, "name=c", "recipe.max_iters=5", "recipe.milestones=[3]"),
     ]
 
 
-def test_turn_about_gives_the_same_folders(tmp_path, monkeypatch):
+def test_concurrent_runs_give_the_same_folders(tmp_path, monkeypatch):
     """The third begins when one of the first two is done; the replayed run is one of them."""
     steps: list[str] = []
     make = run_module.make

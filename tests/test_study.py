@@ -47,8 +47,8 @@ def test_order_of_work_on_a_cpu():
 
 
 def test_list_tells_where_runs_stand_and_the_time_that_is_left(tmp_path, capsys, monkeypatch):
-    words = ("experiment=cifar10_plain20", f"runs_dir={tmp_path}")
-    jobs = [make_job(*words, f"seed={seed}") for seed in range(6)]
+    args = ("experiment=cifar10_plain20", f"runs_dir={tmp_path}")
+    jobs = [make_job(*args, f"seed={seed}") for seed in range(6)]
     states = {"finished": 64_000, "running": 700, "preempted": 500, "failed": 400, "diverged": 300}
     for job, (state, iteration) in zip(jobs, states.items(), strict=False):
         job.folder.write_config(job.config.as_mapping())
@@ -74,10 +74,8 @@ def test_list_tells_where_runs_stand_and_the_time_that_is_left(tmp_path, capsys,
 
 
 def test_a_study_does_not_mix_engines(tmp_path):
-    def job(seed: int, *words: str) -> Job:
-        return make_job(
-            "experiment=cifar10_plain20", f"seed={seed}", f"runs_dir={tmp_path}", *words
-        )
+    def job(seed: int, *args: str) -> Job:
+        return make_job("experiment=cifar10_plain20", f"seed={seed}", f"runs_dir={tmp_path}", *args)
 
     def logged(seed: int, device: str, step: str, blocks: str) -> None:
         folder = job(seed).folder
@@ -175,8 +173,8 @@ def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path):
     with tarfile.open(study.write_bundle(jobs, tmp_path / "study.tar")) as tar:
         tar.extractall(there, filter="data")
     env = os.environ | {"PYTHONPATH": str(there / "src")}
-    words = [sys.executable, "-c", BARE]
-    done = subprocess.run(words, cwd=there, env=env, capture_output=True, text=True, check=False)
+    args = [sys.executable, "-c", BARE]
+    done = subprocess.run(args, cwd=there, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (run,) = find_runs(there / "runs")
     assert run.is_finished

@@ -77,8 +77,8 @@ def test_gradients_are_measured_at_bn_outputs_and_against_float64(whole):
 
 
 def test_bf16_gradients_are_further_from_float64_and_weights_stay_in_fp32(whole, tmp_path):
-    words = ("trainer.precision=bf16", "recipe.max_iters=1", "recipe.milestones=[]")
-    job = small_job(tmp_path, *words)
+    args = ("trainer.precision=bf16", "recipe.max_iters=1", "recipe.milestones=[]")
+    job = small_job(tmp_path, *args)
     do(job)
     fp32, bf16 = whole.table("gradient_precision"), job.folder.table("gradient_precision")
     for b, f in zip(bf16, fp32, strict=True):
@@ -249,8 +249,8 @@ def test_45k_split_logs_validation_beside_test(tmp_path, monkeypatch):
     labels = np.arange(50_060, dtype=np.uint8) % 10
     arrays = Arrays(images[60:], labels[60:], images[:60], labels[:60], 10, {})
     monkeypatch.setattr(cifar10, "load", lambda *_: arrays)
-    words = ("data=cifar10", "data.train_split=45k", "evaluation.batch_size=1000")
-    job = small_job(tmp_path, *SHORT, *words)
+    args = ("data=cifar10", "data.train_split=45k", "evaluation.batch_size=1000")
+    job = small_job(tmp_path, *SHORT, *args)
     assert do(job) == "finished"
     counts = {r["kind"]: r["num_samples"] for r in job.folder.metrics()}
     assert counts == {"train": 32, "test": 60, "val": 5_000, "train_clean": 50}
@@ -342,7 +342,7 @@ def test_trap_06_resume_takes_the_last_checkpoint_not_the_best(tmp_path):
     assert saved["iteration"] == job.folder.resumes_at == 7
 
 
-def test_trap_13_precision_is_one_for_all_nets_and_mixing_is_said(tmp_path):
+def test_trap_13_precision_is_the_same_for_all_nets_and_mixing_is_reported(tmp_path):
     listed = [name for name in names("experiment") if not name.endswith("_fp32")]  # the controls
     asked = {protocol(name).trainer.precision for name in listed}
     assert asked == {"auto"}  # which becomes what the device does best, whatever the net
@@ -374,7 +374,7 @@ def test_trap_17_a_rerun_gives_the_same_bits_on_the_cpu(tmp_path):
     assert others == [first, first]
 
 
-def test_trap_18_every_source_is_held_against_one_truth():
+def test_trap_18_every_source_is_verified_by_the_same_digests():
     assert set(DIGESTS) == {"train_images", "train_labels", "test_images", "test_labels"}
     assert all(len(digest) == 64 for digest in DIGESTS.values())
     assert compose_run("experiment=cifar10_plain20").data.source == "auto"

@@ -41,8 +41,8 @@ def spoiled(photographs, tmp_path):
     return tmp_path / "spoiled"
 
 
-def job_on(pictures: Path, root: Path, *words: str) -> Job:
-    return make_job(*SMALL, f"data.root={pictures}", f"runs_dir={root}", *words)
+def job_on(pictures: Path, root: Path, *args: str) -> Job:
+    return make_job(*SMALL, f"data.root={pictures}", f"runs_dir={root}", *args)
 
 
 PROBED = ("probes.signals=true", "probes.response_images=4")  # as the run called whole
@@ -163,17 +163,17 @@ def test_a_corrupt_picture_is_left_out_counted_and_named_also_across_a_stop(
 ):
     bad_test = "val/n00000002/n00000002_1.JPEG"
     (spoiled / bad_test).write_bytes(b"not a picture")
-    words = ("data.on_corrupt=skip", "recipe.max_iters=7", "trainer.log_every_iters=2")
-    words += ("evaluation.clean_train_images=12", "evaluation.every_iters=7")
-    job = job_on(spoiled, tmp_path / "whole", *words)
+    args = ("data.on_corrupt=skip", "recipe.max_iters=7", "trainer.log_every_iters=2")
+    args += ("evaluation.clean_train_images=12", "evaluation.every_iters=7")
+    job = job_on(spoiled, tmp_path / "whole", *args)
     assert do(job) == "finished"
     train, _ = load_indices(spoiled)
     (row,) = [row for row in range(12) if train.path(row) == spoiled / BAD]
     expected = uses(12, 5, 7, row)
     assert len(expected) >= 2
     records = job.folder.metrics()
-    told = [(r["iter"], r["value"]) for r in records if r["kind"] == "event"]
-    assert told == [*((i, BAD) for i in expected), (7, bad_test), (7, BAD)]
+    events = [(r["iter"], r["value"]) for r in records if r["kind"] == "event"]
+    assert events == [*((i, BAD) for i in expected), (7, bad_test), (7, BAD)]
     assert job.folder.meta()["data"]["left_out"] == {BAD: len(expected) + 1, bad_test: 1}
     seen = {r["iter"]: r["num_samples"] for r in records if r["kind"] == "train"}
     windows = {2: (1, 2), 4: (3, 4), 6: (5, 6), 7: (7,)}
@@ -185,7 +185,7 @@ def test_a_corrupt_picture_is_left_out_counted_and_named_also_across_a_stop(
     assert (counts["test"], counts["train_clean"]) == (5, 11)
     assert capsys.readouterr().err.count(f"skipped: {spoiled / BAD}") == 1  # once a run
 
-    again = job_on(spoiled, tmp_path / "parts", *words)
+    again = job_on(spoiled, tmp_path / "parts", *args)
     assert do(again, StopAt(expected[0])) == "preempted"  # right after it was first left out
     assert do(again) == "finished"
     assert fingerprint(again.folder) == fingerprint(job.folder)
@@ -197,21 +197,21 @@ def test_two_workers_train_on_the_same_pictures_as_one_and_name_what_each_left_o
 ):
     """Batch-norm over both, so that their losses are one worker's."""
     (spoiled / "train/n00000000/n00000000_0.JPEG").write_bytes(b"")
-    words = (
+    args = (
         "data.on_corrupt=skip",
         "recipe.batch_size=6",
         "recipe.lr=0.01",
         "trainer.sync_bn=true",
     )
     alone, two = (
-        job_on(spoiled, tmp_path, *words, f"name=by{n}", f"trainer.devices={n}") for n in (1, 2)
+        job_on(spoiled, tmp_path, *args, f"name=by{n}", f"trainer.devices={n}") for n in (1, 2)
     )
     assert do(alone) == "finished"
     assert workers(two, spoil=shrunk) == "finished"
     records = [job.folder.metrics() for job in (alone, two)]
     keys = ("kind", "iter", "num_samples", "value")
-    said = [[[r.get(key) for key in keys] for r in each] for each in records]
-    assert said[0] == said[1]
+    output = [[[r.get(key) for key in keys] for r in each] for each in records]
+    assert output[0] == output[1]
     assert len({r["value"] for r in records[1] if r["kind"] == "event"}) == 2
     assert alone.folder.meta()["data"]["left_out"] == two.folder.meta()["data"]["left_out"]
     losses = [[r["loss"] for r in each if r["kind"] == "train"] for each in records]

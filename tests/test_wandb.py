@@ -202,8 +202,8 @@ def test_what_cannot_be_sent_is_named_and_the_exit_code_says_so(tmp_path, break_
     with pytest.raises(SystemExit) as stopped:
         mirror.main([str(folder)])
     assert stopped.value.code == 1
-    told = ["W&B: the package wandb is not installed", f"{folder}: not sent"]
-    assert capfd.readouterr().err.splitlines() == told
+    expected = ["W&B: the package wandb is not installed", f"{folder}: not sent"]
+    assert capfd.readouterr().err.splitlines() == expected
     with pytest.raises(SystemExit) as stopped:
         mirror.main([str(folder), str(tmp_path / "nothing")])
     assert stopped.value.code == 2
@@ -224,8 +224,8 @@ def test_names_of_metrics_say_the_view():
 # The real command.
 
 
-def train(runs: Path, *words: str) -> RunFolder:
-    job = small_job(runs, *words)
+def train(runs: Path, *args: str) -> RunFolder:
+    job = small_job(runs, *args)
     do(job)
     return job.folder
 

@@ -48,7 +48,7 @@ PARTS: dict[str, Part] = {
 }
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | None = None) -> int:
     """Do the parts that are named, all by default; 0 where all trials came out as they should."""
     parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
     known = "; ".join(f"{name}: {part.about}" for name, part in PARTS.items())
@@ -57,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop a part after")
     parser.add_argument("--out", type=expand, default=RESULTS, help="folder of the records")
     parser.add_argument("--scratch", type=expand, help="folder to work in")
-    asked = parser.parse_args(words)
+    asked = parser.parse_args(args)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     failed = 0
     for name in asked.part or PARTS:
@@ -82,8 +82,8 @@ def do_part(part: Part, shop: Workshop, seconds: float = float("inf")) -> None:
             return
         outcome = tried(trial, shop.scratch)
         record.add(trial.key, outcome)
-        said = "ok" if outcome["ok"] else f"FAILED {outcome}"
-        print(f"{record.part}: {trial.key}: {said}", flush=True)
+        verdict = "ok" if outcome["ok"] else f"FAILED {outcome}"
+        print(f"{record.part}: {trial.key}: {verdict}", flush=True)
 
 
 def tried(trial: Trial, scratch: Path) -> Outcome:

@@ -119,7 +119,7 @@ def damaged(shop: Workshop, kind: str, files: int, folder: Path) -> Outcome:
     """Damage the newest checkpoint ``files`` times: the one before is used, with a warning."""
     from resnet_repro.training.checkpoint import load_newest
 
-    told = dict.fromkeys(("silent", "set_aside", "warned", "whole_runs", "identical_runs"), 0)
+    counts = dict.fromkeys(("silent", "set_aside", "warned", "whole_runs", "identical_runs"), 0)
     rng, source = random.Random(kind), begun(shop, folder / "source")
     for number in range(files):
         job = small_job(folder / "copy")
@@ -128,21 +128,21 @@ def damaged(shop: Workshop, kind: str, files: int, folder: Path) -> Outcome:
         newest = generations(run)[-1]
         damage(kind, newest, rng)
         if number < WHOLE_RUNS:
-            told["whole_runs"] += 1
+            counts["whole_runs"] += 1
             same = finish(job) == 0 and shop.variant("residual").verdict(run)["identical"]
-            told["identical_runs"] += same
-            told["silent"] += not same
+            counts["identical_runs"] += same
+            counts["silent"] += not same
         else:
-            with warnings.catch_warnings(record=True) as said:
+            with warnings.catch_warnings(record=True) as output:
                 warnings.simplefilter("always")
                 saved = load_newest(run.checkpoints)
-            told["warned"] += bool(said) and newest.name in str(said[0].message)
-            told["silent"] += saved is None or saved["iteration"] != FORMER
-        told["set_aside"] += os.path.lexists(f"{newest}.corrupt")
+            counts["warned"] += bool(output) and newest.name in str(output[0].message)
+            counts["silent"] += saved is None or saved["iteration"] != FORMER
+        counts["set_aside"] += os.path.lexists(f"{newest}.corrupt")
         shutil.rmtree(folder / "copy")
-    warned = told["warned"] == files - told["whole_runs"]
-    fine = not told["silent"] and warned and told["set_aside"] == files
-    return {"ok": fine, "files": files} | told
+    warned = counts["warned"] == files - counts["whole_runs"]
+    fine = not counts["silent"] and warned and counts["set_aside"] == files
+    return {"ok": fine, "files": files} | counts
 
 
 def refused(shop: Workshop, change: Callable[[Path], None], folder: Path) -> Outcome:

@@ -98,7 +98,7 @@ DEFECTS = (
            ("test_commands.py::test_signals_lose_nothing[15]",)),
     Defect("two commands work on one folder", "runs/lock.py",
            "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass",
-           ("test_runs.py::test_second_owner_is_told_who_the_first_is",)),
+           ("test_runs.py::test_the_second_process_is_refused_with_the_name_of_the_first",)),
     Defect("losses that are not numbers go on", STATE,
            "return state.window.share_is_finite(state.iteration) and bool(norm.isfinite())",
            "return True",

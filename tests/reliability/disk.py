@@ -58,11 +58,11 @@ def mounted(where: Path, kibibytes: int) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(where)], check=True)
 
 
-def mount(*words: str) -> None:
-    subprocess.run(["mount", *words], check=True, capture_output=True)
+def mount(*args: str) -> None:
+    subprocess.run(["mount", *args], check=True, capture_output=True)
 
 
-def told(answer: Path, job: Job, limit: int) -> None:
+def run_on_small_disk(answer: Path, job: Job, limit: int) -> None:
     """Do ``job`` with files of ``limit`` bytes at most; note what it says where it fails."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
@@ -92,14 +92,14 @@ def limited(shop: Workshop, limit: int, folder: Path) -> Outcome:
 def first_try(runs: Path, answer: Path, limit: int) -> tuple[Job, Outcome]:
     """Whether a run ended with a line that names a file, and left no temporary one."""
     job = small_job(runs)
-    code = ended(begin(told, answer, job, limit))
-    said = answer.read_text() if answer.exists() else ""
+    code = ended(begin(run_on_small_disk, answer, job, limit))
+    output = answer.read_text() if answer.exists() else ""
     left = [path.name for path in job.folder.path.rglob("*.tmp")]
     # Where not even the folder can be made it is refused as unusable, with the same cause.
-    named = "cannot be written (" in said or "can be made (" in said
-    fine = code == 0 or (code in (DISK_FULL, CONFIG) and named and not left and "\n" not in said)
-    said = said.replace(str(runs), "RUNS")
-    return job, {"full": code != 0, "code": code, "said": said, "left": left, "ok": fine}
+    named = "cannot be written (" in output or "can be made (" in output
+    fine = code == 0 or (code in (DISK_FULL, CONFIG) and named and not left and "\n" not in output)
+    output = output.replace(str(runs), "RUNS")
+    return job, {"full": code != 0, "code": code, "said": output, "left": left, "ok": fine}
 
 
 def then(shop: Workshop, job: Job, found: Outcome) -> Outcome:

@@ -27,17 +27,17 @@ LIMIT = 120.0  # seconds after which a command counts as not refused
 class Row:
     """What is said (``{here}`` is the trial's folder) and what the refusal must hold."""
 
-    words: str
-    says: str
+    args: str
+    message: str
     code: int = CONFIG
     module: str = "train"
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
 
-def described(name: str, text: str, says: str) -> Row:
-    words, file = f"--config-dir {{here}} experiment={name}", f"experiment/{name}.yaml"
-    return Row(words, says.replace("{file}", f"{{here}}/{file}"), files={file: text})
+def described(name: str, text: str, message: str) -> Row:
+    args, file = f"--config-dir {{here}} experiment={name}", f"experiment/{name}.yaml"
+    return Row(args, message.replace("{file}", f"{{here}}/{file}"), files={file: text})
 
 
 RUN = "experiment=cifar10_plain20"
@@ -76,25 +76,25 @@ ROWS = [
 
 def trials(shop: Workshop) -> Iterator[Trial]:
     """One trial for each row; ``shop.count`` limits them."""
-    listed = [(Row("", says), [RUN, word]) for word, says in REFUSED]
+    listed = [(Row("", message), [RUN, word]) for word, message in REFUSED]
     listed += [(row, row.words.split()) for row in ROWS]
-    for row, words in listed[: shop.count or len(listed)]:
+    for row, args in listed[: shop.count or len(listed)]:
         more = "".join(f"{key}= " for key in row.env)
-        yield Trial(f"{more}{row.module} {' '.join(words)}", partial(refused, row, words))
+        yield Trial(f"{more}{row.module} {' '.join(args)}", partial(refused, row, args))
     yield Trial("a folder that holds another run", another_run)
     yield Trial("a worker that a launcher half placed", half_placed)
 
 
-def refused(row: Row, words: list[str], folder: Path) -> Outcome:
+def refused(row: Row, args: list[str], folder: Path) -> Outcome:
     for name, text in row.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     before = sorted(folder.rglob("*"))
-    words = [word.replace("{here}", str(folder)) for word in words]
-    if row.module == "train" and not any(word.startswith("runs_dir") for word in words):
-        words.append(f"runs_dir={folder}/runs")
+    args = [word.replace("{here}", str(folder)) for word in args]
+    if row.module == "train" and not any(word.startswith("runs_dir") for word in args):
+        args.append(f"runs_dir={folder}/runs")
     began = time.monotonic()
-    done = command(*words, module=row.module, env=row.env, cwd=folder, timeout=LIMIT)
+    done = command(*args, module=row.module, env=row.env, cwd=folder, timeout=LIMIT)
     seconds = round(time.monotonic() - began, 2)
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     untouched = sorted(folder.rglob("*")) == before
@@ -113,14 +113,14 @@ def refused(row: Row, words: list[str], folder: Path) -> Outcome:
 
 def another_run(folder: Path) -> Outcome:
     job = begun(folder)
-    says = "holds another run (recipe.lr was 0.1, now 0.2)"
-    return refused(Row("", says), [*job.words, "recipe.lr=0.2"], folder)
+    message = "holds another run (recipe.lr was 0.1, now 0.2)"
+    return refused(Row("", message), [*job.words, "recipe.lr=0.2"], folder)
 
 
 def half_placed(folder: Path) -> Outcome:
     """Start a worker with some of the variables that say which one it is."""
-    says = "WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE not set"
-    row = Row("", says, module="worker", env={"RANK": "0"})
+    message = "WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE not set"
+    row = Row("", message, module="worker", env={"RANK": "0"})
     return refused(row, [str(begun(folder).folder.path)], folder)
 
 

@@ -95,10 +95,10 @@ def killed_command(shop: Workshop, number: int, folder: Path) -> Outcome:
     orphans = len(at_work(folder))
     began = time.monotonic()
     code = command(*job.words).returncode
-    told = {"variant": "command", "phases": phases, "codes": [code], "orphans": orphans}
-    told["resumed_in"] = round(time.monotonic() - began, 2)
+    outcome = {"variant": "command", "phases": phases, "codes": [code], "orphans": orphans}
+    outcome["resumed_in"] = round(time.monotonic() - began, 2)
     verdict = reference.verdict(job.folder)
-    return verdict | told | {"ok": verdict["ok"] and not orphans}
+    return verdict | outcome | {"ok": verdict["ok"] and not orphans}
 
 
 def leak_trials(shop: Workshop) -> Iterator[Trial]:
@@ -115,8 +115,8 @@ def length(count: int) -> tuple[str, ...]:
 
 def killed_often(shop: Workshop, folder: Path) -> Outcome:
     """Kill one run in the middle of a save, each time an iteration later."""
-    words = length(shop.count)
-    reference, job = shop.undisturbed(*words), small_job(folder, *words)
+    args = length(shop.count)
+    reference, job = shop.undisturbed(*args), small_job(folder, *args)
     most = {"temporary": 0, "generations": 0, "files": 0}
     for _ in range(shop.count):
         if (code := crash(job, "mid-write.pt:2")) != KILLED:
@@ -136,17 +136,17 @@ def killed_often(shop: Workshop, folder: Path) -> Outcome:
 
 def stopped_often(shop: Workshop, folder: Path) -> Outcome:
     """Stop and resume one run in one process: open files and memory must not grow."""
-    words = length(shop.count)
-    reference, job = shop.undisturbed(*words), small_job(folder, *words)
+    args = length(shop.count)
+    reference, job = shop.undisturbed(*args), small_job(folder, *args)
     code = ended(begin(cycles, job, shop.count, folder / "seen"))
     seen = json.loads((folder / "seen").read_text())
     memory = seen["memory"][WARM:]
     slope = float(np.polyfit(range(len(memory)), memory, 1)[0]) if len(memory) > 1 else 0.0
     opened = seen["files"][-1] - seen["files"][min(WARM, len(seen["files"]) - 1)]
     verdict = reference.verdict(job.folder)
-    told = {"cycles": shop.count, "codes": [code], "more_open_files": opened}
-    told["memory_slope_mib"] = round(slope, 4)
-    return verdict | told | {"ok": verdict["ok"] and opened <= 0 and slope < MAX_SLOPE}
+    outcome = {"cycles": shop.count, "codes": [code], "more_open_files": opened}
+    outcome["memory_slope_mib"] = round(slope, 4)
+    return verdict | outcome | {"ok": verdict["ok"] and opened <= 0 and slope < MAX_SLOPE}
 
 
 def cycles(job: Job, count: int, answer: Path) -> None:

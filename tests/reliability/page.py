@@ -132,8 +132,8 @@ def by_phase(parts: Parts) -> list[str]:
     if "kills" not in parts:
         return []
     hit = Counter(phase for trial in parts["kills"].trials for phase in trial.get("phases", []))
-    told = ", ".join(f"{count} in {phase}" for phase, count in hit.most_common())
-    return [f"The random kills by what they interrupted: {told}.", ""]
+    listed = ", ".join(f"{count} in {phase}" for phase, count in hit.most_common())
+    return [f"The random kills by what they interrupted: {listed}.", ""]
 
 
 def where(parts: Parts) -> str:

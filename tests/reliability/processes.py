@@ -109,8 +109,8 @@ def ended(process: Any, limit: float = LIMIT) -> int:
     return int(process.exitcode)
 
 
-def words_of(*words: str, module: str = "train") -> list[str]:
-    return [sys.executable, "-m", f"resnet_repro.{module}", *words]
+def words_of(*arguments: str, module: str = "train") -> list[str]:
+    return [sys.executable, "-m", f"resnet_repro.{module}", *arguments]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -120,7 +120,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(
-    *words: str,
+    *arguments: str,
     module: str = "train",
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
@@ -128,7 +128,7 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     """Run the real command and wait; ``env`` are more variables."""
     return subprocess.run(
-        words_of(*words, module=module), env=environment(**(env or {})), cwd=cwd,
+        words_of(*arguments, module=module), env=environment(**(env or {})), cwd=cwd,
         capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
 
@@ -140,14 +140,14 @@ def at_work(folder: Path) -> dict[int, str]:
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             values = (entry / "environ").read_bytes().split(b"\0")
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if state != "Z" and any(str(folder) in word for word in words):
+        if state != "Z" and any(str(folder) in word for word in arguments):
             rank = next((v[5:].decode() for v in values if v.startswith(b"RANK=")), "")
-            launches = words[0] == sys.executable and "torch.distributed.run" in words
+            launches = arguments[0] == sys.executable and "torch.distributed.run" in arguments
             found[int(entry.name)] = rank or ("launcher" if launches else "command")
     return found
 

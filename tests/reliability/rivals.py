@@ -36,8 +36,8 @@ def pair(shop: Workshop, turn: int, folder: Path) -> Outcome:
     at = time.monotonic() + 0.5
     processes = [begin(race, job, at, folder / str(number)) for number in range(2)]
     codes = sorted(ended(process) for process in processes)
-    said = " ".join(path.read_text() for path in sorted(folder.glob("[01]")))
-    return judged(reference.verdict(job.folder), codes, said)
+    output = " ".join(path.read_text() for path in sorted(folder.glob("[01]")))
+    return judged(reference.verdict(job.folder), codes, output)
 
 
 def race(job: Job, at: float, answer: Path) -> None:
@@ -56,14 +56,14 @@ def commands(folder: Path) -> Outcome:
         subprocess.Popen(words_of(*job.words), env=environment(), stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = " ".join(process.communicate()[1] for process in begun)
+    output = " ".join(process.communicate()[1] for process in begun)
     codes = sorted(process.returncode for process in begun)
-    told = {"ok": job.folder.is_finished, "identical": None, "command": True}
-    return judged(told, codes, said)
+    outcome = {"ok": job.folder.is_finished, "identical": None, "command": True}
+    return judged(outcome, codes, output)
 
 
-def judged(verdict: Outcome, codes: list[int], said: str) -> Outcome:
+def judged(verdict: Outcome, codes: list[int], output: str) -> Outcome:
     """One ran to the end; the other was refused and told by whom, or found the run done."""
-    named = re.search(r"process \d+ on \S+ is working on this run", said) is not None
+    named = re.search(r"process \d+ on \S+ is working on this run", output) is not None
     one = codes == [0, REFUSED] and named
     return verdict | {"codes": codes, "named": named, "ok": verdict["ok"] and one}

@@ -56,11 +56,11 @@ class Reference:
         differs = sorted(k for k, value in self.computed.items() if value != found.get(k))
         left, kept = left_overs(folder), len(generations(folder))
         fine = folder.is_finished and not differs and not left and kept <= 2
-        told: Outcome = {"ok": fine, "identical": folder.is_finished and not differs}
+        outcome: Outcome = {"ok": fine, "identical": folder.is_finished and not differs}
         if not fine:
             state = folder.status().get("state")
-            told |= {"state": state, "differs": differs, "left": left, "generations": kept}
-        return told
+            outcome |= {"state": state, "differs": differs, "left": left, "generations": kept}
+        return outcome
 
     def after(self, job: Job, *codes: int | None, **facts: Any) -> Outcome:
         """Rerun ``job``, which ended with ``codes``, to its end and compare it."""
@@ -105,14 +105,14 @@ class Workshop:
     def variant(self, name: str) -> Reference:
         return self.undisturbed(*VARIANTS[name])
 
-    def undisturbed(self, *words: str, real: bool = False) -> Reference:
+    def undisturbed(self, *args: str, real: bool = False) -> Reference:
         """The undisturbed small run with ``words``, done at the first call; ``real``: by command.
 
         Raises:
             NothingToCompareError: it fails.
         """
-        if words not in self._made:
-            job = small_job(self.scratch / "undisturbed" / str(len(self._made)), *words)
+        if args not in self._made:
+            job = small_job(self.scratch / "undisturbed" / str(len(self._made)), *args)
             begin(time.monotonic).join()  # the first fork waits for its server's imports
             began = time.monotonic()
             done = command(*job.words) if real else None
@@ -121,8 +121,8 @@ class Workshop:
             if code:
                 why = "" if done is None else done.stderr
                 raise NothingToCompareError(f"{job.folder.path}: exit code {code} {why}")
-            self._made[words] = Reference(fingerprint(job.folder), seconds)
-        return self._made[words]
+            self._made[args] = Reference(fingerprint(job.folder), seconds)
+        return self._made[args]
 
 
 Trials = Callable[[Workshop], Iterator[Trial]]

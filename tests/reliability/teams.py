@@ -78,12 +78,12 @@ def hurt(shop: Workshop, size: int, whom: str, number: signal.Signals, folder: P
     to_exit = round(time.monotonic() - began, 2)
     state = job.folder.status().get("state")
     again = ended(begin_as_is(do, job), WAITING)
-    told = {"workers": size, "codes": [code, again], "state": state, "orphans": orphans}
-    told |= {"to_exit_s": to_exit, "after_command_s": gone}
+    outcome = {"workers": size, "codes": [code, again], "state": state, "orphans": orphans}
+    outcome |= {"to_exit_s": to_exit, "after_command_s": gone}
     verdict = whole(shop, size).verdict(job.folder)
     expected = {"preempted"} if number in STOP_SIGNALS else {"failed", "preempted"}
     fine = verdict["ok"] and not orphans and code != 124 and state in expected
-    return verdict | told | {"ok": fine}
+    return verdict | outcome | {"ok": fine}
 
 
 def under_way(job: Job, size: int, process: Any) -> dict[int, str]:
