@@ -25,7 +25,7 @@ LIMIT = 120.0  # seconds after which a command counts as not refused
 
 @dataclass(frozen=True)
 class Row:
-    """What is said (``{here}`` is the trial's folder) and what the refusal must hold."""
+    """Arguments (``{here}`` is the folder of the trial) and what the refusal must contain."""
 
     args: str
     message: str
@@ -77,7 +77,7 @@ ROWS = [
 def trials(shop: Workshop) -> Iterator[Trial]:
     """One trial for each row; ``shop.count`` limits them."""
     listed = [(Row("", message), [RUN, word]) for word, message in REFUSED]
-    listed += [(row, row.words.split()) for row in ROWS]
+    listed += [(row, row.args.split()) for row in ROWS]
     for row, args in listed[: shop.count or len(listed)]:
         more = "".join(f"{key}= " for key in row.env)
         yield Trial(f"{more}{row.module} {' '.join(args)}", partial(refused, row, args))
@@ -99,7 +99,7 @@ def refused(row: Row, args: list[str], folder: Path) -> Outcome:
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     untouched = sorted(folder.rglob("*")) == before
     one = len(lines) == 1 and lines[0].startswith("error: ")
-    named = row.says.replace("{here}", str(folder)) in "".join(lines)
+    named = row.message.replace("{here}", str(folder)) in "".join(lines)
     # Data that are missing are found out by a run that has begun: its status says so.
     fine = one and named and done.returncode == row.code and (untouched or row.code == DATA)
     return {
