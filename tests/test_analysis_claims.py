@@ -106,7 +106,7 @@ ONLY_110_RISES = {"plain-20": (9.7, 1.4), "plain-56": (9.0, 0.4), "plain-110": (
 
 
 @pytest.mark.parametrize(
-    ("claim", "ends", "verdict", "said"),
+    ("claim", "ends", "verdict", "text"),
     [
         (C1, PLAIN | {"plain-110": (65.0, 66.0)}, "holds", "plain-110's is 65.0 %, above 60 %"),
         (C1, PLAIN | {"plain-110": (20.0, 15.0)}, "fails", "plain-110's is 20.0 %, not above 60 %"),
@@ -220,7 +220,7 @@ def norms(*ratios: float) -> Norms:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "verdict", "said"),
+    ("seeds", "verdict", "text"),
     [
         ([norms(1.0, 2.5), norms(0.5, 0.4)], "holds", "seed 0 1 to 2.5: vanishing no, exploding n"),
         ([norms(1.0, 0.05), norms(1.0, 1.0)], "fails", "seed 0 0.05 to 1: vanishing yes, explo"),
@@ -320,7 +320,7 @@ def made_imagenet(
 
 
 @pytest.mark.parametrize(
-    ("claim", "ends", "seeds", "verdict", "said"),
+    ("claim", "ends", "seeds", "verdict", "text"),
     [
         (C7, PAPER_ERRORS | {"plain-34": (30.0, 29.0)}, 3, "fails", ""),
         (C7, PAPER_ERRORS | {"ResNet-34 A": (33.0, 34.0)}, 3, "fails", ""),

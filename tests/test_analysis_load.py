@@ -120,7 +120,7 @@ def fifo(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "says"),
+    ("name", "damage", "message"),
     [
         ("config.yaml", without("seed"), "has no 'seed'"),
         ("config.yaml", without("model.depth"), "has no 'model.depth'"),
@@ -153,7 +153,7 @@ def test_a_damaged_file_is_named_and_other_runs_are_still_loaded(
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("layer,std\n1,2\n3\n", "line 3 has not the columns of the first"),
         ("layer,std\n1,2,4\n", "line 2 has not the columns of the first"),

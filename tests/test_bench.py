@@ -277,7 +277,7 @@ def test_turns_are_taken_in_both_orders_and_compared_by_round():
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [(["recipe.lr=-1"], "recipe.lr=-1"), (["--rounds", "0"], "0: must be at least 1")],
 )
 def test_a_wrong_word_is_refused(args, message, capsys):

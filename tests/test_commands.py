@@ -52,7 +52,7 @@ RUN = "experiment=cifar10_plain20"
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         ((RUN, "recipe.lrr=1"), "unknown option 'recipe.lrr'; did you"),
         ((RUN, "trainer.precision=tf32", "trainer.device=cpu"), "tf32: needs a CUDA device"),
@@ -84,7 +84,7 @@ def test_bad_words_are_refused_in_one_line_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    ("words", "shown"),
+    ("args", "shown"),
     [
         (("--hydra-help", RUN), "Hydra (1."),
         ((RUN, "--cfg", "job", "--resolve"), "lr: 0.1"),

@@ -96,7 +96,7 @@ def test_the_command_writes_figure_and_table(root, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "output"),
     [
         (["recipe.rl"], "recipe.rl: no folder and no key to compare; did you mean 'recipe.lr'?"),
         (["data.pad"], "no finished runs of one experiment differ in data.pad alone"),
@@ -145,7 +145,7 @@ def test_runs_of_a_notebook_have_variants_and_figures_leave_them_out(root, capsy
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "output"),
     [
         (lambda: ra.runs("quik"), "no profile is called quik; did you mean quick?"),
         (lambda: ra.runs("quick", ["cifar10_resent20"]), "did you mean cifar10_resnet20?"),

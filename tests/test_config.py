@@ -131,7 +131,7 @@ def test_refused(word, message):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         ("cifar10_plain20 data=imagenet", "model.family=cifar: data.name=imagenet needs the imag"),
         ("cifar10_plain20 data=folder", "model.family=cifar: data.name=folder needs the imagenet"),
@@ -179,7 +179,7 @@ def test_sweep_is_checked_whole_before_it_starts():
 
 
 @pytest.mark.parametrize(
-    ("words", "name"),
+    ("args", "name"),
     [
         (("recipe.lr=0.05",), "cifar10_plain20-lr0.05"),
         (("recipe.lr=0.05", "recipe.nesterov=true"), "cifar10_plain20-lr0.05-nesterov_true"),

@@ -126,7 +126,7 @@ def test_a_short_run_is_the_papers_until_its_first_drop(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "output"),
     [
         ({"data.train_split": "45k"}, "data.train_split=45k, the paper's is all"),
         ({"recipe.batch_size": 64}, "recipe.batch_size=64, the paper's is 128"),

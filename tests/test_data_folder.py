@@ -186,7 +186,7 @@ def test_colours_are_not_those_of_files_that_were_replaced(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "says"),
+    ("names", "message"),
     [
         ([str(i) for i in range(1000)], "0 is no WordNet id like n01440764"),
         ([f"n{i:08d}" for i in range(999)] + ["tench"], "tench is no WordNet id"),

@@ -116,7 +116,7 @@ def test_every_kind_of_file_becomes_rgb():
 
 
 @pytest.mark.parametrize(
-    ("file", "says"),
+    ("file", "message"),
     [
         (b"", "empty"),
         (b"<html>not found</html>", "not a JPEG"),

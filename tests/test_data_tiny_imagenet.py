@@ -147,7 +147,7 @@ def test_files_of_desktops_are_not_pictures(tmp_path, files, write):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         (PICTURE, b"", "n01000001_4.JPEG: the file is empty"),
         (PICTURE, b"<html>", "n01000001_4.JPEG: not a JPEG"),

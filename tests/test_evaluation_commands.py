@@ -412,7 +412,7 @@ def test_the_number_is_printed_even_if_it_cannot_be_kept(akamaster, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (("protocl=10-crop",), "unknown option 'protocl'; did you mean 'protocol'?"),
         (("weights=a.pt", "protocol=5-crop", "format=ours"), "protocol=5-crop: must be one of 1-"),

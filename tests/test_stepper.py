@@ -105,7 +105,7 @@ SHORT = ("recipe.max_iters=6", "recipe.milestones=[4]", "evaluation.every_iters=
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("trainer.precision=bf16",),
         ("recipe.nesterov=true", "recipe.decay_bn=false", "model.bn_group=8"),
@@ -334,7 +334,7 @@ BUSY = "2 workers add up their gradients in every step"
 
 
 @pytest.mark.parametrize(
-    ("words", "workers", "found"),
+    ("arguments", "workers", "found"),
     [
         ((), 1, (True, True, [])),
         (("trainer.graph=never", "trainer.compile=never"), 1, (False, False, [])),
