@@ -27,7 +27,7 @@ from resnet_repro.training.launch import Job, launch, prepare
 from resnet_repro.training.run import TrainingRun
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# Every optimizer imports torch._dynamo: seconds in each process.
+# DistributedDataParallel imports torch._dynamo: seconds in each process.
 _CONTEXT.set_forkserver_preload(
     ["torch._dynamo", "resnet_repro.training.run", "resnet_repro.compose", __name__]
 )

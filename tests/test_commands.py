@@ -214,12 +214,21 @@ def test_one_failure_is_reported_at_the_end_and_stops_no_other_run(tmp_path, tra
     assert [line[:38] for line in output.splitlines()] == ["error: the loss is not finite at itera"]
 
 
-def test_hydras_own_launcher_does_the_same_runs(tmp_path):
+TRAIN = """
+import sys
+from resnet_repro.train import main
+main()
+print([name for name in ("torch._dynamo", "sympy", "pandas") if name in sys.modules])
+"""
+
+
+def test_hydras_own_launcher_does_the_same_runs_and_imports_no_compiler(tmp_path):
     args = ("-m", "item=fig1", *SMALL, f"runs_dir={tmp_path}")
-    done = say("-m", "resnet_repro.train", *args, "hydra/launcher=basic")
+    done = say("-c", TRAIN, *args, "hydra/launcher=basic")
     assert done.returncode == 0, done.stderr
     found = {path.parent.name for path in tmp_path.glob("smoke/*/seed0")}
     assert found == {named("cifar10_plain20"), named("cifar10_plain56")}
+    assert done.stdout.splitlines()[-1] == "[]", "seconds of every start"
 
 
 @pytest.mark.usefixtures("few")

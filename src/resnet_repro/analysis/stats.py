@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats as distributions
+from scipy import special  # scipy.stats takes a second to import
 
 from resnet_repro.analysis.load import Run
 from resnet_repro.analysis.paper import Noise, PaperValue
@@ -49,8 +49,8 @@ def summarise(values: Sequence[float]) -> Summary:
 def count_interval(error: float, images: int) -> tuple[float, float]:
     """95 % interval of an error in percent from its count alone (Clopper and Pearson 1934)."""
     wrong, tail = round(error / 100 * images), (1 - LEVEL) / 2
-    low = distributions.beta.ppf(tail, wrong, images - wrong + 1) if wrong else 0.0
-    high = distributions.beta.ppf(1 - tail, wrong + 1, images - wrong) if wrong < images else 1.0
+    low = special.betaincinv(wrong, images - wrong + 1, tail) if wrong else 0.0
+    high = special.betaincinv(wrong + 1, images - wrong, 1 - tail) if wrong < images else 1.0
     return 100 * float(low), 100 * float(high)
 
 
@@ -146,7 +146,7 @@ class Difference:
 
 def half_interval(se: Numbers, df: Numbers, tests: int = 1) -> NDArray[np.float64]:
     """Half of the 95 % t interval."""
-    quantile = distributions.t.ppf(1 - (1 - LEVEL) / 2 / tests, df)
+    quantile = special.stdtrit(df, 1 - (1 - LEVEL) / 2 / tests)
     return np.asarray(quantile * np.asarray(se), float)
 
 

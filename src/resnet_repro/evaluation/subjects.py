@@ -15,7 +15,7 @@ from resnet_repro.config import Config, DataConfig
 from resnet_repro.evaluation import weights
 from resnet_repro.evaluation.weights import WeightsFile, one_line, refusals_of
 from resnet_repro.models import formats
-from resnet_repro.models.build import build_meta
+from resnet_repro.models.build import build_empty
 from resnet_repro.models.count import count_params
 from resnet_repro.models.spec import NetSpec
 from resnet_repro.options import build
@@ -125,7 +125,7 @@ def _theirs(
     spec, num_classes = formats.net_of(fmt, state)
     if stride_in is not None:
         spec = dataclasses.replace(spec, stride_in=stride_in)
-    net = build_meta(spec, num_classes).to_empty(device="cpu")
+    net = build_empty(spec, num_classes)
     formats.load_into(net, state, fmt)
     source |= {"weights_key": key or None, "wrappers": wrappers}
     training: dict[str, Any] = {}
@@ -171,7 +171,7 @@ def _with_net(
     spec = _named(NetSpec, about, "model")
     if spec.depth > len(state):  # before millions of layers are built for a few tensors
         raise ValueError(f"names a net of depth {spec.depth} and holds {len(state)} tensors")
-    net = build_meta(spec, fc.shape[0]).to_empty(device="cpu")
+    net = build_empty(spec, fc.shape[0])
     formats.load_into(net, state)
     name = f"{about.get('name')}_{about.get('profile')}_seed{about.get('seed')}"
     training = _training(state, about)

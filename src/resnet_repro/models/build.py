@@ -19,9 +19,16 @@ def build(spec: NetSpec, num_classes: int, seed: int = 0) -> CifarNet | ImageNet
 
     Torch's global generator is not moved. ValueError: ``num_classes`` below 1.
     """
-    net = build_meta(spec, num_classes)
-    net.to_empty(device="cpu")
+    net = build_empty(spec, num_classes)
     init_weights(net, spec.init, generator=torch.Generator().manual_seed(seed))
+    return net
+
+
+def build_empty(spec: NetSpec, num_classes: int) -> CifarNet | ImageNetNet:
+    """Return the same net on the CPU with weights that are not set, to load a state into it."""
+    net = build_meta(spec, num_classes)
+    # Does what to_empty does, without importing sympy, which takes a second.
+    net._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))  # type: ignore[no-untyped-call]
     return net
 
 

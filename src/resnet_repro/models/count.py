@@ -1,8 +1,8 @@
 """Sizes of nets: parameters, multiply-adds, and the list of layers behind Table 1 and Fig. 3.
 
-Everything is counted on the meta device: no weights are copied, nothing is computed. As in the
-paper, convs and fc are counted (its "FLOPs" are multiply-adds), BN, ReLU, pools and additions
-are not. Biases and BN weights are parameters; BN running statistics are not.
+Convs and fc are replaced by their shapes: nothing is computed with weights, wherever they are. As
+in the paper, convs and fc are counted (its "FLOPs" are multiply-adds), BN, ReLU, pools and
+additions are not. Biases and BN weights are parameters; BN running statistics are not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_repro.models.blocks import on_shortcut
@@ -50,25 +49,20 @@ def count_multiply_adds(model: nn.Module, image_size: int) -> int:
 def list_layers(model: nn.Module, image_size: int) -> list[Layer]:
     """All convs and fc of ``model`` in the order of computation, with their sizes."""
     layers: list[Layer] = []
-    hooks = [
-        module.register_forward_hook(partial(_append, layers, name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    for norm in norms:  # no layer of the list, and its shapes would take most of the time
-        norm.forward = _identity  # type: ignore[method-assign,assignment]
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+    replaced: list[nn.Module] = []
     try:
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.forward = partial(_record, layers, name, module)  # type: ignore[method-assign]
+                replaced.append(module)
+            elif isinstance(module, _BatchNorm | nn.ReLU):  # no layers of the list
+                module.forward = _identity  # type: ignore[method-assign,assignment]
+                replaced.append(module)
         with torch.no_grad():
-            image = torch.empty(1, 3, image_size, image_size, device="meta")
-            functional_call(model, shapes, (image,))
+            model(torch.empty(1, 3, image_size, image_size))
     finally:
-        for hook in hooks:
-            hook.remove()
-        for norm in norms:
-            del norm.forward
+        for module in replaced:
+            del module.forward
     return layers
 
 
@@ -91,18 +85,20 @@ def conv_bn_layers(model: nn.Module) -> list[tuple[str, nn.Conv2d, nn.BatchNorm2
     return layers[:1] + [entry for entry in layers[1:] if entry[1].kernel_size == (3, 3)]
 
 
-def _append(
-    layers: list[Layer], name: str, module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor
-) -> None:
-    assert isinstance(module, nn.Conv2d | nn.Linear)
+def _record(layers: list[Layer], name: str, module: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
+    """Add a layer to the list; return a map of the shape that it returns."""
+    channels_out, channels_in = module.weight.shape[:2]
     kind, kernel, stride, height, width = "fc", 1, 1, 1, 1
+    out = x.new_empty(1, channels_out)
     if isinstance(module, nn.Conv2d):
         kind, kernel, stride = "conv", module.kernel_size[0], module.stride[0]
-        height, width = out.shape[2:]
-    channels_out, channels_in = module.weight.shape[:2]
+        border = 2 * int(module.padding[0]) - kernel
+        height, width = ((side + border) // stride + 1 for side in x.shape[2:])
+        out = x.new_empty(1, channels_out, height, width)
     adds = math.prod(module.weight.shape) * height * width
     sizes = (kernel, stride, channels_in, channels_out, height, width)
     layers.append(Layer(name, kind, *sizes, count_params(module), adds, on_shortcut(name)))
+    return out
 
 
 def _identity(x: Tensor) -> Tensor:

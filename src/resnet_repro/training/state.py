@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -124,7 +125,20 @@ class TrainState:
         self.train_time = saved["train_time"]
 
 
-def sgd(model: nn.Module, recipe: RecipeConfig) -> torch.optim.SGD:
+class SGD(torch.optim.SGD):
+    """The same methods without torch's preparations for compiling them.
+
+    Those import the compiler at the first call: seconds of every start.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+def sgd(model: nn.Module, recipe: RecipeConfig) -> SGD:
     """SGD as in the paper: v := momentum v + g; w := w - lr v (Sec. 3.4).
 
     Equal to Caffe's v := momentum v + lr g while the rate is constant.
@@ -135,9 +149,7 @@ def sgd(model: nn.Module, recipe: RecipeConfig) -> torch.optim.SGD:
         {"params": weights, "weight_decay": recipe.weight_decay},
         {"params": scales, "weight_decay": recipe.weight_decay if recipe.decay_bn else 0.0},
     ]
-    return torch.optim.SGD(
-        groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
-    )
+    return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
 
 
 def current_lr(state: TrainState, recipe: RecipeConfig, iteration: int | None = None) -> float:
