@@ -160,12 +160,12 @@ def test_nothing_covers_anything(paper_pair, quick_pair, tmp_path):
     for figure in (fig1(paper_pair), fig1(quick_pair), fig4(two_data_sets)):
         figure.draw_without_rendering()
         (text,) = [t for t in figure.texts if t.get_gid() == "caption"]
-        box, legend_box = text.get_window_extent(), figure.legends[0].get_window_extent()
+        below, legend_box = text.get_window_extent(), figure.legends[0].get_window_extent()
         panels = [box for axes in figure.axes if (box := axes.get_tightbbox()) is not None]
-        assert box.y0 >= 0
-        assert box.x0 >= 0
-        assert box.x1 <= figure.bbox.x1
-        assert box.y1 <= legend_box.y0 + 1
+        assert below.y0 >= 0
+        assert below.x0 >= 0
+        assert below.x1 <= figure.bbox.x1
+        assert below.y1 <= legend_box.y0 + 1
         assert all(legend_box.y1 <= box.y0 + 1 for box in panels)
         for one, other in combinations(panels, 2):
             assert not one.shrunk(0.999, 0.999).overlaps(other)

@@ -33,7 +33,7 @@ from resnet_repro.training.graph import (
     counted_together,
 )
 from resnet_repro.training.launch import Job
-from resnet_repro.training.state import TrainState
+from resnet_repro.training.state import SGD, TrainState
 from resnet_repro.training.stepper import EagerStepper, compile_obstacle, make, with_compiled_blocks
 
 pytestmark = pytest.mark.usefixtures("few_images")
@@ -136,7 +136,7 @@ def parts_of(job: Job) -> tuple[RunContext, TrainState]:
     return assemble(job.config, set_up(job.config.trainer), synthetic.make((200, 70)))
 
 
-def in_double(optimizer: torch.optim.SGD) -> None:
+def in_double(optimizer: SGD) -> None:
     """Stands in for the SGD kernel of CUDA: it multiplies by the rate in double."""
     for group in optimizer.param_groups:
         for p in group["params"]:
@@ -158,7 +158,7 @@ def weights_after(job: Job, *, graph: bool) -> list[Tensor]:
 
 def test_one_rate_for_eager_and_replayed_steps(tmp_path, monkeypatch):
     """A graph holds it as float32; CUDA computes in double, where 0.1 is another number."""
-    monkeypatch.setattr(torch.optim.SGD, "step", in_double)
+    monkeypatch.setattr(SGD, "step", in_double)
     job = small_job(tmp_path)
     replayed, eager = weights_after(job, graph=True), weights_after(job, graph=False)
     assert not all(map(torch.equal, replayed, eager))  # with the rates of a CPU
