@@ -1,7 +1,7 @@
 """Sizes of nets: parameters, multiply-adds, and the list of layers behind Table 1 and Fig. 3.
 
-Convs and fc are replaced by their shapes: nothing is computed with weights, wherever they are. As
-in the paper, convs and fc are counted (its "FLOPs" are multiply-adds), BN, ReLU, pools and
+Convs and fc are replaced by the shapes they return: weights are not used, wherever they are. As in
+the paper, convs and fc are counted (its "FLOPs" are multiply-adds), BN, ReLU, pools and
 additions are not. Biases and BN weights are parameters; BN running statistics are not.
 """
 
@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_repro.models.blocks import on_shortcut
@@ -92,8 +93,9 @@ def _record(layers: list[Layer], name: str, module: nn.Conv2d | nn.Linear, x: Te
     out = x.new_empty(1, channels_out)
     if isinstance(module, nn.Conv2d):
         kind, kernel, stride = "conv", module.kernel_size[0], module.stride[0]
-        border = 2 * int(module.padding[0]) - kernel
-        height, width = ((side + border) // stride + 1 for side in x.shape[2:])
+        window = x.new_empty(1, 1, *module.kernel_size)  # of a single channel: its map is enough
+        place = (module.stride, module.padding, module.dilation)
+        height, width = F.conv2d(x[:, :1], window, None, *place).shape[2:]
         out = x.new_empty(1, channels_out, height, width)
     adds = math.prod(module.weight.shape) * height * width
     sizes = (kernel, stride, channels_in, channels_out, height, width)
