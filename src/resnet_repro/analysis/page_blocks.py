@@ -1,4 +1,4 @@
-"""The parts of README and docs/RESULTS.md that are numbers: from the logged runs to Markdown."""
+"""The parts of docs/RESULTS.md that are numbers: from the logged runs to Markdown."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from resnet_repro import compare
-from resnet_repro.analysis import load, paper, stats
+from resnet_repro.analysis import load, paper
 from resnet_repro.analysis.agreement import (
     KINDS,
     agreement_table,
@@ -19,14 +18,14 @@ from resnet_repro.analysis.agreement import (
     statistics_table,
 )
 from resnet_repro.analysis.captions import data_of, run_sentences
-from resnet_repro.analysis.judge import NO_RUNS
-from resnet_repro.analysis.load import PROFILE_ORDER, Run, grouped
-from resnet_repro.analysis.protocol import by_net, unlike_caffe, why_not_comparable
-from resnet_repro.analysis.tables import NOTHING, to_markdown
+from resnet_repro.analysis.load import PROFILE_ORDER, Run
+from resnet_repro.analysis.protocol import unlike_caffe
+from resnet_repro.analysis.readme_blocks import readme_block, sweep_block
+from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
 from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import deviations_table, variants
 from resnet_repro.items.gradients import brief, gradient_precision, gradients, weights
-from resnet_repro.items.table6 import NETS, table6, verdict_of
+from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table
 from resnet_repro.options import shown
 
@@ -34,10 +33,6 @@ if TYPE_CHECKING:
     from resnet_repro.analysis.pages import Study
 
 SMOOTHED = 3  # points of a digitised curve, where two are compared that lie close
-NOTHING_BY_THE_PROTOCOL = (
-    "No run by the paper's protocol is finished yet. The runs below are much shorter: they show "
-    "that the harness works and decide no claim of the paper."
-)
 
 
 def runs_block(study: Study) -> str:
@@ -136,19 +131,13 @@ def claims_block(study: Study) -> str:
     return "\n".join(lines)
 
 
-def _error(mean: Any, sd: Any = None) -> str:
-    if pd.isna(mean):
-        return NOTHING
-    return f"{mean:.2f}" if pd.isna(sd) else f"{mean:.2f} +- {sd:.2f}"
-
-
 def table6_block(study: Study) -> str:
     """Table 6 in short: our error, the paper's, the public runs', the verdict."""
     runs = study.item("table6")
     table = table6(runs)
     table = table[table["net"].isin(NETS)].copy()
-    table["test error (%)"] = list(map(_error, table["test error"], table["sd"]))
-    table["clean training error (%)"] = list(map(_error, table["clean training error"]))
+    table["test error (%)"] = list(map(with_sd, table["test error"], table["sd"]))
+    table["clean training error (%)"] = list(map(with_sd, table["clean training error"]))
     columns = ["net", "test error (%)", "clean training error (%)", "seeds", "paper"]
     short = table[[*columns, "public runs", "verdict"]]
     notes = [*run_sentences(runs), "All columns: [table6.md](tables/table6.md)."]
@@ -299,76 +288,6 @@ def atlas_block(study: Study) -> str:
     if not variants(runs):
         return "No variant with a finished baseline of its profile is logged yet."
     return f"{figure_block(study, 'deviations')}\n\n{to_markdown(deviations_table(runs))}"
-
-
-def readme_block(study: Study) -> str:
-    """The README's results: pictures, a table of the nets, what the runs are, tested claims.
-
-    A net is shown by the longest schedule it was trained on.
-    """
-    every = load.without_variants(study.finished)
-    if not every:
-        return "No run is logged in this repository yet: `make quickstart` makes the first two."
-    nets = grouped(every, lambda run: run.experiment).values()
-    longest = [min((run.profile for run in net), key=PROFILE_ORDER.index) for net in nets]
-    runs = [r for net, best in zip(nets, longest, strict=True) for r in net if r.profile == best]
-    by_place = grouped(runs, lambda run: (PROFILE_ORDER.index(run.profile), run.data))
-    groups = [by_place[place] for place in sorted(by_place)]  # the longest profile first
-    parts = [f"**{NOTHING_BY_THE_PROTOCOL}**"] if "paper" not in longest else []
-    parts += _readme_pictures(study, by_protocol="paper" in longest)
-    parts.append(to_markdown(pd.DataFrame([row for group in groups for row in _net_rows(group)])))
-    parts.append(" ".join(line for group in groups for line in run_sentences(group)))
-    claims = [
-        (f"{result.id}: {result.title}", result.verdict, result.where)
-        for result in study.claims
-        if result.verdict != NO_RUNS
-    ]
-    if claims:
-        columns = ["the paper's claim", "verdict", "from"]
-        parts.append(to_markdown(pd.DataFrame(claims, columns=columns)))
-    link = "docs/RESULTS.md"
-    return "\n\n".join([*parts, f"Evidence, intervals and what it means: [{link}]({link})."])
-
-
-def _readme_pictures(study: Study, *, by_protocol: bool) -> list[str]:
-    """Figs. 1 and 6 where they follow the paper's protocol, else its runs over the paper's."""
-    drawn = {name: study.item(name) for name in ("fig1", "fig6")}
-    names = [name for name, runs in drawn.items() if runs and runs[0].profile == "paper"]
-    if not names and by_protocol:
-        return ["![Our curves over the paper's](docs/figures/agreement.png)"]
-    names = names or [name for name, runs in drawn.items() if runs][:1]
-    return [f"![{ITEMS[name].title}](docs/figures/{name}.png)" for name in names]
-
-
-def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
-    reason, rows = why_not_comparable(runs), []
-    for label, group in by_net(runs).items():
-        test = stats.summarise([stats.last_error(run) for run in group])
-        clean = stats.clean_training_errors(group)
-        value = paper.test_error(label)
-        rows.append(
-            {
-                "net": label if group[0].data == "cifar10" else f"{label}, {data_of(group)}",
-                "profile": group[0].profile,
-                "seeds": str(test.n),
-                "test error (%)": _error(test.mean, test.sd),
-                "clean training error (%)": f"{sum(clean) / len(clean):.2f}" if clean else NOTHING,
-                "paper": f"{value.value:.2f}" if value and not reason else NOTHING,
-                "verdict": f"not comparable: {reason}" if reason else verdict_of(group, value),
-            }
-        )
-    return rows
-
-
-def sweep_block(study: Study) -> str:
-    """The committed example of a sweep: picture, what was run, table."""
-    lines = []
-    for runs in study.sweeps:
-        keys = compare.swept_keys(runs)
-        picture = f"docs/figures/{compare.sweep_name(keys)}.png"
-        lines += [f"![Error against {' and '.join(keys)}]({picture})", ""]
-        lines.append(" ".join(compare.sentences(runs, keys)))
-    return "\n".join(lines) or "No sweep is logged in this repository yet."
 
 
 def figure_block(study: Study, name: str) -> str:

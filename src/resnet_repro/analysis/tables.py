@@ -61,6 +61,13 @@ def to_markdown(frame: pd.DataFrame) -> str:
     return str(as_shown(frame).to_markdown(index=False, disable_numparse=True))
 
 
+def with_sd(mean: Any, sd: Any = None) -> str:
+    """Return ``9.11`` or, where there is a standard deviation, ``9.11 +- 0.20``."""
+    if pd.isna(mean):
+        return NOTHING
+    return f"{mean:.2f}" if pd.isna(sd) else f"{mean:.2f} +- {sd:.2f}"
+
+
 def as_shown(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the cells as texts, without columns that hold nothing."""
     return frame.loc[:, frame.notna().any() | (len(frame) == 0)].map(_cell)

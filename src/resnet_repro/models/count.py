@@ -94,8 +94,8 @@ def _record(layers: list[Layer], name: str, module: nn.Conv2d | nn.Linear, x: Te
     if isinstance(module, nn.Conv2d):
         kind, kernel, stride = "conv", module.kernel_size[0], module.stride[0]
         window = x.new_empty(1, 1, *module.kernel_size)  # of a single channel: its map is enough
-        place = (module.stride, module.padding, module.dilation)
-        height, width = F.conv2d(x[:, :1], window, None, *place).shape[2:]
+        single = F.conv2d(x[:, :1], window, None, module.stride, module.padding, module.dilation)
+        height, width = single.shape[2:]
         out = x.new_empty(1, channels_out, height, width)
     adds = math.prod(module.weight.shape) * height * width
     sizes = (kernel, stride, channels_in, channels_out, height, width)
