@@ -13,6 +13,7 @@ from fabricate import fabricate
 from resnet_repro.analysis.load import Logged, best_covered_profile, load_run, load_runs
 from resnet_repro.analysis.protocol import by_net, comparison_notes, the_profile, why_not_comparable
 from resnet_repro.options import shown
+from resnet_repro.runs.folder import RunFolder
 
 
 def test_a_run_knows_its_net_and_its_curves(tmp_path):
@@ -211,6 +212,22 @@ def test_mixed_precision_and_hardware_are_reported(tmp_path):
         "Mixed hardware: 1x NVIDIA H200 (plain-56 seed 0); 2 CPU cores (plain-20 seed 0).",
     ]
     assert comparison_notes(load_runs(tmp_path)[:1]) == []
+
+
+def test_a_run_resumed_on_other_hardware_names_both(tmp_path):
+    folder = RunFolder(
+        fabricate(tmp_path, "plain-20", profile="quick", precision="bf16", hardware="1x B")
+    )
+    parts = [
+        {"until": until, "hardware": {"label": label}}
+        for until, label in ((2, "1x A"), (5, "1x B"))
+    ]
+    folder.write_meta(folder.meta() | {"earlier": parts})
+    fabricate(tmp_path, "plain-56", profile="quick", precision="bf16", hardware="1x B")
+    mixed, alone = load_runs(tmp_path)
+    assert (mixed.device, alone.device) == ("1x A, then 1x B, bf16", "1x B, bf16")
+    (note,) = comparison_notes([mixed, alone])
+    assert note == "Mixed hardware: 1x A, then 1x B (plain-20 seed 0); 1x B (plain-56 seed 0)."
 
 
 def test_only_the_paper_protocol_may_be_compared_with_the_paper(tmp_path):

@@ -22,6 +22,7 @@ from resnet_repro.data import Arrays, StoppedError, cifar10
 from resnet_repro.data.cifar10 import DIGESTS
 from resnet_repro.data.resident import ResidentImages
 from resnet_repro.items.table6 import table6
+from resnet_repro.runs import provenance
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.training import CheckpointError, DivergedError
 from resnet_repro.training import run as run_module
@@ -148,6 +149,20 @@ def test_stopped_at_every_iteration_gives_the_same_bits(whole, tmp_path):
         states.append(do(job, StopAt(1)))
     assert states == ["preempted"] * 11 + ["finished"]
     assert fingerprint(job.folder) == fingerprint(whole)
+
+
+def test_parts_by_other_hardware_or_code_are_recorded(tmp_path, monkeypatch):
+    job = small_job(tmp_path)
+    for stop_at, label in ((3, "A"), (2, "A"), (1, "B"), (9, "A")):
+        made_by = {"label": label, "cpu": label}
+        monkeypatch.setattr(provenance, "hardware", lambda *_, made_by=made_by: made_by)
+        do(job, StopAt(stop_at))
+    meta = job.folder.meta()
+    first, second = meta["earlier"]
+    assert (first["until"], first["hardware"]["label"]) == (5, "A")
+    assert (second["until"], second["hardware"]["label"]) == (6, "B")
+    assert set(first) == {"until", "git", "versions", "hardware"}
+    assert (meta["hardware"]["label"], first["git"]) == ("A", meta["git"])
 
 
 def test_killed_without_warning_goes_back_to_its_checkpoint(whole, tmp_path):

@@ -112,10 +112,16 @@ class Run:
         return int(self.config["recipe"]["max_iters"])
 
     @property
+    def hardware(self) -> str:
+        """What it was trained on, one after the other: ``1x NVIDIA H100, then 1x NVIDIA H200``."""
+        parts = [*self.meta.get("earlier", ()), self.meta]
+        labels = [part.get("hardware", {}).get("label", "unknown hardware") for part in parts]
+        return ", then ".join(dict.fromkeys(labels))
+
+    @property
     def device(self) -> str:
         """What it was trained on and in which precision: ``1x NVIDIA H200, tf32``."""
-        machine = self.meta.get("hardware", {}).get("label", "unknown hardware")
-        return f"{machine}, {self.meta.get('precision', 'unknown precision')}"
+        return f"{self.hardware}, {self.meta.get('precision', 'unknown precision')}"
 
     def table(self, name: str) -> pd.DataFrame | None:
         """Return the numbers of the run's ``<name>.csv``, not to be changed; None without any.

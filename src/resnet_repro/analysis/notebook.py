@@ -159,7 +159,7 @@ def summary(runs: Sequence[Run]) -> pd.DataFrame:
             "best on test": end(run.curve("test").cummin()),
             "clean training error": end(run.curve("train_clean")),
             "minutes": round(run.meta.get("wall_time_s", math.nan) / 60, 1),
-            "hardware": run.meta.get("hardware", {}).get("label"),
+            "hardware": run.hardware,
         }
         for run in runs
     ]

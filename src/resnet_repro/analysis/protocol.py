@@ -128,7 +128,7 @@ def paper_horizon(run: Run) -> tuple[int, str]:
 
 _MIXABLE: Mapping[str, Callable[[Run], str]] = {
     "precision": lambda run: str(run.meta.get("precision")),
-    "hardware": lambda run: str(run.meta.get("hardware", {}).get("label")),
+    "hardware": lambda run: run.hardware,
     "data set": lambda run: run.data,
     "length of the schedule": lambda run: f"{run.max_iters:,} iterations",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,15 +115,22 @@ def _batch_order(config: Config, images: int) -> BatchOrder:
     return BatchOrder(images, size, config.seed, config.data.border)
 
 
-def describe(context: RunContext, state: TrainState) -> dict[str, Any]:
-    """Return what ``meta.json`` records before the first iteration."""
+def describe(context: RunContext, state: TrainState, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``meta.json`` records when training starts, or resumes after ``before``."""
     config, setup, workers = context.config, context.setup, context.world.size
-    return {
-        "schema": 1,
-        **config.identity,
+    made_by = {
         "git": provenance.git_state(),
         "versions": provenance.versions(),
         "hardware": provenance.hardware(setup.gpu, workers, workers * setup.threads),
+    }
+    earlier, was = before.get("earlier", []), {key: before[key] for key in made_by if key in before}
+    if was and was != made_by:
+        earlier = [*earlier, {"until": state.iteration} | was]
+    return {
+        "schema": 1,
+        **config.identity,
+        **made_by,
+        "earlier": earlier if state.iteration else [],  # parts by other code or hardware
         "device": setup.device.type,
         "precision": setup.precision,
         "threads": setup.threads,

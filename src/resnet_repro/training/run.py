@@ -124,7 +124,8 @@ class TrainingRun:
         if leads:
             for name, rows in tables.items():
                 folder.write_table(name, rows)
-            meta = folder.meta() | describe(context, state) | {"engine": stepper.engine}
+            meta = folder.meta()
+            meta |= describe(context, state, meta) | {"engine": stepper.engine}
             if state.iteration == 0 or "started" not in meta:
                 meta["started"] = now()
             folder.write_meta(meta)
