@@ -241,6 +241,7 @@ def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(
     assert (tmp_path / "figures" / "deviations.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_1202_layers_train_and_evaluate_within_8_gib(tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "SIZES", (4, 2))
     job = make_job(

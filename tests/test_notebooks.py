@@ -75,7 +75,10 @@ def project(tmp_path, monkeypatch):
 
 
 @runs_notebooks
-@each
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[pytest.mark.slow] * (p.stem[0] == "3"), id=p.stem) for p in NOTEBOOKS],
+)  # the third one trains
 def test_it_runs_top_to_bottom(path, project):
     from notebooks.run import execute
 

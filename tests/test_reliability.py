@@ -169,6 +169,7 @@ def test_every_defect_finds_the_text_it_replaces():
             defects.with_defect(text, defect)
 
 
+@pytest.mark.slow
 def test_a_planted_defect_is_caught(tmp_path, monkeypatch):
     shop = replace(NO_SHOP, scratch=tmp_path)
     defect = next(d for d in defects.DEFECTS if d.name == "records made after the checkpoint stay")
