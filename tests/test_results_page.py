@@ -133,6 +133,17 @@ def test_a_stopped_run_is_in_no_table_and_a_diverged_one_is_named(four):
     assert "plain-20, seed 0, fp32" not in BLOCKS["first update"](study)  # it logged no gradients
 
 
+def test_an_unfinished_run_is_a_curve_as_far_as_it_goes_and_nothing_else(four):
+    before = BLOCKS["claims"](Study(four)), BLOCKS["table 6"](Study(four))
+    root, state = four.with_name("unfinished"), {"state": "preempted", "until": 40_000}
+    fabricate(root, "ResNet-56", profile="paper", **state)
+    study = Study(four)
+    assert "- in no table: `paper/cifar10_resnet56/seed0`, bf16, stopped" in BLOCKS["runs"](study)
+    curves = BLOCKS["curves"](study)
+    assert re.search(r"\| ResNet-56 +\| test error +\| paper +\| 1 .* 33,000 to 40,000 ", curves)
+    assert (BLOCKS["claims"](study), BLOCKS["table 6"](study)) == before
+
+
 def test_a_page_of_no_runs_says_so(tmp_path):
     study = Study(tmp_path)
     output = {name: block(study) for name, block in BLOCKS.items()}

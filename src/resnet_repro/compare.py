@@ -26,7 +26,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from resnet_repro import paths
 from resnet_repro.analysis import stats, style
-from resnet_repro.analysis.captions import data_of
+from resnet_repro.analysis.captions import clauses, data_of, devices_of
 from resnet_repro.analysis.curves import iter_unit, mean_curve
 from resnet_repro.analysis.load import Run, averageable, changed_keys, load_run, warn
 from resnet_repro.analysis.protocol import comparison_notes
@@ -216,9 +216,8 @@ def _line_name(run: Run, runs: Sequence[Run], others: Sequence[str]) -> str:
 def sentences(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
     """Caption of a sweep: what is compared, on what, and what else differs."""
     schedules = sorted({f"{run.profile} profile, {run.max_iters:,} iterations" for run in runs})
-    devices = sorted({run.device for run in runs})
     lines = [
-        f"{data_of(runs)}; {'; '.join(schedules)}; {' and '.join(devices)}.",
+        clauses(data_of(runs), *schedules, devices_of(runs)),
         "Last test error. Small dots: seeds; large markers: their mean; bars: 95 % t interval "
         "over seeds, none for one seed. Filled: as the experiment is; hollow: a variant.",
     ]

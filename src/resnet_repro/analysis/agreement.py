@@ -198,10 +198,10 @@ def agreement(stretches: Sequence[Stretch]) -> Figure:
     nets = grouped(stretches, lambda stretch: stretch.net)
     if not nets:
         raise ValueError("no curve of ours has an iteration in common with the paper's")
-    columns = min(COLUMNS, len(nets))
-    rows = -(-len(nets) // columns)
+    rows = -(-len(nets) // COLUMNS)
+    columns = -(-len(nets) // rows)
     panel = (3.4 if columns > 1 else 5.0, 2.9)
-    figure, grid = style.subplots(rows, columns, panel=panel, squeeze=False)
+    figure, grid = style.subplots(rows, columns, panel=panel, squeeze=False, sharey=True)
     runs = list({str(r.path): r for s in stretches for r in s.runs}.values())
     evaluations = evaluations_beside(runs)
     precise = {run.path: precise_errors(run, evaluations) for run in runs}
@@ -209,6 +209,8 @@ def agreement(stretches: Sequence[Stretch]) -> Figure:
         _draw(axes, net, parts, [precise[run.path] for run in parts[0].runs])
     for axes in list(grid.flat)[len(nets) :]:
         axes.remove()
+    highest = max(float(max(s.ours.max(), s.paper.max())) for s in stretches)
+    grid[0, 0].set_ylim(0, max(20.0, 5 * (highest // 5 + 1)))
     sentences = ["Dots: where ours is compared with the paper's digitised curve."]
     if any(map(len, precise.values())):
         sentences.append("Circles: checkpoints tested with precise batch-norm statistics.")
@@ -240,10 +242,7 @@ def _draw(
         axes.plot(compared.index / unit, compared, "o", color=colour, markersize=2, zorder=2.6)
         draw_paper(axes, FIGURES[run.family], run, kind, paper_look)
         axes.lines[-1].set_label(f"{KINDS[kind]} in the paper")
-    last = max(int(part.ours.index[-1]) for part in parts)
-    axes.set_xlim(0, last * 1.05 / unit)
-    highest = max(float(max(part.ours.max(), part.paper.max())) for part in parts)
-    axes.set_ylim(0, max(20.0, 5 * (highest // 5 + 1)))
+    axes.set_xlim(0, paper_horizon(run)[0] * 1.05 / unit)
     axes.set_title(net)
     axes.set_xlabel("iter. (1e4)")
     axes.set_ylabel("error (%)")

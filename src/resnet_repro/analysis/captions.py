@@ -20,6 +20,17 @@ def data_of(runs: Iterable[Run]) -> str:
     return " and ".join(sorted({DATA_NAMES.get(run.data, run.data) for run in runs}))
 
 
+def devices_of(runs: Sequence[Run]) -> str:
+    """Return hardware and precision, each where all runs share it; the notes name what is mixed."""
+    values = ({run.hardware for run in runs}, {run.precision for run in runs})
+    return ", ".join(value for shared in values if len(shared) == 1 for value in shared)
+
+
+def clauses(*parts: str) -> str:
+    """Join what is not empty to a sentence."""
+    return "; ".join(filter(None, parts)) + "."
+
+
 def run_sentences(runs: Sequence[Run]) -> list[str]:
     """Describe the runs of a figure; empty where there are none."""
     if not runs:
@@ -29,8 +40,8 @@ def run_sentences(runs: Sequence[Run]) -> list[str]:
         f"{run.config['recipe']['batch_size']})"
         for run in runs
     }
-    devices = " and ".join(sorted({run.device for run in runs}))
-    summary = f"{data_of(runs)}, {' and '.join(sorted(schedules))}; {seeds_of(runs)}; {devices}."
+    what = f"{data_of(runs)}, {' and '.join(sorted(schedules))}"
+    summary = clauses(what, seeds_of(runs), devices_of(runs))
     unfinished = [
         f"{run.label} seed {run.seed} is not finished (iteration {run.status.get('iter', 0):,})."
         for run in runs

@@ -119,9 +119,14 @@ class Run:
         return ", then ".join(dict.fromkeys(labels))
 
     @property
+    def precision(self) -> str:
+        """In which it multiplied: fp32, tf32 or bf16."""
+        return str(self.meta.get("precision", "unknown precision"))
+
+    @property
     def device(self) -> str:
         """What it was trained on and in which precision: ``1x NVIDIA H200, tf32``."""
-        return f"{self.hardware}, {self.meta.get('precision', 'unknown precision')}"
+        return f"{self.hardware}, {self.precision}"
 
     def table(self, name: str) -> pd.DataFrame | None:
         """Return the numbers of the run's ``<name>.csv``, not to be changed; None without any.

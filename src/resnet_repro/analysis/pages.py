@@ -42,10 +42,18 @@ _READING = re.compile(r"<!-- reads: (.+?) -->")
 
 
 class Study(Logged):
-    """The logged runs that the pages speak of, below the folder of the run folders."""
+    """The logged runs that the pages speak of, below the folder of the run folders.
+
+    Those in ``unfinished/`` beside it, with their checkpoints, count as far as they go.
+    """
 
     def __init__(self, root: Path):
         super().__init__(root, COMMITTED)
+
+    @cached_property
+    def begun(self) -> list[Run]:
+        """Runs that stand for their experiments, finished or not."""
+        return super().begun + Logged(self.root.parent / "unfinished", COMMITTED).begun
 
     def item(self, name: str) -> list[Run]:
         """Return the finished runs that an item is drawn from."""

@@ -59,7 +59,7 @@ def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
     """
     found: dict[str, list[str]] = {}
     for run in runs:
-        names = found.setdefault(str(run.meta.get("precision")), [])
+        names = found.setdefault(run.precision, [])
         if run.experiment not in names:
             names.append(run.experiment)
     rows = [("precision", "fp32", value, names) for value, names in sorted(found.items())]
@@ -127,7 +127,7 @@ def paper_horizon(run: Run) -> tuple[int, str]:
 
 
 _MIXABLE: Mapping[str, Callable[[Run], str]] = {
-    "precision": lambda run: str(run.meta.get("precision")),
+    "precision": lambda run: run.precision,
     "hardware": lambda run: run.hardware,
     "data set": lambda run: run.data,
     "length of the schedule": lambda run: f"{run.max_iters:,} iterations",

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from resnet_repro.analysis import style
-from resnet_repro.analysis.captions import data_of
+from resnet_repro.analysis.captions import clauses, data_of, devices_of
 from resnet_repro.analysis.judge import TEST, TRAINING, compare, seeds_clause
 from resnet_repro.analysis.load import Run, changed_keys
 from resnet_repro.analysis.protocol import by_net, comparison_notes
@@ -113,11 +113,14 @@ def _sentences(found: Sequence[Variant]) -> list[str]:
     runs = list({str(r.path): r for v in found for r in (*v.baseline, *v.runs)}.values())
     groups = list({v.baseline[0].experiment: v.baseline for v in found}.values())
     bases = sorted({v.test.basis for v in found})
-    machines = sorted({run.device for run in runs})
     iterations = sorted({f"{r.max_iters:,} iterations" for r in runs})
     return [
-        f"{data_of(runs)}; baseline: {seeds_clause(groups)}; {', '.join(iterations)}; "
-        f"{'; '.join(machines)}.",
+        clauses(
+            data_of(runs),
+            f"baseline: {seeds_clause(groups)}",
+            ", ".join(iterations),
+            devices_of(runs),
+        ),
         "Last test error; bars: 95 % interval of the difference, from the "
         f"{' or the '.join(bases)}.",
         *comparison_notes(runs),
