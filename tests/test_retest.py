@@ -9,8 +9,8 @@ import pytest
 from ranks import do
 from resnet_repro.analysis.load import Logged
 from resnet_repro.compose import compose_run, make_job
+from resnet_repro.items.command import count_missing
 from resnet_repro.items.tables2_5 import table5
-from resnet_repro.retest import count_missing
 from resnet_repro.runs.folder import RunFolder
 from tiny_files import FEW
 

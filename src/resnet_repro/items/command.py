@@ -1,4 +1,4 @@
-"""One item from the command line: train what is missing, draw it, print its claims.
+"""One item from the command line: train and test what is missing, draw it, print its claims.
 
 ``experiments/fig1.py`` and the other scripts are each one call of :func:`main`.
 """
@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from resnet_repro import items, paths
-from resnet_repro.analysis.evaluations import evaluations_beside, not_used
+from resnet_repro import evaluate, items, paths
+from resnet_repro.analysis.evaluations import evaluations_beside, not_used, score_of
 from resnet_repro.analysis.judge import first_tested
 from resnet_repro.analysis.load import Logged, Run, best_covered_profile, variants_of, warn
+from resnet_repro.analysis.protocol import by_net
 from resnet_repro.command import count
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import ItemRuns, changed_from_experiment, load_item
 from resnet_repro.config import PROFILES, Config
-from resnet_repro.exits import explained, notify
+from resnet_repro.evaluation import DataOptions, EvaluateOptions, TrainerOptions
+from resnet_repro.exits import exit_code, explained, notify
 from resnet_repro.options import WHAT
-from resnet_repro.retest import count_missing
 from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.same_run import differences
 from resnet_repro.training.jobs import report, run_all
@@ -140,6 +142,71 @@ def train_missing(
     with stop_on_signals() as stop_asked:
         outcomes = run_all(jobs, stop_asked)
     report(outcomes)
+
+
+def count_missing(
+    runs: Sequence[Run], protocol: str, config: Config, *, together: bool = False
+) -> None:
+    """Test untested final nets under ``protocol``; name those that cannot be.
+
+    ``runs`` are finished and of one profile; ``config`` says where the data are and on which device
+    to count; ``together``: as an ensemble of one run of each net instead of each run alone.
+    """
+    evaluations = evaluations_beside(runs)
+    untested = [run for run in runs if together or score_of(run, protocol, evaluations) is None]
+    available = [run for run in untested if _final_weights(run).is_file()]
+    if len(available) < len(untested):
+        names = ", ".join(run.place for run in untested if run not in available)
+        notify(f"not tested at {protocol}, since their final weights are not here: {names}")
+    missing = [[run] for run in available]
+    if together:
+        tested = [e for e in evaluations if e.score.protocol.endswith(f", {protocol}")]
+        groups = _ensembles_of(available)
+        missing = [group for group in groups if not any(found.is_of(group) for found in tested)]
+    if missing:
+        nets = "an ensemble" if together else f"{len(missing)} run{'s' if len(missing) > 1 else ''}"
+        notify(f"counting errors at {protocol} of {nets} first; TRAIN=0 only draws")
+    for group in missing:
+        _test(group, protocol, config)
+
+
+def _final_weights(run: Run) -> Path:
+    return run.path / "checkpoints" / f"iter_{run.max_iters:08d}.pt"
+
+
+def _ensembles_of(runs: Sequence[Run]) -> list[list[Run]]:
+    """For each data set the first seed of every net; none where there is only one net."""
+    by_data: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_data[run.config["data"]["name"]].append(run)
+    groups = [[seeds[0] for seeds in by_net(same).values()] for same in by_data.values()]
+    return [group for group in groups if len(group) > 1]
+
+
+def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
+    """Evaluate and write the result beside the runs; print an error that a user can act on."""
+    data, trainer = config.data, config.trainer
+    folder = group[0].path.parents[2].parent / "evaluations"
+    options = EvaluateOptions(
+        run=[str(run.path) for run in group],
+        results_dir=str(folder),
+        protocol=protocol,
+        data=DataOptions(root=data.root, source=data.source, on_corrupt=data.on_corrupt),
+        trainer=TrainerOptions(
+            device=trainer.device, threads=trainer.threads, loader_workers=trainer.loader_workers
+        ),
+    )
+    names = " + ".join(run.place for run in group)
+    try:
+        result = evaluate.count(options)
+        written = evaluate.write(folder, result)
+    except Exception as error:
+        if exit_code(error) is None:
+            raise
+        notify(f"not tested at {protocol}: {names}: {error}")
+        return
+    errors = f"top-1 {result['top1_err']:.2f} %, top-5 {result['top5_err']:.2f} %"
+    notify(f"{names} at {protocol}: {errors}; {os.path.relpath(written)}")
 
 
 def _arguments(shown: items.Item) -> argparse.Namespace:
