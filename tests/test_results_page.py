@@ -142,6 +142,11 @@ def test_an_unfinished_run_is_a_curve_as_far_as_it_goes_and_nothing_else(four):
     curves = BLOCKS["curves"](study)
     assert re.search(r"\| ResNet-56 +\| test error +\| paper +\| 1 .* 33,000 to 40,000 ", curves)
     assert (BLOCKS["claims"](study), BLOCKS["table 6"](study)) == before
+    (root / "paper" / "cifar10_plain20" / "seed0").mkdir(parents=True)
+    (root / "paper" / "cifar10_plain20" / "seed0" / "config.yaml").write_text("seed: [")
+    assert "unfinished/paper/cifar10_plain20/seed0" in Study(four).left_out[0]
+    fabricate(four, "ResNet-56", profile="paper")  # now it is finished: its copy is no second seed
+    assert [run.path.is_relative_to(four) for run in Study(four).begun] == [True] * 5
 
 
 def test_a_page_of_no_runs_says_so(tmp_path):

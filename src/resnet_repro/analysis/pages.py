@@ -33,6 +33,7 @@ from resnet_repro.paths import REPOSITORY, expand, writing
 from resnet_repro.runs.atomic import write_text_atomic
 
 COMMITTED = ("paper", "short")  # profiles whose runs are in the repository
+UNFINISHED = "unfinished"  # beside the runs: stopped ones, with their checkpoints
 RUNS, README, PAGE = Path("results/runs"), Path("README.md"), Path("docs/RESULTS.md")
 FIGURES = ("fig1", "fig4", "fig6", "fig7", "gradients", "deviations")
 TABLES = ("table2", "table3", "table6", "claims")
@@ -44,16 +45,14 @@ _READING = re.compile(r"<!-- reads: (.+?) -->")
 class Study(Logged):
     """The logged runs that the pages speak of, below the folder of the run folders.
 
-    Those in ``unfinished/`` beside it, with their checkpoints, count as far as they go.
+    Those in ``unfinished/`` beside it count as far as they go, until there is one in their place.
     """
 
     def __init__(self, root: Path):
         super().__init__(root, COMMITTED)
-
-    @cached_property
-    def begun(self) -> list[Run]:
-        """Runs that stand for their experiments, finished or not."""
-        return super().begun + Logged(self.root.parent / "unfinished", COMMITTED).begun
+        here, unfinished = {run.place for run in self.runs}, Logged(root.parent / UNFINISHED)
+        self.runs += [run for run in unfinished.runs if run.place not in here]
+        self.problems += unfinished.problems
 
     def item(self, name: str) -> list[Run]:
         """Return the finished runs that an item is drawn from."""
