@@ -67,9 +67,8 @@ report: $(STAMP) ## one page: figures, tables, claims, runs
 compare: $(STAMP) ## errors against a swept key: ARGS='recipe.lr' or ARGS='results/runs/quick/cifar10_resnet20*'
 	@$(PY) -m resnet_repro.compare $(ARGS)
 
-results: $(STAMP) ## docs/RESULTS.md, its figures and tables, and the README's results, from the logged runs
-	@$(PY) -m resnet_repro.analysis.fidelity
-	@$(PY) -m resnet_repro.analysis.pages
+results: $(STAMP) ## README, docs/RESULTS.md and its figures and tables from the logged runs
+	@$(PY) -m pages.write
 
 # Without $(STAMP): a host with torch may have no network to set up an environment.
 .PHONY: gpu-check

@@ -9,25 +9,15 @@ import sys
 import pytest
 
 from fabricate import ENDS, fabricate
-from resnet_repro.analysis import pages
+from pages import write
+from pages.study import COMMITTED, TABLES, Study, draw
+from pages.write import BLOCKS, PAGES, RUNS, main, outdated, rewrite
 from resnet_repro.analysis.judge import ClaimResult
-from resnet_repro.analysis.pages import (
-    BLOCKS,
-    COMMITTED,
-    PAGE,
-    README,
-    RUNS,
-    TABLES,
-    Study,
-    draw,
-    main,
-    outdated,
-    rewrite,
-)
 from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
 from resnet_repro.paths import REPOSITORY as REPO
 
+README, PAGE, _ = PAGES
 pytestmark = pytest.mark.usefixtures("coarse_figures")
 
 
@@ -37,12 +27,12 @@ def committed():
 
 
 def test_the_committed_pages_say_what_the_committed_runs_say(committed):
-    readme, page = ((REPO / name).read_text(encoding="utf-8") for name in (README, PAGE))
-    for text in (readme, page):
+    texts = {name: (REPO / name).read_text(encoding="utf-8") for name in PAGES}
+    for text in texts.values():
         assert text == rewrite(text, committed), "make results"
         assert outdated(text, committed.claims) == []
-    assert {*re.findall(r"<!-- made: (.+?) -->", page + readme)} == {*BLOCKS}
-    linked = re.findall(r"\]\(((?:figures|tables)/[^)]+)\)", page)
+    assert {*re.findall(r"<!-- made: (.+?) -->", "".join(texts.values()))} == {*BLOCKS}
+    linked = re.findall(r"\]\(((?:figures|tables)/[^)]+)\)", texts[PAGE])
     assert len(linked) > 5
     for name in linked:
         assert (REPO / "docs" / name).is_file(), name
@@ -93,12 +83,13 @@ def test_figures_and_tables_are_the_same_bytes_in_another_process_and_old_ones_a
     code = (
         "import sys; from pathlib import Path\n"
         "from resnet_repro.analysis import style; style.DPI = 20\n"
-        "from resnet_repro.analysis.pages import Study, draw\n"
+        "from pages.study import Study, draw\n"
         "draw(Study(Path(sys.argv[1])), Path(sys.argv[2]))\n"
     )
     subprocess.run(
         [sys.executable, "-c", code, str(four), str(tmp_path / "there")],
         env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "1"},
+        cwd=REPO,
         check=True,
     )
     for path in written:
@@ -207,6 +198,7 @@ def test_the_command_writes_the_page_and_names_what_must_be_read_again(
 ):
     page = tmp_path / PAGE
     page.parent.mkdir(exist_ok=True)
+    page.with_name("FIDELITY.md").touch()
     page.write_text("<!-- made: runs -->\n<!-- end -->\n<!-- reads: C5 holds -->\n")
     (tmp_path / README).write_text("a\n<!-- made: results -->\n<!-- end -->\nb\n")
     assert main(["--repo", str(tmp_path)]) == 1
@@ -218,7 +210,7 @@ def test_the_command_writes_the_page_and_names_what_must_be_read_again(
     assert readme.startswith("a\n<!-- made: results -->\n**No run by the paper's protocol is fin")
     assert readme.endswith("\n<!-- end -->\nb\n")
     page.write_text("<!-- made: runs -->\n<!-- end -->\n")
-    monkeypatch.setattr(pages, "draw", lambda *_: [])
+    monkeypatch.setattr(write, "draw", lambda *_: [])
     assert main(["--repo", str(tmp_path)]) == 0
 
 

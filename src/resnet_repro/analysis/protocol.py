@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from resnet_repro.analysis.load import Run, averageable, grouped
+from resnet_repro.options import shown
 from resnet_repro.same_run import changes_training, flatten
 
 # The paper's training by family (Sec. 4.2; the ImageNet drops as Fig. 4 shows them).
@@ -66,6 +67,24 @@ def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
     everywhere = list(dict.fromkeys(run.experiment for run in runs))
     layout = [("memory layout", "NCHW", "channels last", everywhere)] if runs else []
     return [row for row in rows if row[2] != "fp32"] + layout
+
+
+def deviations(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
+    """Return key, the paper's value, that of the runs, and their experiments, where they differ.
+
+    As ``meta.json`` of the runs says.
+    """
+    found: dict[tuple[str, str, str], dict[str, None]] = {}
+    for run in runs:
+        for key, (paper_value, value) in run.meta.get("deviations", {}).items():
+            found.setdefault((key, _value(paper_value), _value(value)), {})[run.experiment] = None
+    return [(*what, list(names)) for what, names in sorted(found.items())]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return f"{value:,}" if type(value) is int else shown(value)
 
 
 def the_profile(runs: Sequence[Run]) -> str:

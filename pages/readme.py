@@ -18,7 +18,7 @@ from resnet_repro.items import ITEMS
 from resnet_repro.items.table6 import verdict_of
 
 if TYPE_CHECKING:
-    from resnet_repro.analysis.pages import Study
+    from pages.study import Study
 
 NOTHING_BY_THE_PROTOCOL = (
     "No run by the paper's protocol is finished yet. The runs below are much shorter: they show "

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -19,18 +18,16 @@ from resnet_repro.analysis.agreement import (
 )
 from resnet_repro.analysis.captions import data_of, run_sentences
 from resnet_repro.analysis.load import PROFILE_ORDER, Run
-from resnet_repro.analysis.protocol import unlike_caffe
-from resnet_repro.analysis.readme_blocks import readme_block, sweep_block
+from resnet_repro.analysis.protocol import deviations, unlike_caffe
 from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
 from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import deviations_table, variants
 from resnet_repro.items.gradients import brief, gradient_precision, gradients, weights
 from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table
-from resnet_repro.options import shown
 
 if TYPE_CHECKING:
-    from resnet_repro.analysis.pages import Study
+    from pages.study import Study
 
 SMOOTHED = 3  # points of a digitised curve, where two are compared that lie close
 
@@ -84,24 +81,6 @@ def _runs_table(runs: Sequence[Run]) -> str:
 def _stopped(run: Run) -> str:
     at = f"iteration {int(run.status.get('iter', 0)):,} of {run.max_iters:,}"
     return f"`{run.place}`, {run.meta.get('precision')}, stopped at {at}"
-
-
-def deviations(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
-    """Return key, the paper's value, that of the runs, and their experiments, where they differ.
-
-    As ``meta.json`` of the runs says.
-    """
-    found: dict[tuple[str, str, str], dict[str, None]] = {}
-    for run in runs:
-        for key, (paper_value, value) in run.meta.get("deviations", {}).items():
-            found.setdefault((key, _value(paper_value), _value(value)), {})[run.experiment] = None
-    return [(*what, list(names)) for what, names in sorted(found.items())]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_value, value))
-    return f"{value:,}" if type(value) is int else shown(value)
 
 
 def protocol_block(study: Study) -> str:
@@ -190,7 +169,7 @@ def late_start_block(_: Study) -> str:
     )
 
 
-def _by_net(study: Study, describe: Callable[[Run], dict[str, str]], otherwise: str) -> str:
+def by_net(study: Study, describe: Callable[[Run], dict[str, str]], otherwise: str) -> str:
     """One row per net whose gradients were looked at, also in runs that only did that."""
     rows = []
     for run in study.item("gradients") + study.checks + study.item("fig4"):
@@ -201,7 +180,7 @@ def _by_net(study: Study, describe: Callable[[Run], dict[str, str]], otherwise: 
     return to_markdown(pd.DataFrame(rows)) if rows else otherwise
 
 
-def _first_update(run: Run) -> dict[str, str]:
+def first_update(run: Run) -> dict[str, str]:
     """What the first update does to the first conv's weights."""
     norms, sizes = gradients(run), weights(run)
     if norms is None or sizes is None or len(sizes) < 2:
@@ -217,7 +196,7 @@ def _first_update(run: Run) -> dict[str, str]:
     }
 
 
-def _gradient_precision(run: Run) -> dict[str, str]:
+def gradients_against_float64(run: Run) -> dict[str, str]:
     """How precise the logged gradients of the first batch at initialisation are."""
     found = gradient_precision(run)
     if found is None:
@@ -294,27 +273,3 @@ def figure_block(study: Study, name: str) -> str:
     """The picture of an item."""
     picture = f"![{ITEMS[name].title}](figures/{name}.png)"
     return picture if study.item(name) else "No run of it is logged yet."
-
-
-BLOCKS: Mapping[str, Callable[[Study], str]] = {
-    "results": readme_block,
-    "sweep": sweep_block,
-    "runs": runs_block,
-    "protocol": protocol_block,
-    "claims": claims_block,
-    "table 6": table6_block,
-    "curves": agreement_block,
-    "statistics": statistics_block,
-    "crossing": crossing_block,
-    "late start": late_start_block,
-    "first update": partial(
-        _by_net, describe=_first_update, otherwise="No gradient norms are logged yet."
-    ),
-    "gradient precision": partial(
-        _by_net, describe=_gradient_precision, otherwise="No run has logged it yet."
-    ),
-    "precision control": precision_control_block,
-    "tiny imagenet": tiny_block,
-    "deviations": atlas_block,
-    **{n: partial(figure_block, name=n) for n in ("fig1", "fig6", "fig7", "gradients")},
-}

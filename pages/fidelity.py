@@ -1,25 +1,27 @@
 """The tables in ``docs/FIDELITY.md`` that are computed: constants of judging, and error rates.
 
-``python -m resnet_repro.analysis.fidelity`` rewrites them. The error rates are simulated with the
-functions that judge runs; the random numbers are seeded, so the page is the same each time.
+The error rates are simulated with the functions that judge runs; the random numbers are seeded, so
+the page is the same each time.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from resnet_repro.analysis import stats
 from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE
-from resnet_repro.analysis.pages import filled
 from resnet_repro.analysis.paper import Noise, seed_noise
 from resnet_repro.analysis.stats import Side
 from resnet_repro.analysis.tables import to_markdown
 from resnet_repro.items.claims_cifar import PLAIN_110_ERROR, TRAINS_ERROR
 from resnet_repro.items.gradients import HEALTHY, VANISHED
-from resnet_repro.paths import REPOSITORY
 
-PAGE = REPOSITORY / "docs" / "FIDELITY.md"
+if TYPE_CHECKING:
+    from pages.study import Study
+
 TRUE_DIFFERENCES, SEEDS = (0.0, 0.25, 0.5, 1.0, 2.0), (1, 2, 3, 5)
 STUDIES, TRIALS = 100, 200  # public figures drawn, and comparisons with each
 
@@ -48,7 +50,7 @@ def verdict_rates(true: float, seeds: int, scatter: float = 1.0) -> dict[str, fl
     }
 
 
-def rates_table() -> str:
+def rates_block(_: Study) -> str:
     """Tabulate how often each verdict occurs, by true difference and number of seeds."""
     rows = []
     for true in TRUE_DIFFERENCES:
@@ -61,7 +63,7 @@ def rates_table() -> str:
     return to_markdown(pd.DataFrame(rows))
 
 
-def constants_table() -> str:
+def constants_block(_: Study) -> str:
     """Tabulate every constant behind a verdict, with its source."""
     noise = seed_noise()
     rows = [
@@ -96,15 +98,3 @@ def constants_table() -> str:
         ),
     ]
     return to_markdown(pd.DataFrame(rows, columns=["constant", "value", "source"]))
-
-
-BLOCKS = {"constants": constants_table, "error rates": rates_table}
-
-
-def current(text: str) -> str:
-    """Return the page with its tables recomputed."""
-    return filled(text, BLOCKS)
-
-
-if __name__ == "__main__":
-    PAGE.write_text(current(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
