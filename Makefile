@@ -7,8 +7,8 @@ DRAW = $(PY) experiments/$@.py $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEED
 
 .DEFAULT_GOAL := help
 ITEMS := fig1 fig4 fig6 fig7 gradients table2 table3 table4 table5 table6 claims highway blocks deviations
-DRAWINGS := fig2 fig3 fig5 table1 cost
-.PHONY: help setup data quickstart test lint types unit clean bench notebooks reliability report compare results study study-list $(ITEMS) $(DRAWINGS)
+DRAWINGS := fig2 fig3 fig5 table1
+.PHONY: help setup data quickstart test lint types unit clean bench cost notebooks reliability report compare results study study-list $(ITEMS) $(DRAWINGS)
 
 help: ## list what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,7 +41,6 @@ table2: ## Table 2: 18 and 34 layers, 10-crop
 table3: ## Table 3: shortcut options and depth, 10-crop
 table4: ## Table 4: single nets, several scales
 table5: ## Table 5: ensembles
-cost: ## what every experiment of the paper costs on this device
 table6: ## Table 6: CIFAR-10 test error beside the paper's and public runs
 claims: ## every claim of Sec. 4.2 with its verdict
 highway: ## identity against gated shortcuts
@@ -60,6 +59,9 @@ notebooks: $(STAMP) ## run the notebooks again and keep what they show
 
 bench: $(STAMP) ## measure speed on this device: ARGS='training limit' for parts; writes docs/SPEED.md
 	@$(PY) -m benchmarks $(ARGS)
+
+cost: $(STAMP) ## what every experiment of the paper costs on this device
+	@$(PY) -m benchmarks.cost $(ARGS)
 
 report: $(STAMP) ## one page: figures, tables, claims, runs
 	@$(PY) -m resnet_repro.analysis.report $(ARGS)

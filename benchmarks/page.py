@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import BENCH
 from benchmarks.measured import (
     Measured,
     Row,
@@ -27,7 +28,7 @@ from benchmarks.page_growth import save_growth
 from benchmarks.page_targets import H200, OPEN, RUN_SECONDS, is_at, judged
 from resnet_repro.runs.atomic import write_text_atomic
 
-BENCH, DOCS = Path("results/bench"), Path("docs")
+DOCS = Path("docs")
 FIGURES = "figures"  # below the folder of the page
 HEAD = """\
 # Speed

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.record import Row
+from benchmarks import BENCH
+from benchmarks.record import Row, provenance, write
 from resnet_repro.config import Config
 from resnet_repro.exits import explained
-from resnet_repro.measure_pace import OUT, provenance, write
 from resnet_repro.paths import expand
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import CheckpointError, checkpoint
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=expand, help="folder of the run")
     parser.add_argument("checkpoints", type=expand, nargs="+", help="folders with one of its each")
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="updates from each")
-    parser.add_argument("--out", type=expand, default=OUT, help="folder of the file written")
+    parser.add_argument("--out", type=expand, default=BENCH, help="folder of the file written")
     args = parser.parse_args(argv)
     with explained():
         folder = RunFolder(args.run)

@@ -8,19 +8,24 @@ it found; ``docs/SPEED.md`` is made from these files (:mod:`benchmarks.page`).
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmarks import BENCH
 from resnet_repro.command import count
 from resnet_repro.compose import compose_run
 from resnet_repro.exits import explained
-from resnet_repro.measure_pace import OUT, provenance, write
 from resnet_repro.paths import expand
+from resnet_repro.runs.atomic import write_text_atomic
+from resnet_repro.runs.folder import now
+from resnet_repro.runs.provenance import git_state, hardware, versions
 from resnet_repro.training.device import Setup, set_up
 
 NETS = ("cifar10_resnet20", "cifar10_resnet56")
@@ -84,7 +89,7 @@ def make_parser(part: str, about: str, description: str | None = None) -> argpar
     parser.add_argument("--experiments", type=_names, help="of conf/experiment: NAME,NAME")
     parser.add_argument("--rounds", type=count, help="how often each measurement is repeated")
     parser.add_argument("--iterations", type=count, help="of a repeat")
-    parser.add_argument("--out", type=expand, default=OUT, help="folder of the file written")
+    parser.add_argument("--out", type=expand, default=BENCH, help="folder of the file written")
     parser.add_argument("words", nargs="*", help=about)
     return parser
 
@@ -97,3 +102,26 @@ def changes(args: argparse.Namespace) -> dict[str, Any]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
+
+
+def provenance(part: str, setup: Setup) -> dict[str, Any]:
+    """Return the header of a file of ``results/bench``: device, versions, revision, date."""
+    return {
+        "schema": 1,
+        "part": part,
+        "made": now(),
+        "device": setup.device.type,
+        "precision": setup.precision,
+        "threads": setup.threads,
+        "hardware": hardware(setup.gpu, 1, setup.threads),
+        "versions": versions() | {"pillow": metadata.version("pillow")},
+        "git": git_state(),
+    }
+
+
+def write(out: Path, content: Mapping[str, Any]) -> Path:
+    """Write ``<part>_<device>.json``; return its path."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{content['part']}_{content['device']}.json"
+    write_text_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return path

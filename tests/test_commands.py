@@ -150,7 +150,6 @@ COMMANDS = [
         "train",
         "study",
         "gpu_check",
-        "measure_pace",
         "mirror",
         "items.command",
         "compose",

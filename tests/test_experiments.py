@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 import pictures
+from benchmarks.cost import paper_workloads
 from fabricate import imagenet_run
 from pictures import SAMPLE, shrink
 from ranks import StopAt, do, fingerprint
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.cost import paper_workloads
 from resnet_repro.analysis.protocol import SCHEDULES
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import load_item, names, protocol

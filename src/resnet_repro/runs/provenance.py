@@ -78,6 +78,15 @@ def has_gpu_driver() -> bool:
     return any(Path(f"/dev/{name}").exists() for name in ("nvidiactl", "kfd", "dxg"))
 
 
+def gpu_name() -> str | None:
+    """The GPU that a run would take; torch, which takes seconds to load, is asked only then."""
+    if not has_gpu_driver():
+        return None
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
 def multiplies_bf16(flags: frozenset[str]) -> bool:
     """Whether the CPU multiplies bf16 natively; elsewhere bf16 is slower than fp32."""
     return bool({"amx_bf16", "avx512_bf16", "bf16"} & flags)

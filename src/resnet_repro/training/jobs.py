@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from resnet_repro import paths
 from resnet_repro.config import Config
 from resnet_repro.exits import PREEMPTED, exit_code, notify
-from resnet_repro.measure_pace import gpu_name
 from resnet_repro.options import ConfigError, shown
 from resnet_repro.progress import Progress, RunProgress, written
-from resnet_repro.runs.provenance import cpu_description, usable_cores
+from resnet_repro.runs.provenance import cpu_description, gpu_name, usable_cores
 from resnet_repro.training.launch import Job, begin
 
 if TYPE_CHECKING:

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fabricate import fabricate
-from resnet_repro import measure_pace
-from resnet_repro.analysis.cost import (
+from benchmarks.cost import (
     Host,
     Pace,
     Workload,
@@ -19,17 +17,18 @@ from resnet_repro.analysis.cost import (
     cost_table,
     hours,
     loader_rate,
+    main,
     paces_of_runs,
     paper_workloads,
     save_cost,
     scaled,
 )
+from benchmarks.pace import measure, measure_all, recall
+from fabricate import fabricate
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.config import Config
-from resnet_repro.runs.provenance import cpu_description, usable_cores
+from resnet_repro.runs.provenance import cpu_description, gpu_name, usable_cores
 from resnet_repro.training import estimate
-
-SCRIPT = Path(__file__).parents[1] / "experiments" / "cost.py"
 
 WORK = Workload("imagenet_x", "ImageNet", 36_000, 256, 10**9, loads=True)
 HOST = Host(cores_per_host=16, loader_rate=100.0)  # 1,600 pictures a second
@@ -124,9 +123,9 @@ def test_seconds_of_logged_runs(tmp_path):
     assert paces_of_runs([], paper_workloads()) == ({}, "no logged run")
 
 
-def test_the_command(tmp_path, run_script, capsys):
+def test_the_command(tmp_path, capsys):
     given = ("--seconds", "imagenet_resnet152=0.9", "--loader-rate", "300")
-    run_script("cost", "--runs", tmp_path, "--out", tmp_path, *given)
+    main(["--runs", str(tmp_path), "--out", str(tmp_path), *given])
     output = capsys.readouterr().out
     assert "| imagenet_resnet152 " in output
     assert "150.00" in output
@@ -174,12 +173,12 @@ def measured(folder: Path, **hardware: object) -> Path:
 
 
 def test_a_second_call_is_answered_from_the_file_and_needs_no_torch(tmp_path):
-    if measure_pace.gpu_name() is not None:
+    if gpu_name() is not None:
         pytest.skip("a machine with a GPU asks torch for its name")
     measured(tmp_path / "bench")
     code = (
-        f"import sys, runpy\nsys.argv = ['cost', '--bench', '{tmp_path / 'bench'}', "
-        f"'--out', '{tmp_path}']\nrunpy.run_path('{SCRIPT}', run_name='__main__')\n"
+        "import sys; from benchmarks import cost\n"
+        f"cost.main(['--bench', '{tmp_path / 'bench'}', '--out', '{tmp_path}'])\n"
         "sys.exit(9 if 'torch' in sys.modules else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -193,17 +192,17 @@ def test_a_second_call_is_answered_from_the_file_and_needs_no_torch(tmp_path):
 
 
 def test_what_another_machine_measured_is_measured_again(tmp_path):
-    assert measure_pace.recall(tmp_path) is None
-    if measure_pace.gpu_name() is not None:
+    assert recall(tmp_path) is None
+    if gpu_name() is not None:
         pytest.skip("this machine's file has another name")
     others: tuple[dict[str, object], ...] = ({"cpu": "another"}, {"cores": 999}, {"gpu": "H200"})
     for other in others:
         measured(tmp_path, **other)
-        assert measure_pace.recall(tmp_path) is None
+        assert recall(tmp_path) is None
     path = measured(tmp_path)
-    assert measure_pace.recall(tmp_path) is not None
+    assert recall(tmp_path) is not None
     path.write_text(path.read_text().replace('"seconds": 36.0', '"seconds": null'))
-    assert measure_pace.recall(tmp_path) is None
+    assert recall(tmp_path) is None
 
 
 def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch):
@@ -216,19 +215,17 @@ def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch):
         return estimate.RunPace(0.5, 0.0, estimate.SETS[config.data.name])
 
     monkeypatch.setattr(estimate, "measure", pace)
-    row = measure_pace.measure("imagenet_resnet50")
+    row = measure("imagenet_resnet50")
     assert asked == [256, 128, 64]
     assert (row["seconds"], row["batch_size"], row["measured"]) == (2.0, 256, 64)
 
 
 def test_measuring_writes_what_is_recalled(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "PIXELS", 4 * 32 * 32)  # four images, on a CPU
-    kept = measure_pace.measure_all(
-        tmp_path, ["cifar10_resnet20"], ["trainer.threads=1", "model.depth=8"]
-    )
+    kept = measure_all(tmp_path, ["cifar10_resnet20"], ["trainer.threads=1", "model.depth=8"])
     ((row),) = kept["rows"]
     assert row["experiment"] == "cifar10_resnet20"
     assert row["seconds"] > 0
     assert row["batch_size"] == 128
-    assert measure_pace.recall(tmp_path) == kept
+    assert recall(tmp_path) == kept
     assert {"made", "hardware", "versions", "git", "precision"} <= set(kept)

@@ -8,27 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from resnet_repro.runs.atomic import write_text_atomic
-from resnet_repro.runs.folder import now
-from resnet_repro.runs.provenance import (
-    cpu_description,
-    git_state,
-    hardware,
-    has_gpu_driver,
-    usable_cores,
-    versions,
-)
-
-if TYPE_CHECKING:
-    from resnet_repro.training.device import Setup
+from resnet_repro.runs.provenance import cpu_description, gpu_name, usable_cores
 
 NETS = ("cifar10_resnet20", "cifar10_resnet110", "imagenet_resnet34_A", "imagenet_resnet50")
-OUT = Path("results/bench")
 SMALLEST_BATCH = 8
 
 
@@ -45,19 +31,11 @@ def recall(folder: Path) -> dict[str, Any] | None:
     return saved if device == [gpu, cpu_description()[0], usable_cores()] else None
 
 
-def gpu_name() -> str | None:
-    """The GPU that a run would take; torch, which takes seconds to load, is asked only then."""
-    if not has_gpu_driver():
-        return None
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-
-
 def measure_all(
     folder: Path, nets: Sequence[str] = NETS, overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Measure, write the file, return what is in it; ``overrides`` are for every net."""
+    from benchmarks.record import provenance, write
     from resnet_repro.compose import compose_run
     from resnet_repro.training.device import set_up
 
@@ -89,26 +67,3 @@ def measure(experiment: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             torch.cuda.empty_cache()
     seconds = pace.per_update * full / batch
     return {"experiment": experiment, "seconds": seconds, "batch_size": full, "measured": batch}
-
-
-def provenance(part: str, setup: Setup) -> dict[str, Any]:
-    """Return the header of a file of ``results/bench``: device, versions, revision, date."""
-    return {
-        "schema": 1,
-        "part": part,
-        "made": now(),
-        "device": setup.device.type,
-        "precision": setup.precision,
-        "threads": setup.threads,
-        "hardware": hardware(setup.gpu, 1, setup.threads),
-        "versions": versions() | {"pillow": metadata.version("pillow")},
-        "git": git_state(),
-    }
-
-
-def write(out: Path, content: Mapping[str, Any]) -> Path:
-    """Write ``<part>_<device>.json``; return its path."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{content['part']}_{content['device']}.json"
-    write_text_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-    return path

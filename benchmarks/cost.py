@@ -1,26 +1,35 @@
-"""Estimate what the paper's experiments cost on one device, from measured updates.
+"""What every experiment of the paper costs on one device: ``python -m benchmarks.cost``.
 
-A net that was not measured takes the seconds of the most similar one that was, times the ratio of
-their multiply-adds. Full-size pictures are decoded during training, on the cores of the host;
-on a CPU the same cores do both. Evaluation and start-up are not counted.
+Seconds of an update come from the benchmarks of docs/SPEED.md where they were made on this device;
+for other nets a few updates are measured once and kept in results/bench; --measure does it again.
+--hardware takes the logged runs of a device instead, --seconds what it is given. A net that was not
+measured takes the seconds of the most similar one that was, times the ratio of their multiply-adds.
+Full-size pictures are decoded during training, on the cores of the host; on a CPU the same cores do
+both. Evaluation and start-up are not counted.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from benchmarks import BENCH
+from benchmarks.pace import NETS, measure_all, recall
+from resnet_repro import paths
 from resnet_repro.analysis import counted
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.load import Run, load_runs
 from resnet_repro.analysis.protocol import SCHEDULES
 from resnet_repro.analysis.tables import write_table
+from resnet_repro.exits import explained, notify
 from resnet_repro.runs.provenance import cpu_description
 
 PASSES = 3  # forward, and backward to the inputs and to the weights
@@ -226,3 +235,74 @@ def save_cost(
         "The paper ran ResNet-110 five times; a row is one run.",
     ]
     return write_table(cost_table(paper_workloads(), paces, host), "cost", out_dir, notes=notes)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the table and print it."""
+    args = _arguments(argv)
+    with explained():
+        host, rate_from = Host(), "assumed"
+        if found := loader_rate(args.bench):
+            rate, rate_from = found
+            host = replace(host, loader_rate=rate)
+        paces, measured, host = _paces(args, host)
+        overridden = {field.name: getattr(args, field.name) for field in fields(Host)}
+        host = replace(host, **{key: v for key, v in overridden.items() if v is not None})
+        if args.loader_rate is not None:
+            rate_from = "as given"
+        written = save_cost(paces, args.out, host, measured, rate_from)
+    print(written[0].read_text(encoding="utf-8"))
+    for path in written:
+        print(os.path.relpath(path))
+
+
+def _paces(args: argparse.Namespace, host: Host) -> tuple[Mapping[str, Pace], str, Host]:
+    """Seconds of an update, where they come from, and the host that decodes."""
+    works = paper_workloads()
+    if args.seconds:
+        given = dict(word.split("=", 1) for word in args.seconds)
+        paces = {name: Pace(float(s), "given", with_decoding=True) for name, s in given.items()}
+        return paces, "as given", host
+    if args.hardware:
+        return *paces_of_runs(load_runs(args.runs), works, args.hardware), host
+    saved = None if args.measure else recall(args.bench)
+    if saved is None:
+        notify(f"measuring {len(NETS)} nets on this device, once")
+        saved = measure_all(args.bench)
+    if saved["hardware"]["gpu"] is None:  # a host is a device, its cores train and decode
+        host = replace(host, cores_per_host=saved["hardware"]["cores"], same_cores=True)
+    seconds = {row["experiment"]: row["seconds"] for row in saved["rows"]}
+    source = f"measured on {saved['hardware']['label']}, {saved['precision']}, {saved['made'][:10]}"
+    if saved["load_before"] > saved["hardware"]["cores"] / 2:
+        source += f", while other programs ran (load {saved['load_before']:g})"
+    if speed := {} if args.measure else benchmarked(args.bench, saved["hardware"]):
+        measured_data = {work.data for work in works if work.name in speed}
+        others = {work.name for work in works if work.data not in measured_data}
+        seconds = {name: each for name, each in seconds.items() if name in others} | speed
+        source += f"; {' and '.join(sorted(measured_data))} as in docs/SPEED.md"
+    return scaled(works, seconds), source, host
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measure", action="store_true", help="measure this device again")
+    parser.add_argument(
+        "--seconds", nargs="*", default=[], metavar="EXPERIMENT=S", help="of one iteration"
+    )
+    parser.add_argument("--runs", type=paths.expand, default=paths.runs(), help="logged runs")
+    parser.add_argument(
+        "--hardware", default="", help="take logged runs of this device: '1x NVIDIA H200, tf32'"
+    )
+    parser.add_argument("--bench", type=paths.expand, default=BENCH, help="folder of measurements")
+    parser.add_argument("--out", type=paths.expand, default=Path("results/tables"), help="folder")
+    for field in fields(Host):
+        flag = "--" + field.name.replace("_", "-")
+        if isinstance(field.default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction)
+        else:
+            parser.add_argument(flag, type=type(field.default), help=f"[{field.default:g}]")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
