@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import gpu_check, gpu_checks
+from benchmarks.gpu_check import CHECKS, GpuCheck
 from ranks import FEW_IMAGES
-from resnet_repro import gpu_check, gpu_checks, study
+from resnet_repro import study
 from resnet_repro.compose import make_job
 from resnet_repro.data import synthetic
-from resnet_repro.gpu_check import CHECKS, GpuCheck
 from resnet_repro.runs.provenance import versions
 
 HERE = {"state": "passed", "remark": "a GPU, 80 GiB"}

@@ -146,6 +146,7 @@ class Absent:
     def exec_module(self, module):
         pass
 sys.meta_path.insert(0, Absent())
+import benchmarks.gpu_check, benchmarks.gpu_checks
 sys.argv = ["study", "run", "--bundle", ".", "--runs-dir", "runs"]
 runpy.run_module("resnet_repro.study", run_name="__main__")
 """

@@ -11,6 +11,7 @@ from resnet_repro.options import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
+GPU_CHECK = REPOSITORY / "results" / "gpu_check.json"  # what works on this GPU, if checked
 AUTO = "auto"
 
 

@@ -24,7 +24,6 @@ from typing import Any
 from resnet_repro import paths
 from resnet_repro.config import Config, TrainerConfig
 from resnet_repro.exits import PREEMPTED, explained, notify
-from resnet_repro.gpu_check import OUT
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import duration
 from resnet_repro.runs.folder import find_runs
@@ -212,10 +211,10 @@ def write_bundle(jobs: Sequence[Job], out: Path) -> Path:
     """
     listed = [asdict(job) for job in jobs]
     data_sets = tuple({job.config.data.name for job in jobs})
-    package = Path(__file__).resolve().parent
     with tarfile.open(out, "w") as tar:
-        for path in sorted(package.rglob("*.py")):
-            tar.add(path, f"src/resnet_repro/{path.relative_to(package)}")
+        for folder in (Path("src", "resnet_repro"), Path("benchmarks")):
+            for path in sorted((paths.REPOSITORY / folder).rglob("*.py")):
+                tar.add(path, path.relative_to(paths.REPOSITORY))
         for path in sorted(paths.data().glob("*.npz")):
             if path.stem.replace("-", "_").startswith(data_sets):
                 tar.add(path, f"data/{path.name}")
@@ -286,7 +285,7 @@ def main() -> None:
             show(jobs, timed=args.time)
         else:
             if default_device() == "cuda":
-                jobs = checked(jobs, OUT)
+                jobs = checked(jobs, paths.GPU_CHECK)
                 jobs = jobs if args.mixed_engines else one_engine(jobs)
             run(jobs, args.budget)
 

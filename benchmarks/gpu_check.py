@@ -1,4 +1,4 @@
-"""What works on this GPU, in under four minutes: ``python -m resnet_repro.gpu_check``.
+"""What works on this GPU, in under four minutes: ``python -m benchmarks.gpu_check``.
 
 Needs Python, torch and numpy, and no network. Each check runs in a process of its own with a time
 limit, so one that fails, crashes or hangs costs no other. Where a check fails, something slower
@@ -23,12 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resnet_repro.paths import REPOSITORY
+from resnet_repro.paths import GPU_CHECK, REPOSITORY
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import now
 from resnet_repro.runs.provenance import git_state, versions
 
-OUT = REPOSITORY / "results" / "gpu_check.json"
 TOGETHER = 3  # checks at the same time
 DEADLINE = 230.0  # seconds for all of them
 PREFIX = "gpu_check: "  # of the line in which a check answers
@@ -36,7 +35,7 @@ PREFIX = "gpu_check: "  # of the line in which a check answers
 
 @dataclass(frozen=True)
 class GpuCheck:
-    """A function of :mod:`resnet_repro.gpu_checks`, its limit, and what its failure turns off."""
+    """A function of :mod:`benchmarks.gpu_checks`, its limit, and what its failure turns off."""
 
     name: str
     limit: float  # seconds
@@ -67,7 +66,7 @@ CHECKS = (
 
 def start(check: GpuCheck, root: Path) -> list[str]:
     """Return the command that runs one check."""
-    return [sys.executable, "-m", "resnet_repro.gpu_checks", check.name, str(root)]
+    return [sys.executable, "-m", "benchmarks.gpu_checks", check.name, str(root)]
 
 
 def run_check(check: GpuCheck, seconds: float) -> dict[str, Any]:
@@ -76,7 +75,8 @@ def run_check(check: GpuCheck, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="gpu_check") as root:
         process = subprocess.Popen(
             start(check, Path(root)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}, start_new_session=True,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}, cwd=REPOSITORY,
+            start_new_session=True,
         )  # fmt: skip
         try:
             out, err = process.communicate(timeout=max(limit, 0.1))
@@ -144,8 +144,8 @@ def main() -> int:
     argparse.ArgumentParser(description=__doc__).parse_args()
     began = time.monotonic()
     rows = run_all(CHECKS)
-    report(rows, OUT)
-    print(f"{time.monotonic() - began:.0f} s; written to {OUT}")
+    report(rows, GPU_CHECK)
+    print(f"{time.monotonic() - began:.0f} s; written to {GPU_CHECK}")
     return int(rows[0]["state"] == "failed")
 
 

@@ -1,6 +1,6 @@
-"""What :mod:`resnet_repro.gpu_check` computes: each check returns a remark, or raises.
+"""What :mod:`benchmarks.gpu_check` computes: each check returns a remark, or raises.
 
-``SkipTest`` says why a check cannot run here. ``python -m resnet_repro.gpu_checks NAME FOLDER``
+``SkipTest`` says why a check cannot run here. ``python -m benchmarks.gpu_checks NAME FOLDER``
 runs one and prints its result.
 """
 
@@ -25,9 +25,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from benchmarks.gpu_check import PREFIX
 from resnet_repro.config import Config, TrainerConfig
 from resnet_repro.evaluation.count import count_errors
-from resnet_repro.gpu_check import PREFIX
 from resnet_repro.progress import Progress, Watcher
 from resnet_repro.training.build import RunContext, assemble, load_images
 from resnet_repro.training.checkpoint import load_newest
