@@ -1,1 +1,1 @@
-"""The pages of this repository that say what its runs gave: README, RESULTS and FIDELITY."""
+"""The pages of this repository: what its runs gave (README, RESULTS, FIDELITY), and its keys."""

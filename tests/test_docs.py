@@ -17,12 +17,12 @@ import pytest
 import yaml
 
 from doc_blocks import DOCUMENTS, REPO, blocks, run_shell, shell_lines
+from pages.config import as_markdown
 from resnet_repro.command import parse
 from resnet_repro.compose import compose_run, compose_sweep
 from resnet_repro.conf import load_item, names
 from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
-from resnet_repro.reference import as_markdown
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
 FIDELITY = (REPO / "docs" / "FIDELITY.md").read_text(encoding="utf-8")
@@ -111,7 +111,7 @@ def test_the_dockerfile_agrees_with_them():
 
 def test_config_reference_is_up_to_date():
     written = (REPO / "docs" / "CONFIG.md").read_text(encoding="utf-8")
-    assert written == as_markdown(), "python -m resnet_repro.reference > docs/CONFIG.md"
+    assert written == as_markdown(), "python -m pages.config > docs/CONFIG.md"
 
 
 COMMANDS = [(document.name, line) for document in DOCUMENTS for line in shell_lines(document)]

@@ -16,8 +16,8 @@ from resnet_repro.runs.folder import RunFolder
 EXTENDING = REPO / "docs" / "EXTENDING.md"
 BLOCKS = [block for block in blocks(EXTENDING) if block.language not in ("sh", "bash")]
 COPIED = (
-    "src", "conf", "experiments", "tests", "docs", "Makefile", "pyproject.toml", "README.md",
-    "CONTRIBUTING.md",
+    "src", "conf", "experiments", "pages", "benchmarks", "tests", "docs", "Makefile",
+    "pyproject.toml", "README.md", "CONTRIBUTING.md",
 )  # fmt: skip
 # A run of the document takes minutes on real pictures; here it is shown that it can be done.
 # What its runs are made small by: as overrides, they would be variants and drawn in no figure.

@@ -1,7 +1,4 @@
-"""Every key of the configuration with its meaning, default and allowed values, from the schema.
-
-``python -m resnet_repro.reference`` prints ``docs/CONFIG.md``.
-"""
+"""Print docs/CONFIG.md: every key of the configuration, its meaning, default and allowed values."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ from resnet_repro.config import Config
 from resnet_repro.options import described
 
 _ABOUT = """
-Generated from the schema (`config.py`, `models/spec.py`) by
-`python -m resnet_repro.reference`. Defaults are the paper's protocol for CIFAR-10; an experiment, a
-recipe and a profile in `conf/` change what differs; the command line wins over all:
+Generated from the schema (`config.py`, `models/spec.py`) by `python -m pages.config`. Defaults are
+the paper's protocol for CIFAR-10; an experiment, a recipe and a profile in `conf/` change what
+differs; the command line wins over all:
 `python -m resnet_repro.train experiment=... recipe.lr=0.05`.
 
 Each key says one thing of a run: *who* it is (its names), *what* is computed, *how* the work is
@@ -38,7 +35,7 @@ place.
 
 
 def as_markdown() -> str:
-    """``docs/CONFIG.md``: one table per group."""
+    """Return the page: one table per group of keys."""
     lines = ["# Configuration", "", *_ABOUT.strip().splitlines()]
     schemas = typing.get_type_hints(Config) | {"": Config}
     for name, rows in groupby(described(Config), key=lambda row: row[0].rpartition(".")[0]):
