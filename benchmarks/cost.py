@@ -26,7 +26,8 @@ from benchmarks import BENCH
 from benchmarks.pace import NETS, measure_all, recall
 from resnet_repro import paths
 from resnet_repro.analysis import counted
-from resnet_repro.analysis.load import Run, load_runs
+from resnet_repro.analysis.load import load_runs
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import SCHEDULES
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.exits import explained, notify

@@ -11,7 +11,8 @@ from resnet_repro import compare
 from resnet_repro.analysis import load, paper, stats
 from resnet_repro.analysis.captions import data_of, run_sentences
 from resnet_repro.analysis.judge import NO_RUNS
-from resnet_repro.analysis.load import PROFILE_ORDER, Run, grouped
+from resnet_repro.analysis.load import PROFILE_ORDER, grouped
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
 from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
 from resnet_repro.items import ITEMS

@@ -17,7 +17,8 @@ from resnet_repro.analysis.agreement import (
     statistics_table,
 )
 from resnet_repro.analysis.captions import data_of, run_sentences
-from resnet_repro.analysis.load import PROFILE_ORDER, Run
+from resnet_repro.analysis.load import PROFILE_ORDER
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import deviations, unlike_caffe
 from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
 from resnet_repro.items import ITEMS

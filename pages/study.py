@@ -8,7 +8,8 @@ from pathlib import Path
 from resnet_repro.analysis import style
 from resnet_repro.analysis.agreement import agreement, compare_curves
 from resnet_repro.analysis.judge import ClaimResult, by_number, first_tested
-from resnet_repro.analysis.load import Logged, Run
+from resnet_repro.analysis.load import Logged
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.compare import SWEEP, save_sweep, swept_keys
 from resnet_repro.conf import load_item

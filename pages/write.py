@@ -19,7 +19,8 @@ from pathlib import Path
 from pages import fidelity, readme, results
 from pages.study import Study, draw
 from resnet_repro.analysis.judge import ClaimResult
-from resnet_repro.analysis.load import grouped, warn
+from resnet_repro.analysis.load import grouped
+from resnet_repro.analysis.logged_run import warn
 from resnet_repro.exits import explained
 from resnet_repro.paths import REPOSITORY, expand, writing
 from resnet_repro.runs.atomic import write_text_atomic

@@ -10,7 +10,8 @@ import pytest
 from fabricate import fabricate, imagenet_run
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, public_noise
-from resnet_repro.analysis.load import Run, load_run, load_runs
+from resnet_repro.analysis.load import load_runs
+from resnet_repro.analysis.logged_run import Run, load_run
 from resnet_repro.analysis.protocol import cifar_nets
 from resnet_repro.analysis.tables import to_markdown
 from resnet_repro.items import claims_cifar as claims

@@ -17,7 +17,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from fabricate import fabricate, imagenet_run
 from resnet_repro.analysis import counted, paper, style
 from resnet_repro.analysis.curves import bin_width, mean_curve, with_gaps
-from resnet_repro.analysis.load import Run, load_run, load_runs
+from resnet_repro.analysis.load import load_runs
+from resnet_repro.analysis.logged_run import Run, load_run
 from resnet_repro.items import DRAWINGS
 from resnet_repro.items.command import main
 from resnet_repro.items.fig1 import fig1

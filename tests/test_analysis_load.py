@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from fabricate import fabricate
-from resnet_repro.analysis.load import Logged, best_covered_profile, load_run, load_runs
+from resnet_repro.analysis.load import Logged, best_covered_profile, load_runs
+from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.analysis.protocol import by_net, comparison_notes, the_profile, why_not_comparable
 from resnet_repro.options import shown
 from resnet_repro.runs.folder import RunFolder

@@ -10,7 +10,8 @@ from fabricate import fabricate
 from pages import fidelity
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.judge import Part, decide
-from resnet_repro.analysis.load import load_run, load_runs
+from resnet_repro.analysis.load import load_runs
+from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.analysis.paper import Noise, PaperValue
 from resnet_repro.analysis.stats import (
     Difference,

@@ -9,7 +9,8 @@ import pytest
 
 from fabricate import fabricate, imagenet_run
 from resnet_repro.analysis.evaluations import load_evaluations, not_used, run_key, score_of
-from resnet_repro.analysis.load import Run, load_run, load_runs
+from resnet_repro.analysis.load import load_runs
+from resnet_repro.analysis.logged_run import Run, load_run
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import deviations_figure, deviations_table, variants

@@ -10,7 +10,8 @@ import pytest
 
 import resnet_repro.compose
 from resnet_repro import paths
-from resnet_repro.analysis.load import Run, changed_keys
+from resnet_repro.analysis.load import changed_keys
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.compose import compose_run, compose_sweep, make_job
 from resnet_repro.conf import changed_from_experiment, names, protocol
 from resnet_repro.items.deviations import _change

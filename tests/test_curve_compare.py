@@ -19,7 +19,8 @@ from resnet_repro.analysis.agreement import (
     logged_at,
     statistics_table,
 )
-from resnet_repro.analysis.load import Run, load_run, load_runs
+from resnet_repro.analysis.load import load_runs
+from resnet_repro.analysis.logged_run import Run, load_run
 from resnet_repro.analysis.protocol import paper_horizon
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ranks import do, small_job
 from resnet_repro import api, data, evaluate, export, paths
-from resnet_repro.analysis.load import load_run
+from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.data import Arrays, DataError
 from resnet_repro.evaluation.protocols import Geometry, scorer, views_of
 from resnet_repro.evaluation.session import Session

@@ -17,7 +17,8 @@ from PIL import Image
 
 from fabricate import fabricate
 from resnet_repro.analysis import report, style
-from resnet_repro.analysis.load import PROFILE_ORDER, load_run, load_runs
+from resnet_repro.analysis.load import PROFILE_ORDER, load_runs
+from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.items import ITEMS
 from resnet_repro.items.table6 import table6
 

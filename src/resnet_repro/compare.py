@@ -28,7 +28,8 @@ from resnet_repro import paths
 from resnet_repro.analysis import stats, style
 from resnet_repro.analysis.captions import clauses, data_of, devices_of
 from resnet_repro.analysis.curves import iter_unit, mean_curve
-from resnet_repro.analysis.load import Run, averageable, changed_keys, load_run, warn
+from resnet_repro.analysis.load import averageable, changed_keys
+from resnet_repro.analysis.logged_run import Run, load_run, warn
 from resnet_repro.analysis.protocol import comparison_notes
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.config import PROFILES

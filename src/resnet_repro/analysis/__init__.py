@@ -23,9 +23,10 @@ from typing import Any
 
 # The public names by module. They are imported at their first use: training needs none of them.
 _PUBLIC = {
-    "analysis.load": "Run load_run load_runs",
+    "analysis.load": "load_runs",
     "analysis.notebook": "compare curve_table differences overview pick repository response_table "
     "run runs summary sweep zoom",
+    "analysis.logged_run": "Run load_run",
 }
 # These take any runs, and leave out and name those that stand for no net.
 _OF_NETS = {

@@ -21,7 +21,8 @@ from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import LOOKS, draw_paper, in_windows, iter_unit
 from resnet_repro.analysis.evaluations import evaluations_beside, precise_errors
 from resnet_repro.analysis.judge import public_noise
-from resnet_repro.analysis.load import Run, grouped
+from resnet_repro.analysis.load import grouped
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import Noise
 from resnet_repro.analysis.protocol import by_net, paper_horizon, paper_rates
 from resnet_repro.analysis.stats import Difference, Side, contrast, equivalence

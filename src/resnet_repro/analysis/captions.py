@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, comparison_notes
 
 DATA_NAMES = {

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, MultipleLocator, NullForm
 
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import SCHEDULES, Nets, by_net, why_not_comparable
 from resnet_repro.analysis.stats import last_error, seeds_phrase, summarise
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from resnet_repro.analysis.load import Run, warn
+from resnet_repro.analysis.logged_run import Run, warn
 from resnet_repro.runs.folder import RunFolder
 
 SINGLE_VIEW = "1-crop"

@@ -19,7 +19,8 @@ from matplotlib.lines import Line2D
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import with_gaps
-from resnet_repro.analysis.load import Run, variants_of
+from resnet_repro.analysis.load import variants_of
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import why_not_comparable
 from resnet_repro.analysis.tables import Table, as_shown
 from resnet_repro.conf import load_item

@@ -10,7 +10,8 @@ import numpy as np
 
 from resnet_repro.analysis import paper, stats
 from resnet_repro.analysis.captions import data_of
-from resnet_repro.analysis.load import PROFILE_ORDER, Run, grouped
+from resnet_repro.analysis.load import PROFILE_ORDER, grouped
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import Noise
 from resnet_repro.analysis.protocol import Nets, comparison_notes, the_profile, why_not_comparable
 from resnet_repro.analysis.stats import Difference, Side, contrast, seeds_phrase

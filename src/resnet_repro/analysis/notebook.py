@@ -18,7 +18,8 @@ from resnet_repro import paths
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import mark_drops
-from resnet_repro.analysis.load import GIVEN_UP, Logged, Run, load_run, standing, warn
+from resnet_repro.analysis.load import GIVEN_UP, Logged, standing
+from resnet_repro.analysis.logged_run import Run, load_run, warn
 from resnet_repro.compare import find_sweeps, sweep_table, swept_keys
 from resnet_repro.items.fig7 import responses
 from resnet_repro.options import closest

@@ -7,7 +7,8 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
-from resnet_repro.analysis.load import Run, averageable, grouped
+from resnet_repro.analysis.load import averageable, grouped
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.options import shown
 from resnet_repro.same_run import changes_training, flatten
 

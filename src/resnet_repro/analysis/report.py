@@ -24,7 +24,8 @@ from resnet_repro.analysis import judge, stats
 from resnet_repro.analysis.captions import data_of
 from resnet_repro.analysis.exhibits import exhibit, run_exhibits
 from resnet_repro.analysis.judge import NO_RUNS, ClaimResult, by_number
-from resnet_repro.analysis.load import PROFILE_ORDER, Logged, Run, grouped, without_variants
+from resnet_repro.analysis.load import PROFILE_ORDER, Logged, grouped, without_variants
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import deviations
 from resnet_repro.analysis.tables import NOTHING
 from resnet_repro.conf import load_item

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special  # scipy.stats takes a second to import
 
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import Noise, PaperValue
 
 TAIL = 1 / 16  # of the schedule: iterations 60k to 64k of the paper's

@@ -11,7 +11,8 @@ import pandas as pd
 
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.judge import ClaimResult, by_profile, first_tested
-from resnet_repro.analysis.load import Run, grouped
+from resnet_repro.analysis.load import grouped
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.paths import writing
 
 NOTHING = "-"

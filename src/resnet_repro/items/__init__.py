@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import style
 from resnet_repro.analysis.judge import ClaimResult
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.tables import Table, write_table
 from resnet_repro.items import (
     claims_cifar,

@@ -11,7 +11,7 @@ from functools import partial
 
 from resnet_repro.analysis import judge, stats
 from resnet_repro.analysis.judge import TEST, ClaimResult, Evidence, claim, interval
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import cifar_nets, why_not_comparable
 from resnet_repro.analysis.tables import claims_table
 from resnet_repro.items.fig7 import responses_are_smaller

@@ -24,7 +24,7 @@ from resnet_repro.analysis.judge import (
     interval,
     points,
 )
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import DATA_SETS, TITLES, Nets, nets_by_data
 from resnet_repro.analysis.stats import Difference, contrast
 from resnet_repro.analysis.tables import claims_table

@@ -15,7 +15,8 @@ from pathlib import Path
 from resnet_repro import evaluate, items, paths
 from resnet_repro.analysis.evaluations import evaluations_beside, not_used, score_of
 from resnet_repro.analysis.judge import first_tested
-from resnet_repro.analysis.load import Logged, Run, best_covered_profile, variants_of, warn
+from resnet_repro.analysis.load import Logged, best_covered_profile, variants_of
+from resnet_repro.analysis.logged_run import Run, warn
 from resnet_repro.analysis.protocol import by_net
 from resnet_repro.command import count
 from resnet_repro.compose import compose_run, make_job

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import clauses, data_of, devices_of
 from resnet_repro.analysis.judge import TEST, TRAINING, compare, seeds_clause
-from resnet_repro.analysis.load import Run, changed_keys
+from resnet_repro.analysis.load import changed_keys
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, comparison_notes
 from resnet_repro.analysis.stats import Difference, last_error, seeds_phrase, summarise
 from resnet_repro.analysis.tables import Table

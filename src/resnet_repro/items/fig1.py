@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from resnet_repro.analysis import curves, style
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from resnet_repro.analysis import curves, style
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import SCHEDULES, TITLES, nets_by_data
 
 # Fig. 4 ends at 63 % and 55e4 iterations.

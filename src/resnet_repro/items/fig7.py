@@ -15,7 +15,7 @@ from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import logarithmic, name_missing
 from resnet_repro.analysis.judge import Evidence, Measure, claim, compare, interval
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, cifar_nets, why_not_comparable
 from resnet_repro.analysis.stats import seeds_phrase
 

@@ -14,7 +14,7 @@ from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import explain_empty, logarithmic
 from resnet_repro.analysis.judge import FAILS, HOLDS, INCONCLUSIVE, OPEN, Evidence, claim
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, cifar_nets
 from resnet_repro.analysis.stats import seeds_phrase
 from resnet_repro.same_run import filled

@@ -10,7 +10,7 @@ import pandas as pd
 from resnet_repro.analysis import paper, stats
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.judge import public_noise
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import PaperValue
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
 from resnet_repro.analysis.stats import last_error, summarise

@@ -25,7 +25,7 @@ from resnet_repro.analysis.evaluations import (
     score_of,
 )
 from resnet_repro.analysis.judge import public_noise
-from resnet_repro.analysis.load import Run
+from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import PaperValue
 from resnet_repro.analysis.protocol import (
     DATA_SETS,
