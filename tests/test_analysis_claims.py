@@ -95,12 +95,8 @@ def test_only_the_papers_protocol_decides(tmp_path, deep, verdict, elsewhere):
     where = "CIFAR-10, short profile, 3 seeds each, 3,200 iterations, test error 9.7 to 13.2 %"
     assert short.where == where
     assert f"{where}." in short.sentence
-    for key, value in (("recipe.batch_size", 64), ("recipe.lr", 0.05)):
-        changed = made(tmp_path / key, ends, changes={key: value})
-        assert C2(changed).verdict == elsewhere
-    for key, found in (("recipe.nesterov", elsewhere), ("trainer.threads", verdict)):
-        recorded = made(tmp_path / key, ends, deviations={key: [0, 1]})
-        assert C2(recorded).verdict == found
+    changed = made(tmp_path / "changed", ends, changes={"recipe.batch_size": 64})
+    assert C2(changed).verdict == elsewhere
 
 
 SHRINKS = PAIR_20 | {"plain-56": (7.3, 1.0), "ResNet-56": (7.0, 0.1)}

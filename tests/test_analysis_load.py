@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,24 @@ import yaml
 from fabricate import fabricate
 from resnet_repro.analysis.load import Logged, best_covered_profile, load_runs
 from resnet_repro.analysis.logged_run import load_run
-from resnet_repro.analysis.protocol import by_net, comparison_notes, the_profile, why_not_comparable
+from resnet_repro.analysis.protocol import (
+    by_net,
+    comparison_notes,
+    paper_horizon,
+    the_profile,
+    why_not_comparable,
+)
 from resnet_repro.options import shown
 from resnet_repro.runs.folder import RunFolder
 
+plain20 = partial(fabricate, label="plain-20", profile="quick")
 
-def test_a_run_knows_its_net_and_its_curves(tmp_path):
-    fabricate(tmp_path, "ResNet-56", seed=3, test=7.0)
-    (run,) = load_runs(tmp_path)
+
+def test_a_run_knows_its_net_and_its_curves_also_below_a_tilde(tmp_path, monkeypatch):
+    path = fabricate(tmp_path / "runs", "ResNet-56", seed=3, test=7.0)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (run,) = load_runs(Path("~/runs"))
+    assert load_run(Path("~") / path.relative_to(tmp_path)).path == run.path == path
     assert (run.label, run.depth, run.is_plain, run.seed) == ("ResNet-56", 56, False, 3)
     test = run.curve("test")
     assert list(test.index) == list(range(1_000, 65_000, 1_000))
@@ -29,20 +40,14 @@ def test_a_run_knows_its_net_and_its_curves(tmp_path):
     assert run.curve("train", "no such column").empty
 
 
-def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
-    path = fabricate(tmp_path / "runs", "ResNet-56")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (run,) = load_runs(Path("~/runs"))
-    assert load_run(Path("~") / path.relative_to(tmp_path)).path == run.path == path
-
-
 def test_curves_leave_out_nulls_and_other_views(tmp_path):
-    path = fabricate(tmp_path, "plain-20", profile="quick", test=50.0)
+    path = plain20(tmp_path, test=50.0)
     with (path / "metrics.jsonl").open("a") as file:
-        file.write('{"kind":"train","iter":400,"top1_err":null,"num_samples":0}\n')
-        ten = '{"kind":"test","iter":400,"top1_err":1.0,"protocol":"10-crop","bn":"running"}\n'
-        precise = '{"kind":"test","iter":400,"top1_err":2.0,"protocol":"1-crop","bn":"precise"}\n'
-        file.write(ten + precise)
+        file.write(
+            '{"kind":"train","iter":400,"top1_err":null,"num_samples":0}\n'
+            '{"kind":"test","iter":400,"top1_err":1.0,"protocol":"10-crop","bn":"running"}\n'
+            '{"kind":"test","iter":400,"top1_err":2.0,"protocol":"1-crop","bn":"precise"}\n'
+        )
     (run,) = load_runs(tmp_path)
     assert run.curve("test").iloc[-1] == pytest.approx(50.0)
     assert run.curve("train").notna().all()
@@ -50,14 +55,14 @@ def test_curves_leave_out_nulls_and_other_views(tmp_path):
 
 @pytest.mark.parametrize("state", ["created", "running", "preempted", "diverged", "failed"])
 def test_only_finished_runs_count(tmp_path, state):
-    fabricate(tmp_path, "plain-20", profile="quick", state=state, until=200)
+    plain20(tmp_path, state=state, until=200)
     assert load_runs(tmp_path) == []
     asked = load_runs(tmp_path, finished_only=False)
     assert len(asked) == (0 if state in ("diverged", "failed") else 1)
 
 
 def test_variants_are_not_the_experiment_and_filters(tmp_path):
-    fabricate(tmp_path, "plain-20", profile="quick", name="plain20_lr0.2")
+    plain20(tmp_path, name="plain20_lr0.2")
     for label in ("plain-20", "plain-56"):
         for profile in ("quick", "smoke"):
             fabricate(tmp_path, label, profile=profile)
@@ -81,16 +86,8 @@ def test_the_profile_with_most_nets_tells_most_and_of_equals_the_longest(tmp_pat
     assert best_covered_profile(load_runs(tmp_path)) == "paper"
 
 
-def test_a_torn_last_record_costs_only_itself(tmp_path):
-    metrics = fabricate(tmp_path, "plain-20", profile="quick") / "metrics.jsonl"
-    (before,) = load_runs(tmp_path)
-    metrics.write_bytes(metrics.read_bytes()[:-20])
-    (after,) = load_runs(tmp_path)
-    assert len(after.metrics) == len(before.metrics) - 1
-
-
 def test_a_copied_or_linked_run_stands_for_no_net_but_can_be_loaded(tmp_path, capsys):
-    path = fabricate(tmp_path, "plain-20", profile="quick")
+    path = plain20(tmp_path)
     copy = tmp_path / "paper" / "cifar10_plain20" / "seed0"
     shutil.copytree(path, copy)
     (path.parent / "seed7").symlink_to(path)
@@ -105,12 +102,9 @@ def test_a_copied_or_linked_run_stands_for_no_net_but_can_be_loaded(tmp_path, ca
 
 def without(key: str) -> Callable[[Path], None]:
     def change(path: Path) -> None:
-        *groups, last = key.split(".")
+        group, _, last = key.rpartition(".")
         values = yaml.safe_load(path.read_text())
-        inner = values
-        for group in groups:
-            inner = inner[group]
-        del inner[last]
+        del (values[group] if group else values)[last]
         path.write_text(json.dumps(values))
 
     return change
@@ -144,8 +138,8 @@ def fifo(path: Path) -> None:
 def test_a_damaged_file_is_named_and_other_runs_are_still_loaded(
     tmp_path, name, damage, message, capsys
 ):
-    path = fabricate(tmp_path, "plain-20", profile="quick") / name
-    fabricate(tmp_path, "plain-20", profile="quick", seed=1)
+    path = plain20(tmp_path) / name
+    plain20(tmp_path, seed=1)
     damage(path)
     (run,) = load_runs(tmp_path)
     assert run.seed == 1
@@ -163,7 +157,7 @@ def test_a_damaged_file_is_named_and_other_runs_are_still_loaded(
     ],
 )
 def test_a_damaged_table_is_named_and_counts_as_missing(tmp_path, text, message, capsys):
-    path = fabricate(tmp_path, "plain-20", profile="quick", probes=True)
+    path = plain20(tmp_path, probes=True)
     (path / "responses.csv").write_text(text)
     (run,) = load_runs(tmp_path)
     assert run.table("responses") is None
@@ -178,7 +172,7 @@ def test_a_damaged_table_is_named_and_counts_as_missing(tmp_path, text, message,
 )
 def test_runs_that_differ_in_what_matters_are_not_averaged(tmp_path, key, value, capsys):
     for seed, changes in ((0, {}), (4, {key: value})):
-        fabricate(tmp_path, "plain-20", profile="quick", seed=seed, changes=changes)
+        plain20(tmp_path, seed=seed, changes=changes)
     (run,) = load_runs(tmp_path)  # that which is the experiment's own
     assert run.seed == 0
     (line,) = capsys.readouterr().err.splitlines()
@@ -190,12 +184,9 @@ def test_runs_that_differ_in_what_matters_are_not_averaged(tmp_path, key, value,
 
 
 def test_a_configured_precision_matters_only_if_the_result_differs(tmp_path):
-    spelt = {"trainer.precision": "bf16"}
-    fabricate(tmp_path, "plain-20", profile="quick", seed=0, precision="bf16")
-    fabricate(tmp_path, "plain-20", profile="quick", seed=1, precision="bf16", changes=spelt)
-    assert len(load_runs(tmp_path)) == 2
-    spelt = {"trainer.precision": "fp32"}
-    fabricate(tmp_path, "plain-20", profile="quick", seed=2, precision="fp32", changes=spelt)
+    plain20(tmp_path, seed=0, precision="bf16")
+    plain20(tmp_path, seed=1, precision="bf16", changes={"trainer.precision": "bf16"})
+    plain20(tmp_path, seed=2, precision="fp32", changes={"trainer.precision": "fp32"})
     logged = Logged(tmp_path)
     assert [run.seed for run in logged.finished] == [0, 1]
     assert logged.left_out == [
@@ -204,46 +195,47 @@ def test_a_configured_precision_matters_only_if_the_result_differs(tmp_path):
     ]
 
 
-def test_mixed_precision_and_hardware_are_reported(tmp_path):
-    fabricate(tmp_path, "plain-20", profile="quick", precision="bf16", hardware="2 CPU cores")
-    fabricate(tmp_path, "plain-56", profile="quick", precision="tf32", hardware="1x NVIDIA H200")
-    notes = comparison_notes(load_runs(tmp_path))
-    assert notes == [
+def test_mixed_precision_and_hardware_are_reported_also_of_a_run_resumed_on_other(tmp_path):
+    path = plain20(tmp_path, precision="bf16", hardware="2 CPU cores")
+    fabricate(tmp_path, "plain-56", profile="quick", precision="tf32", hardware="1x B")
+    assert comparison_notes(load_runs(tmp_path)) == [
         "Mixed precision: bf16 (plain-20 seed 0); tf32 (plain-56 seed 0).",
-        "Mixed hardware: 1x NVIDIA H200 (plain-56 seed 0); 2 CPU cores (plain-20 seed 0).",
+        "Mixed hardware: 1x B (plain-56 seed 0); 2 CPU cores (plain-20 seed 0).",
     ]
     assert comparison_notes(load_runs(tmp_path)[:1]) == []
-
-
-def test_a_run_resumed_on_other_hardware_names_both(tmp_path):
-    folder = RunFolder(
-        fabricate(tmp_path, "plain-20", profile="quick", precision="bf16", hardware="1x B")
-    )
-    parts = [
-        {"until": until, "hardware": {"label": label}}
-        for until, label in ((2, "1x A"), (5, "1x B"))
-    ]
-    folder.write_meta(folder.meta() | {"earlier": parts})
-    fabricate(tmp_path, "plain-56", profile="quick", precision="bf16", hardware="1x B")
+    labels = {2: "1x A", 5: "2 CPU cores"}
+    parts = [{"until": until, "hardware": {"label": label}} for until, label in labels.items()]
+    RunFolder(path).write_meta(RunFolder(path).meta() | {"earlier": parts})
     mixed, alone = load_runs(tmp_path)
-    assert (mixed.device, alone.device) == ("1x A, then 1x B, bf16", "1x B, bf16")
-    (note,) = comparison_notes([mixed, alone])
-    assert note == "Mixed hardware: 1x A, then 1x B (plain-20 seed 0); 1x B (plain-56 seed 0)."
+    assert (mixed.device, alone.device) == ("1x A, then 2 CPU cores, bf16", "1x B, tf32")
+    note = "Mixed hardware: 1x A, then 2 CPU cores (plain-20 seed 0); 1x B (plain-56 seed 0)."
+    assert comparison_notes([mixed, alone])[1] == note
 
 
-def test_only_the_paper_protocol_may_be_compared_with_the_paper(tmp_path):
-    fabricate(tmp_path, "plain-20", profile="quick")
-    fabricate(tmp_path, "plain-20", profile="paper", seed=0)
-    longer = {"recipe.max_iters": 65_000}
-    fabricate(tmp_path, "plain-32", profile="paper", changes=longer)
-    fabricate(tmp_path, "plain-44", profile="paper", changes={"data.name": "synthetic"})
-    runs = Logged(tmp_path).runs
-    reasons = {(run.label, run.profile): why_not_comparable([run]) for run in runs}
-    assert reasons == {
-        ("plain-20", "paper"): "",
-        ("plain-32", "paper"): "recipe.max_iters=65000, the paper's is 64000",
-        ("plain-44", "paper"): "data.name=synthetic, the paper's is cifar10",
-        ("plain-20", "quick"): "quick profile",
-    }
-    with pytest.raises(ValueError, match="paper, quick"):
-        the_profile(load_runs(tmp_path))
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({}, ""),
+        ({"deviations": {"trainer.threads": [0, 1]}}, ""),  # does not change what is trained
+        ({"deviations": {"recipe.nesterov": [0, 1]}}, "recipe.nesterov=1, the paper's is 0"),
+        ({"changes": {"data.name": "synthetic"}}, "data.name=synthetic, the paper's is cifar10"),
+        ({"changes": {"data.train_split": "45k"}}, "data.train_split=45k, the paper's is all"),
+        ({"changes": {"recipe.batch_size": 64}}, "recipe.batch_size=64, the paper's is 128"),
+        ({"changes": {"recipe.lr": 0.05}}, "recipe.lr=0.05, the paper's is 0.1"),
+    ],
+)
+def test_only_the_paper_protocol_may_be_compared_with_the_paper(tmp_path, how, reason):
+    run = load_run(fabricate(tmp_path, "plain-20", **how))
+    assert why_not_comparable([run]) == reason
+    assert paper_horizon(run) == (0 if reason else 64_000, reason)
+
+
+def test_another_length_is_the_papers_until_its_first_drop_and_profiles_are_never_mixed(tmp_path):
+    fabricate(tmp_path, "plain-20", changes={"recipe.max_iters": 65_000})
+    fabricate(tmp_path, "plain-20", profile="short")
+    longer, short = runs = Logged(tmp_path).runs
+    assert why_not_comparable([longer]) == "recipe.max_iters=65000, the paper's is 64000"
+    assert why_not_comparable([short]) == "short profile"
+    assert (paper_horizon(longer), paper_horizon(short)) == ((64_000, ""), (1_600, ""))
+    with pytest.raises(ValueError, match="paper, short"):
+        the_profile(runs)
