@@ -22,10 +22,10 @@ def made(tmp_path_factory):
         name, changes = f"cifar10_resnet20-lr{rate}", {"recipe.lr": rate}
         if rate == 0.1:
             name, changes = "cifar10_resnet20", {}
+        how: dict[str, Any] = {"profile": "quick", "name": name, "changes": changes}
         for seed in range(3):
-            errors = {"test": test + seed, "train": test + seed - 2}
-            how: dict[str, Any] = {"profile": "quick", "seed": seed, "changes": changes}
-            fabricate(runs, "ResNet-20", name=name, **how, **errors)
+            error = test + seed
+            fabricate(runs, "ResNet-20", seed=seed, test=error, train=error - 2, **how)
     nesterov = {"recipe.nesterov": True}
     name = "cifar10_resnet20-nesterovTrue"
     fabricate(runs, "ResNet-20", profile="quick", name=name, changes=nesterov)
@@ -57,8 +57,6 @@ def test_the_tidy_table(root):
     assert means.to_dict() == pytest.approx({rate: test + 1 for rate, test in RATES.items()})
     assert set(table["net"]) == {"ResNet-20"}
     assert ra.sweep("recipe.momentum").empty
-    with pytest.raises(ValueError, match=r"recipe.rl: did you mean 'recipe.lr'\?"):
-        ra.sweep("recipe.rl")
 
 
 def test_the_figure_draws_every_seed_mean_and_interval(root):
@@ -134,10 +132,8 @@ def test_runs_of_a_notebook_have_variants_and_figures_leave_them_out(root, capsy
     assert {run.name for run in ra.runs(where={"recipe.lr": 0.05})} == {"cifar10_resnet20-lr0.05"}
     figure = ra.fig6(runs)
     assert figure.axes
-    output = capsys.readouterr().err
-    assert (
-        "left out: quick/cifar10_resnet20-lr0.05 seeds 0, 1, 2: recipe.lr=0.05, not 0.1" in output
-    )
+    said = "left out: quick/cifar10_resnet20-lr0.05 seeds 0, 1, 2: recipe.lr=0.05, not 0.1"
+    assert said in capsys.readouterr().err
     table = ra.table6(runs).set_index("net")
     assert table.loc["ResNet-20", "test error"] == pytest.approx(29.0)
     assert table.loc["ResNet-20", "seeds"] == 3
@@ -147,6 +143,7 @@ def test_runs_of_a_notebook_have_variants_and_figures_leave_them_out(root, capsy
 @pytest.mark.parametrize(
     ("call", "output"),
     [
+        (lambda: ra.sweep("recipe.rl"), "recipe.rl: did you mean 'recipe.lr'?"),
         (lambda: ra.runs("quik"), "no profile is called quik; did you mean quick?"),
         (lambda: ra.runs("quick", ["cifar10_resent20"]), "did you mean cifar10_resnet20?"),
         (lambda: ra.runs(where={"lr": 0.1}), "lr: did you mean 'recipe.lr'?"),

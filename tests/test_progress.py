@@ -66,23 +66,35 @@ def no_dumb_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
 
 
+def training(shown: Progress, label: str, iterations: int) -> RunProgress:
+    run = shown.begin(label, iterations)
+    run.enter("train", 0)
+    return run
+
+
+def update(
+    run: RunProgress,
+    clock: Clock,
+    seconds: float,
+    iterations: range,
+    error: float | None = None,
+    evaluation: tuple[int, float] = (1_000_000, 0.0),
+) -> None:
+    """Iterations that take some seconds each; ``evaluation``: after how many, and its seconds."""
+    for it in iterations:
+        clock.now += seconds
+        if it % evaluation[0] == 0:
+            run.enter("evaluate", it)
+            clock.now += evaluation[1]
+            run.enter("train", it)
+        run.update(it, error, 0.1)
+
+
 def train(run: RunProgress, clock: Clock) -> None:
     clock.now += 300  # of downloading
     run.enter("train", 0)
-    for i in range(1, 3201):
-        clock.now += 0.05
-        if i % 1000 == 0:
-            run.enter("evaluate", i)
-            clock.now += 20
-            run.enter("train", i)
-        run.update(i, 45.2, 0.1)
+    update(run, clock, 0.05, range(1, 3201), 45.2, (1000, 20))
     run.enter("end", 3200)
-
-
-def update(run: RunProgress, clock: Clock, seconds: float, iterations: range) -> None:
-    for iteration in iterations:
-        clock.now += seconds
-        run.update(iteration, None, 0.1)
 
 
 LABELS = ("cifar10_resnet56 short seed 0", "cifar10_resnet20-lr0.05-batch_size256 short seed 12")
@@ -101,7 +113,6 @@ def test_on_a_terminal_one_line_is_redrawn_and_nothing_is_cut(clock, columns, la
     assert all(len(line) < columns for line in lines)
     middle = [line for line in lines if re.search(r" (3|50)%", line)]
     for line in middle:
-        assert "|" in line
         assert re.search(r"[\d. to]+ (s|min|h) for all runs", line)
         assert line.startswith("[1/2] cif")
         assert line.count("|") == 2
@@ -131,9 +142,7 @@ def test_elsewhere_a_line_is_printed_now_and_then(clock):
     run = Progress(stream=stream).begin("plain-20 quick seed 0", 400)
     clock.now += 3600.0  # of downloading: it does not count
     run.enter("train", 0)
-    for it in range(1, 401):
-        clock.now += 0.25
-        run.update(it, 50.0, 0.1)
+    update(run, clock, 0.25, range(1, 401), 50.0)
     lines = stream.getvalue().splitlines()
     assert lines[0] == (
         "plain-20 quick seed 0, 1 to 2 min left, err 50.0 %, 4.0 it/s, lr 0.1, 40/400"
@@ -145,30 +154,21 @@ def test_elsewhere_a_line_is_printed_now_and_then(clock):
 
 def test_a_long_run_does_not_fill_a_log(clock):
     stream = io.StringIO()
-    run = Progress(stream=stream).begin("ResNet-110 paper seed 0", 64_000)
-    run.enter("train", 0)
+    run = training(Progress(stream=stream), "ResNet-110 paper seed 0", 64_000)
     update(run, clock, 4.0, range(1, 64_001))  # three days
     assert 200 < len(stream.getvalue().splitlines()) < 700
     assert ", 4.0 s/it, " in stream.getvalue()
 
 
 def test_evaluation_counts_and_a_slower_machine_is_noticed(clock):
-    """3,200 iterations: half of them at 20 a second, half at 10, with an evaluation each 100."""
-    stream = io.StringIO()
-    run = Progress(stream=stream).begin("a", 32_000)
-    run.enter("train", 0)
-    seen = {}
-    for it in range(1, 32_001):
-        clock.now += 0.05 if it <= 16_000 else 0.1
-        if it % 100 == 0:
-            run.enter("evaluate", it)
-            clock.now += 1.0
-            run.enter("train", it)
-        run.update(it, None, 0.1)
-        seen[it] = run.left
-    assert seen[16_000] == pytest.approx(16_000 * 0.06, rel=0.02)
-    assert seen[24_000] == pytest.approx(8_000 * 0.11, rel=0.1)
-    assert seen[32_000] == 0
+    """32,000 iterations: half of them at 20 a second, half at 10, with an evaluation each 100."""
+    run = training(Progress(stream=io.StringIO()), "a", 32_000)
+    update(run, clock, 0.05, range(1, 16_001), evaluation=(100, 1.0))
+    assert run.left == pytest.approx(16_000 * 0.06, rel=0.02)
+    update(run, clock, 0.1, range(16_001, 24_001), evaluation=(100, 1.0))
+    assert run.left == pytest.approx(8_000 * 0.11, rel=0.1)
+    update(run, clock, 0.1, range(24_001, 32_001), evaluation=(100, 1.0))
+    assert run.left == 0
 
 
 def test_a_resumed_run_counts_from_where_it_stands(clock):
@@ -186,12 +186,10 @@ def test_a_resumed_run_counts_from_where_it_stands(clock):
 def test_time_of_all_runs_learns_from_those_that_are_over(clock):
     stream = io.StringIO()
     shown = Progress([100.0, 100.0, 200.0], stream)
-    first = shown.begin("a", 105)
-    first.enter("train", 0)
+    first = training(shown, "a", 105)
     update(first, clock, 2, range(1, 106))  # twice as slow as was thought
     shown.end(first)
-    second = shown.begin("b", 105)
-    second.enter("train", 0)
+    second = training(shown, "b", 105)
     update(second, clock, 2, range(1, 56))
     output = stream.getvalue().splitlines()
     assert re.match(r"\[1/3\] a, [\d. to]+ min for all runs, ", output[1])
@@ -204,9 +202,7 @@ def test_time_of_all_runs_learns_from_those_that_are_over(clock):
 def test_runs_at_the_same_time_share_a_line(clock):
     stream = io.StringIO()
     shown = Progress([60.0, 60.0, 60.0], stream)
-    runs = [shown.begin(name, 100) for name in "ab"]
-    for run in runs:
-        run.enter("train", 0)
+    runs = [training(shown, name, 100) for name in "ab"]
     for it in range(1, 56):
         clock.now += 2
         for run in runs:
