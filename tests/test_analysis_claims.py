@@ -371,7 +371,7 @@ def test_c8_holds_on_the_papers_order_at_10_crop_where_every_run_was_tested_so(t
 
     def at_10_crop(run: Run) -> None:
         top1 = TEN_CROP[run.label] + 0.1 * (run.seed - 1)
-        evaluated(tmp_path / "evaluations", run.path, protocol="10-crop", top1=top1)
+        evaluated(run.path, protocol="10-crop", top1=top1)
 
     for run in others:
         at_10_crop(run)
@@ -397,7 +397,7 @@ def test_c9_is_under_the_protocol_of_its_table(tmp_path):
     ends = {34: (24.5, 21.8), 50: (22.9, 20.7), 101: (21.8, 19.9), 152: (21.4, 19.4)}
     for run in made_imagenet(tmp_path / "runs", DEPTHS, seeds=1):
         for protocol, top1 in zip(("10-crop", "multi-scale"), ends[run.depth], strict=True):
-            evaluated(tmp_path / "evaluations", run.path, protocol=protocol, top1=top1)
+            evaluated(run.path, protocol=protocol, top1=top1)
     runs = load_runs(tmp_path / "runs")
     for protocol, gain in (("10-crop", "3.10"), ("multi-scale", "2.40")):
         claim = C9(runs, protocol=protocol)

@@ -11,15 +11,9 @@ import pytest
 import yaml
 
 from fabricate import fabricate
+from resnet_repro.analysis import protocol
 from resnet_repro.analysis.load import Logged, best_covered_profile, load_runs
 from resnet_repro.analysis.logged_run import load_run
-from resnet_repro.analysis.protocol import (
-    by_net,
-    comparison_notes,
-    paper_horizon,
-    the_profile,
-    why_not_comparable,
-)
 from resnet_repro.options import shown
 from resnet_repro.runs.folder import RunFolder
 
@@ -179,8 +173,8 @@ def test_runs_that_differ_in_what_matters_are_not_averaged(tmp_path, key, value,
     assert line.startswith("left out: quick/cifar10_plain20 seed 4: ")
     assert f"{key}={shown(value)}, not " in line
     variants = Logged(tmp_path).runs
-    assert [kept.seed for kept in by_net(variants)["plain-20"]] == [0]
-    assert [kept.seed for kept in by_net(variants[1:])["plain-20"]] == [4]
+    assert [kept.seed for kept in protocol.by_net(variants)["plain-20"]] == [0]
+    assert [kept.seed for kept in protocol.by_net(variants[1:])["plain-20"]] == [4]
 
 
 def test_a_configured_precision_matters_only_if_the_result_differs(tmp_path):
@@ -198,18 +192,18 @@ def test_a_configured_precision_matters_only_if_the_result_differs(tmp_path):
 def test_mixed_precision_and_hardware_are_reported_also_of_a_run_resumed_on_other(tmp_path):
     path = plain20(tmp_path, precision="bf16", hardware="2 CPU cores")
     fabricate(tmp_path, "plain-56", profile="quick", precision="tf32", hardware="1x B")
-    assert comparison_notes(load_runs(tmp_path)) == [
+    assert protocol.comparison_notes(load_runs(tmp_path)) == [
         "Mixed precision: bf16 (plain-20 seed 0); tf32 (plain-56 seed 0).",
         "Mixed hardware: 1x B (plain-56 seed 0); 2 CPU cores (plain-20 seed 0).",
     ]
-    assert comparison_notes(load_runs(tmp_path)[:1]) == []
+    assert protocol.comparison_notes(load_runs(tmp_path)[:1]) == []
     labels = {2: "1x A", 5: "2 CPU cores"}
     parts = [{"until": until, "hardware": {"label": label}} for until, label in labels.items()]
     RunFolder(path).write_meta(RunFolder(path).meta() | {"earlier": parts})
     mixed, alone = load_runs(tmp_path)
     assert (mixed.device, alone.device) == ("1x A, then 2 CPU cores, bf16", "1x B, tf32")
     note = "Mixed hardware: 1x A, then 2 CPU cores (plain-20 seed 0); 1x B (plain-56 seed 0)."
-    assert comparison_notes([mixed, alone])[1] == note
+    assert protocol.comparison_notes([mixed, alone])[1] == note
 
 
 @pytest.mark.parametrize(
@@ -226,16 +220,16 @@ def test_mixed_precision_and_hardware_are_reported_also_of_a_run_resumed_on_othe
 )
 def test_only_the_paper_protocol_may_be_compared_with_the_paper(tmp_path, how, reason):
     run = load_run(fabricate(tmp_path, "plain-20", **how))
-    assert why_not_comparable([run]) == reason
-    assert paper_horizon(run) == (0 if reason else 64_000, reason)
+    assert protocol.why_not_comparable([run]) == reason
+    assert protocol.paper_horizon(run) == (0 if reason else 64_000, reason)
 
 
 def test_another_length_is_the_papers_until_its_first_drop_and_profiles_are_never_mixed(tmp_path):
     fabricate(tmp_path, "plain-20", changes={"recipe.max_iters": 65_000})
     fabricate(tmp_path, "plain-20", profile="short")
     longer, short = runs = Logged(tmp_path).runs
-    assert why_not_comparable([longer]) == "recipe.max_iters=65000, the paper's is 64000"
-    assert why_not_comparable([short]) == "short profile"
-    assert (paper_horizon(longer), paper_horizon(short)) == ((64_000, ""), (1_600, ""))
+    assert protocol.why_not_comparable([longer]) == "recipe.max_iters=65000, the paper's is 64000"
+    assert protocol.why_not_comparable([short]) == "short profile"
+    assert [protocol.paper_horizon(run) for run in runs] == [(64_000, ""), (1_600, "")]
     with pytest.raises(ValueError, match="paper, short"):
-        the_profile(runs)
+        protocol.the_profile(runs)

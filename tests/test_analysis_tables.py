@@ -1,6 +1,7 @@
 """Tables 2 to 6 and of variants: numbers, verdicts, protocols, quoted rows, the three formats."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,19 @@ from resnet_repro.items.tables2_5 import net_table, paper_rows, table5
 from resnet_repro.runs.folder import RunFolder
 
 
-def runs_of(root: Path, profile: str = "paper") -> list[Run]:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[Run]:
+    """CIFAR runs by the paper's protocol."""
+    root = tmp_path_factory.mktemp("cifar")
     for seed, error in enumerate((8.5, 8.7, 8.9)):
-        fabricate(root, "ResNet-20", profile=profile, seed=seed, test=error, train=0.8)
-    fabricate(root, "plain-20", profile=profile, test=9.6)
-    for seed, error in enumerate((8.9, 9.0, 9.1)):
-        fabricate(root, "ResNet-56", profile=profile, seed=seed, test=error)
+        fabricate(root, "ResNet-20", seed=seed, test=error, train=0.8)
+        fabricate(root, "ResNet-56", seed=seed, test=(8.9, 9.0, 9.1)[seed])
+    fabricate(root, "plain-20", test=9.6)
     return load_runs(root)
 
 
-def test_rows_numbers_and_verdicts(tmp_path):
-    table = table6(runs_of(tmp_path)).set_index("net")
+def test_rows_numbers_and_verdicts(runs, tmp_path):
+    table = table6(runs).set_index("net")
     assert list(table.index[-len(NETS) :]) == list(NETS)
     ours = table.loc["ResNet-20"]
     assert (ours["seeds"], ours["profile"], ours["paper"]) == (3, "paper", "8.75")
@@ -44,8 +47,8 @@ def test_rows_numbers_and_verdicts(tmp_path):
     assert table.loc["ResNet-56", "verdict"].startswith("differs (+2.03 points")
     assert table.loc["plain-20", "verdict"].startswith("reproduced (-0.10 points")
     assert table.loc["ResNet-32", "verdict"] == "no runs"
-    short = table6(runs_of(tmp_path / "short", "quick")).set_index("net")
-    assert short.loc["ResNet-20", "verdict"] == "not comparable: quick profile"
+    quick = table6([load_run(fabricate(tmp_path, "ResNet-20", profile="quick"))])
+    assert "not comparable: quick profile" in quick["verdict"].tolist()
 
 
 def test_where_the_paper_values_come_from():
@@ -60,12 +63,11 @@ def test_where_the_paper_values_come_from():
     assert quoted["test error"].isna().all()
 
 
-def test_three_formats(tmp_path):
-    paths = ITEMS["table6"].draw(runs_of(tmp_path / "runs"), tmp_path)
+def test_three_formats(runs, tmp_path):
+    paths = ITEMS["table6"].draw(runs, tmp_path)
     assert [path.name for path in paths] == ["table6.md", "table6.tex", "table6.csv"]
     markdown, latex, _ = (path.read_text() for path in paths)
-    header = markdown.splitlines()[0]
-    assert header.startswith("| net")
+    assert markdown.startswith("| net")
     assert "read off Fig. 6" in markdown
     assert "nan" not in markdown.lower()
     assert "- Quoted:" in markdown
@@ -93,51 +95,31 @@ def variant(root: Path, suffix: str, key: str, value: Any, test: float, seed: in
     fabricate(root, "ResNet-56", seed=seed, test=test, changes=changes)
 
 
-@pytest.fixture
-def changed(tmp_path):
+def test_each_variant_is_compared_with_the_net_its_name_begins_with(tmp_path):
+    variant(tmp_path, "45k", "data.train_split", "45k", 7.6, 0)
+    figure = deviations_figure(load_runs(tmp_path))
+    assert "No variant with a logged baseline." in figure.texts[0].get_text()
     for seed in range(3):
         fabricate(tmp_path, "ResNet-56", seed=seed, test=7.0 + 0.1 * seed)
         variant(tmp_path, "45k", "data.train_split", "45k", 7.6 + 0.1 * seed, seed)
         variant(tmp_path, "nesterov", "recipe.nesterov", True, 7.0 + 0.1 * seed, seed)
         fabricate(tmp_path, "plain-20", seed=seed)  # no variant of it
-    return load_runs(tmp_path)
-
-
-def test_each_variant_is_compared_with_the_net_its_name_begins_with(changed):
+    changed = load_runs(tmp_path)
     nesterov, fewer = variants(changed)
     assert (nesterov.change, fewer.change) == ("Nesterov momentum", "45,000 training images")
     assert fewer.test.value == pytest.approx(0.6)
     assert fewer.test.low > 0  # sd 0.1 over three seeds on both sides
     assert nesterov.test.low < 0 < nesterov.test.high
     assert fewer.test.basis == "noise of our seeds and public runs"
-
-
-def test_table_has_the_baseline_first_and_no_difference_for_it(changed):
     table = deviations_table(changed)
     assert set(table["net"]) == {"ResNet-56"}
-    assert table["change"].tolist() == [
-        "as the paper",
-        "Nesterov momentum",
-        "45,000 training images",
-    ]
+    assert table["change"].tolist() == ["as the paper", nesterov.change, fewer.change]
     assert table["test diff"].isna().tolist() == [True, False, False]
     assert table["test error"].tolist() == pytest.approx([7.1, 7.1, 7.7])
-
-
-def test_figure_names_change_and_seeds_and_draws_the_intervals(changed):
     (axes,) = deviations_figure(changed).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
-    assert names == [
-        "ResNet-56: 45,000 training images (3 seeds)",
-        "ResNet-56: Nesterov momentum (3 seeds)",
-    ]
-    assert len(axes.containers) == 2
-
-
-def test_nothing_to_compare_is_reported(tmp_path):
-    variant(tmp_path, "45k", "data.train_split", "45k", 7.6, 0)
-    figure = deviations_figure(load_runs(tmp_path))
-    assert "No variant with a logged baseline." in figure.texts[0].get_text()
+    assert names == [f"ResNet-56: {found.change} (3 seeds)" for found in (fewer, nesterov)]
+    assert len(axes.containers) == 2  # the intervals
 
 
 def net_entry(run: Path) -> dict[str, Any]:
@@ -151,7 +133,8 @@ def net_entry(run: Path) -> dict[str, Any]:
     }
 
 
-def evaluated(folder: Path, *runs: Path, protocol: str, top1: float, **more: Any) -> None:
+def evaluated(*runs: Path, protocol: str, top1: float, **more: Any) -> None:
+    """Write what an evaluation of these runs found beside them."""
     entry: dict[str, Any] = {
         "schema": 1,
         "models": [net_entry(run) for run in runs],
@@ -165,13 +148,16 @@ def evaluated(folder: Path, *runs: Path, protocol: str, top1: float, **more: Any
         "num_samples": 50_000,
         "left_out": 0,
     }
+    folder = runs[0].parents[3] / "evaluations"
     folder.mkdir(exist_ok=True)
     number = len(list(folder.iterdir()))
     (folder / f"{number:03d}.json").write_text(json.dumps(entry | more))
 
 
-def some_runs(root: Path) -> list[Run]:
+@pytest.fixture(scope="module")
+def some_runs(tmp_path_factory) -> list[Run]:
     """ResNet-34 B thrice with 10-crop, plain-34 with 1-crop only, ResNet-34 A on Tiny ImageNet."""
+    root = tmp_path_factory.mktemp("imagenet")
     for seed, error in enumerate((24.4, 24.5, 24.6)):
         imagenet_run(root, "ResNet-34 B", seed=seed, protocols={"10-crop": (error, 7.4)})
     imagenet_run(root, "plain-34", test=30.5)
@@ -197,8 +183,12 @@ def test_rows_are_the_papers_with_runs_or_without():
     assert set(table["verdict"]) == {"quoted, not run", "no runs"}
 
 
-def test_table3_puts_each_number_where_it_belongs(tmp_path):
-    table = net_table(3, some_runs(tmp_path / "runs")).frame.set_index("net")
+def table_of(number: int, runs: Sequence[Run]) -> pd.DataFrame:
+    return net_table(number, runs).frame.set_index("net")
+
+
+def test_table3_puts_each_number_where_it_belongs(some_runs):
+    table = table_of(3, some_runs)
     ours = table.loc["ResNet-34 B"]
     assert ours["ImageNet top-1"] == pytest.approx(24.5)
     assert ours["ImageNet top-5"] == pytest.approx(7.4)
@@ -215,32 +205,30 @@ def test_table3_puts_each_number_where_it_belongs(tmp_path):
     assert pd.isna(table.loc["GoogLeNet", "paper top-1"])
 
 
-def test_a_number_of_another_protocol_or_schedule_is_not_compared(tmp_path):
-    runs = some_runs(tmp_path / "runs")
-    two = net_table(2, runs).frame.set_index("net").loc["plain-34"]
+def test_a_number_of_another_protocol_or_schedule_is_not_compared(some_runs, tmp_path):
+    two = table_of(2, some_runs).loc["plain-34"]
     assert two["ImageNet top-1"] == pytest.approx(30.5)
     assert two["ImageNet runs"] == "1-crop only, seed 0, paper profile"
     assert two["verdict"] == "not comparable: 1-crop, the table's is 10-crop"
-    four = net_table(4, runs).frame.set_index("net").loc["ResNet-34 B"]
+    four = table_of(4, some_runs).loc["ResNet-34 B"]
     assert four["ImageNet top-1"] == pytest.approx(27.6)  # 10-crop is no better stand-in
     assert four["verdict"] == "not comparable: 1-crop, the table's is multi-scale"
     changes, logged = {"recipe.batch_size": 128}, {"10-crop": (22.9, 6.7)}
     run = load_run(imagenet_run(tmp_path, "ResNet-50", changes=changes, protocols=logged))
-    row = net_table(3, [run]).frame.set_index("net").loc["ResNet-50"]
-    assert row["verdict"] == "not comparable: recipe.batch_size=128, the paper's is 256"
+    said = "not comparable: recipe.batch_size=128, the paper's is 256"
+    assert table_of(3, [run]).loc["ResNet-50", "verdict"] == said
 
 
 def test_evaluations_fill_what_a_run_did_not_log(tmp_path):
-    root, folder = tmp_path / "runs", tmp_path / "evaluations"
-    paths = [imagenet_run(root, "ResNet-50", seed=seed) for seed in range(2)]
-    evaluated(folder, paths[0], protocol="10-crop", top1=22.9)
-    evaluated(folder, paths[0], protocol="multi-scale", top1=20.8)
-    runs = load_runs(root)
-    row = net_table(3, runs).frame.set_index("net").loc["ResNet-50"]
+    first, _ = (imagenet_run(tmp_path / "runs", "ResNet-50", seed=seed) for seed in range(2))
+    evaluated(first, protocol="10-crop", top1=22.9)
+    evaluated(first, protocol="multi-scale", top1=20.8)
+    runs = load_runs(tmp_path / "runs")
+    row = table_of(3, runs).loc["ResNet-50"]
     assert row["ImageNet top-1"] == pytest.approx(22.9)
     assert row["ImageNet runs"] == "10-crop, seed 0 (of 2), paper profile"
     assert row["verdict"].startswith("reproduced (+0.05 points")
-    assert net_table(4, runs).frame.set_index("net").loc["ResNet-50", "ImageNet top-1"] == 20.8
+    assert table_of(4, runs).loc["ResNet-50", "ImageNet top-1"] == 20.8
 
 
 RUN = "paper/imagenet_resnet50/seed0"
@@ -269,7 +257,7 @@ def test_trap_08_an_evaluation_of_another_run_or_a_part_is_not_used(of_net, more
     meta["data"]["digests"] = {"train_images": "1" * 64, "test_images": "2" * 64}
     RunFolder(path).write_meta(meta)
     models = {"models": [net_entry(path) | of_net]}
-    evaluated(folder, path, protocol="10-crop", top1=1.0, **models | more)
+    evaluated(path, protocol="10-crop", top1=1.0, **models | more)
     (run,) = load_runs(tmp_path / "runs")
     assert score_of(run, "10-crop", load_evaluations(folder)) is None
     warned = not_used([run], load_evaluations(folder))
@@ -279,7 +267,7 @@ def test_trap_08_an_evaluation_of_another_run_or_a_part_is_not_used(of_net, more
     assert ("Not used: evaluations/000.json" in table) == bool(said)
     assert "1-crop only" in table
     assert "| 1.00 " not in table
-    evaluated(folder, path, protocol="10-crop", top1=22.9)
+    evaluated(path, protocol="10-crop", top1=22.9)
     score = score_of(run, "10-crop", load_evaluations(folder))
     assert (score.top1, score.images) == (22.9, 50_000)
 
@@ -287,21 +275,27 @@ def test_trap_08_an_evaluation_of_another_run_or_a_part_is_not_used(of_net, more
 def test_undecodable_images_are_reported_and_the_number_is_not_compared(tmp_path):
     path = imagenet_run(tmp_path / "runs", "ResNet-50")
     gone = {"num_samples": 49_998, "left_out": 2}
-    evaluated(tmp_path / "evaluations", path, protocol="10-crop", top1=22.9, **gone)
-    row = net_table(3, load_runs(tmp_path / "runs")).frame.set_index("net").loc["ResNet-50"]
+    evaluated(path, protocol="10-crop", top1=22.9, **gone)
+    row = table_of(3, [load_run(path)]).loc["ResNet-50"]
     said = "10-crop (2 undecodable images left out), seed 0, paper profile"
     assert (row["ImageNet top-1"], row["ImageNet runs"]) == (22.9, said)
     assert row["verdict"] == "not comparable: 2 undecodable images left out"
 
 
-def test_tables_say_which_nets_their_protocol_is_missing_of(tmp_path):
-    runs = some_runs(tmp_path / "runs")
-    said = net_table(3, runs).notes
-    assert " ".join(said).count("bf16") == 2  # a sentence for each data set
-    assert "Not tested at 10-crop on ImageNet: plain-34 seed 0. A net" in " ".join(said)
-    assert "Not tested at 10-crop on Tiny ImageNet: ResNet-34 A seeds 0, 1. A net" in " ".join(said)
-    projections = [run for run in runs if run.label == "ResNet-34 B"]
+def test_tables_are_written_with_their_protocol_and_the_nets_it_is_missing_of(some_runs, tmp_path):
+    said = " ".join(net_table(3, some_runs).notes)
+    assert said.count("bf16") == 2  # a sentence for each data set
+    assert "Not tested at 10-crop on ImageNet: plain-34 seed 0. A net" in said
+    assert "Not tested at 10-crop on Tiny ImageNet: ResNet-34 A seeds 0, 1. A net" in said
+    projections = [run for run in some_runs if run.label == "ResNet-34 B"]
     assert not [line for line in net_table(3, projections).notes if line.startswith("Not tested")]
+    for number, protocol in ((2, "10-crop"), (3, "10-crop"), (4, "multi-scale")):
+        written = ITEMS[f"table{number}"].draw(some_runs, tmp_path)
+        markdown = written[0].read_text()
+        assert f"the table's protocol is {protocol}" in markdown
+        assert "nan" not in markdown.lower()
+        header = next(path for path in written if path.suffix == ".csv").read_text().split(",")
+        assert header.index("verdict") < header.index("Tiny ImageNet top-1")
 
 
 @pytest.mark.parametrize(
@@ -313,9 +307,8 @@ def test_tables_say_which_nets_their_protocol_is_missing_of(tmp_path):
     ],
 )
 def test_a_damaged_evaluation_is_named_and_the_others_are_used(tmp_path, text, why, capsys):
-    runs, folder = tmp_path / "runs", tmp_path / "evaluations"
-    path = imagenet_run(runs, "ResNet-50")
-    evaluated(folder, path, protocol="10-crop", top1=22.9)
+    folder = tmp_path / "evaluations"
+    evaluated(imagenet_run(tmp_path / "runs", "ResNet-50"), protocol="10-crop", top1=22.9)
     (folder / "torn.json").write_text(text)
     for _ in range(2):
         assert [found.score.top1 for found in load_evaluations(folder)] == [22.9]
@@ -326,12 +319,12 @@ def test_a_damaged_evaluation_is_named_and_the_others_are_used(tmp_path, text, w
 
 
 def test_table5_lists_ensembles_of_logged_runs(tmp_path):
-    root, folder = tmp_path / "runs", tmp_path / "evaluations"
+    root = tmp_path / "runs"
     nets = [imagenet_run(root, label) for label in ("ResNet-50", "ResNet-101")]
     stranger = imagenet_run(tmp_path / "elsewhere" / "runs", "ResNet-152")
-    evaluated(folder, *nets, protocol="ensemble of 2, multi-scale", top1=19.0)
-    evaluated(folder, nets[0], stranger, protocol="ensemble of 2, multi-scale", top1=18.0)
-    evaluated(folder, nets[0], protocol="multi-scale", top1=20.0)
+    evaluated(*nets, protocol="ensemble of 2, multi-scale", top1=19.0)
+    evaluated(nets[0], stranger, protocol="ensemble of 2, multi-scale", top1=18.0)
+    evaluated(nets[0], protocol="multi-scale", top1=20.0)
     runs = load_runs(root)
     table = table5(runs).frame.set_index("ensemble")
     assert table["paper top-5 (test)"].dropna().iloc[-1] == 3.57
@@ -344,15 +337,3 @@ def test_table5_lists_ensembles_of_logged_runs(tmp_path):
     assert "No ensemble" not in text
     assert "bf16" in text
     assert "No ensemble of logged runs" in ITEMS["table5"].draw([], tmp_path)[0].read_text()
-
-
-def test_tables_are_written_with_their_protocol(tmp_path):
-    runs = some_runs(tmp_path / "runs")
-    for number, protocol in ((2, "10-crop"), (3, "10-crop"), (4, "multi-scale")):
-        item = ITEMS[f"table{number}"]
-        written = item.draw(runs, tmp_path)
-        markdown = written[0].read_text()
-        assert f"the table's protocol is {protocol}" in markdown
-        assert "nan" not in markdown.lower()
-        header = next(path for path in written if path.suffix == ".csv").read_text().split(",")
-        assert header.index("verdict") < header.index("Tiny ImageNet top-1")

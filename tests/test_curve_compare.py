@@ -11,14 +11,7 @@ import pytest
 from scipy import stats as distributions
 
 from fabricate import fabricate, imagenet_run
-from resnet_repro.analysis import paper
-from resnet_repro.analysis.agreement import (
-    agreement,
-    agreement_table,
-    compare_curves,
-    logged_at,
-    statistics_table,
-)
+from resnet_repro.analysis import agreement, paper
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.logged_run import Run, load_run
 from resnet_repro.runs.folder import RunFolder
@@ -47,7 +40,7 @@ def seeds_of(root: Path, label: str, shifts: Sequence[float], **how: Any) -> lis
 
 def refusal(runs: list[Run]) -> str:
     """Why no curve of one net is compared."""
-    stretches, ((_, reason),) = compare_curves(runs)
+    stretches, ((_, reason),) = agreement.compare_curves(runs)
     assert stretches == []
     return reason
 
@@ -58,7 +51,7 @@ UP_TO_6000 = {"train": [4_000, 5_000, 6_000], "test": [5_000, 6_000]}
 def test_the_paper_itself_is_reproduced(tmp_path):
     for label in ("plain-20", "ResNet-56"):
         runs = seeds_of(tmp_path, label, (-0.1, 0.0, 0.1))
-    stretches, uncompared = compare_curves(runs)
+    stretches, uncompared = agreement.compare_curves(runs)
     assert uncompared == {}
     assert len(stretches) == 2 * 2 * 3  # nets, kinds of error, rates
     for stretch in stretches:
@@ -79,8 +72,8 @@ def test_the_paper_itself_is_reproduced(tmp_path):
     ],
 )
 def test_a_curve_is_judged_by_the_scatter_of_its_seeds(tmp_path, shifts, verdict):
-    stretches, _ = compare_curves(seeds_of(tmp_path, "plain-20", shifts))
-    table = agreement_table(stretches)
+    stretches, _ = agreement.compare_curves(seeds_of(tmp_path, "plain-20", shifts))
+    table = agreement.agreement_table(stretches)
     mean, n = sum(shifts) / len(shifts), len(shifts)
     assert set(table["verdict"][:5]) == {verdict}  # the last has the public noise too
     assert table["mean difference"].tolist() == pytest.approx([mean] * 6)
@@ -93,18 +86,18 @@ def test_a_curve_is_judged_by_the_scatter_of_its_seeds(tmp_path, shifts, verdict
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.1, "reproduced"), (0.5, "compatible")])
 def test_one_seed_tells_the_end_of_the_test_curve_alone(tmp_path, shift, verdict):
-    stretches, _ = compare_curves(seeds_of(tmp_path, "plain-20", (shift,)))
+    stretches, _ = agreement.compare_curves(seeds_of(tmp_path, "plain-20", (shift,)))
     found = {(s.kind, s.rate): s.verdict for s in stretches}
     ended = ("test", pytest.approx(0.001))
     assert [v for key, v in found.items() if key == ended] == [verdict]
     assert [v for key, v in found.items() if key != ended] == ["no verdict"] * 5
-    assert agreement_table(stretches)["noise (95 %)"].notna().sum() == 1
+    assert agreement.agreement_table(stretches)["noise (95 %)"].notna().sum() == 1
 
 
 def test_a_stopped_run_counts_as_far_as_it_goes(tmp_path):
     paper_like(tmp_path, "plain-20", state="preempted", until=6_000)
     assert load_runs(tmp_path) == []
-    stretches, _ = compare_curves(load_runs(tmp_path, finished_only=False))
+    stretches, _ = agreement.compare_curves(load_runs(tmp_path, finished_only=False))
     assert {s.kind: s.ours.index.tolist() for s in stretches} == UP_TO_6000
     assert [s.verdict for s in stretches] == ["no verdict"] * 2  # of one seed
     assert stretches[0].course.index.tolist() == [1_000, 2_000, 3_000, 4_000, 5_000, 6_000]
@@ -123,14 +116,14 @@ def test_a_short_run_is_the_papers_until_its_first_drop_and_another_rate_is_neve
     assert refusal([load_run(other)]) == "recipe.lr=0.05, the paper's is 0.1"
     changes = {"recipe.max_iters": 12_000, "recipe.milestones": [6_000, 9_000]}
     longer = load_run(fabricate(tmp_path, "plain-20", profile="short", changes=changes))
-    stretches, _ = compare_curves([longer])
+    stretches, _ = agreement.compare_curves([longer])
     assert {s.kind: s.ours.index.tolist() for s in stretches} == UP_TO_6000
 
 
 def test_a_training_error_is_that_of_a_whole_window(tmp_path):
     fabricate(tmp_path, "plain-20", state="preempted", until=5_500)
     (run,) = load_runs(tmp_path, finished_only=False)
-    found = logged_at(run, "train", np.array([4_000, 5_000, 6_000]), 1_000)
+    found = agreement.logged_at(run, "train", np.array([4_000, 5_000, 6_000]), 1_000)
     assert found.index.tolist() == [4_000, 5_000]  # 6,000 is not whole
     curve = run.curve("train")
     assert found[5_000] == pytest.approx(curve.loc[4_100:5_000].mean())
@@ -139,8 +132,8 @@ def test_a_training_error_is_that_of_a_whole_window(tmp_path):
 def test_figure_draws_what_is_compared_over_the_paper(tmp_path):
     for label in ("plain-20", "ResNet-20"):
         paper_like(tmp_path, label, 1.0)
-    stretches, _ = compare_curves(load_runs(tmp_path))
-    figure = agreement(stretches)
+    stretches, _ = agreement.compare_curves(load_runs(tmp_path))
+    figure = agreement.agreement(stretches)
     assert [axes.get_title() for axes in figure.axes] == ["plain-20", "ResNet-20"]
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
     ours = {"training error", "test error"}
@@ -149,7 +142,7 @@ def test_figure_draws_what_is_compared_over_the_paper(tmp_path):
     assert sum(len(np.asarray(line.get_xdata())) for line in dots) == 61 + 60
     assert math.isclose(figure.axes[0].get_xlim()[1], 6.4 * 1.05)
     with pytest.raises(ValueError, match="no curve of ours"):
-        agreement([])
+        agreement.agreement([])
 
 
 def test_checkpoints_with_precise_statistics_stand_beside_the_logged_errors(tmp_path):
@@ -169,12 +162,12 @@ def test_checkpoints_with_precise_statistics_stand_beside_the_logged_errors(tmp_
         entry = {"models": [model], "protocol": "1-crop", "bn": bn, "data": {"name": "cifar10"}}
         counts = {"top1_err": 12.0, "num_samples": 10_000}
         (folder / f"{name}.json").write_text(json.dumps(entry | counts))
-    table = statistics_table([run])
+    table = agreement.statistics_table([run])
     assert table["iterations"].tolist() == ["30,000 to 31,000", "64,000"]
     assert table["precise statistics"].tolist() == [12.0, 12.0]
     difference = table["running averages (logged)"] - table["paper"]
     assert difference.tolist() == pytest.approx([4.0, 4.0])
-    figure = agreement(compare_curves([run])[0])
+    figure = agreement.agreement(agreement.compare_curves([run])[0])
     circles = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
     assert [list(line.get_xdata()) for line in circles] == [[3.0, 3.1, 6.4]]
     assert "Circles:" in figure.texts[0].get_text()
@@ -182,8 +175,8 @@ def test_checkpoints_with_precise_statistics_stand_beside_the_logged_errors(tmp_
 
 def test_figure_of_imagenet_has_the_papers_validation_curve(tmp_path):
     imagenet_run(tmp_path, "plain-18")
-    stretches, _ = compare_curves(load_runs(tmp_path))
-    (axes,) = agreement(stretches).axes
+    stretches, _ = agreement.compare_curves(load_runs(tmp_path))
+    (axes,) = agreement.agreement(stretches).axes
     (theirs,) = [line for line in axes.lines if line.get_label() == "test error in the paper"]
     known = np.asarray(theirs.get_ydata(), float)
     curve = paper.curve(4, "plain-18", "val_center_crop", clipped=True)

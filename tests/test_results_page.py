@@ -55,10 +55,11 @@ def test_an_item_without_words_trains_nothing_and_draws_what_is_committed(tmp_pa
     before = sorted(path for path in (tmp_path / "runs").rglob("*") if path.is_file())
     run_script("claims", "--out", tmp_path / "tables", f"runs_dir={tmp_path}/runs")
     assert sorted(path for path in (tmp_path / "runs").rglob("*") if path.is_file()) == before
-    for ending in ("md", "tex", "csv"):
-        drawn = (tmp_path / "tables" / f"claims.{ending}").read_text(encoding="utf-8")
-        assert drawn == (REPO / "docs" / "tables" / f"claims.{ending}").read_text(encoding="utf-8")
-    assert " profile, " in drawn  # it says what it is
+    drawn = sorted((tmp_path / "tables").iterdir())
+    assert [path.name for path in drawn] == ["claims.csv", "claims.md", "claims.tex"]
+    for path in drawn:
+        assert path.read_bytes() == (REPO / "docs" / "tables" / path.name).read_bytes()
+        assert b" profile, " in path.read_bytes()  # it says what it is
 
 
 @pytest.fixture
@@ -67,6 +68,11 @@ def four(tmp_path):
     for label in ("plain-20", "plain-56", "ResNet-20", "ResNet-56"):
         fabricate(root, label, profile="short", probes=True)
     return root
+
+
+def rows_of_table_6(study):
+    lines = BLOCKS["table 6"](study).splitlines()[:13]
+    return {line.split("|")[1].strip(): line for line in lines}
 
 
 def test_figures_and_tables_are_the_same_bytes_in_another_process_and_old_ones_are_removed(
@@ -86,58 +92,38 @@ def test_figures_and_tables_are_the_same_bytes_in_another_process_and_old_ones_a
         "from pages.study import Study, draw\n"
         "draw(Study(Path(sys.argv[1])), Path(sys.argv[2]))\n"
     )
-    subprocess.run(
-        [sys.executable, "-c", code, str(four), str(tmp_path / "there")],
-        env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "1"},
-        cwd=REPO,
-        check=True,
-    )
+    command = [sys.executable, "-c", code, str(four), str(tmp_path / "there")]
+    other = {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "1"}
+    subprocess.run(command, env=os.environ | other, cwd=REPO, check=True)
     for path in written:
         there = tmp_path / "there" / path.relative_to(tmp_path / "here")
         assert there.read_bytes() == path.read_bytes(), path.name
 
 
-def test_the_fullest_profile_is_drawn_and_other_profiles_are_not_on_the_page(four):
-    fabricate(four, "plain-20", profile="paper")
-    for depth in (20, 32, 44, 56, 110):
-        fabricate(four, f"ResNet-{depth}", profile="quick")
-    study = Study(four)
-    assert {run.profile for run in study.item("fig6")} == {"short"}
-    assert {run.profile for run in study.finished} == {"short", "paper"}
-    for label in ("plain-56", "ResNet-20", "ResNet-56"):
-        fabricate(four, label, profile="paper")
-    assert {run.profile for run in Study(four).item("fig6")} == {"paper"}
-
-
-def test_a_stopped_run_is_in_no_table_and_a_diverged_one_is_named(four):
-    fabricate(four, "plain-32", profile="short", state="preempted", until=1_000)
-    fabricate(four, "plain-44", profile="short", state="diverged", until=1_000)
-    check = {"profile": "short", "state": "preempted", "until": 200, "precision": "fp32"}
-    fabricate(four, "plain-20", name="check_fp32", **check)
+def test_a_run_that_did_not_finish_is_a_curve_as_far_as_it_goes_and_nothing_else(four):
+    before = BLOCKS["claims"](Study(four)), BLOCKS["table 6"](Study(four))
+    stopped = {"profile": "short", "until": 1_000}
+    fabricate(four, "plain-32", state="preempted", **stopped)
+    fabricate(four, "plain-44", state="diverged", **stopped)
+    fabricate(four, "plain-20", name="check_fp32", state="preempted", precision="fp32", **stopped)
+    root = four.with_name("unfinished")
+    fabricate(root, "ResNet-56", profile="paper", state="preempted", until=40_000)
     study = Study(four)
     runs = BLOCKS["runs"](study)
     assert "plain-20, plain-56, ResNet-20, ResNet-56 " in runs
     assert "- in no table: `short/cifar10_plain32/seed0`, bf16, stopped at iteration 1,000" in runs
+    assert "- in no table: `paper/cifar10_resnet56/seed0`, bf16, stopped" in runs
     assert "- given up, in no figure or table: `short/cifar10_plain44/seed0` diverged" in runs
     assert "- a look at one question, in no figure or table: `short/check_fp32/seed0`" in runs
-    assert "| plain-32    | -" in BLOCKS["table 6"](study)
     assert "plain-20, seed 0, fp32" not in BLOCKS["first update"](study)  # it logged no gradients
-
-
-def test_an_unfinished_run_is_a_curve_as_far_as_it_goes_and_nothing_else(four):
-    before = BLOCKS["claims"](Study(four)), BLOCKS["table 6"](Study(four))
-    root, state = four.with_name("unfinished"), {"state": "preempted", "until": 40_000}
-    fabricate(root, "ResNet-56", profile="paper", **state)
-    study = Study(four)
-    assert "- in no table: `paper/cifar10_resnet56/seed0`, bf16, stopped" in BLOCKS["runs"](study)
     curves = BLOCKS["curves"](study)
     assert re.search(r"\| ResNet-56 +\| test error +\| paper +\| 1 .* 33,000 to 40,000 ", curves)
     assert (BLOCKS["claims"](study), BLOCKS["table 6"](study)) == before
-    (root / "paper" / "cifar10_plain20" / "seed0").mkdir(parents=True)
-    (root / "paper" / "cifar10_plain20" / "seed0" / "config.yaml").write_text("seed: [")
+    (broken := root / "paper" / "cifar10_plain20" / "seed0").mkdir(parents=True)
+    (broken / "config.yaml").write_text("seed: [")
     assert "unfinished/paper/cifar10_plain20/seed0" in Study(four).left_out[0]
     fabricate(four, "ResNet-56", profile="paper")  # now it is finished: its copy is no second seed
-    assert [run.path.is_relative_to(four) for run in Study(four).begun] == [True] * 5
+    assert [run.path.is_relative_to(four) for run in Study(four).begun] == [True] * 6
 
 
 def test_a_page_of_no_runs_says_so(tmp_path):
@@ -196,6 +182,7 @@ def test_a_reading_of_another_verdict_is_named():
 def test_the_command_writes_the_page_and_names_what_must_be_read_again(
     tmp_path, four, capsys, monkeypatch
 ):
+    monkeypatch.setattr("pages.study.FIGURES", ("fig1",))
     page = tmp_path / PAGE
     page.parent.mkdir(exist_ok=True)
     page.with_name("FIDELITY.md").touch()
@@ -226,14 +213,14 @@ def test_finished_runs_of_the_papers_protocol_decide(tmp_path, four):
     assert verdicts == dict.fromkeys(("C1", "C2", "C3", "C4", "C5", "C6"), "holds") | {
         "C10": "fails"  # made to explode
     }
-    rows = {line.split("|")[1].strip(): line for line in BLOCKS["table 6"](study).splitlines()[:13]}
+    rows = rows_of_table_6(study)
     for label in ENDS["paper"]:
         verdict = {"plain-110": "above 60 is claim C1", "ResNet-1202": "no verdict ("}
         assert verdict.get(label, "reproduced (") in rows[label], rows[label]
         assert label == "plain-110" or "; 3 seeds)" in rows[label]
-    curves = [line for line in BLOCKS["curves"](study).splitlines() if "test error" in line]
-    ends = [line for line in curves if "| 0.001 " in line and "ResNet-20" in line]
-    assert ["reproduced" in line for line in ends] == [True]
+    curves = BLOCKS["curves"](study)
+    (end,) = re.findall(r"\| ResNet-20 .* test error .*\| 0\.001 .*", curves)
+    assert "reproduced" in end
     assert "plain-20, seed 0, bf16" in BLOCKS["gradient precision"](study)
     assert re.search(r"\| precision +\| fp32 +\| bf16 +\| every run", BLOCKS["protocol"](study))
     page = " ".join(BLOCKS["results"](study).split())
@@ -244,17 +231,22 @@ def test_finished_runs_of_the_papers_protocol_decide(tmp_path, four):
     assert "figures/fig6.png" in page
 
 
-def test_the_papers_protocol_comes_first_net_by_net_and_claim_by_claim(tmp_path, four):
-    for label in ("plain-20", "plain-56"):
-        fabricate(four, label)
+def test_claims_and_tables_are_of_the_papers_protocol_first_figures_of_the_fullest(
+    tmp_path, four, monkeypatch
+):
+    monkeypatch.setattr("pages.study.FIGURES", ())  # only tables are drawn
+    fabricate(four, "plain-20")
+    fabricate(four, "plain-56")
+    for depth in (20, 32, 44, 56, 110):  # quick runs are not on the pages
+        fabricate(four, f"ResNet-{depth}", profile="quick")
     study = Study(four)
+    assert {run.profile for run in study.finished} == {"short", "paper"}
+    assert {run.profile for run in study.item("fig6")} == {"short"}
     verdicts = {claim.id: (claim.verdict, claim.profile) for claim in study.claims}
     assert verdicts["C1"] == ("holds", "paper")
     assert verdicts["C2"] == ("inconclusive", "paper")  # one seed
     assert verdicts["C4"] == ("open", "short")
-    table = {
-        line.split("|")[1].strip(): line for line in BLOCKS["table 6"](study).splitlines()[:13]
-    }
+    table = rows_of_table_6(study)
     assert "| reproduced (" in table["plain-20"]
     assert "| not comparable: short profile" in table["ResNet-20"]
     written = {path.name: path for path in draw(study, tmp_path / "docs")}
@@ -262,3 +254,6 @@ def test_the_papers_protocol_comes_first_net_by_net_and_claim_by_claim(tmp_path,
     assert re.search(r"\| C1 .*\| holds ", claims)
     assert re.search(r"\| C4 .*\| open ", claims)
     assert "| reproduced (" in written["table6.md"].read_text()
+    for label in ("ResNet-20", "ResNet-56"):
+        fabricate(four, label)
+    assert {run.profile for run in Study(four).item("fig6")} == {"paper"}
