@@ -1,9 +1,6 @@
 """Every claim holds on runs made to hold it and fails on runs made to fail it."""
 
-from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +9,7 @@ from fabricate import ENDS, IMAGENET_ENDS, fabricate, imagenet_run
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, public_noise
 from resnet_repro.analysis.load import load_runs
-from resnet_repro.analysis.logged_run import Run, load_run
+from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.analysis.protocol import cifar_nets
 from resnet_repro.analysis.tables import to_markdown
 from resnet_repro.items.claims_cifar import CIFAR_CLAIMS, check_all
@@ -23,10 +20,9 @@ from test_analysis_tables import evaluated
 C1, C2, C3, C4, C5, C6, C10 = CIFAR_CLAIMS
 C7, C8, C9 = IMAGENET_CLAIMS
 SPARSE = {"trainer.log_every_iters": 1_000, "evaluation.every_iters": 16_000}
-Ends = Mapping[str, tuple[float, float]]
 
 
-def as_paper(*labels: str) -> Ends:
+def as_paper(*labels):
     """Test and training error at the end, as in the paper."""
     return {label: (ENDS["paper"] | IMAGENET_ENDS)[label] for label in labels}
 
@@ -42,25 +38,17 @@ OPTIONS = WITHOUT_C | {"ResNet-34 C": (27.2, 24.2)}
 DEPTHS = as_paper("ResNet-34 B", "ResNet-50", "ResNet-101", "ResNet-152")
 
 
-def all_below(root: Path) -> list[Run]:
+def all_below(root):
     """Every run, also those that are no net's because they log more rarely than its experiment."""
     return [load_run(path) for path in sorted(root.glob("*/*/seed*"))]
 
 
-def made(
-    root: Path,
-    ends: Ends,
-    seeds: int = 3,
-    profile: str = "paper",
-    data: str = "cifar10",
-    changes: Mapping[str, Any] | None = None,
-    **more: Any,
-) -> list[Run]:
+def made(root, ends, seeds=3, profile="paper", data="cifar10", changes=None):
     """Runs with given test and training errors; seeds spread by 0.1 around them."""
     for label, (test, train) in ends.items():
         for seed in range(seeds):
             shift = 0.1 * (seed - (seeds - 1) / 2)
-            how = {"profile": profile, "seed": seed, "test": test + shift} | more
+            how = {"profile": profile, "seed": seed, "test": test + shift}
             if data == "cifar10":
                 how["changes"] = (SPARSE if profile == "paper" else {}) | (changes or {})
                 fabricate(root, label, train=max(train + shift / 4, 0.01), **how)
@@ -230,10 +218,7 @@ def test_c6_both_ways(tmp_path, levels, seeds, verdict):
         assert "ResNet-56 below plain-56 by 0.39 (95 % interval" in result.sentence
 
 
-Norms = dict[int, list[float]]
-
-
-def norms(*ratios: float) -> Norms:
+def norms(*ratios):
     """Gradients of a net of 56 layers: first over last at initialisation and at later updates."""
     return {1000 * k + 1: list(np.geomspace(r, 1.0, 55)) for k, r in enumerate(ratios)}
 
@@ -323,7 +308,7 @@ def test_c7_holds_on_the_papers_errors(tmp_path):
     assert result.numbers["plain-34 minus plain-18 to 600,000"] == pytest.approx(1.2, abs=0.15)
 
 
-def lower_at_first(run: Path) -> None:
+def lower_at_first(run):
     """Take 9 points off the training errors of a run before its first drop of the rate."""
     path = run / "metrics.jsonl"
     records = read_metrics(path)
@@ -369,7 +354,7 @@ def test_c8_holds_on_the_papers_order_at_10_crop_where_every_run_was_tested_so(t
     assert result.numbers[far] == pytest.approx(4.3 - 1.0)
     assert result.sentence.count("95 % interval") == 6  # three gains, two steps, far
 
-    def at_10_crop(run: Run) -> None:
+    def at_10_crop(run):
         top1 = TEN_CROP[run.label] + 0.1 * (run.seed - 1)
         evaluated(run.path, protocol="10-crop", top1=top1)
 

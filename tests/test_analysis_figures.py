@@ -3,26 +3,21 @@
 import re
 import shutil
 import sys
-from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from fabricate import fabricate, imagenet_run
 from resnet_repro.analysis import counted, paper, style
 from resnet_repro.analysis.curves import bin_width, mean_curve, with_gaps
 from resnet_repro.analysis.load import load_runs
-from resnet_repro.analysis.logged_run import Run, load_run
+from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.items import DRAWINGS, gradients
 from resnet_repro.items.command import main
 from resnet_repro.items.fig1 import fig1
@@ -40,16 +35,14 @@ FIG6 = [f"plain-{depth}" for depth in (20, 32, 44, 56, 110)]
 FIG6 += [f"ResNet-{depth}" for depth in (20, 32, 44, 56, 110, 1202)]
 
 
-def pair(root: Path, profile: str, seeds: int = 1) -> list[Run]:
+def pair(root, profile, seeds=1):
     for seed in range(seeds):
         fabricate(root, "plain-20", profile=profile, seed=seed)
         fabricate(root, "plain-56", profile=profile, seed=seed)
     return load_runs(root)
 
 
-def imagenet_runs(
-    root: Path, data: str = "imagenet", nets: tuple[str, ...] = NETS, **more: object
-) -> list[Run]:
+def imagenet_runs(root, data="imagenet", nets=NETS, **more):
     for label in nets:
         imagenet_run(root, label, data=data, **more)
     return load_runs(root)
@@ -65,37 +58,37 @@ def quick_pair(tmp_path_factory):
     return pair(tmp_path_factory.mktemp("quick"), "quick", seeds=2)
 
 
-def caption(figure: Figure) -> str:
+def caption(figure):
     (text,) = [t for t in figure.texts if t.get_gid() == "caption"]
     return text.get_text().replace("\n", " ")
 
 
-def legend(figure: Figure) -> list[str]:
+def legend(figure):
     return [text.get_text() for text in figure.legends[0].get_texts() if text.get_text()]
 
 
-def curves_of(axes: Axes) -> list[str]:
+def curves_of(axes):
     labels = [str(line.get_label()) for line in axes.lines]
     return [label for label in labels if not label.startswith("_")]
 
 
-def lines_of(axes: Axes) -> dict[str, Line2D]:
+def lines_of(axes):
     return {str(line.get_label()): line for line in axes.lines}
 
 
-def lines_as(axes: Axes, look: dict[str, Any]) -> list[Line2D]:
+def lines_as(axes, look):
     return [line for line in axes.lines if line.get_linewidth() == look["linewidth"]]
 
 
-def errors(line: Line2D) -> np.ndarray:
+def errors(line):
     return np.asarray(line.get_ydata(), float)
 
 
-def texts(axes: Axes) -> list[str]:
+def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
-def notes_of(axes: Axes) -> str:
+def notes_of(axes):
     return " ".join(texts(axes)).replace("\n", " ")
 
 
@@ -239,7 +232,7 @@ def test_the_gradient_figure_has_first_over_last_layer_of_the_nets_that_logged_t
 
 def test_the_growth_of_weights_is_taken_out_of_gradients(tmp_path):
     """Weights that grow tenfold behind a batch norm leave the net as it is, not its gradients."""
-    norms: dict[int, Sequence[float]] = {it: [4.0] + [1.0] * 18 for it in (1, 100, 400)}
+    norms = {it: [4.0] + [1.0] * 18 for it in (1, 100, 400)}
     path = fabricate(tmp_path, "plain-20", profile="quick", gradients=norms)
     table = pd.read_csv(path / "gradients.csv").astype({"grad_norm": float, "weight_norm": float})
     grown = (table["layer"] == 1) & (table["iter"] > 1)

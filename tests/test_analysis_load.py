@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -94,8 +93,8 @@ def test_a_copied_or_linked_run_stands_for_no_net_but_can_be_loaded(tmp_path, ca
         assert load_run(place).curve("test").iloc[-1] == pytest.approx(55.0)
 
 
-def without(key: str) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
+def without(key):
+    def change(path):
         group, _, last = key.rpartition(".")
         values = yaml.safe_load(path.read_text())
         del (values[group] if group else values)[last]
@@ -104,7 +103,7 @@ def without(key: str) -> Callable[[Path], None]:
     return change
 
 
-def fifo(path: Path) -> None:
+def fifo(path):
     path.unlink()
     os.mkfifo(path)
 

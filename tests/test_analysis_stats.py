@@ -9,7 +9,7 @@ import pytest
 from fabricate import fabricate
 from pages import fidelity
 from resnet_repro.analysis import paper, stats
-from resnet_repro.analysis.judge import Part, decide
+from resnet_repro.analysis.judge import decide
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.analysis.paper import Noise, PaperValue
@@ -118,7 +118,7 @@ def test_error_rates_of_the_verdict(seeds):
     assert (scattered > 10) if seeds == 1 else (scattered < 7)  # one seed cannot know
 
 
-def simulated(steps: list[float], seeds: int, trials: int = 1000) -> list[str]:
+def simulated(steps, seeds, trials=1000):
     """Verdicts of a claim that four nets rise, of normal runs around these means."""
     random, found = np.random.default_rng(3), []
     for _ in range(trials):
@@ -142,7 +142,7 @@ def test_a_claim_is_decided_by_its_parts():
     up, down, flat = (Difference(value, 1.0, 50, "") for value in (5.0, -5.0, 0.1))
     slight = Difference(-2.1, 1.0, 50, "")  # beyond 95 %, but not if it is one of several
 
-    def verdict_of(*values: Difference, barred: list[Part] | None = None) -> str:
+    def verdict_of(*values, barred=None):
         return decide([(value, 1) for value in values], barred or [])
 
     assert verdict_of(up, up) == "holds"

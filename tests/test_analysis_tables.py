@@ -1,9 +1,6 @@
 """Tables 2 to 6 and of variants: numbers, verdicts, protocols, quoted rows, the three formats."""
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,7 +8,7 @@ import pytest
 from fabricate import fabricate, imagenet_run
 from resnet_repro.analysis.evaluations import load_evaluations, not_used, run_key, score_of
 from resnet_repro.analysis.load import load_runs
-from resnet_repro.analysis.logged_run import Run, load_run
+from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import deviations_figure, deviations_table, variants
@@ -21,7 +18,7 @@ from resnet_repro.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> list[Run]:
+def runs(tmp_path_factory):
     """CIFAR runs by the paper's protocol."""
     root = tmp_path_factory.mktemp("cifar")
     for seed, error in enumerate((8.5, 8.7, 8.9)):
@@ -89,7 +86,7 @@ def test_any_table_can_be_written(tmp_path):
     assert numbers.read_text() == "net,error\na_b & c,1.234\nd,\n"
 
 
-def variant(root: Path, suffix: str, key: str, value: Any, test: float, seed: int) -> None:
+def variant(root, suffix, key, value, test, seed):
     name = f"cifar10_resnet56_{suffix}"
     changes = {"experiment": name, "name": name, key: value}
     fabricate(root, "ResNet-56", seed=seed, test=test, changes=changes)
@@ -122,7 +119,7 @@ def test_each_variant_is_compared_with_the_net_its_name_begins_with(tmp_path):
     assert len(axes.containers) == 2  # the intervals
 
 
-def net_entry(run: Path) -> dict[str, Any]:
+def net_entry(run):
     folder = RunFolder(run)
     iteration = folder.config()["recipe"]["max_iters"]
     return {
@@ -133,9 +130,9 @@ def net_entry(run: Path) -> dict[str, Any]:
     }
 
 
-def evaluated(*runs: Path, protocol: str, top1: float, **more: Any) -> None:
+def evaluated(*runs, protocol, top1, **more):
     """Write what an evaluation of these runs found beside them."""
-    entry: dict[str, Any] = {
+    entry = {
         "schema": 1,
         "models": [net_entry(run) for run in runs],
         "kind": "test",
@@ -155,7 +152,7 @@ def evaluated(*runs: Path, protocol: str, top1: float, **more: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def some_runs(tmp_path_factory) -> list[Run]:
+def some_runs(tmp_path_factory):
     """ResNet-34 B thrice with 10-crop, plain-34 with 1-crop only, ResNet-34 A on Tiny ImageNet."""
     root = tmp_path_factory.mktemp("imagenet")
     for seed, error in enumerate((24.4, 24.5, 24.6)):
@@ -183,7 +180,7 @@ def test_rows_are_the_papers_with_runs_or_without():
     assert set(table["verdict"]) == {"quoted, not run", "no runs"}
 
 
-def table_of(number: int, runs: Sequence[Run]) -> pd.DataFrame:
+def table_of(number, runs):
     return net_table(number, runs).frame.set_index("net")
 
 

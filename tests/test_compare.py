@@ -1,7 +1,5 @@
 """Sweeps: which runs belong together, their table, figure and command."""
 
-from typing import Any
-
 import pandas as pd
 import pytest
 
@@ -22,7 +20,7 @@ def made(tmp_path_factory):
         name, changes = f"cifar10_resnet20-lr{rate}", {"recipe.lr": rate}
         if rate == 0.1:
             name, changes = "cifar10_resnet20", {}
-        how: dict[str, Any] = {"profile": "quick", "name": name, "changes": changes}
+        how = {"profile": "quick", "name": name, "changes": changes}
         for seed in range(3):
             error = test + seed
             fabricate(runs, "ResNet-20", seed=seed, test=error, train=error - 2, **how)

@@ -2,9 +2,6 @@
 
 import json
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +10,12 @@ from scipy import stats as distributions
 from fabricate import fabricate, imagenet_run
 from resnet_repro.analysis import agreement, paper
 from resnet_repro.analysis.load import load_runs
-from resnet_repro.analysis.logged_run import Run, load_run
+from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
 
 
-def paper_like(root: Path, label: str, shift: float = 0.0, **how: Any) -> Path:
+def paper_like(root, label, shift=0.0, **how):
     path = fabricate(root, label, **how)
     (path / "metrics.jsonl").unlink()
     until = how.get("until") or 64_000
@@ -32,13 +29,13 @@ def paper_like(root: Path, label: str, shift: float = 0.0, **how: Any) -> Path:
     return path
 
 
-def seeds_of(root: Path, label: str, shifts: Sequence[float], **how: Any) -> list[Run]:
+def seeds_of(root, label, shifts, **how):
     for seed, shift in enumerate(shifts):
         paper_like(root, label, shift, seed=seed, **how)
     return load_runs(root, finished_only=False)
 
 
-def refusal(runs: list[Run]) -> str:
+def refusal(runs):
     """Why no curve of one net is compared."""
     stretches, ((_, reason),) = agreement.compare_curves(runs)
     assert stretches == []

@@ -33,7 +33,7 @@ def root(tmp_path):
 def make(root, call):
     """Draw an item; return the exit code."""
 
-    def make(item: str, *args: str) -> int:
+    def make(item, *args):
         if item not in DRAWINGS:
             args = ("--no-train", *args, f"runs_dir={root}")
         return call(partial(main, item), "--out", root.parent / "out" / "figures", *args)

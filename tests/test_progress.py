@@ -19,16 +19,16 @@ import pytest
 from ranks import BRIEF, SMALL
 from resnet_repro import progress
 from resnet_repro.exits import SafeStream
-from resnet_repro.progress import Progress, RunProgress, duration, written
+from resnet_repro.progress import Progress, duration, written
 
 ESCAPE = "\x1b"
 
 
 class Clock:
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 0.0
 
-    def monotonic(self) -> float:
+    def monotonic(self):
         return self.now
 
 
@@ -40,21 +40,21 @@ def clock(monkeypatch):
 
 
 class Terminal:
-    def __init__(self, columns: int):
+    def __init__(self, columns):
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.stream = os.fdopen(theirs, "w")
-        self._said: list[bytes] = []
+        self._said = []
         self._reader = threading.Thread(target=self._read, args=(ours,))
         self._reader.start()
 
-    def _read(self, end: int) -> None:
+    def _read(self, end):
         with contextlib.suppress(OSError):  # all has been read
             while part := os.read(end, 4096):
                 self._said.append(part)
         os.close(end)
 
-    def lines(self) -> list[str]:
+    def lines(self):
         self.stream.close()
         self._reader.join()
         text = b"".join(self._said).decode().rstrip("\r\n").replace("\r\n", "\n")
@@ -66,20 +66,13 @@ def no_dumb_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
 
 
-def training(shown: Progress, label: str, iterations: int) -> RunProgress:
+def training(shown, label, iterations):
     run = shown.begin(label, iterations)
     run.enter("train", 0)
     return run
 
 
-def update(
-    run: RunProgress,
-    clock: Clock,
-    seconds: float,
-    iterations: range,
-    error: float | None = None,
-    evaluation: tuple[int, float] = (1_000_000, 0.0),
-) -> None:
+def update(run, clock, seconds, iterations, error=None, evaluation=(1_000_000, 0.0)):
     """Iterations that take some seconds each; ``evaluation``: after how many, and its seconds."""
     for it in iterations:
         clock.now += seconds
@@ -90,7 +83,7 @@ def update(
         run.update(it, error, 0.1)
 
 
-def train(run: RunProgress, clock: Clock) -> None:
+def train(run, clock):
     clock.now += 300  # of downloading
     run.enter("train", 0)
     update(run, clock, 0.05, range(1, 3201), 45.2, (1000, 20))

@@ -8,7 +8,6 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pandas as pd
@@ -29,18 +28,18 @@ VOID = {"meta", "img", "wbr", "br"}
 class Page(HTMLParser):
     """A parsed page; refuses tags that are not closed in order."""
 
-    def __init__(self, text: str):
+    def __init__(self, text):
         super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.tables: dict[str, list[list[str]]] = {}
+        self.tags = []
+        self.tables = {}
         self.text = ""
-        self._open: list[str] = []
-        self._table: list[list[str]] | None = None
-        self._label: str | None = None
+        self._open = []
+        self._table = None
+        self._label = None
         self.feed(text)
         assert self._open == []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self._open.append(tag)
@@ -52,28 +51,28 @@ class Page(HTMLParser):
         elif tag in ("td", "th") and self._table is not None:
             self._table[-1].append("")
 
-    def handle_endtag(self, tag: str) -> None:
+    def handle_endtag(self, tag):
         assert self._open.pop() == tag
         if tag == "table":
             self._table = None
 
-    def handle_data(self, data: str) -> None:
+    def handle_data(self, data):
         if "style" not in self._open:
             self.text += data
         if {"td", "th"} & set(self._open) and self._table:
             self._table[-1][-1] += data
 
 
-def show_only(patch: pytest.MonkeyPatch, *items: str) -> None:
+def show_only(patch, *items):
     patch.setattr(report, "ITEMS", {name: ITEMS[name] for name in items})
     patch.setattr(report, "DRAWINGS", {})
 
 
-def change(file: Path, **values: Any) -> None:
+def change(file, **values):
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
-def write(root: Path, out: Path, *args: str) -> tuple[int, str]:
+def write(root, out, *args):
     code = report.main(["--runs", str(root), "--out", str(out), *args])
     return code, out.read_text(encoding="utf-8")
 
@@ -201,7 +200,7 @@ def test_runs_are_listed_in_whatever_state_and_what_is_missing_is_named(page, wr
 def test_runs_that_stand_for_no_net_and_a_broken_exhibit_are_named_and_do_not_stop_the_page(
     tmp_path, monkeypatch, capsys
 ):
-    def broken(runs: Any) -> list[Path]:
+    def broken(runs):
         raise RuntimeError(f"{runs[0].path}/x <b>")
 
     show_only(monkeypatch, "fig1", "table6")
@@ -286,7 +285,7 @@ def test_text_stands_out_from_its_ground(theme):
         assert (bright + 0.05) / (dim + 0.05) >= 4.5, (theme, text, ground)
 
 
-def luminance(colour: str) -> float:
+def luminance(colour):
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -314,7 +313,7 @@ onload = () => {{
 </script>"""
 
 
-def look_at(path: Path, place: Path, width: int, *, dark: bool) -> tuple[dict[str, object], Path]:
+def look_at(path, place, width, *, dark):
     """Open a page so wide; return what the browser says of it, and a screenshot."""
     frame, shot = place / "frame.html", place / "shot.png"
     text = FRAME.format(page=path.as_uri(), width=width, height=3000)
