@@ -4,32 +4,20 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.cost import (
-    Host,
-    Pace,
-    Workload,
-    benchmarked,
-    cost_table,
-    hours,
-    loader_rate,
-    main,
-    paces_of_runs,
-    paper_workloads,
-    save_cost,
-    scaled,
-)
+from benchmarks import cost
+from benchmarks.cost import Host, Pace, Workload, hours
 from benchmarks.pace import measure, measure_all, recall
 from fabricate import fabricate
 from resnet_repro.analysis.load import load_runs
-from resnet_repro.config import Config
 from resnet_repro.runs.provenance import cpu_description, gpu_name, usable_cores
 from resnet_repro.training import estimate
 
+WORKS = cost.paper_workloads()
+NETS = {work.name: work for work in WORKS}
 WORK = Workload("imagenet_x", "ImageNet", 36_000, 256, 10**9, loads=True)
 HOST = Host(cores_per_host=16, loader_rate=100.0)  # 1,600 pictures a second
 
@@ -45,12 +33,12 @@ def test_hours_are_as_measured_and_decoding_is_added_where_it_was_not():
 
 def test_table_gives_hours_only_where_something_was_measured(tmp_path):
     paces = {"imagenet_resnet50": Pace(0.3)}
-    table = cost_table(paper_workloads(), paces, HOST).set_index("experiment")
+    table = cost.cost_table(WORKS, paces, HOST).set_index("experiment")
     ours = table.loc["imagenet_resnet50"]
     assert ours["hours"] == pytest.approx(50.0)
     assert ours["images (1e6)"] == pytest.approx(153.6)
     assert table.drop("imagenet_resnet50")["hours"].isna().all()
-    markdown = save_cost(paces, tmp_path, HOST, "a guess", "another")[0].read_text()
+    markdown = cost.save_cost(paces, tmp_path, HOST, "a guess", "another")[0].read_text()
     assert "Seconds on one device: a guess;" in markdown
     assert "decodes 100 full-size pictures a second (another), 16 cores" in markdown
     assert "nan" not in markdown
@@ -58,21 +46,20 @@ def test_table_gives_hours_only_where_something_was_measured(tmp_path):
 
 def test_the_benchmarks_of_this_device_are_the_one_source(tmp_path):
     here = {"gpu": None, "cpu": "AMD", "cores": 2, "label": "x"}
-    assert benchmarked(tmp_path, here) == {}
+    assert cost.benchmarked(tmp_path, here) == {}
     rows = [{"experiment": "cifar10_plain20", "step_seconds": 0.08}]
     path = tmp_path / "schedule_cpu.json"
     path.write_text(json.dumps({"hardware": here, "rows": rows}))
-    assert benchmarked(tmp_path, here) == {"cifar10_plain20": 0.08}
-    assert benchmarked(tmp_path, here | {"cores": 4}) == {}
+    assert cost.benchmarked(tmp_path, here) == {"cifar10_plain20": 0.08}
+    assert cost.benchmarked(tmp_path, here | {"cores": 4}) == {}
     path.write_text("torn")
-    assert benchmarked(tmp_path, here) == {}
+    assert cost.benchmarked(tmp_path, here) == {}
 
 
 def test_other_nets_take_the_seconds_of_the_most_similar_one():
-    works = {work.name: work for work in paper_workloads()}
     measured = {"imagenet_resnet34_A": 2.0, "imagenet_resnet50": 3.0, "cifar10_resnet20": 0.1}
-    paces = scaled(list(works.values()), measured)
-    assert set(paces) == set(works)
+    paces = cost.scaled(WORKS, measured)
+    assert set(paces) == set(NETS)
     assert paces["imagenet_resnet50"] == Pace(3.0, "measured")
     assert {name for name, pace in paces.items() if pace.basis == "measured"} == set(measured)
     plain = paces["imagenet_plain34"]  # the same multiply-adds
@@ -82,24 +69,23 @@ def test_other_nets_take_the_seconds_of_the_most_similar_one():
     assert deepest.basis == "from imagenet_resnet50"
     assert paces["imagenet_resnet34_C"].basis == "from imagenet_resnet34_A"  # the same blocks
     assert paces["cifar10_resnet110"].basis == "from cifar10_resnet20"
-    assert set(scaled(list(works.values()), {"cifar10_resnet20": 0.1})) == {
-        name for name in works if name.startswith("cifar10")
+    assert set(cost.scaled(WORKS, {"cifar10_resnet20": 0.1})) == {
+        name for name in NETS if name.startswith("cifar10")
     }
 
 
 def test_every_experiment_of_the_paper_is_there():
-    works = {work.name: work for work in paper_workloads()}
     full_size = ["plain18", "resnet18_A", "plain34", *(f"resnet34_{option}" for option in "ABC")]
     full_size += ["resnet50", "resnet101", "resnet152"]
     cifar = [f"plain{depth}" for depth in (20, 32, 44, 56, 110)]
     cifar += [f"resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202)]
-    assert list(works) == [*(f"imagenet_{x}" for x in full_size), *(f"cifar10_{x}" for x in cifar)]
-    deepest = works["imagenet_resnet152"]
+    assert list(NETS) == [*(f"imagenet_{x}" for x in full_size), *(f"cifar10_{x}" for x in cifar)]
+    deepest = NETS["imagenet_resnet152"]
     assert deepest.images == 153_600_000  # 600k iterations of 256
     assert deepest.total_multiply_adds == 3 * 153_600_000 * 11_282_415_616
     assert deepest.loads
-    assert works["cifar10_resnet110"].images == 8_192_000  # 64k iterations of 128
-    assert not works["cifar10_resnet110"].loads
+    assert NETS["cifar10_resnet110"].images == 8_192_000  # 64k iterations of 128
+    assert not NETS["cifar10_resnet110"].loads
 
 
 def test_seconds_of_logged_runs(tmp_path):
@@ -108,24 +94,24 @@ def test_seconds_of_logged_runs(tmp_path):
     fabricate(tmp_path, "plain-20", changes={"recipe.batch_size": 64})
     old = fabricate(tmp_path, "ResNet-20") / "meta.json"
     old.write_text(old.read_text().replace("images_per_second", "unknown"))
-    seconds, device = paces_of_runs(load_runs(tmp_path), paper_workloads())
+    seconds, device = cost.paces_of_runs(load_runs(tmp_path), WORKS)
     (pace,) = seconds.values()
     assert list(seconds) == ["cifar10_resnet56"]
     assert (pace.seconds, pace.basis, pace.with_decoding) == (pytest.approx(0.128), "logged", True)
     assert device == "2 CPU cores, AMD EPYC, bf16"
     for label in ("plain-56", "ResNet-110"):
         fabricate(tmp_path, label, hardware="1x NVIDIA H200", precision="tf32")
-    seconds, device = paces_of_runs(load_runs(tmp_path), paper_workloads())
+    seconds, device = cost.paces_of_runs(load_runs(tmp_path), WORKS)
     assert list(seconds) == ["cifar10_plain56", "cifar10_resnet110"]  # never of two devices
     assert device == "1x NVIDIA H200, tf32"
-    seconds, _ = paces_of_runs(load_runs(tmp_path), paper_workloads(), "2 CPU cores")
+    seconds, _ = cost.paces_of_runs(load_runs(tmp_path), WORKS, "2 CPU cores")
     assert list(seconds) == ["cifar10_resnet56"]
-    assert paces_of_runs([], paper_workloads()) == ({}, "no logged run")
+    assert cost.paces_of_runs([], WORKS) == ({}, "no logged run")
 
 
 def test_the_command(tmp_path, capsys):
     given = ("--seconds", "imagenet_resnet152=0.9", "--loader-rate", "300")
-    main(["--runs", str(tmp_path), "--out", str(tmp_path), *given])
+    cost.main(["--runs", str(tmp_path), "--out", str(tmp_path), *given])
     output = capsys.readouterr().out
     assert "| imagenet_resnet152 " in output
     assert "150.00" in output
@@ -134,7 +120,7 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_the_loaders_rate_is_the_benchmarked_one(tmp_path):
-    def measured(device: str, cpu: str, rate: float) -> None:
+    def measured(device, cpu, rate):
         rows = [
             {"what": "decoding, this project", "cores": 1, "images_per_second": 999.0},
             {"what": "the loader alone, in one process", "cores": 1, "images_per_second": rate},
@@ -143,32 +129,25 @@ def test_the_loaders_rate_is_the_benchmarked_one(tmp_path):
         kept = {"rows": rows, "hardware": {"cpu": cpu}, "photographs": {"kind": "photographs"}}
         (tmp_path / f"pictures_{device}.json").write_text(json.dumps(kept))
 
-    assert loader_rate(tmp_path) is None
+    assert cost.loader_rate(tmp_path) is None
     (tmp_path / "pictures_cpu.json").write_text("torn")
-    assert loader_rate(tmp_path) is None
+    assert cost.loader_rate(tmp_path) is None
     measured("cpu", "another one", 150.5)
-    assert loader_rate(tmp_path) == (150.5, "photographs, measured on another one")
+    assert cost.loader_rate(tmp_path) == (150.5, "photographs, measured on another one")
     here = cpu_description()[0]
     measured("cuda", here, 181.5)
-    assert loader_rate(tmp_path) == (181.5, f"photographs, measured on {here}")
+    assert cost.loader_rate(tmp_path) == (181.5, f"photographs, measured on {here}")
 
 
-def measured(folder: Path, **hardware: object) -> Path:
+def measured(folder, **hardware):
     """A file as bench.cost writes it on this machine."""
     folder.mkdir(exist_ok=True)
     here = {"gpu": None, "cpu": cpu_description()[0], "cores": usable_cores(), "label": "this one"}
-    kept = {
-        "hardware": here | hardware,
-        "precision": "fp32",
-        "made": "2026-01-02T03:04:05Z",
-        "load_before": 0.0,
-        "rows": [
-            {"experiment": "imagenet_resnet50", "seconds": 36.0},
-            {"experiment": "cifar10_resnet20", "seconds": 0.5},
-        ],
-    }
+    seconds = {"imagenet_resnet50": 36.0, "cifar10_resnet20": 0.5}
+    rows = [{"experiment": name, "seconds": each} for name, each in seconds.items()]
+    kept = {"hardware": here | hardware, "precision": "fp32", "made": "2026-01-02T03:04:05Z"}
     path = folder / "cost_cpu.json"
-    path.write_text(json.dumps(kept))
+    path.write_text(json.dumps(kept | {"load_before": 0.0, "rows": rows}))
     return path
 
 
@@ -195,8 +174,7 @@ def test_what_another_machine_measured_is_measured_again(tmp_path):
     assert recall(tmp_path) is None
     if gpu_name() is not None:
         pytest.skip("this machine's file has another name")
-    others: tuple[dict[str, object], ...] = ({"cpu": "another"}, {"cores": 999}, {"gpu": "H200"})
-    for other in others:
+    for other in ({"cpu": "another"}, {"cores": 999}, {"gpu": "H200"}):
         measured(tmp_path, **other)
         assert recall(tmp_path) is None
     path = measured(tmp_path)
@@ -208,7 +186,7 @@ def test_what_another_machine_measured_is_measured_again(tmp_path):
 def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch):
     asked = []
 
-    def pace(config: Config) -> estimate.RunPace:
+    def pace(config):
         asked.append(config.recipe.batch_size)
         if config.recipe.batch_size > 64:
             raise torch.OutOfMemoryError
@@ -223,9 +201,8 @@ def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch):
 def test_measuring_writes_what_is_recalled(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "PIXELS", 4 * 32 * 32)  # four images, on a CPU
     kept = measure_all(tmp_path, ["cifar10_resnet20"], ["trainer.threads=1", "model.depth=8"])
-    ((row),) = kept["rows"]
-    assert row["experiment"] == "cifar10_resnet20"
+    (row,) = kept["rows"]
+    assert (row["experiment"], row["batch_size"]) == ("cifar10_resnet20", 128)
     assert row["seconds"] > 0
-    assert row["batch_size"] == 128
     assert recall(tmp_path) == kept
     assert {"made", "hardware", "versions", "git", "precision"} <= set(kept)

@@ -2,7 +2,6 @@
 
 import json
 import re
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,7 @@ COMMITTED = {found.part: found.content for found in load(REPO / "results" / "ben
 H200 = {"label": "1x NVIDIA H200", "gpu": "NVIDIA H200"}
 
 
-def measured(part: str, device: str = "cpu", *rows: dict[str, Any], **content: Any) -> Measured:
+def measured(part, device="cpu", *rows, **content):
     """What is committed of a part, with changes to its first rows and its head."""
     kept = COMMITTED[part]
     if rows:
@@ -26,20 +25,20 @@ def measured(part: str, device: str = "cpu", *rows: dict[str, Any], **content: A
     return Measured(part, device, kept | content)
 
 
-def faster(ratio: float, device: str = "cpu", net: str = "ResNet-20", **content: Any) -> Measured:
+def faster(ratio, device="cpu", net="ResNet-20", **content):
     return measured("training", device, {"net": net, "times_faster": ratio}, **content)
 
 
-def figure(took: float) -> Measured:
+def figure(took):
     kinds = [{"what": "--help", "seconds": 0.6}, {"what": "x", "kind": "figure", "seconds": took}]
     return measured("start", "cpu", *kinds)
 
 
-def run(took: float, device: str = "cuda", depth: int = 20) -> Measured:
+def run(took, device="cuda", depth=20):
     return measured("schedule", device, {"run_seconds": took, "depth": depth})
 
 
-def growth(device: str = "cpu") -> Measured:
+def growth(device="cpu"):
     points = ((20, 8, 1), (56, 8, 1), (110, 8, 1), (20, 32, 1), (20, 8, 4))
     rows = [
         {"experiment": f"cifar10_resnet{depth}", "depth": depth, "batch_size": batch, "runs": runs,
@@ -79,9 +78,8 @@ def test_a_target_is_judged_by_what_was_measured(found, target, verdict):
 
 
 def test_the_harness_is_judged_with_and_without_evaluation():
-    net = COMMITTED["harness"]["nets"][0]
-    net = net | {"share_of_harness": 0.01, "share_with_evaluation": 0.035}
-    found = measured("harness", "cuda", nets=[net])
+    shares = {"share_of_harness": 0.01, "share_with_evaluation": 0.035}
+    found = measured("harness", "cuda", nets=[COMMITTED["harness"]["nets"][0] | shares])
     rows = {(row[0][:7], row[1]): row[2:] for row in judged([found])}
     assert rows["logging", "1x NVIDIA H200, tf32"] == ["1.0 %", REACHED]
     assert rows["the sam", "1x NVIDIA H200, tf32"] == ["3.5 %", MISSED]
@@ -91,16 +89,10 @@ def test_the_harness_is_judged_with_and_without_evaluation():
 @pytest.mark.usefixtures("coarse_figures")
 def test_the_page_shows_both_devices_and_whatever_else_there_is(tmp_path):
     mirror = {"part": "W&B offline: records", "kind": "optional", "times": 64}
-    everything = [
-        *(measured(part) for part in COMMITTED if part not in ("growth", "cost")),
-        measured("training", "cuda"),
-        measured("harness", "cuda", mirror),
-        measured("limit", "cuda"),
-        growth(),
-        growth("cuda"),
-        run(30),
-        Measured("unheard_of", "cpu", {"part": "unheard_of", "device": "cpu", "rows": [{"a": 1}]}),
-    ]
+    everything = [measured(part) for part in COMMITTED if part not in ("growth", "cost")]
+    everything += [measured("training", "cuda"), measured("limit", "cuda"), growth("cuda")]
+    everything += [growth(), run(30), measured("harness", "cuda", mirror)]
+    everything.append(Measured("unheard_of", "cpu", {"part": "unheard_of", "rows": [{"a": 1}]}))
     for found in everything:
         path = tmp_path / f"{found.part}_{found.device}.json"
         path.write_text(json.dumps(found.content | {"device": found.device}), encoding="utf-8")
@@ -113,25 +105,20 @@ def test_the_page_shows_both_devices_and_whatever_else_there_is(tmp_path):
     assert "| 1202 | 8 | 1 | out of memory | - |" in text
     assert "| 30 s | 45 s | yes |" in text  # the H200; a CPU has no target
     assert "unheard_of" not in text  # other commands keep their measurements there, too
-    widths = {
-        tuple(line.count("|") for line in block.splitlines())
-        for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.M)
-    }
-    assert all(len(set(counts)) == 1 for counts in widths)
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table
 
 
 def test_the_largest_loss_is_named_from_the_numbers():
-    spent = [
-        {"on": "convolutions", "share": 0.5, "least_share": 0.2},
-        {"on": "batch-norm", "share": 0.45, "least_share": 0.05},
-        {"on": "waiting for the host", "share": 0.05, "least_share": 0.0},
-    ]
+    convolutions = {"on": "convolutions", "share": 0.5, "least_share": 0.2}
+    norms = {"on": "batch-norm", "share": 0.45, "least_share": 0.05}
+    waiting = {"on": "waiting for the host", "share": 0.05, "least_share": 0.0}
+    spent = [convolutions, norms, waiting]
     assert where_lost({"net": "ResNet-56", "spent": spent}) == (
         "ResNet-56: most is lost in batch-norm, 45 % of the time, 9.0 times its "
         "least (convolutions 50 %; waiting for the host 5.0 %)."
     )
-    idle = {"on": "waiting for the host", "share": 0.5, "least_share": 0.0}
-    text = where_lost({"net": "x", "spent": [spent[0], idle]})
+    text = where_lost({"net": "x", "spent": [convolutions, waiting | {"share": 0.5}]})
     assert text.startswith("x: most is lost in waiting for the host, 50 % of the time, none")
 
 
@@ -175,7 +162,6 @@ def test_numbers_are_written_for_people(written, text):
 def test_speed_page_agrees_with_the_measurements():
     written = (REPO / "docs" / "SPEED.md").read_text(encoding="utf-8")
     assert written == page(load(REPO / "results" / "bench")), "python -m benchmarks.page"
-    assert (REPO / "docs" / "figures" / "growth.png").exists()
 
 
 def test_no_committed_record_names_a_place():
