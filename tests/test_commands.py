@@ -1,6 +1,5 @@
 """The real commands, as a user says them."""
 
-import json
 import os
 import re
 import shutil
@@ -8,32 +7,30 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from ranks import BRIEF, FEW_IMAGES, WORDS, Silent, never
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.data import synthetic
+from resnet_repro.paths import REPOSITORY as REPO
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.train import main
 from resnet_repro.training.jobs import notify_places
 from resnet_repro.training.launch import launch
 
-REPO = Path(__file__).resolve().parents[1]
+RUN = "experiment=cifar10_plain20"
 SMALL = (*WORDS, *BRIEF)
 
 
-def named(experiment: str, *args: str) -> str:
+def named(experiment, *args):
     """How a run is named by what SMALL and the words change."""
     return compose_run(f"experiment={experiment}", *SMALL, *args).name
 
 
-def say(*args: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *args], cwd=REPO, env=os.environ | more, capture_output=True, text=True,
-        timeout=300,
-    )  # fmt: skip
+def say(*args, **more):
+    env, command = os.environ | more, [sys.executable, *args]
+    return subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -46,9 +43,6 @@ def few(monkeypatch):
 def train(few, call, capsys):
     """Train on few images as the command does, in this process: exit code and stderr."""
     return lambda *args: (call(main, *args), capsys.readouterr().err)
-
-
-RUN = "experiment=cifar10_plain20"
 
 
 @pytest.mark.parametrize(
@@ -118,17 +112,14 @@ def test_the_installed_command_completes(line, word, monkeypatch, capsys):
 
 
 def test_without_its_repository_it_says_how_to_install(tmp_path):
-    shutil.copytree(
-        REPO / "src" / "resnet_repro", tmp_path / "site" / "resnet_repro",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )  # fmt: skip
-    done = say("-m", "resnet_repro.train", "--help", PYTHONPATH=str(tmp_path / "site"))
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: resnet_repro is installed without its repository")
-    assert done.stderr.rstrip().endswith("pip install -e .")
+    no_cache = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPO / "src" / "resnet_repro", tmp_path / "resnet_repro", ignore=no_cache)
+    command = say("-m", "resnet_repro.train", "--help", PYTHONPATH=str(tmp_path))
+    assert command.returncode == 2
+    assert command.stderr.startswith("error: resnet_repro is installed without its repository")
     program = "import resnet_repro.compose as c; c.compose_run('experiment=cifar10_resnet20')"
-    done = say("-c", program, PYTHONPATH=str(tmp_path / "site"))
-    assert done.stderr.rstrip().endswith("pip install -e .")
+    for done in (command, say("-c", program, PYTHONPATH=str(tmp_path))):
+        assert done.stderr.rstrip().endswith("pip install -e .")
 
 
 def test_from_another_folder_runs_go_to_the_repository_with_a_note(tmp_path, monkeypatch, capsys):
@@ -176,32 +167,24 @@ def test_what_need_not_be_imported_is_not(modules, absent):
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_sweep_trains_each_once_and_a_rerun_nothing(tmp_path, train):
-    args = ("-m", "item=fig1", *SMALL, f"runs_dir={tmp_path}", "seed=0,1")
-    code, output = train(*args)
-    assert code == 0, output
-    runs = sorted(path.parent for path in tmp_path.glob("*/*/*/metrics.jsonl"))
-    names = [named(f"cifar10_plain{depth}") for depth in (20, 56)]
-    assert [str(path.relative_to(tmp_path)) for path in runs] == [
-        f"smoke/{name}/seed{seed}" for name in names for seed in (0, 1)
-    ]
-    assert train(*args)[1].count(": skipped, ") == 4
-
-
-def test_one_failure_is_reported_at_the_end_and_stops_no_other_run(tmp_path, train):
-    args = ("-m", "experiment=cifar10_plain20", *SMALL, f"runs_dir={tmp_path}")
-    code, output = train(*args, "recipe.lr=1e30,0.2")  # a run of each rate, named by it
+def test_a_failure_in_a_sweep_stops_no_other_run_and_a_rerun_trains_nothing(tmp_path, train):
+    small = (*SMALL, "seed=1", f"runs_dir={tmp_path}")
+    sweep = ("-m", "item=fig1", *small)
+    code, output = train(*sweep, "recipe.lr=1e30,0.2")  # a run of each rate, named by it
     assert code == 5, output
-    assert "2 of 2 runs to train" in output
-    first, second = (named("cifar10_plain20", f"recipe.lr={rate}") for rate in ("1e30", "0.2"))
-    expected = f"failed: {first} smoke seed 0: the loss is not finite at iteration"
-    assert output.splitlines()[-1].startswith(expected)
-    states = {
-        path.parent.name: RunFolder(path).status()["state"]
-        for path in tmp_path.glob("smoke/*/seed0")
-    }
-    assert states == {first: "diverged", second: "finished"}
-    code, output = train(*args[1:], "recipe.lr=1e30")  # alone
+    assert "4 of 4 runs to train" in output
+    names = [named(f"cifar10_plain{depth}", "recipe.lr=1e30") for depth in (20, 56)]
+    for name, line in zip(names, output.splitlines()[-2:], strict=True):
+        expected = f"failed: {name} smoke seed 1: the loss is not finite at iteration"
+        assert line.startswith(expected)
+    states = dict.fromkeys(names, "diverged")
+    states |= {named(f"cifar10_plain{d}", "recipe.lr=0.2"): "finished" for d in (20, 56)}
+    folders = map(RunFolder, tmp_path.glob("smoke/*/seed1"))
+    assert {folder.path.parent.name: folder.status()["state"] for folder in folders} == states
+    assert len([*tmp_path.glob("*/*/*/metrics.jsonl")]) == 4
+    code, output = train(*sweep, "recipe.lr=0.2")
+    assert (code, output.count(": skipped, ")) == (0, 2), output
+    code, output = train(RUN, *small, "recipe.lr=1e30")  # alone
     assert code == 5
     assert [line[:38] for line in output.splitlines()] == ["error: the loss is not finite at itera"]
 
@@ -228,7 +211,7 @@ def test_figure_one_from_nothing_then_again_without_training(tmp_path, run_scrip
     small = [word for word in SMALL if word not in ("model.depth=8", "profile=smoke")]
     args = ("--profile", "smoke", "--out", f"{tmp_path}/figures", *small)
 
-    def fig1(*more: str) -> tuple[str, str]:
+    def fig1(*more):
         run_script("fig1", *args, f"runs_dir={tmp_path}/runs", *more)
         return capsys.readouterr()
 
@@ -250,11 +233,8 @@ def test_figure_one_from_nothing_then_again_without_training(tmp_path, run_scrip
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_signals_lose_nothing(tmp_path, number):
-    args = (
-        "experiment=cifar10_plain20", *SMALL, f"runs_dir={tmp_path}",
-        "recipe.max_iters=100", "recipe.milestones=[]", "trainer.checkpoint_every_iters=10",
-        "evaluation.every_iters=100", "name=stopped",
-    )  # fmt: skip
+    args = (RUN, *SMALL, f"runs_dir={tmp_path}", "recipe.max_iters=100", "recipe.milestones=[]")
+    args += ("trainer.checkpoint_every_iters=10", "evaluation.every_iters=100", "name=stopped")
     folder = RunFolder(tmp_path / "smoke" / "stopped" / "seed0")
     command = [sys.executable, "-m", "resnet_repro.train", *args]
     process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True)
@@ -265,15 +245,13 @@ def test_signals_lose_nothing(tmp_path, number):
         time.sleep(0.02)
     process.send_signal(number)
     _, output = process.communicate(timeout=120)
-    status = folder.status()
+    left = (process.returncode, folder.status()["state"])
     if number == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
-        assert status["state"] == "running"
+        assert left == (-signal.SIGKILL, "running")
     else:
-        assert process.returncode == 75, output
-        assert status["state"] == "preempted"
+        assert left == (75, "preempted"), output
         assert "saving after this iteration" in output
     assert launch(make_job(*args), Silent(), never) == "finished"
-    records = folder.metrics()
-    assert [r["iter"] for r in records if r["kind"] == "train"] == list(range(2, 101, 2))
-    assert json.loads((folder.path / "status.json").read_text())["state"] == "finished"
+    trained = [record["iter"] for record in folder.metrics() if record["kind"] == "train"]
+    assert trained == list(range(2, 101, 2))
+    assert folder.status()["state"] == "finished"
