@@ -43,14 +43,9 @@ def blocks(document: Path) -> list[Block]:
 
 def shell_lines(document: Path) -> list[str]:
     """Every command of the shell blocks of a document, without comments."""
-    lines = []
-    for block in blocks(document):
-        if block.language in ("sh", "bash"):
-            for line in block.body.replace("\\\n", " ").splitlines():
-                command = re.sub(r"(^|\s)#\s.*$", "", line).strip()
-                if command:
-                    lines.append(command)
-    return lines
+    shell = [block.body for block in blocks(document) if block.language in ("sh", "bash")]
+    lines = "".join(shell).replace("\\\n", " ").splitlines()
+    return [command for line in lines if (command := re.sub(r"(^|\s)#\s.*$", "", line).strip())]
 
 
 def run_shell(line: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

@@ -4,13 +4,13 @@ import fnmatch
 import functools
 import importlib
 import importlib.util
+import itertools
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,9 +23,16 @@ from resnet_repro.compose import compose_run, compose_sweep
 from resnet_repro.conf import load_item, names
 from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
+from resnet_repro.same_run import roles
 
-README = (REPO / "README.md").read_text(encoding="utf-8")
-FIDELITY = (REPO / "docs" / "FIDELITY.md").read_text(encoding="utf-8")
+
+def read(name):
+    return (REPO / name).read_text(encoding="utf-8")
+
+
+README, FIDELITY, MAKEFILE = map(read, ("README.md", "docs/FIDELITY.md", "Makefile"))
+PROJECT = tomllib.loads(read("pyproject.toml"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 
 
 def test_every_trap_names_a_test_that_exists():
@@ -37,81 +44,64 @@ def test_every_trap_names_a_test_that_exists():
 
 
 @pytest.mark.parametrize("text", [README, FIDELITY], ids=["README", "FIDELITY"])
-def test_every_switch_that_is_named_exists(text):
+def test_every_switch_make_target_and_experiment_that_is_named_exists(text):
     """`group.key=value|value` in a document is accepted as an override."""
     groups = "data|model|recipe|evaluation|probes|trainer"
     for switch in set(re.findall(rf"`((?:{groups})\.[^`\s]+)", text)):
         key, _, values = switch.partition("=")
         for value in values.replace("\\", "").split("|") if values else []:
             assert compose_run("experiment=cifar10_resnet56", f"{key}={value}"), switch
-        if not values:
-            group, name = key.split(".")
-            assert name in compose_run("experiment=cifar10_resnet56").as_mapping()[group], switch
-
-
-def test_every_make_target_that_is_named_exists():
-    makefile = (REPO / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, flags=re.M))
-    for text in (README, FIDELITY):
-        assert set(re.findall(r"\bmake ([a-z][a-z0-9-]*)\b", text)) <= targets
+        assert values or key in roles(), switch
+    targets = set(re.findall(r"^([a-z0-9-]+):", MAKEFILE, flags=re.M))
+    assert set(re.findall(r"\bmake ([a-z][a-z0-9-]*)\b", text)) <= targets
+    for pattern in re.findall(r"`experiment=(\w+\*)`", text):
+        assert first_match(pattern), pattern
 
 
 def test_every_item_has_a_script_and_a_target():
-    makefile = (REPO / "Makefile").read_text(encoding="utf-8")
-    listed = dict(re.findall(r"^(ITEMS|DRAWINGS) := (.*)$", makefile, flags=re.M))
+    listed = dict(re.findall(r"^(ITEMS|DRAWINGS) := (.*)$", MAKEFILE, flags=re.M))
     items, drawings = set(names("item")), set(listed["DRAWINGS"].split())
     assert items == set(ITEMS) == set(listed["ITEMS"].split())
     assert items | drawings == {path.stem for path in (REPO / "experiments").glob("*.py")}
     assert all({*load_item(name).experiments} <= {*names("experiment")} for name in items)
 
 
-def pinned() -> dict[str, str]:
-    text = (REPO / "constraints.txt").read_text(encoding="utf-8")
-    return dict(re.findall(r"^([\w.-]+)==(\S+)$", text.lower().replace("_", "-"), flags=re.M))
-
-
 def test_environment_files_agree():
-    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    environment = yaml.safe_load((REPO / "environment.yml").read_text(encoding="utf-8"))
-    python = next(str(d) for d in environment["dependencies"] if str(d).startswith("python="))
-    assert project["requires-python"] == ">=" + python.removeprefix("python=")
-    (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    dependencies = yaml.safe_load(read("environment.yml"))["dependencies"]
+    python = next(word for word in dependencies if str(word).startswith("python="))
+    assert PROJECT["requires-python"] == ">=" + python.removeprefix("python=")
+    (pip,) = [word["pip"] for word in dependencies if isinstance(word, dict)]
     assert pip == ["-c constraints.txt", "-e .[dev]"]
-    assert project["scripts"] == {"resnet-repro": "resnet_repro.train:main"}
-    extras = project["optional-dependencies"]
-    for requirement in [*project["dependencies"], *(r for group in extras.values() for r in group)]:
+    assert PROJECT["scripts"] == {"resnet-repro": "resnet_repro.train:main"}
+    text = read("constraints.txt").lower().replace("_", "-")
+    pinned = re.findall(r"^([\w.-]+)==\S+$", text, flags=re.M)
+    for requirement in [*PROJECT["dependencies"], *itertools.chain(*EXTRAS.values())]:
         package = re.split(r"[<>=\[ ]", requirement.lower().replace("_", "-"))[0]
-        assert package in pinned(), f"{package} is not pinned in constraints.txt"
-    text = (REPO / "constraints.txt").read_text(encoding="utf-8")
+        assert package in pinned, f"{package} is not pinned in constraints.txt"
     assert not re.search(r"https?://|@ ", text)
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert len(lines) == len(pinned()), "twice, or in another form than name==version"
+    assert len(lines) == len(set(pinned)), "twice, or in another form than name==version"
 
 
 def test_the_dockerfile_agrees_with_them():
     """It cannot be built in a test: what it names is compared with the files."""
-    text = (REPO / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
-    environment = yaml.safe_load((REPO / "environment.yml").read_text(encoding="utf-8"))
+    text = read("Dockerfile").replace("\\\n", " ")
     (python,) = re.findall(r"^FROM python:([\d.]+)-slim$", text, flags=re.M)
-    assert f"python={python}" in environment["dependencies"]
-    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"python={python}" in yaml.safe_load(read("environment.yml"))["dependencies"]
     ((constraints, extras),) = re.findall(r"pip install .*-c (\S+) -e '\.\[([\w,]+)\]'", text)
     assert (REPO / constraints).is_file()
-    assert set(extras.split(",")) <= set(project["optional-dependencies"])
-    for sources in re.findall(r"^COPY (.+) \S+$", text, flags=re.M):
-        for source in sources.split():
-            assert (REPO / source).exists(), source
-    assert project["readme"] in text.split("pip install")[0], "setuptools reads it"
+    assert set(extras.split(",")) <= set(EXTRAS)
+    for source in " ".join(re.findall(r"^COPY (.+) \S+$", text, flags=re.M)).split():
+        assert (REPO / source).exists(), source
+    assert PROJECT["readme"] in text.split("pip install")[0], "setuptools reads it"
     assert re.search(r"apt-get install .*\bg\+\+", text), "Triton compiles with it"
-    for line in (REPO / ".gitignore").read_text(encoding="utf-8").split():
-        folder = line.strip("/")
+    for line in read(".gitignore").split():
         if line.startswith("/") and "*" not in line:
-            assert folder in (REPO / ".dockerignore").read_text(encoding="utf-8").split(), line
+            assert line.strip("/") in read(".dockerignore").split(), line
 
 
 def test_config_reference_is_up_to_date():
-    written = (REPO / "docs" / "CONFIG.md").read_text(encoding="utf-8")
-    assert written == as_markdown(), "python -m pages.config > docs/CONFIG.md"
+    assert read("docs/CONFIG.md") == as_markdown(), "python -m pages.config > docs/CONFIG.md"
 
 
 COMMANDS = [(document.name, line) for document in DOCUMENTS for line in shell_lines(document)]
@@ -125,7 +115,7 @@ SBATCH = ("--nodes=", "--gpus-per-node=", "--partition=", "--time=")
 LAUNCHERS = ("slurm", "submitit_local")
 
 
-def train(args: Sequence[str]) -> None:
+def train(args):
     if "--help" in args:
         return  # test_docs.py runs it
     ours = [word for word in args if word != "-m" and not word.startswith("hydra")]
@@ -140,30 +130,20 @@ def train(args: Sequence[str]) -> None:
     assert compose_sweep(ours) if "-m" in args else compose_run(*ours)
 
 
-def first_match(pattern: str) -> str:
+def first_match(pattern):
     """One of the experiments that a pattern names; all take minutes to compose."""
     return fnmatch.filter(names("experiment"), pattern)[0]
 
 
-def with_options(args: Sequence[str], module: str) -> None:
-    schema = f"{module.rpartition('.')[2].title()}Options"
-    assert parse(getattr(importlib.import_module(module), schema), args)
-
-
 @functools.cache
-def help_of(module: str) -> str:
+def help_of(module):
     command = [sys.executable, "-m", module, "--help"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def with_flags(args: Sequence[str], module: str) -> None:
-    flags = [word for word in args if word.startswith("-")]
-    assert all(flag in help_of(module) for flag in flags), flags
-
-
-def python(args: Sequence[str]) -> None:
+def python(args):
     if args[0] != "-m":
         script, *rest = args
         assert (REPO / script).is_file() or Path(script).stem in MADE, script
@@ -175,29 +155,28 @@ def python(args: Sequence[str]) -> None:
     if module == "resnet_repro.train":
         train(rest)
     elif module in ("resnet_repro.evaluate", "resnet_repro.export", "resnet_repro.responses"):
-        with_options(rest, module)
-    elif rest and rest[0] != ">":
-        with_flags(rest, module)
+        schema = f"{module.rpartition('.')[2].title()}Options"
+        assert parse(getattr(importlib.import_module(module), schema), rest)
+    elif flags := [word for word in rest if word.startswith("-")]:
+        assert all(flag in help_of(module) for flag in flags), flags
 
 
-def make(args: Sequence[str]) -> None:
+def make(args):
     done = subprocess.run(["make", "-n", *args], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    makefile = (REPO / "Makefile").read_text(encoding="utf-8")
     for word in args[1:]:
-        assert f"$({word.partition('=')[0]})" in makefile, word
+        assert f"$({word.partition('=')[0]})" in MAKEFILE, word
 
 
-def pip(args: Sequence[str]) -> None:
-    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+def pip(args):
     for word in args:
         if extras := re.search(r"\[(.*)\]", word):
-            assert set(extras[1].split(",")) <= set(project["optional-dependencies"]), word
+            assert set(extras[1].split(",")) <= set(EXTRAS), word
         if word.endswith(".txt"):
             assert (REPO / word).is_file(), word
 
 
-def sbatch(args: Sequence[str]) -> None:
+def sbatch(args):
     """Needs SLURM: the script is there and takes a run's words."""
     script = next(word for word in args if not word.startswith("-"))
     before, after = args[: args.index(script)], args[args.index(script) + 1 :]
@@ -206,13 +185,13 @@ def sbatch(args: Sequence[str]) -> None:
     train(after)
 
 
-def torchrun(args: Sequence[str]) -> None:
+def torchrun(args):
     """Needs several machines: it starts our worker on a run folder."""
     assert list(args[-3:]) == ["-m", "resnet_repro.worker", "$FOLDER"]
     assert all(word.startswith("--") for word in args[:-3])
 
 
-def wandb(args: Sequence[str]) -> None:
+def wandb(args):
     """Needs an account: what it is to send is where the mirror puts it (test_wandb.py)."""
     assert args[0] == "sync"
     assert args[1].endswith("/wandb/latest-run")
@@ -236,12 +215,9 @@ def test_command(document, line):
     CHECKS[first](shlex.split(line)[1:])
 
 
-def test_commands_were_found():
+def test_commands_are_found_and_so_is_a_wrong_one():
     assert len(COMMANDS) > 50
     assert {document for document, _ in COMMANDS} >= {"README.md", "CLUSTER.md", "EXTENDING.md"}
-
-
-def test_a_wrong_command_is_found():
     for check, args in (
         (python, ["-m", "resnet_repro.train", "experiment=cifar10_resnet57"]),
         (python, ["-m", "resnet_repro.nothing"]),
@@ -267,19 +243,11 @@ def test_every_link_of_the_documents_leads_somewhere():
             if target.startswith("#"):
                 assert target[1:] in anchors, f"{document.name}: {target}"
             elif not target.startswith(("http:", "https:")):
-                assert (document.parent / target.partition("#")[0]).exists(), (
-                    f"{document.name}: {target}"
-                )
+                place = document.parent / target.partition("#")[0]
+                assert place.exists(), f"{document.name}: {target}"
 
 
-def test_experiments_that_are_named_in_the_readme_exist():
-    text = (REPO / "README.md").read_text(encoding="utf-8")
-    known = names("experiment")
-    for pattern in re.findall(r"`experiment=(\w+)\*`", text):
-        assert any(name.startswith(pattern) for name in known), pattern
-
-
-def say(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def say(line, cwd):
     return run_shell(line, cwd, RESNET_REPRO_RUNS=str(cwd / "results" / "runs"))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from doc_blocks import REPO, Block, blocks, run_shell, shell_lines
+from doc_blocks import REPO, blocks, run_shell
 from resnet_repro.runs.folder import RunFolder
 
 EXTENDING = REPO / "docs" / "EXTENDING.md"
@@ -32,24 +32,11 @@ trainer: {log_every_iters: 20, threads: 1}
 }
 
 
-def before_and_after(diff: str) -> tuple[str, str]:
+def before_and_after(diff):
     lines = [line or " " for line in diff.splitlines()]
     before = "".join(f"{line[1:]}\n" for line in lines if line[0] in " -")
     after = "".join(f"{line[1:]}\n" for line in lines if line[0] in " +")
     return before, after
-
-
-def apply(block: Block, root: Path) -> None:
-    assert block.path, block.body
-    path = root / block.path
-    if block.language == "diff":
-        before, after = before_and_after(block.body)
-        text = path.read_text(encoding="utf-8")
-        assert text.count(before) == 1, f"{block.path} has {text.count(before)} times:\n{before}"
-        path.write_text(text.replace(before, after), encoding="utf-8")
-    else:
-        assert not path.exists(), block.path
-        path.write_text(block.body, encoding="utf-8")
 
 
 def test_there_are_five_worked_examples():
@@ -58,60 +45,51 @@ def test_there_are_five_worked_examples():
     assert len(BLOCKS) >= 18
 
 
-def is_done(block: Block, root: Path = REPO) -> bool:
-    path = root / str(block.path)
+def is_done(block):
+    path = REPO / str(block.path)
     if block.language == "diff":
         return before_and_after(block.body)[1] in path.read_text(encoding="utf-8")
     return path.exists() and path.read_text(encoding="utf-8") == block.body
 
 
+def applied(block, root):
+    """The place and the text of the file that a block makes or changes in a tree without it."""
+    assert block.path, f"no file is named before\n{block.body}"
+    path = root / block.path
+    if block.language == "diff":
+        before, after = before_and_after(block.body)
+        text = path.read_text(encoding="utf-8")
+        assert text.count(before) == 1, f"{block.path} has {text.count(before)} times:\n{before}"
+        return path, text.replace(before, after)
+    assert not path.exists(), f"another file has the name {block.path}"
+    return path, block.body
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: str(block.path))
 def test_what_a_block_starts_from_is_there(block):
-    assert block.path, f"no file is named before\n{block.body}"
-    path = REPO / block.path
     if is_done(block):
         return
-    if block.language == "diff":
-        before, _ = before_and_after(block.body)
-        assert path.read_text(encoding="utf-8").count(before) == 1
-        return
-    assert not path.exists(), "another file has this name"
+    path, text = applied(block, REPO)
     assert path.parent.is_dir()
-    if block.language == "python":
-        ast.parse(block.body)
+    if path.suffix == ".py":
+        ast.parse(text)
     else:
-        assert block.language == "yaml"
-        assert yaml.safe_load(block.body)
+        assert path.suffix == ".yaml"
+        assert yaml.safe_load(text)
 
 
-class Copy:
-    def __init__(self, root: Path):
-        self.root = root
-        for name in COPIED:
-            source = REPO / name
-            if source.is_dir():
-                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(source, root / name)
-        for name in ("paper", "architecture"):
-            shutil.copytree(REPO / "results" / name, root / "results" / name)
-        for name, text in SMALL.items():
-            (root / name).write_text(text, encoding="utf-8")
-
-    def say(self, line: str) -> str:
-        source = str(self.root / "src")
-        done = run_shell(line, self.root, PYTHONPATH=source, RESNET_REPRO_RUNS="")
-        assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done.stdout
-
-    def follow(self, line: str) -> None:
-        """Say a line of the document, with two seeds where it has three."""
-        if line == "make test":
-            return
-        self.say(line.replace("seed=0,1,2", "seed=0,1").replace("--seeds 3", "--seeds 2"))
+def copy_project(root):
+    for name in (*COPIED, "results/paper", "results/architecture"):
+        if (REPO / name).is_dir():
+            no_cache = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(REPO / name, root / name, ignore=no_cache)
+        else:
+            shutil.copy(REPO / name, root / name)
+    for name, text in SMALL.items():
+        (root / name).write_text(text, encoding="utf-8")
 
 
-def write_my_pictures(root: Path) -> None:
+def write_my_pictures(root):
     random = np.random.default_rng(0)
     parts = {}
     for part, count in (("train", 96), ("test", 48)):
@@ -125,32 +103,38 @@ def write_my_pictures(root: Path) -> None:
 def test_the_document_followed_from_top_to_bottom(tmp_path):
     if any(is_done(block) for block in BLOCKS):
         pytest.skip("the examples are in this tree")
-    copy = Copy(tmp_path / "project")
-    write_my_pictures(copy.root)
+    root = tmp_path / "project"
+    results = root / "results"
+
+    def say(line):
+        done = run_shell(line, root, PYTHONPATH=str(root / "src"), RESNET_REPRO_RUNS="")
+        assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+    copy_project(root)
+    write_my_pictures(root)
     for block in blocks(EXTENDING):
-        if block.language in ("sh", "bash"):
-            for line in block.body.splitlines():
-                copy.follow(line)
-        else:
-            apply(block, copy.root)
-    assert not shell_lines(EXTENDING)[0].startswith("#")
-    runs = {path.name for path in (copy.root / "results" / "runs" / "quick").iterdir()}
+        if block.language not in ("sh", "bash"):
+            path, text = applied(block, root)
+            path.write_text(text, encoding="utf-8")
+            continue
+        for line in block.body.splitlines():
+            if line != "make test":  # with two seeds where it has three
+                say(line.replace("seed=0,1,2", "seed=0,1").replace("--seeds 3", "--seeds 2"))
+    runs = {path.name for path in (results / "runs" / "quick").iterdir()}
     assert runs >= {"cifar10_resnet26", "cifar10_resnet20_half", "mine_resnet20", "half_the_rate"}
-    mine = RunFolder(copy.root / "results" / "runs" / "quick" / "mine_resnet20" / "seed0")
+    mine = RunFolder(results / "runs" / "quick" / "mine_resnet20" / "seed0")
     assert mine.is_finished
     assert mine.config()["data"]["name"] == "mine"
-    figures = {path.name for path in (copy.root / "results" / "figures").glob("*.svg")}
+    figures = {path.name for path in (results / "figures").glob("*.svg")}
     assert figures == {"scaling.svg", "losses.svg"}
-    table = (copy.root / "results" / "tables" / "scaling.md").read_text(encoding="utf-8")
+    table = (results / "tables" / "scaling.md").read_text(encoding="utf-8")
     assert "half" in table
-    page = (copy.root / "results" / "report" / "index.html").read_text(encoding="utf-8")
+    page = (results / "report" / "index.html").read_text(encoding="utf-8")
     for title in ("Half against whole identities", "Loss on the test images over the iterations"):
         assert title in page
-    copy.say("python -m pytest -q -p no:cacheprovider tests/test_half_shortcut.py")
-    copy.say(
-        "python -m pytest -q -p no:cacheprovider tests/test_docs.py -k 'every_item or reference'"
-    )
-    copy.say("make help | grep scaling && make help | grep losses")
+    say("python -m pytest -q -p no:cacheprovider tests/test_half_shortcut.py")
+    say("python -m pytest -q -p no:cacheprovider tests/test_docs.py -k 'every_item or reference'")
+    say("make help | grep scaling && make help | grep losses")
     made = " ".join(str(block.path) for block in BLOCKS if str(block.path).endswith(".py"))
     if shutil.which("ruff") or (Path(sys.executable).parent / "ruff").exists():
-        copy.say(f"python -m ruff check {made} && python -m ruff format --check {made}")
+        say(f"python -m ruff check {made} && python -m ruff format --check {made}")

@@ -4,16 +4,14 @@ import ast
 import importlib.util
 import json
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 import resnet_repro.analysis as ra
 from fabricate import fabricate
 from resnet_repro.analysis.notebook import names
+from resnet_repro.paths import REPOSITORY as REPO
 
-REPO = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 WITH_DATA = ("plain-20", "plain-56", "ResNet-20", "ResNet-56")
 runs_notebooks = pytest.mark.skipif(
@@ -23,22 +21,18 @@ runs_notebooks = pytest.mark.skipif(
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def cells(path: Path, kind: str = "code") -> list[dict[str, Any]]:
+def cells(path, kind="code"):
     notebook = json.loads(path.read_text(encoding="utf-8"))
     return [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
-
-
-def source(cell: dict[str, Any]) -> str:
-    lines = "".join(cell["source"]).splitlines()
-    return "\n".join(line for line in lines if not line.startswith("%"))
 
 
 @each
 def test_only_public_functions_are_called_in_short_cells(path):
     allowed = {"resnet_repro.analysis", "resnet_repro.api", "os", "textwrap", "matplotlib.figure"}
     for cell in cells(path):
-        assert len(source(cell).splitlines()) <= 12
-        for node in ast.walk(ast.parse(source(cell))):
+        lines = [line for line in cell["source"] if not line.startswith("%")]
+        assert len(lines) <= 12
+        for node in ast.walk(ast.parse("".join(lines))):
             if isinstance(node, ast.Import):
                 assert {alias.name for alias in node.names} <= allowed
             elif isinstance(node, ast.ImportFrom):
@@ -51,9 +45,8 @@ def test_only_public_functions_are_called_in_short_cells(path):
 def test_it_is_committed_as_it_ran_and_its_links_lead_somewhere(path):
     text = path.read_text(encoding="utf-8")
     assert len(text) < 500_000, "figures are kept small"
-    assert [cell["execution_count"] for cell in cells(path)] == [*range(1, len(cells(path)) + 1)], (
-        "make notebooks"
-    )
+    counts = [cell["execution_count"] for cell in cells(path)]
+    assert counts == [*range(1, len(counts) + 1)], "make notebooks"
     outputs = [output for cell in cells(path) for output in cell["outputs"]]
     assert not any(output["output_type"] == "error" for output in outputs)
     assert any("image/png" in output.get("data", {}) for output in outputs)
@@ -118,14 +111,14 @@ def test_every_public_name_is_there():
         _ = ra.nothing
 
 
+def made(root, label="plain-20", profile="short", **more):
+    return ra.load_run(fabricate(root, label, profile=profile, **more))
+
+
 def test_a_pair_of_runs(tmp_path):
-    runs = [
-        ra.load_run(fabricate(tmp_path, label, profile="short", test=test))
-        for label, test in (("plain-20", 20.0), ("ResNet-20", 15.0))
-    ]
-    table = ra.differences(*runs)
-    assert table["key"].tolist() == ["model.shortcut"]
-    assert table.iloc[0].tolist() == ["model.shortcut", "none", "A"]
+    runs = [made(tmp_path, test=20.0), made(tmp_path, "ResNet-20", test=15.0)]
+    change = {"key": ["model.shortcut"], "plain-20": ["none"], "ResNet-20": ["A"]}
+    assert ra.differences(*runs).to_dict("list") == change
     assert ra.pick(runs, "ResNet-20") is runs[1]
     with pytest.raises(KeyError, match="no ResNet-56 seed 0; there is plain-20 seed 0, ResNet-20"):
         ra.pick(runs, "ResNet-56")
@@ -137,30 +130,28 @@ def test_a_pair_of_runs(tmp_path):
 
 
 def test_zoom_shows_each_drop_and_fits_what_is_seen(tmp_path):
-    run = ra.load_run(fabricate(tmp_path, "plain-20", profile="short"))
+    run = made(tmp_path)
     figure = ra.zoom([run], "top1_err", width=0.1)
     assert [axes.get_xlim() for axes in figure.axes] == [(0, 3200), (1280, 1920), (2080, 2720)]
     low, high = figure.axes[2].get_ylim()
     late = [run.curve(kind).loc[2080:2720] for kind in ("train", "test")]
     assert low <= min(curve.min() for curve in late)
     assert max(curve.max() for curve in late) <= high < 60
-    other = ra.load_run(fabricate(tmp_path, "plain-20", profile="quick"))
     with pytest.raises(ValueError, match="one schedule are needed, not of 2"):
-        ra.zoom([run, other])
+        ra.zoom([run, made(tmp_path, profile="quick")])
 
 
 def test_runs_side_by_side_are_distinguished(tmp_path):
-    paths = [fabricate(tmp_path, "plain-20", profile="short", seed=seed) for seed in (0, 1)]
-    paths.append(fabricate(tmp_path, "ResNet-20", profile="short"))
-    paths.append(fabricate(tmp_path, "plain-20", profile="short", name="mine", seed=1))
-    figure = ra.zoom([ra.load_run(path) for path in paths[:3]])
+    runs = [made(tmp_path), made(tmp_path, seed=1), made(tmp_path, "ResNet-20")]
+    figure = ra.zoom(runs)
     _, labels = figure.axes[0].get_legend_handles_labels()
     assert labels == ["plain-20 seed 0", "plain-20 seed 1", "ResNet-20"]
-    assert names(*map(ra.load_run, paths[1:])) == ["cifar10_plain20", "ResNet-20", "mine"]
+    mine = made(tmp_path, name="mine", seed=1)
+    assert names(*runs[1:], mine) == ["cifar10_plain20", "ResNet-20", "mine"]
 
 
 def test_a_run_that_has_only_begun_can_be_looked_at(tmp_path):
-    run = ra.load_run(fabricate(tmp_path, "plain-20", profile="short", state="running", until=60))
+    run = made(tmp_path, state="running", until=60)
     assert ra.summary([run])["test error"].isna().all()
     assert len(ra.curve_table([run])) == 1
     assert len(ra.overview(run).axes) == 2
