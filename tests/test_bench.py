@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -234,8 +235,8 @@ def test_made_up_runs_have_what_real_ones_have(tmp_path):
     places = ["cifar10_plain20/seed0", "cifar10_resnet20/seed0", "cifar10_plain20/seed1"]
     assert ["/".join(path.parts[-2:]) for path in paths] == places
     folder = RunFolder(paths[0])
-    kinds = [record["kind"] for record in folder.metrics()]
-    assert (kinds.count("train"), kinds.count("test"), kinds.count("train_clean")) == (640, 64, 1)
+    kinds = Counter(record["kind"] for record in folder.metrics())
+    assert kinds == {"train": 640, "test": 64, "train_clean": 1}
     assert folder.is_finished
     assert len(folder.table("responses")) == 19
     assert len(folder.table("gradients")) == 7 * 19
@@ -287,14 +288,14 @@ def test_one_command_measures_all_and_tells_what_failed(tmp_path, monkeypatch, c
 
 
 @pytest.fixture
-def same_kernels(monkeypatch):
-    """What is compiled runs the same kernels as ever; few iterations are compared."""
+def tiny(monkeypatch):
+    """Few iterations are compared, and what is compiled runs the same kernels as ever."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     monkeypatch.setattr(parity, "BITS", 6)
     monkeypatch.setitem(parity.TIMED, "cpu", 1)
     torch._dynamo.reset()
     stepper._compiled.cache_clear()
-    yield
+    yield parity.Subject("cifar10_resnet20", SMOKE, 3)
     torch._dynamo.reset()
     stepper._compiled.cache_clear()
     torch.use_deterministic_algorithms(False)
@@ -313,16 +314,11 @@ def with_graphs(monkeypatch):
     monkeypatch.setattr(parity, "GRAPH", ("trainer.graph=auto", "trainer.compile=never"))
 
 
-@pytest.fixture
-def tiny(same_kernels):
-    return parity.Subject("cifar10_resnet20", SMOKE, 3)
-
-
 def passed(rows):
     return [row["passed"] for row in rows]
 
 
-@pytest.mark.usefixtures("same_kernels")
+@pytest.mark.usefixtures("tiny")
 def test_ways_that_agree_pass_and_are_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(parity, "SCOPES", {"cpu": Scope(("cifar10_resnet20",), 1, 3)})
     monkeypatch.setattr("sys.argv", ["parity", "--out", str(tmp_path), *SMOKE])
