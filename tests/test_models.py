@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import FrozenInstanceError
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,10 @@ from resnet_repro.models.count import conv_bn_layers
 from resnet_repro.models.shortcuts import GatedShortcut, ZeroPadShortcut, make_shortcut
 from resnet_repro.models.spec import NetSpec
 from resnet_repro.options import ConfigError
+from test_models_formats import randomise
 
 NORM = make_norm()
+CHANNELS_LAST = torch.channels_last
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +28,12 @@ def _same_random_numbers():
     torch.manual_seed(0)
 
 
-def shortcut_of(kind, **options):
-    return lambda cin, cout, stride: make_shortcut(kind, cin, cout, stride, norm=NORM, **options)
+def shortcut_of(kind):
+    return lambda cin, cout, stride: make_shortcut(kind, cin, cout, stride, norm=NORM)
+
+
+def modules_of(net, kind):
+    return [module for module in net.modules() if isinstance(module, kind)]
 
 
 @pytest.mark.parametrize(
@@ -43,28 +50,25 @@ def test_option_a_equals_a_hand_computation(cin, cout, stride, size, zero_pad, b
     x = torch.arange(1.0, 1 + 2 * cin * size * size).reshape(2, cin, size, size)
     out_size = -(-size // stride)
     expected = torch.zeros(2, cout, out_size, out_size)
-    for n in range(2):
-        for c in range(cin):
-            for i in range(out_size):
-                for j in range(out_size):
-                    expected[n, before + c, i, j] = x[n, c, i * stride, j * stride]
+    for n, c, i, j in np.ndindex(2, cin, out_size, out_size):
+        expected[n, before + c, i, j] = x[n, c, i * stride, j * stride]
     shortcut = ZeroPadShortcut(cin, cout, stride, zero_pad)
     residual = torch.randn(expected.shape)
     assert torch.equal(shortcut(x, residual), residual + expected)
     assert not list(shortcut.parameters())
 
 
-def test_option_a_refuses_to_narrow():
-    with pytest.raises(ValueError, match="from 4 to 2 channels"):
-        ZeroPadShortcut(4, 2, 2, "end")
-
-
 @pytest.mark.parametrize("kind", ["none", "A", "B", "C", "gate"])
 @pytest.mark.parametrize("size", [8, 7])
-def test_every_shortcut_fits_its_block_at_even_and_odd_sizes(kind, size):
+def test_every_shortcut_fits_its_block_at_any_size_and_keeps_channels_last(kind, size):
+    x = torch.randn(2, 4, size, size)
     for layers in (1, 2, 3):
         block = BasicBlock(4, 8, 2, shortcut=shortcut_of(kind), norm=NORM, layers=layers)
-        assert block(torch.randn(2, 4, size, size)).shape == (2, 8, 4, 4)
+        out = block.to(memory_format=CHANNELS_LAST)(x.to(memory_format=CHANNELS_LAST))
+        assert out.shape == (2, 8, 4, 4)
+        # Not through a gate at odd sizes, which CIFAR nets do not have.
+        assert out.is_contiguous(memory_format=CHANNELS_LAST) or (kind, size) == ("gate", 7)
+        torch.testing.assert_close(out, block(x))
     if kind != "gate":
         for stride_in in ("1x1", "3x3"):
             block = Bottleneck(8, 16, 2, shortcut=shortcut_of(kind), norm=NORM, stride_in=stride_in)
@@ -72,8 +76,7 @@ def test_every_shortcut_fits_its_block_at_even_and_odd_sizes(kind, size):
 
 
 def silenced(block):
-    last = [m for m in block.residual.modules() if isinstance(m, nn.BatchNorm2d)][-1]
-    nn.init.zeros_(last.weight)
+    nn.init.zeros_(modules_of(block.residual, nn.BatchNorm2d)[-1].weight)
     return block
 
 
@@ -96,24 +99,18 @@ def test_basic_block_is_conv_bn_relu_conv_bn_add_relu():
 
 
 def test_projection_has_the_stride_and_bn():
-    shortcut = make_shortcut("B", 4, 8, 2, norm=NORM)
+    shortcut = shortcut_of("B")(4, 8, 2)
     x, zero = torch.randn(5, 4, 8, 8), torch.zeros(5, 8, 4, 4)
-    expected = F.batch_norm(
-        F.conv2d(x[:, :, ::2, ::2], shortcut.conv.weight), None, None, training=True
-    )
+    projected = F.conv2d(x[:, :, ::2, ::2], shortcut.conv.weight)
+    expected = F.batch_norm(projected, None, None, training=True)
     torch.testing.assert_close(shortcut(x, zero), expected)
 
 
-@pytest.mark.parametrize("kind", ["A", "B"])
-def test_a_and_b_are_identity_where_the_shape_stays_and_c_is_not(kind):
+def test_a_and_b_are_identity_where_the_shape_stays_and_c_is_not():
     x, residual = torch.randn(2, 4, 4, 4), torch.randn(2, 4, 4, 4)
-    assert torch.equal(make_shortcut(kind, 4, 4, 1, norm=NORM)(x, residual), residual + x)
-    assert list(make_shortcut("C", 4, 4, 1, norm=NORM).parameters())
-
-
-def test_unknown_shortcut_is_named():
-    with pytest.raises(ValueError, match="'D': expected one of none, A, B, C, gate"):
-        make_shortcut("D", 4, 4, 1, norm=NORM)
+    for kind in "AB":
+        assert torch.equal(shortcut_of(kind)(4, 4, 1)(x, residual), residual + x)
+    assert list(shortcut_of("C")(4, 4, 1).parameters())
 
 
 @pytest.mark.parametrize(("bias", "left"), [(-100.0, "carry"), (100.0, "residual")])
@@ -132,11 +129,10 @@ def test_gate_interpolates_between_carry_and_residual(bias, left):
 def test_at_the_start_gates_mostly_carry(depth):
     net = build(NetSpec("cifar", depth, "gate"), 10)
     opened = []
-    for module in net.modules():
-        if isinstance(module, GatedShortcut):
-            module.register_forward_pre_hook(
-                lambda gate, args: opened.append(gate.transform_gate(args[0]).mean().item())
-            )
+    for module in modules_of(net, GatedShortcut):
+        module.register_forward_pre_hook(
+            lambda gate, args: opened.append(gate.transform_gate(args[0]).mean().item())
+        )
     net(torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     assert len(opened) == (depth - 2) // 2
     assert all(0.05 < mean < 0.25 for mean in opened)
@@ -144,37 +140,19 @@ def test_at_the_start_gates_mostly_carry(depth):
 
 def test_gate_bias_is_where_gates_start():
     net = build(NetSpec("cifar", 20, "gate", gate_bias=-3.5), 10)
-    gates = [m.gate for m in net.modules() if isinstance(m, GatedShortcut)]
+    gates = [module.gate for module in modules_of(net, GatedShortcut)]
     assert len(gates) == 9
     assert all((gate.bias == -3.5).all() and gate.weight.any() for gate in gates)
-
-
-@pytest.mark.parametrize("kind", ["A", "B", "C", "gate"])
-def test_channels_last_is_kept_through_a_block(kind):
-    block = BasicBlock(8, 16, 2, shortcut=shortcut_of(kind), norm=NORM)
-    block = block.to(memory_format=torch.channels_last)
-    x = torch.randn(2, 8, 8, 8).contiguous(memory_format=torch.channels_last)
-    assert block(x).is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(block(x), block(x.contiguous()))
 
 
 def test_the_output_of_a_bn_is_not_overwritten_by_the_relu_after_it():
     net = build(NetSpec("cifar", 8, "A"), 10)
     kept = []
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.register_forward_hook(lambda bn, args, out: kept.append((out, out.clone())))
+    for bn in modules_of(net, nn.BatchNorm2d):
+        bn.register_forward_hook(lambda _, args, out: kept.append((out, out.clone())))
     net(torch.randn(4, 3, 32, 32))
     assert len(kept) == 7
     assert all(torch.equal(out, copy) and (out < 0).any() for out, copy in kept)
-
-
-def randomised(bn):
-    generator = torch.Generator().manual_seed(3)
-    for tensor in (bn.weight.data, bn.bias.data, bn.running_mean):
-        tensor.normal_(generator=generator)
-    bn.running_var.uniform_(0.5, 2, generator=generator)
-    return bn
 
 
 def copy_of(bn):
@@ -183,13 +161,12 @@ def copy_of(bn):
     return plain
 
 
-@pytest.mark.parametrize("fmt", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("fmt", [torch.contiguous_format, CHANNELS_LAST])
 def test_grouped_bn_equals_bn_run_on_the_two_halves(fmt):
-    grouped = randomised(make_norm(group=4)(6))
+    grouped = randomise(make_norm(group=4)(6)).train()
     first, second = copy_of(grouped), copy_of(grouped)
-    x = (torch.randn(8, 6, 5, 5) * torch.arange(1.0, 9).view(8, 1, 1, 1)).contiguous(
-        memory_format=fmt
-    )
+    x = torch.randn(8, 6, 5, 5) * torch.arange(1.0, 9).view(8, 1, 1, 1)
+    x = x.contiguous(memory_format=fmt)
     inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
     weight = torch.randn(8, 6, 5, 5)
 
@@ -206,7 +183,7 @@ def test_grouped_bn_equals_bn_run_on_the_two_halves(fmt):
     var = (first.running_var + second.running_var) / 2
     torch.testing.assert_close(grouped.running_mean, mean)
     torch.testing.assert_close(grouped.running_var, var)
-    assert grouped.num_batches_tracked == 1
+    assert grouped.num_batches_tracked == first.num_batches_tracked == 8
 
     whole = copy_of(grouped)
     assert not torch.allclose(whole(x), out, atol=1e-2)  # groups do make a difference
@@ -214,16 +191,11 @@ def test_grouped_bn_equals_bn_run_on_the_two_halves(fmt):
 
 @pytest.mark.parametrize(("group", "training"), [(4, False), (7, False), (7, True)])
 def test_grouped_bn_in_evaluation_or_of_one_group_is_bn(group, training):
-    grouped = randomised(make_norm(group=group)(3)).train(training)
+    grouped = randomise(make_norm(group=group)(3)).train(training)
     plain = copy_of(grouped).train(training)
     x = torch.randn(7, 3, 4, 4)
     torch.testing.assert_close(grouped(x), plain(x))
     torch.testing.assert_close(grouped.state_dict(), plain.state_dict())
-
-
-def test_grouped_bn_refuses_a_batch_that_is_not_whole_groups():
-    with pytest.raises(ValueError, match="batch of 7 images cannot be cut into BN groups of 4"):
-        make_norm(group=4)(3)(torch.randn(7, 3, 4, 4))
 
 
 def test_momentum_none_averages_all_batches_as_in_bn():
@@ -239,12 +211,15 @@ def test_momentum_none_averages_all_batches_as_in_bn():
 
 
 @pytest.mark.parametrize("group", [0, 2])
-def test_eps_momentum_and_group_reach_every_bn_of_a_net(group):
+def test_every_bn_of_a_net_starts_fresh_with_the_eps_momentum_and_group_of_the_net(group):
     net = build(NetSpec("cifar", 8, "B", bn_eps=1e-3, bn_momentum=0.01, bn_group=group), 10)
-    layers = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    layers = modules_of(net, nn.BatchNorm2d)
     assert len(layers) == 9
-    assert all((bn.eps, bn.momentum) == (1e-3, 0.01) for bn in layers)
-    assert all(isinstance(bn, GroupedBatchNorm2d) == bool(group) for bn in layers)
+    for bn in layers:
+        assert (bn.eps, bn.momentum) == (1e-3, 0.01)
+        assert isinstance(bn, GroupedBatchNorm2d) == bool(group)
+        for tensor, start in zip(bn.state_dict().values(), (1, 0, 0, 1, 0), strict=True):
+            assert (tensor == start).all()  # weight, bias, running mean, variance, batches
     images = torch.randn(4, 3, 32, 32)
     assert net(images).shape == (4, 10)
     plain = build(NetSpec("cifar", 8, "B", bn_eps=1e-3), 10, seed=1)
@@ -257,7 +232,6 @@ def test_eps_momentum_and_group_reach_every_bn_of_a_net(group):
     [
         (NetSpec("cifar", 20, "none"), "plain-20"),
         (NetSpec("cifar", 56, "A"), "ResNet-56"),
-        (NetSpec("cifar", 1202, "A"), "ResNet-1202"),
         (NetSpec("cifar", 20, "B"), "ResNet-20 B"),
         (NetSpec("cifar", 20, "gate"), "Highway-20"),
         (NetSpec("imagenet", 18, "none"), "plain-18"),
@@ -277,22 +251,16 @@ def test_nets_are_called_as_in_the_paper(net, label):
     assert net.label == label
 
 
-def test_a_spec_cannot_be_changed_and_a_net_needs_a_class():
+def test_a_spec_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         NetSpec("cifar", 20).depth = 32
-    with pytest.raises(ValueError, match="num_classes=0: must be at least 1"):
-        build(NetSpec("cifar", 8, "A"), 0)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 18, 200])
-def test_every_6n_plus_2_is_a_cifar_depth(n):
-    assert NetSpec("cifar", 6 * n + 2).blocks_per_stage == (n, n, n)
-    assert NetSpec("cifar", 6 * n + 2, "A", layers_per_block=1).blocks_per_stage[0] == 2 * n
-
-
-@pytest.mark.parametrize(("depth", "blocks"), [(20, 2), (110, 12)])
-def test_three_layer_blocks_need_2n_divisible_by_3(depth, blocks):
-    assert NetSpec("cifar", depth, "A", layers_per_block=3).blocks_per_stage == (blocks,) * 3
+def test_a_cifar_net_of_6n_plus_2_layers_has_2n_convs_in_each_stage(n):
+    for layers in [each for each in (1, 2, 3) if 2 * n % each == 0]:
+        net = NetSpec("cifar", 6 * n + 2, "A", layers_per_block=layers)
+        assert net.blocks_per_stage == (2 * n // layers,) * 3
 
 
 @pytest.mark.parametrize(
@@ -363,29 +331,16 @@ def test_nets_that_differ_in_the_shortcut_start_with_the_same_main_path():
 @pytest.mark.parametrize("init", ["he_fan_in", "he_fan_out"])
 def test_init_std_is_sqrt_2_over_fan(init):
     net = build(NetSpec("imagenet", 50, "B", init=init), 1000)
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            weight = layer.weight.detach()
-            outputs, inputs = weight.shape[:2]
-            channels = inputs if init == "he_fan_in" else outputs
-            std = math.sqrt(2 / (channels * weight[0, 0].numel()))
-            spread = 5 * std / math.sqrt(weight.numel())  # five standard errors
-            assert weight.std().item() == pytest.approx(std, abs=spread)
-            assert weight.mean().item() == pytest.approx(0, abs=spread)
-            assert weight.abs().max() > 3 * std  # normal, not truncated or uniform
+    for layer in modules_of(net, nn.Conv2d | nn.Linear):
+        weight = layer.weight.detach()
+        outputs, inputs = weight.shape[:2]
+        channels = inputs if init == "he_fan_in" else outputs
+        std = math.sqrt(2 / (channels * weight[0, 0].numel()))
+        spread = 5 * std / math.sqrt(weight.numel())  # five standard errors
+        assert weight.std().item() == pytest.approx(std, abs=spread)
+        assert weight.mean().item() == pytest.approx(0, abs=spread)
+        assert weight.abs().max() > 3 * std  # normal, not truncated or uniform
     assert not net.head.fc.bias.any()
-
-
-def test_bn_starts_at_weight_1_bias_0_and_unit_statistics():
-    net = build(NetSpec("cifar", 20, "B"), 10)
-    layers = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert len(layers) == 21
-    for bn in layers:
-        assert (bn.weight == 1).all()
-        assert not bn.bias.any()
-        assert not bn.running_mean.any()
-        assert (bn.running_var == 1).all()
-        assert bn.num_batches_tracked == 0
 
 
 def test_a_net_is_float32_on_the_cpu_in_training_mode_without_conv_biases():
@@ -397,14 +352,8 @@ def test_a_net_is_float32_on_the_cpu_in_training_mode_without_conv_biases():
     assert net.training
     assert {p.dtype for p in net.parameters()} == {torch.float32}
     assert {p.device.type for p in net.parameters()} == {"cpu"}
-    assert all(m.bias is None for m in net.modules() if isinstance(m, nn.Conv2d))
-    assert [name for name, _ in net.named_children()] == [
-        "stem",
-        "stage1",
-        "stage2",
-        "stage3",
-        "head",
-    ]
+    assert all(conv.bias is None for conv in modules_of(net, nn.Conv2d))
+    assert list(dict(net.named_children())) == ["stem", "stage1", "stage2", "stage3", "head"]
     assert net(torch.randn(2, 3, 32, 32)).shape == (2, 100)
 
 
@@ -445,7 +394,7 @@ def test_forward_dense_equals_forward_at_224(depth, shortcut):
         torch.testing.assert_close(net.forward_dense(x), net(x), rtol=1e-4, atol=1e-4)
 
 
-def test_forward_dense_averages_the_fc_over_all_7x7_windows():
+def test_forward_dense_averages_the_fc_over_all_7x7_windows_of_which_one_must_fit():
     net = build(NetSpec("imagenet", 18, "A"), 5).eval()
     with torch.no_grad():
         x = torch.randn(2, 3, 256, 320)
@@ -460,13 +409,6 @@ def test_forward_dense_averages_the_fc_over_all_7x7_windows():
         torch.testing.assert_close(net.forward_dense(x), expected, rtol=1e-4, atol=1e-4)
         assert net.head.score_map(net.features(x), 7).shape == (2, 5, 2, 4)
         assert not torch.allclose(net.forward_dense(x), net(x), rtol=1e-3)
-        small = torch.randn(2, 3, 64, 64)
-        dense = net.forward_dense(small, window=2)
-        torch.testing.assert_close(dense, net(small), rtol=1e-4, atol=1e-4)
-
-
-def test_forward_dense_refuses_an_image_smaller_than_its_window():
-    net = build(NetSpec("imagenet", 18, "A"), 5).eval()
     with pytest.raises(ValueError, match="map is 6x7, smaller than the pooling window 7"):
         net.forward_dense(torch.randn(1, 3, 192, 224))
 
@@ -496,9 +438,21 @@ def test_probes_see_stem_and_3x3_convs_of_imagenet_nets(depth, count):
     assert {conv.kernel_size for _, conv, _ in layers[1:]} == {(3, 3)}
 
 
-def test_a_net_without_bn_has_no_layers_to_probe():
-    with pytest.raises(ValueError, match="Sequential has no conv followed by BN"):
-        conv_bn_layers(nn.Sequential(nn.Conv2d(3, 4, 3)))
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: shortcut_of("A")(4, 2, 2), "from 4 to 2 channels"),
+        (lambda: shortcut_of("D")(4, 4, 1), "'D': expected one of none, A, B, C, gate"),
+        (lambda: make_norm(group=4)(3)(torch.randn(7, 3, 4, 4)),
+         "batch of 7 images cannot be cut into BN groups of 4"),
+        (lambda: conv_bn_layers(nn.Sequential(nn.Conv2d(3, 4, 3))),
+         "Sequential has no conv followed by BN"),
+        (lambda: build(NetSpec("cifar", 8, "A"), 0), "num_classes=0: must be at least 1"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_made_or_run_is_refused_with_its_numbers(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        wrong()
 
 
 @pytest.mark.parametrize(
@@ -515,9 +469,8 @@ def test_a_net_without_bn_has_no_layers_to_probe():
 def test_a_block_compiles_as_one_graph(family, depth, options):
     torch._dynamo.reset()
     net = build(NetSpec(family, depth, **options), 10)
-    block = [m for m in net.modules() if isinstance(m, Block)][-1]  # the last: no change of shape
-    before = net.stage2[0]  # changes the shape
-    for one in (block, before):
+    last, growing = modules_of(net, Block)[-1], net.stage2[0]  # without and with a change of shape
+    for one in (last, growing):
         x = torch.randn(4, one.residual.conv1.in_channels, 8, 8)
         compiled = torch.compile(one, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x), one(x))

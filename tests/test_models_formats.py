@@ -4,12 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision import models as torchvision_models
 
 from resnet_repro.models.build import build, build_meta
 from resnet_repro.models.formats import load_into, net_of, to_torchvision
 from resnet_repro.models.spec import NetSpec
-
-torchvision_models = pytest.importorskip("torchvision.models")
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +80,7 @@ def test_akamaster_weights_give_the_same_scores(n):
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50])
-def test_torchvision_weights_give_the_same_scores(depth):
+def test_torchvision_weights_give_the_same_scores_and_come_back_as_they_were(depth):
     theirs = randomise(getattr(torchvision_models, f"resnet{depth}")(num_classes=12))
     state = theirs.state_dict()
     net = net_of("torchvision", state)
@@ -96,6 +95,9 @@ def test_torchvision_weights_give_the_same_scores(depth):
             papers = build(NetSpec("imagenet", depth, "B"), 12)
             papers.load_state_dict(ours.state_dict())
             assert not torch.allclose(papers.eval()(x), expected, rtol=1e-2)
+    written = to_torchvision(ours.state_dict(), net[0])
+    assert written.keys() == state.keys()
+    assert all(torch.equal(written[key], tensor) for key, tensor in state.items())
 
 
 @pytest.mark.parametrize("depth", [101, 152])
@@ -108,17 +110,6 @@ def test_torchvision_keys_and_shapes_fit_the_deep_nets_both_ways(depth):
     ours = build_meta(*net)
     load_into(ours, state, "torchvision")
     theirs.load_state_dict(to_torchvision(ours.state_dict(), net[0]), assign=True)
-
-
-@pytest.mark.parametrize("depth", [18, 34, 50])
-def test_ours_load_strictly_into_torchvisions_with_equal_scores(depth):
-    spec = NetSpec("imagenet", depth, "B", stride_in="3x3" if depth == 50 else "1x1")
-    ours = randomise(build(spec, 12))
-    theirs = getattr(torchvision_models, f"resnet{depth}")(num_classes=12).eval()
-    theirs.load_state_dict(to_torchvision(ours.state_dict(), spec), strict=True)
-    x = torch.randn(2, 3, 96, 96)
-    with torch.no_grad():
-        torch.testing.assert_close(theirs(x), ours(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -137,36 +128,31 @@ def test_nets_that_torchvision_does_not_have_are_refused_with_the_reason(spec, r
         to_torchvision(build_meta(spec, 10).state_dict(), spec)
 
 
-def akamaster_state():
-    return dict(TheirNet(3).state_dict())
+def akamaster_state(**changes):
+    """A state dict of 20 layers; what is changed to None is missing."""
+    state = TheirNet(3).state_dict() | changes
+    return {key: value for key, value in state.items() if value is not None}
 
 
-def test_missing_and_unexpected_keys_are_named():
-    state = akamaster_state()
-    state["layer2.1.bn9000.weight"] = state.pop("layer2.1.conv2.weight")
-    state["extra"] = torch.zeros(1)
-    message = r"missing stage2\.1\.residual\.conv2\.weight; unexpected layer2\.1\.bn9000.* extra"
-    with pytest.raises(ValueError, match=message):
-        load_into(build(NetSpec("cifar", 20, "A"), 10), state, "akamaster")
+RENAMED = {"layer2.1.conv2.weight": None, "layer2.1.bn9000.weight": torch.ones(1)}
 
 
 @pytest.mark.parametrize(
-    ("depth", "classes", "message"),
+    ("depth", "classes", "changes", "message"),
     [
-        (32, 10, r"missing stage1\.3\.residual\.conv1\.weight.* and \d+ more$"),
-        (8, 10, r"unexpected layer1\.1\.conv1\.weight \(theirs\).* and \d+ more$"),
-        (20, 100, r"size mismatch for head\.fc\.weight: .*\[10, 64\]"),
+        (32, 10, {}, r"missing stage1\.3\.residual\.conv1\.weight.* and \d+ more$"),
+        (8, 10, {}, r"unexpected layer1\.1\.conv1\.weight \(theirs\).* and \d+ more$"),
+        (20, 100, {}, r"size mismatch for head\.fc\.weight: .*\[10, 64\]"),
+        (20, 10, RENAMED | {"extra": torch.zeros(1)},
+         r"missing stage2\.1\.residual\.conv2\.weight; unexpected layer2\.1\.bn9000.* extra"),
+        (20, 10, {"bn1.num_batches_tracked": torch.zeros(0)},
+         r"size mismatch for stem\.bn\.num_batches_tracked"),
     ],
-)
-def test_weights_of_another_depth_or_width_are_refused(depth, classes, message):
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_refused_by_key_and_shape(depth, classes, changes, message):
+    ours = build(NetSpec("cifar", depth, "A"), classes)
     with pytest.raises(ValueError, match=message):
-        load_into(build(NetSpec("cifar", depth, "A"), classes), akamaster_state(), "akamaster")
-
-
-def test_a_counter_without_elements_is_refused():
-    state = akamaster_state() | {"bn1.num_batches_tracked": torch.zeros(0)}
-    with pytest.raises(ValueError, match="size mismatch for stem.bn.num_batches_tracked"):
-        load_into(build(NetSpec("cifar", 20, "A"), 10), state, "akamaster")
+        load_into(ours, akamaster_state(**changes), "akamaster")
 
 
 def test_old_files_without_batch_counters_are_accepted():
