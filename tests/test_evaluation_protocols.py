@@ -1,13 +1,13 @@
 """Protocols and precise batch norm against slow references, one image and one view at a time."""
 
 import copy
-import math
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
 from resnet_repro.data import Arrays
 from resnet_repro.evaluation.count import count_errors
@@ -23,6 +23,7 @@ from resnet_repro.evaluation.protocols import (
 )
 from resnet_repro.models.build import build
 from resnet_repro.models.spec import NetSpec
+from test_models_formats import randomise
 
 SMALL = Geometry(crop=24, centre_side=28, ten_crop_side=28, scales=(24, 32, 40), window=1)
 
@@ -49,11 +50,9 @@ def score(protocol, net, pictures, geometry=SMALL, prepare=lambda x: x):
 
 
 def pil_resize(image, height, width):
-    planes = [
-        Image.fromarray(plane.numpy()).resize((width, height), Image.Resampling.BILINEAR)
-        for plane in image
-    ]
-    return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))
+    planes = [Image.fromarray(plane.numpy()) for plane in image]
+    resized = [each.resize((width, height), Image.Resampling.BILINEAR) for each in planes]
+    return torch.from_numpy(np.stack([np.asarray(plane) for plane in resized]))
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(30, 42, (28, 39)), (50, 37, (38, 28))])
@@ -65,16 +64,13 @@ def test_resizing_keeps_proportions_and_averages_as_pil_does(height, width, size
         torch.testing.assert_close(ours, pil_resize(picture, *size), rtol=0, atol=1e-4)
 
 
-def test_one_crop_is_the_centre():
+def test_one_crop_is_the_centre_and_must_fit():
     pictures = images(3, 28, 40)
     for picture, view in zip(pictures, central_view(pictures, 24), strict=True):
         assert torch.equal(view, picture[:, 2:26, 8:32])
     net = TinyNet()
     expected = torch.cat([net(picture[None, :, 2:26, 8:32]) for picture in pictures])
     torch.testing.assert_close(score("1-crop", net, pictures), expected)
-
-
-def test_crops_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="no crop of 24x24 fits into images of 20x40"):
         central_view(images(1, 20, 40), 24)
 
@@ -110,63 +106,31 @@ def test_a_probability_of_zero_gives_a_finite_loss():
     assert loss == pytest.approx(200)
 
 
-def test_the_loss_of_averaged_probabilities_is_that_of_the_average():
-    a, b = torch.randn(6, 5), torch.randn(6, 5)
-    labels = torch.arange(6) % 5
-    average = (a.softmax(1) + b.softmax(1)) / 2
-    count = count_errors(lambda _: log_mean_softmax([a, b]), [(a, labels)], 6)
-    by_hand = -sum(math.log(average[i, label]) for i, label in enumerate(labels.tolist())) / 6
-    assert count.loss == pytest.approx(by_hand, rel=1e-5)
-    wrong = sum(int(average[i].argmax()) != label for i, label in enumerate(labels.tolist()))
-    assert count.wrong1 == wrong
-
-
-@pytest.fixture(scope="module")
-def resnet():
-    net = build(NetSpec("imagenet", 18, "A"), 6).eval()
-    generator = torch.Generator().manual_seed(1)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-    return net
-
-
 @torch.no_grad()
-def test_multi_scale_is_the_mean_over_scales_and_positions(resnet):
+def test_multi_scale_is_the_mean_over_scales_and_positions():
+    resnet = randomise(build(NetSpec("imagenet", 18, "A"), 6))
     pictures = images(2, 64, 80)
     geometry = Geometry(crop=64, scales=(64, 96, 128), window=2)
     expected = []
     for picture in pictures:
         by_scale = []
         for side in geometry.scales:
-            width = round(80 * side / 64)
-            features = resnet.features(pil_resize(picture, side, width)[None])[0]
-            height, width = features.shape[-2:]
-            at = [
-                resnet.head.fc(features[:, y : y + 2, x : x + 2].mean((1, 2)))
-                for y in range(height - 1)
-                for x in range(width - 1)
-            ]
-            by_scale.append(torch.stack(at).mean(0))
+            resized = pil_resize(picture, side, round(80 * side / 64))
+            windows = F.avg_pool2d(resnet.features(resized[None]), 2, stride=1)[0]
+            by_scale.append(resnet.head.fc(windows.flatten(1).T).mean(0))  # of all positions
         expected.append(torch.stack(by_scale).mean(0))
     found = score("multi-scale", resnet, pictures, geometry)
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-3, atol=1e-3)
 
 
-def test_normalisation_comes_after_the_crop():
+def test_normalisation_comes_after_the_crop_and_for_other_views_the_mean_image_is_resized():
     """As in the authors' release: the mean image is as large as a crop."""
-    pictures, mean = images(2, 28, 28), images(1, 24, 24, seed=5)[0]
-    net = TinyNet()
+    pictures, mean, net = images(2, 28, 28), images(1, 24, 24, seed=5)[0], TinyNet()
     found = score("1-crop", net, pictures, prepare=subtract(mean))
     torch.testing.assert_close(found, net(pictures[:, :, 2:26, 2:26] - mean))
-
-
-def test_a_mean_image_is_resized_for_views_of_another_size():
-    pictures, mean = images(2, 36, 48), images(1, 24, 24, seed=5)[0]
+    pictures = images(2, 36, 48)
     expected = pictures - pil_resize(mean, 36, 48)
-    found = subtract(mean)(pictures)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(subtract(mean)(pictures), expected, rtol=0, atol=1e-5)
 
 
 def small_images(pixels, labels):
@@ -220,57 +184,56 @@ def batches(*sizes):
 
 
 def trained_net(**settings):
+    """A net, and a copy of its state."""
     net = build(NetSpec("cifar", 8, "B", **settings), 4, seed=2)
-    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+    for norm in norms(net).values():
         norm.running_mean.fill_(0.7)
         norm.running_var.fill_(3.0)
         norm.num_batches_tracked.fill_(11)
-    return net.eval()
+    return net.eval(), copy.deepcopy(net.state_dict())
 
 
-def everything(net):
-    return {name: value.clone() for name, value in net.state_dict().items()}
+def norms(net):
+    return {name: m for name, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)}
 
 
 def assert_untouched(net, before):
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert all(m.momentum == 0.1 for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+    assert all(norm.momentum == 0.1 for norm in norms(net).values())
 
 
 def test_statistics_are_the_averages_over_all_batches():
     """Of every layer: what it normalises by in training mode, each image counted the same."""
-    net = trained_net()
+    net, _ = trained_net()
     shown = batches(4, 12, 8, 8, 8)
     share = torch.tensor([len(images) / 40 for images in shown], dtype=torch.double)
     twin = copy.deepcopy(net).train()
-    seen = {}
-    for name, norm in twin.named_modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            seen[name] = []
+    seen = {name: [] for name in norms(net)}
+    for name, norm in norms(twin).items():
 
-            def hook(_, given, name=name):
-                pixels = given[0].detach().double().transpose(0, 1).flatten(1)
-                seen[name].append((pixels.mean(1), pixels.var(1, unbiased=True)))
+        def hook(_, given, name=name):
+            pixels = given[0].detach().double().transpose(0, 1).flatten(1)
+            seen[name].append((pixels.mean(1), pixels.var(1, unbiased=True)))
 
-            norm.register_forward_pre_hook(hook)
+        norm.register_forward_pre_hook(hook)
     for images in shown:
         twin(images)
     assert len(seen) == 9  # stem, three blocks of two, two projections
     with precise_bn(net, iter(shown)) as images_seen:
         assert images_seen == 40
         assert not net.training
-        for name, norm in net.named_modules():
-            if isinstance(norm, nn.BatchNorm2d):
-                mean = (share @ torch.stack([m for m, _ in seen[name]])).float()
-                var = (share @ torch.stack([v for _, v in seen[name]])).float()
-                torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
-                torch.testing.assert_close(norm.running_var, var, rtol=1e-4, atol=1e-5)
+        for name, norm in norms(net).items():
+            mean, var = (
+                (share @ torch.stack(each)).float() for each in zip(*seen[name], strict=True)
+            )
+            torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(norm.running_var, var, rtol=1e-4, atol=1e-5)
 
 
 def test_groups_of_images_are_averaged_too():
-    net = trained_net(bn_group=4)
-    before, shown = everything(net), batches(8, 8)
+    net, before = trained_net(bn_group=4)
+    shown = batches(8, 8)
     with precise_bn(net, shown):
         with torch.no_grad():
             made = [net.stem.conv(images).transpose(0, 1) for images in shown]
@@ -282,8 +245,9 @@ def test_groups_of_images_are_averaged_too():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_afterwards_all_is_as_before(training):
-    net = trained_net().train(training)
-    before, x = everything(net), torch.randn(2, 3, 8, 8)
+    net, before = trained_net()
+    net.train(training)
+    x = torch.randn(2, 3, 8, 8)
     with precise_bn(net, batches(6)), torch.no_grad():
         inside = net(x)
     assert net.training is training
@@ -292,19 +256,17 @@ def test_afterwards_all_is_as_before(training):
         assert not torch.allclose(net.eval()(x), inside, rtol=1e-2)
 
 
-def test_a_failure_inside_leaves_no_trace_either():
-    net = trained_net()
-    before = everything(net)
+def test_a_failure_inside_leaves_no_trace_and_nothing_to_average_is_one():
+    net, before = trained_net()
     with pytest.raises(KeyError), precise_bn(net, batches(6)):
         raise KeyError
     assert_untouched(net, before)
-    wrong = torch.zeros(2, 5, 8, 8)
-    with pytest.raises(RuntimeError), precise_bn(net, [*batches(6), wrong]):
-        pytest.fail("the batches should have failed")
-    assert_untouched(net, before)
-    assert not net.training
-
-
-def test_nothing_to_average_is_refused():
-    with pytest.raises(ValueError, match="at least one batch"), precise_bn(trained_net(), []):
-        pytest.fail("no images")
+    wrong = [*batches(6), torch.zeros(2, 5, 8, 8)]
+    for shown, error, message in (
+        (wrong, RuntimeError, "5 channels"),
+        ([], ValueError, "at least one batch"),
+    ):
+        with pytest.raises(error, match=message), precise_bn(net, shown):
+            pytest.fail("the batches should have failed")
+        assert_untouched(net, before)
+        assert not net.training

@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resnet_repro import architecture
 from resnet_repro.analysis import counted, paper
-from resnet_repro.analysis.counted import pool_before
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_multiply_adds, count_params, list_layers
 from resnet_repro.models.shortcuts import (
@@ -72,19 +71,6 @@ def test_multiply_adds_are_half_of_the_flops_that_torch_counts(net):
     assert 2 * count_multiply_adds(net, size) == counter.get_total_flops()
 
 
-def test_table1_stages_have_its_sizes_widths_and_strides():
-    layers = {layer.name: layer for layer in list_layers(imagenet(50, "B"), 224)}
-    sizes = {name: layer.out_height for name, layer in layers.items()}
-    assert sizes["stem.conv"] == 112
-    ends = [f"stage{s}.{b - 1}.residual.conv3" for s, b in zip("1234", (3, 4, 6, 3), strict=True)]
-    assert [sizes[name] for name in ends] == [56, 28, 14, 7]
-    assert [layers[name].out_channels for name in ends] == [256, 512, 1024, 2048]
-    strided = [name for name, layer in layers.items() if layer.stride == 2]
-    first = [f"stage{s}.0.residual.conv1" for s in "234"]
-    projections = [f"stage{s}.0.shortcut.conv" for s in "234"]
-    assert sorted(strided) == sorted(["stem.conv", *first, *projections])
-
-
 def test_trap15_a_plain_net_has_no_shortcut_and_a_residual_net_has_3n():
     assert kinds_of_shortcuts(cifar(56, "none")) == {NoShortcut: 27}
     residual = kinds_of_shortcuts(cifar(56, "A"))
@@ -98,9 +84,7 @@ def test_counting_leaves_a_real_net_as_it_was():
     assert net.training
     for name, tensor in net.state_dict().items():
         assert tensor.device.type == "cpu"
-        assert torch.equal(
-            tensor.view(-1).view(torch.uint8), before[name].view(-1).view(torch.uint8)
-        )
+        assert tensor.numpy().tobytes() == before[name].numpy().tobytes()
 
 
 def test_counting_again_gives_the_committed_bytes(tmp_path):
@@ -169,16 +153,11 @@ def test_sizes_are_those_derived_from_the_paper():
     assert len(checked) == 24
 
 
-def test_blocks_pools_and_projections():
-    blocks = counted.blocks("ResNet-34 B")
-    assert len(blocks) == 16
-    assert [b.name for b in blocks if b.changes_shape] == ["stage2.0", "stage3.0", "stage4.0"]
-    assert [b.name for b in blocks if b.projection] == ["stage2.0", "stage3.0", "stage4.0"]
+def test_blocks_and_projections():
+    growing = ["stage2.0", "stage3.0", "stage4.0"]
+    assert [b.name for b in counted.blocks("ResNet-34 B") if b.projection] == growing
     assert all(block.projection is None for block in counted.blocks("ResNet-34 A"))
     assert counted.blocks("VGG-19") == []
-    stem, first, *_ = counted.layers("ResNet-50")
-    assert not pool_before(stem, 224)
-    assert pool_before(first, stem.out_size)
     with pytest.raises(KeyError, match="'ResNet-35' was not counted; there are VGG-19"):
         counted.layers("ResNet-35")
 
