@@ -76,12 +76,12 @@ def opened(root, workers=0, *, on_corrupt="stop", ours=False, split="test", name
 
 
 def shown_scores(held_out, protocol, at_once):
-    found = {}
     score = scores_of(protocol)
-    for shown, labels in held_out.shown(protocol, at_once):
-        for label, each in zip(labels.tolist(), score(shown), strict=True):
-            found[len(found)] = [float(label), *each.tolist()]
-    return found
+    return sorted(
+        [float(label), *each.tolist()]
+        for shown, labels in held_out.shown(protocol, at_once)
+        for label, each in zip(labels.tolist(), score(shown), strict=True)
+    )
 
 
 def to_tensor(pixels):
@@ -108,15 +108,14 @@ def slowly(root, protocol):
     return found
 
 
-@pytest.mark.parametrize("at_once", [1, 4, 100])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_trap_09_a_picture_scores_the_same_whatever_it_is_shown_with(kept, protocol, at_once):
+def test_trap_09_a_picture_scores_the_same_whatever_it_is_shown_with(kept, protocol):
     """In particular ten crops are averaged for each picture alone, of whatever size the others."""
-    found = sorted(shown_scores(opened(kept), protocol, at_once).values())
     expected = sorted(slowly(kept, protocol))
-    assert len(found) == len(SIZES)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-    assert len({tuple(np.round(row, 3)) for row in found}) == len(SIZES)  # they do differ
+    assert len({tuple(np.round(row, 3)) for row in expected}) == len(SIZES)  # they do differ
+    for at_once in (1, 4, 100):
+        found = shown_scores(opened(kept), protocol, at_once)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_only_pictures_of_one_shape_are_shown_together_whole(kept):
@@ -175,8 +174,7 @@ def test_trap_14_each_picture_counts_once_under_any_number_of_workers(kept, prot
     here = count(opened(kept), protocol)
     assert (here.seen, here.left_out) == (len(SIZES), 0)
     for workers in (1, 2):
-        there = count(opened(kept, workers), protocol)
-        assert there == here
+        assert count(opened(kept, workers), protocol) == here
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -195,7 +193,7 @@ def test_a_corrupt_picture_is_named_counted_and_never_replaced(own, protocol, wo
         assert line.startswith("val/n00000001/n00000001_0.JPEG: cannot be decoded")
         assert str(own) not in line
     assert capsys.readouterr().err.count("skipped: ") == 1
-    others = sorted(shown_scores(held_out, protocol, 4).values())
+    others = shown_scores(held_out, protocol, 4)
     np.testing.assert_allclose(others, sorted(good[:2] + good[3:]), rtol=1e-3, atol=1e-4)
 
 
@@ -242,8 +240,6 @@ def test_training_pictures_are_not_needed_for_other_peoples_nets(own):
     assert len(opened(own)) == len(SIZES)
     with pytest.raises(DataError, match="train/ is missing"):
         opened(own, ours=True)
-    with pytest.raises(ConfigError, match="split=val: must be test"):
-        opened(own, split="val")
 
 
 def test_trap_08_a_part_of_imagenet_is_not_imagenet(own, monkeypatch):
@@ -275,11 +271,9 @@ def test_imagenet_weights_need_classes_in_the_order_of_wordnet_ids():
     own = SimpleNamespace(data=DataConfig(), num_classes=1000, source={"file": "ours.pt"})
     wordnet, numbers = [f"n{n:08}" for n in range(1000)], sorted(map(str, range(1000)))
     assert check_classes([net, own], 1000, wordnet, "imagenet") == []
-    with pytest.raises(
-        ConfigError, match=r"resnet50.pth: .* 1,000 folders have other names, as 0$"
-    ):
+    message = r"resnet50.pth: .* 1,000 folders have other names, as 0$"
+    with pytest.raises(ConfigError, match=message):
         check_classes([own, net], 1000, numbers, "imagenet")
-    (doubt,) = check_classes(
-        [own, net], 1000, numbers, "folder"
-    )  # may be a net of this very folder
+    # In any folder it may be a net of these very classes.
+    (doubt,) = check_classes([own, net], 1000, numbers, "folder")
     assert doubt.endswith("its errors mean nothing here")

@@ -4,6 +4,7 @@ import argparse
 import os
 import pickle
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,36 +21,43 @@ from resnet_repro.models.formats import to_torchvision
 from resnet_repro.models.spec import NetSpec
 from test_models_formats import TheirNet, randomise
 
-
-def new_archive(path, content):
-    torch.save(content, path)
-
-
-def old_format(path, content):
-    """As torch before 1.6 wrote it, and so as the published CIFAR files are."""
-    torch.save(content, path, _use_new_zipfile_serialization=False)
+STATE = TheirNet(1).state_dict()
+OTHER = TheirNet(1).state_dict()
 
 
-def bare_pickle(path, content):
-    path.write_bytes(pickle.dumps(content))
+def bare_pickle(content, path, protocol=None):
+    path.write_bytes(pickle.dumps(content, protocol))
 
 
-def old_bare_pickle(path, content):
-    path.write_bytes(pickle.dumps(content, protocol=0))
+# As torch before 1.6 wrote it, and so as the published CIFAR files are.
+old_format = partial(torch.save, _use_new_zipfile_serialization=False)
+old_bare_pickle = partial(bare_pickle, protocol=0)
 
 
-@pytest.mark.parametrize("write", [new_archive, old_format, bare_pickle, old_bare_pickle])
+def saved(tmp_path, content):
+    torch.save(content, tmp_path / "a.pt")
+    return tmp_path / "a.pt"
+
+
+def refused(path, message, fmt="akamaster", **choice):
+    with pytest.raises(WeightsError, match=message) as caught:
+        from_file(path, fmt, **choice)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("write", [torch.save, old_format, bare_pickle, old_bare_pickle])
 def test_code_in_a_file_is_refused_by_name_and_not_run(tmp_path, write, hostile):
     file = tmp_path / "weights.th"
-    state = dict(TheirNet(1).state_dict()) if write is new_archive else {}
-    write(file, {"state_dict": state, "note": hostile})
+    state = dict(STATE) if write is torch.save else {}
+    write({"state_dict": state, "note": hostile}, file)
     with pytest.raises(WeightsError, match=r"holds more than data: (posix|nt)\.mkdir$") as caught:
         read(file)
     assert "\n" not in str(caught.value)
     assert exit_code(caught.value) == CHECKPOINT
     assert not hostile.canary.exists()
     with file.open("rb") as opened:  # the canary does sing where a file is trusted
-        if write in (new_archive, old_format):
+        if write in (torch.save, old_format):
             torch.load(opened, weights_only=False)
         else:
             pickle.load(opened)
@@ -58,28 +66,16 @@ def test_code_in_a_file_is_refused_by_name_and_not_run(tmp_path, write, hostile)
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_what_training_scripts_keep_beside_weights_is_refused_with_the_way_out(tmp_path):
-    state = TheirNet(1).state_dict()
+    torch.jit.save(torch.jit.script(nn.Linear(1, 1)), tmp_path / "a.pt")
+    refused(tmp_path / "a.pt", "a TorchScript program; save its state_dict")
     for content, message in (
         (TheirNet(1), r"torch\.nn\.modules.*; a whole model: .* save model\.state_dict\(\)$"),
-        ({"model": state, "args": argparse.Namespace(lr=1)}, r"argparse\.Namespace; if you trust"),
-        ({"model": state, "root": Path("x")}, r"pathlib\.\w+; if you trust .* save its weights"),
+        ({"model": STATE, "root": Path("x")}, r"pathlib\.\w+; if you trust .* save its weights"),
+        ({"model": STATE, "args": argparse.Namespace(lr=1)}, r"argparse\.Namespace; if you trust"),
     ):
-        torch.save(content, tmp_path / "a.pt")
-        with pytest.raises(WeightsError, match=message) as caught:
-            read(tmp_path / "a.pt")
-        assert len(str(caught.value).splitlines()) == 1
-    torch.jit.save(torch.jit.script(nn.Linear(1, 1)), tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match="a TorchScript program; save its state_dict"):
-        read(tmp_path / "a.pt")
-    # the advice, followed
-    torch.save({"model": state, "args": argparse.Namespace(lr=1)}, tmp_path / "old.pt")
-    trusted = torch.load(tmp_path / "old.pt", weights_only=False)
-    torch.save(trusted["model"], tmp_path / "new.pt")
-    assert from_file(tmp_path / "new.pt", "akamaster").spec.depth == 8
-
-
-STATE = TheirNet(1).state_dict()
-OTHER = TheirNet(1).state_dict()
+        refused(saved(tmp_path, content), message)
+    trusted = torch.load(tmp_path / "a.pt", weights_only=False)  # the advice, followed
+    assert from_file(saved(tmp_path, trusted["model"]), "akamaster").spec.depth == 8
 
 
 @pytest.mark.parametrize(
@@ -92,8 +88,7 @@ OTHER = TheirNet(1).state_dict()
     ],
 )
 def test_the_only_state_dict_of_a_file_is_taken_and_named(tmp_path, content, key):
-    torch.save(content, tmp_path / "a.pt")
-    subject = from_file(tmp_path / "a.pt", "akamaster")
+    subject = from_file(saved(tmp_path, content), "akamaster")
     assert torch.equal(subject.net.state_dict()["head.fc.weight"], STATE["linear.weight"])
     assert subject.source["weights_key"] == key
     assert subject.notes == (f"a.pt: took {key} of its contents",)
@@ -109,19 +104,13 @@ def test_the_only_state_dict_of_a_file_is_taken_and_named(tmp_path, content, key
     ],
 )
 def test_one_of_several_state_dicts_must_be_chosen(tmp_path, content, keys):
-    path = tmp_path / "a.pt"
-    torch.save(content, path)
-    with pytest.raises(
-        WeightsError, match=r"holds several state dicts; choose .*: " + ", ".join(keys)
-    ):
-        from_file(path, "akamaster")
+    path = saved(tmp_path, content)
+    refused(path, "holds several state dicts; choose .*: " + ", ".join(keys))
     for key, state in zip(keys, (STATE, OTHER), strict=True):
         subject = from_file(path, "akamaster", key)
         assert torch.equal(subject.net.state_dict()["head.fc.weight"], state["linear.weight"])
-    with pytest.raises(
-        WeightsError, match=f"weights_key=best: no state dict; there is {keys[0]}, "
-    ):
-        from_file(path, "akamaster", "best")
+    message = f"weights_key=best: no state dict; there is {keys[0]}, "
+    refused(path, message, weights_key="best")
 
 
 @pytest.mark.parametrize(
@@ -130,32 +119,23 @@ def test_one_of_several_state_dicts_must_be_chosen(tmp_path, content, keys):
 )  # fmt: skip
 def test_wrappers_are_removed_in_any_order_and_reported(tmp_path, prefix):
     state = {f"{prefix}{key}": value for key, value in STATE.items()}
-    torch.save({"model": state, "epoch": 3}, tmp_path / "a.pt")
-    subject = from_file(tmp_path / "a.pt", "akamaster")
+    subject = from_file(saved(tmp_path, {"model": state, "epoch": 3}), "akamaster")
     wrappers = prefix.rstrip(".").split(".")
     assert subject.source["wrappers"] == wrappers
     assert subject.notes[1] == f"a.pt: took {', '.join(wrappers)} out of the keys"
     x = torch.rand(2, 3, 32, 32)
-    torch.save(STATE, tmp_path / "b.pt")
+    unwrapped = from_file(saved(tmp_path, STATE), "akamaster")
     with torch.no_grad():
-        assert torch.equal(subject.net(x), from_file(tmp_path / "b.pt", "akamaster").net(x))
+        assert torch.equal(subject.net(x), unwrapped.net(x))
 
 
 def test_wrappers_inside_a_net_and_averaged_models(tmp_path):
     """A stage compiled alone; and torch's averaged model."""
     inside = {key.replace("layer1.", "layer1._orig_mod."): value for key, value in STATE.items()}
-    torch.save(inside, tmp_path / "a.pt")
-    assert from_file(tmp_path / "a.pt", "akamaster").source["wrappers"] == ["_orig_mod"]
     averaged = torch.optim.swa_utils.AveragedModel(TheirNet(1)).state_dict()
-    torch.save(averaged, tmp_path / "a.pt")
-    assert from_file(tmp_path / "a.pt", "akamaster").source["wrappers"] == ["n_averaged", "module"]
-
-
-def refused(path, message, fmt="akamaster"):
-    with pytest.raises(WeightsError, match=message) as caught:
-        from_file(path, fmt)
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 500
+    for state, wrappers in ((inside, ["_orig_mod"]), (averaged, ["n_averaged", "module"])):
+        subject = from_file(saved(tmp_path, state), "akamaster")
+        assert subject.source["wrappers"] == wrappers
 
 
 @pytest.mark.parametrize(
@@ -174,8 +154,7 @@ def refused(path, message, fmt="akamaster"):
     ],
 )
 def test_numbers_of_the_wrong_kind_are_refused_by_file_and_key(tmp_path, key, value, message):
-    torch.save(STATE | {key: value}, tmp_path / "a.pt")
-    refused(tmp_path / "a.pt", rf"a\.pt: {key} {message}")
+    refused(saved(tmp_path, STATE | {key: value}), rf"a\.pt: {key} {message}")
 
 
 @pytest.mark.parametrize(
@@ -190,9 +169,9 @@ def test_numbers_of_the_wrong_kind_are_refused_by_file_and_key(tmp_path, key, va
     ],
 )
 def test_contents_that_are_no_weights_are_refused(tmp_path, content, message):
-    torch.save(content, tmp_path / "a.pt")
-    assert (tmp_path / "a.pt").stat().st_size < 10**6
-    refused(tmp_path / "a.pt", message)
+    path = saved(tmp_path, content)
+    assert path.stat().st_size < 10**6
+    refused(path, message)
 
 
 def test_a_file_without_weights_is_refused(tmp_path):
@@ -205,8 +184,7 @@ def test_a_file_without_weights_is_refused(tmp_path):
         refused(tmp_path / "a.pt", "damaged")
     (tmp_path / "a.safetensors").write_bytes(b"\xff" * 64)
     refused(tmp_path / "a.safetensors", "not a safetensors file, or damaged")
-    torch.save(STATE, tmp_path / "a.pt")
-    refused(tmp_path / "a.pt", r"no torchvision weights: missing fc\.weight", "torchvision")
+    refused(saved(tmp_path, STATE), r"no torchvision weights: missing fc\.weight", "torchvision")
     refused(tmp_path / "a.pt", r"does not name its net; expected a file of .*export", "ours")
 
 
@@ -214,26 +192,24 @@ def test_dicts_in_circles_and_dicts_of_many_names(tmp_path):
     """Neither is followed for ever, and one state dict under two names is one."""
     circle = {"epoch": 3}
     circle |= {f"self{n}": circle for n in range(1_000)}
-    torch.save(circle, tmp_path / "a.pt")
-    refused(tmp_path / "a.pt", "holds no state dict")
-    torch.save({"best": STATE, "last": STATE}, tmp_path / "a.pt")
-    assert from_file(tmp_path / "a.pt", "akamaster").source["weights_key"] == "best"
-    assert from_file(tmp_path / "a.pt", "akamaster", "last").source["weights_key"] == "last"
+    refused(saved(tmp_path, circle), "holds no state dict")
+    path = saved(tmp_path, {"best": STATE, "last": STATE})
+    for chosen, key in ((None, "best"), ("last", "last")):
+        assert from_file(path, "akamaster", chosen).source["weights_key"] == key
 
 
-@pytest.mark.parametrize("write", [new_archive, old_format])
+@pytest.mark.parametrize("write", [torch.save, old_format])
 @pytest.mark.parametrize("share", [0, 0.002, 0.3, 0.9, 0.9999])
 def test_a_truncated_file_is_refused_in_one_line(tmp_path, write, share):
     path = tmp_path / "cut.pt"
-    write(path, TheirNet(1).state_dict())
+    write(STATE, path)
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     refused(path, "truncated|damaged")
 
 
 def test_large_files_and_archives_that_unpack_into_large_ones_are_refused(tmp_path):
-    path = tmp_path / "large.pt"
-    torch.save({"a": torch.zeros(5_000)}, path)
+    path = saved(tmp_path, {"a": torch.zeros(5_000)})
     with pytest.raises(WeightsError, match="larger than 10000 bytes"):
         read(path, largest=10_000)
     with zipfile.ZipFile(path) as archive:
@@ -284,8 +260,8 @@ def test_contradictory_options_are_refused_in_one_line(tmp_path, about, message)
 
 
 def test_half_precision_weights_become_single(tmp_path):
-    torch.save({"state_dict": TheirNet(1).half().state_dict()}, tmp_path / "half.th")
-    subject = from_file(tmp_path / "half.th", "akamaster")
+    halved = TheirNet(1).half().state_dict()
+    subject = from_file(saved(tmp_path, {"state_dict": halved}), "akamaster")
     assert {p.dtype for p in subject.net.parameters()} == {torch.float32}
 
 
@@ -293,17 +269,15 @@ def test_half_precision_weights_become_single(tmp_path):
 def test_the_stride_of_torchvision_keyed_bottlenecks_can_be_given(tmp_path):
     papers = randomise(build(NetSpec("imagenet", 50, "B"), 3))
     twin = NetSpec("imagenet", 50, "B", stride_in="3x3")  # renames the keys; the stride is no key
-    path = tmp_path / "caffe.pth"
-    torch.save(to_torchvision(papers.state_dict(), twin), path)
+    path = saved(tmp_path, to_torchvision(papers.state_dict(), twin))
     x = torch.rand(1, 3, 64, 64)
     loaded = from_file(path, "torchvision", stride_in="1x1")
     assert loaded.spec == NetSpec("imagenet", 50, "B")
     torch.testing.assert_close(loaded.net(x), papers(x))
     assert not torch.allclose(from_file(path, "torchvision").net(x), papers(x), rtol=1e-2)
-    torch.save(to_torchvision(build(NetSpec("imagenet", 18, "B"), 3).state_dict(),
-                              NetSpec("imagenet", 18, "B")), path)  # fmt: skip
-    with pytest.raises(WeightsError, match="only bottlenecks"):
-        from_file(path, "torchvision", stride_in="3x3")
+    small = NetSpec("imagenet", 18, "B")
+    saved(tmp_path, to_torchvision(build(small, 3).state_dict(), small))
+    refused(path, "only bottlenecks", "torchvision", stride_in="3x3")
 
 
 def test_ours_in_torchvisions_keys_are_prepared_as_they_were_trained(tmp_path):
@@ -311,8 +285,7 @@ def test_ours_in_torchvisions_keys_are_prepared_as_they_were_trained(tmp_path):
     state = to_torchvision(build(spec, 3).state_dict(), spec)
     about = {"model": {"family": "imagenet", "depth": 18, "shortcut": "B"},
              "data": {"name": "folder", "mean": "channel"}, "name": "x", "profile": "paper",
-             "keys": "torchvision",
-             "seed": 3, "iter": 7, "precision": "bf16"}  # fmt: skip
+             "keys": "torchvision", "seed": 3, "iter": 7, "precision": "bf16"}  # fmt: skip
     (tmp_path / "a.pth").write_bytes(packed(state, about, "torchvision"))
     subject = from_file(tmp_path / "a.pth", "torchvision")
     assert subject.data == DataConfig(name="folder", mean="channel")
@@ -328,5 +301,5 @@ def test_weights_changed_after_their_export_are_not_the_runs(tmp_path):
     assert from_file(path, "ours").num_classes == 10
     state = torch.load(path, weights_only=True)
     state["head.fc.bias"] += 1
-    torch.save(state, path)  # torch keeps the table in which the export says what it is
+    saved(tmp_path, state)  # torch keeps the table in which the export says what it is
     refused(path, "its weights were changed after they were exported", "ours")
