@@ -1,4 +1,4 @@
-"""``resnet_repro.evaluate`` and ``resnet_repro.export`` as a user types them."""
+"""``resnet_repro.evaluate``, ``export`` and ``responses`` as a user types them."""
 
 import hashlib
 import io
@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models import resnet18
 
-from ranks import do, small_job
-from resnet_repro import api, data, evaluate, export, paths
+from ranks import StopAt, do, small_job
+from resnet_repro import api, data, evaluate, export, paths, responses
 from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.data import Arrays, DataError
 from resnet_repro.evaluation.protocols import Geometry, scorer, views_of
@@ -52,16 +53,25 @@ def done(command, *args):
     return out
 
 
-def refused(*args, command=evaluate):
-    """Run a command that must refuse in one line; return its exit code and the line."""
-    code, out, err = ask(command, *args)
+def refused(message, *args, code=2, command=evaluate):
+    """Run a command that must refuse with an exit code, in one line that holds a message."""
+    found, out, err = ask(command, *args)
     assert out == ""
     assert len(err.splitlines()) == 1
-    return code, err
+    assert message in err
+    assert found == code, err
+    return err
 
 
 def results(folder):
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+def counted(folder, *args):
+    """Evaluate into a folder where nothing else is; the result."""
+    done(evaluate, *args, f"results_dir={folder}")
+    (found,) = results(folder).values()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +94,8 @@ def akamaster(tmp_path_factory, arrays):
         net.linear.bias -= scores.mean(0)
     path = tmp_path_factory.mktemp("theirs") / "resnet8-12fca82f.th"
     state = {f"module.{name}": value for name, value in net.state_dict().items()}
-    torch.save(
-        {"state_dict": state, "best_prec1": 10.0}, path, _use_new_zipfile_serialization=False
-    )
+    content = {"state_dict": state, "best_prec1": 10.0}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
     return path, net
 
 
@@ -130,12 +139,9 @@ def test_akamaster_weights_count_exactly_as_their_own_net(akamaster, arrays, tmp
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    jobs = [
-        small_job(root, "name=small", f"seed={seed}", "evaluation.clean_train_images=0",
-                  "recipe.max_iters=6",
-                  "recipe.milestones=[4]", "probes.signals=false", "probes.response_images=0")
-        for seed in (0, 1)
-    ]  # fmt: skip
+    brief = ("recipe.max_iters=6", "recipe.milestones=[4]", "probes.signals=false")
+    brief += ("probes.response_images=0", "evaluation.clean_train_images=0", "name=small")
+    jobs = [small_job(root, *brief, f"seed={seed}") for seed in (0, 1)]
     assert [do(job) for job in jobs] == ["finished", "finished"]
     return [job.folder for job in jobs]
 
@@ -149,23 +155,22 @@ def last(folder, kind):
     return [record for record in folder.metrics() if record["kind"] == kind][-1]
 
 
-@pytest.mark.parametrize(("split", "kind"), [("test", "test"), ("train", "train_clean")])
-def test_a_run_counts_again_as_it_was_recorded(runs, tmp_path, split, kind):
-    args = [f"run={runs[0].path}", f"split={split}", f"results_dir={tmp_path}", "batch_size=333"]
-    done(evaluate, *args)
-    (found,) = results(tmp_path).values()
-    recorded = last(runs[0], kind)
+def assert_is_as_recorded(found, recorded):
     for key in ("kind", "top1_err", "top5_err", "num_samples", "protocol", "bn"):
         assert found[key] == recorded[key], key
     assert found["loss"] == pytest.approx(recorded["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("split", "kind"), [("test", "test"), ("train", "train_clean")])
+def test_a_run_counts_again_as_it_was_recorded(runs, tmp_path, split, kind):
+    found = counted(tmp_path, f"run={runs[0].path}", f"split={split}", "batch_size=333")
+    assert_is_as_recorded(found, last(runs[0], kind))
     assert found["models"][0]["run"] == "smoke/small/seed0"
 
 
 def test_precise_bn_is_another_number_stored_as_such(runs, arrays, tmp_path):
     """After 6 updates the running averages are still near their start."""
-    args = (f"run={runs[0].path}", "bn=precise", f"results_dir={tmp_path}")
-    done(evaluate, *args)
-    (found,) = results(tmp_path).values()
+    found = counted(tmp_path, f"run={runs[0].path}", "bn=precise")
     assert found["bn"] == "precise"
     assert found["name"].endswith("_precise")
     assert found["models"][0]["bn_images"] == 2000
@@ -175,25 +180,21 @@ def test_precise_bn_is_another_number_stored_as_such(runs, arrays, tmp_path):
     assert found["loss"] == pytest.approx(near, abs=0.01)
     assert abs(last(runs[0], "test")["loss"] - near) > 0.02
     checkpoint = max((runs[0].path / "checkpoints").glob("*.pt"))
-    more = ("bn=precise", "format=ours", f"results_dir={tmp_path / 'checkpoint'}")
-    done(evaluate, f"weights={checkpoint}", *more)
-    ((name, same),) = results(tmp_path / "checkpoint").items()
-    assert name == "small_smoke_seed0_iter6_precise"
+    more = ("bn=precise", "format=ours")
+    same = counted(tmp_path / "checkpoint", f"weights={checkpoint}", *more)
+    assert same["name"] == "small_smoke_seed0_iter6_precise"
+    assert same["models"][0]["net"]["label"] == "ResNet-8"
     assert (same["loss"], same["wrong1"]) == (found["loss"], found["wrong1"])
     done(export, f"run={runs[0].path}", f"out={tmp_path / 'net.pt'}")
-    code, _, err = ask(evaluate, f"weights={tmp_path / 'net.pt'}", *more)
-    assert code == 2
-    assert "bn=precise: only with run=... or a checkpoint in its run folder" in err
+    message = "bn=precise: only with run=... or a checkpoint in its run folder"
+    refused(message, f"weights={tmp_path / 'net.pt'}", *more, f"results_dir={tmp_path}")
 
 
 def test_an_ensemble_averages_the_softmaxes_of_its_runs(runs, arrays, tmp_path):
-    args = (f"run={runs[0].path},{runs[1].path}", f"results_dir={tmp_path}", "name=both")
-    done(evaluate, *args)
-    found = results(tmp_path)["both"]
+    found = counted(tmp_path, f"run={runs[0].path},{runs[1].path}", "name=both")
     assert found["protocol"] == "ensemble of 2, 1-crop"
     assert len(found["models"]) == 2
-    x = ours_sees(arrays)
-    labels = torch.from_numpy(arrays.test_labels).long()
+    x, labels = ours_sees(arrays), torch.from_numpy(arrays.test_labels).long()
     with torch.no_grad():
         average = sum(from_run(run.path).net(x).double().softmax(1) / 2 for run in runs)
     assert found["wrong1"] == int((average.argmax(1) != labels).sum())
@@ -205,8 +206,8 @@ def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_pat
     """Several runs into a folder, with a table; the run folders are not needed afterwards."""
     out = tmp_path / "weights"
     out.mkdir()
-    asked = (f"run={runs[0].path},{runs[1].path}", f"out={out}", "format=safetensors")
-    output = done(export, *asked)
+    both = f"run={runs[0].path},{runs[1].path}"
+    output = done(export, both, f"out={out}", "format=safetensors")
     assert f"{out / 'README.md'}\n" in output
     table = (out / "README.md").read_text(encoding="utf-8")
     for seed, run in enumerate(runs):
@@ -215,9 +216,9 @@ def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_pat
         assert (subject.spec, subject.num_classes) == (expected.spec, expected.num_classes)
         for name, value in subject.net.state_dict().items():
             assert torch.equal(value, expected.net.state_dict()[name])
-        args = (f"weights={path}", "format=ours", f"results_dir={tmp_path}")
-        done(evaluate, *args)
-        found, logged = results(tmp_path)[path.stem], last(run, "test")
+        found = counted(tmp_path / f"{seed}", f"weights={path}", "format=ours")
+        logged = last(run, "test")
+        assert found["name"] == path.stem
         assert found["wrong1"] == round(logged["top1_err"] * logged["num_samples"] / 100)
         for key in ("top1_err", "top5_err", "num_samples"):
             assert found[key] == logged[key]
@@ -225,12 +226,11 @@ def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_pat
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         assert digest in output
-        run_key = f"results/runs/smoke/small/seed{seed}"
-        error = f"{logged['top1_err']:.2f}"
+        run_key, error = f"smoke/small/seed{seed}", f"{logged['top1_err']:.2f}"
         assert cells[:5] == ["ResNet-8", "synthetic", str(seed), error, "500"]
-        assert cells[5:] == [path.name, digest, run_key]
+        assert cells[5:] == [path.name, digest, f"results/runs/{run_key}"]
         (model,) = found["models"]
-        assert (model["run"], model["iter"]) == (f"smoke/small/seed{seed}", 6)
+        assert (model["run"], model["iter"]) == (run_key, 6)
         assert model["metrics_sha256"] == run.metrics_digest(6)
 
 
@@ -239,17 +239,14 @@ WEIGHTS = sorted((paths.REPOSITORY / "results" / "weights").glob("*.safetensors"
 
 @pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
 def test_committed_weights_give_the_logged_error(path, tmp_path, real_cifar10):
-    args = (f"weights={path}", "format=ours", f"data.root={real_cifar10}")
-    done(evaluate, *args, f"results_dir={tmp_path}")
-    (found,) = results(tmp_path).values()
+    found = counted(tmp_path, f"weights={path}", "format=ours", f"data.root={real_cifar10}")
     run = load_run(paths.REPOSITORY / "results" / "runs" / found["models"][0]["run"])
     made = (run.meta["precision"], run.meta["hardware"]["cpu"])
     same = made == (found["precision"], found["hardware"]["cpu"])
     logged = run.metrics[run.metrics["kind"] == "test"].iloc[-1]
     assert found["num_samples"] == logged["num_samples"] == 10_000
     for key in ("top1_err", "top5_err"):  # another processor rounds differently
-        images = round(100 * abs(found[key] - logged[key]))
-        assert images <= (0 if same else 10)
+        assert round(100 * abs(found[key] - logged[key])) <= (0 if same else 10)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     table = (path.parent / "README.md").read_text(encoding="utf-8")
     assert f"| {logged['top1_err']:.2f} " in next(x for x in table.splitlines() if digest in x)
@@ -281,33 +278,20 @@ def no_data(_):
     raise DataError("not there")
 
 
-def test_a_checkpoint_in_its_run_folder_is_weights_too(runs):
-    subject = from_file(runs[0].checkpoints / "iter_00000006.pt", "ours")
-    assert subject.name == "small_smoke_seed0_iter6"
-    assert subject.spec.label == "ResNet-8"
-
-
 def test_torchvision_weights_under_every_protocol(arrays, tmp_path, monkeypatch):
-    models = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)
-    theirs = randomise(models.resnet18(num_classes=10))
     path = tmp_path / "resnet18.pth"
-    torch.save(theirs.state_dict(), path)
-    small = Arrays(
-        *(arrays.train_images[:10], arrays.train_labels[:10]),
-        *(arrays.test_images[:10], arrays.test_labels[:10]),
-        *(10, arrays.digests),
-    )
+    torch.save(randomise(resnet18(num_classes=10)).state_dict(), path)
+    parts = ("train_images", "train_labels", "test_images", "test_labels")
+    small = Arrays(*(getattr(arrays, part)[:10] for part in parts), 10, arrays.digests)
     monkeypatch.setattr(data, "load", lambda *_: small)
     pixels = torch.from_numpy(small.test_images).permute(0, 3, 1, 2).float() / 255
     labels = torch.from_numpy(small.test_labels).long()
     ours = from_file(path, "torchvision").net
     losses = []
     for protocol in ("1-crop", "10-crop", "multi-scale"):
-        args = [f"weights={path}", "format=torchvision", "data.name=synthetic", "batch_size=4"]
-        args += [f"protocol={protocol}", f"results_dir={tmp_path}", f"name={protocol}"]
-        done(evaluate, *args)
-        found = results(tmp_path)[protocol]
+        args = (f"weights={path}", "format=torchvision", "data.name=synthetic", "batch_size=4")
+        found = counted(tmp_path / protocol, *args, f"protocol={protocol}")
         geometry = Geometry.of_small_pictures(32)
         score = scorer(protocol, ours, lambda x: (x - MEAN) / STD, geometry.window)
         with torch.no_grad():
@@ -320,34 +304,29 @@ def test_torchvision_weights_under_every_protocol(arrays, tmp_path, monkeypatch)
 
 
 def test_runs_are_refused_where_they_cannot_be_counted(runs, tmp_path):
-    def ask(run, *args):
-        return refused(f"run={run}", f"results_dir={tmp_path}", *args)
-
-    assert "CIFAR nets are tested on the single view" in ask(runs[0].path, "protocol=10-crop")[1]
-    assert "split=val: the net was trained on all" in ask(runs[0].path, "split=val")[1]
-    assert "belong to cifar10, synthetic" in ask(runs[0].path, "data.name=cifar10")[1]
-    assert ask(tmp_path)[0] == 2
+    for word, message in (
+        ("protocol=10-crop", "CIFAR nets are tested on the single view"),
+        ("split=val", "split=val: the net was trained on all"),
+        ("data.name=cifar10", "belong to cifar10, synthetic"),
+    ):
+        refused(message, f"run={runs[0].path}", f"results_dir={tmp_path}", word)
+    refused("config.yaml: cannot be read", f"run={tmp_path}", f"results_dir={tmp_path}")
 
     copied = tmp_path / "runs" / "smoke" / "x" / "seed0"
     shutil.copytree(runs[0].path, copied)
+    args = (f"run={copied}", f"results_dir={tmp_path}")
     status = json.loads((copied / "status.json").read_text())
     (copied / "status.json").write_text(json.dumps(status | {"state": "preempted"}))
-    assert ask(copied) == (
-        2,
-        f"error: {copied}: the run is preempted, not finished; train it to its end first\n",
-    )
+    message = "the run is preempted, not finished; train it to its end first\n"
+    refused(f"error: {copied}: {message}", *args)
     (copied / "status.json").write_text(json.dumps(status))
     final = copied / "checkpoints" / "iter_00000006.pt"
     content = bytearray(final.read_bytes())
     content[len(content) // 2] ^= 1  # torch.load would not notice
     final.write_bytes(content)
-    code, output = ask(copied)
-    assert code == 4
-    assert "does not have the digest" in output or "damaged" in output
+    refused("does not have the digest", *args, code=4)
     final.unlink()
-    code, output = ask(copied)
-    assert code == 4
-    assert "no final checkpoint (they are not kept in version control)" in output
+    refused("no final checkpoint (they are not kept in version control)", *args, code=4)
     assert results(tmp_path) == {}
 
 
@@ -361,19 +340,12 @@ def test_a_result_is_replaced_by_itself_but_not_by_another(akamaster, tmp_path, 
     other = tmp_path / "other.th"
     torch.save(randomise(TheirNet(2)).state_dict(), other)
     monkeypatch.setattr(Session, "count", pytest.fail)  # refused before anything is counted
-    code, output = refused(f"weights={other}", *args[1:])
-    assert code == 2
-    assert "same.json holds another evaluation" in output
+    refused("same.json holds another evaluation", f"weights={other}", *args[1:])
     assert (tmp_path / "same.json").read_bytes() == before
     assert math.isfinite(json.loads(before)["loss"])
     os.mkfifo(tmp_path / "pipe.json")
-    for name, message in (
-        ("pipe", "pipe.json holds another"),
-        ("x", "results_dir=/dev/null/x: ca"),
-    ):
-        place = "results_dir=/dev/null/x" if name == "x" else args[4]
-        code, output = refused(*args[:3], f"name={name}", place)
-        assert (code, message in output) == (2, True)
+    refused("pipe.json holds another", *args[:3], "name=pipe", args[4])
+    refused("results_dir=/dev/null/x: ca", *args[:3], "name=x", "results_dir=/dev/null/x")
 
 
 def test_files_of_one_name_from_two_folders_are_both_counted_and_kept(akamaster, tmp_path):
@@ -381,8 +353,7 @@ def test_files_of_one_name_from_two_folders_are_both_counted_and_kept(akamaster,
     for path, seed in zip(paths, (1, 2), strict=True):
         path.parent.mkdir()
         torch.manual_seed(seed)
-        content = {"state_dict": TheirNet(1).state_dict(), "epoch": 3}
-        torch.save(content, path)
+        torch.save({"state_dict": TheirNet(1).state_dict(), "epoch": 3}, path)
     shown = [str(path).replace(",", r"\,") for path in paths]
     args = ("format=akamaster", "data.name=synthetic", f"results_dir={tmp_path / 'results'}")
     for path in (*shown, *shown):  # a rerun replaces its own
@@ -390,13 +361,11 @@ def test_files_of_one_name_from_two_folders_are_both_counted_and_kept(akamaster,
     found = results(tmp_path / "results")
     assert len(found) == 2
     assert "model_best.pth" in found
-    assert {each["models"][0]["sha256"] for each in found.values()} == {
-        hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
-    }
+    digests = {each["models"][0]["sha256"] for each in found.values()}
+    assert digests == {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     assert all(name == each["name"] for name, each in found.items())
-    assert found["model_best.pth"]["notes"] == [
-        "model_best.pth.tar: took state_dict of its contents"
-    ]
+    note = "model_best.pth.tar: took state_dict of its contents"
+    assert found["model_best.pth"]["notes"] == [note]
 
 
 def test_the_number_is_printed_even_if_it_cannot_be_kept(akamaster, tmp_path, monkeypatch):
@@ -447,26 +416,29 @@ def test_the_number_is_printed_even_if_it_cannot_be_kept(akamaster, tmp_path, mo
         (("run=.,..", "out=a.pt"), "out=a.pt: must be an existing folder where there are several"),
         (("run=.,.", "out=."), "run=.,.: two runs of the same name"),
         (("run=.", "out=/dev/null"), "out=/dev/null: must be a file in an existing folder"),
+        # of responses
+        (("images=5",), "run is not set"),
+        (("run=nowhere", "images=0"), "images=0: must be an integer >= 1"),
+        (("run=.", "images=5"), "config.yaml: cannot be read"),
     ],
 )
 def test_bad_words_are_refused_in_one_line(args, message):
-    command = export if any(word.startswith("out=") for word in args) else evaluate
-    code, output = refused(*args, command=command)
-    assert (code, message in output) == (2, True), output
+    keys = {word.partition("=")[0] for word in args}
+    command = export if "out" in keys else responses if "images" in keys else evaluate
+    refused(message, *args, command=command)
 
 
 def test_only_regular_files_and_free_names_are_written(tmp_path):
     os.mkfifo(tmp_path / "pipe.pt")
     (tmp_path / "link.pt").symlink_to(tmp_path / "pipe.pt")
-    (tmp_path / "folder.pt").mkdir()
     (tmp_path / "out").mkdir()
     os.mkfifo(tmp_path / "out" / "b_a_c.pt")
     run = tmp_path / "a" / "b" / "c"
     run.mkdir(parents=True)
-    assert "out is not set" in refused(f"run={run}", command=export)[1]
+    refused("out is not set", f"run={run}", command=export)
     for out in ("pipe.pt", "link.pt", "out"):
-        code, output = refused(f"run={run}", f"out={tmp_path / out}", command=export)
-        assert (code, "must be a file in an existing folder" in output) == (2, True)
+        message = "must be a file in an existing folder"
+        refused(message, f"run={run}", f"out={tmp_path / out}", command=export)
     assert (tmp_path / "pipe.pt").is_fifo()
 
 
@@ -488,16 +460,9 @@ def test_help_and_bad_words_answer_at_once():
     """Without torch: seconds of waiting for a misspelt word are what users remember."""
     args = [sys.executable, "-c", ASKED_IN_VAIN]
     done = subprocess.run(args, capture_output=True, text=True, check=True)
-    codes = re.findall(r"^left with (\d)$", done.stdout, flags=re.M)
-    assert codes == ["0", "2"] * 2
+    assert re.findall(r"^left with (\d)$", done.stdout, flags=re.M) == ["0", "2"] * 2
     assert done.stdout.count("Exit codes") == 2
     assert done.stdout.endswith("False\n")
-
-
-def of_files(tmp_path, state, name="a.th"):
-    torch.save(state, tmp_path / name)
-    path, out = tmp_path / name, tmp_path / "results"
-    return f"weights={path}", "format=akamaster", "data.name=synthetic", f"results_dir={out}"
 
 
 def test_files_that_cannot_be_counted_are_refused_and_nothing_is_written(
@@ -508,19 +473,32 @@ def test_files_that_cannot_be_counted_are_refused_and_nothing_is_written(
     for module in wild.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data.fill_(1e30)
-    for state, expected, message in (
+    path, out = tmp_path / "a.th", tmp_path / "results"
+    args = (f"weights={path}", "format=akamaster", "data.name=synthetic", f"results_dir={out}")
+    for state, code, message in (
         ({"state_dict": {}, "x": hostile}, 4, "posix.mkdir"),
         (hundred.state_dict(), 2, "a.th: its net has 100 classes, synthetic has 10"),
         (wild.state_dict(), 4, "scores are not finite"),
     ):
-        code, output = refused(*of_files(tmp_path, state))
-        assert (code, message in output) == (expected, True), output
+        torch.save(state, path)
+        refused(message, *args, code=code)
     assert not hostile.canary.exists()
-    assert not (tmp_path / "results").exists()
+    assert not out.exists()
     (tmp_path / "a,b.pt").touch()
-    code, output = refused(f"weights={tmp_path}/a,b.pt", "format=ours")
-    assert (code, r"a comma in a path is written \," in output) == (2, True)
+    refused(r"a comma in a path is written \,", f"weights={tmp_path}/a,b.pt", "format=ours")
     monkeypatch.setenv("HOME", str(tmp_path))  # a tilde is the home folder
     (tmp_path / "b.pt").touch()
-    code, output = refused("weights=~/b.pt", "format=ours")
-    assert (code, "b.pt: not a weights file" in output) == (4, True), output
+    refused("b.pt: not a weights file", "weights=~/b.pt", "format=ours", code=4)
+
+
+def test_responses_of_a_run_that_is_not_finished(tmp_path):
+    job = small_job(tmp_path, "probes.response_images=500")
+    assert do(job, StopAt(5)) == "preempted"
+    assert job.folder.table("responses") == []
+    output = done(responses, f"run={job.folder.path}", "images=100", "threads=1")
+    assert "100 test images, iteration 5" in output
+    assert len(job.folder.table("responses")) == 7
+    assert do(job) == "finished"  # the run resumes as if nothing had happened
+    finished = job.folder.table("responses")
+    done(responses, f"run={job.folder.path}", "images=500", "threads=1")
+    assert job.folder.table("responses") == finished  # the synthetic set has 500 test images

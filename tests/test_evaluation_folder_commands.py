@@ -5,16 +5,16 @@ import json
 import pytest
 import torch
 from torch.nn import functional as F
+from torchvision import models
 
 from resnet_repro import evaluate
 from resnet_repro.data.jpeg import centre_crop, scaled
 from resnet_repro.evaluation import images
 from resnet_repro.evaluation.protocols import Geometry
-from test_evaluation_commands import MEAN, STD, done, refused, results
+from resnet_repro.evaluation.subjects import from_file
+from test_evaluation_commands import MEAN, STD, counted, done, refused, results
 from test_evaluation_pictures import SIZES, fill
 from test_models_formats import randomise
-
-models = pytest.importorskip("torchvision.models")
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,9 @@ def two_scales(monkeypatch):
 
 
 def args(root, paths, *more):
-    return [
-        "weights=" + ",".join(map(str, paths)),
-        *("format=torchvision", "data=folder", f"data.root={root}", "trainer.loader_workers=1"),
-        f"results_dir={root.parent / 'results'}",
-        *more,
-    ]
+    files = "weights=" + ",".join(map(str, paths))
+    fixed = ("format=torchvision", "data=folder", f"data.root={root}", "trainer.loader_workers=1")
+    return [files, *fixed, *more]
 
 
 def pixels(root):
@@ -59,8 +56,7 @@ def pixels(root):
 
 def test_one_crop_counts_as_torchvisions_net(root, weights):
     (path, _), (net, _) = weights
-    assert "| folder test " in done(evaluate, *args(root, [path]))
-    (found,) = results(root.parent / "results").values()
+    found = counted(root.parent / "results", *args(root, [path]))
     images, labels = pixels(root)
     with torch.no_grad():
         scores = net(images)
@@ -75,38 +71,29 @@ def test_one_crop_counts_as_torchvisions_net(root, weights):
 
 
 def test_ensembles_and_protocols_are_stored_as_such(root, weights, two_scales):
-    paths, nets = weights
+    paths, _ = weights
     for path in sorted((root / "val").glob("*/*_1.JPEG")):
         path.unlink()  # one of each class will do
-    done(evaluate, *args(root, paths[:1], "protocol=10-crop"))
-    done(evaluate, *args(root, paths, "protocol=multi-scale"))
-    found = results(root.parent / "results")
+    out = root.parent / "results"
+    for members, protocol in ((paths[:1], "10-crop"), (paths, "multi-scale")):
+        done(evaluate, *args(root, members, f"protocol={protocol}", f"results_dir={out}"))
+    found = results(out)
     assert set(found) == {"resnet18-0_10-crop", "ensemble2_resnet18-0_multi-scale"}
     assert found["resnet18-0_10-crop"]["protocol"] == "10-crop"
     both = found["ensemble2_resnet18-0_multi-scale"]
     assert both["protocol"] == "ensemble of 2, multi-scale"
-    assert both["loss"] == pytest.approx(slow_ensemble_loss(root, nets, two_scales), rel=1e-3)
+    assert both["loss"] == pytest.approx(slow_ensemble_loss(root, paths, two_scales), rel=1e-3)
 
 
 @torch.no_grad()
-def slow_ensemble_loss(root, nets, scales):
-    losses = []
+def slow_ensemble_loss(root, paths, scales):
+    nets, losses = [from_file(path, "torchvision").net for path in paths], []
     for path in sorted((root / "val").glob("*/*.JPEG")):
-        total = torch.zeros(3, dtype=torch.float64)
-        for net in nets:
-            maps = []
-            for side in scales:
-                image = torch.from_numpy(scaled(path.read_bytes(), "", side)).permute(2, 0, 1)
-                x = ((image.float() / 255 - MEAN) / STD)[None]
-                for name, module in net.named_children():
-                    if name == "avgpool":
-                        break
-                    x = module(x)
-                pooled = F.avg_pool2d(x, 7, stride=1)
-                at = F.conv2d(pooled, net.fc.weight[:, :, None, None], net.fc.bias)
-                maps.append(at.mean((2, 3))[0])
-            total += torch.stack(maps).mean(0).double().softmax(0) / 2
-        losses.append(-float(total[int(path.parent.name[1:])].log()))
+        sides = [torch.from_numpy(scaled(path.read_bytes(), "", side)) for side in scales]
+        shown = [(side.permute(2, 0, 1).float() / 255 - MEAN) / STD for side in sides]
+        scores = [sum(net.forward_dense(x[None]) for x in shown) / len(shown) for net in nets]
+        average = torch.cat(scores).double().softmax(1).mean(0)
+        losses.append(-float(average[int(path.parent.name[1:])].log()))
     return sum(losses) / len(losses)
 
 
@@ -114,12 +101,12 @@ def test_corrupt_pictures_end_it_or_are_stored_by_name(root, weights):
     (path, _), _ = weights
     bad = sorted((root / "val").glob("*/*.JPEG"))[3]
     bad.write_bytes(b"no picture")
-    code, output = refused(*args(root, [path]))
-    assert code == 3
-    assert bad.name in output
-    assert "data.on_corrupt=skip" in output or "on_corrupt=skip" in output
+    out = f"results_dir={root.parent / 'results'}"
+    assert bad.name in refused("on_corrupt=skip", *args(root, [path], out), code=3)
     assert not (root.parent / "results").exists()
-    assert "1 left out" in done(evaluate, *args(root, [path], "data.on_corrupt=skip"))
+    output = done(evaluate, *args(root, [path], "data.on_corrupt=skip", out))
+    assert "| folder test " in output
+    assert "1 left out" in output
     (found,) = results(root.parent / "results").values()
     assert (found["num_samples"], found["left_out"]) == (len(SIZES) - 1, 1)
     (line,) = found["left_out_images"]
@@ -128,13 +115,9 @@ def test_corrupt_pictures_end_it_or_are_stored_by_name(root, weights):
 
 def test_what_does_not_fit_is_refused(root, weights, tmp_path):
     (path, _), _ = weights
-
-    def ask(*more, place=root):
-        return refused(*args(place, [path], *more))
-
-    assert "split=val: must be test" in ask("split=val")[1]
+    out, nowhere = f"results_dir={tmp_path}", tmp_path / "nowhere"
+    refused("split=val: must be test", *args(root, [path], "split=val", out))
     (root / "val" / "n00000002").rename(root / "elsewhere")
-    assert "resnet18-0.pth: its net has 3 classes, folder has 2" in ask()[1]
-    code, output = ask(place=tmp_path / "nowhere")
-    assert code == 3
-    assert str(tmp_path / "nowhere" / "val") in output
+    message = "resnet18-0.pth: its net has 3 classes, folder has 2"
+    refused(message, *args(root, [path], out))
+    refused(str(nowhere / "val"), *args(nowhere, [path], out), code=3)
