@@ -3,8 +3,6 @@
 import resource
 import shlex
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -31,6 +29,7 @@ from resnet_repro.paths import CONF
 from resnet_repro.runs.folder import find_runs
 from resnet_repro.train import main
 from resnet_repro.training import estimate, jobs
+from test_models_count import kinds_of_shortcuts
 from tiny_files import FEW
 
 pytestmark = pytest.mark.usefixtures("few_images")
@@ -65,13 +64,10 @@ def test_every_experiment_on_pictures_trains(experiment, ilsvrc, tiny_root, tmp_
     args = (f"data.root={root}", f"runs_dir={tmp_path}", "trainer.loader_workers=0")
     job = make_job(f"experiment={experiment}", *FEW, *PROBED, *args)
     assert do(job) == "finished"
-    records, meta = job.folder.metrics(), job.folder.meta()
-    assert [(r["kind"], r["num_samples"]) for r in records] == [
-        ("train", 3), ("train", 3), ("test", 6), ("train_clean", 1),
-    ]  # fmt: skip
+    meta, seen = job.folder.meta(), [(r["kind"], r["num_samples"]) for r in job.folder.metrics()]
+    assert seen == [("train", 3), ("train", 3), ("test", 6), ("train_clean", 1)]
     assert meta["data"]["name"] == ("imagenet" if root == ilsvrc else "tiny_imagenet")
-    net = job.config.model
-    assert meta["net"]["label"].split()[0].rpartition("-")[2] == str(net.depth)
+    assert meta["net"]["label"] == job.config.model.label
     assert len(job.folder.table("responses")) == len(job.folder.table("signal")) > 0
 
 
@@ -92,19 +88,21 @@ def test_runs_on_imagenet_are_drawn_beside_those_on_tiny_imagenet(tmp_path, run_
 
 
 def test_any_folder_goes_with_any_net_of_the_family():
-    for profile in ("paper", "short", "quick", "smoke"):
+    for profile in names("profile"):
         args = ("experiment=imagenet_resnet50", "data=folder", f"profile={profile}")
         recipe = compose_run(*args).recipe
         share = [milestone / recipe.max_iters for milestone in recipe.milestones]
         assert share == pytest.approx([0.25, 0.5, 0.75], abs=1e-3)
 
 
+WORKS = {work.name: work for work in paper_workloads() if work.loads}
+
+
 def test_experiments_are_those_whose_cost_is_listed():
-    works = {work.name: work for work in paper_workloads() if work.loads}
-    assert set(works) <= set(IMAGENET)
-    others = set(IMAGENET) - set(works) - {"imagenet_resnet18_B"}  # for which the paper has none
-    assert {name.rpartition("_")[0] for name in others} <= set(works)  # the same nets otherwise
-    for name, work in works.items():
+    assert set(WORKS) <= set(IMAGENET)
+    others = set(IMAGENET) - set(WORKS) - {"imagenet_resnet18_B"}  # for which the paper has none
+    assert {name.rpartition("_")[0] for name in others} <= set(WORKS)  # the same nets otherwise
+    for name, work in WORKS.items():
         recipe = protocol(name).recipe
         assert (recipe.max_iters, recipe.batch_size) == (work.iterations, work.batch)
         assert (recipe.max_iters, recipe.batch_size) == SCHEDULES["imagenet"]
@@ -112,15 +110,10 @@ def test_experiments_are_those_whose_cost_is_listed():
         assert epochs == pytest.approx([30, 60, 90], abs=1e-3)
 
 
-def header(experiment: str) -> str:
-    text = (CONF / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
-    return "\n".join(line for line in text.splitlines() if line.startswith("#"))
-
-
-@pytest.mark.parametrize("experiment", [work.name for work in paper_workloads() if work.loads])
+@pytest.mark.parametrize("experiment", WORKS)
 def test_headers_say_what_the_paper_prints(experiment):
-    config, output = protocol(experiment).model, header(experiment)
-    (work,) = [work for work in paper_workloads() if work.name == experiment]
+    config, work = protocol(experiment).model, WORKS[experiment]
+    output = (CONF / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
     assert f"experiment={experiment} data.root=" in output
     assert f"{work.multiply_adds / 1e9:.2f} G multiply-adds" in output
     assert f"{work.total_multiply_adds:.1e} in all" in output
@@ -138,45 +131,27 @@ def test_headers_say_what_the_paper_prints(experiment):
 @pytest.mark.parametrize("experiment", [*IMAGENET, *TINY])
 def test_trap_15_plain_nets_have_no_shortcut_and_residual_nets_those_they_claim(experiment):
     model = protocol(experiment).model
-    net = build_meta(model, 1000)
-    kinds = [type(module) for module in net.modules()]
     blocks = {18: 8, 34: 16, 50: 16, 101: 33, 152: 50}[model.depth]
-    if "plain" in experiment:
-        assert kinds.count(NoShortcut) == blocks
-        assert not {ZeroPadShortcut, ProjectionShortcut, IdentityShortcut} & set(kinds)
-        return
     growing = 4 if model.depth >= 50 else 3
-    made = {"A": (3, 0), "B": (0, growing), "C": (0, blocks)}[model.shortcut]
-    found = kinds.count(ZeroPadShortcut), kinds.count(ProjectionShortcut)
-    assert found == made
-    assert kinds.count(IdentityShortcut) == blocks - sum(made)
-    assert NoShortcut not in kinds
-
-
-def one_picture_a_class(root: Path, classes: int) -> None:
-    file = pictures.encoded(pictures.photograph(8, 8))
-    for part in ("train", "val"):
-        for label in range(classes):
-            folder = root / part / f"n{label:08d}"
-            folder.mkdir(parents=True)
-            (folder / "0.JPEG").write_bytes(file)
+    made = {
+        "none": {NoShortcut: blocks},
+        "A": {ZeroPadShortcut: 3, IdentityShortcut: blocks - 3},
+        "B": {ProjectionShortcut: growing, IdentityShortcut: blocks - growing},
+        "C": {ProjectionShortcut: blocks},
+    }
+    assert (model.shortcut == "none") == ("plain" in experiment)
+    assert kinds_of_shortcuts(build_meta(model, 1000)) == made[model.shortcut]
 
 
 def test_imagenet_has_a_thousand_classes_and_missing_pictures_are_noted(
     tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(colours, "SAMPLE", 5)
-    one_picture_a_class(tmp_path / "imagenet", 1000)
+    pictures.write_folder(tmp_path / "imagenet", classes=1000, train=1, val=1, size=(8, 8))
     found = load_pictures("imagenet", tmp_path)  # its folder inside the folder of the data
     assert found.num_classes == 1000
     note = "1,000 training and 1,000 validation pictures, ILSVRC-2012 has 1,281,167 and 50,000"
     assert note in capsys.readouterr().err
-    (extra := tmp_path / "imagenet" / "train" / "n99999999").mkdir()
-    (extra / "0.JPEG").write_bytes(b"x")
-    (val := tmp_path / "imagenet" / "val" / "n99999999").mkdir()
-    (val / "0.JPEG").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"1,001 classes, ILSVRC-2012 has 1,000; .* data=folder"):
-        load_pictures("imagenet", tmp_path)
     with pytest.raises(DataError, match="no pictures at .*data.root="):
         load_pictures("imagenet", tmp_path / "nowhere")
 
@@ -188,7 +163,7 @@ def test_imagenet_has_a_thousand_classes_and_missing_pictures_are_noted(
 def test_the_time_of_a_run_is_estimated_with_and_without_its_pictures(
     experiment, sizes, ilsvrc, tmp_path, monkeypatch
 ):
-    timed: list[Callable[[], None]] = []
+    timed = []
     monkeypatch.setattr(estimate, "_median_seconds", lambda _, work: timed.append(work) or 1.0)
     root = ilsvrc if sizes[0] == 6 else tmp_path
     config = compose_run(f"experiment={experiment}", f"data.root={root}", "trainer.device=cpu")
@@ -250,17 +225,12 @@ def test_1202_layers_train_and_evaluate_within_8_gib(tmp_path, monkeypatch):
         "evaluation.clean_train_images=1", "probes.response_images=1", f"runs_dir={tmp_path}",
     )  # fmt: skip
     assert do(job) == "finished"
-    folder = job.folder
-    assert folder.meta()["net"] == {
-        "label": "ResNet-1202",
-        "params": 19_421_274,
-        "multiply_adds": pytest.approx(2.82924e9, rel=1e-5),
-    }
-    records = {record["kind"]: record for record in folder.metrics()}
+    net = job.folder.meta()["net"]
+    assert (net["label"], net["params"]) == ("ResNet-1202", 19_421_274)
+    records = {record["kind"]: record for record in job.folder.metrics()}
     assert records["train"]["lr"] == 0.01  # still in the warm-up
     assert records["test"]["num_samples"] == 2
-    assert len(folder.table("responses")) == 1201
-    assert len(folder.table("gradients")) == 1201
+    assert len(job.folder.table("responses")) == len(job.folder.table("gradients")) == 1201
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     assert peak < 8, f"{peak:.1f} GiB"
 

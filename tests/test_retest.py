@@ -15,15 +15,20 @@ from resnet_repro.runs.folder import RunFolder
 from tiny_files import FEW
 
 NETS = ("tiny_plain18", "tiny_resnet18_A")
-PLAIN, RESNET = NAMES = [make_job(f"experiment={net}", *FEW).config.name for net in NETS]
+NAMES = [make_job(f"experiment={net}", *FEW).config.name for net in NETS]
+PLAIN = NAMES[0]
+
+
+def train(net, data, root):
+    job = make_job(f"experiment={net}", *FEW, f"data.root={data}", f"runs_dir={root}")
+    assert do(job) == "finished"
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_root, tmp_path_factory):
     root = tmp_path_factory.mktemp("results") / "runs"
     for net in NETS:
-        args = (f"experiment={net}", *FEW, f"data.root={tiny_root}", f"runs_dir={root}")
-        assert do(make_job(*args)) == "finished"
+        train(net, tiny_root, root)
     return root
 
 
@@ -49,10 +54,16 @@ def kept(root):
     return {p.stem: json.loads(p.read_text()) for p in (root.parent / "evaluations").glob("*")}
 
 
-def test_a_table_counts_what_is_missing_once(root, tiny_root, table2):
+def test_a_table_counts_what_is_missing_once_and_again_what_was_trained_again(
+    root, tmp_path, tiny_root, table2
+):
     output, table = table2(tiny_root, "--no-train")
     assert "counting" not in output
     assert table.count("1-crop only, seed 0, smoke profile") == 2
+    output, without_data = table2(tmp_path / "nowhere")
+    assert output.count("not tested at 10-crop: smoke/tiny_") == 2
+    assert without_data == table
+    assert kept(root) == {}
     output, table = table2(tiny_root)
     assert "counting errors at 10-crop of 2 runs first" in output
     assert table.count("10-crop, seed 0, smoke profile") == 2
@@ -70,33 +81,8 @@ def test_a_table_counts_what_is_missing_once(root, tiny_root, table2):
     assert "counting" not in output
     assert (again, kept(root)) == (table, first)
 
-
-def test_without_weights_it_says_so_and_shows_what_there_is(root, tiny_root, table2):
-    shutil.rmtree(root / "smoke" / PLAIN / "seed0" / "checkpoints")
-    output, table = table2(tiny_root)
-    assert (
-        f"not tested at 10-crop, since their final weights are not here: smoke/{PLAIN}/seed0"
-        in output
-    )
-    assert "counting errors at 10-crop of 1 run first" in output
-    assert "| 1-crop only, seed 0, smoke profile" in table
-    assert "| 10-crop, seed 0, smoke profile" in table
-    assert "Not tested at 10-crop on Tiny ImageNet: plain-18 seed 0." in table
-
-
-def test_without_data_it_says_so_and_draws(root, tmp_path, table2):
-    output, table = table2(tmp_path / "nowhere")
-    assert output.count("not tested at 10-crop: smoke/tiny_") == 2
-    assert "10-crop, seed 0" not in table
-    assert kept(root) == {}
-
-
-def test_a_net_trained_again_is_tested_again(root, tiny_root, table2):
-    table2(tiny_root)
-    before = kept(root)
     shutil.rmtree(root / "smoke" / PLAIN)
-    args = ("experiment=tiny_plain18", *FEW, f"data.root={tiny_root}", f"runs_dir={root}")
-    assert do(make_job(*args)) == "finished"  # the same weights, but other seconds in its log
+    train(NETS[0], tiny_root, root)  # the same weights, but other seconds in its log
     output, table = table2(tiny_root, "--no-train")
     line = f"Not used: evaluations/{PLAIN}_smoke_seed0_10-crop.json is of another training of "
     assert line + f"smoke/{PLAIN}/seed0" in output
@@ -105,16 +91,27 @@ def test_a_net_trained_again_is_tested_again(root, tiny_root, table2):
     assert "counting errors at 10-crop of 1 run first" in output
     assert "Not used" not in output + table
     after = kept(root)
-    assert set(after) == set(before)
-    name = f"{PLAIN}_smoke_seed0_10-crop"
-    assert after[name]["models"][0]["metrics_sha256"] != before[name]["models"][0]["metrics_sha256"]
-    other = f"{RESNET}_smoke_seed0_10-crop"
-    assert after[other] == before[other]
+    assert set(after) == set(first)
+    plain, resnet = sorted(first)
+    digests = {each[plain]["models"][0]["metrics_sha256"] for each in (first, after)}
+    assert len(digests) == 2
+    assert after[resnet] == first[resnet]
+
+
+def test_without_weights_it_says_so_and_shows_what_there_is(root, tiny_root, table2):
+    shutil.rmtree(root / "smoke" / PLAIN / "seed0" / "checkpoints")
+    output, table = table2(tiny_root)
+    reason = "since their final weights are not here"
+    assert f"not tested at 10-crop, {reason}: smoke/{PLAIN}/seed0" in output
+    assert "counting errors at 10-crop of 1 run first" in output
+    assert "| 1-crop only, seed 0, smoke profile" in table
+    assert "| 10-crop, seed 0, smoke profile" in table
+    assert "Not tested at 10-crop on Tiny ImageNet: plain-18 seed 0." in table
 
 
 def test_an_ensemble_of_one_run_of_each_net_is_tested_once(root, tiny_root, capsys):
-    args = (f"data.root={tiny_root}", f"runs_dir={root}", "trainer.threads=1")
-    config = compose_run(f"experiment={NETS[0]}", *args)
+    args = (f"experiment={NETS[0]}", f"data.root={tiny_root}", f"runs_dir={root}")
+    config = compose_run(*args, "trainer.threads=1")
     runs = Logged(root).runs
     count_missing(runs[:1], "multi-scale", config, together=True)
     assert kept(root) == {}  # one net is no ensemble
