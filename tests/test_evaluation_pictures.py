@@ -243,8 +243,9 @@ def test_training_pictures_are_not_needed_for_other_peoples_nets(own):
 
 
 def test_trap_08_a_part_of_imagenet_is_not_imagenet(own, monkeypatch):
-    with pytest.raises(DataError, match="has 3 classes, ILSVRC-2012 has 1,000"):
-        opened(own, name="imagenet")
+    for ours in (False, True):
+        with pytest.raises(DataError, match="has 3 classes, ILSVRC-2012 has 1,000"):
+            opened(own, ours=ours, name="imagenet")
     monkeypatch.setattr(folder, "CLASSES", 3)
     with pytest.raises(DataError, match="has 6 pictures, ILSVRC-2012's validation set has 50,000"):
         opened(own, name="imagenet")

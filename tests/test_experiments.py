@@ -225,8 +225,8 @@ def test_1202_layers_train_and_evaluate_within_8_gib(tmp_path, monkeypatch):
         "evaluation.clean_train_images=1", "probes.response_images=1", f"runs_dir={tmp_path}",
     )  # fmt: skip
     assert do(job) == "finished"
-    net = job.folder.meta()["net"]
-    assert (net["label"], net["params"]) == ("ResNet-1202", 19_421_274)
+    net = {"label": "ResNet-1202", "params": 19_421_274, "multiply_adds": 2_829_238_912}
+    assert job.folder.meta()["net"] == net
     records = {record["kind"]: record for record in job.folder.metrics()}
     assert records["train"]["lr"] == 0.01  # still in the warm-up
     assert records["test"]["num_samples"] == 2
