@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import tempfile
 import threading
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from pictures import write_folder
+from refusals import refused
 from resnet_repro.data import DataError, StoppedError
 from resnet_repro.data import loader as loader_module
 from resnet_repro.data.folder import load_indices
@@ -25,65 +27,72 @@ from resnet_repro.data.order import BatchOrder, picture_draw
 from resnet_repro.runs.signals import stop_on_signals
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def root(tmp_path):
-    write_folder(tmp_path / "data")
-    return tmp_path / "data"
-
-
 HERE = Decoder(0, CPU)
 
 
-def batches(index, iterations, workers=0, skip=False, places=None):
-    decoder = Decoder(workers, CPU, skip)
-    return decoder.train(index, BatchOrder(len(index), 5, seed=4), iterations, places)
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_folder(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def train(root):
+    return load_indices(root)[0]
+
+
+@pytest.fixture(scope="module")
+def val(root):
+    return load_indices(root)[1]
+
+
+@pytest.fixture
+def spoilt(root, tmp_path):
+    """A copy of a picture of the training set, and of all others, to be spoilt."""
+    shutil.copytree(root, tmp_path / "copy")
+    return tmp_path / "copy" / "train" / "n00000001" / "n00000001_2.JPEG"
+
+
+def batches(index, iterations, workers=0, skip=False):
+    order = BatchOrder(len(index), 5, seed=4)
+    return Decoder(workers, CPU, skip).train(index, order, iterations)
 
 
 def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a[:4], b[:4], strict=True))
 
 
-def test_same_batches_from_any_number_of_workers_and_any_start(root):
-    index, _ = load_indices(root)
+def test_same_batches_from_any_number_of_workers_and_any_start(train):
     before = torch.get_rng_state()
-    here = list(batches(index, range(6)))
+    here = list(batches(train, range(6)))
     assert torch.equal(torch.get_rng_state(), before)  # the global stream is not touched
     assert len(here) == 6
     for workers in (1, 2):
-        found = batches(index, range(6), workers)
+        found = batches(train, range(6), workers)
         assert all(same(a, b) for a, b in zip(here, found, strict=True)), workers
     for start in range(1, 6):
-        assert all(map(same, here[start:], batches(index, range(start, 6))))
-    assert all(map(same, here[3:], batches(index, range(3, 6), workers=1)))
+        assert all(map(same, here[start:], batches(train, range(start, 6))))
+    assert all(map(same, here[3:], batches(train, range(3, 6), workers=1)))
 
 
-def test_a_batch_is_what_the_order_and_the_draws_say(root):
-    index, _ = load_indices(root)
-    order = BatchOrder(len(index), 5, seed=4)
-    for iteration, batch in enumerate(batches(index, range(6))):
+def test_a_batch_is_what_the_order_and_the_draws_say(train):
+    order = BatchOrder(len(train), 5, seed=4)
+    for iteration, batch in enumerate(batches(train, range(6))):
         assert batch.images.shape == (5, 224, 224, 3)
         assert batch.images.dtype == torch.uint8
         for position, row in enumerate(order.batch(iteration).indices.tolist()):
             epoch = (5 * iteration + position) // 12  # batch 2 straddles epochs 0 and 1
             draw = picture_draw(4, epoch, row)
-            crop = train_crop(index.path(row).read_bytes(), "", draw)
+            crop = train_crop(train.path(row).read_bytes(), "", draw)
             assert np.array_equal(batch.images[position].numpy(), crop)
-            assert batch.labels[position] == index.labels[row]
+            assert batch.labels[position] == train.labels[row]
             assert batch.alphas[position].tolist() == pytest.approx(draw.alphas)
         assert batch.valid.all()
 
 
-def test_an_order_over_other_pictures_is_refused(root):
-    index, val = load_indices(root)
-    with pytest.raises(ValueError, match="12 pictures, not 6"):
-        HERE.train(val, BatchOrder(len(index), 5, 0), range(1))
-
-
 @pytest.mark.parametrize("workers", [0, 2])
-def test_test_pictures_come_once_and_in_order(root, workers):
-    _, val = load_indices(root)
+def test_test_pictures_come_once_and_in_order(val, workers):
     found = list(Decoder(workers, CPU).test(val, 4))
     assert [len(batch.labels) for batch in found] == [4, 2]
     assert torch.cat([batch.labels for batch in found]).tolist() == val.labels.tolist()
@@ -92,49 +101,43 @@ def test_test_pictures_come_once_and_in_order(root, workers):
     assert not any(batch.alphas.any() for batch in found)
 
 
-def test_whole_pictures_and_shares_of_them(root):
-    _, val = load_indices(root)
+def test_whole_pictures_and_shares_of_them(val):
     found = list(HERE.test(val, 1, side=384, whole=True))
     assert {tuple(batch.images.shape) for batch in found} == {(1, 384, 384 * 300 // 260, 3)}
     share = list(HERE.test(val, 2, rows=range(1, 6, 2)))
     assert torch.cat([b.labels for b in share]).tolist() == val.labels[1::2].tolist()
-    with pytest.raises(ValueError, match="batch_size must be 1"):
-        HERE.test(val, 2, whole=True)
+
+
+def test_what_does_not_go_together_is_refused(train, val):
+    order = BatchOrder(len(train), 5, 0)
+    refused(HERE.train, val, order, range(1), match="12 pictures, not 6", kind=ValueError)
+    refused(HERE.test, val, 2, whole=True, match="batch_size must be 1", kind=ValueError)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_corrupt_picture_stops_or_is_counted(root, workers, capsys):
-    bad = root / "train" / "n00000001" / "n00000001_2.JPEG"
-    good = list(batches(load_indices(root)[0], range(6)))
-    bad.write_bytes(bad.read_bytes()[:2000])
-    index, _ = load_indices(root)
-    with pytest.raises(DataError, match="n00000001_2.JPEG") as caught:
-        list(batches(index, range(6), workers))
-    assert "\n" not in str(caught.value)
+def test_a_corrupt_picture_stops_or_is_counted_and_a_missing_one_always_stops(
+    train, spoilt, workers, capsys
+):
+    spoilt.write_bytes(spoilt.read_bytes()[:2000])
+    index, _ = load_indices(spoilt.parents[2])
+    refused(list, batches(index, range(6), workers), match="n00000001_2.JPEG")
     found = list(batches(index, range(6), workers, skip=True))
     gone = torch.cat([~batch.valid for batch in found])
     order = BatchOrder(len(index), 5, seed=4)
     rows = np.concatenate([order.batch(i).indices for i in range(6)])
-    assert gone.tolist() == [index.path(row) == bad for row in rows]
+    assert gone.tolist() == [index.path(row) == spoilt for row in rows]
     assert int(gone.sum()) >= 2
-    assert capsys.readouterr().err.count(f"skipped: {bad}") == 1  # told once
-    for whole, batch in zip(good, found, strict=True):  # the others are as they were
+    assert capsys.readouterr().err.count(f"skipped: {spoilt}") == 1  # told once
+    for whole, batch in zip(batches(train, range(6)), found, strict=True):
         assert torch.equal(whole.images[batch.valid], batch.images[batch.valid])
         assert not batch.images[~batch.valid].any()
+    spoilt.unlink()
+    message = "n00000001_2.JPEG cannot be read"
+    refused(list, batches(index, range(6), workers, skip=True), match=message)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_missing_file_is_never_skipped(root, workers):
-    index, _ = load_indices(root)
-    index.path(3).unlink()
-    with pytest.raises(DataError, match="n00000000_3.JPEG cannot be read") as caught:
-        list(batches(index, range(6), workers, skip=True))
-    assert "\n" not in str(caught.value)
-
-
-def test_stop_signals_do_not_reach_the_workers(root):
-    index, _ = load_indices(root)
-    stream = batches(index, range(12), workers=2)
+def test_stop_signals_do_not_reach_the_workers(train):
+    stream = batches(train, range(12), workers=2)
     found = [next(stream), next(stream)]  # one of each: both have started
     workers = multiprocessing.active_children()
     assert len(workers) == 2
@@ -142,18 +145,13 @@ def test_stop_signals_do_not_reach_the_workers(root):
         os.kill(worker.pid, signal.SIGTERM)
         os.kill(worker.pid, signal.SIGINT)
     found += list(stream)
-    assert all(map(same, found, batches(index, range(12))))
+    assert all(map(same, found, batches(train, range(12))))
     assert len(found) == 12
 
 
-def test_a_data_set_can_be_sent_to_spawned_workers(root):
-    index, _ = load_indices(root)
-    pictures = loader_module.PictureBatches(index, partial(loader_module._train_view, 4))
+def test_a_data_set_can_be_sent_to_spawned_workers_and_memory_is_pinned_for_cuda_only(train):
+    pictures = loader_module.PictureBatches(train, partial(loader_module._train_view, 4))
     assert same(pictures[[(0, 3)]], pickle.loads(pickle.dumps(pictures))[[(0, 3)]])
-
-
-def test_memory_is_pinned_for_cuda_only(root):
-    pictures = loader_module.PictureBatches(load_indices(root)[0], lambda *_: None)
     assert not HERE.loader(pictures, []).pin_memory
     assert replace(HERE, device=torch.device("cuda")).loader(pictures, []).pin_memory
 
@@ -163,20 +161,18 @@ def stuck(*_):
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_batch_that_never_comes_ends_in_one_line(root, monkeypatch, stopped):
+def test_a_batch_that_never_comes_ends_in_one_line(train, monkeypatch, stopped):
     """Workers that are alive and give nothing; a signal that elsewhere is only noted."""
     monkeypatch.setattr(loader_module, "_train_view", stuck)
     monkeypatch.setattr(loader_module, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(loader_module, "STOP_SECONDS" if stopped else "STALL_SECONDS", 0.5)
-    stream = batches(load_indices(root)[0], range(6), workers=1)
+    stream = batches(train, range(6), workers=1)
     with stop_on_signals() as stop_asked:
         if stopped:
             threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
         message = "stopped by a signal while waiting" if stopped else "gave no batch for"
-        with pytest.raises(StoppedError if stopped else DataError, match=message) as caught:
-            next(stream)
+        refused(next, stream, match=message, kind=StoppedError if stopped else DataError)
         assert stop_asked() is stopped  # it reached its own handler, too
-    assert "\n" not in str(caught.value)
     assert not multiprocessing.active_children()
 
 
@@ -192,15 +188,10 @@ def long_tmpdir(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("long_tmpdir")
-def test_batches_come_where_the_path_of_temporary_files_is_too_long_for_sockets(root):
-    index, _ = load_indices(root)
-    here = list(batches(index, range(3)))
-    assert all(map(same, here, list(batches(index, range(3), workers=2))))
+def test_a_path_of_temporary_files_too_long_for_sockets_is_replaced_or_refused(train, monkeypatch):
+    here = list(batches(train, range(3)))
+    assert all(map(same, here, list(batches(train, range(3), workers=2))))
     assert tempfile.gettempdir().endswith("xxx")  # for all else as it was
-
-
-@pytest.mark.usefixtures("long_tmpdir")
-def test_where_no_folder_is_short_enough_one_line_says_so(root, monkeypatch):
     monkeypatch.setattr(loader_module, "_SHORT_FOLDERS", ())
-    with pytest.raises(DataError, match=r"too long a path .*; set TMPDIR to a shorter folder"):
-        next(batches(load_indices(root)[0], range(3), workers=1))
+    message = r"too long a path .*; set TMPDIR to a shorter folder"
+    refused(next, batches(train, range(3), workers=1), match=message)
