@@ -10,8 +10,9 @@ import torch
 
 from pictures import SMALL_CROP, WORDS, encoded, photograph, shrink
 from ranks import Silent, StopAt, do, fingerprint, workers
+from refusals import refused
 from resnet_repro.compose import make_job
-from resnet_repro.data import MODIFIED, DataError
+from resnet_repro.data import MODIFIED
 from resnet_repro.data.colours import load_statistics
 from resnet_repro.data.folder import load_indices
 from resnet_repro.data.jpeg import centre_crop
@@ -27,6 +28,7 @@ from resnet_repro.training.records import even_batch_size
 
 # 3 classes of 4 pictures: a batch of 5 straddles epochs.
 SMALL = ("experiment=imagenet_plain18", *WORDS, "evaluation.clean_train_images=3")
+PROBED = ("probes.signals=true", "probes.response_images=4")  # as the run called whole
 BAD = "train/n00000001/n00000001_2.JPEG"
 
 
@@ -43,9 +45,6 @@ def spoiled(photographs, tmp_path):
 
 def job_on(pictures: Path, root: Path, *args: str) -> Job:
     return make_job(*SMALL, f"data.root={pictures}", f"runs_dir={root}", *args)
-
-
-PROBED = ("probes.signals=true", "probes.response_images=4")  # as the run called whole
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +74,18 @@ def test_a_run_on_pictures_is_complete(whole, photographs):
 
 
 @pytest.mark.parametrize("loaders", [0, 2])
-def test_stopped_and_resumed_gives_the_same_bits_with_any_loaders(
+def test_stopped_and_resumed_gives_the_same_bits_with_any_loaders_and_leaves_none(
     whole, photographs, tmp_path, loaders
 ):
     """Stopped at 3, in the second epoch and between checkpoints; other loaders after the stop."""
+    processes = set(multiprocessing.active_children())
     first = job_on(photographs, tmp_path, *PROBED, f"trainer.loader_workers={loaders}")
     assert do(first, StopAt(3)) == "preempted"
     assert first.folder.status()["iter"] == 3
+    assert set(multiprocessing.active_children()) <= processes
     then = job_on(photographs, tmp_path, *PROBED, f"trainer.loader_workers={(loaders + 1) % 3}")
     assert do(then) == "finished"
+    assert set(multiprocessing.active_children()) <= processes
     assert fingerprint(then.folder) == fingerprint(whole)
     assert do(first) == "skipped"
 
@@ -97,11 +99,10 @@ def test_a_run_resumes_on_the_same_pictures_only(whole, photographs, tmp_path, c
     assert do(job, StopAt(3)) == "preempted"
     place = pictures / ("val" if "test" in change else "train") / "n00000001"
     path = sorted(place.iterdir())[0]
-    picture = {"content": encoded(photograph(80, 70, seed=77)), "size of a test picture": b"x"}
-    path.write_bytes(picture.get(change, path.read_bytes()))
     if change == "name":
         path.rename(path.with_name("other.JPEG"))
-    if change == "time":
+    elif change == "time":
+        path.touch()
         assert do(job) == "finished"
         (event,) = [r for r in job.folder.metrics() if r.get("event") == "data_modified"]
         assert event["iter"] == 3
@@ -109,14 +110,15 @@ def test_a_run_resumes_on_the_same_pictures_only(whole, photographs, tmp_path, c
         records = [r for r in job.folder.metrics() if r != event]
         assert [r["iter"] for r in records] == [r["iter"] for r in whole.metrics()]
         return
+    else:
+        path.write_bytes(encoded(photograph(80, 70, seed=77)) if change == "content" else b"x")
     named = {"content": "mean_picture", "name": "train_pictures"}.get(change, "test_sizes")
-    with pytest.raises(CheckpointError, match=f"made on other data .*{named}"):
-        do(job)
+    refused(do, job, match=f"made on other data .*{named}", kind=CheckpointError)
 
 
-def images_of(job: Job, world: World = SOLO) -> StreamedImages:
-    setup = set_up(job.config.trainer)
-    parts, _ = assemble(job.config, setup, load_images(job.config), world)
+def images_of(pictures: Path, root: Path, *args: str, world: World = SOLO) -> StreamedImages:
+    config = job_on(pictures, root, *args).config
+    parts, _ = assemble(config, set_up(config.trainer), load_images(config), world)
     assert isinstance(parts.images, StreamedImages)
     return parts.images
 
@@ -129,9 +131,8 @@ def no_replica(monkeypatch):
 @pytest.mark.usefixtures("no_replica")
 @pytest.mark.parametrize("size", [2, 3])
 def test_workers_share_a_batch(photographs, tmp_path, size):
-    job = job_on(photographs, tmp_path)
-    alone = images_of(job)
-    shares = [images_of(job, World(rank, size)) for rank in range(size)]
+    alone = images_of(photographs, tmp_path)
+    shares = [images_of(photographs, tmp_path, world=World(rank, size)) for rank in range(size)]
     for iteration in (0, 1, 2, 5, 3):  # 2 straddles two epochs; then forward and back
         images, labels = alone.batch(iteration)
         assert images.is_contiguous(memory_format=torch.channels_last)
@@ -143,7 +144,7 @@ def test_workers_share_a_batch(photographs, tmp_path, size):
 
 
 def test_a_sample_of_pictures_that_lie_by_class_has_all_classes(photographs, tmp_path):
-    images = images_of(job_on(photographs, tmp_path))
+    images = images_of(photographs, tmp_path)
     clean = images.clean(3)
     (batch,) = clean.eval_batches(10)
     assert (len(clean), batch[1].tolist()) == (3, [0, 1, 2])
@@ -197,12 +198,7 @@ def test_two_workers_train_on_the_same_pictures_as_one_and_name_what_each_left_o
 ):
     """Batch-norm over both, so that their losses are one worker's."""
     (spoiled / "train/n00000000/n00000000_0.JPEG").write_bytes(b"")
-    args = (
-        "data.on_corrupt=skip",
-        "recipe.batch_size=6",
-        "recipe.lr=0.01",
-        "trainer.sync_bn=true",
-    )
+    args = ("data.on_corrupt=skip", "recipe.batch_size=6", "recipe.lr=0.01", "trainer.sync_bn=true")
     alone, two = (
         job_on(spoiled, tmp_path, *args, f"name=by{n}", f"trainer.devices={n}") for n in (1, 2)
     )
@@ -224,8 +220,7 @@ def test_a_batch_without_any_picture_left_stops(spoiled, tmp_path):
         if path.name.endswith(("_0.JPEG", "_1.JPEG", "_2.JPEG")):
             path.write_bytes(b"")
     job = job_on(spoiled, tmp_path, "data.on_corrupt=skip", "recipe.batch_size=2")
-    with pytest.raises(DataError, match="no picture of its batch is left"):
-        do(job)
+    refused(do, job, match="no picture of its batch is left")
 
 
 class Killer(Silent):
@@ -238,25 +233,17 @@ class Killer(Silent):
 
 def test_a_killed_loader_is_named_in_one_line_and_a_rerun_resumes(whole, photographs, tmp_path):
     job = job_on(photographs, tmp_path, *PROBED, "trainer.loader_workers=1")
-    with pytest.raises(DataError, match="a process that decodes pictures was killed") as caught:
-        launch(job, Killer(), lambda: False)
-    assert "\n" not in str(caught.value)
+    message = "a process that decodes pictures was killed"
+    refused(launch, job, Killer(), lambda: False, match=message)
     assert job.folder.status()["state"] == "failed"
     assert do(job) == "finished"
     assert fingerprint(job.folder) == fingerprint(whole)
 
 
-def test_no_process_is_left_when_a_run_is_over(photographs, tmp_path):
-    before = set(multiprocessing.active_children())
-    for name, stop in (("whole", None), ("stopped", 2)):
-        job = job_on(photographs, tmp_path, "trainer.loader_workers=2", f"name={name}")
-        do(job, StopAt(stop or 99))
-        assert set(multiprocessing.active_children()) <= before
-
-
 def test_a_batch_larger_than_the_folder_is_refused(photographs, tmp_path):
-    with pytest.raises(ValueError, match="recipe.batch_size=13: must be at most the 12 training"):
-        images_of(job_on(photographs, tmp_path, "recipe.batch_size=13"))
+    message = "recipe.batch_size=13: must be at most the 12 training"
+    words = (photographs, tmp_path, "recipe.batch_size=13")
+    refused(images_of, *words, match=message, kind=ValueError)
 
 
 def test_trap_05_looking_at_pictures_does_not_move_the_statistics(photographs, tmp_path):
@@ -277,10 +264,9 @@ def test_trap_08_14_every_picture_is_tested_once_however_many_workers_there_are(
     photographs, tmp_path, batch_size, size
 ):
     """Others test on part of the pictures, or pad the last batch and count some twice."""
-    job = job_on(photographs, tmp_path)
     seen: list[bytes] = []
     for rank in range(size):
-        test = images_of(job, World(rank, size)).held_out["test"]
+        test = images_of(photographs, tmp_path, world=World(rank, size)).held_out["test"]
         even = even_batch_size(len(test), batch_size, size)
         for images, labels in test.eval_batches(even, first=rank, every=size):
             assert 0 < len(labels) <= batch_size
@@ -290,7 +276,7 @@ def test_trap_08_14_every_picture_is_tested_once_however_many_workers_there_are(
 
 def test_trap_10_the_mean_is_that_of_these_pictures_and_nothing_is_divided(photographs, tmp_path):
     """Others subtract ImageNet's mean colour whatever the pictures, and divide by a deviation."""
-    images = images_of(job_on(photographs, tmp_path))
+    images = images_of(photographs, tmp_path)
     train, val = load_indices(photographs)
     statistics = load_statistics(train, photographs)
     assert statistics.mean.shape == (SMALL_CROP, SMALL_CROP, 3)
@@ -298,27 +284,19 @@ def test_trap_10_the_mean_is_that_of_these_pictures_and_nothing_is_divided(photo
     for row, image in enumerate(shown):
         picture = centre_crop(val.path(row).read_bytes(), "") / 255 - statistics.mean
         assert np.allclose(image.permute(1, 2, 0).numpy(), picture, atol=1e-6)
-    darker = tmp_path / "darker"
-    shutil.copytree(photographs / "train", darker / "train")
-    shutil.copytree(photographs / "val", darker / "val")
-    for path in (darker / "train").glob("n00000000/*"):  # one class becomes another's pictures
-        other_class = photographs / "train/n00000001" / path.name.replace("0_", "1_")
-        shutil.copy(other_class, path)
-    ((other, _),) = images_of(job_on(darker, tmp_path)).held_out["test"].eval_batches(100)
-    assert not torch.allclose(other, shown, atol=1e-3)
-
-
-def test_training_pictures_are_the_crop_less_the_mean_plus_one_colour(photographs, tmp_path):
-    """Sec. 3.4: one colour for a whole picture; the mean is subtracted from the crop."""
-    images = images_of(job_on(photographs, tmp_path))
-    index, _ = load_indices(photographs)
-    statistics = load_statistics(index, photographs)
-    count = images.share_shape[0]
-    (raw,) = Decoder(0, torch.device("cpu")).train(index, images.order, range(1))
+    # Sec. 3.4: a training picture is a crop less the mean, plus one colour for all of it.
+    (raw,) = Decoder(0, torch.device("cpu")).train(train, images.order, range(1))
     given, labels = images.batch(0)
     assert torch.equal(labels, raw.labels)
-    for row in range(count):
+    for row in range(images.share_shape[0]):
         noise = statistics.colours @ (raw.alphas[row].numpy() * statistics.deviations)
         expected = raw.images[row].numpy() / 255 - statistics.mean + noise
         assert np.allclose(given[row].permute(1, 2, 0).numpy(), expected, atol=1e-5)
         assert np.abs(noise).max() > 1e-4
+    darker = tmp_path / "darker"
+    shutil.copytree(photographs, darker)
+    for path in (darker / "train").glob("n00000000/*"):  # one class becomes another's pictures
+        other_class = photographs / "train/n00000001" / path.name.replace("0_", "1_")
+        shutil.copy(other_class, path)
+    ((other, _),) = images_of(darker, tmp_path).held_out["test"].eval_batches(100)
+    assert not torch.allclose(other, shown, atol=1e-3)
