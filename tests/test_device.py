@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ranks import StopAt, do, small_job
+from refusals import refused
 from resnet_repro.config import TrainerConfig
 from resnet_repro.options import ConfigError
 from resnet_repro.study import default_device
@@ -30,46 +31,40 @@ def two_gpus(monkeypatch):
 
 
 @pytest.mark.usefixtures("two_gpus")
-@pytest.mark.parametrize(("rank", "size"), [(0, 1), (0, 2), (1, 2)])
-def test_a_gpu_always_has_an_index(rank, size):
+def test_a_gpu_always_has_an_index_and_more_devices_than_there_are_are_refused():
     """One GPU a machine and several machines, too: ``set_device`` refuses one without."""
-    assert choose(TrainerConfig(), rank, size).device == torch.device("cuda", rank)
-
-
-@pytest.mark.usefixtures("two_gpus")
-def test_more_devices_than_there_are_are_refused():
-    with pytest.raises(ConfigError, match="trainer.devices=4: 2 CUDA devices are visible here"):
-        choose(TrainerConfig(devices=4), local_size=4)
-
-
-class Host:
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch):
-        self.root = root
-        (root / "bin").mkdir()
-        monkeypatch.setattr(device, "DEV", root)
-        monkeypatch.setattr(device, "NVIDIA_DRIVER", root / "version")
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        monkeypatch.setenv("PATH", str(root / "bin"))
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-    def device_files(self) -> None:
-        (self.root / "nvidia0").touch()
-        driver = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 2023"
-        (self.root / "version").write_text(driver)
-
-    def nvidia_smi(self, *lines: str) -> None:
-        path = self.root / "bin" / "nvidia-smi"
-        path.write_text("#!/bin/sh\n" + "\n".join(lines))
-        path.chmod(0o755)
+    for rank, size in ((0, 1), (0, 2), (1, 2)):
+        assert choose(TrainerConfig(), rank, size).device == torch.device("cuda", rank)
+    message = "trainer.devices=4: 2 CUDA devices are visible here"
+    refused(choose, TrainerConfig(devices=4), local_size=4, match=message, kind=ConfigError)
 
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    return Host(tmp_path, monkeypatch)
+    """The root folder of a machine without CUDA, and without anything of NVIDIA's."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setattr(device, "DEV", tmp_path)
+    monkeypatch.setattr(device, "NVIDIA_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return tmp_path
+
+
+def device_files(host: Path) -> None:
+    (host / "nvidia0").touch()
+    driver = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 2023"
+    (host / "version").write_text(driver)
+
+
+def nvidia_smi(host: Path, line: str = "echo 535.104.05") -> None:
+    path = host / "bin" / "nvidia-smi"
+    path.write_text(f"#!/bin/sh\n{line}")
+    path.chmod(0o755)
 
 
 @pytest.mark.parametrize("cuda", ["13.2", None])
-@pytest.mark.parametrize("shown_by", [Host.device_files, lambda h: h.nvidia_smi("echo 535.104.05")])
+@pytest.mark.parametrize("shown_by", [device_files, nvidia_smi])
 def test_a_gpu_that_torch_cannot_use_stops_the_run(host, monkeypatch, shown_by, cuda):
     """Not silently weeks on the CPU; the versions to compare are named."""
     shown_by(host)
@@ -77,14 +72,12 @@ def test_a_gpu_that_torch_cannot_use_stops_the_run(host, monkeypatch, shown_by, 
     built = f"built for CUDA {cuda}" if cuda else "built without CUDA"
     expected = f"(driver 535.104.05), but torch {torch.__version__}, {built}, cannot use it"
     for asked in ("auto", "cuda"):
-        with pytest.raises(ConfigError) as caught:
-            choose(TrainerConfig(device=asked))
-        assert f"trainer.device={asked}: an NVIDIA GPU is here {expected}" in str(caught.value)
-        assert "trainer.device=cpu" in str(caught.value)
+        message = f"trainer.device={asked}: an NVIDIA GPU is here {expected}"
+        config = TrainerConfig(device=asked)
+        assert message in refused(choose, config, match="trainer.device=cpu", kind=ConfigError)
     with monkeypatch.context() as driver:
         driver.setattr(Path, "exists", lambda _: True)
-        with pytest.raises(ConfigError, match="an NVIDIA GPU is here"):
-            default_device()  # the CPU's study instead of the GPU's
+        refused(default_device, match="an NVIDIA GPU is here", kind=ConfigError)
     assert choose(TrainerConfig(device="cpu")).device.type == "cpu"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden on purpose
     assert choose(TrainerConfig()).device.type == "cpu"
@@ -93,10 +86,10 @@ def test_a_gpu_that_torch_cannot_use_stops_the_run(host, monkeypatch, shown_by, 
 @pytest.mark.parametrize("smi", [None, "exit 9", "true"])
 def test_a_host_without_a_gpu_trains_on_the_cpu(host, smi):
     if smi:
-        host.nvidia_smi(smi)
+        nvidia_smi(host, smi)
     assert choose(TrainerConfig()).device.type == default_device() == "cpu"
-    with pytest.raises(ConfigError, match="trainer.device=cuda: no CUDA device is visible"):
-        choose(TrainerConfig(device="cuda"))
+    message = "trainer.device=cuda: no CUDA device is visible"
+    refused(choose, TrainerConfig(device="cuda"), match=message, kind=ConfigError)
 
 
 @pytest.fixture

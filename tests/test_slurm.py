@@ -14,7 +14,6 @@ from ranks import fingerprint, small_job, workers
 from reliability.processes import at_work
 from resnet_repro.data.synthetic import SIZES
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.training.launch import Job
 
 REPO = Path(__file__).resolve().parents[1]
 BATCH = REPO / "docs" / "slurm" / "train.sbatch"
@@ -72,23 +71,18 @@ def submit(env: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
     ("state", "code", "requeued"),
     [("finished", 0, 0), ("preempted", 0, 1), ("diverged", 5, 0), ("failed", 1, 0)],
 )
-def test_what_is_left_decides(tmp_path, state, code, requeued):
+def test_the_launcher_gets_all_machines_and_what_is_left_decides(tmp_path, state, code, requeued):
     """The launcher's exit code is 1 each time."""
     env = cluster(tmp_path, STATE=state, FOLDER=str(tmp_path))
-    done = submit(env, "experiment=cifar10_plain20")
+    done = submit(env, "experiment=cifar10_plain20", "seed=3")
     assert done.returncode == code, done.stderr
-    calls = [call for call in seen(tmp_path, "scontrol") if call.startswith("requeue")]
-    assert calls == ["requeue 4242"] * requeued
-
-
-def test_the_launcher_gets_all_machines(tmp_path):
-    env = cluster(tmp_path, STATE="finished", FOLDER=str(tmp_path))
-    submit(env, "experiment=cifar10_plain20", "seed=3")
     first, second = seen(tmp_path, "python")
     assert first.startswith("-m resnet_repro.train experiment=cifar10_plain20 seed=3 ")
     assert first.endswith("trainer.launcher=external trainer.devices=8")
     assert "--nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d --rdzv-id=4242" in second
     assert second.endswith(f"--rdzv-endpoint=localhost:29500 -m resnet_repro.worker {tmp_path}")
+    calls = [call for call in seen(tmp_path, "scontrol") if call.startswith("requeue")]
+    assert calls == ["requeue 4242"] * requeued
 
 
 @pytest.mark.parametrize(("refused", "code"), [("2", 2), ("", 0)])
@@ -103,21 +97,22 @@ WORDS = ("trainer.devices=2", "recipe.max_iters=70", "recipe.milestones=[]",
          "trainer.checkpoint_every_iters=30")  # fmt: skip
 
 
-def real_cluster(tmp_path: Path) -> dict[str, str]:
-    return cluster(
-        tmp_path, PYTHON=sys.executable, SLURM_JOB_NUM_NODES="1", SLURM_GPUS_ON_NODE="2",
-        PORT="0", PYTHONPATH=str(REPO / "src"), SLURM_JOB_ID="77",
-    )  # fmt: skip
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
 def test_warned_it_saves_is_requeued_once_and_resumes_to_the_same_bits(tmp_path):
     """USR1 comes to every process of the step, as SLURM sends it, and through the launcher too."""
     whole, job = small_job(tmp_path / "whole", *WORDS), small_job(tmp_path / "runs", *WORDS)
-    env = real_cluster(tmp_path)
+    env = cluster(
+        tmp_path, PYTHON=sys.executable, SLURM_JOB_NUM_NODES="1", SLURM_GPUS_ON_NODE="2",
+        PORT="0", PYTHONPATH=str(REPO / "src"), SLURM_JOB_ID="77",
+    )  # fmt: skip
     warned = subprocess.Popen(["sbatch", str(BATCH), *job.words], env=env, cwd=REPO)
-    warn(job, warned)
+    while job.folder.status().get("iter", 0) < 30:  # the first checkpoint
+        assert warned.poll() is None
+        time.sleep(0.05)
+    for pid, what in at_work(job.folder.path).items():
+        if what != "command":  # not the batch script and its srun
+            os.kill(pid, signal.SIGUSR1)
     assert warned.wait() == 0
     assert job.folder.status()["state"] == "preempted"
     assert [call for call in seen(tmp_path, "scontrol") if "requeue" in call] == ["requeue 77"]
@@ -130,15 +125,6 @@ def test_warned_it_saves_is_requeued_once_and_resumes_to_the_same_bits(tmp_path)
     assert fingerprint(job.folder) == fingerprint(whole.folder)
     assert submit(env, *job.words).returncode == 0  # once more: nothing to do
     assert len(seen(tmp_path, "srun")) == 2
-
-
-def warn(job: Job, batch: subprocess.Popen[bytes]) -> None:
-    while job.folder.status().get("iter", 0) < 30:  # the first checkpoint
-        assert batch.poll() is None
-        time.sleep(0.05)
-    for pid, what in at_work(job.folder.path).items():
-        if what != "command":  # not the batch script and its srun
-            os.kill(pid, signal.SIGUSR1)
 
 
 def test_submitit_does_the_runs_of_a_sweep(tmp_path):
