@@ -19,6 +19,7 @@ from resnet_repro.runs.provenance import versions
 
 HERE = {"state": "passed", "remark": "a GPU, 80 GiB"}
 ANSWERS = dict.fromkeys((check.name for check in CHECKS), HERE)
+ALL_OFF = {"graph": "never", "compile": "never", "concurrent": 1}
 
 
 def stand_in(patch: pytest.MonkeyPatch, **scripts: str) -> None:
@@ -31,17 +32,19 @@ def stand_in(patch: pytest.MonkeyPatch, **scripts: str) -> None:
     patch.setattr(gpu_check, "start", start)
 
 
-def by_name(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
-    return {str(row["check"]): row for row in rows}
+def run_all() -> dict[str, dict[str, object]]:
+    rows = gpu_check.run_all(gpu_check.CHECKS)
+    assert [row["check"] for row in rows] == [check.name for check in CHECKS]
+    return {row["check"]: row for row in rows}
 
 
 @pytest.fixture
 def short(monkeypatch):
     monkeypatch.setattr(gpu_check, "DEADLINE", 60.0)
-    patient = [dataclasses.replace(check, limit=30.0) for check in CHECKS]
-    (graph,) = (n for n, check in enumerate(patient) if check.name == "graph")
-    patient[graph] = dataclasses.replace(patient[graph], limit=1.0)
-    monkeypatch.setattr(gpu_check, "CHECKS", tuple(patient))
+    checks = [
+        dataclasses.replace(check, limit=1.0 if check.name == "graph" else 30.0) for check in CHECKS
+    ]
+    monkeypatch.setattr(gpu_check, "CHECKS", tuple(checks))
 
 
 @pytest.mark.usefixtures("short")
@@ -55,17 +58,14 @@ def test_what_fails_hangs_or_crashes_is_turned_off_and_the_rest_is_done(
         "together": "import os; os.abort()",
     }
     stand_in(monkeypatch, **scripts)
-    rows = gpu_check.run_all(gpu_check.CHECKS)
-    found = by_name(rows)
+    found = run_all()
     assert found["graph"]["remark"] == "still running after 1 s"
     assert found["compile"]["remark"] == "no g++"
     assert found["together"]["remark"] == "exit code -6"
     assert {n for n, row in found.items() if row["state"] == "failed"} == set(scripts)
-    assert [row["check"] for row in rows] == [check.name for check in CHECKS]
     out = tmp_path / "check.json"
-    gpu_check.report(rows, out)
-    kept = json.loads(out.read_text())
-    assert kept["settings"] == {"graph": "never", "compile": "never", "concurrent": 1}
+    gpu_check.report(list(found.values()), out)
+    assert json.loads(out.read_text())["settings"] == ALL_OFF
     table = capsys.readouterr().out
     assert "instead: eager steps" in table
     assert "trainer.graph=never trainer.compile=never trainer.concurrent=1" in table
@@ -76,7 +76,7 @@ def test_what_fails_hangs_or_crashes_is_turned_off_and_the_rest_is_done(
 def test_without_a_gpu_only_what_needs_none_is_done(monkeypatch, state, why):
     monkeypatch.setitem(ANSWERS, "device", {"state": state, "remark": "no CUDA"})
     stand_in(monkeypatch)
-    found = by_name(gpu_check.run_all(gpu_check.CHECKS))
+    found = run_all()
     skipped = {n for n, row in found.items() if row["state"] == "skipped"} - {"device"}
     assert skipped == {check.name for check in CHECKS if check.cuda}
     assert all(str(found[name]["remark"]).startswith(why) for name in skipped)
@@ -117,8 +117,7 @@ def test_the_study_uses_what_was_found(tmp_path, monkeypatch, capsys):
     args = ("experiment=cifar10_plain20", "trainer.concurrent=4")
     jobs = [make_job(*args), make_job(*args, "trainer.compile=always")]
     assert study.checked(jobs, path) == jobs
-    settings = {"graph": "never", "compile": "never", "concurrent": 1}
-    kept = {"device": "a GPU, 80 GiB", "versions": versions(), "settings": settings}
+    kept = {"device": "a GPU, 80 GiB", "versions": versions(), "settings": ALL_OFF}
     path.write_text(json.dumps(kept))
     first, second = (job.config.trainer for job in study.checked(jobs, path))
     assert (first.graph, first.compile, first.concurrent) == ("never", "never", 1)
