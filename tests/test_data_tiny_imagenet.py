@@ -30,13 +30,8 @@ def three_classes(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def whole():
+def files():
     return tiny_files.fake_files()
-
-
-@pytest.fixture
-def files(whole):
-    return dict(whole)
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -147,8 +142,8 @@ def test_a_cache_of_files_that_were_replaced_is_made_again(tmp_path, files, writ
 )
 @pytest.mark.parametrize("write", WRITERS)
 def test_what_is_wrong_is_named(tmp_path, files, write, changed, message):
-    files.update(changed)
-    place = write(tmp_path, {name: file for name, file in files.items() if file is not None})
+    files = {name: file for name, file in (files | changed).items() if file is not None}
+    place = write(tmp_path, files)
     assert str(place) in refused(load, tmp_path, match=message)
     assert not (tmp_path / CACHE).exists()
 
@@ -178,9 +173,10 @@ def test_hostile_members_are_not_followed(tmp_path, files):
         link = tarfile.TarInfo(f"tiny-imagenet-200/{PICTURE}")
         link.type, link.linkname = tarfile.SYMTYPE, str(secret)
         archive.addfile(link)
-        outside = tarfile.TarInfo("tiny-imagenet-200/train/../../../escaped.JPEG")
-        outside.size = 1
-        archive.addfile(outside, io.BytesIO(b"x"))
+        for name in ("tiny-imagenet-200/train/../../../escaped.JPEG", f"{tmp_path}/escaped.JPEG"):
+            outside = tarfile.TarInfo(name)
+            outside.size = 1
+            archive.addfile(outside, io.BytesIO(b"x"))
     path.write_bytes(lzma.compress(content.getvalue()))
     refused(load, tmp_path, match="train/ has 10 pictures of class n01000001")
     assert not list(tmp_path.parent.glob("**/escaped.JPEG"))
