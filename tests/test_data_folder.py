@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 from pictures import encoded, photograph, write_folder
 from refusals import refused
-from resnet_repro.data import colours
 from resnet_repro.data.folder import PictureIndex, check_imagenet, load_index, load_indices
 from resnet_repro.data.jpeg import FORMATS, pixels, read_picture
 
@@ -160,23 +158,6 @@ def test_every_change_of_a_file_shows(root, change):
     assert after.stamp() != before.stamp()
     assert (after.digests("train") == before.digests("train")) is (change == "time")
     assert (after.digest() == before.digest()) is (change in ("size", "time"))
-
-
-def test_colours_are_not_those_of_files_that_were_replaced(tmp_path):
-    """Grey 20 replaced by grey 220 under the same names, and of the same size."""
-    path = tmp_path / "train" / "n00000000" / "0.bmp"
-    path.parent.mkdir(parents=True)
-    means, times = [], time.time_ns()
-    for grey in (20, 220):
-        path.write_bytes(encoded(photograph(240, 240).point(lambda _, g=grey: g), "BMP"))
-        os.utime(path, ns=(times, times + grey))
-        index = load_index(tmp_path / "train")
-        found = colours.load_statistics(index, tmp_path)
-        again = colours.load_statistics(index, tmp_path)
-        assert found.digest == again.digest
-        means.append(float(found.mean.mean()))
-    assert means == pytest.approx([20 / 255, 220 / 255], abs=1e-6)
-    assert len(list(tmp_path.glob(".colours-*"))) == 1
 
 
 @pytest.mark.parametrize(
