@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from pictures import write_folder
+from pictures import SMALL_CROP
 from refusals import refused
 from resnet_repro.data import DataError, StoppedError
 from resnet_repro.data import loader as loader_module
@@ -31,27 +31,13 @@ HERE = Decoder(0, CPU)
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_folder(root)
-    return root
+def train(photographs):
+    return load_indices(photographs)[0]
 
 
 @pytest.fixture(scope="module")
-def train(root):
-    return load_indices(root)[0]
-
-
-@pytest.fixture(scope="module")
-def val(root):
-    return load_indices(root)[1]
-
-
-@pytest.fixture
-def spoilt(root, tmp_path):
-    """A copy of a picture of the training set, and of all others, to be spoilt."""
-    shutil.copytree(root, tmp_path / "copy")
-    return tmp_path / "copy" / "train" / "n00000001" / "n00000001_2.JPEG"
+def val(photographs):
+    return load_indices(photographs)[1]
 
 
 def batches(index, iterations, workers=0, skip=False):
@@ -79,7 +65,7 @@ def test_same_batches_from_any_number_of_workers_and_any_start(train):
 def test_a_batch_is_what_the_order_and_the_draws_say(train):
     order = BatchOrder(len(train), 5, seed=4)
     for iteration, batch in enumerate(batches(train, range(6))):
-        assert batch.images.shape == (5, 224, 224, 3)
+        assert batch.images.shape == (5, SMALL_CROP, SMALL_CROP, 3)
         assert batch.images.dtype == torch.uint8
         for position, row in enumerate(order.batch(iteration).indices.tolist()):
             epoch = (5 * iteration + position) // 12  # batch 2 straddles epochs 0 and 1
@@ -103,7 +89,7 @@ def test_test_pictures_come_once_and_in_order(val, workers):
 
 def test_whole_pictures_and_shares_of_them(val):
     found = list(HERE.test(val, 1, side=384, whole=True))
-    assert {tuple(batch.images.shape) for batch in found} == {(1, 384, 384 * 300 // 260, 3)}
+    assert {tuple(batch.images.shape) for batch in found} == {(1, 384, 384 * 80 // 70, 3)}
     share = list(HERE.test(val, 2, rows=range(1, 6, 2)))
     assert torch.cat([b.labels for b in share]).tolist() == val.labels[1::2].tolist()
 
@@ -116,22 +102,24 @@ def test_what_does_not_go_together_is_refused(train, val):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_corrupt_picture_stops_or_is_counted_and_a_missing_one_always_stops(
-    train, spoilt, workers, capsys
+    photographs, train, tmp_path, workers, capsys
 ):
-    spoilt.write_bytes(spoilt.read_bytes()[:2000])
-    index, _ = load_indices(spoilt.parents[2])
+    shutil.copytree(photographs, tmp_path / "copy")
+    bad = tmp_path / "copy" / "train" / "n00000001" / "n00000001_2.JPEG"
+    bad.write_bytes(bad.read_bytes()[:1500])
+    index, _ = load_indices(tmp_path / "copy")
     refused(list, batches(index, range(6), workers), match="n00000001_2.JPEG")
     found = list(batches(index, range(6), workers, skip=True))
     gone = torch.cat([~batch.valid for batch in found])
     order = BatchOrder(len(index), 5, seed=4)
     rows = np.concatenate([order.batch(i).indices for i in range(6)])
-    assert gone.tolist() == [index.path(row) == spoilt for row in rows]
+    assert gone.tolist() == [index.path(row) == bad for row in rows]
     assert int(gone.sum()) >= 2
-    assert capsys.readouterr().err.count(f"skipped: {spoilt}") == 1  # told once
+    assert capsys.readouterr().err.count(f"skipped: {bad}") == 1  # told once
     for whole, batch in zip(batches(train, range(6)), found, strict=True):
         assert torch.equal(whole.images[batch.valid], batch.images[batch.valid])
         assert not batch.images[~batch.valid].any()
-    spoilt.unlink()
+    bad.unlink()
     message = "n00000001_2.JPEG cannot be read"
     refused(list, batches(index, range(6), workers, skip=True), match=message)
 
