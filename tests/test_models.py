@@ -195,18 +195,6 @@ def test_grouped_bn_in_evaluation_or_of_one_group_is_bn(group, training):
     torch.testing.assert_close(grouped.state_dict(), plain.state_dict())
 
 
-def test_momentum_none_averages_all_batches_as_in_bn():
-    grouped = make_norm(group=4)(3)
-    grouped.momentum = None
-    plain = copy_of(grouped)
-    plain.momentum = None
-    for _ in range(3):
-        half = torch.randn(4, 3, 4, 4)
-        grouped(torch.cat([half, half]))
-        plain(half)
-    torch.testing.assert_close(grouped.running_var, plain.running_var)
-
-
 @pytest.mark.parametrize("group", [0, 2])
 def test_every_bn_of_a_net_starts_fresh_with_the_eps_momentum_and_group_of_the_net(group):
     net = build(NetSpec("cifar", 8, "B", bn_eps=1e-3, bn_momentum=0.01, bn_group=group), 10)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,17 +43,13 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
             raise ValueError(
                 f"a batch of {input.shape[0]} images cannot be cut into BN groups of {self.group}"
             )
-        mean, var, seen = self.running_mean, self.running_var, self.num_batches_tracked
-        assert mean is not None
-        assert var is not None
-        assert seen is not None
-        seen.add_(1)
-        # momentum None is torch's way to ask for a plain average over all batches
-        rate = 1.0 / float(seen) if self.momentum is None else self.momentum
+        own: Any = self  # its statistics are tracked
+        mean, var = own.running_mean, own.running_var
+        own.num_batches_tracked.add_(1)
         # F.batch_norm moves the statistics that it is given: one copy per group, then their mean.
         moved = [(mean.clone(), var.clone()) for _ in range(input.shape[0] // self.group)]
         out = [
-            F.batch_norm(images, m, v, self.weight, self.bias, True, rate, self.eps)
+            F.batch_norm(images, m, v, self.weight, self.bias, True, own.momentum, self.eps)
             for images, (m, v) in zip(input.chunk(len(moved)), moved, strict=True)
         ]
         mean.copy_(torch.stack([m for m, _ in moved]).mean(0))
