@@ -75,6 +75,12 @@ def do(job: Job, stop: Callable[[], bool] = never) -> str:
     return launch(job, Silent(), stop)
 
 
+def finished(job: Job) -> dict[str, Any]:
+    """Do a run, or the rest of it; what it computed."""
+    assert do(job) == "finished"
+    return fingerprint(job.folder)
+
+
 def newest(folder: RunFolder) -> dict[str, Any]:
     saved = load_newest(folder.checkpoints)
     assert saved is not None

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from ranks import do, fingerprint, never, small_job
+from ranks import fingerprint, finished, never, small_job
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Progress
 from resnet_repro.runs.folder import RunFolderError
@@ -59,15 +59,15 @@ def test_concurrent_runs_give_the_same_folders(tmp_path, monkeypatch):
     assert [(o.job.config.name, o.state) for o in outcomes] == [(n, "finished") for n in "abc"]
     assert "".join(steps) == "ab" * 8 + "c" * 5
     for job, alone in zip(together, three(tmp_path / "alone"), strict=True):
-        assert do(alone) == "finished"
-        assert fingerprint(job.folder) == fingerprint(alone.folder)
+        assert fingerprint(job.folder) == finished(alone)
     assert {o.state for o in jobs.run_all(together, never)} == {"skipped"}
 
 
 def test_one_that_fails_stops_no_other(tmp_path):
     first, second, third = three(tmp_path, TOGETHER)
     bad = small_job(tmp_path, TOGETHER, "name=bad", "recipe.lr=1e30")
-    with run_lock(make_folder(third)):  # another process works on the third
+    third.folder.path.mkdir(parents=True)
+    with run_lock(third.folder.path):  # another process works on the third
         outcomes = {o.job.config.name: o for o in jobs.run_all([first, bad, third, second], never)}
     assert outcomes["a"].state == outcomes["b"].state == "finished"
     assert "not finite" in str(outcomes["bad"].error)
@@ -78,34 +78,34 @@ def test_one_that_fails_stops_no_other(tmp_path):
     assert left.value.code in (2, 5)
 
 
-def make_folder(job: Job) -> Path:
-    job.folder.path.mkdir(parents=True)
-    return job.folder.path
-
-
-def test_a_stop_saves_all_that_are_under_way_and_begins_no_other(tmp_path):
-    looks = count()
-    runs = three(tmp_path, TOGETHER)
+def test_a_stop_saves_all_that_are_under_way_and_an_interrupt_releases_them(tmp_path):
+    """No other run begins then; a later command finishes them all, with the same bits."""
+    looks, runs = count(), three(tmp_path, TOGETHER)
     outcomes = jobs.run_all(runs, lambda: next(looks) >= 9)
-    assert sorted((o.job.config.name, o.state) for o in outcomes) == [
-        ("a", "preempted"),
-        ("b", "preempted"),
-    ]
+    states = sorted((o.job.config.name, o.state) for o in outcomes)
+    assert states == [("a", "preempted"), ("b", "preempted")]
     assert not runs[2].folder.path.exists()
     for job in runs[:2]:
         reached = job.folder.status()["iter"]
         assert 0 < reached < 8
         assert (job.folder.checkpoints / f"iter_{reached:08d}.pt").exists()
+    looks = count()
+
+    def interrupt() -> bool:
+        if next(looks) == 4:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run_all(runs, interrupt)
     assert {o.state for o in jobs.run_all(runs, never)} == {"finished"}
-    alone = three(tmp_path / "alone")[1]
-    assert do(alone) == "finished"
-    assert fingerprint(runs[1].folder) == fingerprint(alone.folder)
+    assert fingerprint(runs[1].folder) == finished(three(tmp_path / "alone")[1])
 
 
 def test_runs_that_need_other_switches_are_refused(tmp_path):
     mixed = [
-        small_job(tmp_path, TOGETHER, "name=x"),
-        small_job(tmp_path, TOGETHER, "name=y", "trainer.precision=bf16"),
+        small_job(tmp_path, TOGETHER, f"name={precision}", f"trainer.precision={precision}")
+        for precision in ("fp32", "bf16")
     ]
     with pytest.raises(ConfigError) as caught:
         jobs.run_all(mixed, never)
@@ -167,24 +167,8 @@ def test_a_run_neither_gets_far_ahead_of_its_gpu_nor_holds_up_another(tmp_path):
         return False
 
     outcomes = jobs.train_together([slow, fast], 2, Progress([1.0, 1.0]), stop)
-    assert [(o.job.config.name, o.state) for o in outcomes] == [
-        ("fast", "finished"),
-        ("slow", "finished"),
-    ]
+    assert [(o.job, o.state) for o in outcomes] == [(fast, "finished"), (slow, "finished")]
     assert ahead[0] == max(ahead) == jobs.MAX_QUEUED - 1  # the oldest was waited for just before
     assert len(Mark.made) == 1 + 12  # the beginning and each iteration
     assert len(set(Stream.used)) == 1
     assert len(Stream.used) == 1 + 12 + 1  # and the end
-
-
-def test_an_interrupt_releases_what_is_under_way(tmp_path):
-    runs, looks = three(tmp_path, TOGETHER), count()
-
-    def interrupt() -> bool:
-        if next(looks) == 8:
-            raise KeyboardInterrupt
-        return False
-
-    with pytest.raises(KeyboardInterrupt):
-        jobs.run_all(runs, interrupt)
-    assert {o.state for o in jobs.run_all(runs, never)} == {"finished"}
