@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ranks import Failed, Silent, do, fingerprint, never, newest, small_job, together, workers
-from resnet_repro.config import Config
 from resnet_repro.data import synthetic
 from resnet_repro.data.resident import ResidentImages
 from resnet_repro.evaluation.count import ErrorCount, count_errors
@@ -19,12 +17,13 @@ from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.training import distributed
 from resnet_repro.training import run as run_module
-from resnet_repro.training.build import RunContext, assemble
+from resnet_repro.training.build import assemble
 from resnet_repro.training.device import set_up
 from resnet_repro.training.distributed import World, join, replicate, world_from_env
 from resnet_repro.training.launch import Job
 from resnet_repro.training.records import even_batch_size
 from resnet_repro.training.state import TrainState, forward_backward, settle_ddp_buckets
+from test_stepper import Launched
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -32,31 +31,29 @@ SHORT = ("recipe.max_iters=6", "recipe.milestones=[4]", "recipe.lr=0.01", "probe
          "probes.response_images=0", "evaluation.every_iters=6")  # fmt: skip
 
 
-def alone(monkeypatch: pytest.MonkeyPatch, config: Config, rank: int, size: int) -> RunContext:
+@pytest.fixture
+def images_of(tmp_path, monkeypatch):
     monkeypatch.setattr("resnet_repro.training.build.replicate", lambda model, _: model)
-    arrays = synthetic.make((200, 70))
-    parts, _ = assemble(config, set_up(config.trainer), arrays, World(rank, size))
-    return parts
+    config, arrays = small_job(tmp_path).config, synthetic.make((200, 70))
+    return lambda *of: assemble(config, set_up(config.trainer), arrays, World(*of))[0].images
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 7])
-def test_batches_are_the_same_bits_for_every_number_of_workers(tmp_path, monkeypatch, size):
-    config = small_job(tmp_path).config
-    whole = alone(monkeypatch, config, 0, 1)
-    shares = [alone(monkeypatch, config, rank, size) for rank in range(size)]
+def test_batches_are_the_same_bits_for_every_number_of_workers(images_of, size):
+    shares = [images_of(rank, size) for rank in range(size)]
     for iteration in (0, 1, 12):  # the last straddles two epochs
-        images, labels = whole.images.batch(iteration)
-        parts = [share.images.batch(iteration) for share in shares]
+        images, labels = images_of(0, 1).batch(iteration)
+        parts = [share.batch(iteration) for share in shares]
         assert torch.equal(torch.cat([part[0] for part in parts]), images)
         assert torch.equal(torch.cat([part[1] for part in parts]), labels)
         assert max(len(part[1]) for part in parts) - min(len(part[1]) for part in parts) <= 1
-        assert [part[0].shape for part in parts] == [share.images.share_shape for share in shares]
+        assert [part[0].shape for part in parts] == [share.share_shape for share in shares]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("largest", [7, 50, 1000])
-def test_evaluation_counts_every_image_once(tmp_path, monkeypatch, size, largest):
-    images = alone(monkeypatch, small_job(tmp_path).config, 0, 1).images.held_out["test"]
+def test_evaluation_counts_every_image_once(images_of, size, largest):
+    images = images_of(0, 1).held_out["test"]
 
     def forward(batch: Tensor) -> Tensor:  # cheap, but not the same for all images
         return batch.mean(dim=(2, 3)) @ torch.linspace(-9, 9, 30).view(3, 10)
@@ -117,11 +114,8 @@ def test_synchronised_batch_norm_makes_every_number_of_workers_one(tmp_path, dev
 @pytest.mark.parametrize("devices", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_stopped_and_resumed_gives_the_same_bits(tmp_path, devices):
     """Twice in one epoch, when the last rank alone wants to; from three on the buckets matter."""
-    arguments = (f"trainer.devices={devices}",)
-    whole, parts = (
-        small_job(tmp_path / "whole", *arguments),
-        small_job(tmp_path / "parts", *arguments),
-    )
+    words = f"trainer.devices={devices}"
+    whole, parts = (small_job(tmp_path / name, words) for name in ("whole", "parts"))
     assert workers(whole) == "finished"
     assert workers(parts, 5) == "preempted"
     assert parts.folder.status()["iter"] == 5
@@ -136,10 +130,9 @@ def test_stopped_and_resumed_gives_the_same_bits(tmp_path, devices):
 def test_another_number_of_workers_only_where_it_is_allowed(tmp_path):
     two = small_job(tmp_path, *SHORT, "trainer.devices=2")
     assert workers(two, 3) == "preempted"
-    arguments = (*SHORT, "trainer.devices=1")
     with pytest.raises(RunFolderError, match=r"trainer.devices was 2, now 1"):
-        do(small_job(tmp_path, *arguments))
-    allowed = small_job(tmp_path, *arguments, "trainer.allow_new_world_size=true")
+        do(small_job(tmp_path, *SHORT))
+    allowed = small_job(tmp_path, *SHORT, "trainer.allow_new_world_size=true")
     assert do(allowed) == "finished"
     records = allowed.folder.metrics()
     (changed,) = [r for r in records if r["kind"] == "event"]
@@ -220,26 +213,16 @@ def test_a_warning_that_means_nothing_here_is_not_shown(monkeypatch):
     assert [str(warning.message) for warning in shown] == ["another"]
 
 
-class Copies(TorchDispatchMode):
-    count = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        self.count += function is torch.ops.aten.lift_fresh.default
-        return function(*args, **(kwargs or {}))
-
-
 def test_batch_norm_over_all_workers_waits_for_no_copy_from_the_host(monkeypatch):
     """On a GPU there would be one in each layer of each step."""
     monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed.dist, "all_reduce", lambda _: None)
     norm, plain = distributed.SyncBatchNorm2d(3), torch.nn.BatchNorm2d(3)
-    images = torch.randn(4, 3, 5, 5)
-    with Copies() as copies:
+    images, copies = torch.randn(4, 3, 5, 5), torch.ops.aten.lift_fresh.default
+    with Launched() as noted:
         found = norm(images)
-    assert copies.count == 0
+    assert copies not in dict(noted.calls)
     torch.testing.assert_close(found, plain(images))
-    with Copies() as copies:
+    with Launched() as noted:
         images.new_tensor([1])
-    assert copies.count == 1
+    assert copies in dict(noted.calls)

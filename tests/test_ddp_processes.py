@@ -15,6 +15,7 @@ from resnet_repro.data.synthetic import SIZES
 from resnet_repro.exits import exit_code
 from resnet_repro.paths import REPOSITORY as REPO
 from resnet_repro.runs.folder import RunFolder
+from resnet_repro.train import main
 from resnet_repro.training import WorkersLostError
 from resnet_repro.training import workers as workers_module
 from resnet_repro.training.launch import Job, launch
@@ -44,6 +45,11 @@ class Fault(Silent):
             for pid, what in at_work(self._job.folder.path).items():
                 if what == self._whom:
                     os.kill(pid, self._number)
+
+    def assert_nobody_is_left(self) -> None:
+        assert self.at is not None
+        assert time.monotonic() - self.at < 120
+        assert_nobody_is_left(self._job.folder)
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +95,13 @@ def test_warned_while_torch_is_imported_it_saves_and_leaves(tmp_path):
     assert (status["state"], status["iter"]) == ("preempted", 1)
 
 
+def piped(*command: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
 def test_a_stop_before_the_first_worker_is_there_ends_the_launcher_at_once(tmp_path, monkeypatch):
     begun: list[subprocess.Popen[bytes]] = []
-
-    def hanging(*_: object) -> subprocess.Popen[bytes]:
-        begun.append(subprocess.Popen(["sleep", "600"], stdout=subprocess.PIPE))
-        return begun[0]
-
+    hanging = lambda *_: begun.append(piped("sleep", "600")) or begun[0]  # noqa: E731
     monkeypatch.setattr(workers_module, "start_launcher", hanging)
     job, began = small_job(tmp_path, "trainer.devices=2"), time.monotonic()
     assert launch(job, Silent(), lambda: bool(begun)) == "preempted"
@@ -114,38 +120,31 @@ def test_a_stop_while_one_of_several_waits_for_pictures_is_a_stop(tmp_path, monk
     entered: list[str] = []
     watcher = Silent()
     watcher.enter = lambda phase, _: entered.append(phase)
-    command = ["printf", "%s", REPORTS]
-    monkeypatch.setattr(
-        workers_module,
-        "start_launcher",
-        lambda *_: subprocess.Popen(command, stdout=subprocess.PIPE),
-    )
+    monkeypatch.setattr(workers_module, "start_launcher", lambda *_: piped("printf", REPORTS))
     job = small_job(tmp_path, "trainer.devices=2")
     assert launch(job, watcher, lambda: bool(entered)) == "preempted"
     assert entered == ["train"]
     assert job.folder.status()["state"] == "preempted"
 
 
-def test_one_machine_needs_no_name_that_resolves(tmp_path):
-    job = small_job(tmp_path, "trainer.devices=2", "recipe.max_iters=2", "recipe.milestones=[]",
-                    "probes.signals=false")  # fmt: skip
-    nameless = ["unshare", "--uts", "sh", "-c", 'hostname no-such-name.invalid && exec "$@"', "sh"]
-    if subprocess.run([*nameless, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to rename the machine for a process")
-    done = subprocess.run(
-        [*nameless, sys.executable, "-m", "resnet_repro.train", *job.words],
-        env=os.environ | {"PYTHONPATH": str(REPO / "src")}, capture_output=True, text=True,
-        timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+NAMELESS = ["unshare", "--uts", "sh", "-c", 'hostname no-such-name.invalid && exec "$@"', "sh"]
 
 
-def test_asked_to_stop_it_saves_and_leaves(job):
+@pytest.fixture
+def nameless(monkeypatch):
+    """Where a test may do so, it starts processes on a machine whose name does not resolve."""
+    start = subprocess.Popen
+    if subprocess.run([*NAMELESS, "true"], capture_output=True).returncode == 0:
+        monkeypatch.setattr(
+            subprocess, "Popen", lambda words, **how: start([*NAMELESS, *words], **how)
+        )
+
+
+@pytest.mark.usefixtures("nameless")
+def test_asked_to_stop_it_saves_and_leaves_and_the_machine_needs_no_name_that_resolves(job):
     watcher = Fault(job)
     assert launch(job, watcher, lambda: watcher.at is not None) == "preempted"
-    assert watcher.at is not None
-    assert time.monotonic() - watcher.at < 120
-    assert_nobody_is_left(job.folder)
+    watcher.assert_nobody_is_left()
     status = job.folder.status()
     assert (status["state"], status["restarts"]) == ("preempted", 0)
     assert status["iter"] >= 8
@@ -156,30 +155,28 @@ def test_a_killed_worker_ends_the_others(job):
     with pytest.raises(WorkersLostError, match="worker 1 was killed.*rerun the") as caught:
         launch(job, watcher, never)
     assert exit_code(caught.value) == 1
-    assert watcher.at is not None
-    assert time.monotonic() - watcher.at < 120
-    assert_nobody_is_left(job.folder)
+    watcher.assert_nobody_is_left()
     status = job.folder.status()
     assert (status["state"], status["restarts"]) == ("failed", 1)
     assert "worker 1 was killed" in status["reason"]
 
 
 def test_a_killed_launcher_makes_the_workers_save(job):
-    assert launch(job, Fault(job, "launcher", signal.SIGKILL), never) == "preempted"
-    assert_nobody_is_left(job.folder)
+    watcher = Fault(job, "launcher", signal.SIGKILL)
+    assert launch(job, watcher, never) == "preempted"
+    watcher.assert_nobody_is_left()
 
 
-def test_a_worker_that_falls_silent_is_given_up(job):
+def test_a_worker_that_falls_silent_is_given_up(job, monkeypatch):
+    monkeypatch.setattr(workers_module, "AFTER_FAILURE", 1.0)
     waiting = small_job(Path(job.config.runs_dir), *LONG, "trainer.timeout_seconds=5")
     watcher = Fault(waiting, "0", signal.SIGSTOP)
     with pytest.raises(WorkersLostError, match=r"worker 0 did not answer within 5 s"):
         launch(waiting, watcher, never)
-    assert watcher.at is not None
-    assert time.monotonic() - watcher.at < 120
-    assert_nobody_is_left(job.folder)
+    watcher.assert_nobody_is_left()
 
 
-def test_a_killed_command_leaves_nobody_and_the_next_one_resumes(job, whole):
+def test_a_killed_command_leaves_nobody_and_the_next_one_resumes(job, whole, call):
     start = job.folder.status()["iter"]
     command = begin_as_is(launch, job, Silent(), never)
     while job.folder.status()["iter"] < start + 5:
@@ -189,6 +186,7 @@ def test_a_killed_command_leaves_nobody_and_the_next_one_resumes(job, whole):
     command.join()
     assert_nobody_is_left(job.folder, 120)
     assert job.folder.status()["state"] == "preempted"
-    assert launch(job, Silent(), never) == "finished"
+    assert call(main, *job.words) == 0
+    assert job.folder.is_finished
     assert fingerprint(job.folder) == fingerprint(whole)
     assert not list(job.folder.path.rglob("*.tmp"))
