@@ -7,7 +7,6 @@ without torch's launcher: seconds less for each test.
 import hashlib
 import multiprocessing
 import os
-import resource
 import signal
 import socket
 import traceback
@@ -209,15 +208,3 @@ def _crash(job: Job, where: str) -> None:
     synthetic.SIZES = FEW_IMAGES
     os.environ[CRASH_AT] = where
     launch(job, Silent(), never)
-
-
-class FullDisk(Silent):
-    """Lets no file of this process grow beyond a size from an iteration on."""
-
-    def __init__(self, iteration: int, limit: Callable[[], int]):
-        self._from, self._limit = iteration, limit
-
-    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
-        if iteration == self._from:
-            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (self._limit(), hard))

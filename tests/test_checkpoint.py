@@ -38,8 +38,7 @@ def test_damage_is_never_loaded(tmp_path, how):
         newest = save(folder, 2, content(2))
         damage(how, newest, rng)
         with pytest.warns(UserWarning, match="iter_00000002.pt.*set aside"):
-            loaded = load_newest(folder)
-        assert loaded["iteration"] == 1
+            assert load_newest(folder)["iteration"] == 1
         assert newest.with_name(newest.name + ".corrupt").exists()
 
 
@@ -68,8 +67,7 @@ def test_disk_full_keeps_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "write_atomic", full)
     with pytest.raises(OSError, match="space"):
         save(tmp_path, 2, content(2))
-    loaded = load_newest(tmp_path)
-    assert loaded["iteration"] == 1
+    assert load_newest(tmp_path)["iteration"] == 1
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path, hostile):

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from ranks import StopAt, do, fingerprint, small_job
+from ranks import StopAt, do, fingerprint, finished, small_job
 from resnet_repro.config import RecipeConfig
+from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import Record
 from resnet_repro.training import state as state_module
 from resnet_repro.training.schedule import Plateau, lr_at
@@ -19,14 +20,11 @@ PLATEAU = (
 )  # fmt: skip
 
 
-def test_update_32001_is_the_first_at_a_tenth():
+def test_update_32001_is_the_first_at_a_tenth_and_a_fixed_warm_up_lasts_400():
     assert [lr_at(RecipeConfig(), i) for i in (0, 31_999, 32_000)] == [0.1, 0.1, 0.01]
     assert [lr_at(RecipeConfig(), i) for i in (47_999, 48_000, 63_999)] == [0.01, 0.001, 0.001]
-
-
-def test_fixed_warm_up_lasts_400_updates():
-    recipe = RecipeConfig(warmup="iters400")
-    assert [lr_at(recipe, i) for i in (0, 399, 400)] == [0.01, 0.01, 0.1]
+    fixed = RecipeConfig(warmup="iters400")
+    assert [lr_at(fixed, i) for i in (0, 399, 400)] == [0.01, 0.01, 0.1]
 
 
 def test_trap_01_02_03_warm_up_ends_and_drops_start_from_the_full_rate():
@@ -97,38 +95,38 @@ def replayed(records: list[Record], patience: int, max_drops: int, last: int) ->
 def whole(tmp_path_factory):
     job = small_job(tmp_path_factory.mktemp("whole"), *PLATEAU)
     assert do(job) == "finished"
-    return job
+    return job.folder
+
+
+def drops_of(folder: RunFolder) -> dict[int, float]:
+    """Iterations of the drops that a run logged, and the rates it went on with."""
+    return {r["iter"]: r["value"] for r in folder.metrics() if r.get("event") == "lr_drop"}
 
 
 def test_a_run_drops_by_what_it_logs_and_logs_each_drop(whole):
-    records = whole.folder.metrics()
+    records = whole.metrics()
     expected = replayed(records, patience=2, max_drops=2, last=14)
     assert expected, "the errors fell all the way: no plateau to see"
-    logged_drops = [(r["iter"], r["value"]) for r in records if r.get("event") == "lr_drop"]
-    assert logged_drops == [
-        (i, pytest.approx(0.4 * 0.1**n)) for n, i in enumerate(expected, start=1)
-    ]
+    assert drops_of(whole) == {
+        i: pytest.approx(0.4 * 0.1**n) for n, i in enumerate(expected, start=1)
+    }
     rates = {r["iter"]: r["lr"] for r in records if r["kind"] == "train"}
     for iteration, rate in rates.items():  # the update after the evaluation is the first below
         n = sum(iteration > drop for drop in expected)
         assert rate == pytest.approx(0.4 * 0.1**n)
-    assert whole.folder.meta()["deviations"]["recipe.schedule"] == ["milestones", "plateau"]
+    assert whole.meta()["deviations"]["recipe.schedule"] == ["milestones", "plateau"]
 
 
 @pytest.mark.parametrize("after", ["drop", "waiting"])
 def test_a_stopped_run_drops_where_one_that_was_not_stopped_does(whole, tmp_path, after):
-    first = next(r["iter"] for r in whole.folder.metrics() if r.get("event") == "lr_drop")
-    job = small_job(tmp_path, *PLATEAU)
+    first, job = min(drops_of(whole)), small_job(tmp_path, *PLATEAU)
     assert do(job, StopAt(first if after == "drop" else first - 1)) == "preempted"
-    assert do(job) == "finished"
-    assert fingerprint(job.folder) == fingerprint(whole.folder)
+    assert finished(job) == fingerprint(whole)
 
 
 def test_what_was_seen_before_a_stop_is_remembered(whole, tmp_path, monkeypatch):
     """The test above can fail: without the memory the drops come later."""
     monkeypatch.setattr(state_module, "Plateau", lambda **_: Plateau())
-    first = next(r["iter"] for r in whole.folder.metrics() if r.get("event") == "lr_drop")
     job = small_job(tmp_path, *PLATEAU)
-    assert do(job, StopAt(first)) == "preempted"
-    assert do(job) == "finished"
-    assert fingerprint(job.folder)["metrics"] != fingerprint(whole.folder)["metrics"]
+    assert do(job, StopAt(min(drops_of(whole)))) == "preempted"
+    assert finished(job)["metrics"] != fingerprint(whole)["metrics"]
