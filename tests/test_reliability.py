@@ -83,11 +83,22 @@ def test_deaths_at_places_and_system_calls_cost_no_bit(done):
         assert done("syscalls", "rename 3").total("hit") == 1
 
 
-def test_damaged_and_foreign_checkpoints_are_never_loaded(done):
-    record = done("checkpoints", "a pipe", "of another net", "all generations damaged", count=1)
-    assert record.total("silent") == 0
-    assert record.total("refused") == 2
-    assert record.total("identical_runs") == 1
+OTHERS = [  # part, trials, count, totals
+    ("checkpoints", ("a pipe", "of another net", "all generations damaged"), 1,
+     {"silent": 0, "refused": 2, "identical_runs": 1}),
+    ("rivals", (), 1, {"named": 1}),
+    ("leaks", (), 2, {"cycles": 4, "orphans": 0}),
+    pytest.param(
+        "workers", ("2 workers: rank 0 killed", "2 workers: SIGUSR1 to launcher"), 2,
+        {"orphans": 0}, marks=pytest.mark.slow,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "keys", "count", "totals"), OTHERS)
+def test_trials_of_other_parts_come_out_as_they_should(done, part, keys, count, totals):
+    record = done(part, *keys, count=count)
+    assert {name: record.total(name) for name in totals} == totals
 
 
 @pytest.mark.parametrize("kind", damage.KINDS)
@@ -108,27 +119,11 @@ def test_stops_in_each_phase_save_within_an_iteration(done):
     assert {trial["codes"][0] for trial in record.trials} == {75, 128 + signal.SIGUSR1}
 
 
-def test_two_at_once_one_proceeds(done):
-    assert done("rivals", count=1).total("named") == 1
-
-
 def test_a_full_disk_is_named_and_costs_no_bit(done, tmp_path):
     keys = ["files of 200 KiB at most"]
     if disk.may_mount(tmp_path):
         keys += ["16 KiB"]  # no room for the owner's name in the lock
     assert done("disk", *keys).total("full") == len(keys)
-
-
-def test_nothing_piles_up(done):
-    record = done("leaks", count=2)
-    assert record.total("cycles") == 4
-    assert record.total("orphans") == 0
-
-
-@pytest.mark.slow
-def test_workers_killed_and_hung_leave_nobody(done):
-    keys = ("2 workers: rank 0 killed", "2 workers: SIGUSR1 to launcher")
-    assert done("workers", *keys, count=2).total("orphans") == 0
 
 
 @pytest.mark.reliability

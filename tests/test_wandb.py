@@ -3,9 +3,8 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,15 +13,13 @@ from typing import Any
 import pytest
 
 from fabricate import fabricate, make_config, make_meta
-from ranks import SMALL, do, fingerprint, small_job
+from ranks import do, finished, small_job
 from resnet_repro import mirror
-from resnet_repro.compose import make_job
 from resnet_repro.mirror import Mirror, as_metrics, run_id
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
 
 pytestmark = pytest.mark.usefixtures("few_images")
-HERE = Path(__file__).resolve().parent
 real_wandb = pytest.mark.skipif(
     importlib.util.find_spec("wandb") is None, reason="the package wandb is not installed"
 )
@@ -39,15 +36,14 @@ def break_as(tmp_path, monkeypatch):
     """Put the stand-in in the place of wandb; the word it gets says what goes wrong."""
     place = tmp_path / "packages"
     place.mkdir()
-    (place / "wandb.py").write_text((HERE / "fake_wandb.py").read_text())
-    paths = [str(place), *filter(None, [os.environ.get("PYTHONPATH")])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    monkeypatch.setenv("FAKE_WANDB", "")
+    shutil.copy(Path(__file__).with_name("fake_wandb.py"), place / "wandb.py")
+    monkeypatch.setenv("PYTHONPATH", str(place), prepend=os.pathsep)
+    monkeypatch.setenv("FAKE_WANDB", "nothing")
     return lambda how: monkeypatch.setenv("FAKE_WANDB", how)
 
 
-def begun(root: Path, mode: str = "offline", kind: str = "wandb", **changes: Any) -> RunFolder:
-    config = make_config("ResNet-20", "quick", 3, None, changes)
+def begun(root: Path, mode: str = "offline", kind: str = "wandb") -> RunFolder:
+    config = make_config("ResNet-20", "quick", 3, None, {})
     config["logger"] = {"kind": kind, "mode": mode, "project": "mine"}
     folder = RunFolder.at(root, config)
     folder.write_config(config)
@@ -173,12 +169,20 @@ def test_whatever_breaks_costs_one_line_and_no_record(tmp_path, how, break_as, m
         assert len(records(folder)) == 6
 
 
-@pytest.mark.parametrize("state", ["preempted", "failed", "diverged"])
-def test_a_run_that_makes_room_waits_for_nothing(tmp_path, state, break_as, capfd, monkeypatch):
+def test_a_run_that_makes_room_waits_for_nothing(tmp_path, break_as, capfd, monkeypatch):
+    """Made up, in each state; and one that trains, stopped once W&B is there."""
     break_as("never finishes")
     monkeypatch.setattr(mirror, "CLOSE_SECONDS", 600.0)
     began = time.monotonic()
-    log_some(begun(tmp_path), state=state)
+    for state in ("preempted", "failed", "diverged"):
+        log_some(begun(tmp_path / state), state=state)
+    job = small_job(tmp_path, "recipe.max_iters=400", "recipe.milestones=[]", "logger=wandb")
+
+    def wandb_is_there() -> bool:
+        time.sleep(0.02)
+        return any(job.folder.path.glob("wandb/*-run-*"))
+
+    assert do(job, wandb_is_there) == "preempted"
     assert time.monotonic() - began < mirror.CLOSE_SECONDS / 2
     assert capfd.readouterr().err == ""
 
@@ -186,29 +190,23 @@ def test_a_run_that_makes_room_waits_for_nothing(tmp_path, state, break_as, capf
 # A run that was logged, sent later.
 
 
-@pytest.mark.usefixtures("break_as")
-def test_a_logged_run_can_be_sent_later(tmp_path, capfd):
+def test_a_logged_run_is_sent_later_or_named_and_the_exit_code_says_so(
+    tmp_path, break_as, call, capfd
+):
     folder = RunFolder(fabricate(tmp_path, "plain-20", profile="smoke"))
-    mirror.main([str(folder.path)])
+    break_as("not installed")
+    assert call(mirror.main, folder.path) == 1
+    expected = ["W&B: the package wandb is not installed", f"{folder.path}: not sent"]
+    assert capfd.readouterr().err.splitlines() == expected
+    assert call(mirror.main, folder.path, tmp_path / "nothing") == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'nothing'}")
+    break_as("")
+    assert call(mirror.main, folder.path) == 0
     assert capfd.readouterr().err == f"{folder.path}\n"
     assert len(records(folder)) == len(folder.metrics())
     logged = [e["values"] for e in asked_of_wandb(folder) if e["what"] == "log"]
     assert logged[-1]["curves"]["bytes"] > 5_000
-
-
-def test_what_cannot_be_sent_is_named_and_the_exit_code_says_so(tmp_path, break_as, capfd):
-    folder = fabricate(tmp_path, "plain-20", profile="smoke")
-    break_as("not installed")
-    with pytest.raises(SystemExit) as stopped:
-        mirror.main([str(folder)])
-    assert stopped.value.code == 1
-    expected = ["W&B: the package wandb is not installed", f"{folder}: not sent"]
-    assert capfd.readouterr().err.splitlines() == expected
-    with pytest.raises(SystemExit) as stopped:
-        mirror.main([str(folder), str(tmp_path / "nothing")])
-    assert stopped.value.code == 2
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"error: {tmp_path / 'nothing'}")
 
 
 # Names.
@@ -224,23 +222,17 @@ def test_names_of_metrics_say_the_view():
 # The real command.
 
 
-def train(runs: Path, *args: str) -> RunFolder:
-    job = small_job(runs, *args)
-    do(job)
-    return job.folder
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("alone"))
+    return finished(small_job(tmp_path_factory.mktemp("alone")))
 
 
-@pytest.mark.usefixtures("break_as")
-def test_what_a_person_finds_there(tmp_path, alone, capfd):
-    folder = train(tmp_path, "logger=wandb", "logger.project=mine")
+def test_what_a_person_finds_there(tmp_path, alone, break_as, capfd):
+    break_as("")
+    job = small_job(tmp_path, "logger=wandb", "logger.project=mine")
+    assert finished(job) == alone
     assert capfd.readouterr().err == ""  # neither of W&B nor of how it is trained
-    assert fingerprint(folder) == fingerprint(alone)
-    assert folder.is_finished
+    folder = job.folder
     init, *rest = asked_of_wandb(folder)
     assert (init["mode"], init["project"]) == ("offline", "mine")
     assert init["group"] == "cifar10_resnet20"
@@ -250,32 +242,13 @@ def test_what_a_person_finds_there(tmp_path, alone, capfd):
     assert {"what": "define_metric", "name": "*", "step_metric": "iter"} in rest
     logged = records(folder)
     assert [values["record"] for values in logged] == list(range(1, len(folder.metrics()) + 1))
-    tests = [r for r in folder.metrics() if r["kind"] == "test"]
-    assert [v["test/top1_err"] for v in logged if "test/top1_err" in v] == [
-        r["top1_err"] for r in tests
-    ]
+    tests = [r["top1_err"] for r in folder.metrics() if r["kind"] == "test"]
+    assert [v["test/top1_err"] for v in logged if "test/top1_err" in v] == tests
     (summary,) = [entry["values"] for entry in rest if entry["what"] == "summary"]
-    assert summary["last/test/top1_err"] == tests[-1]["top1_err"]
+    assert summary["last/test/top1_err"] == tests[-1]
     assert summary["params"] == folder.meta()["net"]["params"]
     assert summary["images_per_second"] > 0
     assert rest[-1] == {"what": "finish", "exit_code": 0}
-
-
-def test_stopped_by_a_signal_the_command_does_not_wait(tmp_path, break_as):
-    break_as("never finishes")
-    longer = (
-        "recipe.max_iters=400", "recipe.milestones=[]", "trainer.checkpoint_every_iters=20",
-        "evaluation.every_iters=400", "logger=wandb", f"runs_dir={tmp_path}",
-    )  # fmt: skip
-    folder = make_job(*SMALL, *longer).folder
-    process = subprocess.Popen(
-        [sys.executable, "-m", "resnet_repro.train", *SMALL, *longer],
-        cwd=HERE.parent, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    until(lambda: folder.status().get("iter", 0) >= 20 and list(folder.path.glob("wandb/*-run-*")))
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 75
-    assert folder.status()["state"] == "preempted"
 
 
 @real_wandb
@@ -283,23 +256,23 @@ def test_the_real_package(tmp_path, alone, monkeypatch, capfd):
     """Offline; and online without a key or a network, begun before, since W&B waits for seconds."""
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
     online = []
-    for name, key in (("no key", {}), ("no network", {"WANDB_API_KEY": "0" * 40})):
+    for name in ("no key", "no network"):
+        if name == "no network":
+            monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         folder = begun(tmp_path / name, "online")
         with MetricsWriter(folder.metrics_path) as log:
             log.write("train", iter=1, loss=1.0)
         folder.write_status("finished")
-        with monkeypatch.context() as patch:
-            for variable, value in key.items():
-                patch.setenv(variable, value)
-            online.append(Mirror(folder))
-            online[-1].start()
-    folder = train(tmp_path, "logger=wandb")
+        online.append(Mirror(folder))
+        online[-1].start()
+    monkeypatch.delenv("WANDB_API_KEY")
+    job = small_job(tmp_path, "logger=wandb")
+    assert finished(job) == alone
     for ours in online:
         ours.close()
     lines = capfd.readouterr().err.splitlines()  # the run itself had nothing to say
     assert ["logging offline" in line for line in lines] == [True, True]
-    assert fingerprint(folder) == fingerprint(alone)
-    assert folder.is_finished
+    folder = job.folder
     (file,) = folder.path.glob("wandb/offline-run-*/run-*.wandb")
     assert file.stem == f"run-{run_id(folder.config())}"
     content = file.read_bytes()
