@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -218,7 +218,28 @@ def gradients_against_float64(run: Run) -> dict[str, str]:
 
 
 def precision_control_block(study: Study) -> str:
-    """What another precision changes in the next updates of a run, beside what a seed changes."""
+    """What another precision changes in gradients and updates, beside what chance changes."""
+    paths = sorted((study.root.parent / "bench").glob("precision_*.json"))
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    compared = [
+        {
+            "net": saved["net"],
+            "at iteration": f"{row['from']:,}",
+            f"moved by {saved['precision']} (%)": f"{100 * row['rounding']:.0f}",
+            "moved by the choice of the mini-batch (%)": f"{100 * row['sampling']:.0f}",
+            "mini-batches": f"{row['batches']}",
+            "on": saved["hardware"]["label"],
+        }
+        for saved in files
+        for row in saved.get("gradients", ())
+    ]
+    parts = [to_markdown(pd.DataFrame(compared))] if compared else []
+    parts += [_continuations(saved) for saved in files if saved["rows"]]
+    return "\n\n".join(parts) or "It has not been measured yet: `python -m benchmarks.precision`."
+
+
+def _continuations(saved: dict[str, Any]) -> str:
+    """Tabulate the same updates done in several ways, from each checkpoint."""
     names = {
         "from": "from iteration",
         "loss": "mean loss",
@@ -226,22 +247,19 @@ def precision_control_block(study: Study) -> str:
         "clean_train_error": "clean training error (%)",
         "test_error": "test error (%)",
     }
-    lines = []
-    for path in sorted((study.root.parent / "bench").glob("precision_*.json")):
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        where = f"{saved['net']} (`{saved['run']}`), {saved['hardware']['label']}"
-        rows = pd.DataFrame(saved["rows"])
-        table = rows.assign(loss=rows["loss"].map("{:.4f}".format)).rename(columns=names)
-        lines += [to_markdown(table), "", f"{where}; `python -m benchmarks.precision`."]
-        way = rows["continuation"].str.rsplit(", seed ", n=1, expand=True)
-        for start, group in rows.groupby("from"):
-            spans = {
-                what: group.groupby(way[same])["clean_train_error"].agg(lambda v: v.max() - v.min())
-                for what, same in (("precision and layout", 1), ("seed", 0))
-            }
-            spread = ", by ".join(f"{what} {span.max():.2f} points" for what, span in spans.items())
-            lines.append(f"From iteration {start:,}, clean training errors differ by {spread}.")
-    return "\n".join(lines) or "It has not been measured yet: `python -m benchmarks.precision`."
+    rows = pd.DataFrame(saved["rows"])
+    table = rows.assign(loss=rows["loss"].map("{:.4f}".format)).rename(columns=names)
+    where = f"{saved['net']} (`{saved['run']}`), {saved['hardware']['label']}"
+    lines = [to_markdown(table), "", f"{where}; `python -m benchmarks.precision`."]
+    way = rows["continuation"].str.rsplit(", seed ", n=1, expand=True)
+    for start, group in rows.groupby("from"):
+        spans = {
+            what: group.groupby(way[same])["clean_train_error"].agg(lambda v: v.max() - v.min())
+            for what, same in (("precision and layout", 1), ("seed", 0))
+        }
+        spread = ", by ".join(f"{what} {span.max():.2f} points" for what, span in spans.items())
+        lines.append(f"From iteration {start:,}, clean training errors differ by {spread}.")
+    return "\n".join(lines)
 
 
 def tiny_block(study: Study) -> str:

@@ -19,11 +19,11 @@ from benchmarks.growth import Point
 from benchmarks.limit import CONV, NORM, OTHER, UPDATE, WAITING, kind_of, least, time_spent
 from benchmarks.measured import Measured
 from benchmarks.page import page
-from benchmarks.precision import main
+from benchmarks.precision import gradients, main
 from benchmarks.record import Scope
 from benchmarks.timing import ratios, spread, take_turns
 from pictures import SMALL_CROP, encoded, photograph, shrink
-from ranks import StopAt, do, small_job
+from ranks import StopAt, do, newest, small_job
 from resnet_repro.data.synthetic import make
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_multiply_adds
@@ -434,7 +434,15 @@ def test_continuations_start_at_the_checkpoint_and_differ(tmp_path):
     assert do(job, StopAt(6)) == "preempted"
     args = [str(job.folder.path), str(job.folder.checkpoints), "--iterations", "2"]
     main([*args, "--out", str(tmp_path)])
-    kept = json.loads((tmp_path / "precision_cpu.json").read_text())
+    path = tmp_path / "precision_cifar10_resnet20_cpu.json"
+    text = path.read_text()
+    main([*args, "--out", str(tmp_path)])
+    assert path.read_text() == text  # nothing is measured twice
+    kept = json.loads(text)
+    (compared,) = kept["gradients"]
+    assert (compared["from"], compared["rounding"]) == (6, 0.0)  # the run is in fp32
+    bf16 = gradients(job.config, "bf16", newest(job.folder))
+    assert 0.001 < bf16["rounding"] < bf16["sampling"] == compared["sampling"]
     rows = kept["rows"]
     assert kept["net"] == "ResNet-8"
     assert [row["from"] for row in rows] == [6] * 4

@@ -146,6 +146,7 @@ def paper_horizon(run: Run) -> tuple[int, str]:
     return min([*moved, end, run.max_iters]), ""
 
 
+LISTED = 4  # runs in a note
 _MIXABLE: Mapping[str, Callable[[Run], str]] = {
     "precision": lambda run: run.precision,
     "hardware": lambda run: run.hardware,
@@ -165,7 +166,7 @@ def comparison_notes(runs: Sequence[Run]) -> list[str]:
     return notes
 
 
-def _some(runs: Sequence[Run], at_most: int = 4) -> str:
-    more = len(runs) - at_most
-    names = ", ".join(f"{run.label} seed {run.seed}" for run in runs[:at_most])
+def _some(runs: Sequence[Run]) -> str:
+    more = len(runs) - LISTED
+    names = ", ".join(f"{run.label} seed {run.seed}" for run in runs[:LISTED])
     return f"{names} and {more} more" if more > 0 else names

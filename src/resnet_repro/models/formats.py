@@ -23,6 +23,7 @@ WRAPPERS = (
     *("model", "net", "network"),
 )
 
+LISTED = 8  # keys in a message
 # What the two call the head and the layers of a projection.
 _HEAD = {"akamaster": "linear", "torchvision": "fc"}
 _PROJECTION = {"akamaster": "shortcut", "torchvision": "downsample"}
@@ -116,6 +117,6 @@ def _their_key(fmt: str, ours: str) -> str:
     return re.sub(r"^head\.fc\.", f"{_HEAD[fmt]}.", key)
 
 
-def _some(items: list[str], limit: int = 8) -> str:
-    rest = len(items) - limit
-    return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")
+def _some(items: list[str]) -> str:
+    rest = len(items) - LISTED
+    return ", ".join(items[:LISTED]) + (f" and {rest} more" if rest > 0 else "")

@@ -19,6 +19,7 @@ from resnet_repro.runs.signals import is_alive
 
 COMMAND = ".lock"  # held by the user's command
 WORK = ".work.lock"  # held by the one process that writes: rank 0's, if there are several
+AFTER_DEATH = 15.0  # seconds to wait for a dead owner's children, which hold the lock
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # of a network file system
 
 
@@ -43,16 +44,13 @@ def take(descriptor: int, folder: Path) -> bool:
 
 
 @contextmanager
-def run_lock(
-    folder: Path, name: str = COMMAND, *, patience: float = 0.0, after_death: float = 15.0
-) -> Iterator[None]:
+def run_lock(folder: Path, name: str = COMMAND, *, patience: float = 0.0) -> Iterator[None]:
     """Hold a lock of the run folder; it ends with the process, however that ends.
 
     Args:
         folder: an existing run folder.
         name: which of the folder's locks.
         patience: seconds to wait for an owner that is alive and may be ending.
-        after_death: seconds to wait for a dead owner's children, which hold the lock.
 
     Raises:
         RunFolderError: another process works there; the message names it.
@@ -66,7 +64,7 @@ def run_lock(
     with file:
         while not take(file.fileno(), folder):
             owner = lock.read_text(encoding="utf-8")
-            if time.monotonic() - began >= max(patience, _grace(owner, after_death)):
+            if time.monotonic() - began >= max(patience, _grace(owner)):
                 owner = owner or "another process"
                 raise RunFolderError(f"{folder}: {owner} is working on this run")
             time.sleep(0.05)
@@ -78,10 +76,10 @@ def run_lock(
         yield
 
 
-def _grace(owner: str, after_death: float) -> float:
+def _grace(owner: str) -> float:
     """Seconds to wait because the lock's owner, by its name, is not at work."""
     named = re.fullmatch(r"process (\d+) on (.+)", owner)
     if named is None:  # it holds the lock and is about to write its name
         return 1.0
     is_local = named[2] == socket.gethostname()
-    return after_death if is_local and not is_alive(int(named[1])) else 0.0
+    return AFTER_DEATH if is_local and not is_alive(int(named[1])) else 0.0
