@@ -30,30 +30,29 @@ NOTHING_BY_THE_PROTOCOL = (
 def readme_block(study: Study) -> str:
     """The README's results: pictures, a table of the nets, what the runs are, tested claims.
 
-    A net is shown by the longest schedule it was trained on.
+    They are of runs by the paper's protocol or, without any, of the longest schedule there is.
     """
     every = load.without_variants(study.finished)
     if not every:
         return "No run is logged in this repository yet: `make quickstart` makes the first two."
-    nets = grouped(every, lambda run: run.experiment).values()
-    longest = [min((run.profile for run in net), key=PROFILE_ORDER.index) for net in nets]
-    runs = [r for net, best in zip(nets, longest, strict=True) for r in net if r.profile == best]
-    by_place = grouped(runs, lambda run: (PROFILE_ORDER.index(run.profile), run.data))
-    groups = [by_place[place] for place in sorted(by_place)]  # the longest profile first
-    parts = [f"**{NOTHING_BY_THE_PROTOCOL}**"] if "paper" not in longest else []
-    parts += _readme_pictures(study, by_protocol="paper" in longest)
+    profile = min((run.profile for run in every), key=PROFILE_ORDER.index)
+    groups = grouped((r for r in every if r.profile == profile), lambda run: run.data).values()
+    parts = [] if profile == "paper" else [f"**{NOTHING_BY_THE_PROTOCOL}**"]
+    parts += _readme_pictures(study, by_protocol=profile == "paper")
     parts.append(to_markdown(pd.DataFrame([row for group in groups for row in _net_rows(group)])))
     parts.append(" ".join(line for group in groups for line in run_sentences(group)))
     claims = [
         (f"{result.id}: {result.title}", result.verdict, result.where)
         for result in study.claims
-        if result.verdict != NO_RUNS
+        if result.verdict != NO_RUNS and result.profile == profile
     ]
     if claims:
         columns = ["the paper's claim", "verdict", "from"]
         parts.append(to_markdown(pd.DataFrame(claims, columns=columns)))
-    link = "docs/RESULTS.md"
-    return "\n\n".join([*parts, f"Evidence, intervals and what it means: [{link}]({link})."])
+    parts.append(
+        "Evidence, intervals, shorter runs and what it means: [docs/RESULTS.md](docs/RESULTS.md)."
+    )
+    return "\n\n".join(parts)
 
 
 def _readme_pictures(study: Study, *, by_protocol: bool) -> list[str]:
@@ -75,7 +74,6 @@ def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
         rows.append(
             {
                 "net": label if group[0].data == "cifar10" else f"{label}, {data_of(group)}",
-                "profile": group[0].profile,
                 "seeds": str(test.n),
                 "test error (%)": with_sd(test.mean, test.sd),
                 "clean training error (%)": f"{sum(clean) / len(clean):.2f}" if clean else NOTHING,
