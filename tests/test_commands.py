@@ -158,9 +158,9 @@ print([name for name in sys.argv[2].split() if name in sys.modules])
         (COMMANDS, "torch"),
         (READERS, "torch torchvision hydra omegaconf wandb matplotlib.pyplot"),
         (["benchmarks.page"], "torch"),
-        (["resnet_repro.models.spec"], "torch numpy"),
+        (["resnet_repro.train", "resnet_repro.study", "resnet_repro.models.spec"], "torch numpy"),
     ],
-    ids=["commands", "readers", "benchmarks", "spec"],
+    ids=["commands", "readers", "benchmarks", "help"],
 )
 def test_what_need_not_be_imported_is_not(modules, absent):
     done = say("-c", IMPORTED, " ".join(modules), absent)

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-if TYPE_CHECKING:  # torch is not imported by the processes that decode
+if TYPE_CHECKING:  # the command line waits for none; processes that decode do without torch
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from resnet_repro.data.order import BatchOrder
@@ -66,6 +65,8 @@ class Arrays:
 
 def digest(array: NDArray[np.uint8]) -> str:
     """SHA-256 of a uint8 array in C order, hexadecimal; TypeError: published ones are of uint8."""
+    import numpy as np
+
     if array.dtype != np.uint8:
         raise TypeError(f"digests are over uint8 bytes, got {array.dtype}")
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
