@@ -89,7 +89,7 @@ def _stretches(net: str, group: Sequence[Run], kind: str) -> list[Stretch]:
             continue
         same = papers.loc[part.index]
         # Public seed noise is that of a test error at the end of the schedule.
-        ended = kind == "test" and rate == rates[-1][0]
+        ended = kind == "test" and rate == rates[-1][0] and all(run.is_finished for run in group)
         gap = _gap(part.sub(same, axis=0), public_noise(group) if ended else None)
         ours, whole = (pd.Series(t.mean(axis=1), dtype=float) for t in (part, course))
         found.append(Stretch(net, kind, rate, tuple(group), ours, same, whole, gap))
