@@ -147,9 +147,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         content = json.loads(path.read_text()) if path.exists() else {}
         rows, compared = content.get("rows", []), content.get("gradients", [])
 
+        # The header is of the last measurement; days, revisions and machines may differ.
+        source = {"made": header["made"], "revision": header["git"]["revision"]}
+        source["on"] = header["hardware"]["label"]
+
         def keep(kept: list[Row], row: Row) -> None:
-            kept.append(row)
-            print(row, file=sys.stderr, flush=True)
+            kept.append(row | source)
+            print(kept[-1], file=sys.stderr, flush=True)
             write(args.out, header | {"gradients": compared, "rows": rows})
 
         for directory in args.checkpoints:

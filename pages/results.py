@@ -170,7 +170,7 @@ def late_start_block(_: Study) -> str:
     )
 
 
-def by_net(study: Study, describe: Callable[[Run], dict[str, str]], otherwise: str) -> str:
+def gradients_block(study: Study, describe: Callable[[Run], dict[str, str]], otherwise: str) -> str:
     """One row per net whose gradients were looked at, also in runs that only did that."""
     rows = []
     for run in study.item("gradients") + study.checks + study.item("fig4"):
@@ -228,7 +228,7 @@ def precision_control_block(study: Study) -> str:
             f"moved by {saved['precision']} (%)": f"{100 * row['rounding']:.0f}",
             "moved by the choice of the mini-batch (%)": f"{100 * row['sampling']:.0f}",
             "mini-batches": f"{row['batches']}",
-            "on": saved["hardware"]["label"],
+            "on": row["on"],
         }
         for saved in files
         for row in saved.get("gradients", ())
@@ -249,7 +249,9 @@ def _continuations(saved: dict[str, Any]) -> str:
     }
     rows = pd.DataFrame(saved["rows"])
     table = rows.assign(loss=rows["loss"].map("{:.4f}".format)).rename(columns=names)
-    where = f"{saved['net']} (`{saved['run']}`), {saved['hardware']['label']}"
+    table = table.drop(columns=["made", "revision", "on"])
+    devices = " and ".join(rows["on"].unique())
+    where = f"{saved['net']} (`{saved['run']}`), {devices}"
     lines = [to_markdown(table), "", f"{where}; `python -m benchmarks.precision`."]
     way = rows["continuation"].str.rsplit(", seed ", n=1, expand=True)
     for start, group in rows.groupby("from"):

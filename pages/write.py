@@ -41,10 +41,12 @@ BLOCKS: Mapping[str, Callable[[Study], str]] = {
     "crossing": results.crossing_block,
     "late start": results.late_start_block,
     "first update": partial(
-        results.by_net, describe=results.first_update, otherwise="No gradient norms are logged yet."
+        results.gradients_block,
+        describe=results.first_update,
+        otherwise="No gradient norms are logged yet.",
     ),
     "gradient precision": partial(
-        results.by_net,
+        results.gradients_block,
         describe=results.gradients_against_float64,
         otherwise="No run has logged it yet.",
     ),

@@ -101,7 +101,11 @@ def piped(*command: str) -> subprocess.Popen[bytes]:
 
 def test_a_stop_before_the_first_worker_is_there_ends_the_launcher_at_once(tmp_path, monkeypatch):
     begun: list[subprocess.Popen[bytes]] = []
-    hanging = lambda *_: begun.append(piped("sleep", "600")) or begun[0]  # noqa: E731
+
+    def hanging(*_: object) -> subprocess.Popen[bytes]:
+        begun.append(piped("sleep", "600"))
+        return begun[0]
+
     monkeypatch.setattr(workers_module, "start_launcher", hanging)
     job, began = small_job(tmp_path, "trainer.devices=2"), time.monotonic()
     assert launch(job, Silent(), lambda: bool(begun)) == "preempted"
@@ -143,7 +147,10 @@ def nameless(monkeypatch):
 @pytest.mark.usefixtures("nameless")
 def test_asked_to_stop_it_saves_and_leaves_and_the_machine_needs_no_name_that_resolves(job):
     watcher, until = Fault(job), time.monotonic() + 240  # in vain, it would try to resolve it
-    stop = lambda: watcher.at is not None or time.monotonic() > until  # noqa: E731
+
+    def stop() -> bool:
+        return watcher.at is not None or time.monotonic() > until
+
     assert launch(job, watcher, stop) == "preempted"
     watcher.assert_nobody_is_left()
     status = job.folder.status()

@@ -1,4 +1,4 @@
-"""Record where a result comes from: code, versions, machine; without torch and Hydra."""
+"""Record where a result comes from: code, versions, machine; torch only to name a GPU."""
 
 from __future__ import annotations
 
