@@ -250,11 +250,13 @@ def _recipe_conflicts(config: Config) -> Iterator[str]:
         yield f"data.train_split=45k: only for data.name=cifar10, which is {data.name}"
     if data.name in ("tiny_imagenet", *PICTURE_SETS) and family != "imagenet":
         yield f"model.family={family}: data.name={data.name} needs the imagenet family"
-    if data.name in PICTURE_SETS and data.pad != "mean":
-        yield (
-            f"data.pad={data.pad}: crops of data.name={data.name} lie within the picture; "
-            "there is no border"
-        )
+    for key in ("pad", "border"):
+        value = getattr(data, key)
+        if data.name in PICTURE_SETS and value != getattr(DataConfig(), key):
+            yield (
+                f"data.{key}={value}: crops of data.name={data.name} lie within the picture; "
+                "there is no border"
+            )
 
 
 def _device_conflicts(config: Config) -> Iterator[str]:
@@ -274,6 +276,11 @@ def _device_conflicts(config: Config) -> Iterator[str]:
     if bn_group and batch % (devices * bn_group):
         times = f" x trainer.devices={devices}" if devices > 1 else ""
         yield f"model.bn_group={bn_group}{times}: must divide recipe.batch_size={batch}"
+    if bn_group and data in PICTURE_SETS and config.data.on_corrupt == "skip":
+        yield (
+            f"data.on_corrupt=skip: not with model.bn_group={bn_group}; a batch that lacks a "
+            "picture cannot be cut into groups"
+        )
     if trainer.concurrent > 1 and devices > 1:
         yield (
             f"trainer.concurrent={trainer.concurrent}: only with trainer.devices=1, which is "
