@@ -41,6 +41,8 @@ def test_every_form_gives_the_same_arrays_and_digests(tmp_path, files, monkeypat
            "train/@eaDir/images/0.JPEG", "val/images/._val_0.JPEG")  # fmt: skip
     place = write(tmp_path, files | dict.fromkeys(odd, b"left by a desktop"))
     monkeypatch.setattr(tiny_imagenet, "_CHUNK", 7)  # in several threads
+    for part in () if direct else ("train", "val"):  # ImageNet's may lie beside it
+        (tmp_path / part).mkdir()
     arrays = load(place if direct else tmp_path)
     assert arrays.num_classes == 3
     assert arrays.train_labels.tolist() == [0] * 11 + [1] * 11 + [2] * 11

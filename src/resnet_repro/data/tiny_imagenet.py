@@ -100,12 +100,12 @@ def _cached(root: Path, cache: Path) -> Checksummed | None:
 
 def find(root: Path) -> Path:
     """The folder or archive at ``root``, which may also be that folder or archive itself."""
-    if root.is_file() or ((root / "train").is_dir() and (root / "val").is_dir()):
-        return root
     names = (NAME, f"{NAME}.zip", f"{NAME}.tar.xz")
     for name in names:
         if (root / name).exists():
             return root / name
+    if root.is_file() or ((root / "train").is_dir() and (root / "val").is_dir()):
+        return root
     raise DataError(
         f"no Tiny ImageNet in {root}: looked for {', '.join(names)}; put one there or name its "
         "folder with data.root=... or RESNET_REPRO_DATA"
