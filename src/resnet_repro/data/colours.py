@@ -77,7 +77,7 @@ def _measure(index: PictureIndex, skip_corrupt: bool) -> Sums:
     for sums, failures in map_tasks(_sum_chunk, tasks, f"measuring, {_CHUNK} a step"):
         for line in failures:
             if not skip_corrupt:
-                raise jpeg.PictureError(line)
+                raise jpeg.PictureError(line).with_advice()
             note(f"left out of the mean: {line}")
         total = {name: total.get(name, 0) + value for name, value in sums.items()}
     if not total["count"][0]:

@@ -255,11 +255,13 @@ def _entries(
         for entry in ordered:
             at = entry.path
             if is_leftover(entry.name):
-                left_out.append(("hidden files and leavings of the system", at[cut:]))
+                left_out.append(("hidden or system files", at[cut:]))
             else:
                 yield entry, entry.stat()
     except OSError as error:
-        raise DataError(f"{at} cannot be read ({error.strerror}); allow or remove it") from error
+        raise DataError(
+            f"{at} cannot be read ({error.strerror}); make it readable or remove it"
+        ) from error
 
 
 def _identity(about: os.stat_result) -> tuple[int, int]:

@@ -190,7 +190,7 @@ class Decoder:
         if not isinstance(error, PictureError):  # not readable at all
             raise error
         if not self.skip:
-            raise PictureError(f"{error}; replace it, or skip it with on_corrupt=skip")
+            raise error.with_advice()
         if str(error) not in self._named:
             note(f"skipped: {error}")
             self._named.add(str(error))
@@ -215,7 +215,7 @@ def _next(batches: Iterator[Any]) -> PictureBatch | None:
         )
     raise DataError(
         f"the processes that decode pictures gave no batch for {waited:.0f} s; "
-        "look at the disk of data.root, then rerun the same command to resume"
+        "check the disk of data.root, then rerun the same command to resume"
     )
 
 
