@@ -34,7 +34,10 @@ def exit_code(error: BaseException) -> int | None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """End the process with one line and the right code where the user can act on the error."""
+    """End the process with one line and the right code where the user can act on the error.
+
+    A Ctrl-C that nothing else handles ends it with a line, too.
+    """
     guard_streams()
     try:
         check_installed()
@@ -45,6 +48,9 @@ def explained() -> Iterator[None]:
             raise
         notify(f"error: {error}")
         raise SystemExit(code) from None
+    except KeyboardInterrupt:
+        notify("stopped; rerun the same command")
+        raise SystemExit(130) from None
 
 
 def notify(message: str) -> None:

@@ -6,7 +6,6 @@ Exit codes: 0 it is there and right, 2 bad usage, 3 no source gives it or it is 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from resnet_repro import paths
@@ -34,13 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "an hour (%(default)s)",
     )
     args = parser.parse_args(argv)
-    try:
-        with explained():
-            root = paths.data(args.root)
-            arrays = load("cifar10", root, args.source)
-    except KeyboardInterrupt:
-        print("stopped; rerun the same command to start again", file=sys.stderr)
-        raise SystemExit(130) from None
+    with explained():
+        root = paths.data(args.root)
+        arrays = load("cifar10", root, args.source)
     counts = f"{len(arrays.train_labels):,} training and {len(arrays.test_labels):,} test images"
     print(f"CIFAR-10 in {root.absolute()}: {counts}, digests verified")
     for part, digest in arrays.digests.items():
