@@ -186,6 +186,11 @@ def test_precise_bn_is_another_number_stored_as_such(runs, arrays, tmp_path):
     assert same["models"][0]["net"]["label"] == "ResNet-8"
     assert (same["loss"], same["wrong1"]) == (found["loss"], found["wrong1"])
     done(export, f"run={runs[0].path}", f"out={tmp_path / 'net.pt'}")
+    on_two = shutil.copytree(runs[0].path, tmp_path / "on" / "two" / "seed0")
+    config = (on_two / "config.yaml").read_text(encoding="utf-8")
+    (on_two / "config.yaml").write_text(config.replace("devices: 1", "devices: 2"))
+    halves = counted(tmp_path / "halves", f"run={on_two}", "bn=precise")
+    assert 0 < abs(halves["loss"] - found["loss"]) < 0.01  # variances of half as many images
     message = "bn=precise: only with run=... or a checkpoint in its run folder"
     refused(message, f"weights={tmp_path / 'net.pt'}", *more, f"results_dir={tmp_path}")
 
@@ -207,6 +212,11 @@ def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_pat
     out = tmp_path / "weights"
     out.mkdir()
     both = f"run={runs[0].path},{runs[1].path}"
+    (out / "README.md").write_text("# My project")
+    message = "its README.md is not a table of weights and would be replaced"
+    refused(message, both, f"out={out}", "format=safetensors", command=export)
+    (out / "README.md").unlink()
+    (out / "other.pt").write_bytes(b"not ours, and in no table")
     output = done(export, both, f"out={out}", "format=safetensors")
     assert f"{out / 'README.md'}\n" in output
     table = (out / "README.md").read_text(encoding="utf-8")
@@ -266,7 +276,9 @@ def test_five_lines_of_python_classify_a_picture_without_the_data(
         assert [name for name, _ in found[:1]] == [str(int(probabilities.argmax()))]
         for name, probability in found:
             assert probability == pytest.approx(float(probabilities[int(name)]), abs=1e-6)
-    assert len(net.classify(Image.new("L", (640, 480)))) == 5  # any size, any mode
+    assert len(net.classify(Image.new("L", (640, 480)))) == 5  # any size, any mode of 8 bits
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        net.classify(Image.new("I;16", (32, 32)))
     without = tmp_path / "without.pt"
     monkeypatch.setattr("resnet_repro.training.build.load_images", no_data)
     done(export, f"run={runs[0].path}", f"out={without}")
@@ -307,7 +319,7 @@ def test_runs_are_refused_where_they_cannot_be_counted(runs, tmp_path):
     for word, message in (
         ("protocol=10-crop", "CIFAR nets are tested on the single view"),
         ("split=val", "split=val: the net was trained on all"),
-        ("data.name=cifar10", "belong to cifar10, synthetic"),
+        ("data.name=cifar10", "data.name=cifar10: the nets and their means belong to synthetic"),
     ):
         refused(message, f"run={runs[0].path}", f"results_dir={tmp_path}", word)
     refused("config.yaml: cannot be read", f"run={tmp_path}", f"results_dir={tmp_path}")
@@ -325,6 +337,8 @@ def test_runs_are_refused_where_they_cannot_be_counted(runs, tmp_path):
     content[len(content) // 2] ^= 1  # torch.load would not notice
     final.write_bytes(content)
     refused("does not have the digest", *args, code=4)
+    checkpoint = (f"weights={final}", "format=ours", f"results_dir={tmp_path}")
+    refused("does not have the digest", *checkpoint, code=4)
     final.unlink()
     refused("no final checkpoint (they are not kept in version control)", *args, code=4)
     assert results(tmp_path) == {}
@@ -415,6 +429,7 @@ def test_the_number_is_printed_even_if_it_cannot_be_kept(akamaster, tmp_path, mo
         (("run=.", "out=a.pt", "format=onnx"), "format=onnx: must be one of state_dict, safet"),
         (("run=.,..", "out=a.pt"), "out=a.pt: must be an existing folder where there are several"),
         (("run=.,.", "out=."), "run=.,.: two runs of the same name"),
+        (("run=/", "out=src"), "config.yaml: cannot be read"),
         (("run=.", "out=/dev/null"), "out=/dev/null: must be a file in an existing folder"),
         # of responses
         (("images=5",), "run is not set"),
@@ -478,7 +493,7 @@ def test_files_that_cannot_be_counted_are_refused_and_nothing_is_written(
     for state, code, message in (
         ({"state_dict": {}, "x": hostile}, 4, "posix.mkdir"),
         (hundred.state_dict(), 2, "a.th: its net has 100 classes, synthetic has 10"),
-        (wild.state_dict(), 4, "scores are not finite"),
+        (wild.state_dict(), 4, "a.th: scores are not finite"),
     ):
         torch.save(state, path)
         refused(message, *args, code=code)
@@ -495,10 +510,15 @@ def test_responses_of_a_run_that_is_not_finished(tmp_path):
     job = small_job(tmp_path, "probes.response_images=500")
     assert do(job, StopAt(5)) == "preempted"
     assert job.folder.table("responses") == []
+    config = (job.folder.path / "config.yaml").read_text(encoding="utf-8")
+    elsewhere = config.replace("devices: 1", "devices: 2").replace("device: auto", "device: cuda")
+    (job.folder.path / "config.yaml").write_text(elsewhere)  # of another machine
     output = done(responses, f"run={job.folder.path}", "images=100", "threads=1")
+    (job.folder.path / "config.yaml").write_text(config)
     assert "100 test images, iteration 5" in output
     assert len(job.folder.table("responses")) == 7
     assert do(job) == "finished"  # the run resumes as if nothing had happened
     finished = job.folder.table("responses")
-    done(responses, f"run={job.folder.path}", "images=500", "threads=1")
-    assert job.folder.table("responses") == finished  # the synthetic set has 500 test images
+    output = done(responses, f"run={job.folder.path}", "images=1000", "threads=1")
+    assert "500 test images" in output  # the synthetic set has no more
+    assert job.folder.table("responses") == finished

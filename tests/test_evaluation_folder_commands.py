@@ -102,7 +102,7 @@ def test_corrupt_pictures_end_it_or_are_stored_by_name(root, weights):
     bad = sorted((root / "val").glob("*/*.JPEG"))[3]
     bad.write_bytes(b"no picture")
     out = f"results_dir={root.parent / 'results'}"
-    assert bad.name in refused("on_corrupt=skip", *args(root, [path], out), code=3)
+    assert bad.name in refused("data.on_corrupt=skip", *args(root, [path], out), code=3)
     assert not (root.parent / "results").exists()
     output = done(evaluate, *args(root, [path], "data.on_corrupt=skip", out))
     assert "| folder test " in output
@@ -111,6 +111,7 @@ def test_corrupt_pictures_end_it_or_are_stored_by_name(root, weights):
     assert (found["num_samples"], found["left_out"]) == (len(SIZES) - 1, 1)
     (line,) = found["left_out_images"]
     assert line.startswith(f"val/{bad.parent.name}/{bad.name}: ")
+    assert found["command"].endswith(" data=folder data.on_corrupt=skip")
 
 
 def test_what_does_not_fit_is_refused(root, weights, tmp_path):

@@ -13,7 +13,7 @@ from torch import nn
 
 from resnet_repro.config import DataConfig
 from resnet_repro.evaluation import weights
-from resnet_repro.evaluation.subjects import from_file
+from resnet_repro.evaluation.subjects import from_export, from_file
 from resnet_repro.evaluation.weights import WeightsError, packed, read
 from resnet_repro.exits import CHECKPOINT, exit_code
 from resnet_repro.models.build import build
@@ -292,6 +292,7 @@ def test_ours_in_torchvisions_keys_are_prepared_as_they_were_trained(tmp_path):
     assert (subject.precision, subject.spec) == ("bf16", spec)
     assert (subject.source["run"], subject.source["iter"]) == ("paper/x/seed3", 7)
     refused(tmp_path / "a.pth", "has torchvision's keys; use format=torchvision", "ours")
+    assert from_export(tmp_path / "a.pth")[0].spec == spec
 
 
 def test_weights_changed_after_their_export_are_not_the_runs(tmp_path):

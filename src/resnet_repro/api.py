@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from resnet_repro import paths
 from resnet_repro.compose import compose_sweep
-from resnet_repro.evaluation.subjects import from_file
-from resnet_repro.evaluation.weights import WeightsError, read
+from resnet_repro.data import jpeg
+from resnet_repro.evaluation.subjects import from_export
+from resnet_repro.evaluation.weights import WeightsError
 from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.training.jobs import run_all
 
@@ -36,10 +37,14 @@ class Classifier:
     classes: tuple[str, ...]
 
     def prepare(self, picture: Image.Image) -> Tensor:
-        """The central square of a picture at the net's size (1, 3, H, W), less the mean."""
+        """The central square of a picture at the net's size (1, 3, H, W), less the mean.
+
+        The picture is taken as stored, as in training: for a photograph with an orientation tag
+        pass ``ImageOps.exif_transpose(picture)``. ValueError: more than 8 bits a channel.
+        """
         size = self.mean.shape[-1]
         side = 256 if size == 224 else size
-        square = ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.BILINEAR)
+        square = ImageOps.fit(jpeg.rgb(picture), (side, side), Image.Resampling.BILINEAR)
         edge = (side - size) // 2
         crop = square.crop((edge, edge, edge + size, edge + size))
         pixels = torch.from_numpy(np.array(crop)).to(torch.float32).div_(255)
@@ -62,7 +67,7 @@ def load_net(path: str | Path) -> Classifier:
         WeightsError: the file is refused, is not ours, or was exported without the data.
     """
     file = paths.expand(str(path))
-    subject, about = from_file(file, "ours"), read(file).about or {}
+    subject, about = from_export(file)
     try:
         prepared = about["input"]
         pixels = np.frombuffer(base64.b64decode(prepared["mean"]), "<f4").reshape(prepared["shape"])

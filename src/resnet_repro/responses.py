@@ -39,7 +39,14 @@ def measure(options: ResponsesOptions) -> None:
     folder = RunFolder(paths.expand(options.run))
     run = Config.from_mapping(folder.config())
     probes = dataclasses.replace(run.probes, response_images=options.images)
-    trainer = dataclasses.replace(run.trainer, threads=options.threads)
+    trainer = dataclasses.replace(
+        run.trainer,
+        device="cpu" if run.trainer.device == "cpu" else "auto",
+        devices=1,
+        allow_new_world_size=True,  # responses are those of one net, however it was trained
+        precision=folder.meta().get("precision", run.trainer.precision),
+        threads=options.threads,
+    )
     config = dataclasses.replace(run, probes=probes, trainer=trainer)
     from resnet_repro.training.build import assemble, load_images
     from resnet_repro.training.checkpoint import resume
@@ -53,7 +60,8 @@ def measure(options: ResponsesOptions) -> None:
                 f"run={folder.path}: has no checkpoint; checkpoints are not committed"
             )
         keep_responses(folder, context, state)
-    done = f"{options.images} test images, iteration {state.iteration}"
+    count = min(options.images, len(context.images.held_out["test"]))
+    done = f"{count} test images, iteration {state.iteration}"
     print(f"{folder.path}/responses.csv: {done}")
 
 

@@ -55,6 +55,10 @@ _UNDECODABLE = (
 class PictureError(DataError):
     """A picture that cannot be decoded; the message names it."""
 
+    def with_advice(self) -> PictureError:
+        """The error for a user who did not ask to skip such pictures."""
+        return PictureError(f"{self}; replace it, or skip it with data.on_corrupt=skip")
+
 
 def read_picture(path: Path) -> bytes:
     """The bytes of a file; DataError: unreadable; PictureError: more than ``MAX_BYTES``."""
@@ -104,7 +108,7 @@ def scaled(encoded: bytes, name: str, side: int) -> Pixels:
 def pixels(encoded: bytes, name: str) -> Pixels:
     """The picture as it is, in RGB; uint8 (H, W, 3)."""
     with _opened(encoded, name) as image:
-        return np.array(_rgb(image))
+        return np.array(rgb(image))
 
 
 def resized(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -139,11 +143,12 @@ def _region(image: Image.Image, grid: tuple[int, int], box: tuple[int, int, int,
         bottom * image.height / grid[1],
     )
     # Grey has one channel to resize; the others are the same, so they are made afterwards.
-    picture = image if image.mode == "L" else _rgb(image)
-    return np.array(_rgb(picture.resize(size, Image.Resampling.BILINEAR, box=source)))
+    picture = image if image.mode == "L" else rgb(image)
+    return np.array(rgb(picture.resize(size, Image.Resampling.BILINEAR, box=source)))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
+    """The picture in three channels of 8 bits; ValueError: it has more than 8 bits a channel."""
     if image.mode == "RGB":
         image.load()
         return image

@@ -114,7 +114,8 @@ class Session:
             )
         models = [m | more for m, (_, more) in zip(described["models"], ready, strict=True)]
         if not math.isfinite(found.loss):
-            raise WeightsError(f"{models[0]['sha256']}: scores are not finite; nothing is counted")
+            tested = " + ".join(model.get("file") or model["run"] for model in models)
+            raise WeightsError(f"{tested}: scores are not finite; nothing is counted")
         return {
             **described,
             "models": models,
@@ -159,8 +160,10 @@ class Session:
             trainer=_trainer(self.options),
         )
         with closing(open_images(config, self.setup, found)) as images:
+            # Each device normalised its own share of the batch.
+            shares = 1 if run.trainer.sync_bn else run.trainer.devices
             for i in range(images.order.num_images // run.recipe.batch_size):
-                yield images.batch(subject.source["iter"] + i)[0]
+                yield from images.batch(subject.source["iter"] + i)[0].chunk(shares)
 
     def _at_once(self) -> int:
         """Images of a batch: fewer where they are shown larger, so that memory stays the same."""
@@ -179,14 +182,12 @@ def _trainer(options: EvaluateOptions, precision: str = "auto") -> TrainerConfig
 def _choose_data(subjects: Sequence[Subject], options: EvaluateOptions) -> DataConfig:
     """The data set of all nets: their own, or the one given."""
     given = options.data
-    names = {subject.data.name for subject in subjects if subject.data}
-    if given.name != "auto":
-        names.add(given.name)
-    if len(names) > 1:
+    own = sorted({subject.data.name for subject in subjects if subject.data})
+    name = given.name if given.name != "auto" else (own or [DataConfig().name])[0]
+    if own not in ([], [name]):
         raise ConfigError(
-            f"data.name={given.name}: the nets and their means belong to {', '.join(sorted(names))}"
+            f"data.name={given.name}: the nets and their means belong to {', '.join(own)}"
         )
-    name = names.pop() if names else DataConfig().name
     return DataConfig(name, given.root, given.source, on_corrupt=given.on_corrupt)
 
 
@@ -280,6 +281,10 @@ def _command(options: EvaluateOptions) -> str:
         "stride_in": options.stride_in,
         "run": ",".join(f"results/runs/{run}" for run in runs) or None,
         **{key: getattr(options, key) for key in ("protocol", "bn", "split")},
+        "data": options.data.name,
+        "data.on_corrupt": options.data.on_corrupt,
+        "trainer.precision": options.trainer.precision,
     }
-    given = [f"{key}={value}" for key, value in overrides.items() if value is not None]
+    usual = (None, "auto", "stop")
+    given = [f"{key}={value}" for key, value in overrides.items() if value not in usual]
     return shlex.join(["python", "-m", "resnet_repro.evaluate", *given])

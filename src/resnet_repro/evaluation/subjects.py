@@ -70,6 +70,17 @@ def from_file(
         return _theirs(file, source, weights_key, stride_in)
 
 
+def from_export(path: Path) -> tuple[Subject, Mapping[str, Any]]:
+    """Build the net of a file of ``resnet_repro.export``, whatever its keys; and what it records.
+
+    WeightsError: the file is refused, or is no such export.
+    """
+    about = weights.read(path).about
+    if about is None:
+        raise weights.WeightsError(f"{path}: is no file of resnet_repro.export")
+    return from_file(path, "torchvision" if about.get("keys") == "torchvision" else OURS), about
+
+
 def from_run(path: Path) -> Subject:
     """Build the final net of a finished run.
 
@@ -151,6 +162,8 @@ def _ours(file: WeightsFile, source: dict[str, Any]) -> Subject:
             "does not name its net; expected a file of resnet_repro.export, "
             "or a checkpoint in its run folder"
         )
+    if reason := damage(file.path):  # torch.load accepts flipped bits
+        raise ValueError(reason)
     try:
         config = Config.from_mapping(folder.config())
         about = about_run(config, folder, int(file.content["iteration"]))
