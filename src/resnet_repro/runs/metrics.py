@@ -77,6 +77,7 @@ class MetricsWriter(AbstractContextManager["MetricsWriter"]):
                 "the file was cut after the checkpoint"
             )
         self._file.truncate(keep_bytes)
+        self._file.seek(keep_bytes)  # truncating does not move the position that sync returns
 
     def write(self, kind: str, **values: Any) -> Record:
         """Append one record and return it as it was written."""
