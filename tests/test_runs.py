@@ -17,10 +17,27 @@ import pytest
 from fabricate import make_config
 from resnet_repro.data.cache import locked
 from resnet_repro.paths import REPOSITORY
+from resnet_repro.runs import provenance
 from resnet_repro.runs.atomic import write_atomic, write_text_atomic
 from resnet_repro.runs.folder import RunFolder, RunFolderError, find_runs
 from resnet_repro.runs.lock import run_lock
 from resnet_repro.runs.metrics import MetricsError, MetricsWriter, read_metrics
+
+
+def test_a_bundle_inside_another_repository_keeps_its_own_revision(tmp_path, monkeypatch):
+    def git(*args: str) -> None:
+        who = ("-c", "user.name=x", "-c", "user.email=x@x.org")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *args], check=True, capture_output=True)
+
+    (tmp_path / "package" / "runs").mkdir(parents=True)
+    monkeypatch.setattr(provenance, "HERE", tmp_path / "package" / "runs")
+    assert provenance.git_state() == {"revision": None, "dirty": None}
+    git("init")
+    git("commit", "--allow-empty", "-m", "theirs")
+    assert provenance.git_state() == {"revision": None, "dirty": None}
+    state = {"revision": "ours", "dirty": False}
+    (tmp_path / "package" / provenance.REVISION).write_text(json.dumps(state))
+    assert provenance.git_state() == state
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

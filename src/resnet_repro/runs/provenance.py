@@ -20,12 +20,14 @@ REVISION = "revision.json"  # in a bundle: the state of the code it was made fro
 
 def git_state() -> dict[str, Any]:
     """Revision of the code that runs and whether it was changed since; nulls outside git."""
-    revision = _git("rev-parse", "HEAD")
+    # A copy of the code may lie within the repository of something else.
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    revision = _git("rev-parse", "HEAD") if tracked else None
     carried = HERE.parent / REVISION
     if revision is None and carried.exists():  # the code came in a bundle
         state: dict[str, Any] = json.loads(carried.read_text(encoding="utf-8"))
         return state
-    changes = _git("status", "--porcelain", "--", ":/src", ":/conf")
+    changes = _git("status", "--porcelain", "--", ":/src", ":/conf") if tracked else None
     return {"revision": revision, "dirty": None if changes is None else bool(changes)}
 
 
