@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ranks import Silent, begin_as_is, fingerprint, never, small_job, workers
 from reliability.processes import at_work, seconds_until_gone
+from resnet_repro.data import StoppedError
+from resnet_repro.data.jpeg import PictureError
 from resnet_repro.data.synthetic import SIZES
 from resnet_repro.exits import exit_code
 from resnet_repro.paths import REPOSITORY as REPO
@@ -198,3 +201,12 @@ def test_a_killed_command_leaves_nobody_and_the_next_one_resumes(job, whole, cal
     assert job.folder.is_finished
     assert fingerprint(job.folder) == fingerprint(whole)
     assert not list(job.folder.path.rglob("*.tmp"))
+
+
+def test_an_error_is_reported_as_the_nearest_kind_that_the_command_knows(monkeypatch):
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(workers_module.Channel, "__init__", lambda *_: None)
+    monkeypatch.setattr(workers_module.Channel, "report", lambda *_, **values: sent.append(values))
+    for error in (PictureError("n1.JPEG"), StoppedError("waiting"), ZeroDivisionError("ours")):
+        workers_module.Channel(0).failed(error)
+    assert [values["kind"] for values in sent] == ["DataError", "StoppedError", "ZeroDivisionError"]

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from resnet_repro.config import TrainerConfig
-from resnet_repro.data import DataError
+from resnet_repro.data import DataError, StoppedError
 from resnet_repro.exits import notify
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Watcher
@@ -44,7 +44,8 @@ SOURCE = Path(__file__).resolve().parents[2]
 EXPLAINED: dict[str, Callable[[str], Exception]] = {
     kind.__name__: kind
     for kind in (
-        ConfigError, RunFolderError, DataError, CheckpointError, MetricsError, DivergedError,
+        ConfigError, RunFolderError, StoppedError, DataError, CheckpointError, MetricsError,
+        DivergedError,
     )
 } | {"DiskFullError": lambda text: DiskFullError(28, text)}  # fmt: skip
 
@@ -227,10 +228,11 @@ class Channel(Watcher):
         self.report("enter", values=[phase, iteration])
 
     def failed(self, error: BaseException) -> None:
-        """Report what ended this worker."""
+        """Report what ended this worker, as the nearest class of error that the command knows."""
+        kinds = [kind.__name__ for kind in type(error).__mro__]
         self.report(
             "error",
-            kind=type(error).__name__,
+            kind=next((kind for kind in kinds if kind in EXPLAINED), kinds[0]),
             message=str(error)[: LONGEST // 3],
             trace="".join(traceback.format_exception(error))[-LONGEST // 3 :],
         )
