@@ -83,7 +83,9 @@ def test_a_stop_saves_all_that_are_under_way_and_an_interrupt_releases_them(tmp_
     looks, runs = count(), three(tmp_path, TOGETHER)
     outcomes = jobs.run_all(runs, lambda: next(looks) >= 9)
     states = sorted((o.job.config.name, o.state) for o in outcomes)
-    assert states == [("a", "preempted"), ("b", "preempted")]
+    assert states == [("a", "preempted"), ("b", "preempted"), ("c", "not begun")]
+    with pytest.raises(SystemExit, match="75"):  # what was asked for is not all done
+        jobs.report([outcome for outcome in outcomes if outcome.state == "not begun"])
     assert not runs[2].folder.path.exists()
     for job in runs[:2]:
         reached = job.folder.status()["iter"]

@@ -3,6 +3,8 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from resnet_repro.compose import compose_run
 from resnet_repro.conf import names, protocol
 from resnet_repro.data import Arrays, StoppedError, cifar10
 from resnet_repro.data.cifar10 import DIGESTS
-from resnet_repro.data.resident import ResidentImages
+from resnet_repro.data.resident import DeviceDataset, ResidentImages
 from resnet_repro.items.table6 import table6
 from resnet_repro.runs import provenance
 from resnet_repro.runs.folder import RunFolder, RunFolderError
@@ -31,6 +33,12 @@ from resnet_repro.training.launch import begin, launch
 from resnet_repro.training.run import TrainingRun
 
 pytestmark = pytest.mark.usefixtures("few_images")
+
+
+class Kill(Silent):
+    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
+        if iteration == 7:  # checkpoints are made at 4, 8 and 12
+            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -139,30 +147,45 @@ def test_stopped_and_resumed_gives_the_same_bits(whole, tmp_path, every):
 
 def test_parts_by_other_hardware_or_code_are_recorded(tmp_path, monkeypatch):
     job = small_job(tmp_path)
-    for stop_at, label in ((3, "A"), (2, "A"), (1, "B"), (9, "A")):
+    for stop_at, label in ((3, "A"), (2, "A"), (1, "B"), (0, "C"), (9, "A")):
         made_by = {"label": label, "cpu": label}
         monkeypatch.setattr(provenance, "hardware", lambda *_, made_by=made_by: made_by)
-        do(job, StopAt(stop_at))
+        with nullcontext() if stop_at else pytest.raises(KeyboardInterrupt):
+            launch(job, Silent() if stop_at else Kill(), StopAt(stop_at))
     meta = job.folder.meta()
     first, second = meta["earlier"]
     assert (first["until"], first["hardware"]["label"]) == (5, "A")
     assert (second["until"], second["hardware"]["label"]) == (6, "B")
-    assert set(first) == {"until", "git", "versions", "hardware"}
+    assert set(first) == {"until", "git", "versions", "hardware", "engine"}
     assert (meta["hardware"]["label"], first["git"]) == ("A", meta["git"])
 
 
 def test_killed_without_warning_goes_back_to_its_checkpoint(whole, tmp_path):
     """Work after the last checkpoint is lost and done again; its records do not come twice."""
-
-    class Kill(Silent):
-        def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
-            if iteration == 7:  # checkpoints are made at 4, 8 and 12
-                raise KeyboardInterrupt
-
     job = small_job(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         launch(job, Kill(), never)
     assert [r["iter"] for r in job.folder.metrics()][-1] == 6
+    assert do(job, StopAt(1)) == "preempted"  # before it has written a record
+    assert finished(job) == fingerprint(whole)
+
+
+def test_stopped_while_an_evaluation_waits_for_data_loses_no_record(whole, tmp_path, monkeypatch):
+    """It goes back to the checkpoint before; a stop after the last update measures nothing."""
+    job, evaluations = small_job(tmp_path), count()
+    original = DeviceDataset.eval_batches
+
+    def waits(images, *args, **share):
+        if next(evaluations) in (1, 4):  # that at 8, the clean training error at the end
+            raise StoppedError("stopped by a signal while waiting for pictures")
+        return original(images, *args, **share)
+
+    monkeypatch.setattr(DeviceDataset, "eval_batches", waits)
+    for reached in (8, 12):
+        assert do(job) == "preempted"
+        assert job.folder.metrics()[-1]["iter"] == reached
+    assert do(job, StopAt(1)) == "preempted"
+    assert not any(record["kind"] == "train_clean" for record in job.folder.metrics())
     assert finished(job) == fingerprint(whole)
 
 

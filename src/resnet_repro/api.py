@@ -99,6 +99,6 @@ def train(*overrides: str) -> list[Path]:
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error
-    if any(outcome.state == "preempted" for outcome in outcomes):
-        raise KeyboardInterrupt("stopped; checkpoint saved. Rerun the same command to resume.")
+    if any(outcome.is_stopped for outcome in outcomes):
+        raise KeyboardInterrupt("stopped; rerun the same command to resume")
     return [outcome.job.folder.path for outcome in outcomes]

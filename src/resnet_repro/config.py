@@ -90,7 +90,7 @@ class RecipeConfig:
     warmup: str = option(
         "none",
         "error80: warmup_lr until the smoothed training error is below 80 % (Sec. 4.2); "
-        "iters400: for 400 updates (the authors' follow-up)",
+        "iters400: for 400 updates (the authors' follow-up), which is all of a quick run",
         one_of("none", "error80", "iters400"),
     )
     warmup_lr: float = option(0.01, "learning rate of the warm-up", above(0))

@@ -111,8 +111,7 @@ def run(jobs: Sequence[Job], budget: float | None) -> None:
     deadline = time.monotonic() + (budget or math.inf)
     with stop_on_signals() as stop_asked:
         outcomes = run_all(jobs, lambda: stop_asked() or time.monotonic() > deadline)
-    preempted = any(outcome.state == "preempted" for outcome in outcomes)
-    if (preempted or len(outcomes) < len(jobs)) and not stop_asked():
+    if any(outcome.is_stopped for outcome in outcomes) and not stop_asked():
         notify("the budget is used. Rerun the same command to resume.")
         raise SystemExit(PREEMPTED)
     report(outcomes)

@@ -48,7 +48,7 @@ def stop_on_signals(*, alone: bool = True) -> Iterator[Callable[[], bool]]:
 
 
 def stop_noted() -> bool:
-    """Whether :func:`stop_on_signals` has noted a signal: no wait may begin or last then."""
+    """Whether :func:`stop_on_signals` has noted a signal: a wait must then end."""
     return any(_active)
 
 

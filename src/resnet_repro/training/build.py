@@ -115,22 +115,22 @@ def _batch_order(config: Config, images: int) -> BatchOrder:
     return BatchOrder(images, size, config.seed, config.data.border)
 
 
-def describe(context: RunContext, state: TrainState, before: Mapping[str, Any]) -> dict[str, Any]:
+def describe(
+    context: RunContext, state: TrainState, engine: Mapping[str, Any], before: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what ``meta.json`` records when training starts, or resumes after ``before``."""
     config, setup, workers = context.config, context.setup, context.world.size
     made_by = {
         "git": provenance.git_state(),
         "versions": provenance.versions(),
         "hardware": provenance.hardware(setup.gpu, workers, workers * setup.threads),
+        "engine": engine,
     }
-    earlier, was = before.get("earlier", []), {key: before[key] for key in made_by if key in before}
-    if was and was != made_by:
-        earlier = [*earlier, {"until": state.iteration} | was]
     return {
         "schema": 1,
         **config.identity,
         **made_by,
-        "earlier": earlier if state.iteration else [],  # parts by other code or hardware
+        "earlier": _earlier(before, made_by, state.iteration),
         "device": setup.device.type,
         "precision": setup.precision,
         "threads": setup.threads,
@@ -143,3 +143,22 @@ def describe(context: RunContext, state: TrainState, before: Mapping[str, Any]) 
             "multiply_adds": count_multiply_adds(state.model, context.images.share_shape[-1]),
         },
     }
+
+
+def _earlier(
+    before: Mapping[str, Any], made_by: Mapping[str, Any], iteration: int
+) -> list[dict[str, Any]]:
+    """List the parts of a run, up to ``iteration``, that were made by something else.
+
+    Each has the iteration at which it ended. Of what came after the checkpoint nothing is left, and
+    nothing of a part that ended before its first checkpoint.
+    """
+    was = {key: before[key] for key in made_by if key in before}
+    parts: list[dict[str, Any]] = []
+    for part in [*before.get("earlier", []), {"until": iteration} | was]:
+        until = min(part["until"], iteration)
+        if until > (parts[-1]["until"] if parts else 0):
+            parts.append(part | {"until": until})
+    if parts and parts[-1] == {**made_by, "until": parts[-1]["until"]}:
+        parts.pop()  # made by the same
+    return parts

@@ -12,7 +12,7 @@ from resnet_repro.config import Config
 from resnet_repro.exits import PREEMPTED, exit_code, notify
 from resnet_repro.options import ConfigError, shown
 from resnet_repro.progress import Progress, RunProgress, written
-from resnet_repro.runs.provenance import cpu_description, gpu_name, usable_cores
+from resnet_repro.runs.provenance import gpu_name, hardware, usable_cores
 from resnet_repro.training.launch import Job, begin
 
 if TYPE_CHECKING:
@@ -27,11 +27,20 @@ MAX_QUEUED = 8  # iterations of a run that may wait for the device while other r
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of one run: ``skipped``, ``finished``, ``preempted`` or ``failed``, and why."""
+    """The outcome of one run, and why it failed.
+
+    It is ``skipped``, ``finished``, ``preempted``, ``failed``, ``not begun`` because of a stop, or
+    ``created`` for an external launcher.
+    """
 
     job: Job
     state: str
     error: Exception | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop has left some of the run to do."""
+        return self.state in ("preempted", "not begun")
 
 
 def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome]:
@@ -55,7 +64,7 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
     else:  # the progress line soon has better ones
         weights = [job.config.recipe.max_iters - job.folder.resumes_at for job in missing]
     if len(jobs) > 1:
-        device = gpu_name() or f"{usable_cores()} CPU cores, {cpu_description()[0]}"
+        device = hardware(gpu_name(), 1, usable_cores())["label"]
         notify(f"{len(missing)} of {len(jobs)} runs to train{remark} on {device}")
     return done + train_together(missing, concurrent, Progress(weights), stop_asked)
 
@@ -95,7 +104,7 @@ def train_together(
                 watcher = progress.begin(job.label, job.config.recipe.max_iters)
                 active.append(_ActiveRun(job, watcher, stop_asked))
             if not active:
-                return outcomes
+                return [*outcomes, *(Outcome(job, "not begun") for job in waiting)]
             ready = [work for work in active if work.is_ready()]
             if not ready:
                 active[0].marks[0].synchronize()  # until the device has done its oldest
@@ -182,6 +191,6 @@ def report(outcomes: Sequence[Outcome]) -> None:
         if (code := exit_code(error)) is None or len(outcomes) == 1:
             raise error
         raise SystemExit(code)
-    if any(outcome.state == "preempted" for outcome in outcomes):
-        notify("stopped; checkpoint saved. Rerun the same command to resume.")
+    if any(outcome.is_stopped for outcome in outcomes):
+        notify("stopped; rerun the same command to resume.")
         raise SystemExit(PREEMPTED)

@@ -77,7 +77,8 @@ class Loop:
         return stopping and not last
 
     def save(self) -> None:
-        """Save a checkpoint."""
+        """Save a checkpoint, after events for the images that were skipped before it."""
+        log_skipped(self.context, self.state, self.log)
         self.log.tick()
         self.log.save(contents(self.context, self.state))
 

@@ -76,18 +76,23 @@ class TrainingRun:
 
     def _advance(self) -> str | None:
         loop = self._loop
+        begun = loop.state.iteration if loop is not None else 0
         try:
             if loop is None:
                 self._loop = self._start()
             elif loop.is_done:
+                if any(self._world.any(self._stop_asked())):  # its state is saved
+                    return "preempted"
                 self._complete(loop)
                 return "finished"
             elif loop.advance(self._stop_asked):
                 return "preempted"
-        except StoppedError:  # in a wait for data: nothing of an update is done
-            if self._world.size > 1:  # the others may be in the middle of it
+        except StoppedError:  # in a wait for data
+            if self._world.size > 1:  # the others may be in the middle of an update
                 raise
-            if loop is not None and loop.state.iteration:
+            # An evaluation that was stopped would be missing after what is saved here: it is done
+            # again from the checkpoint before it, as is all that follows the last one.
+            if loop is not None and self.folder.resumes_at < begun == loop.state.iteration:
                 loop.save()
             return "preempted"
         return None
@@ -125,7 +130,7 @@ class TrainingRun:
             for name, rows in tables.items():
                 folder.write_table(name, rows)
             meta = folder.meta()
-            meta |= describe(context, state, meta) | {"engine": stepper.engine}
+            meta |= describe(context, state, stepper.engine, meta)
             if state.iteration == 0 or "started" not in meta:
                 meta["started"] = now()
             folder.write_meta(meta)
