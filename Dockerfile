@@ -18,5 +18,7 @@ RUN mkdir -p src/resnet_repro \
     && touch src/resnet_repro/__init__.py \
     && pip install --no-cache-dir -c constraints.txt -e '.[dev]'
 COPY . .
+# make uses these packages.
+ENV VENV="" PYTHON=python
 
 CMD ["python", "-m", "resnet_repro.train", "--help"]

@@ -1,8 +1,9 @@
 # make help lists everything. Overridable: PROFILE=quick|short|paper  SEEDS=n  TRAIN=0  ARGS='recipe.lr=0.05'
 PYTHON ?= python3
 VENV ?= .venv
-PY := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
+# VENV= (empty): the Python on PATH, into which everything is installed already (conda, Docker)
+PY := $(if $(VENV),$(VENV)/bin/python,$(PYTHON))
+STAMP := $(if $(VENV),$(VENV)/.installed)
 DRAW = $(PY) experiments/$@.py $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(filter 0,$(TRAIN)),--no-train) $(ARGS)
 
 .DEFAULT_GOAL := help
@@ -86,11 +87,11 @@ study-list: $(STAMP) ## the runs of the study: done, begun, missing
 test: lint types unit ## lint, types, unit and end-to-end tests
 
 lint: $(STAMP)
-	@$(VENV)/bin/ruff check
-	@$(VENV)/bin/ruff format --check
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
 
 types: $(STAMP)
-	@$(VENV)/bin/mypy
+	@$(PY) -m mypy
 
 unit: $(STAMP)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --dist loadfile

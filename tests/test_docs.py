@@ -83,6 +83,17 @@ def test_environment_files_agree():
     assert len(lines) == len(set(pinned)), "twice, or in another form than name==version"
 
 
+def test_make_uses_an_environment_that_is_there_already():
+    """In conda, and in the image."""
+    for target, expected in (
+        ("lint", "python -m ruff check"),
+        ("fig1", "python experiments/fig1.py"),
+    ):
+        words = ["make", "-n", target, "VENV=", "PYTHON=python"]
+        done = subprocess.run(words, cwd=REPO, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(expected)
+
+
 def test_the_dockerfile_agrees_with_them():
     """It cannot be built in a test: what it names is compared with the files."""
     text = read("Dockerfile").replace("\\\n", " ")

@@ -13,9 +13,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
-from resnet_repro.conf import changed, load_item, names, protocol, variant_name
+from resnet_repro.conf import changed, names, protocol, variant_name
 from resnet_repro.config import Config
 from resnet_repro.hydra_cli import in_one_line, quoted
 from resnet_repro.options import UNNAMED, ConfigError, shown
@@ -57,20 +58,27 @@ def compose_run(*overrides: str) -> Config:
 def make_job(*overrides: str) -> Job:
     """Compose one run as :func:`compose_run` does, and note how it differs from the paper's."""
     config = compose_run(*overrides)
-    paper = protocol(config.experiment) or compose_run(f"experiment={config.experiment}")
+    paper = protocol(config.experiment) or compose_run(
+        f"experiment={config.experiment}", "profile=paper"
+    )
     return job_of(config, overrides, paper)
 
 
 def compose_sweep(overrides: Sequence[str]) -> list[Job]:
     """Compose and check every run of a Hydra multirun, before the first one starts.
 
+    As in Hydra, the chosen files may sweep too (``hydra.sweeper.params``, as those of ``conf/item``
+    do); the command line wins over them.
+
     Raises:
         ConfigError: as :func:`compose_run`, the sweep is empty, or two of its runs share a folder.
     """
     with _hydra(), in_one_line(overrides):
         loader = GlobalHydra.instance().config_loader()
-        quoted_words = [quoted(word) for word in (*_item_overrides(overrides), *overrides)]
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(quoted_words)
+        words = [quoted(word) for word in overrides]
+        files = loader.load_configuration("config", words, RunMode.MULTIRUN)
+        swept = [f"{key}={value}" for key, value in files.hydra.sweeper.params.items()]
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*swept, *words])
         batches = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
     if not batches:
         raise ConfigError("the sweep is empty: no experiment matches")
@@ -87,7 +95,8 @@ def _composed(overrides: Sequence[str]) -> Config:
     with _hydra():
         words = [quoted(word) for word in overrides]
         composed = compose("config", overrides=words, return_hydra_config=True)
-    experiment = composed.hydra.runtime.choices.experiment
+    choices = composed.hydra.runtime.choices
+    experiment = choices.experiment
     with open_dict(composed):
         composed.pop("hydra")
     values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
@@ -98,6 +107,11 @@ def _composed(overrides: Sequence[str]) -> Config:
             f"experiment={experiment}: its file must begin with the line '# @package _global_'"
         )
     values["experiment"] = experiment
+    if values["profile"] != choices.profile:
+        raise ConfigError(
+            f"profile={values['profile']}: this only names it, the recipe is {choices.profile}'s; "
+            "in a file write '- override /profile: NAME' under defaults"
+        )
     present = flatten(values)
     if values.get("name") == UNNAMED:
         del values["name"]
@@ -123,12 +137,3 @@ def _collision(first: Config, second: Config) -> str:
     values = ", ".join(f"{key}={shown(one[key])} and {shown(other[key])}" for key in keys)
     how = f"'name={first.name}-${{{keys[0]}}}'"
     return f"name={first.name}: two runs of the sweep have it ({values}); name them apart: {how}"
-
-
-def _item_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return the sweep of an ``item=`` override; the command line wins over it."""
-    chosen = [word.removeprefix("item=") for word in overrides if word.startswith("item=")]
-    keys = {word.split("=")[0] for word in overrides}
-    if not chosen or chosen[-1] == "null" or "experiment" in keys:
-        return []
-    return [f"experiment={','.join(load_item(chosen[-1]).experiments)}"]

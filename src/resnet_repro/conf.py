@@ -53,10 +53,11 @@ def load_item(name: str) -> ItemRuns:
     for content in _layers("item", name):
         _merge(values, content)
     try:
-        listed = values["hydra"]["sweeper"]["params"]["experiment"]
-    except KeyError:
-        raise ConfigError(f"{CONF / 'item' / name}.yaml lists no experiments") from None
-    return ItemRuns(name, tuple(map(str.strip, listed.split(","))))
+        listed = values["hydra"]["sweeper"]["params"]["experiment"].split(",")
+    except (KeyError, AttributeError):
+        lacks = "lists no experiments, separated by commas"
+        raise ConfigError(f"{CONF / 'item' / name}.yaml {lacks}") from None
+    return ItemRuns(name, tuple(map(str.strip, listed)))
 
 
 @functools.cache
@@ -68,13 +69,17 @@ def protocol(experiment: str, profile: str = "paper") -> Config | None:
     """
     if experiment not in names("experiment"):
         return None
-    chosen = {"data": "cifar10", "logger": "none", "profile": profile}
+    chosen = {"data": "cifar10", "logger": "none"}  # an experiment's own profile is not asked for
     values: dict[str, Any] = {}
     try:
         own = list(_layers("experiment", experiment, chosen))
-        recipe = chosen.get("recipe", f"{chosen['data']}_{chosen['profile']}")
-        data = [{"data": content} for content in _layers("data", chosen["data"])]
-        for content in [*data, *_layers("recipe", recipe), *own]:
+        recipe = chosen.get("recipe", f"{chosen['data']}_{profile}")
+        groups = [
+            {group: content}
+            for group in ("data", "logger")
+            for content in _layers(group, chosen[group])
+        ]
+        for content in [*groups, *_layers("recipe", recipe), *own]:
             _merge(values, content)
         values = {"experiment": experiment, "name": experiment, "profile": profile} | values
         return Config.from_mapping(values)
@@ -133,18 +138,21 @@ def _layers(
     group: str, name: str, chosen: dict[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield the contents of a file after those it is based on; overrides go to ``chosen``."""
-    content = yaml.load((CONF / group / f"{name}.yaml").read_text("utf-8"), _Loader) or {}
-    for default in content.pop("defaults", []):
+    text = (CONF / group / f"{name}.yaml").read_text("utf-8")
+    if "${" in text:
+        raise ConfigError(f"{CONF / group / name}.yaml: only Hydra resolves interpolations")
+    content = yaml.load(text, _Loader) or {}
+    defaults = content.pop("defaults", [])
+    for default in defaults if "_self_" in defaults else [*defaults, "_self_"]:
         if default == "_self_":
-            continue
-        if isinstance(default, str):
+            yield content
+        elif isinstance(default, str):
             yield from _layers(group, default, chosen)
-            continue
-        ((key, choice),) = default.items()
-        if chosen is None or not key.startswith("override /") or not isinstance(choice, str):
-            raise ConfigError(f"{CONF / group / name}.yaml: only Hydra reads {key}")
-        chosen[key.removeprefix("override /")] = choice
-    yield content
+        else:
+            ((key, choice),) = default.items()
+            if chosen is None or not key.startswith("override /") or not isinstance(choice, str):
+                raise ConfigError(f"{CONF / group / name}.yaml: only Hydra reads {key}")
+            chosen[key.removeprefix("override /")] = choice
 
 
 def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -45,8 +45,11 @@ def quoted(word: str) -> str:
     key, equals, value = word.partition("=")
     if not equals or key not in _TEXT or _PLAIN.fullmatch(value) or _SYNTAX.match(value):
         return word
-    parts = ["'" + part.replace("'", "\\'") + "'" for part in value.split(",")]
-    return f"{key}={','.join(parts)}"
+    return f"{key}={','.join(map(_as_text, value.split(',')))}"
+
+
+def _as_text(value: str) -> str:
+    return "'" + value.replace("'", "\\'") + "'"
 
 
 def read_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -85,7 +88,8 @@ def run_hydra(args: argparse.Namespace, flags: Sequence[str], job: Callable[...,
     if args.hydra_help:  # of Hydra alone, which knows none of our options
         overrides = [word for word in overrides if word.startswith("hydra")]
     if args.multirun and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
-        overrides.append(f"hydra.sweep.dir={REPOSITORY / 'results' / '.sweep'}")
+        sweep_dir = _as_text(str(REPOSITORY / "results" / ".sweep"))
+        overrides.append(f"hydra.sweep.dir={sweep_dir}")
     sys.argv[1:] = [*flags, *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's printer
     try:
@@ -141,7 +145,7 @@ def _explain(message: str, overrides: Sequence[str]) -> str:
         return _unknown_choice(match[1], match[2], message)
     if "You must specify 'experiment'" in message:
         if any(word.startswith("item=") for word in overrides):
-            return "item names several runs; add -m to sweep over them"
+            return "item names several runs: add -m to sweep over them, one item at a time"
         return f"experiment is not set; one of {', '.join(names('experiment'))}"
     if match := re.search(r"Ambiguous value for argument '([^=]+)", message):
         typed = next(word for word in overrides if word.partition("=")[0] == match[1])

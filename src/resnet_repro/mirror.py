@@ -167,7 +167,7 @@ def mirror_run(folder: RunFolder, mode: str, report: Callable[[str], None]) -> N
     """
     out_dir = folder.path / "wandb"
     out_dir.mkdir(exist_ok=True)
-    run = opened(init_arguments(out_dir, folder.config()), mode, report)
+    run = opened(init_arguments(out_dir, folder), mode, report)
     files = Path(run.dir).resolve().parent
     if folder.path.resolve() not in files.parents:
         raise OSError(f"{folder.path} cannot be written")
@@ -252,17 +252,17 @@ def final_numbers(folder: RunFolder) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def run_id(config: Mapping[str, Any]) -> str:
-    """Return the W&B id of a configuration: the same whenever and wherever it is run."""
-    text = json.dumps(identifying(config), sort_keys=True, default=str)
+def run_id(config: Mapping[str, Any], started: str = "") -> str:
+    """Return the W&B id of a run: the same from any copy of its folder, another if trained anew."""
+    text = json.dumps([identifying(config), started], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def init_arguments(out_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def init_arguments(out_dir: Path, folder: RunFolder) -> dict[str, Any]:
     """Return the arguments of ``wandb.init``; a folder keeps its first id."""
-    id_file = out_dir / "run_id"
+    config, id_file = folder.config(), out_dir / "run_id"
     if not id_file.exists():
-        id_file.write_text(run_id(config) + "\n", encoding="utf-8")
+        id_file.write_text(run_id(config, folder.meta().get("started", "")) + "\n", "utf-8")
     model, shortcut = config["model"], config["model"]["shortcut"]
     kind = "plain" if shortcut == "none" else f"shortcut {shortcut}"
     return {
@@ -294,7 +294,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             folder.config()
         for folder in folders:
             sent = end(follower(folder, args.mode), FINISH_SECONDS + INIT_SECONDS) == 0
-            notify(f"{folder.path}{'' if sent else ': not sent'}")
+            how = "" if args.mode == "online" else "; wandb sync of its wandb/latest-run sends it"
+            notify(f"{folder.path}{how if sent else ': not sent'}")
             failed |= not sent
     if failed:
         sys.exit(1)

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import jinja2
 
+from resnet_repro import paths
 from resnet_repro.analysis import judge, stats
 from resnet_repro.analysis.captions import data_of
 from resnet_repro.analysis.exhibits import exhibit, run_exhibits
@@ -34,12 +35,12 @@ from resnet_repro.items import DRAWINGS, ITEMS
 from resnet_repro.items.claims_cifar import check_all
 from resnet_repro.items.claims_imagenet import check_imagenet
 from resnet_repro.items.gradients import VERDICTS
-from resnet_repro.paths import expand, writing
+from resnet_repro.paths import AUTO, expand, writing
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import RunFolder
 
 TEMPLATES = Path(__file__).with_name("templates")
-RUNS, OUT = Path("results/runs"), Path("results/report/index.html")
+OUT = Path("results/report/index.html")
 WHAT = {
     "paper": "the paper's protocol",
     "short": "the paper's proportions on fewer iterations",
@@ -188,14 +189,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     The page and stderr name what could not be shown.
     """
     parser = argparse.ArgumentParser(description="Write the report of all logged runs.")
-    parser.add_argument("--runs", type=expand, default=RUNS, help="folder of the run folders")
+    parser.add_argument("--runs", default=AUTO, help="folder of the run folders")
     parser.add_argument("--out", type=expand, default=OUT, help="the page to write")
     parser.add_argument(
         "--profiles", nargs="+", default=PROFILE_ORDER, choices=PROFILE_ORDER, help="default: all"
     )
     args = parser.parse_args(argv)
     with explained():
-        html, problems, any_drawn = report(args.runs, args.out, args.profiles)
+        html, problems, any_drawn = report(paths.runs(args.runs), args.out, args.profiles)
         with writing(args.out):
             args.out.parent.mkdir(parents=True, exist_ok=True)
             write_text_atomic(args.out, html)
