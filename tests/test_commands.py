@@ -51,7 +51,7 @@ def train(few, call, capsys):
         ((RUN, "recipe.lrr=1"), "unknown option 'recipe.lrr'; did you"),
         ((RUN, "trainer.precision=tf32", "trainer.device=cpu"), "tf32: needs a CUDA device"),
         ((RUN, "trainer.graph=always", "trainer.device=cpu"), "graph=always: needs a CUDA device"),
-        (("-m", "item=fig9"), "item=fig9: must be one of blocks, claims"),
+        (("-m", "item=fig9"), "item=fig9: did you mean fig7?"),
         # Hydra's own words
         ((RUN, "--resolve"), "--resolve: only with --cfg"),
         ((RUN, "--package", "model"), "--package: only with --cfg"),
@@ -190,16 +190,19 @@ def test_a_failure_in_a_sweep_stops_no_other_run_and_a_rerun_trains_nothing(tmp_
 
 
 TRAIN = """
-import sys
+import pathlib, sys
+from resnet_repro import hydra_cli
 from resnet_repro.train import main
+hydra_cli.REPOSITORY = pathlib.Path(sys.argv.pop(1))
 main()
 print([name for name in ("torch._dynamo", "sympy", "pandas") if name in sys.modules])
 """
 
 
 def test_hydras_own_launcher_does_the_same_runs_and_imports_no_compiler(tmp_path):
+    """Also where the repository's path is no plain word to Hydra."""
     args = ("-m", "item=fig1", *SMALL, f"runs_dir={tmp_path}")
-    done = say("-c", TRAIN, *args, "hydra/launcher=basic")
+    done = say("-c", TRAIN, f"{tmp_path}/a (1), ü", *args, "hydra/launcher=basic")
     assert done.returncode == 0, done.stderr
     found = {path.parent.name for path in tmp_path.glob("smoke/*/seed0")}
     assert found == {named("cifar10_plain20"), named("cifar10_plain56")}

@@ -1,6 +1,7 @@
 """Configuration: what is composed, and that everything impossible is refused in one line."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import resnet_repro.compose
+import resnet_repro.conf
 from resnet_repro import paths
 from resnet_repro.analysis.load import changed_keys
 from resnet_repro.analysis.logged_run import Run
@@ -272,6 +274,38 @@ def test_an_experiment_that_only_hydra_reads_is_still_composed(monkeypatch):
     assert make_job(*RUN, "recipe.lr=0.05").deviations == {
         "name": ["cifar10_plain20", "cifar10_plain20-lr0.05"], "recipe.lr": [0.1, 0.05],
     }  # fmt: skip
+
+
+OWN = {  # experiments with defaults that those of the paper do not have
+    "profile": "defaults: [cifar10_plain20, override /profile: short]",
+    "order": "defaults: [_self_, cifar10_plain20]\nmodel: {depth: 56}",
+    "logger": "defaults: [cifar10_plain20, override /logger: wandb]",
+    "root": "defaults: [cifar10_plain20]\ndata: {root: '${oc.env:HOME}/x'}",
+    "sweep": "defaults: [cifar10_plain20]\n"
+    "hydra: {sweeper: {params: {recipe.lr: '0.05,0.1', seed: 'range(0,3)'}}}",
+    "label": "defaults: [cifar10_plain20]\nprofile: quick",
+}
+
+
+def test_an_experiment_of_ones_own_is_read_as_hydra_composes_it(tmp_path, monkeypatch):
+    conf = shutil.copytree(paths.CONF, tmp_path / "conf")
+    for module in (resnet_repro.compose, resnet_repro.conf):
+        monkeypatch.setattr(module, "CONF", conf)
+    for name, text in OWN.items():
+        text = f"# @package _global_\n{text}\n"
+        (conf / "experiment" / f"own_{name}.yaml").write_text(text)
+    for name in ("profile", "order", "logger", "sweep"):
+        for profile in ("paper", "quick"):
+            composed = compose_run(f"experiment=own_{name}", f"profile={profile}")
+            assert protocol(f"own_{name}", profile) == composed
+            assert composed.name == f"own_{name}"
+    assert protocol("own_root") is None
+    assert compose_run("experiment=own_root").data.root.endswith("/x")
+    sweep = ["experiment=own_sweep", "profile=quick"]
+    assert len(compose_sweep(sweep)) == 6
+    assert [job.config.seed for job in compose_sweep([*sweep, "seed=7"])] == [7, 7]
+    with pytest.raises(ConfigError, match="profile=quick: this only names it, the recipe is paper"):
+        compose_run("experiment=own_label")
 
 
 AS_TYPED = [

@@ -81,6 +81,7 @@ def protocol(experiment: str, profile: str = "paper") -> Config | None:
         ]
         for content in [*groups, *_layers("recipe", recipe), *own]:
             _merge(values, content)
+        values.pop("hydra", None)  # a sweep of its own
         values = {"experiment": experiment, "name": experiment, "profile": profile} | values
         return Config.from_mapping(values)
     except (ConfigError, OSError, yaml.YAMLError):
