@@ -15,7 +15,7 @@ import pytest
 from fabricate import fabricate, make_config, make_meta
 from ranks import do, finished, small_job
 from resnet_repro import mirror
-from resnet_repro.mirror import Mirror, as_metrics, run_id
+from resnet_repro.mirror import Mirror, as_metrics, init_arguments, run_id
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
 
@@ -203,7 +203,7 @@ def test_a_logged_run_is_sent_later_or_named_and_the_exit_code_says_so(
     assert line.startswith(f"error: {tmp_path / 'nothing'}")
     break_as("")
     assert call(mirror.main, folder.path) == 0
-    assert capfd.readouterr().err == f"{folder.path}\n"
+    assert capfd.readouterr().err == f"{folder.path}; wandb sync of its wandb/latest-run sends it\n"
     assert len(records(folder)) == len(folder.metrics())
     logged = [e["values"] for e in asked_of_wandb(folder) if e["what"] == "log"]
     assert logged[-1]["curves"]["bytes"] > 5_000
@@ -237,7 +237,8 @@ def test_what_a_person_finds_there(tmp_path, alone, break_as, capfd):
     assert (init["mode"], init["project"]) == ("offline", "mine")
     assert init["group"] == "cifar10_resnet20"
     assert init["tags"] == ["smoke", "cifar", "shortcut A"]
-    assert init["id"] == run_id(folder.config())
+    assert init["id"] == run_id(folder.config(), folder.meta()["started"])
+    assert init["id"] != run_id(folder.config(), "trained again")
     assert init["config"] == folder.config()
     assert {"what": "define_metric", "name": "*", "step_metric": "iter"} in rest
     logged = records(folder)
@@ -274,7 +275,7 @@ def test_the_real_package(tmp_path, alone, monkeypatch, capfd):
     assert ["logging offline" in line for line in lines] == [True, True]
     folder = job.folder
     (file,) = folder.path.glob("wandb/offline-run-*/run-*.wandb")
-    assert file.stem == f"run-{run_id(folder.config())}"
+    assert file.stem == f"run-{init_arguments(folder.path / 'wandb', folder)['id']}"
     content = file.read_bytes()
     for name in (b"test/top1_err", b"train/loss", b"last/test/top1_err", b"multiply_adds"):
         assert name in content
