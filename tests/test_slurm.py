@@ -23,6 +23,7 @@ FAKES = {
     # `sbatch script words`: what the controller does, on this machine.
     "sbatch": 'SLURM_JOB_ID=${SLURM_JOB_ID:-4242} exec bash "$@"',
     "srun": 'while [[ $1 == -* ]]; do shift; done; echo "$@" >> "$SEEN/srun"; "$@"',
+    "squeue": 'echo "${JOB:-RUNNING}"',
     "scontrol": 'echo "$@" >> "$SEEN/scontrol"; [ "$1" = show ] && echo localhost; true',
 }
 # Stands for both the command and the launcher where only the script's own decisions are tested.
@@ -81,6 +82,7 @@ def test_the_launcher_gets_all_machines_and_what_is_left_decides(tmp_path, state
     assert first.endswith("trainer.launcher=external trainer.devices=8")
     assert "--nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d --rdzv-id=4242" in second
     assert second.endswith(f"--rdzv-endpoint=localhost:29500 -m resnet_repro.worker {tmp_path}")
+    assert submit(env | {"JOB": "CANCELLED"}).returncode == code
     calls = [call for call in seen(tmp_path, "scontrol") if call.startswith("requeue")]
     assert calls == ["requeue 4242"] * requeued
 
