@@ -87,18 +87,19 @@ def train(*overrides: str) -> list[Path]:
     """Do the runs of a command line here: ``train("experiment=cifar10_resnet20", "seed=0,1")``.
 
     It takes what ``python -m resnet_repro.train -m`` does. A finished run is skipped, a stopped
-    one is resumed; an interrupt saves first. Returns the run folders in the order of work.
+    one is resumed; an interrupt saves first. Returns the run folders in the order of the words.
 
     Raises:
         ConfigError: they name no run that can be done; nothing was written.
         Exception: what stopped the first failed run; the others were still done.
         KeyboardInterrupt: a signal stopped it; runs that had begun are saved.
     """
+    jobs = compose_sweep(overrides)
     with stop_on_signals() as stop_asked:
-        outcomes = run_all(compose_sweep(overrides), stop_asked)
+        outcomes = run_all(jobs, stop_asked)
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error
     if any(outcome.is_stopped for outcome in outcomes):
         raise KeyboardInterrupt("stopped; rerun the same command to resume")
-    return [outcome.job.folder.path for outcome in outcomes]
+    return [job.folder.path for job in jobs]

@@ -43,6 +43,10 @@ def take(descriptor: int, folder: Path) -> bool:
     return True
 
 
+class RunBusyError(RunFolderError):
+    """Another process works on the run."""
+
+
 @contextmanager
 def run_lock(folder: Path, name: str = COMMAND, *, patience: float = 0.0) -> Iterator[None]:
     """Hold a lock of the run folder; it ends with the process, however that ends.
@@ -53,7 +57,7 @@ def run_lock(folder: Path, name: str = COMMAND, *, patience: float = 0.0) -> Ite
         patience: seconds to wait for an owner that is alive and may be ending.
 
     Raises:
-        RunFolderError: another process works there; the message names it.
+        RunBusyError: another process works there; the message names it.
         DiskFullError: there is no room for the owner's name.
     """
     lock, began = folder / name, time.monotonic()
@@ -66,7 +70,7 @@ def run_lock(folder: Path, name: str = COMMAND, *, patience: float = 0.0) -> Ite
             owner = lock.read_text(encoding="utf-8")
             if time.monotonic() - began >= max(patience, _grace(owner)):
                 owner = owner or "another process"
-                raise RunFolderError(f"{folder}: {owner} is working on this run")
+                raise RunBusyError(f"{folder}: {owner} is working on this run")
             time.sleep(0.05)
         try:
             os.ftruncate(file.fileno(), 0)

@@ -12,6 +12,7 @@ from resnet_repro.config import Config
 from resnet_repro.exits import PREEMPTED, exit_code, notify
 from resnet_repro.options import ConfigError, shown
 from resnet_repro.progress import Progress, RunProgress, written
+from resnet_repro.runs.lock import RunBusyError
 from resnet_repro.runs.provenance import gpu_name, hardware, usable_cores
 from resnet_repro.training.launch import Job, begin
 
@@ -29,8 +30,8 @@ MAX_QUEUED = 8  # iterations of a run that may wait for the device while other r
 class Outcome:
     """The outcome of one run, and why it failed.
 
-    It is ``skipped``, ``finished``, ``preempted``, ``failed``, ``not begun`` because of a stop, or
-    ``created`` for an external launcher.
+    It is ``skipped``, ``finished``, ``preempted``, ``failed``, ``not begun`` because of a stop,
+    ``elsewhere`` where another process works on it, or ``created`` for an external launcher.
     """
 
     job: Job
@@ -64,7 +65,8 @@ def run_all(jobs: Sequence[Job], stop_asked: Callable[[], bool]) -> list[Outcome
     else:  # the progress line soon has better ones
         weights = [job.config.recipe.max_iters - job.folder.resumes_at for job in missing]
     if len(jobs) > 1:
-        device = hardware(gpu_name(), 1, usable_cores())["label"]
+        gpu = gpu_name() if missing[0].config.trainer.device != "cpu" else None
+        device = hardware(gpu, 1, usable_cores())["label"]
         notify(f"{len(missing)} of {len(jobs)} runs to train{remark} on {device}")
     return done + train_together(missing, concurrent, Progress(weights), stop_asked)
 
@@ -149,7 +151,8 @@ class _ActiveRun:
                 self.run, state = begun, None
             outcome = None if state is None else Outcome(self.job, state)
         except Exception as error:
-            outcome = Outcome(self.job, "failed", error)
+            state = "elsewhere" if isinstance(error, RunBusyError) else "failed"
+            outcome = Outcome(self.job, state, error)
         if outcome is not None:
             self.run = None
         return outcome
@@ -180,16 +183,24 @@ def notify_places(config: Config) -> None:
             notify(f"{what}: {place}")
 
 
+def name_failed(outcomes: Sequence[Outcome]) -> None:
+    """Name the runs of several that failed, or that other processes work on."""
+    for outcome in outcomes if len(outcomes) > 1 else ():
+        if outcome.error:
+            notify(f"{outcome.state}: {outcome.job.label}: {outcome.error}")
+
+
 def report(outcomes: Sequence[Outcome]) -> None:
-    """Name the runs that failed, after all were tried; exit if any failed or was stopped."""
-    failed = [(outcome.job.label, outcome.error) for outcome in outcomes if outcome.error]
-    if len(outcomes) > 1:
-        for label, error in failed:
-            notify(f"failed: {label}: {error}")
-    if failed:
-        _, error = failed[0]
-        if (code := exit_code(error)) is None or len(outcomes) == 1:
-            raise error
+    """Name the runs that failed, after all were tried; exit if any failed or was stopped.
+
+    Processes that do the same sweep share its runs: for each, those of the others are no failure.
+    """
+    name_failed(outcomes)
+    alone = len(outcomes) == 1
+    errors = [o.error for o in outcomes if o.error and (alone or o.state == "failed")]
+    if errors:
+        if (code := exit_code(errors[0])) is None or alone:
+            raise errors[0]
         raise SystemExit(code)
     if any(outcome.is_stopped for outcome in outcomes):
         notify("stopped; rerun the same command to resume.")
