@@ -140,8 +140,10 @@ runpy.run_module("resnet_repro.study", run_name="__main__")
 """
 
 
-def test_bundle_holds_the_data_of_its_runs_alone(tmp_path, monkeypatch):
+def test_bundle_holds_the_data_of_its_runs_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path))
+    study.write_bundle([make_job("experiment=cifar10_plain20")], tmp_path / "study.tar")
+    assert f"without cifar10, which was not prepared in {tmp_path}" in capsys.readouterr().err
     for name in ("cifar10.npz", "tiny-imagenet-200.npz"):
         (tmp_path / name).write_bytes(b"data")
     for experiment, expected in (
@@ -154,6 +156,32 @@ def test_bundle_holds_the_data_of_its_runs_alone(tmp_path, monkeypatch):
         assert [name for name in names if name.startswith("data/")] == [f"data/{expected}.npz"]
         assert "src/resnet_repro/study.py" in names
         assert "jobs.json" in names
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ("list", "--bundle", ".", "trainer.concurrent=4"),
+            "trainer.concurrent=4: runs are chosen",
+        ),
+        (("run", "--bundle", "."), "--bundle=.: has no jobs.json"),
+        (("pack", "--runs-dir", "nowhere"), "--runs-dir=nowhere: holds no runs to pack"),
+        (("bundle", "--item", "fig1", "--out", "nowhere/x.tar"), "--out=nowhere/x.tar: cannot be"),
+    ],
+)
+def test_words_that_a_bundle_cannot_heed_are_refused(
+    args, message, tmp_path, monkeypatch, call, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert call(study.main, *args) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cpu_can_be_chosen_where_a_gpu_is_of_no_use(monkeypatch):
+    monkeypatch.setattr(study, "has_gpu_driver", lambda: True)
+    assert study.default_device(["trainer.device=cpu"]) == "cpu"
 
 
 def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path):

@@ -29,7 +29,7 @@ from resnet_repro.progress import duration
 from resnet_repro.runs.folder import find_runs
 from resnet_repro.runs.provenance import REVISION, git_state, has_gpu_driver, versions
 from resnet_repro.runs.signals import is_alive, stop_on_signals
-from resnet_repro.training.jobs import estimate, report, run_all
+from resnet_repro.training.jobs import estimate, name_failed, report, run_all
 from resnet_repro.training.launch import Job, job_of
 
 JOBS = "jobs.json"  # of a bundle
@@ -112,6 +112,7 @@ def run(jobs: Sequence[Job], budget: float | None) -> None:
     with stop_on_signals() as stop_asked:
         outcomes = run_all(jobs, lambda: stop_asked() or time.monotonic() > deadline)
     if any(outcome.is_stopped for outcome in outcomes) and not stop_asked():
+        name_failed(outcomes)
         notify("the budget is used. Rerun the same command to resume.")
         raise SystemExit(PREEMPTED)
     report(outcomes)
@@ -182,12 +183,12 @@ def _with_trainer(job: Job, values: Mapping[str, Any]) -> Job:
     return replace(job, config=replace(job.config, trainer=replace(job.config.trainer, **values)))
 
 
-def default_device() -> str:
+def default_device(overrides: Sequence[str] = ()) -> str:
     """``cuda`` where a run would use it, else ``cpu``; torch is imported only where a driver is.
 
     ConfigError: a GPU is visible that torch cannot use.
     """
-    if not has_gpu_driver():
+    if "trainer.device=cpu" in overrides or not has_gpu_driver():
         return "cpu"
     from resnet_repro.training.device import sees_cuda
 
@@ -209,14 +210,17 @@ def write_bundle(jobs: Sequence[Job], out: Path) -> Path:
     does the runs; neither Hydra nor a network is needed there.
     """
     listed = [asdict(job) for job in jobs]
-    data_sets = tuple({job.config.data.name for job in jobs})
-    with tarfile.open(out, "w") as tar:
+    data_sets = {(job.config.data.name, paths.data(job.config.data.root)) for job in jobs}
+    with paths.writing(f"--out={out}"), tarfile.open(out, "w") as tar:
         for folder in (Path("src", "resnet_repro"), Path("benchmarks")):
             for path in sorted((paths.REPOSITORY / folder).rglob("*.py")):
                 tar.add(path, path.relative_to(paths.REPOSITORY))
-        for path in sorted(paths.data().glob("*.npz")):
-            if path.stem.replace("-", "_").startswith(data_sets):
+        for name, root in sorted(data_sets):
+            files = [p for p in root.glob("*.npz") if p.stem.replace("-", "_").startswith(name)]
+            for path in sorted(files):
                 tar.add(path, f"data/{path.name}")
+            if not files and name != "synthetic":  # which is made there
+                notify(f"{out}: without {name}, which was not prepared in {root} yet")
         # The other host has no git state.
         for name, content in {f"src/resnet_repro/{REVISION}": git_state(), JOBS: listed}.items():
             text = json.dumps(content, indent=1).encode()
@@ -227,18 +231,32 @@ def write_bundle(jobs: Sequence[Job], out: Path) -> Path:
 
 
 def load_jobs(bundle: Path, runs_dir: Path) -> list[Job]:
-    """Read the runs of an unpacked bundle; their folders go below ``runs_dir``."""
+    """Read the runs of an unpacked bundle; their folders go below ``runs_dir``.
+
+    ConfigError: there is no bundle.
+    """
+    try:
+        listed = json.loads((bundle / JOBS).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--bundle={bundle}: has no {JOBS} ({error.strerror})") from error
     jobs = []
-    for job in json.loads((bundle / JOBS).read_text(encoding="utf-8")):
+    for job in listed:
         config = replace(Config.from_mapping(job["config"]), runs_dir=str(runs_dir))
+        config = replace(config, data=replace(config.data, root=paths.AUTO))
         jobs.append(Job(config, tuple(job["words"]), job["deviations"]))
     return jobs
 
 
 def pack_runs(runs_dir: Path, out: Path) -> Path:
-    """Archive all run folders without checkpoints and locks; unpack it in the project's root."""
-    with tarfile.open(out, "w:gz") as tar:
-        for run in find_runs(runs_dir):
+    """Archive all run folders without checkpoints and locks; unpack it in the project's root.
+
+    ConfigError: there are none, or the archive cannot be written.
+    """
+    runs = find_runs(runs_dir)
+    if not runs:
+        raise ConfigError(f"--runs-dir={runs_dir}: holds no runs to pack")
+    with paths.writing(f"--out={out}"), tarfile.open(out, "w:gz") as tar:
+        for run in runs:
             for path in sorted(run.path.iterdir()):
                 if path.is_file() and not path.name.startswith("."):
                     tar.add(path, f"results/runs/{path.relative_to(runs_dir)}")
@@ -258,7 +276,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--time", action="store_true", help="list: measure how long the rest takes")
     parser.add_argument("--bundle", type=paths.expand, help="unpacked bundle to run from")
     parser.add_argument(
-        "--out", type=paths.expand, default="study.tar", help="archive of bundle or pack"
+        "--out", type=paths.expand, help="archive: study.tar of bundle, runs.tar.gz of pack"
     )
     parser.add_argument("overrides", nargs="*", help="configuration words for every run")
     return parser.parse_intermixed_args()  # words may follow options
@@ -268,22 +286,26 @@ def main() -> None:
     """Run the command line."""
     args = _arguments()
     with explained():
+        chosen = [*args.overrides, *filter(None, (args.item, args.device))]
+        if chosen and (args.bundle or args.what == "pack"):
+            raise ConfigError(f"{chosen[0]}: runs are chosen where the bundle is made, not here")
         if args.what == "pack":
-            print(pack_runs(paths.runs(args.runs_dir), args.out))
+            out = args.out or Path("runs.tar.gz")
+            print(pack_runs(paths.runs(args.runs_dir), out))
             return
         if args.bundle:
             jobs = load_jobs(args.bundle, paths.runs(args.runs_dir))
         else:
-            device = args.device or default_device()
+            device = args.device or default_device(args.overrides)
             jobs = plan(device, args.item, args.overrides, args.runs_dir)
         if not jobs:
             raise ConfigError(f"item={args.item}: no run of the study belongs to it here")
         if args.what == "bundle":
-            print(write_bundle(jobs, args.out))
+            print(write_bundle(jobs, args.out or Path("study.tar")))
         elif args.what == "list":
             show(jobs, timed=args.time)
         else:
-            if default_device() == "cuda":
+            if jobs[0].config.trainer.device != "cpu" and default_device() == "cuda":
                 jobs = checked(jobs, paths.GPU_CHECK)
                 jobs = jobs if args.mixed_engines else one_engine(jobs)
             run(jobs, args.budget)
