@@ -219,6 +219,7 @@ def test_command(document, line):
         line = inner[1]
     if line == ". .venv/bin/activate":
         return
+    line = re.sub(r"^CUDA_VISIBLE_DEVICES=\d |&$", "", line)
     first = line.split()[0]
     if first in FOLLOWED.get(document, ()):
         return
