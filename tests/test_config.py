@@ -60,6 +60,12 @@ def test_variants_change_exactly_one_choice_of_their_baseline(variant):
     assert len(differing.keys() - {"experiment", "name"}) == 1
 
 
+def test_a_variant_deviates_from_the_paper_in_its_choice():
+    assert make_job("experiment=cifar10_resnet56").deviations == {}
+    variant = "experiment=cifar10_resnet56_nesterov"
+    assert make_job(variant).deviations == {"recipe.nesterov": [False, True]}
+
+
 def test_warm_up_is_for_110_and_1202_only():
     for experiment in names("experiment"):
         config = protocol(experiment)

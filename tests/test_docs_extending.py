@@ -39,9 +39,16 @@ def before_and_after(diff):
     return before, after
 
 
-def test_there_are_five_worked_examples():
+def test_there_are_six_worked_examples():
     titles = re.findall(r"^## (.*)$", EXTENDING.read_text(encoding="utf-8"), flags=re.M)
-    assert titles == ["A net", "A shortcut", "A data set", "An experiment", "A figure"]
+    assert titles == [
+        "A net",
+        "A shortcut",
+        "A data set",
+        "An experiment",
+        "A schedule",
+        "A figure",
+    ]
     assert len(BLOCKS) >= 18
 
 
@@ -126,7 +133,7 @@ def test_the_document_followed_from_top_to_bottom(tmp_path):
     assert mine.is_finished
     assert mine.config()["data"]["name"] == "mine"
     figures = {path.name for path in (results / "figures").glob("*.svg")}
-    assert figures == {"scaling.svg", "losses.svg"}
+    assert figures == {"scaling.svg", "compare_schedule.svg", "losses.svg"}
     table = (results / "tables" / "scaling.md").read_text(encoding="utf-8")
     assert "half" in table
     page = (results / "report" / "index.html").read_text(encoding="utf-8")

@@ -60,6 +60,12 @@ def load_item(name: str) -> ItemRuns:
     return ItemRuns(name, tuple(map(str.strip, listed)))
 
 
+def base_of(experiment: str) -> str:
+    """Return the experiment whose name a variant's begins with, or else the experiment itself."""
+    base = experiment.rpartition("_")[0]
+    return base if base in names("experiment") else experiment
+
+
 @functools.cache
 def protocol(experiment: str, profile: str = "paper") -> Config | None:
     """Return the configuration of an experiment at a profile, seed 0.

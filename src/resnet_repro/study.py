@@ -64,11 +64,11 @@ def plan(
 
 def _job(experiment: str, profile: str, seed: int, runs_dir: str, overrides: Sequence[str]) -> Job:
     """Make one job; Hydra, slow to import and to compose, only where there are overrides."""
-    from resnet_repro.conf import protocol
+    from resnet_repro.conf import base_of, protocol
 
     identity = [f"experiment={experiment}", f"profile={profile}", f"seed={seed}"]
     identity += [f"runs_dir={runs_dir}"] if runs_dir != paths.AUTO else []
-    own, paper = protocol(experiment, profile), protocol(experiment)
+    own, paper = protocol(experiment, profile), protocol(base_of(experiment))
     if overrides or not own or not paper:
         from resnet_repro.compose import make_job
 

@@ -58,7 +58,8 @@ class Job:
 
 def job_of(config: Config, overrides: Sequence[str], paper: Config) -> Job:
     """Make a job, and note how its protocol differs from the ``paper``'s for the same net."""
-    before = dataclasses.replace(paper, seed=config.seed).as_mapping()
+    name = config.experiment
+    before = dataclasses.replace(paper, experiment=name, name=name, seed=config.seed).as_mapping()
     changed = differences(before, config.as_mapping())
     return Job(config, tuple(overrides), {key: list(pair) for key, pair in changed.items()})
 
