@@ -11,19 +11,18 @@ both. Evaluation and start-up are not counted.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from benchmarks import BENCH
-from benchmarks.pace import NETS, measure_all, recall
+from benchmarks.measured import Measured, load
+from benchmarks.pace import NETS, measure_all
 from resnet_repro import paths
 from resnet_repro.analysis import counted
 from resnet_repro.analysis.load import load_runs
@@ -31,7 +30,8 @@ from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import SCHEDULES
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.exits import explained, notify
-from resnet_repro.runs.provenance import cpu_description
+from resnet_repro.options import ConfigError, closest
+from resnet_repro.runs.provenance import cpu_description, gpu_name, usable_cores
 
 PASSES = 3  # forward, and backward to the inputs and to the weights
 
@@ -138,19 +138,13 @@ def _unlike(one: Workload, other: Workload) -> tuple[bool, float]:
     return other_block, abs(math.log(one.multiply_adds / other.multiply_adds))
 
 
-def benchmarked(bench: Path, hardware: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of an update, by experiment, as docs/SPEED.md has them for a device.
-
-    Empty where the benchmarks were not made on this device.
-    """
-    kind = "cuda" if hardware.get("gpu") else "cpu"
-    try:
-        content = json.loads((bench / f"schedule_{kind}.json").read_text(encoding="utf-8"))
-        same = all(content["hardware"][key] == hardware[key] for key in ("gpu", "cpu", "cores"))
-        found = {row["experiment"]: float(row["step_seconds"]) for row in content["rows"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return found if same else {}
+def measured_here(bench: Path, part: str) -> Measured | None:
+    """Find what this part of the benchmarks measured on a device like this one, if it did."""
+    here = {"gpu": gpu_name(), "cpu": cpu_description()[0], "cores": usable_cores()}
+    for found in load(bench):
+        if found.part == part and here.items() <= found.content["hardware"].items():
+            return found
+    return None
 
 
 def paces_of_runs(
@@ -181,19 +175,13 @@ def loader_rate(bench: Path) -> tuple[float, str] | None:
     As ``python -m benchmarks.pictures`` wrote it into the folder ``bench``, if possible on this
     processor; None without any.
     """
-    found = []
-    for path in sorted(bench.glob("pictures_*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            rates = [
-                float(row["images_per_second"])
-                for row in content["rows"]
-                if row["cores"] == 1 and "loader" in row["what"]
-            ]
-            cpu, kind = str(content["hardware"]["cpu"]), content["photographs"]["kind"]
-            found.append((cpu != cpu_description()[0], rates[0], f"{kind}, measured on {cpu}"))
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
-            continue
+    here, found = cpu_description()[0], []
+    for part in load(bench):
+        for row in part.rows if part.part == "pictures" else ():
+            if row["cores"] == 1 and "loader" in row["what"]:
+                cpu, kind = part.content["hardware"]["cpu"], part.content["photographs"]["kind"]
+                rate = float(row["images_per_second"])
+                found.append((cpu != here, rate, f"{kind}, measured on {cpu}"))
     return min(found)[1:] if found else None
 
 
@@ -261,27 +249,41 @@ def _paces(args: argparse.Namespace, host: Host) -> tuple[Mapping[str, Pace], st
     """Seconds of an update, where they come from, and the host that decodes."""
     works = paper_workloads()
     if args.seconds:
-        given = dict(word.split("=", 1) for word in args.seconds)
-        paces = {name: Pace(float(s), "given", with_decoding=True) for name, s in given.items()}
-        return paces, "as given", host
+        return _given(args.seconds, [work.name for work in works]), "as given", host
     if args.hardware:
         return *paces_of_runs(load_runs(args.runs), works, args.hardware), host
-    saved = None if args.measure else recall(args.bench)
+    saved = None if args.measure else measured_here(args.bench, "cost")
     if saved is None:
         notify(f"measuring {len(NETS)} nets on this device, once")
         saved = measure_all(args.bench)
-    if saved["hardware"]["gpu"] is None:  # a host is a device, its cores train and decode
-        host = replace(host, cores_per_host=saved["hardware"]["cores"], same_cores=True)
-    seconds = {row["experiment"]: row["seconds"] for row in saved["rows"]}
-    source = f"measured on {saved['hardware']['label']}, {saved['precision']}, {saved['made'][:10]}"
-    if saved["load_before"] > saved["hardware"]["cores"] / 2:
-        source += f", while other programs ran (load {saved['load_before']:g})"
-    if speed := {} if args.measure else benchmarked(args.bench, saved["hardware"]):
-        measured_data = {work.data for work in works if work.name in speed}
+    hardware, load_before = saved.content["hardware"], saved.content["load_before"]
+    if hardware["gpu"] is None:  # a host is a device, its cores train and decode
+        host = replace(host, cores_per_host=hardware["cores"], same_cores=True)
+    seconds = {row["experiment"]: row["seconds"] for row in saved.rows}
+    source = f"measured on {saved.where}, {saved.content['made'][:10]}"
+    if load_before > hardware["cores"] / 2:
+        source += f", while other programs ran (load {load_before:g})"
+    if speed := None if args.measure else measured_here(args.bench, "schedule"):
+        faster = {row["experiment"]: row["step_seconds"] for row in speed.rows}
+        measured_data = {work.data for work in works if work.name in faster}
         others = {work.name for work in works if work.data not in measured_data}
-        seconds = {name: each for name, each in seconds.items() if name in others} | speed
+        seconds = {name: each for name, each in seconds.items() if name in others} | faster
         source += f"; {' and '.join(sorted(measured_data))} as in docs/SPEED.md"
     return scaled(works, seconds), source, host
+
+
+def _given(words: Sequence[str], names: Sequence[str]) -> dict[str, Pace]:
+    """Seconds as the command line gives them; ConfigError: a word is not ``EXPERIMENT=S``."""
+    paces = {}
+    for word in words:
+        name, _, seconds = word.partition("=")
+        if name not in names:
+            raise ConfigError(f"--seconds {word}: no training of the paper; {closest(name, names)}")
+        try:
+            paces[name] = Pace(float(seconds), "given", with_decoding=True)
+        except ValueError:
+            raise ConfigError(f"--seconds {word}: must be {name}=SECONDS") from None
+    return paces
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resnet_repro.options import ConfigError
+
 Row = Mapping[str, Any]
 
 
@@ -40,14 +42,14 @@ def load(folder: Path) -> list[Measured]:
     """All measurements below ``folder``, by name of the file; other files are skipped.
 
     Raises:
-        ValueError: a file is no JSON; names it.
+        ConfigError: a file is no JSON; names it.
     """
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error})") from error
+            raise ConfigError(f"{path}: not JSON ({error})") from error
         if isinstance(content, dict) and {"part", "device"} <= content.keys():
             found.append(Measured(str(content["part"]), str(content["device"]), content))
     return found

@@ -6,34 +6,20 @@ keeps what was measured; torch is imported only to measure.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resnet_repro.runs.provenance import cpu_description, gpu_name, usable_cores
+from benchmarks.measured import Measured
 
 NETS = ("cifar10_resnet20", "cifar10_resnet110", "imagenet_resnet34_A", "imagenet_resnet50")
 SMALLEST_BATCH = 8
 
 
-def recall(folder: Path) -> dict[str, Any] | None:
-    """Return what was measured on a device like this one; None if nothing was."""
-    gpu = gpu_name()
-    try:
-        text = (folder / f"cost_{'cuda' if gpu else 'cpu'}.json").read_text(encoding="utf-8")
-        saved: dict[str, Any] = json.loads(text)
-        device = [saved["hardware"][key] for key in ("gpu", "cpu", "cores")]
-        sorted((row["experiment"], float(row["seconds"])) for row in saved["rows"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return saved if device == [gpu, cpu_description()[0], usable_cores()] else None
-
-
 def measure_all(
     folder: Path, nets: Sequence[str] = NETS, overrides: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Measured:
     """Measure, write the file, return what is in it; ``overrides`` are for every net."""
     from benchmarks.record import provenance, write
     from resnet_repro.compose import compose_run
@@ -43,7 +29,7 @@ def measure_all(
     result = provenance("cost", setup) | {"load_before": round(os.getloadavg()[0], 2)}
     result["rows"] = [measure(net, overrides) for net in nets]
     write(folder, result)
-    return result
+    return Measured("cost", setup.device.type, result)
 
 
 def measure(experiment: str, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import cost
 from benchmarks.cost import Host, Pace, Workload, hours
-from benchmarks.pace import measure, measure_all, recall
+from benchmarks.pace import measure, measure_all
 from fabricate import fabricate
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.runs.provenance import cpu_description, gpu_name, usable_cores
@@ -42,18 +42,6 @@ def test_table_gives_hours_only_where_something_was_measured(tmp_path):
     assert "Seconds on one device: a guess;" in markdown
     assert "decodes 100 full-size pictures a second (another), 16 cores" in markdown
     assert "nan" not in markdown
-
-
-def test_the_benchmarks_of_this_device_are_the_one_source(tmp_path):
-    here = {"gpu": None, "cpu": "AMD", "cores": 2, "label": "x"}
-    assert cost.benchmarked(tmp_path, here) == {}
-    rows = [{"experiment": "cifar10_plain20", "step_seconds": 0.08}]
-    path = tmp_path / "schedule_cpu.json"
-    path.write_text(json.dumps({"hardware": here, "rows": rows}))
-    assert cost.benchmarked(tmp_path, here) == {"cifar10_plain20": 0.08}
-    assert cost.benchmarked(tmp_path, here | {"cores": 4}) == {}
-    path.write_text("torn")
-    assert cost.benchmarked(tmp_path, here) == {}
 
 
 def test_other_nets_take_the_seconds_of_the_most_similar_one():
@@ -127,10 +115,9 @@ def test_the_loaders_rate_is_the_benchmarked_one(tmp_path):
             {"what": "the loader alone, 16 processes", "cores": None, "images_per_second": 2000.0},
         ]
         kept = {"rows": rows, "hardware": {"cpu": cpu}, "photographs": {"kind": "photographs"}}
+        kept |= {"part": "pictures", "device": device}
         (tmp_path / f"pictures_{device}.json").write_text(json.dumps(kept))
 
-    assert cost.loader_rate(tmp_path) is None
-    (tmp_path / "pictures_cpu.json").write_text("torn")
     assert cost.loader_rate(tmp_path) is None
     measured("cpu", "another one", 150.5)
     assert cost.loader_rate(tmp_path) == (150.5, "photographs, measured on another one")
@@ -139,16 +126,15 @@ def test_the_loaders_rate_is_the_benchmarked_one(tmp_path):
     assert cost.loader_rate(tmp_path) == (181.5, f"photographs, measured on {here}")
 
 
-def measured(folder, **hardware):
+def measured(folder, part="cost", **hardware):
     """A file as bench.cost writes it on this machine."""
     folder.mkdir(exist_ok=True)
     here = {"gpu": None, "cpu": cpu_description()[0], "cores": usable_cores(), "label": "this one"}
     seconds = {"imagenet_resnet50": 36.0, "cifar10_resnet20": 0.5}
     rows = [{"experiment": name, "seconds": each} for name, each in seconds.items()]
-    kept = {"hardware": here | hardware, "precision": "fp32", "made": "2026-01-02T03:04:05Z"}
-    path = folder / "cost_cpu.json"
-    path.write_text(json.dumps(kept | {"load_before": 0.0, "rows": rows}))
-    return path
+    kept = {"part": part, "device": "cpu", "hardware": here | hardware, "precision": "fp32"}
+    kept |= {"made": "2026-01-02T03:04:05Z", "load_before": 0.0, "rows": rows}
+    (folder / f"{part}_cpu.json").write_text(json.dumps(kept))
 
 
 def test_a_second_call_is_answered_from_the_file_and_needs_no_torch(tmp_path):
@@ -170,17 +156,23 @@ def test_a_second_call_is_answered_from_the_file_and_needs_no_torch(tmp_path):
     assert "measured on this one, fp32, 2026-01-02;" in done.stdout
 
 
-def test_what_another_machine_measured_is_measured_again(tmp_path):
-    assert recall(tmp_path) is None
-    if gpu_name() is not None:
-        pytest.skip("this machine's file has another name")
+def test_what_another_machine_measured_is_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "gpu_name", lambda: None)
+    assert cost.measured_here(tmp_path, "cost") is None
     for other in ({"cpu": "another"}, {"cores": 999}, {"gpu": "H200"}):
         measured(tmp_path, **other)
-        assert recall(tmp_path) is None
-    path = measured(tmp_path)
-    assert recall(tmp_path) is not None
-    path.write_text(path.read_text().replace('"seconds": 36.0', '"seconds": null'))
-    assert recall(tmp_path) is None
+        assert cost.measured_here(tmp_path, "cost") is None
+    measured(tmp_path)
+    assert len(cost.measured_here(tmp_path, "cost").rows) == 2
+    assert cost.measured_here(tmp_path, "schedule") is None
+
+
+@pytest.mark.parametrize("word", ["imagenet_resnet50", "imagenet_resnet50=fast", "resnet5=1"])
+def test_seconds_that_are_none_are_refused(word, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cost.main(["--out", str(tmp_path), "--seconds", word])
+    assert stopped.value.code == 2
+    assert f"--seconds {word}: " in capsys.readouterr().err
 
 
 def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch):
@@ -201,8 +193,8 @@ def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch):
 def test_measuring_writes_what_is_recalled(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "PIXELS", 4 * 32 * 32)  # four images, on a CPU
     kept = measure_all(tmp_path, ["cifar10_resnet20"], ["trainer.threads=1", "model.depth=8"])
-    (row,) = kept["rows"]
+    (row,) = kept.rows
     assert (row["experiment"], row["batch_size"]) == ("cifar10_resnet20", 128)
     assert row["seconds"] > 0
-    assert recall(tmp_path) == kept
-    assert {"made", "hardware", "versions", "git", "precision"} <= set(kept)
+    assert cost.measured_here(tmp_path, "cost") == kept
+    assert {"made", "hardware", "versions", "git", "precision"} <= set(kept.content)

@@ -9,6 +9,7 @@ from benchmarks.measured import Measured, amount, load, percent, seconds, signif
 from benchmarks.page import page, save, where_lost
 from benchmarks.page_growth import BY_BATCH, BY_DEPTH, lines
 from benchmarks.page_targets import MISSED, OPEN, REACHED, judged
+from resnet_repro.options import ConfigError
 from resnet_repro.paths import REPOSITORY as REPO
 
 COMMITTED = {found.part: found.content for found in load(REPO / "results" / "bench")}
@@ -133,7 +134,7 @@ def test_the_page_says_that_nothing_was_measured_and_names_a_damaged_file(tmp_pa
     (path,) = save(tmp_path / "none", tmp_path)
     assert "Nothing is measured yet" in path.read_text(encoding="utf-8")
     (tmp_path / "training_cpu.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"training_cpu\.json"):
+    with pytest.raises(ConfigError, match=r"training_cpu\.json"):
         load(tmp_path)
 
 
