@@ -157,18 +157,25 @@ def check_compile(root: Path) -> str:
 
 
 def check_evaluation(root: Path) -> str:
-    """Count errors by the captured forward pass and by the net."""
-    context, state, _ = trained(small(root, "evaluation", graph="always", compile="never"))
-    images, counts = context.images.held_out["test"], []
+    """Count errors by the captured forward pass and by the net, also after its weights changed."""
+    job = small(root, "evaluation", graph="always", compile="never", precision="bf16")
+    context, state, _ = trained(job)
+    images, forward = context.images.held_out["test"], state.graphed_eval
+    assert forward is not None
+    state.model.eval()
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream), context.setup.autocast():
-        state.model.eval()
-        assert state.graphed_eval is not None
-        for forward in (state.graphed_eval, state.model):
-            errors = count_errors(forward, images.eval_batches(100), len(images))
-            counts.append((errors.wrong1, errors.wrong5))
-    same(counts[0], counts[1], "wrong images by the captured forward pass")
-    return f"{counts[0][0]} of {len(images)} wrong both ways"
+    with torch.cuda.stream(stream), torch.no_grad():
+        for _ in range(2):
+            with context.setup.autocast():  # a graph must not keep what autocast casts
+                captured, plain = (
+                    count_errors(each, images.eval_batches(100), len(images))
+                    for each in (forward, state.model)
+                )
+            counts = captured.wrong1, captured.wrong5
+            same(counts, (plain.wrong1, plain.wrong5), "wrong images by the captured forward pass")
+            for parameter in state.model.parameters():
+                parameter.mul_(1.5)
+    return f"{counts[0]} of {len(images)} wrong both ways"
 
 
 def check_resume(root: Path) -> str:

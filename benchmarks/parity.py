@@ -1,8 +1,8 @@
 """Check that fast ways to train do what the plain one does: ``python -m benchmarks.parity``.
 
-One command for everything about speed that only a GPU can show to be right; on a CPU it checks what
-exists there. Each row is a check: what was found, what is allowed, whether it passed. Exit code 1
-if one failed.
+How far losses are apart, and at what cost; whether replayed, resumed and concurrent runs have the
+same bits, :mod:`benchmarks.gpu_checks` asks. Each row is a check: what was found, what is allowed,
+whether it passed. Exit code 1 if one failed.
 
 ``batches``      those prepared ahead on the device against those of the order: how many differ
 ``first loss``   against eager fp32 with the same seed: distance, nats
@@ -10,10 +10,7 @@ if one failed.
                  is eager fp32 itself with its first weights changed in the last bit, the larger of
                  two: at the paper's rate rounding alone carries two runs that far apart. Others may
                  be :data:`TIMES` as far
-``same bits``    replaying a graph against launching its kernels; a run that was stopped, saved and
-                 resumed; two runs at the same time against one alone. In deterministic mode
 ``rerun``        the same run twice in deterministic mode; ``costs`` is its time over that without
-``evaluation``   wrong counts of the captured forward pass against the net's own
 ``compiling``    whether it pays: ``costs`` is the time of an iteration over that without
 
 ``--experiments cifar10_resnet56 --iterations 50 trainer.precision=fp32`` changes what is checked.
@@ -21,14 +18,12 @@ if one failed.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +33,6 @@ from benchmarks.timing import Training, ratios, synchronise, take_turns
 from resnet_repro.compose import compose_run
 from resnet_repro.data.order import raw
 from resnet_repro.data.resident import ResidentImages
-from resnet_repro.evaluation.count import ErrorCount, count_errors
 from resnet_repro.options import ConfigError
 from resnet_repro.training.build import load_data
 from resnet_repro.training.graph import EAGER_CALLS, BatchesAhead
@@ -75,15 +69,15 @@ class Subject:
         self.ways = (EAGER, GRAPH, COMPILED) if self.on_cuda else (EAGER, COMPILED)
         self.precisions = ("fp32", "tf32", "bf16") if self.on_cuda else ("fp32", "bf16")
 
-    def training(self, *overrides: str, saved: dict[str, Any] | None = None) -> Training:
-        """The run at its start or as it was saved, trained as ``overrides`` say.
+    def training(self, *overrides: str) -> Training:
+        """The run at its start, to be trained as ``overrides`` say.
 
         Raises:
             ConfigError: this machine cannot do that.
         """
-        return Training.of(self.experiment, [*self._overrides, *overrides], self._arrays, 0, saved)
+        return Training.of(self.experiment, [*self._overrides, *overrides], self._arrays, 0)
 
-    def row(self, check: str, way: str, found: float, allowed: float = 0, **more: Any) -> Row:
+    def row(self, check: str, way: str, found: float, allowed: float = 0, **more: object) -> Row:
         """One line of the result; it passed if ``found`` is at most ``allowed``."""
         result: Row = {"experiment": self.experiment, "check": check, "way": way}
         result |= {"precision": None, "found": found, "allowed": allowed, "costs": None} | more
@@ -118,9 +112,6 @@ def checks(subject: Subject, rounds: int) -> Iterator[Row]:
     """All checks of one net."""
     yield batches(subject)
     yield from losses(subject)
-    if subject.on_cuda:
-        yield from same_bits(subject)
-        yield from evaluation(subject)
     yield from rerun(subject, rounds)
     yield from compiling(subject, rounds)
 
@@ -188,36 +179,6 @@ def nudge(training: Training, seed: int) -> None:
         weights.data.mul_((1 + 2**-23 * signs).to(weights.device))
 
 
-def same_bits(subject: Subject) -> Iterator[Row]:
-    """Ways that launch the same kernels in the same order must not differ in a bit.
-
-    The rate drops on the way, when graphs are captured already.
-    """
-    overrides = (REPEATABLE, "recipe.warmup=none", f"recipe.milestones=[{BITS // 2 + 1}]")
-    eager = subject.training(*EAGER, *overrides)
-    first_losses(eager, BITS)
-    expected = fingerprint(eager)
-
-    def row(way: str, training: Training) -> Row:
-        return subject.row("same bits", way, int(fingerprint(training) != expected))
-
-    graph = subject.training(*GRAPH, *overrides)
-    first_losses(graph, BITS)
-    yield row("graph", graph)
-    stopped = subject.training(*GRAPH, *overrides)
-    first_losses(stopped, BITS // 2)
-    saved = copy.deepcopy(stopped.state.state_dict())
-    resumed = subject.training(*GRAPH, *overrides, saved=saved)
-    first_losses(resumed, BITS - BITS // 2)
-    yield row("graph, stopped and resumed", resumed)
-    both = [subject.training(*GRAPH, *overrides) for _ in range(2)]
-    for _ in range(BITS):
-        for run in both:
-            run.iterate()
-    for number, run in enumerate(both, start=1):
-        yield row(f"graph, run {number} of 2 at once", run)
-
-
 def fingerprint(training: Training) -> str:
     """SHA-256 of weights, statistics, momentum and remembered losses."""
     synchronise(training.setup.device)
@@ -227,28 +188,6 @@ def fingerprint(training: Training) -> str:
     for tensor in (*state.model.state_dict().values(), *momentum, state.window.sums):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def evaluation(subject: Subject) -> Iterator[Row]:
-    """Wrong counts by the captured forward pass and by the net, before and after it was trained."""
-    training = subject.training(*GRAPH)
-    for when in ("early", "later"):
-        first_losses(training, BITS)
-        a, b = (counted(training, captured=captured) for captured in (True, False))
-        distance = abs(a.wrong1 - b.wrong1) + abs(a.wrong5 - b.wrong5)
-        yield subject.row("evaluation", f"graph, {when}", distance, loss=abs(a.loss - b.loss))
-
-
-def counted(training: Training, *, captured: bool) -> ErrorCount:
-    """Errors on the test images, as a run counts them."""
-    state, context = training.state, training.context
-    assert state.graphed_eval is not None
-    test = context.images.held_out["test"]
-    forward = state.graphed_eval if captured else state.model
-    with torch.cuda.stream(training.stream), context.setup.autocast():
-        state.model.eval()
-        batches = test.eval_batches(context.config.evaluation.batch_size)
-        return count_errors(forward, batches, len(test))
 
 
 def rerun(subject: Subject, rounds: int) -> Iterator[Row]:

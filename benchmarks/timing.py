@@ -104,11 +104,10 @@ class Training:
         overrides: Sequence[str],
         arrays: Arrays | None = None,
         warm: int = WARM,
-        saved: dict[str, Any] | None = None,
     ) -> Training:
         """Assemble the run that ``experiment`` with these overrides is.
 
-        ``arrays`` are loaded by default; ``warm`` iterations are done; ``saved``: to resume from.
+        ``arrays`` are loaded by default; ``warm`` iterations are done.
 
         Raises:
             ConfigError: there is no such experiment, or an override is wrong.
@@ -122,8 +121,6 @@ class Training:
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
             context, state = assemble(config, setup, arrays)
-            if saved is not None:
-                state.load_state_dict(saved)
             training = cls(config, setup, context, state, stepper.make(context, state), stream)
         for _ in range(warm):
             training.iterate()

@@ -299,19 +299,6 @@ def tiny(monkeypatch):
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture
-def with_graphs(monkeypatch):
-    plain = stepper.make
-
-    def make(parts, state):
-        if parts.config.trainer.graph == "auto" and parts.config.trainer.compile == "never":
-            return graph.GraphedStepper(parts, state, {}, capture=lambda work: work, ahead=4)
-        return plain(parts, state)
-
-    monkeypatch.setattr(stepper, "make", make)
-    monkeypatch.setattr(parity, "GRAPH", ("trainer.graph=auto", "trainer.compile=never"))
-
-
 def passed(rows):
     return [row["passed"] for row in rows]
 
@@ -335,32 +322,6 @@ def test_ways_that_agree_pass_and_are_written(tmp_path, monkeypatch, capsys):
     found = [(row["check"], row["way"]) for row in rows]
     assert sorted(found) == sorted((check, way) for check in ways for way in ways[check])
     assert capsys.readouterr().out.count("ok  ") == len(rows)
-
-
-def test_first_losses_that_were_measured_lie_well_within_their_bounds():
-    """And bounds that would pass anything are none: a net that has learned nothing is at 2.3."""
-    for depth, found in {20: 0.0023, 56: 0.0346, 110: 0.0078}.items():
-        assert 1.2 * found < parity.first_bound("bf16", depth) < 0.1
-        assert 8 * parity.first_bound("tf32", depth) > parity.first_bound("bf16", depth)
-    assert parity.first_bound("fp32", 110) < 1e-4
-
-
-def test_a_graph_passes_unless_it_forgets_the_rate(with_graphs, monkeypatch, tiny):
-    assert passed(parity.same_bits(tiny)) == [True] * 4
-    monkeypatch.setattr(graph, "set_rate", lambda optimizer, lr: None)
-    assert set(passed(parity.same_bits(tiny))) == {False}
-
-
-def test_a_forward_pass_passes_unless_it_has_old_weights(with_graphs, monkeypatch, tiny):
-    """As one would that has the weights' casts from outside the graph."""
-
-    def stale(self):
-        if not self._logits.numel():
-            self._logits = self._net(self._images)
-
-    assert passed(parity.evaluation(tiny)) == [True, True]
-    monkeypatch.setattr(graph.GraphedEval, "_forward", stale)
-    assert False in passed(parity.evaluation(tiny))
 
 
 def test_other_batches_and_other_losses_fail(monkeypatch, tiny):
