@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in save(args.out, args.docs):
         print(path)
     if failed:
-        print(f"not measured: {', '.join(failed)}", file=sys.stderr)
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 

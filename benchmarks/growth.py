@@ -20,6 +20,7 @@ import torch
 from benchmarks.record import Row, Scope, command, device_of
 from benchmarks.timing import WARM, Training, seconds_each
 from resnet_repro.compose import compose_run
+from resnet_repro.options import ConfigError
 from resnet_repro.training.build import load_data
 from resnet_repro.training.device import return_freed_memory
 
@@ -60,6 +61,9 @@ def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     kind = device_of(overrides).device.type
     train = train_here if kind == "cuda" else train_in_process
     points = [p for p in GRIDS[kind] if p.experiment in (scope.experiments or [p.experiment])]
+    if not points:  # a file without rows would take the place of the one there is
+        known = ", ".join(dict.fromkeys(point.experiment for point in GRIDS[kind]))
+        raise ConfigError(f"--experiments {','.join(scope.experiments)}: growth has only {known}")
     return {"rows": [train(point, scope, overrides) for point in points]}
 
 

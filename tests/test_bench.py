@@ -28,6 +28,7 @@ from resnet_repro.data.synthetic import make
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_multiply_adds
 from resnet_repro.models.spec import NetSpec
+from resnet_repro.options import ConfigError
 from resnet_repro.paths import REPOSITORY as REPO
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import graph, stepper
@@ -177,6 +178,8 @@ def test_growth_has_time_and_memory_of_every_point(tmp_path, monkeypatch):
     if sys.platform == "linux":
         taken = [row["bytes_per_image"] * row["batch_size"] for row in rows]
         assert taken[1] > taken[0]
+    with pytest.raises(ConfigError, match="--experiments a,b: growth has only cifar10_plain20, "):
+        growth.measure(Scope(("a", "b")), SMOKE)
 
 
 @pytest.mark.slow
@@ -273,7 +276,7 @@ def test_one_command_measures_all_and_tells_what_failed(tmp_path, monkeypatch, c
     assert __main__.main([*args, "data=synthetic"]) == 1
     assert tuple(asked) == __main__.PARTS
     assert asked["start"] == ["--out", str(tmp_path), "data=synthetic", "--rounds", "2"]
-    assert "not measured: limit" in capsys.readouterr().err
+    assert "failed: limit" in capsys.readouterr().err
     assert (tmp_path / "docs" / "SPEED.md").exists()
     asked.clear()
     assert __main__.main([*args, "training", "growth", "--experiments", "a,b"]) == 0

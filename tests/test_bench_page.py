@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.measured import Measured, amount, load, percent, seconds, significant
 from benchmarks.page import page, save, where_lost
-from benchmarks.page_growth import BY_BATCH, BY_DEPTH, lines
+from benchmarks.page_growth import BY_BATCH, BY_DEPTH, lines, points
 from benchmarks.page_targets import MISSED, OPEN, REACHED, judged
 from resnet_repro.options import ConfigError
 from resnet_repro.paths import REPOSITORY as REPO
@@ -124,9 +124,9 @@ def test_the_largest_loss_is_named_from_the_numbers():
 
 
 def test_growth_is_drawn_where_one_thing_changes():
-    by_depth, by_batch = lines([growth()], BY_DEPTH), lines([growth()], BY_BATCH)
+    by_depth, by_batch = (lines(points([growth()]), axis) for axis in (BY_DEPTH, BY_BATCH))
     assert [line.label(True) for line in by_depth] == ["batch 8, 2 CPU cores, AMD EPYC"]
-    assert [row["depth"] for row in by_depth[0].points] == [20, 56, 110]
+    assert by_depth[0].points["depth"].tolist() == [20, 56, 110]
     assert [line.label(False) for line in by_batch] == ["ResNet-20"]
 
 
