@@ -21,6 +21,7 @@ from resnet_repro.training.launch import launch
 
 RUN = "experiment=cifar10_plain20"
 SMALL = (*WORDS, *BRIEF)
+MADE_UP = (RUN, "data=synthetic", "profile=smoke")
 
 
 def named(experiment, *args):
@@ -51,12 +52,19 @@ def train(few, call, capsys):
         ((RUN, "recipe.lrr=1"), "unknown option 'recipe.lrr'; did you"),
         ((RUN, "trainer.precision=tf32", "trainer.device=cpu"), "tf32: needs a CUDA device"),
         ((RUN, "trainer.graph=always", "trainer.device=cpu"), "graph=always: needs a CUDA device"),
+        ((RUN, "trainer.device=cuda"), "trainer.device=cuda: no CUDA device is visible"),
+        ((RUN, "trainer.devices=129"), "trainer.devices=129: must be at most recipe.batch_size=1"),
+        ((*MADE_UP, "recipe.batch_size=2001"), "recipe.batch_size=2001: must be at most the 2000"),
+        ((*MADE_UP, "trainer.threads=4096"), "trainer.threads=4096: this process may use"),
+        ((RUN, "~model.depth"), "~model.depth: an option cannot be taken away"),
         (("-m", "item=fig9"), "item=fig9: did you mean fig7?"),
         # Hydra's own words
         ((RUN, "--resolve"), "--resolve: only with --cfg"),
         ((RUN, "--package", "model"), "--package: only with --cfg"),
         ((RUN, "-m", "--cfg", "job"), "--multirun and --cfg: only one of them"),
         ((RUN, "--cfgg", "job"), "unrecognized arguments: --cfgg"),
+        (("--config-name", "nope"), "Cannot find primary config 'nope'"),
+        (("--config-dir", "nope", RUN), "Additional config directory '"),
         ((RUN, "hydra.run.dir=x"), "hydra.run.dir=x: nothing is written there"),
         ((RUN, "-m", "hydra.sweep.dir=x"), "hydra.sweep.dir=x: nothing is written there"),
         ((RUN, "seed=0,1", "-m", "hydra/launcher=submitit_local"), "submitit is not installed"),
@@ -69,11 +77,41 @@ def test_bad_words_are_refused_in_one_line_before_anything_is_written(
     tmp_path, args, message, monkeypatch, call, capsys
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("RESNET_REPRO_DATA", str(tmp_path))  # else a line says where data are
     assert call(main, *args, f"runs_dir={tmp_path}/runs") == 2
     output = capsys.readouterr().err
     assert message in output
     assert len(output.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+FILES = [  # text of an experiment's file after its first line, what is said of it
+    ("model:\n\tdepth: 20\n", "{file}:3:1: not YAML ("),
+    ("model: {depth: 20, depth: 32}\n", "{file}:2:20: not YAML ("),
+    ("recipe:\n  milestones: [1,2,\n", "{file}:4:1: not YAML ("),
+    ("recipe:\n  nesterov: 'n'\n", "recipe.nesterov=n: must be true or"),
+    ("", "experiment=mine: its file must begin with"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), FILES)
+def test_what_is_wrong_in_a_file_of_ones_own_is_named(tmp_path, text, message, call, capsys):
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(f"# @package _global_\n{text}" if text else "recipe:\n  lr: 0.2\n")
+    args = ("--config-dir", tmp_path, "experiment=mine", f"runs_dir={tmp_path}/runs")
+    assert call(main, *args) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message.format(file=file)}")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("-m",)])
+def test_torchrun_is_told_what_it_starts(tmp_path, words, monkeypatch, call, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert call(main, *words, *MADE_UP, f"runs_dir={tmp_path}/runs") == 2
+    assert "error: torchrun starts resnet_repro.worker" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

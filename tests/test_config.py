@@ -73,7 +73,7 @@ def test_warm_up_is_for_110_and_1202_only():
             assert config.recipe.warmup == ("error80" if config.model.depth >= 110 else "none")
 
 
-# RELIABILITY: each word is refused with a line that names the key, the value and what is allowed.
+# Each word is refused with a line that names the key, the value and what is allowed.
 REFUSED = [
     ("recipe.lrr=0.3", "unknown option 'recipe.lrr'; did you mean 'recipe.lr'?"),
     ("lr=0.3", "unknown option 'lr'; did you mean 'recipe.lr'?"),
@@ -134,6 +134,7 @@ def test_refused(word, message):
     [
         ("cifar10_plain20 data=imagenet", "model.family=cifar: data.name=imagenet needs the imag"),
         ("cifar10_plain20 data=folder", "model.family=cifar: data.name=folder needs the imagenet"),
+        ("cifar10_plain20 data=tiny_imagenet", "model.family=cifar: data.name=tiny_imagenet needs"),
         ("imagenet_plain18 data.train_split=45k", "data.train_split=45k: only for data.name=cif"),
         ("imagenet_plain18 data.pad=zero", "data.pad=zero: crops of data.name=imagenet lie within"),
         ("imagenet_plain18 data.border=8", "data.border=8: crops of data.name=imagenet lie within"),

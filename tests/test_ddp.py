@@ -148,6 +148,14 @@ def test_a_started_number_of_workers_that_is_not_the_asked_one_is_refused(tmp_pa
         run_module.TrainingRun(job.folder, Silent(), never, World(1, 2))
 
 
+def test_a_worker_that_a_launcher_half_placed_says_what_is_missing(monkeypatch):
+    for name in distributed.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ConfigError, match="WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE not set"):
+        world_from_env()
+
+
 def _poison(world: World) -> None:
     batch = ResidentImages.batch
 

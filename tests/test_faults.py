@@ -1,4 +1,4 @@
-"""Power cuts, full disks, folders that cannot be used, two commands at once, divergence."""
+"""Full disks, folders that cannot be used, two commands at once, divergence."""
 
 import dataclasses
 import re
@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ranks import Failed, Silent, StopAt, crash, do, finished, never, newest, small_job, together
-from reliability.runs import left_overs
+from ranks import Failed, Silent, StopAt, do, finished, never, newest, small_job, together
 from resnet_repro.data import synthetic
 from resnet_repro.exits import exit_code
 from resnet_repro.runs.atomic import DiskFullError
@@ -33,25 +32,6 @@ pytestmark = pytest.mark.usefixtures("few_images")
 def whole(tmp_path_factory):
     """A run that nothing disturbed, in a folder with an odd name."""
     return finished(small_job(tmp_path_factory.mktemp("whole") / "mit Leerzeichen/Läufe", *QUICK))
-
-
-# A few of each kind; `make reliability` has them all.
-POINTS = [
-    "mid-write.pt", "after-digest.pt:3", "after-replace.pt:3", "before-prune:3", "mid-load",
-    "mid-line:9", "after-fsync.json:4", "before-tmp.csv:2",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("point", POINTS)
-def test_a_power_cut_anywhere_costs_no_bit(whole, tmp_path, point):
-    job = small_job(tmp_path, *QUICK)
-    if point == "mid-load":
-        assert do(job, StopAt(3)) == "preempted"
-    assert crash(job, point) == 137
-    assert not job.folder.is_finished
-    assert finished(job) == whole
-    assert left_overs(job.folder) == []
-    assert len(list(job.folder.checkpoints.glob("*.pt"))) == 2
 
 
 def fill(job: Job, after: int, file: str, more: int) -> str:

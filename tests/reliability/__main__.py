@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reliability import crashes, damage, defects, disk, inputs, kills, rivals, stops, teams
+from reliability import crashes, damage, defects, disk, kills, rivals, stops, teams
 from reliability.record import Outcome, Record
 from reliability.runs import NothingToCompareError, Trial, Trials, Workshop
 from resnet_repro.paths import expand
@@ -41,7 +41,6 @@ PARTS: dict[str, Part] = {
     "workers": Part("faults of runs on several workers", teams.trials),
     "stops": Part("signals that ask to stop", stops.trials),
     "rivals": Part("two commands on one run folder", rivals.trials, 50),
-    "inputs": Part("words that cannot be meant", inputs.trials),
     "disk": Part("full disks", disk.trials),
     "leaks": Part("what piles up over many kills and stops", kills.leak_trials, 50),
     "defects": Part("defects planted in the source", defects.trials),

@@ -94,11 +94,6 @@ SENTENCES = {
         "{orphans} processes left, {more_open_files} more open files, "
         "{generations:.0f} checkpoints at most{memory}",
     ),
-    "inputs": (
-        "impossible command lines given to the real command",
-        "{trials:,}",
-        "{ok} refused in one line with the right exit code, nothing written",
-    ),
     "defects": ("a defect planted in the source", "{planted:,}", "{caught} fail a test"),
 }
 

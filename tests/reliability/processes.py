@@ -109,8 +109,8 @@ def ended(process: Any, limit: float = LIMIT) -> int:
     return int(process.exitcode)
 
 
-def words_of(*arguments: str, module: str = "train") -> list[str]:
-    return [sys.executable, "-m", f"resnet_repro.{module}", *arguments]
+def words_of(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "resnet_repro.train", *arguments]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -119,18 +119,11 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"} | more
 
 
-def command(
-    *arguments: str,
-    module: str = "train",
-    env: dict[str, str] | None = None,
-    cwd: Path | None = None,
-    timeout: float = LIMIT,
-) -> subprocess.CompletedProcess[str]:
-    """Run the real command and wait; ``env`` are more variables."""
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command and wait."""
     return subprocess.run(
-        words_of(*arguments, module=module), env=environment(**(env or {})), cwd=cwd,
-        capture_output=True, text=True, timeout=timeout,
-    )  # fmt: skip
+        words_of(*arguments), env=environment(), capture_output=True, text=True, timeout=LIMIT
+    )
 
 
 def at_work(folder: Path) -> dict[int, str]:

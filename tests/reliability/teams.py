@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ranks import begin_as_is, fingerprint, small_job
+from ranks import begin_as_is, small_job
 from reliability.processes import at_work, do, ended, seconds_until_gone
 from reliability.record import Outcome
-from reliability.runs import NothingToCompareError, Reference, Trial, Workshop
+from reliability.runs import Trial, Workshop
 from resnet_repro.runs.signals import STOP_SIGNALS
 from resnet_repro.training.launch import Job
 
@@ -58,7 +58,8 @@ def trials(shop: Workshop) -> Iterator[Trial]:
 
 def hurt(shop: Workshop, size: int, whom: str, number: signal.Signals, folder: Path) -> Outcome:
     """Hurt a run once it is under way; all processes must end; then rerun it to its end."""
-    job = small_job(folder, *WORDS, f"trainer.devices={size}")
+    words = (*WORDS, f"trainer.devices={size}")
+    job = small_job(folder, *words)
     process = begin_as_is(do, job)
     found = under_way(job, size, process)
     began = time.monotonic()
@@ -80,7 +81,7 @@ def hurt(shop: Workshop, size: int, whom: str, number: signal.Signals, folder: P
     again = ended(begin_as_is(do, job), WAITING)
     outcome = {"workers": size, "codes": [code, again], "state": state, "orphans": orphans}
     outcome |= {"to_exit_s": to_exit, "after_command_s": gone}
-    verdict = whole(shop, size).verdict(job.folder)
+    verdict = shop.undisturbed(*words).verdict(job.folder)
     expected = {"preempted"} if number in STOP_SIGNALS else {"failed", "preempted"}
     fine = verdict["ok"] and not orphans and code != 124 and state in expected
     return verdict | outcome | {"ok": fine}
@@ -93,10 +94,3 @@ def under_way(job: Job, size: int, process: Any) -> dict[int, str]:
             raise RuntimeError(f"{size} workers did not come up: {job.folder.status()}")
         time.sleep(0.02)
     return at_work(job.folder.path)
-
-
-def whole(shop: Workshop, size: int) -> Reference:
-    job = small_job(shop.scratch / f"workers{size}", *WORDS, f"trainer.devices={size}")
-    if not job.folder.is_finished and (code := ended(begin_as_is(do, job), WAITING)):
-        raise NothingToCompareError(f"{job.folder.path}: {code}")
-    return Reference(fingerprint(job.folder), 0.0)
