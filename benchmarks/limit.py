@@ -27,7 +27,6 @@ SCOPES = {
 COPIED = {"cpu": 256 << 20, "cuda": 2 << 30}  # bytes, far more than any cache holds
 SIDE = {"cpu": 2_048, "cuda": 8_192}  # of the matrices
 ROUNDS, WARM = 7, 2
-SHRINK = 1  # divides bytes and sides
 
 # The least that must be moved, counted in passes over a conv's output in the type of the
 # activations. Kernels are fused where neighbours allow; nothing stays on the chip from one kernel
@@ -104,7 +103,7 @@ def measure(scope: Scope, overrides: Sequence[str]) -> Row:
 def measure_rates(setup: Setup) -> Rates:
     """The best of several measurements: a limit, not a mean."""
     device = setup.device
-    count, side = COPIED[device.type] // SHRINK, SIDE[device.type] // SHRINK
+    count, side = COPIED[device.type], SIDE[device.type]
     source = torch.ones(count // 4, device=device)
     target = torch.empty_like(source)
     dtype = torch.bfloat16 if setup.precision == "bf16" else torch.float32

@@ -279,21 +279,18 @@ def page(measured: Sequence[Measured]) -> str:
 
 def _origins(measured: Sequence[Measured]) -> Lines:
     head = ["file", "hardware", "precision", "versions", "date", "load before", "command"]
-    rows = []
-    for found in measured:
-        content, versions = found.content, found.content.get("versions", {})
-        known = [f"{name} {versions[name]}" for name in ("torch", "python") if versions.get(name)]
-        rows.append(
-            [
-                f"`{found.part}_{found.device}.json`",
-                found.hardware,
-                str(content.get("precision", "-")),
-                ", ".join(known) or "-",
-                str(content.get("made", "-"))[:10],
-                str(content.get("load_before", "-")),
-                f"`{content['command']}`" if content.get("command") else "-",
-            ]
-        )
+    rows = [
+        [
+            f"`{found.part}_{found.device}.json`",
+            found.hardware,
+            found.content["precision"],
+            ", ".join(f"{name} {found.content['versions'][name]}" for name in ("torch", "python")),
+            found.content["made"][:10],
+            str(found.content["load_before"]),
+            f"`{found.content['command']}`",
+        ]
+        for found in measured
+    ]
     return table(head, rows)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.record import Row, Scope, command
-from benchmarks.timing import children_seconds, spread, take_turns
+from benchmarks.timing import Turn, children_seconds, spread, take_turns
 from resnet_repro.compose import compose_run
 from resnet_repro.conf import load_item, names
 from resnet_repro.config import Config
@@ -45,7 +45,7 @@ def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     with tempfile.TemporaryDirectory() as path:
         scratch = Path(path)
         write_runs(scratch / "runs", RUNS)
-        commands: dict[str, Callable[[], float]] = {
+        commands: dict[str, Callable[[], Turn]] = {
             "python alone": partial(timed, [sys.executable, "-c", "pass"]),
             "--help": partial(timed, [*train, "--help"]),
             "configuration error": partial(timed, [*train, experiment, "recipe.lr=-1"], code=2),
@@ -58,34 +58,25 @@ def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     return {"rows": rows, "notes": notes, "runs": RUNS}
 
 
-def turns(kind: str, commands: Mapping[str, Callable[[], float]], scope: Scope) -> list[Row]:
+def turns(kind: str, commands: Mapping[str, Callable[[], Turn]], scope: Scope) -> list[Row]:
     """Seconds of each command, each of which was called before: the disk's cache is warm.
 
     Processor time, unlike that on the clock, is not lengthened by other programs.
     """
-    used: dict[str, list[float]] = {name: [] for name in commands}
-
-    def counted(name: str) -> float:
-        before = children_seconds()
-        seconds = commands[name]()
-        used[name].append(children_seconds() - before)
-        return seconds
-
-    found = take_turns({name: partial(counted, name) for name in commands}, scope.rounds)
     return [
         {
             "what": name,
             "kind": kind,
-            **spread("seconds", took, 3),
-            "processor_seconds": round(median(used[name]), 3),
+            **spread("seconds", [turn.clock for turn in took], 3),
+            "processor_seconds": round(median(turn.processor for turn in took), 3),
         }
-        for name, took in found.items()
+        for name, took in take_turns(commands, scope.rounds).items()
     ]
 
 
-def drawn(scratch: Path) -> tuple[dict[str, Callable[[], float]], list[str]]:
+def drawn(scratch: Path) -> tuple[dict[str, Callable[[], Turn]], list[str]]:
     """The figures and tables that can be drawn from the runs in ``scratch``, and what cannot."""
-    found: dict[str, Callable[[], float]] = {}
+    found: dict[str, Callable[[], Turn]] = {}
     missing: list[str] = []
     for name in names("item"):
         if not any(each.startswith(CIFAR) for each in load_item(name).experiments):
@@ -98,29 +89,31 @@ def drawn(scratch: Path) -> tuple[dict[str, Callable[[], float]], list[str]]:
     return found, [f"not drawn, of other data: {', '.join(missing)}"] if missing else []
 
 
-def timed(argv: Sequence[str], code: int = 0) -> float:
-    """Seconds of a command from its call to its end.
+def timed(argv: Sequence[str], code: int = 0) -> Turn:
+    """Time a command from its call to its end.
 
     Raises:
         CommandError: it ended with another exit code.
     """
-    began = time.perf_counter()
+    began, used = time.perf_counter(), children_seconds()
     done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - began
+    took = Turn(time.perf_counter() - began, children_seconds() - used)
     if done.returncode != code:
         raise CommandError(f"{' '.join(argv[1:])}: exit code {done.returncode}: {last(done)}")
-    return seconds
+    return took
 
 
-def first_iteration(argv: Sequence[str], scratch: Path) -> float:
-    """Seconds from a training command to the record of its first iteration; then it is stopped.
+def first_iteration(argv: Sequence[str], scratch: Path) -> Turn:
+    """Time a training command to the record of its first iteration; then it is stopped.
+
+    The processor time is that of the whole process.
 
     Raises:
         CommandError: it ended before.
     """
     with tempfile.TemporaryDirectory(dir=scratch) as runs:
         argv = [*argv, "profile=smoke", "trainer.log_every_iters=1", f"runs_dir={runs}"]
-        began = time.perf_counter()
+        began, used = time.perf_counter(), children_seconds()
         process = subprocess.Popen(
             argv, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
@@ -128,10 +121,10 @@ def first_iteration(argv: Sequence[str], scratch: Path) -> float:
             if process.poll() is not None:
                 raise CommandError(f"{' '.join(argv[1:])}: no iteration: {last(process)}")
             time.sleep(POLL_SECONDS)
-        seconds = time.perf_counter() - began
+        clock = time.perf_counter() - began
         process.send_signal(signal.SIGTERM)
         process.communicate()
-    return seconds
+    return Turn(clock, children_seconds() - used)
 
 
 def last(done: subprocess.CompletedProcess[str] | subprocess.Popen[str]) -> str:

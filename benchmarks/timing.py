@@ -26,7 +26,7 @@ WARM = EAGER_CALLS + 1  # calls after which every step is like the next: a graph
 
 
 class Turn(NamedTuple):
-    """Seconds of one call: on the clock, and of this process's time on processors."""
+    """Seconds of one call: on the clock, and of processor time."""
 
     clock: float
     processor: float

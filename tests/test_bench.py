@@ -21,7 +21,7 @@ from benchmarks.measured import Measured
 from benchmarks.page import page
 from benchmarks.precision import gradients, main
 from benchmarks.record import Scope
-from benchmarks.timing import ratios, spread, take_turns
+from benchmarks.timing import Turn, ratios, spread, take_turns
 from pictures import SMALL_CROP, encoded, photograph, shrink
 from ranks import StopAt, do, newest, small_job
 from resnet_repro.data.synthetic import make
@@ -108,7 +108,8 @@ def test_the_paper_runs_are_projected(tmp_path):
 
 
 def test_limit_tells_where_the_time_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr(limit, "SHRINK", 16)
+    monkeypatch.setitem(limit.COPIED, "cpu", 16 << 20)
+    monkeypatch.setitem(limit.SIDE, "cpu", 128)
     kept = measured_by("limit", tmp_path)
     (row,) = kept["rows"]
     assert kept["copy_bytes_per_second"] > 1e8
@@ -212,12 +213,12 @@ def test_commands_and_figures_are_timed(quick, tmp_path, monkeypatch):
     """The two that take seconds are stood in for, unless slow tests are run."""
 
     def timed(args, code=0):
-        return 0.5 if args[1].endswith(".py") else started(args, code)
+        return Turn(0.5, 0.4) if args[1].endswith(".py") else started(args, code)
 
     started, written = start.timed, start.write_runs
     if quick:
         monkeypatch.setattr(start, "timed", timed)
-        monkeypatch.setattr(start, "first_iteration", lambda *_: 9.0)
+        monkeypatch.setattr(start, "first_iteration", lambda *_: Turn(9.0, 8.0))
     monkeypatch.setattr(start, "names", lambda _: ["fig1", "fig4"])
     nets = ["cifar10_plain20", "cifar10_plain56"]
     monkeypatch.setattr(start, "write_runs", lambda root, _: written(root, 2, nets))
