@@ -210,7 +210,7 @@ def check_memory(root: Path) -> str:
         free_after_run()
         held.append(torch.cuda.memory_reserved() / 2**20)
     grown = held[-1] - held[0]
-    assert grown < 16, f"{grown:.0f} MiB more after each run: {held}"
+    assert grown < 16, f"{grown:.0f} MiB more after three runs than after one: {held}"
     return f"{held[-1]:.0f} MiB held after three runs"
 
 

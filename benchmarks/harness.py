@@ -171,7 +171,7 @@ def parts_of(training: Training, folder: RunFolder, log: Log) -> list[Part]:
         write_gradients(folder, state, bn_output_gradient_norms(context, state))
 
     return [
-        Part("looking", HARNESS, total, look),
+        Part("check for a stop and divergence", HARNESS, total, look),
         Part("progress", HARNESS, total, lambda: progress.update(state.iteration, 50.0, lr)),
         Part("logging", HARNESS, logs, lambda: log_training(context, state, log, lr)),
         Part("checkpoints", HARNESS, saves, save, repeats=5),
