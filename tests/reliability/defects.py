@@ -44,6 +44,9 @@ DEFECTS = (
     Defect("the end of the warm-up is not restored", STATE,
            'self.warmup_exit = saved["warmup_exit"]', "pass",
            ("test_training.py::test_resume_across_the_end_of_the_warm_up_gives_the_same_bits",)),
+    Defect("the plateau is not restored", STATE,
+           'self.plateau = Plateau(**saved.get("plateau", {}))', "pass",
+           ("test_schedule.py::test_a_stopped_run_drops_where_one_that_was_not_stopped_does",)),
     Defect("batch-norm statistics are not restored", STATE,
            'self.model.load_state_dict(saved["model"])',
            'self.model.load_state_dict({k: v for k, v in saved["model"].items()'
