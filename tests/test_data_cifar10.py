@@ -22,7 +22,7 @@ from resnet_repro.data.__main__ import main
 
 @pytest.mark.parametrize("how", ["files", "folder", "archive"])
 @pytest.mark.parametrize("what", ["npm", "binary", "python"])
-def test_folder_in_every_form(tmp_path, monkeypatch, what, how):
+def test_trap_18_every_source_is_verified_by_the_same_digests(tmp_path, monkeypatch, what, how):
     root = tmp_path / "data"
     python = partial(write_python, monkeypatch=monkeypatch)
     inner, archive, make = {

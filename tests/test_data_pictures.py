@@ -244,17 +244,6 @@ def test_preparation_is_the_formula(mean):
     assert batch.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_benchmark_on_made_photographs(tmp_path):
-    paths = [tmp_path / f"{number}.jpg" for number in range(3)]
-    for path, size in zip(paths, [(500, 375), (375, 500), (1300, 1000)], strict=True):
-        path.write_bytes(encoded(photograph(*size)))
-    result = decode(paths, rounds=2)
-    assert result["pictures"] == 3
-    assert result["same_scale_max"] <= 2
-    assert result["reduced"] == pytest.approx(1 / 3, abs=1e-3)
-    assert result["speedup"] == pytest.approx(result["ours"] / result["reference"], rel=0.01)
-
-
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the shared photographs are not here")
 def test_real_photographs_are_decoded_alike():
     result = decode(sorted(SAMPLE.glob("*.JPEG")), rounds=2)

@@ -197,7 +197,7 @@ def test_a_corrupt_picture_is_named_counted_and_never_replaced(own, protocol, wo
     np.testing.assert_allclose(others, sorted(good[:2] + good[3:]), rtol=1e-3, atol=1e-4)
 
 
-def test_trap_08_a_part_of_the_set_is_no_result(own):
+def test_trap_08_14_a_part_or_a_padded_set_is_no_result(own):
     held_out = opened(own)
     batches = list(held_out.shown("1-crop", 2))
     score = scores_of("1-crop")
@@ -205,6 +205,8 @@ def test_trap_08_a_part_of_the_set_is_no_result(own):
         count_errors(score, batches[:2], len(held_out))
     with pytest.raises(RuntimeError, match="counted 4 images and left out 1 where there are 6"):
         count_errors(score, batches[:2], len(held_out), left_out=lambda: 1)
+    with pytest.raises(RuntimeError, match="counted 8 images where there are 6"):
+        count_errors(score, [*batches, batches[0]], 6)
     assert count_errors(score, batches[:2], 6, left_out=lambda: 2).seen == 4
     with pytest.raises(RuntimeError, match="counted 0 images and left out 6"):
         count_errors(score, [], 6, left_out=lambda: 6)

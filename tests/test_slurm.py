@@ -1,7 +1,6 @@
 """The SLURM batch script, with a scheduler made of three small scripts on PATH."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -142,10 +141,3 @@ def test_submitit_does_the_runs_of_a_sweep(tmp_path):
     runs = [RunFolder(path) for path in sorted(root.glob("smoke/*/seed*"))]
     assert [run.path.name for run in runs] == ["seed0", "seed1"]
     assert all(run.is_finished for run in runs)
-
-
-def test_what_is_copied_from_the_document_names_what_there_is():
-    for path in set(re.findall(r"(?:docs|conf)/[\w/.]+\.(?:sbatch|yaml|md)", CLUSTER)):
-        assert (REPO / path).exists(), path
-    launchers = {path.stem for path in (REPO / "conf" / "hydra" / "launcher").glob("*.yaml")}
-    assert set(re.findall(r"hydra/launcher=(\w+)", CLUSTER)) <= launchers | {"submitit_local"}

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 from collections.abc import Callable
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -28,7 +27,6 @@ from resnet_repro.training.graph import (
     BatchesAhead,
     GraphedEval,
     GraphedStepper,
-    capture_on_cuda,
     counted_together,
 )
 from resnet_repro.training.launch import Job
@@ -176,29 +174,6 @@ def test_batches_prepared_ahead_are_those_of_the_order_and_take_little_memory(
     for room, count in ((2**28, 64), (3 * 16 * 3 * 32 * 32 * 4 + 1, 3), (1, 1)):
         monkeypatch.setattr(graph, "AHEAD_BYTES", room)
         assert BatchesAhead(parts.images).count == count
-
-
-def test_capture_records_on_the_current_stream_and_gives_the_replay(monkeypatch):
-    output = []
-
-    class Graph:
-        def replay(self):
-            output.append("replayed")
-
-    @contextmanager
-    def recording(graph, **how):
-        output.append((type(graph), how))
-        yield
-        output.append("recorded")
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", recording)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "mine")
-    replay = capture_on_cuda(lambda: output.append("launched"))
-    how = {"stream": "mine", "capture_error_mode": "thread_local"}  # beside pinning threads
-    assert output == [(Graph, how), "launched", "recorded"]
-    replay()
-    assert output[3:] == ["replayed"]
 
 
 def test_a_forward_pass_is_replayed_for_one_shape_and_follows_the_weights(tmp_path):

@@ -17,18 +17,19 @@ from fabricate import fabricate
 from ranks import Silent, StopAt, do, fingerprint, finished, never, newest, small_job
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.load import load_runs
-from resnet_repro.analysis.protocol import comparison_notes
-from resnet_repro.compose import compose_run
 from resnet_repro.conf import names, protocol
 from resnet_repro.data import Arrays, StoppedError, cifar10
+<<<<<<< HEAD
 from resnet_repro.data.cifar10 import DIGESTS
 from resnet_repro.data.resident import DeviceDataset, ResidentImages
+=======
+from resnet_repro.data.resident import ResidentImages
+>>>>>>> c79779e (Tests that others cover are gone: of constants, of test tools, of mocks that repeat the code, and second copies of an assertion)
 from resnet_repro.items.table6 import table6
 from resnet_repro.runs import provenance
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.training import CheckpointError, DivergedError
 from resnet_repro.training import run as run_module
-from resnet_repro.training.jobs import report, run_all
 from resnet_repro.training.launch import begin, launch
 from resnet_repro.training.run import TrainingRun
 
@@ -317,18 +318,6 @@ def test_a_run_without_its_checkpoints_is_not_started_again(tmp_path, stopped, l
     assert written(job.folder)[log] == before[log]
 
 
-def test_in_a_sweep_the_other_runs_are_done(tmp_path, stopped, capsys):
-    lost, other = small_job(tmp_path), small_job(tmp_path, *SHORT, "name=other")
-    shutil.copytree(stopped.path, lost.folder.path)
-    shutil.rmtree(lost.folder.checkpoints)
-    outcomes = run_all([lost, other], never)
-    assert [outcome.state for outcome in outcomes] == ["failed", "finished"]
-    with pytest.raises(SystemExit) as left:
-        report(outcomes)
-    assert left.value.code == 4
-    assert "6 iterations are logged, but" in capsys.readouterr().err
-
-
 def test_a_run_stopped_before_its_first_checkpoint_starts_again(tmp_path):
     job = small_job(tmp_path)
     assert do(job, StopAt(2)) == "preempted"
@@ -361,14 +350,10 @@ def test_trap_06_resume_takes_the_last_checkpoint_not_the_best(tmp_path):
     assert saved["iteration"] == job.folder.resumes_at == 7
 
 
-def test_trap_13_precision_is_the_same_for_all_nets_and_mixing_is_reported(tmp_path):
+def test_trap_13_precision_is_the_same_for_all_nets():
     listed = [name for name in names("experiment") if not name.endswith("_fp32")]  # the controls
     asked = {protocol(name).trainer.precision for name in listed}
     assert asked == {"auto"}  # which becomes what the device does best, whatever the net
-    fabricate(tmp_path, "plain-20", precision="fp32")
-    fabricate(tmp_path, "plain-56", precision="bf16")
-    (note,) = comparison_notes(load_runs(tmp_path))
-    assert note.startswith("Mixed precision: bf16 (plain-56 seed 0); fp32 (plain-20 seed 0)")
 
 
 def test_trap_16_values_the_paper_does_not_print_are_labelled(tmp_path):
@@ -388,9 +373,3 @@ def test_trap_17_a_rerun_gives_the_same_bits_on_the_cpu(whole, tmp_path, how):
     """Elsewhere a rerun of the same seed moved ResNet-56 from 8.22 to 7.57."""
     rerun = small_job(tmp_path, f"trainer.deterministic={how}")
     assert finished(rerun) == fingerprint(whole)
-
-
-def test_trap_18_every_source_is_verified_by_the_same_digests():
-    assert set(DIGESTS) == {"train_images", "train_labels", "test_images", "test_labels"}
-    assert all(len(digest) == 64 for digest in DIGESTS.values())
-    assert compose_run("experiment=cifar10_plain20").data.source == "auto"
