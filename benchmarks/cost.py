@@ -154,13 +154,16 @@ def paces_of_runs(
 
     The mean over an experiment's runs; of several devices (or precisions) the one on which most
     experiments were run, of those whose label (``1x NVIDIA H200, tf32``) begins with ``hardware``.
-    Runs whose batch is not the training's do not count. Empty, and ``no logged run``, without any.
+    Runs whose batch is not the training's do not count, nor those that shared the device
+    (``trainer.concurrent``). Empty, and ``no logged run``, without any.
     """
     batches = {work.name: work.batch for work in works}
     timed: dict[str, dict[str, list[float]]] = {}
     for run in runs:
         rate, batch = run.meta.get("images_per_second"), run.config["recipe"]["batch_size"]
-        if rate and batches.get(run.experiment) == batch and run.device.startswith(hardware):
+        alone = run.config["trainer"].get("concurrent", 1) == 1  # else others had their turns
+        fits = batches.get(run.experiment) == batch and run.device.startswith(hardware)
+        if rate and alone and fits:
             timed.setdefault(run.device, {}).setdefault(run.experiment, []).append(batch / rate)
     if not timed:
         return {}, "no logged run"

@@ -80,6 +80,7 @@ def test_seconds_of_logged_runs(tmp_path):
     fabricate(tmp_path, "ResNet-56", seed=0)
     fabricate(tmp_path, "ResNet-56", seed=1)
     fabricate(tmp_path, "plain-20", changes={"recipe.batch_size": 64})
+    fabricate(tmp_path, "plain-32", changes={"trainer.concurrent": 4})
     old = fabricate(tmp_path, "ResNet-20") / "meta.json"
     old.write_text(old.read_text().replace("images_per_second", "unknown"))
     seconds, device = cost.paces_of_runs(load_runs(tmp_path), WORKS)

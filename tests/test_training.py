@@ -19,12 +19,7 @@ from resnet_repro.analysis import paper
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.conf import names, protocol
 from resnet_repro.data import Arrays, StoppedError, cifar10
-<<<<<<< HEAD
-from resnet_repro.data.cifar10 import DIGESTS
 from resnet_repro.data.resident import DeviceDataset, ResidentImages
-=======
-from resnet_repro.data.resident import ResidentImages
->>>>>>> c79779e (Tests that others cover are gone: of constants, of test tools, of mocks that repeat the code, and second copies of an assertion)
 from resnet_repro.items.table6 import table6
 from resnet_repro.runs import provenance
 from resnet_repro.runs.folder import RunFolder, RunFolderError
