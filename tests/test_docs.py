@@ -121,7 +121,7 @@ MADE = {
     Path(block.path).stem
     for block in blocks(REPO / "docs" / "EXTENDING.md")
     if block.path and block.path.startswith(("conf/experiment/", "experiments/"))
-}
+} | {"schedule=milestones,cosine"}
 SBATCH = ("--nodes=", "--gpus-per-node=", "--partition=", "--time=")
 LAUNCHERS = {path.stem for path in (REPO / "conf" / "hydra" / "launcher").glob("*.yaml")}
 
