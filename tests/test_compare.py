@@ -6,6 +6,7 @@ import pytest
 import resnet_repro.analysis as ra
 from fabricate import fabricate
 from resnet_repro.analysis.load import Logged
+from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.compare import find_sweeps, main, settings, sweep_figure, swept_keys
 from resnet_repro.runs.folder import RunFolderError
 
@@ -71,6 +72,12 @@ def test_the_figure_draws_every_seed_mean_and_interval(root):
     assert len(right.collections) == 4  # bands over seeds
 
 
+def test_curves_of_two_schedules_are_on_one_axis(tmp_path):
+    both = [load_run(fabricate(tmp_path, "plain-20", profile=name)) for name in ("short", "paper")]
+    *_, right = sweep_figure(both, ["recipe.max_iters"]).axes
+    assert [line.get_xdata()[-1] for line in right.lines] == [6.4, 0.32]
+
+
 def test_the_command_writes_figure_and_table(root, tmp_path, capsys):
     out = ["--figures", str(tmp_path / "f"), "--tables", str(tmp_path / "t")]
     assert main(["recipe.lr", *out]) == 0
@@ -89,6 +96,17 @@ def test_the_command_writes_figure_and_table(root, tmp_path, capsys):
     table = pd.read_csv(tmp_path / "t" / "compare_nesterov.csv")
     assert table["seeds"].tolist() == [3, 1]
     assert table["sd"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("words", [["recipe.lr"], ["{root}/quick"]])
+def test_runs_that_did_not_finish_are_named_below_a_sweep(tmp_path, words, monkeypatch, capsys):
+    monkeypatch.setenv("RESNET_REPRO_RUNS", str(tmp_path))
+    for rate, seed, state in ((0.1, 0, "finished"), (0.5, 0, "finished"), (0.5, 1, "diverged")):
+        how = {"profile": "quick", "name": f"lr{rate}", "changes": {"recipe.lr": rate}}
+        fabricate(tmp_path, "ResNet-20", seed=seed, state=state, **how)
+    out = ["--figures", str(tmp_path / "f"), "--tables", str(tmp_path / "t")]
+    main([*(word.format(root=tmp_path) for word in words), *out])
+    assert "Not finished, in no number: quick/lr0.5/seed1 (diverged)." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -122,14 +122,14 @@ def summary_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
+def sweep_figure(runs: Sequence[Run], keys: Sequence[str], caption: Sequence[str] = ()) -> Figure:
     """Final test error against the first key (left) and the test curves (right).
 
     Small dots are seeds, large markers their mean, bars the 95 % t interval over seeds, if
     there are several. Further keys, nets and profiles have lines of their own.
     """
     key, *others = keys
-    groups = settings(runs)
+    groups, unit = settings(runs), iter_unit(runs)
     values = {shown(value): value for value in (_value(group[0], key) for group in groups)}
     lines: dict[str, list[list[Run]]] = {}
     for group in groups:
@@ -147,7 +147,7 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
                 means.append(_draw_errors(left, group, positions[value], marker, colours[value]))
                 label = f"{key.rpartition('.')[2]} {value}{f', {name}' if len(lines) > 1 else ''}"
                 look = {"color": colours[value], "linestyle": DASHES[number % len(DASHES)]}
-                _draw_curve(right, group, label, look)
+                _draw_curve(right, group, label, look, unit)
             means.sort()
             left.plot(*zip(*means, strict=True), color="#999999", linewidth=0.8, zorder=2)
             if name and len(lines) <= NAMED_LINES:
@@ -157,10 +157,10 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str]) -> Figure:
         left.set_ylim(max(low, 0), min(high, 100))  # percent; a t interval may reach beyond
         left.set_ylabel("test error at the end (%)")
         right.set_ylabel("test error (%)")
-        right.set_xlabel("iter. (1e4)" if iter_unit(runs) > 1 else "iteration")
+        right.set_xlabel("iter. (1e4)" if unit > 1 else "iteration")
         labels = right.get_legend_handles_labels()[1]
         columns = max(1, min(4, LEGEND_CHARACTERS // (max(map(len, labels), default=1) + 8)))
-        return style.underneath(figure, sentences(runs, keys), right, columns=columns)
+        return style.underneath(figure, caption, right, columns=columns)
 
 
 def _draw_errors(
@@ -178,10 +178,12 @@ def _draw_errors(
     return x, summary.mean
 
 
-def _draw_curve(axes: Axes, group: Sequence[Run], label: str, look: dict[str, Any]) -> None:
+def _draw_curve(
+    axes: Axes, group: Sequence[Run], label: str, look: dict[str, Any], unit: float
+) -> None:
     """Draw the mean test curve of a setting, with a band from its lowest to its highest seed."""
     curve = mean_curve(group, "test")
-    x = curve.index.to_numpy() / iter_unit(group)
+    x = curve.index.to_numpy() / unit
     axes.plot(x, curve["mean"], lw=1.5, label=label, **look)
     if len(group) > 1:
         band = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
@@ -214,8 +216,10 @@ def _line_name(run: Run, runs: Sequence[Run], others: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
-def sentences(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
-    """Caption of a sweep: what is compared, on what, and what else differs."""
+def sentences(
+    runs: Sequence[Run], keys: Sequence[str], unfinished: Sequence[Run] = ()
+) -> list[str]:
+    """Caption of a sweep: what is compared, on what, what else differs, and what is not in it."""
     schedules = sorted({f"{run.profile} profile, {run.max_iters:,} iterations" for run in runs})
     lines = [
         clauses(data_of(runs), *schedules, devices_of(runs)),
@@ -224,6 +228,9 @@ def sentences(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
     ]
     if more := [key for key in swept_keys(runs) if key not in keys]:
         lines.append(f"The runs differ also in {', '.join(more)}.")
+    if unfinished:
+        places = ", ".join(f"{run.place} ({run.status.get('state')})" for run in unfinished)
+        lines.append(f"Not finished, in no number: {places}.")
     return lines + comparison_notes(runs)
 
 
@@ -232,12 +239,19 @@ def sweep_name(keys: Sequence[str]) -> str:
     return SWEEP + "_".join(key.rpartition(".")[2] for key in keys)
 
 
-def save_sweep(runs: Sequence[Run], keys: Sequence[str], figures: Path, tables: Path) -> list[Path]:
+def save_sweep(
+    runs: Sequence[Run],
+    keys: Sequence[str],
+    figures: Path,
+    tables: Path,
+    unfinished: Sequence[Run] = (),
+) -> list[Path]:
     """Draw a sweep as ``compare_<key>.png``, ``.svg`` and write its table (md, tex, csv)."""
     stem = sweep_name(keys)
     table = summary_table(runs, [*keys, *(k for k in swept_keys(runs) if k not in keys)])
-    written = style.save(sweep_figure(runs, keys), stem, figures)
-    return written + write_table(table, stem, tables, notes=sentences(runs, keys))
+    notes = sentences(runs, keys, unfinished)
+    written = style.save(sweep_figure(runs, keys, notes), stem, figures)
+    return written + write_table(table, stem, tables, notes=notes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -257,21 +271,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         for key in keys:
             if key not in known:
                 raise ConfigError(f"{key}: no folder and no key to compare; {closest(key, known)}")
-        runs = _read([paths.expand(folder) for folder in folders] or [paths.runs()])
-        runs = [run for run in runs if args.profile in (None, run.profile)]
+        logged = _read([paths.expand(folder) for folder in folders] or [paths.runs()])
+        logged = [run for run in logged if args.profile in (None, run.profile)]
+        runs = [run for run in logged if run.is_finished]
+        unfinished = [run for run in logged if not run.is_finished]
         if not folders:
-            runs = [run for run in runs if any(run in find_sweeps(runs, key) for key in keys)]
+            swept = {run.path for key in keys for run in find_sweeps(runs, key)}
+            runs = [run for run in runs if run.path in swept]
+            unfinished = [
+                lost
+                for lost in unfinished
+                if any({*changed_keys(run, lost)} <= {*keys} for run in runs)
+            ]
         keys = keys or swept_keys(runs)
         if len(runs) < 2 or not keys:
             raise ConfigError(_nothing(runs, keys))
-        written = save_sweep(runs, keys, args.figures, args.tables)
+        written = save_sweep(runs, keys, args.figures, args.tables, unfinished)
         print(next(path for path in written if path.suffix == ".md").read_text(encoding="utf-8"))
         print("\n".join(map(os.path.relpath, written)))
     return 0
 
 
 def _read(roots: Sequence[Path]) -> list[Run]:
-    """Return the finished runs in or below some folders; stderr names what cannot be read."""
+    """Return the runs in or below some folders; stderr names what cannot be read."""
     depths = ("", "seed*/", "*/seed*/", "*/*/seed*/")
     found = (path for root in roots for at in depths for path in root.glob(f"{at}config.yaml"))
     runs = []
@@ -280,7 +302,7 @@ def _read(roots: Sequence[Path]) -> list[Run]:
             runs.append(load_run(folder))
         except RunFolderError as error:
             warn(str(error))
-    return [run for run in runs if run.is_finished]
+    return runs
 
 
 def _nothing(runs: Sequence[Run], keys: Sequence[str]) -> str:
