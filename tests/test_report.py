@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fabricate import fabricate
+from fabricate import fabricate, imagenet_run
 from resnet_repro.analysis import report, style
+from resnet_repro.analysis.exhibits import run_exhibits
 from resnet_repro.analysis.load import PROFILE_ORDER, load_runs
 from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.items import ITEMS
@@ -220,6 +221,12 @@ def test_runs_that_stand_for_no_net_and_a_broken_exhibit_are_named_and_do_not_st
         assert f"quick/cifar10_plain20/seed{seed}/meta.json: cannot be read" in text
         assert ("table6, quick" in Page(text).tables) == (code == 0)
     assert "not shown: quick: " in capsys.readouterr().err
+
+
+def test_runs_on_imagenet_alone_are_shown(tmp_path):
+    runs = [load_run(imagenet_run(tmp_path, net)) for net in ("plain-18", "ResNet-18 A")]
+    (shown,) = run_exhibits(runs, {"fig4": ITEMS["fig4"]})
+    assert shown.picture is not None
 
 
 def test_nets_of_one_name_on_two_data_sets_are_two_tests(tmp_path):

@@ -67,14 +67,15 @@ class Exhibit:
 
 def run_exhibits(runs: Sequence[Run], items: Mapping[str, Item]) -> list[Exhibit]:
     """Draw every item for which there are runs among these, of one profile."""
-    experiments = {name: load_item(name).experiments for name in items}
-    variants = variants_of(name for listed in experiments.values() for name in listed)
+    listed = {name: load_item(name) for name in items}
+    variants = variants_of(each for item in listed.values() for each in item.experiments)
     exhibits = []
-    for name, listed in experiments.items():
-        used = [run for run in runs if run.experiment in listed]
+    for name, item in listed.items():
+        used = [run for run in runs if run.experiment in item.drawn]
         logged = {run.experiment for run in used}
-        if name not in OWN_SECTION and logged & (variants.intersection(listed) or logged):
-            missing = [experiment for experiment in listed if experiment not in logged]
+        needed = variants.intersection(item.experiments) or logged
+        if name not in OWN_SECTION and logged & needed:
+            missing = [each for each in item.experiments if each not in logged]
             exhibits.append(exhibit(items[name], used, missing))
     return exhibits
 
