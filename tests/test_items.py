@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from fabricate import fabricate
-from resnet_repro.items import DRAWINGS
+from resnet_repro.items import DRAWINGS, command
 from resnet_repro.items.command import main
 
 pytestmark = pytest.mark.usefixtures("coarse_figures")
@@ -65,6 +65,15 @@ def test_without_the_runs_that_are_asked_for_nothing_is_drawn(root, make, capsys
     assert "make highway PROFILE=quick trains what is missing" in err
     assert err.endswith("highway: nothing to compare\n")
     assert not (root.parent / "out").exists()
+
+
+def test_seeds_are_trained_at_the_profile_that_is_drawn(root, call, monkeypatch):
+    trained = []
+    monkeypatch.setattr(command, "train_missing", lambda _, *how: trained.append(how[:2]))
+    for label in NETS[:2]:
+        fabricate(root, label, profile="short")
+    assert call(partial(main, "fig1"), "--seeds", 2, "--out", root, f"runs_dir={root}") == 0
+    assert trained == [("short", 2)]
 
 
 def test_an_output_folder_that_cannot_be_written_is_one_line(root, make, capsys):

@@ -49,7 +49,8 @@ def main(name: str) -> None:
         root = paths.runs(config.runs_dir)
         runs = select(root, item, args)
         if args.train and (args.profile or args.seeds or not runs):
-            train_missing(item, args.profile or FIRST_PROFILE, args.seeds, args.overrides)
+            profile = args.profile or best_covered_profile(runs) or FIRST_PROFILE
+            train_missing(item, profile, args.seeds, args.overrides)
             runs = select(root, item, args)
         report_missing(item, runs, args.profile)
         if shown.protocol and args.train:
