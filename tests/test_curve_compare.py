@@ -110,6 +110,15 @@ def test_a_stopped_run_counts_as_far_as_it_goes(tmp_path):
     assert refusal(stopped) == "stopped at 3,000; the paper's curves begin at 4,000"
 
 
+def test_of_several_seeds_those_that_came_furthest_count(tmp_path):
+    paper_like(tmp_path, "plain-20", 0.1)
+    paper_like(tmp_path, "plain-20", 5.0, seed=1, state="preempted", until=34_000)
+    stretches, _ = agreement.compare_curves(load_runs(tmp_path, finished_only=False))
+    assert [len(stretch.runs) for stretch in stretches] == [2, 1, 1] * 2
+    assert stretches[-2].differences.tolist() == pytest.approx([0.1] * 16)
+    assert stretches[-1].verdict == "reproduced"
+
+
 def test_a_short_run_is_the_papers_until_its_first_drop_and_another_rate_is_never(tmp_path):
     fabricate(tmp_path, "plain-20", profile="short")
     (run,) = load_runs(tmp_path)

@@ -2,7 +2,7 @@
 
 Two curves are compared only while both nets were trained alike: the same data, net and recipe, and
 the same learning rate up to that iteration. A short run is thus comparable up to its first drop.
-A run that was stopped counts here as far as it goes.
+A run that was stopped counts here as far as it goes; of several seeds, those that came furthest.
 """
 
 from __future__ import annotations
@@ -87,12 +87,15 @@ def _stretches(net: str, group: Sequence[Run], kind: str) -> list[Stretch]:
         part = course[course.index.isin(papers.index)]
         if part.empty:
             continue
+        furthest = (part.count() == part.count().max()).to_numpy()  # the others stopped within it
+        course, part = course.loc[:, furthest], part.loc[:, furthest]
+        runs = tuple(run for run, came in zip(group, furthest, strict=True) if came)
         same = papers.loc[part.index]
         # Public seed noise is that of a test error at the end of the schedule.
-        ended = kind == "test" and rate == rates[-1][0] and all(run.is_finished for run in group)
-        gap = _gap(part.sub(same, axis=0), public_noise(group) if ended else None)
+        ended = kind == "test" and rate == rates[-1][0] and all(run.is_finished for run in runs)
+        gap = _gap(part.sub(same, axis=0), public_noise(runs) if ended else None)
         ours, whole = (pd.Series(t.mean(axis=1), dtype=float) for t in (part, course))
-        found.append(Stretch(net, kind, rate, tuple(group), ours, same, whole, gap))
+        found.append(Stretch(net, kind, rate, runs, ours, same, whole, gap))
     return found
 
 
@@ -120,7 +123,7 @@ def _gap(differences: pd.DataFrame, public: Noise | None) -> Difference:
 
     The paper's curve is one run: its noise is the public one, else that of one of our seeds.
     """
-    means = differences.mean().dropna().to_numpy(float)
+    means = differences.mean().to_numpy(float)
     ours = Side(means, public)
     if public is not None:
         return contrast((1, ours), (-1, Side([0.0], public)))
