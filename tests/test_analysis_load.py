@@ -215,6 +215,10 @@ def test_mixed_precision_and_hardware_are_reported_also_of_a_run_resumed_on_othe
         ({"changes": {"data.train_split": "45k"}}, "data.train_split=45k, the paper's is all"),
         ({"changes": {"recipe.batch_size": 64}}, "recipe.batch_size=64, the paper's is 128"),
         ({"changes": {"recipe.lr": 0.05}}, "recipe.lr=0.05, the paper's is 0.1"),
+        (  # as that experiment is, but not the paper's net
+            {"changes": {"experiment": "mine", "recipe.nesterov": True}},
+            "recipe.nesterov=True, the paper's is False",
+        ),
     ],
 )
 def test_only_the_paper_protocol_may_be_compared_with_the_paper(tmp_path, how, reason):

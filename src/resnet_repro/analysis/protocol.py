@@ -9,6 +9,8 @@ from typing import Any
 
 from resnet_repro.analysis.load import averageable, grouped
 from resnet_repro.analysis.logged_run import Run
+from resnet_repro.conf import changed, protocol
+from resnet_repro.config import Config
 from resnet_repro.options import shown
 from resnet_repro.same_run import changes_training, flatten
 
@@ -108,20 +110,27 @@ def why_not_comparable(runs: Iterable[Run]) -> str:
 def _changed(run: Run, ignored: Sequence[str] = ()) -> str:
     """The first key in which a run is not trained by the paper's protocol; empty if there is none.
 
-    Those that the run itself recorded as its deviations count, too.
+    Compared is the experiment of the paper's net, too, whatever the run's own experiment is, and
+    what the run recorded as its deviations.
     """
     flat = flatten(run.config)
     paper = _PAPER[run.family]
     found = {key: (expected, flat.get(key)) for key, expected in paper.items()}
-    found |= {
-        key: (expected, actual)
-        for key, (expected, actual) in run.meta.get("deviations", {}).items()
-        if changes_training(key)
-    }
+    experiment = _of_the_paper(run)
+    others = changed(experiment, run.config) if experiment else {}
+    others |= run.meta.get("deviations", {})
+    found |= {key: pair for key, pair in others.items() if changes_training(key)}
     for key, (expected, actual) in found.items():
         if key not in ignored and actual != expected:
             return f"{key}={actual}, the paper's is {expected}"
     return ""
+
+
+def _of_the_paper(run: Run) -> Config | None:
+    """The experiment of the paper's net of this kind and depth; None where it has none."""
+    data = {"cifar": "cifar10", "imagenet": "imagenet"}[run.family]
+    name = f"{data}_{'plain' if run.is_plain else 'resnet'}{run.depth}"
+    return protocol(name) or protocol(f"{name}_{run.config['model']['shortcut']}")
 
 
 def paper_rates(run: Run) -> list[tuple[float, int, int]]:
