@@ -129,6 +129,15 @@ def test_a_pair_of_runs(tmp_path):
     assert "They differ in model.shortcut." in caption.replace("\n", " ")
 
 
+def test_of_several_profiles_the_best_covered_is_shown(tmp_path, capsys):
+    runs = [made(tmp_path, net) for net in WITH_DATA[:2]]
+    runs += [made(tmp_path, profile="paper", seed=seed) for seed in range(2)]
+    table = ra.table6(runs).set_index("net")
+    assert table.loc[[*WITH_DATA[:2]], "profile"].tolist() == ["short", "short"]
+    said = "left out: runs of the paper profile; shown is the short profile\n"
+    assert capsys.readouterr().err == said
+
+
 def test_zoom_shows_each_drop_and_fits_what_is_seen(tmp_path):
     run = made(tmp_path)
     figure = ra.zoom([run], "top1_err", width=0.1)

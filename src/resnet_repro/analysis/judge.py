@@ -10,11 +10,12 @@ import numpy as np
 
 from resnet_repro.analysis import paper, stats
 from resnet_repro.analysis.captions import data_of
-from resnet_repro.analysis.load import PROFILE_ORDER, grouped
+from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import Noise
 from resnet_repro.analysis.protocol import Nets, comparison_notes, the_profile, why_not_comparable
 from resnet_repro.analysis.stats import Difference, Side, contrast, seeds_phrase
+from resnet_repro.config import PROFILES
 
 # A claim about the paper is decided at the paper's protocol; other runs only show an order.
 HOLDS, FAILS, INCONCLUSIVE, NO_RUNS = "holds", "fails", "inconclusive", "no runs"
@@ -100,6 +101,7 @@ class Claim:
 
     def __call__(self, runs: Sequence[Run], **how: str | None) -> ClaimResult:
         """Test it; the sentence names what runs mix, a ValueError refuses several profiles."""
+        profile = the_profile(runs) if runs else None
         found = self.weigh(runs, **how)
         if found is None:
             sentence = f"not tested, no finished runs of {self.needs}"
@@ -114,7 +116,7 @@ class Claim:
             " ".join([f"{found.sentence}. {where}.", *comparison_notes(used)]),
             {key: round(value, 4) for key, value in found.numbers.items()},
             where,
-            the_profile(used),
+            profile,
             tuple(dict.fromkeys(run.experiment for run in used)),
             {net[0].label: [run.seed for run in net] for net in found.nets},
         )
@@ -242,7 +244,7 @@ def along_depth(nets: Nets, measure: Measure, direction: int) -> Evidence:
         if step.sign(len(pairs) + 1) == -direction:
             found.clauses.append(
                 f"from {one} to {two} it {'falls' if direction > 0 else 'rises'} by "
-                f"{abs(step.value):.2f}, beyond the noise"
+                f"{abs(step.value):.2f} ({interval(step)})"
             )
     return found
 
@@ -250,7 +252,7 @@ def along_depth(nets: Nets, measure: Measure, direction: int) -> Evidence:
 def by_profile(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs of one profile each, the paper's protocol first."""
     groups = grouped(runs, lambda run: run.profile)
-    return [groups[profile] for profile in PROFILE_ORDER if profile in groups]
+    return [groups[profile] for profile in PROFILES if profile in groups]
 
 
 def first_tested(

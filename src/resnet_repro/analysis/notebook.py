@@ -18,7 +18,7 @@ from resnet_repro import paths
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import mark_drops
-from resnet_repro.analysis.load import GIVEN_UP, Logged, standing
+from resnet_repro.analysis.load import GIVEN_UP, Logged, best_covered_profile, standing
 from resnet_repro.analysis.logged_run import Run, load_run, warn
 from resnet_repro.compare import find_sweeps, sweep_table, swept_keys
 from resnet_repro.items.fig7 import responses
@@ -122,14 +122,22 @@ def sweep(key: str, runs: Sequence[Run] | None = None, profile: str | None = Non
 
 
 def of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a figure or table of nets take any runs: those that stand for no net are named."""
+    """Make a figure or table of nets take any runs: those that it does not show are named.
+
+    They stand for no net, or are of another profile than that with most nets.
+    """
 
     @functools.wraps(draw)
     def drawn(runs: Sequence[Run], *more: Any, **named: Any) -> Any:
         kept, lines = standing(runs)
+        shown = kept or list(runs)
+        profile = best_covered_profile(shown)
+        others = sorted({run.profile for run in shown} - {profile})
         for line in lines if kept else ():
             warn(line)
-        return draw(kept or runs, *more, **named)
+        for other in others:
+            warn(f"runs of the {other} profile; shown is the {profile} profile")
+        return draw([run for run in shown if run.profile == profile], *more, **named)
 
     return drawn
 
