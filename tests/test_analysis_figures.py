@@ -29,6 +29,7 @@ from resnet_repro.items.fig6 import fig6
 from resnet_repro.items.fig7 import fig7
 from resnet_repro.items.gradients import end_ratios, gradient_figure
 from resnet_repro.items.table1 import table1
+from resnet_repro.items.table6 import table6
 
 NETS = ("plain-18", "plain-34", "ResNet-18 A", "ResNet-34 A")
 FIG6 = [f"plain-{depth}" for depth in (20, 32, 44, 56, 110)]
@@ -395,6 +396,12 @@ def test_fig4_keeps_tiny_imagenet_apart(tmp_path):
     assert "no runs logged ResNet-18 A, ResNet-34 A" in notes_of(empty)
     assert "data.name=tiny_imagenet, the paper's is imagenet" in caption(figure)
     assert len(fig4([]).axes) == 2
+
+
+def test_figures_and_the_table_of_cifar_leave_imagenet_nets_out(tmp_path):
+    runs = imagenet_runs(tmp_path, "tiny_imagenet")
+    assert caption(fig1(runs)) == caption(fig6(runs)) == "No runs logged."
+    assert table6(runs)["seeds"].sum() == 0
 
 
 def test_fig4_of_another_schedule_is_not_laid_over_the_paper(tmp_path):

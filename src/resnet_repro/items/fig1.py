@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import curves, style
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.analysis.protocol import by_net
+from resnet_repro.analysis.protocol import cifar_nets
 
 
 @style.style()
@@ -18,7 +18,7 @@ def fig1(runs: Sequence[Run]) -> Figure:
     The deeper has the higher of both. The mean over seeds is drawn with a band from the lowest to
     the highest seed.
     """
-    nets = {label: net for label, net in by_net(runs).items() if net[0].is_plain}
+    nets = cifar_nets(runs, "plain")
     shown = [run for net in nets.values() for run in net]
     unit = curves.iter_unit(shown)
     figure, (left, right) = style.subplots(1, 2, sharey=True)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import curves, style
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.analysis.protocol import Nets, by_net
+from resnet_repro.analysis.protocol import Nets, cifar_nets
 
 ZOOM_FROM = 35 / 64  # share of the schedule where the right panel of Fig. 6 begins
 # By their place in the paper: title, the nets they should have.
@@ -27,7 +27,7 @@ def fig6(runs: Sequence[Run]) -> Figure:
     training error, bold is test error. A net that stays above the axis is not drawn, as in the
     paper, but named with its error.
     """
-    panels = _nets_by_panel(by_net(runs))
+    panels = _nets_by_panel(cifar_nets(runs, "plain"), cifar_nets(runs, "ResNet"))
     shown = {run.path: run for nets in panels.values() for net in nets.values() for run in net}
     drawn = list(shown.values())
     figure, row = style.subplots(1, 3, panel=(3.4, 3.1), sharey=True)
@@ -45,9 +45,7 @@ def fig6(runs: Sequence[Run]) -> Figure:
     return style.underneath(figure, curves.sentences(drawn), key, columns=6)
 
 
-def _nets_by_panel(nets: Nets) -> dict[str, Nets]:
-    plain = {k: net for k, net in nets.items() if k == f"plain-{net[0].depth}"}
-    residual = {k: net for k, net in nets.items() if k == f"ResNet-{net[0].depth}"}
+def _nets_by_panel(plain: Nets, residual: Nets) -> dict[str, Nets]:
     return {
         "left": plain,
         "middle": {k: net for k, net in residual.items() if net[0].depth <= 110},

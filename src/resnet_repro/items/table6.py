@@ -28,7 +28,7 @@ def table6(runs: Sequence[Run]) -> pd.DataFrame:
     over seeds of the lowest point of each curve, which was chosen on the test set. Nets that are
     not the paper's (Highway, other blocks) follow at the end.
     """
-    nets = by_net(runs)
+    nets = by_net(run for run in runs if run.family == "cifar")
     labels = [*NETS, *(label for label in nets if label not in NETS)]
     rows = [_quoted(row) for _, row in paper.quoted().iterrows()]
     rows += [_row(label, nets.get(label, [])) for label in labels]
