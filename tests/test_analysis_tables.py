@@ -12,6 +12,7 @@ from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import deviations_figure, deviations_table, variants
+from resnet_repro.items.fig4 import fig4
 from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table, paper_rows, table5
 from resnet_repro.runs.folder import RunFolder
@@ -226,6 +227,16 @@ def test_evaluations_fill_what_a_run_did_not_log(tmp_path):
     assert row["ImageNet runs"] == "10-crop, seed 0 (of 2), paper profile"
     assert row["verdict"].startswith("reproduced (+0.05 points")
     assert table_of(4, runs).loc["ResNet-50", "ImageNet top-1"] == 20.8
+
+
+def test_own_pictures_have_panels_and_columns_of_their_own(tmp_path):
+    own = {"changes": {"data.name": "folder"}, "test": 40.0}
+    paths = [imagenet_run(tmp_path / "runs", net, **own) for net in ("plain-34", "ResNet-34 A")]
+    evaluated(*paths, protocol="10-crop", top1=20.0, data={"name": "folder"}, num_samples=10_000)
+    runs = [load_run(path) for path in paths]
+    assert fig4(runs).axes[0].get_title() == "own pictures:\nplain nets"
+    assert table_of(2, runs).loc["plain-34", "own pictures top-1"] == pytest.approx(40.0)
+    assert table5(runs).frame["own pictures top-1"].tolist()[-1] == 20.0
 
 
 RUN = "paper/imagenet_resnet50/seed0"

@@ -11,13 +11,19 @@ DATA_NAMES = {
     "cifar10": "CIFAR-10",
     "tiny_imagenet": "Tiny ImageNet",
     "imagenet": "ImageNet",
+    "folder": "own pictures",
     "synthetic": "synthetic images (no real data)",
 }
 
 
+def data_name(data: str) -> str:
+    """Return the name of a data set: ``CIFAR-10``."""
+    return DATA_NAMES.get(data, data)
+
+
 def data_of(runs: Iterable[Run]) -> str:
     """Return the names of the runs' data sets: ``CIFAR-10``."""
-    return " and ".join(sorted({DATA_NAMES.get(run.data, run.data) for run in runs}))
+    return " and ".join(sorted({data_name(run.data) for run in runs}))
 
 
 def devices_of(runs: Sequence[Run]) -> str:

@@ -27,8 +27,12 @@ _PAPER: Mapping[str, Mapping[str, Any]] = {
     for family, (iterations, batch) in SCHEDULES.items()
 }
 _LENGTH = ("recipe.max_iters", "recipe.milestones")  # only say how long the training is
-DATA_SETS = ("imagenet", "tiny_imagenet")  # of the nets of family imagenet
-TITLES = {"imagenet": "ImageNet", "tiny_imagenet": "Tiny ImageNet, 64x64, 200 classes"}
+DATA_SETS = ("imagenet", "tiny_imagenet")  # on which claims about ImageNet nets are tested
+TITLES = {
+    "imagenet": "ImageNet",
+    "tiny_imagenet": "Tiny ImageNet, 64x64, 200 classes",
+    "folder": "own pictures",
+}
 Nets = Mapping[str, Sequence[Run]]
 
 
@@ -50,9 +54,10 @@ def cifar_nets(runs: Iterable[Run], kind: str) -> dict[str, list[Run]]:
 
 
 def nets_by_data(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
-    """ImageNet nets by data set and label; a data set without runs has an empty mapping."""
+    """ImageNet nets by data set and label; those of ``DATA_SETS`` are there without runs, too."""
     family = [run for run in runs if run.family == "imagenet"]
-    return {data: by_net(run for run in family if run.data == data) for data in DATA_SETS}
+    names = dict.fromkeys([*DATA_SETS, *(run.data for run in family)])
+    return {data: by_net(run for run in family if run.data == data) for data in names}
 
 
 def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:

@@ -90,7 +90,7 @@ def _in_each_stretch(shallow: str, deep: str, gaps: Sequence[Difference], direct
         f"training error of {deep} minus {shallow}'s "
         f"{', '.join(f'{gap.value:+.2f}' for gap in gaps)} points in the {len(gaps)} stretches "
         f"between drops of the rate, by the claim all {'above' if direction > 0 else 'below'} 0 "
-        f"(least so: {interval(least)})"
+        f"(the weakest: {interval(least)})"
     )
 
 
@@ -215,7 +215,8 @@ IMAGENET_CLAIMS = (plain_degrades_residual_does_not, shortcuts_beat_plain, deepe
 
 def check_imagenet(runs: Sequence[Run]) -> list[ClaimResult]:
     """Test C7 to C9 on each data set that has runs, ImageNet first; once where none has."""
-    available: list[str | None] = [data for data, nets in nets_by_data(runs).items() if nets]
+    nets = nets_by_data(runs)
+    available: list[str | None] = [data for data in DATA_SETS if nets[data]]
     return [claim(runs, data=data) for data in available or [None] for claim in IMAGENET_CLAIMS]
 
 

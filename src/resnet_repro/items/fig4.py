@@ -40,7 +40,7 @@ def fig4(runs: Sequence[Run]) -> Figure:
         curves.set_limits(pair, shown, FRAME)
         for axes, (place, (title, labels)) in zip(pair, PANELS.items(), strict=True):
             between = ": " if data == "imagenet" else ":\n"  # the long name needs two lines
-            axes.set_title(TITLES[data] + between + title)
+            axes.set_title(TITLES.get(data, data) + between + title)
             axes.set_ylabel("error (%)")
             panel_nets = {label: found[label] for label in labels if label in found}
             curves.draw_nets(axes, panel_nets, labels, (4, place), shown)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.captions import DATA_NAMES, run_sentences, seeds_of
+from resnet_repro.analysis.captions import data_name, run_sentences, seeds_of
 from resnet_repro.analysis.evaluations import (
     SINGLE_VIEW,
     Evaluation,
@@ -28,7 +28,6 @@ from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import PaperValue
 from resnet_repro.analysis.protocol import (
-    DATA_SETS,
     TITLES,
     Nets,
     by_net,
@@ -116,7 +115,7 @@ def net_table(number: int, runs: Sequence[Run]) -> Table:
         if untested:
             names = ", ".join(f"{x} {seeds_of(group)}" for x, group in by_net(untested).items())
             notes.append(
-                f"Not tested at {protocol} on {DATA_NAMES[data]}: {names}. A net of which no seed "
+                f"Not tested at {protocol} on {data_name(data)}: {names}. A net of which no seed "
                 f"was is shown at {SINGLE_VIEW}."
             )
     return Table(pd.DataFrame(rows), notes + not_used(runs, evaluations))
@@ -126,16 +125,16 @@ def _row(
     row: PaperRow, nets: Mapping[str, Nets], evaluations: Sequence[Evaluation], protocol: str
 ) -> dict[str, Any]:
     cells: dict[str, Any] = {"net": row.name, "paper top-1": row.top1, "paper top-5": row.top5}
-    for data in DATA_SETS:
-        net = nets[data].get(row.net, [])
+    for data, found in nets.items():
+        net = found.get(row.net, [])
         tested = _tested(net, evaluations, protocol)
         basis = None if row.quoted else "no runs"
         if tested:
             used = [run for run, _ in tested]
             some = f" (of {len(net)})" if len(used) < len(net) else ""
             basis = f"{_how(tested, protocol)}, {seeds_of(used)}{some}, {used[0].profile} profile"
-        cells |= _errors(DATA_NAMES[data], [score for _, score in tested])
-        cells[f"{DATA_NAMES[data]} runs"] = basis
+        cells |= _errors(data_name(data), [score for _, score in tested])
+        cells[f"{data_name(data)} runs"] = basis
         if data == "imagenet":
             cells["verdict"] = _verdict(row, tested, protocol)
     return cells
@@ -206,7 +205,8 @@ def table5(runs: Sequence[Run]) -> Table:
     ]
     rows += [_ensemble(members, score) for members, score in ensembles]
     columns = ["ensemble", paper_column]
-    columns += [f"{DATA_NAMES[data]} {top}" for data in DATA_SETS for top in ("top-1", "top-5")]
+    shown = [data_name(data) for data in nets_by_data(runs)]
+    columns += [f"{data} {top}" for data in shown for top in ("top-1", "top-5")]
     notes = [
         "Errors in percent. The paper's are on the ImageNet test set, whose labels are not "
         "public; ours are on validation images, so no verdict is given.",
@@ -222,7 +222,7 @@ def table5(runs: Sequence[Run]) -> Table:
 
 def _ensemble(members: Sequence[Run], score: Score) -> dict[str, Any]:
     labels = ", ".join(f"{run.label} seed {run.seed}" for run in members)
-    data = DATA_NAMES[members[0].data]
+    data = data_name(members[0].data)
     return {
         "ensemble": f"{len(members)} nets: {labels}",
         f"{data} top-1": score.top1,
