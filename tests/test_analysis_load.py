@@ -47,11 +47,13 @@ def test_curves_leave_out_nulls_and_other_views(tmp_path):
 
 
 @pytest.mark.parametrize("state", ["created", "running", "preempted", "diverged", "failed"])
-def test_only_finished_runs_count(tmp_path, state):
+def test_only_finished_runs_count_and_those_given_up_are_named(tmp_path, state, capsys):
     plain20(tmp_path, state=state, until=200)
     assert load_runs(tmp_path) == []
-    asked = load_runs(tmp_path, finished_only=False)
-    assert len(asked) == (0 if state in ("diverged", "failed") else 1)
+    given_up = state in ("diverged", "failed")
+    said = f"left out: quick/cifar10_plain20/seed0: {state}\n"
+    assert capsys.readouterr().err == said * given_up
+    assert len(load_runs(tmp_path, finished_only=False)) == (0 if given_up else 1)
 
 
 def test_variants_are_not_the_experiment_and_filters(tmp_path):

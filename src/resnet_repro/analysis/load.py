@@ -87,8 +87,10 @@ class Logged:
 
     @property
     def left_out(self) -> list[str]:
-        """A line for each run that cannot be read or stands for no net."""
-        return self.problems + self.standing_for_none
+        """A line for each run that cannot be read, was given up, or stands for no net."""
+        states = [(run, run.status.get("state")) for run in self.runs if not run.is_variant]
+        given_up = [f"{run.place}: {state}" for run, state in states if state in GIVEN_UP]
+        return self.problems + given_up + self.standing_for_none
 
     def of(self, experiments: Collection[str], profile: str | None = None) -> list[Run]:
         """Return finished runs of some experiments, of one profile: given, or the best covered."""
