@@ -146,6 +146,11 @@ def test_zoom_shows_each_drop_and_fits_what_is_seen(tmp_path):
     late = [run.curve(kind).loc[2080:2720] for kind in ("train", "test")]
     assert low <= min(curve.min() for curve in late)
     assert max(curve.max() for curve in late) <= high < 60
+    plateau = made(tmp_path, seed=1, changes={"recipe.schedule": "plateau"})
+    with (plateau.path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind":"event","iter":900,"event":"lr_drop","value":0.01}\n')
+    whole, _ = ra.zoom([ra.load_run(plateau.path)]).axes
+    assert [x.get_xdata()[0] for x in whole.lines if x.get_linestyle() == ":"] == [900]
     with pytest.raises(ValueError, match="one schedule are needed, not of 2"):
         ra.zoom([run, made(tmp_path, profile="quick")])
 

@@ -64,30 +64,20 @@ def draw_paper(
         axes.plot(curve.index.to_numpy() / 1e4, curve, color=colour, label=label, **look)
 
 
-def draw_both(
-    axes: Axes, runs: Sequence[Run], paper_panel: tuple[int, str] | None, unit: float
-) -> None:
-    """Draw test (bold) and training error (dashed) of a net.
-
-    ``paper_panel``: number and panel of the paper's figure whose curves are under them, if any.
-    """
-    for kind, (our_look, paper_look) in LOOKS.items():
-        draw_net(axes, runs, kind, our_look, unit)
-        if paper_panel:
-            number, panel = paper_panel
-            draw_paper(axes, number, runs[0], kind, paper_look, panel)
-
-
 def draw_nets(
     axes: Axes, nets: Nets, labels: Sequence[str], paper: tuple[int, str], shown: Sequence[Run]
 ) -> None:
-    """Draw nets over the paper's where all runs ``shown`` are comparable; name what is missing.
+    """Draw test (bold) and training error (dashed) of nets; name what is missing.
 
-    ``paper``: number of the figure, panel.
+    The paper's curves are under them where all runs ``shown`` are comparable. ``paper``: number of
+    its figure, panel.
     """
-    paper_panel = paper if comparable(shown) else None
+    number, panel = paper
     for net in nets.values():
-        draw_both(axes, net, paper_panel, iter_unit(shown))
+        for kind, (our_look, paper_look) in LOOKS.items():
+            draw_net(axes, net, kind, our_look, iter_unit(shown))
+            if comparable(shown):
+                draw_paper(axes, number, net[0], kind, paper_look, panel)
     name_missing(axes, nets, labels)
     name_nets_above(axes, list(nets.values()))
 
@@ -189,7 +179,7 @@ def set_limits(row: Sequence[Axes], runs: Sequence[Run], frame: Frame = CIFAR) -
 
 def mark_drops(axes: Axes, runs: Sequence[Run], unit: float = 1.0) -> None:
     """Draw a dotted line where the learning rate of any of the runs drops."""
-    for drop in sorted({drop for run in runs for drop in run.config["recipe"]["milestones"]}):
+    for drop in sorted({drop for run in runs for drop in run.drops}):
         axes.axvline(drop / unit, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=1)
 
 
@@ -208,11 +198,11 @@ def sentences(runs: Sequence[Run], frame: Frame = CIFAR) -> list[str]:
     lines = run_sentences(runs)
     if not runs:
         return [*lines, "No runs logged."]
-    width = f"{bin_width(runs[0]):,}"
+    width = " or ".join(f"{width:,}" for width in sorted({*map(bin_width, runs)}))
     lines += [f"Training error: mean over the augmented mini-batches of each {width} iterations."]
     if any(len(group) > 1 for group in by_net(runs).values()):
         lines.append("Line: mean over seeds; band: lowest to highest seed.")
-    lines.append("Dotted verticals: the learning rate is divided by 10.")
+    lines.append("Dotted verticals: the learning rate drops.")
     if comparable(runs):
         lines.append("Thin pale curves: the paper's, one run each.")
     else:

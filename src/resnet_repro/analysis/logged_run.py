@@ -89,6 +89,14 @@ class Run:
         return int(self.config["recipe"]["max_iters"])
 
     @property
+    def drops(self) -> list[int]:
+        """Updates after which the learning rate drops: as planned or, on a plateau, as logged."""
+        if self.config["recipe"]["schedule"] != "plateau":
+            return [*self.config["recipe"]["milestones"]]
+        events = self.metrics.get("event")
+        return [] if events is None else [*map(int, self.metrics["iter"][events == "lr_drop"])]
+
+    @property
     def hardware(self) -> str:
         """What it was trained on, one after the other: ``1x NVIDIA H100, then 1x NVIDIA H200``."""
         parts = [*self.meta.get("earlier", ()), self.meta]

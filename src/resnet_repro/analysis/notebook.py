@@ -24,7 +24,7 @@ from resnet_repro.compare import find_sweeps, sweep_table, swept_keys
 from resnet_repro.items.fig7 import responses
 from resnet_repro.options import closest
 from resnet_repro.runs.folder import RunFolderError
-from resnet_repro.same_run import differences as changed_keys
+from resnet_repro.same_run import differences as config_differences
 from resnet_repro.same_run import flatten, roles
 
 LISTED = 8  # names in a message
@@ -207,7 +207,7 @@ def response_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 def differences(first: Run, second: Run) -> pd.DataFrame:
     """Keys of the configuration in which two runs differ, with both values, but for their names."""
-    changed = changed_keys(first.config, second.config)
+    changed = config_differences(first.config, second.config)
     rows = [[key, *pair] for key, pair in changed.items() if key not in ("experiment", "name")]
     return pd.DataFrame(rows, columns=["key", *names(first, second)])
 
@@ -267,7 +267,7 @@ def zoom(runs: Sequence[Run], column: str = "loss", width: float = 1 / 10) -> Fi
     ``column``: ``loss`` or ``top1_err``; ``width``: of a close-up to either side, as a share of the
     schedule. A ValueError refuses runs of several schedules.
     """
-    schedules = {(run.max_iters, *run.config["recipe"]["milestones"]) for run in runs}
+    schedules = {(run.max_iters, *run.drops) for run in runs}
     if len(schedules) != 1:
         raise ValueError(f"runs of one schedule are needed, not of {len(schedules)}")
     end, *drops = schedules.pop()

@@ -68,7 +68,7 @@ def plain_degrades_residual_does_not(
 def _training_gaps(shallow: Sequence[Run], deep: Sequence[Run]) -> dict[int, Difference]:
     """Deep minus shallow training error by stretch of the schedule, keyed by its last iteration."""
     total = shallow[0].max_iters
-    drops = list(shallow[0].config["recipe"]["milestones"]) or [total // 3, 2 * total // 3]
+    drops = shallow[0].drops or [total // 3, 2 * total // 3]
     return {
         last: compare(shallow, deep, Measure("", partial(_training_error, after=after, last=last)))
         for after, last in pairwise([0, *drops, total])
