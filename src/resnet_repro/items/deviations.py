@@ -113,7 +113,10 @@ def _sentences(found: Sequence[Variant]) -> list[str]:
         return ["No variant with a logged baseline."]
     runs = list({str(r.path): r for v in found for r in (*v.baseline, *v.runs)}.values())
     groups = list({v.baseline[0].experiment: v.baseline for v in found}.values())
-    bases = sorted({v.test.basis for v in found})
+    bases = sorted({v.test.basis for v in found if v.test.known})
+    bars = "no bars: one seed has no interval"
+    if bases:
+        bars = f"bars: 95 % interval of the difference, from the {' or the '.join(bases)}"
     iterations = sorted({f"{r.max_iters:,} iterations" for r in runs})
     return [
         clauses(
@@ -122,8 +125,7 @@ def _sentences(found: Sequence[Variant]) -> list[str]:
             ", ".join(iterations),
             devices_of(runs),
         ),
-        "Last test error; bars: 95 % interval of the difference, from the "
-        f"{' or the '.join(bases)}.",
+        f"Last test error; {bars}.",
         *comparison_notes(runs),
     ]
 

@@ -47,7 +47,7 @@ def fig7(runs: Sequence[Run]) -> Figure:
             _draw(axes, net, ordered)
             draw_paper(axes, net[0].label, ordered, pale=True)
         name_missing(axes, nets, NETS)
-        if max((float(np.max(x.get_ydata())) for x in axes.lines), default=0.0) > HUGE:
+        if _has_huge(shown):
             logarithmic(axes)  # one net's responses would hide the others'
         else:
             axes.set_ylim(bottom=0)
@@ -101,15 +101,17 @@ def _sentences(runs: Sequence[Run]) -> list[str]:
     lines = ["Output of each 3x3 conv after batch norm, before ReLU and addition."]
     lines += run_sentences(runs)
     lines.append("Dashed: plain nets; thin pale: the paper's.")
-    if max(float(table.max()) for run in runs if (table := responses(run)) is not None) > HUGE:
+    if _has_huge(runs):
         lines.append("Logarithmic axes, unlike the paper's.")
     if len(runs) > len(by_net(runs)):
         lines.append("Line: mean over seeds; band: lowest to highest seed.")
     if reason := why_not_comparable(runs):
-        lines.append(
-            f"The paper's nets were trained for 64,000 iterations, these were not ({reason})."
-        )
+        lines.append(f"These nets were not trained as the paper's ({reason}).")
     return lines
+
+
+def _has_huge(runs: Sequence[Run]) -> bool:
+    return any(float(table.max()) > HUGE for run in runs if (table := responses(run)) is not None)
 
 
 @claim(
