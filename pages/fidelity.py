@@ -69,7 +69,8 @@ def constants_block(_: Study) -> str:
     rows = [
         ("level of every interval", f"{100 * stats.LEVEL:g} %", "convention"),
         (
-            "margin, test error of CIFAR-10 nets of 20 to 110 layers and top-1 on ImageNet",
+            "margin: CIFAR-10 nets of 20 to 110 layers but plain-110, top-1 of ImageNet nets; last "
+            "errors and curves",
             f"{stats.MARGIN:g} point{'' if stats.MARGIN == 1 else 's'}",
             "chosen before any run of the `paper` profile was finished; reason above",
         ),

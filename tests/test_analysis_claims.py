@@ -75,8 +75,6 @@ def test_only_the_papers_protocol_decides(tmp_path, deep, verdict, elsewhere):
     assert result.sentence.startswith("training error of plain-56 is ")
     assert "from the noise of our seeds)" in result.sentence
     assert result.numbers["training error of plain-56 minus plain-20"] == pytest.approx(deep - 1.4)
-    assert result.seeds == {"plain-20": [0, 1, 2], "plain-56": [0, 1, 2]}
-    assert result.experiments == ("cifar10_plain20", "cifar10_plain56")
     assert result.line().startswith(f"C2 {verdict}: ")
     short = C2(made(tmp_path / "short", ends, profile="short"))
     assert short.verdict == elsewhere
@@ -146,7 +144,7 @@ def test_one_seed_cannot_tell_a_training_error(tmp_path, claim):
     """Nobody has published the noise of one: not even the paper's own nets can be told apart."""
     result = claim(made(tmp_path / "one", PLAIN | RESIDUAL, seeds=1))
     assert result.verdict == "inconclusive"
-    assert "no interval: one seed, and no public figure of its noise" in result.sentence
+    assert "no interval: one seed, and no published estimate of its noise" in result.sentence
     assert claim(made(tmp_path / "two", PLAIN | RESIDUAL, seeds=2)).verdict == "holds"
 
 
@@ -162,10 +160,10 @@ def test_one_seed_tells_a_test_error_at_the_papers_protocol_alone(tmp_path):
 
 def test_public_noise_applies_to_what_was_measured(tmp_path):
     """To nets by the paper's protocol that train: CIFAR's to 110 layers, ImageNet's residual."""
-    nets = ("plain-56", "plain-110", "ResNet-110", "ResNet-1202")
+    nets = ("plain-56", "plain-110", "ResNet-8", "ResNet-110", "ResNet-1202")
     runs = {run.label: run for run in made(tmp_path, dict.fromkeys(nets, (9.0, 1.0)), seeds=1)}
     known = paper.seed_noise()
-    assert [public_noise([runs[net]]) for net in nets] == [known, None, known, None]
+    assert [public_noise([runs[net]]) for net in nets] == [known, None, None, known, None]
     ends = as_paper("plain-34", "ResNet-34 A")
     plain, residual = made_imagenet(tmp_path / "imagenet", ends, seeds=1)
     assert (public_noise([residual]), public_noise([plain])) == (IMAGENET_SEED_NOISE, None)
@@ -339,7 +337,6 @@ def test_c7_names_tiny_imagenet_and_never_mixes(tmp_path):
     result = C7(runs)
     assert result.sentence.startswith("Tiny ImageNet, 64x64, 200 classes: training error of")
     assert result.verdict == "same order as the paper"
-    assert all(name.startswith("tiny_") for name in result.experiments)
     assert C7(runs, data="imagenet").verdict == "no runs"
 
 

@@ -81,6 +81,11 @@ def test_a_curve_is_judged_by_the_scatter_of_its_seeds(tmp_path, shifts, verdict
     assert table["noise (95 %)"].iloc[0] == pytest.approx(reach)  # the paper's is one run more
 
 
+def test_without_a_margin_there_is_no_verdict(tmp_path):
+    stretches, _ = agreement.compare_curves(seeds_of(tmp_path, "ResNet-1202", (0.0, 0.1, 0.2)))
+    assert {stretch.verdict for stretch in stretches} == {"no verdict"}
+
+
 @pytest.mark.parametrize(("shift", "verdict"), [(0.1, "reproduced"), (0.5, "compatible")])
 def test_one_seed_tells_the_end_of_the_test_curve_alone(tmp_path, shift, verdict):
     stretches, _ = agreement.compare_curves(seeds_of(tmp_path, "plain-20", (shift,)))
@@ -184,6 +189,9 @@ def test_checkpoints_with_precise_statistics_stand_beside_the_logged_errors(tmp_
     circles = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
     assert [list(line.get_xdata()) for line in circles] == [[3.0, 3.1, 6.4]]
     assert "Circles:" in figure.texts[0].get_text()
+    later = {"recipe.milestones": [32_000, 50_000]}  # the paper's until 48,000
+    run = load_run(paper_like(tmp_path / "runs", "plain-20", 4.0, changes=later))
+    assert agreement.statistics_table([run])["iterations"].tolist() == ["30,000 to 31,000"]
 
 
 def test_figure_of_imagenet_has_the_papers_validation_curve(tmp_path):

@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.curves import LOOKS, draw_paper, in_windows, iter_unit
+from resnet_repro.analysis.curves import LOOKS, draw_paper, in_windows
 from resnet_repro.analysis.evaluations import evaluations_beside, precise_errors
-from resnet_repro.analysis.judge import public_noise
+from resnet_repro.analysis.judge import has_margin, public_noise
 from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import Noise
 from resnet_repro.analysis.protocol import by_net, paper_horizon, paper_rates
-from resnet_repro.analysis.stats import Difference, Side, contrast, equivalence
+from resnet_repro.analysis.stats import NO_VERDICT, Difference, Side, contrast, equivalence
 
 COLUMNS = 3  # of panels
 FIGURES = {"cifar": 6, "imagenet": 4}
@@ -56,6 +56,8 @@ class Stretch:
     @property
     def verdict(self) -> str:
         """``reproduced``, ``compatible``, ``differs`` or ``no verdict``, as for a last error."""
+        if not has_margin(self.runs[0]):
+            return NO_VERDICT
         return str(equivalence(self.gap.value, self.gap.reach))
 
 
@@ -180,6 +182,7 @@ def statistics_table(runs: Sequence[Run]) -> pd.DataFrame:
             "paper": _paper_curve(run, "test"),
         }
         table = pd.concat(errors, axis=1, join="inner").sort_index()
+        table = table[table.index <= paper_horizon(run)[0]]
         for rate, first, last in paper_rates(run):
             part = table[(table.index > first) & (table.index <= last)]
             if len(part):
@@ -226,7 +229,7 @@ def _draw(
 ) -> None:
     """Draw one net; ``precise``: of each seed the test errors under precise statistics."""
     run = parts[0].runs[0]
-    colour, unit = style.depth_colour(run.depth), iter_unit([run])
+    colour, unit = style.depth_colour(run.depth), 1e4
     for errors in precise:
         circle: dict[str, Any] = {
             "markersize": 3.5,
