@@ -97,6 +97,9 @@ def test_each_variant_is_compared_with_the_net_its_name_begins_with(tmp_path):
     variant(tmp_path, "45k", "data.train_split", "45k", 7.6, 0)
     figure = deviations_figure(load_runs(tmp_path))
     assert "No variant with a logged baseline." in figure.texts[0].get_text()
+    fabricate(tmp_path, "ResNet-56")
+    figure = deviations_figure(load_runs(tmp_path))
+    assert "Last test error; no bars:" in figure.texts[0].get_text()
     for seed in range(3):
         fabricate(tmp_path, "ResNet-56", seed=seed, test=7.0 + 0.1 * seed)
         variant(tmp_path, "45k", "data.train_split", "45k", 7.6 + 0.1 * seed, seed)
@@ -293,7 +296,7 @@ def test_undecodable_images_are_reported_and_the_number_is_not_compared(tmp_path
 def test_tables_are_written_with_their_protocol_and_the_nets_it_is_missing_of(some_runs, tmp_path):
     said = " ".join(net_table(3, some_runs).notes)
     assert said.count("bf16") == 2  # a sentence for each data set
-    assert "Not tested at 10-crop on ImageNet: plain-34 seed 0. A net" in said
+    assert "Not tested at 10-crop on ImageNet: plain-34 seed 0. A net none of" in said
     assert "Not tested at 10-crop on Tiny ImageNet: ResNet-34 A seeds 0, 1. A net" in said
     projections = [run for run in some_runs if run.label == "ResNet-34 B"]
     assert not [line for line in net_table(3, projections).notes if line.startswith("Not tested")]

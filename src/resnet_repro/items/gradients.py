@@ -17,7 +17,6 @@ from resnet_repro.analysis.judge import FAILS, HOLDS, INCONCLUSIVE, OPEN, Eviden
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, cifar_nets
 from resnet_repro.analysis.stats import seeds_phrase
-from resnet_repro.same_run import filled
 
 ByIteration = Callable[[Run], "pd.DataFrame | None"]
 Curve = Callable[[Run], "pd.Series[float] | None"]
@@ -52,7 +51,7 @@ def weights(run: Run) -> pd.DataFrame | None:
     norms, steps = gradients(run, "weight_norm"), gradients(run)
     if norms is None or steps is None or norms.index[0] > FIRST_UPDATE:
         return norms
-    recipe = filled(run.config)["recipe"]
+    recipe = run.config["recipe"]
     rate = recipe["lr" if recipe["warmup"] == "none" else "warmup_lr"]
     squares = norms.iloc[0] ** 2 - (rate * steps.iloc[0]) ** 2
     norms.iloc[0] = np.sqrt(squares.where(squares > 0, norms.iloc[0] ** 2))

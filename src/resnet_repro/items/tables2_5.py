@@ -115,8 +115,8 @@ def net_table(number: int, runs: Sequence[Run]) -> Table:
         if untested:
             names = ", ".join(f"{x} {seeds_of(group)}" for x, group in by_net(untested).items())
             notes.append(
-                f"Not tested at {protocol} on {data_name(data)}: {names}. A net of which no seed "
-                f"was is shown at {SINGLE_VIEW}."
+                f"Not tested at {protocol} on {data_name(data)}: {names}. A net none of whose "
+                f"seeds was tested so is shown at {SINGLE_VIEW}."
             )
     return Table(pd.DataFrame(rows), notes + not_used(runs, evaluations))
 
