@@ -72,6 +72,17 @@ def test_the_figure_draws_every_seed_mean_and_interval(root):
     assert len(right.collections) == 4  # bands over seeds
 
 
+def test_each_value_of_a_second_key_has_a_line_of_its_own(tmp_path):
+    grid = [(rate, momentum) for rate in (0.05, 0.1) for momentum in (0.8, 0.9)]
+    for rate, momentum in grid:
+        changes = {"recipe.lr": rate, "recipe.momentum": momentum}
+        how = {"profile": "quick", "name": f"lr{rate}-momentum{momentum}", "changes": changes}
+        fabricate(tmp_path, "ResNet-20", **how)
+    left, right = sweep_figure(Logged(tmp_path).runs, ["recipe.lr"]).axes
+    assert {text.get_text() for text in left.texts} == {"momentum 0.8", "momentum 0.9"}
+    assert len(set(right.get_legend_handles_labels()[1])) == 4
+
+
 def test_curves_of_two_schedules_are_on_one_axis(tmp_path):
     both = [load_run(fabricate(tmp_path, "plain-20", profile=name)) for name in ("short", "paper")]
     *_, right = sweep_figure(both, ["recipe.max_iters"]).axes
@@ -114,6 +125,7 @@ def test_runs_that_did_not_finish_are_named_below_a_sweep(tmp_path, words, monke
     [
         (["recipe.rl"], "recipe.rl: no folder and no key to compare; did you mean 'recipe.lr'?"),
         (["data.pad"], "no finished runs of one experiment differ in data.pad alone"),
+        (["{root}/quik"], "{root}/quik: no such folder"),
         (["{root}/quick/cifar10_plain20"], "1 finished runs, which differ in nothing"),
     ],
 )
@@ -122,7 +134,7 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(root, args, output
         main([word.format(root=root) for word in args])
     assert left.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert output in line
+    assert output.format(root=root) in line
 
 
 def test_a_bad_run_does_not_stop_a_comparison_but_a_folder_that_cannot_be_written_does(

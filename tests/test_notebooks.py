@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -136,6 +137,14 @@ def test_of_several_profiles_the_best_covered_is_shown(tmp_path, capsys):
     assert table.loc[[*WITH_DATA[:2]], "profile"].tolist() == ["short", "short"]
     said = "left out: runs of the paper profile; shown is the short profile\n"
     assert capsys.readouterr().err == said
+
+
+def test_an_experiment_of_ones_own_stands_for_no_net_of_the_paper(tmp_path, capsys):
+    paper, *others = [made(tmp_path, "ResNet-20", seed=seed) for seed in range(4)]
+    own = [replace(run, experiment="nesterov20", name="nesterov20") for run in others]
+    assert ra.table6([paper, *own]).set_index("net").loc["ResNet-20", "seeds"] == 1
+    assert "left out: nesterov20: another experiment of ResNet-20" in capsys.readouterr().err
+    assert ra.table6(own).set_index("net").loc["ResNet-20", "seeds"] == 3
 
 
 def test_zoom_shows_each_drop_and_fits_what_is_seen(tmp_path):

@@ -28,7 +28,7 @@ from resnet_repro import paths
 from resnet_repro.analysis import stats, style
 from resnet_repro.analysis.captions import clauses, data_of, devices_of
 from resnet_repro.analysis.curves import iter_unit, mean_curve
-from resnet_repro.analysis.load import averageable, changed_keys
+from resnet_repro.analysis.load import averageable, changed_keys, grouped
 from resnet_repro.analysis.logged_run import Run, load_run, warn
 from resnet_repro.analysis.protocol import comparison_notes
 from resnet_repro.analysis.tables import write_table
@@ -126,9 +126,11 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str], caption: Sequence[str
     """Final test error against the first key (left) and the test curves (right).
 
     Small dots are seeds, large markers their mean, bars the 95 % t interval over seeds, if
-    there are several. Further keys, nets and profiles have lines of their own.
+    there are several. Further keys in which runs of one net differ, nets and profiles have lines of
+    their own.
     """
-    key, *others = keys
+    nets = grouped(runs, lambda run: (run.experiment, run.profile)).values()
+    key, *others = dict.fromkeys([*keys, *(key for net in nets for key in swept_keys(net))])
     groups, unit = settings(runs), iter_unit(runs)
     values = {shown(value): value for value in (_value(group[0], key) for group in groups)}
     lines: dict[str, list[list[Run]]] = {}
@@ -271,7 +273,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for key in keys:
             if key not in known:
                 raise ConfigError(f"{key}: no folder and no key to compare; {closest(key, known)}")
-        logged = _read([paths.expand(folder) for folder in folders] or [paths.runs()])
+        places = [paths.expand(folder) for folder in folders] or [paths.runs()]
+        for place in places:
+            if not place.is_dir():
+                raise ConfigError(f"{place}: no such folder")
+        logged = _read(places)
         logged = [run for run in logged if args.profile in (None, run.profile)]
         runs = [run for run in logged if run.is_finished]
         unfinished = [run for run in logged if not run.is_finished]

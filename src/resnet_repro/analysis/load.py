@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from resnet_repro.analysis.logged_run import Run, load_run, warn
-from resnet_repro.conf import ItemRuns, names
+from resnet_repro.conf import ItemRuns, load_item, names, protocol
 from resnet_repro.config import PROFILES
 from resnet_repro.options import WHAT, shown
 from resnet_repro.paths import expand
@@ -175,9 +175,20 @@ def variants_of(experiments: Iterable[str]) -> set[str]:
 
 
 def without_variants(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs of the nets themselves; a variant's experiment bears its net's label."""
+    """Return the runs of the nets themselves.
+
+    A variant's experiment bears its net's label, and so may any other experiment that is in no
+    item: it stands for no net that an item has.
+    """
     changed = variants_of({*names("experiment"), *(run.experiment for run in runs)})
-    return [run for run in runs if run.experiment not in changed]
+    listed = {name for item in names("item") for name in load_item(item).drawn} - changed
+    nets = {(net.data.name, net.model.label) for name in listed if (net := protocol(name))}
+    return [
+        run
+        for run in runs
+        if run.experiment in listed
+        or (run.experiment not in changed and (run.data, run.label) not in nets)
+    ]
 
 
 def changed_keys(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:

@@ -91,7 +91,7 @@ class Run:
     @property
     def drops(self) -> list[int]:
         """Updates after which the learning rate drops: as planned or, on a plateau, as logged."""
-        if self.config["recipe"]["schedule"] != "plateau":
+        if self.config["recipe"]["schedule"] == "milestones":
             return [*self.config["recipe"]["milestones"]]
         events = self.metrics.get("event")
         return [] if events is None else [*map(int, self.metrics["iter"][events == "lr_drop"])]

@@ -18,7 +18,13 @@ from resnet_repro import paths
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import mark_drops
-from resnet_repro.analysis.load import GIVEN_UP, Logged, best_covered_profile, standing
+from resnet_repro.analysis.load import (
+    GIVEN_UP,
+    Logged,
+    best_covered_profile,
+    standing,
+    without_variants,
+)
 from resnet_repro.analysis.logged_run import Run, load_run, warn
 from resnet_repro.compare import find_sweeps, sweep_table, swept_keys
 from resnet_repro.items.fig7 import responses
@@ -130,13 +136,14 @@ def of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(draw)
     def drawn(runs: Sequence[Run], *more: Any, **named: Any) -> Any:
         kept, lines = standing(runs)
-        shown = kept or list(runs)
+        shown = without_variants(kept) or kept or list(runs)
+        others = {run.experiment: run.label for run in kept if run not in shown}
+        lines += [f"{name}: another experiment of {net}" for name, net in others.items()]
         profile = best_covered_profile(shown)
-        others = sorted({run.profile for run in shown} - {profile})
+        for other in sorted({run.profile for run in shown} - {profile}):
+            lines.append(f"runs of the {other} profile; shown is the {profile} profile")
         for line in lines if kept else ():
             warn(line)
-        for other in others:
-            warn(f"runs of the {other} profile; shown is the {profile} profile")
         return draw([run for run in shown if run.profile == profile], *more, **named)
 
     return drawn
