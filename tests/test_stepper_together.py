@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from ranks import fingerprint, finished, never, small_job
+from resnet_repro import api
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Progress
 from resnet_repro.runs.folder import RunFolderError
-from resnet_repro.runs.lock import run_lock
-from resnet_repro.training import jobs
+from resnet_repro.runs.lock import RunBusyError, run_lock
+from resnet_repro.training import DivergedError, jobs
 from resnet_repro.training import run as run_module
 from resnet_repro.training.build import RunContext
 from resnet_repro.training.graph import GraphedStepper
@@ -77,6 +78,20 @@ def test_one_that_fails_stops_no_other(tmp_path):
         jobs.report(list(outcomes.values()))
     assert outcomes["c"].state == "elsewhere"  # processes may share a sweep
     jobs.report([outcomes["a"], outcomes["c"]])
+
+
+def test_in_python_a_failure_or_a_stop_is_not_hidden_by_a_run_elsewhere(tmp_path, monkeypatch):
+    job = small_job(tmp_path)
+    busy = jobs.Outcome(job, "elsewhere", RunBusyError("theirs"))
+    monkeypatch.setattr(api, "compose_sweep", lambda _: [job])
+    for more, raised in (
+        ([jobs.Outcome(job, "failed", DivergedError("ours"))], DivergedError),
+        ([jobs.Outcome(job, "not begun")], KeyboardInterrupt),
+        ([], RunBusyError),
+    ):
+        monkeypatch.setattr(api, "run_all", lambda *_, more=more: [busy, *more])
+        with pytest.raises(raised):
+            api.train()
 
 
 def test_a_stop_saves_all_that_are_under_way_and_an_interrupt_releases_them(tmp_path):

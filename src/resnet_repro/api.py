@@ -92,14 +92,18 @@ def train(*overrides: str) -> list[Path]:
     Raises:
         ConfigError: they name no run that can be done; nothing was written.
         Exception: what stopped the first failed run; the others were still done.
+        RunBusyError: another process works on one of them; the others were done.
         KeyboardInterrupt: a signal stopped it; runs that had begun are saved.
     """
     jobs = compose_sweep(overrides)
     with stop_on_signals() as stop_asked:
         outcomes = run_all(jobs, stop_asked)
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
+    failed = [o.error for o in outcomes if o.error and o.state == "failed"]
+    busy = [o.error for o in outcomes if o.error and o.state == "elsewhere"]
+    for error in failed:
+        raise error
     if any(outcome.is_stopped for outcome in outcomes):
         raise KeyboardInterrupt("stopped; rerun the same command to resume")
+    for error in busy:
+        raise error
     return [job.folder.path for job in jobs]
