@@ -491,10 +491,15 @@ def test_responses_of_a_run_that_is_not_finished(tmp_path):
     assert do(job, StopAt(5)) == "preempted"
     assert job.folder.table("responses") == []
     config = (job.folder.path / "config.yaml").read_text(encoding="utf-8")
-    elsewhere = config.replace("devices: 1", "devices: 2").replace("device: auto", "device: cuda")
-    (job.folder.path / "config.yaml").write_text(elsewhere)  # of another machine
-    output = done(responses, f"run={job.folder.path}", "images=100", "threads=1")
+    meta = job.folder.meta()
+    job.folder.write_meta(meta | {"precision": "tf32"})  # of another machine
+    for key, value, there in (("devices", "1", "2"), ("graph", "auto", "always")):
+        changed = config.replace(f"{key}: {value}", f"{key}: {there}")
+        changed = changed.replace("device: auto", "device: cuda")
+        (job.folder.path / "config.yaml").write_text(changed)
+        output = done(responses, f"run={job.folder.path}", "images=100", "threads=1")
     (job.folder.path / "config.yaml").write_text(config)
+    job.folder.write_meta(meta)
     assert "100 test images, iteration 5" in output
     assert len(job.folder.table("responses")) == 7
     assert do(job) == "finished"  # the run resumes as if nothing had happened

@@ -39,26 +39,30 @@ def measure(options: ResponsesOptions) -> None:
     folder = RunFolder(paths.expand(options.run))
     run = Config.from_mapping(folder.config())
     probes = dataclasses.replace(run.probes, response_images=options.images)
-    trainer = dataclasses.replace(
-        run.trainer,
-        device="cpu" if run.trainer.device == "cpu" else "auto",
-        devices=1,
-        allow_new_world_size=True,  # responses are those of one net, however it was trained
-        precision=folder.meta().get("precision", run.trainer.precision),
-        threads=options.threads,
-    )
-    config = dataclasses.replace(run, probes=probes, trainer=trainer)
     from resnet_repro.training.build import assemble, load_images
-    from resnet_repro.training.checkpoint import resume
-    from resnet_repro.training.device import set_up
+    from resnet_repro.training.checkpoint import contents, load_newest
+    from resnet_repro.training.device import sees_cuda, set_up
     from resnet_repro.training.probes import keep_responses
+    from resnet_repro.training.refuse import refuse_other_checkpoint
 
+    # Responses are those of one net, however and wherever it was trained.
+    device = "cpu" if run.trainer.device == "cpu" else "auto"
+    precision = folder.meta().get("precision", run.trainer.precision)
+    if precision == "tf32" and not sees_cuda(dataclasses.replace(run.trainer, device=device)):
+        precision = "fp32"
+    how = {"device": device, "devices": 1, "precision": precision, "threads": options.threads}
+    trainer = dataclasses.replace(run.trainer, graph="auto", compile="auto", **how)
+    config = dataclasses.replace(run, probes=probes, trainer=trainer)
     context, state = assemble(config, set_up(trainer), load_images(config))
     with run_lock(folder.path):
-        if resume(folder, context, state) is None:
+        saved = load_newest(folder.checkpoints)
+        if saved is None:
             raise ConfigError(
                 f"run={folder.path}: has no checkpoint; checkpoints are not committed"
             )
+        trained = {key: saved[key] for key in ("precision", "world_size")}
+        refuse_other_checkpoint(folder, saved, contents(context, state) | trained)
+        state.load_state_dict(saved)
         keep_responses(folder, context, state)
     count = min(options.images, len(context.images.held_out["test"]))
     done = f"{count} test images, iteration {state.iteration}"
