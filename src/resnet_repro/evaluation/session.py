@@ -31,6 +31,7 @@ from resnet_repro.runs import provenance
 from resnet_repro.runs.folder import now
 from resnet_repro.training.build import open_images
 from resnet_repro.training.device import Setup, loader_processes, set_up
+from resnet_repro.training.distributed import World
 
 IMAGENET_CLASSES = 1_000
 # A record's kind, as in metrics.jsonl, of the images of a split.
@@ -163,7 +164,10 @@ class Session:
             # Each device normalised its own share of the batch.
             shares = 1 if run.trainer.sync_bn else run.trainer.devices
             for i in range(images.order.num_images // run.recipe.batch_size):
-                yield from images.batch(subject.source["iter"] + i)[0].chunk(shares)
+                batch = images.batch(subject.source["iter"] + i)[0]
+                for rank in range(shares):
+                    share = World(rank, shares).share(len(batch))
+                    yield batch[share.start : share.stop]
 
     def _at_once(self) -> int:
         """Images of a batch: fewer where they are shown larger, so that memory stays the same."""
