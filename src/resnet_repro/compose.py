@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
-from resnet_repro.conf import base_of, changed, names, protocol, variant_name
+from resnet_repro.conf import changed, names, protocol, variant_name
 from resnet_repro.config import Config
 from resnet_repro.hydra_cli import in_one_line, quoted
 from resnet_repro.options import UNNAMED, ConfigError, shown
@@ -58,8 +58,8 @@ def compose_run(*overrides: str) -> Config:
 def make_job(*overrides: str) -> Job:
     """Compose one run as :func:`compose_run` does, and note how it differs from the paper's."""
     config = compose_run(*overrides)
-    base = base_of(config.experiment)
-    paper = protocol(base) or compose_run(f"experiment={base}", "profile=paper")
+    name = config.experiment
+    paper = protocol(name) or compose_run(f"experiment={name}", "profile=paper")
     return job_of(config, overrides, paper)
 
 

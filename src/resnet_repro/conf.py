@@ -60,12 +60,6 @@ def load_item(name: str) -> ItemRuns:
     return ItemRuns(name, tuple(map(str.strip, listed)))
 
 
-def base_of(experiment: str) -> str:
-    """Return the experiment whose name a variant's begins with, or else the experiment itself."""
-    base = experiment.rpartition("_")[0]
-    return base if base in names("experiment") else experiment
-
-
 @functools.cache
 def protocol(experiment: str, profile: str = "paper") -> Config | None:
     """Return the configuration of an experiment at a profile, seed 0.
@@ -145,10 +139,9 @@ def _layers(
     group: str, name: str, chosen: dict[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield the contents of a file after those it is based on; overrides go to ``chosen``."""
-    text = (CONF / group / f"{name}.yaml").read_text("utf-8")
-    if "${" in text:
+    content = yaml.load((CONF / group / f"{name}.yaml").read_text("utf-8"), _Loader) or {}
+    if "${" in str(content):
         raise ConfigError(f"{CONF / group / name}.yaml: only Hydra resolves interpolations")
-    content = yaml.load(text, _Loader) or {}
     defaults = content.pop("defaults", [])
     for default in defaults if "_self_" in defaults else [*defaults, "_self_"]:
         if default == "_self_":

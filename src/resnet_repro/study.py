@@ -64,11 +64,11 @@ def plan(
 
 def _job(experiment: str, profile: str, seed: int, runs_dir: str, overrides: Sequence[str]) -> Job:
     """Make one job; Hydra, slow to import and to compose, only where there are overrides."""
-    from resnet_repro.conf import base_of, protocol
+    from resnet_repro.conf import protocol
 
     identity = [f"experiment={experiment}", f"profile={profile}", f"seed={seed}"]
     identity += [f"runs_dir={runs_dir}"] if runs_dir != paths.AUTO else []
-    own, paper = protocol(experiment, profile), protocol(base_of(experiment))
+    own, paper = protocol(experiment, profile), protocol(experiment)
     if overrides or not own or not paper:
         from resnet_repro.compose import make_job
 
@@ -286,7 +286,8 @@ def main() -> None:
     """Run the command line."""
     args = _arguments()
     with explained():
-        chosen = [*args.overrides, *filter(None, (args.item, args.device))]
+        options = {"--item": args.item, "--device": args.device}
+        chosen = [*args.overrides, *(f"{key}={value}" for key, value in options.items() if value)]
         if chosen and (args.bundle or args.what == "pack"):
             raise ConfigError(f"{chosen[0]}: runs are chosen where the bundle is made, not here")
         if args.what == "pack":

@@ -33,7 +33,7 @@ class Job:
 
     config: Config
     words: tuple[str, ...]  # overrides of the command line
-    deviations: dict[str, list[Any]]  # from the paper's protocol for the same net: [paper, this]
+    deviations: dict[str, list[Any]]  # from its experiment at profile paper: [there, here]
 
     @property
     def folder(self) -> RunFolder:
@@ -57,9 +57,8 @@ class Job:
 
 
 def job_of(config: Config, overrides: Sequence[str], paper: Config) -> Job:
-    """Make a job, and note how its protocol differs from the ``paper``'s for the same net."""
-    name = config.experiment
-    before = dataclasses.replace(paper, experiment=name, name=name, seed=config.seed).as_mapping()
+    """Make a job, and note how its protocol differs from its experiment's at profile ``paper``."""
+    before = dataclasses.replace(paper, seed=config.seed).as_mapping()
     changed = differences(before, config.as_mapping())
     return Job(config, tuple(overrides), {key: list(pair) for key, pair in changed.items()})
 
