@@ -74,7 +74,7 @@ def test_two_at_once_fetch_once(tmp_path, npm_archive, monkeypatch):
         (
             "printf 'npm error no route\\nnpm error    at On (a.js:1)\\nnpm error retry\\n'"
             " >&2; exit 1",
-            "get [^ ]+: no route retry; look",
+            "get [^ ]+: no route retry; check",
         ),
         ("exit 7", "npm could not get .*exit 7"),
         ("exit 0", "npm could not get .*it left no archive"),
