@@ -14,6 +14,7 @@ DATA_NAMES = {
     "folder": "own pictures",
     "synthetic": "synthetic images (no real data)",
 }
+TITLES = DATA_NAMES | {"tiny_imagenet": "Tiny ImageNet, 64x64, 200 classes"}
 
 
 def data_name(data: str) -> str:

@@ -28,11 +28,6 @@ _PAPER: Mapping[str, Mapping[str, Any]] = {
 }
 _LENGTH = ("recipe.max_iters", "recipe.milestones")  # only say how long the training is
 DATA_SETS = ("imagenet", "tiny_imagenet")  # on which claims about ImageNet nets are tested
-TITLES = {
-    "imagenet": "ImageNet",
-    "tiny_imagenet": "Tiny ImageNet, 64x64, 200 classes",
-    "folder": "own pictures",
-}
 Nets = Mapping[str, Sequence[Run]]
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import pairwise
 
 from resnet_repro.analysis import judge
+from resnet_repro.analysis.captions import TITLES
 from resnet_repro.analysis.evaluations import SINGLE_VIEW, evaluations_beside, score_of
 from resnet_repro.analysis.judge import (
     ClaimResult,
@@ -25,7 +26,7 @@ from resnet_repro.analysis.judge import (
     points,
 )
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.analysis.protocol import DATA_SETS, TITLES, Nets, nets_by_data
+from resnet_repro.analysis.protocol import DATA_SETS, Nets, nets_by_data
 from resnet_repro.analysis.stats import Difference, contrast
 from resnet_repro.analysis.tables import claims_table
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from resnet_repro.analysis import curves, style
+from resnet_repro.analysis.captions import TITLES
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.analysis.protocol import SCHEDULES, TITLES, nets_by_data
+from resnet_repro.analysis.protocol import SCHEDULES, nets_by_data
 
 # Fig. 4 ends at 63 % and 55e4 iterations.
 FRAME = curves.Frame((20.0, 65.0), SCHEDULES["imagenet"][0])

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.captions import data_name, run_sentences, seeds_of
+from resnet_repro.analysis.captions import TITLES, data_name, run_sentences, seeds_of
 from resnet_repro.analysis.evaluations import (
     SINGLE_VIEW,
     Evaluation,
@@ -28,7 +28,6 @@ from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import PaperValue
 from resnet_repro.analysis.protocol import (
-    TITLES,
     Nets,
     by_net,
     nets_by_data,
