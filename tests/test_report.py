@@ -268,6 +268,10 @@ def test_equal_results_give_equal_bytes(tmp_path, monkeypatch):
     show_only(monkeypatch, "fig1", "table6")
     pages = [write(root / "runs", root / "report" / "index.html") for root in (first, second)]
     assert pages[0] == pages[1]
+    monkeypatch.setenv("RESNET_REPRO_RUNS", str(second / "runs"))  # instead of --runs
+    out = second / "report" / "index.html"
+    out.unlink()
+    assert (report.main(["--out", str(out)]), out.read_text(encoding="utf-8")) == pages[0]
     other = write(first / "runs", tmp_path / "p.html", "--profiles", "paper")[1]
     assert "cifar10_plain20" not in other
 

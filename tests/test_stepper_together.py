@@ -92,6 +92,11 @@ def test_in_python_a_failure_or_a_stop_is_not_hidden_by_a_run_elsewhere(tmp_path
         monkeypatch.setattr(api, "run_all", lambda *_, more=more: [busy, *more])
         with pytest.raises(raised):
             api.train()
+    other = small_job(tmp_path, "seed=1")
+    monkeypatch.setattr(api, "compose_sweep", lambda _: [job, other])
+    done = [jobs.Outcome(other, "skipped"), jobs.Outcome(job, "finished")]
+    monkeypatch.setattr(api, "run_all", lambda *_: done)
+    assert api.train() == [job.folder.path, other.folder.path]  # as they were asked for
 
 
 def test_a_stop_saves_all_that_are_under_way_and_an_interrupt_releases_them(tmp_path):

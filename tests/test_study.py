@@ -16,6 +16,7 @@ from resnet_repro.compose import make_job
 from resnet_repro.conf import load_item, names
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolder, find_runs
+from resnet_repro.training.jobs import Outcome
 from resnet_repro.training.launch import Job
 
 
@@ -107,6 +108,15 @@ def test_budget_stops_saves_and_resumes(tmp_path, monkeypatch):
         assert job.folder.status().get("state") == "preempted"
     study.run([job], budget=None)
     assert job.folder.is_finished
+
+
+def test_a_failure_under_a_budget_is_named(monkeypatch, capsys):
+    job = make_job("experiment=cifar10_plain20", *WORDS)
+    outcomes = [Outcome(job, "failed", OSError("out of memory")), Outcome(job, "not begun")]
+    monkeypatch.setattr(study, "run_all", lambda *_: outcomes)
+    with pytest.raises(SystemExit, match="75"):
+        study.run([job, job], budget=1.0)
+    assert f"failed: {job.label}: out of memory\n" in capsys.readouterr().err
 
 
 def test_budgets_are_read_or_refused(call, capsys):
