@@ -89,7 +89,7 @@ def test_make_uses_an_environment_that_is_there_already():
         ("lint", "python -m ruff check"),
         ("fig1", "python experiments/fig1.py"),
     ):
-        words = ["make", "-n", target, "VENV=", "PYTHON=python"]
+        words = ["make", "-n", "--no-print-directory", target, "VENV=", "PYTHON=python"]
         done = subprocess.run(words, cwd=REPO, capture_output=True, text=True, check=True)
         assert done.stdout.startswith(expected)
 
