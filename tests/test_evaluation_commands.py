@@ -25,6 +25,7 @@ from resnet_repro.evaluation.protocols import Geometry, scorer, views_of
 from resnet_repro.evaluation.session import Session
 from resnet_repro.evaluation.subjects import from_file, from_run
 from resnet_repro.evaluation.weights import WeightsError
+from resnet_repro.training import device
 from test_models_formats import TheirNet, randomise
 
 MEAN = torch.tensor((0.485, 0.456, 0.406))[:, None, None]
@@ -164,6 +165,19 @@ def test_a_run_counts_again_as_it_was_recorded(runs, tmp_path, split, kind):
     found = counted(tmp_path, f"run={runs[0].path}", f"split={split}", "batch_size=333")
     assert_is_as_recorded(found, last(runs[0], kind))
     assert found["models"][0]["run"] == "smoke/small/seed0"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_bf16_run_is_tested_in_fp32_where_bf16_is_slow(runs, tmp_path, monkeypatch, native):
+    """A CPU without bf16 units takes several times as long in bf16 as in fp32."""
+    copy = shutil.copytree(runs[0].path, tmp_path / "runs" / "seed0")
+    meta = json.loads((copy / "meta.json").read_text(encoding="utf-8"))
+    (copy / "meta.json").write_text(json.dumps(meta | {"precision": "bf16"}))
+    monkeypatch.setattr(device, "multiplies_bf16", lambda: native)
+    auto = counted(tmp_path / "auto", f"run={copy}")
+    assert auto["precision"] == ("bf16" if native else "fp32")
+    asked = counted(tmp_path / "asked", f"run={copy}", "trainer.precision=bf16")
+    assert asked["precision"] == "bf16"
 
 
 def test_precise_bn_is_another_number_stored_as_such(runs, arrays, tmp_path):

@@ -41,17 +41,19 @@ def measure(options: ResponsesOptions) -> None:
     probes = dataclasses.replace(run.probes, response_images=options.images)
     from resnet_repro.training.build import assemble, load_images
     from resnet_repro.training.checkpoint import contents, load_newest
-    from resnet_repro.training.device import sees_cuda, set_up
+    from resnet_repro.training.device import here, set_up
     from resnet_repro.training.probes import keep_responses
     from resnet_repro.training.refuse import refuse_other_checkpoint
 
     # Responses are those of one net, however and wherever it was trained.
-    device = "cpu" if run.trainer.device == "cpu" else "auto"
-    precision = folder.meta().get("precision", run.trainer.precision)
-    if precision == "tf32" and not sees_cuda(dataclasses.replace(run.trainer, device=device)):
-        precision = "fp32"
-    how = {"device": device, "devices": 1, "precision": precision, "threads": options.threads}
+    how = {
+        "device": "cpu" if run.trainer.device == "cpu" else "auto",
+        "devices": 1,
+        "threads": options.threads,
+    }
     trainer = dataclasses.replace(run.trainer, graph="auto", compile="auto", **how)
+    trained = folder.meta().get("precision", trainer.precision)
+    trainer = dataclasses.replace(trainer, precision=here(trained, trainer))
     config = dataclasses.replace(run, probes=probes, trainer=trainer)
     context, state = assemble(config, set_up(trainer), load_images(config))
     with run_lock(folder.path):
@@ -60,8 +62,8 @@ def measure(options: ResponsesOptions) -> None:
             raise ConfigError(
                 f"run={folder.path}: has no checkpoint; checkpoints are not committed"
             )
-        trained = {key: saved[key] for key in ("precision", "world_size")}
-        refuse_other_checkpoint(folder, saved, contents(context, state) | trained)
+        as_trained = {key: saved[key] for key in ("precision", "world_size")}
+        refuse_other_checkpoint(folder, saved, contents(context, state) | as_trained)
         state.load_state_dict(saved)
         keep_responses(folder, context, state)
     count = min(options.images, len(context.images.held_out["test"]))

@@ -39,7 +39,7 @@ class TrainerOptions:
     device: str = as_in(TrainerConfig, "device")
     precision: str = option(
         "auto",
-        "auto: the run's own, fp32 for other people's weights",
+        "auto: the run's own where the device has it; else, and for other people's weights, fp32",
         one_of("auto", "fp32", "tf32", "bf16"),
     )
     threads: int = as_in(TrainerConfig, "threads")

@@ -30,7 +30,7 @@ from resnet_repro.options import ConfigError
 from resnet_repro.runs import provenance
 from resnet_repro.runs.folder import now
 from resnet_repro.training.build import open_images
-from resnet_repro.training.device import Setup, loader_processes, set_up
+from resnet_repro.training.device import Setup, here, loader_processes, set_up
 from resnet_repro.training.distributed import World
 
 IMAGENET_CLASSES = 1_000
@@ -196,7 +196,7 @@ def _choose_data(subjects: Sequence[Subject], options: EvaluateOptions) -> DataC
 
 
 def _choose_precision(subjects: Sequence[Subject], options: EvaluateOptions) -> str:
-    """Resolve ``auto``: the precision of the runs, else fp32."""
+    """Resolve ``auto``: the precision of the runs if this device has it, else fp32."""
     given = options.trainer
     used = {subject.precision or "fp32" for subject in subjects}
     if given.precision != "auto":
@@ -207,8 +207,7 @@ def _choose_precision(subjects: Sequence[Subject], options: EvaluateOptions) -> 
             + " and ".join(sorted(used))
         )
     (precision,) = used
-    on_cpu = given.device == "cpu" or not torch.cuda.is_available()
-    return "fp32" if precision == "tf32" and on_cpu else precision
+    return here(precision, _trainer(options))
 
 
 def _open_images(

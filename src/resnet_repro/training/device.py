@@ -16,7 +16,7 @@ import torch
 
 from resnet_repro.config import TrainerConfig
 from resnet_repro.options import ConfigError
-from resnet_repro.runs.provenance import cpu_description, multiplies_bf16, usable_cores
+from resnet_repro.runs.provenance import multiplies_bf16, usable_cores
 
 DEV = Path("/dev")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -91,7 +91,13 @@ def _precision(requested: str, cuda: bool) -> str:
         raise ConfigError("trainer.precision=tf32: needs a CUDA device; use fp32 or bf16")
     if requested != "auto":
         return requested
-    return "tf32" if cuda else "bf16" if multiplies_bf16(cpu_description()[1]) else "fp32"
+    return "tf32" if cuda else "bf16" if multiplies_bf16() else "fp32"
+
+
+def here(precision: str, trainer: TrainerConfig) -> str:
+    """Return the precision for testing what was trained in ``precision``: fp32 if lacking here."""
+    lacking = {"tf32"} if multiplies_bf16() else {"tf32", "bf16"}
+    return "fp32" if precision in lacking and not sees_cuda(trainer) else precision
 
 
 def set_fp32_precision(value: str) -> None:
