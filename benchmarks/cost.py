@@ -14,22 +14,22 @@ import argparse
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from benchmarks import BENCH
 from benchmarks.measured import Measured, load
-from benchmarks.pace import NETS, measure_all
 from resnet_repro import paths
 from resnet_repro.analysis import counted
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import SCHEDULES
 from resnet_repro.analysis.tables import write_table
-from resnet_repro.exits import explained, notify
+from resnet_repro.exits import explained
 from resnet_repro.options import ConfigError, closest
 from resnet_repro.runs.provenance import cpu_description, gpu_name, usable_cores
 
@@ -62,8 +62,7 @@ class Workload:
         return PASSES * self.multiply_adds * self.images
 
 
-@dataclass(frozen=True)
-class Pace:
+class Pace(NamedTuple):
     """Seconds of an iteration of the whole batch on one device.
 
     ``basis`` says where they come from: ``measured``, ``from imagenet_resnet50``;
@@ -75,8 +74,7 @@ class Pace:
     with_decoding: bool = False
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """What decodes full-size pictures; the defaults are round numbers, not measurements.
 
     ``loader_rate``: pictures a second and core; ``same_cores``: these cores are the device.
@@ -120,22 +118,22 @@ def scaled(works: Sequence[Workload], measured: Mapping[str, float]) -> dict[str
     The most similar net is one on the same data, if possible with the same kind of block, whose
     multiply-adds are closest in ratio.
     """
+    bottlenecks = ("imagenet_resnet50", "imagenet_resnet101", "imagenet_resnet152")  # Sec. 4.1
+
+    def unlike(one: Workload, other: Workload) -> tuple[bool, float]:
+        other_block = (one.name in bottlenecks) != (other.name in bottlenecks)
+        return other_block, abs(math.log(one.multiply_adds / other.multiply_adds))
+
     found = {}
     for work in works:
         alike = [other for other in works if other.name in measured and other.data == work.data]
         if work.name in measured:
             found[work.name] = Pace(measured[work.name])
         elif alike:
-            near = min(alike, key=partial(_unlike, work))
+            near = min(alike, key=partial(unlike, work))
             ratio = work.multiply_adds / near.multiply_adds
             found[work.name] = Pace(measured[near.name] * ratio, f"from {near.name}")
     return found
-
-
-def _unlike(one: Workload, other: Workload) -> tuple[bool, float]:
-    bottlenecks = ("imagenet_resnet50", "imagenet_resnet101", "imagenet_resnet152")  # Sec. 4.1
-    other_block = (one.name in bottlenecks) != (other.name in bottlenecks)
-    return other_block, abs(math.log(one.multiply_adds / other.multiply_adds))
 
 
 def measured_here(bench: Path, part: str) -> Measured | None:
@@ -193,20 +191,19 @@ def cost_table(works: Sequence[Workload], paces: Mapping[str, Pace], host: Host)
 
     Trainings without a pace get no hours.
     """
-    rows = []
-    for work in works:
-        pace = paces.get(work.name)
-        rows.append(
-            {
-                "experiment": work.name,
-                "iterations": work.iterations,
-                "images (1e6)": work.images / 1e6,
-                "multiply-adds (1e15)": work.total_multiply_adds / 1e15,
-                "s/iteration": None if pace is None else f"{pace.seconds:.3g}",
-                "seconds are": None if pace is None else pace.basis,
-                "hours": None if pace is None else hours(work, pace, host),
-            }
-        )
+    rows = [
+        {
+            "experiment": work.name,
+            "iterations": work.iterations,
+            "images (1e6)": work.images / 1e6,
+            "multiply-adds (1e15)": work.total_multiply_adds / 1e15,
+            "s/iteration": f"{pace.seconds:.3g}" if pace else None,
+            "seconds are": pace.basis if pace else None,
+            "hours": hours(work, pace, host) if pace else None,
+        }
+        for work in works
+        for pace in [paces.get(work.name)]
+    ]
     return pd.DataFrame(rows)
 
 
@@ -233,35 +230,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the table and print it."""
     args = _arguments(argv)
     with explained():
-        host, rate_from = Host(), "assumed"
-        if found := loader_rate(args.bench):
-            rate, rate_from = found
-            host = replace(host, loader_rate=rate)
-        paces, measured, host = _paces(args, host)
-        overridden = {field.name: getattr(args, field.name) for field in fields(Host)}
-        host = replace(host, **{key: v for key, v in overridden.items() if v is not None})
-        if args.loader_rate is not None:
+        paces, measured, same_cores = _paces(args)
+        rate, rate_from = loader_rate(args.bench) or (Host().loader_rate, "assumed")
+        given = {name: getattr(args, name) for name in Host._fields if hasattr(args, name)}
+        if "loader_rate" in given:
             rate_from = "as given"
+        host = Host(**({"loader_rate": rate} | same_cores | given))
         written = save_cost(paces, args.out, host, measured, rate_from)
     print(written[0].read_text(encoding="utf-8"))
     for path in written:
         print(os.path.relpath(path))
 
 
-def _paces(args: argparse.Namespace, host: Host) -> tuple[Mapping[str, Pace], str, Host]:
-    """Seconds of an update, where they come from, and the host that decodes."""
+def _paces(args: argparse.Namespace) -> tuple[Mapping[str, Pace], str, dict[str, Any]]:
+    """Seconds of an update, where they come from, and of a CPU the cores, which decode, too."""
     works = paper_workloads()
     if args.seconds:
-        return _given(args.seconds, [work.name for work in works]), "as given", host
+        return _given(args.seconds, [work.name for work in works]), "as given", {}
     if args.hardware:
-        return *paces_of_runs(load_runs(args.runs), works, args.hardware), host
+        return *paces_of_runs(load_runs(args.runs), works, args.hardware), {}
     saved = None if args.measure else measured_here(args.bench, "cost")
     if saved is None:
-        notify(f"measuring {len(NETS)} nets on this device, once")
-        saved = measure_all(args.bench)
+        from benchmarks.schedule import measure_few  # needs torch
+
+        saved = measure_few(args.bench)
     hardware, load_before = saved.content["hardware"], saved.content["load_before"]
-    if hardware["gpu"] is None:  # a host is a device, its cores train and decode
-        host = replace(host, cores_per_host=hardware["cores"], same_cores=True)
     seconds = {row["experiment"]: row["seconds"] for row in saved.rows}
     source = f"measured on {saved.where}, {saved.content['made'][:10]}"
     if load_before > hardware["cores"] / 2:
@@ -272,7 +265,8 @@ def _paces(args: argparse.Namespace, host: Host) -> tuple[Mapping[str, Pace], st
         others = {work.name for work in works if work.data not in measured_data}
         seconds = {name: each for name, each in seconds.items() if name in others} | faster
         source += f"; {' and '.join(sorted(measured_data))} as in docs/SPEED.md"
-    return scaled(works, seconds), source, host
+    same_cores = {"cores_per_host": hardware["cores"], "same_cores": True}
+    return scaled(works, seconds), source, {} if hardware["gpu"] else same_cores
 
 
 def _given(words: Sequence[str], names: Sequence[str]) -> dict[str, Pace]:
@@ -301,12 +295,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--bench", type=paths.expand, default=BENCH, help="folder of measurements")
     parser.add_argument("--out", type=paths.expand, default=Path("results/tables"), help="folder")
-    for field in fields(Host):
-        flag = "--" + field.name.replace("_", "-")
-        if isinstance(field.default, bool):
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction)
-        else:
-            parser.add_argument(flag, type=type(field.default), help=f"[{field.default:g}]")
+    own: dict[str, Any] = {"default": argparse.SUPPRESS}
+    parser.add_argument("--cores-per-host", type=int, help=f"[{Host().cores_per_host}]", **own)
+    parser.add_argument("--loader-rate", type=float, help=f"[{Host().loader_rate:g}]", **own)
+    parser.add_argument("--same-cores", action=argparse.BooleanOptionalAction, **own)
     return parser.parse_args(argv)
 
 

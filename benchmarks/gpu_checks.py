@@ -26,17 +26,17 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.gpu_check import PREFIX
+from benchmarks.timing import Training
 from resnet_repro.config import Config, TrainerConfig
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.progress import Progress, Watcher
-from resnet_repro.training.build import RunContext, assemble, load_images
+from resnet_repro.training.build import assemble, load_images
 from resnet_repro.training.checkpoint import load_newest
 from resnet_repro.training.device import choose, free_after_run, set_fp32_precision, set_up
 from resnet_repro.training.distributed import world_from_env
 from resnet_repro.training.jobs import train_together
 from resnet_repro.training.launch import Job, launch
-from resnet_repro.training.state import TrainState, current_lr, settle_ddp_buckets, step
-from resnet_repro.training.stepper import make
+from resnet_repro.training.state import settle_ddp_buckets, step
 
 ITERATIONS, DROP = 24, 12  # of a trained run; a captured graph is replayed in most of them
 
@@ -63,19 +63,13 @@ def small(root: Path, name: str, groups: Mapping[str, Any] | None = None, **trai
     return Job(Config.from_mapping(names | values), ("gpu_check",), {})
 
 
-def trained(job: Job, updates: int = ITERATIONS) -> tuple[RunContext, TrainState, torch.Tensor]:
-    """Return context, state and losses after ``updates``, on CUDA on a stream of their own."""
-    setup = set_up(job.config.trainer)
-    stream = torch.cuda.Stream() if setup.gpu else None  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream):
-        context, state = assemble(job.config, setup, load_images(job.config))
-        stepper = make(context, state)
-        for _ in range(updates):
-            stepper.step(current_lr(state, job.config.recipe))
-        losses = state.window.last(updates, updates)[:, 0]  # waits for the device
+def trained(job: Job, updates: int = ITERATIONS) -> tuple[Training, torch.Tensor]:
+    """Return a run after ``updates``, and their losses."""
+    training = Training(job.config, warm=0)
+    losses = training.losses(updates)
     if not bool(losses.isfinite().all()):
         raise AssertionError(f"losses are not finite: {losses.tolist()}")
-    return context, state, losses
+    return training, losses
 
 
 def bits(tensors: Any) -> str:
@@ -135,8 +129,8 @@ def check_graph(root: Path) -> str:
         found = {}
         for graph in ("never", "always"):
             job = small(root, "graph", graph=graph, compile="never", deterministic=deterministic)
-            _, state, losses = trained(job)
-            found[graph] = bits(state.model.state_dict()), losses
+            training, losses = trained(job)
+            found[graph] = bits(training.state.model.state_dict()), losses
         if deterministic:
             same(found["always"][0], found["never"][0], "weights of graphed and eager steps")
         distance = float((found["always"][1] - found["never"][1]).abs()[:3].max())
@@ -147,10 +141,10 @@ def check_graph(root: Path) -> str:
 def check_compile(root: Path) -> str:
     """Compile the blocks; the first losses must be those of the blocks as they are."""
     job = small(root, "compile", compile="never", deterministic=False)
-    _, _, plain = trained(job, 3)
+    _, plain = trained(job, 3)
     began = time.monotonic()
     job = small(root, "compile", compile="always", deterministic=False)
-    _, _, compiled = trained(job, 3)
+    _, compiled = trained(job, 3)
     distance = float((compiled - plain).abs()[0])
     assert distance < 0.01, f"first losses are {distance:.2g} apart"
     return f"first losses {distance:.1g} apart; compiled in {time.monotonic() - began:.0f} s"
@@ -159,21 +153,20 @@ def check_compile(root: Path) -> str:
 def check_evaluation(root: Path) -> str:
     """Count errors by the captured forward pass and by the net, also after its weights changed."""
     job = small(root, "evaluation", graph="always", compile="never", precision="bf16")
-    context, state, _ = trained(job)
-    images, forward = context.images.held_out["test"], state.graphed_eval
+    training, _ = trained(job)
+    net, forward = training.state.model.eval(), training.state.graphed_eval
+    images = training.context.images.held_out["test"]
     assert forward is not None
-    state.model.eval()
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream), torch.no_grad():
+    with torch.cuda.stream(training.stream), torch.no_grad():
         for _ in range(2):
-            with context.setup.autocast():  # a graph must not keep what autocast casts
+            with training.setup.autocast():  # a graph must not keep what autocast casts
                 captured, plain = (
                     count_errors(each, images.eval_batches(100), len(images))
-                    for each in (forward, state.model)
+                    for each in (forward, net)
                 )
             counts = captured.wrong1, captured.wrong5
             same(counts, (plain.wrong1, plain.wrong5), "wrong images by the captured forward pass")
-            for parameter in state.model.parameters():
+            for parameter in net.parameters():
                 parameter.mul_(1.5)
     return f"{counts[0]} of {len(images)} wrong both ways"
 
@@ -220,7 +213,7 @@ def check_ranks(root: Path, backend: str = "gloo") -> str:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         first, second = pool.starmap(run_rank, ranks, chunksize=1)
     same(second, first, "weights of the second rank")
-    _, _, losses = trained(small(root, "ranks"), 1)
+    _, losses = trained(small(root, "ranks"), 1)
     return f"same bits on both ranks; first loss of one worker {float(losses[0]):.4f}"
 
 

@@ -20,6 +20,7 @@ import torch
 from benchmarks.record import Row, Scope, command, device_of
 from benchmarks.timing import WARM, Training, seconds_each
 from resnet_repro.compose import compose_run
+from resnet_repro.config import Config
 from resnet_repro.options import ConfigError
 from resnet_repro.training.build import load_data
 from resnet_repro.training.device import return_freed_memory
@@ -36,6 +37,11 @@ class Point(NamedTuple):
     experiment: str
     batch_size: int
     runs: int = 1
+
+    def config(self, overrides: Sequence[str]) -> Config:
+        """The configuration of each of the runs."""
+        words = ("data=synthetic", f"recipe.batch_size={self.batch_size}")
+        return compose_run(f"experiment={self.experiment}", *overrides, *words)
 
 
 def _residual(depths: Sequence[int], *batch_sizes: int) -> list[Point]:
@@ -59,43 +65,45 @@ GRIDS = {
 def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     """Measure the points of the device's grid, of ``scope.experiments`` if any are named."""
     kind = device_of(overrides).device.type
-    train = train_here if kind == "cuda" else train_in_process
     points = [p for p in GRIDS[kind] if p.experiment in (scope.experiments or [p.experiment])]
     if not points:  # a file without rows would take the place of the one there is
         known = ", ".join(dict.fromkeys(point.experiment for point in GRIDS[kind]))
         raise ConfigError(f"--experiments {','.join(scope.experiments)}: growth has only {known}")
-    return {"rows": [train(point, scope, overrides) for point in points]}
+    return {"rows": [row(p, scope, overrides, alone=kind == "cpu") for p in points]}
 
 
-def train_in_process(point: Point, scope: Scope, overrides: Sequence[str]) -> Row:
-    """As :func:`train_here`, in a process that does nothing else."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        try:
-            return pool.submit(train_here, point, scope, overrides).result()
-        except BrokenProcessPool:  # where the system has no memory left
-            return _row(point, overrides) | {"failed": "its process was ended"}
+def row(point: Point, scope: Scope, overrides: Sequence[str], *, alone: bool) -> Row:
+    """Seconds and bytes per image of a point, measured ``alone`` in a process or in this one."""
+    found: Row = {
+        "experiment": point.experiment,
+        "depth": point.config(overrides).model.depth,
+        "batch_size": point.batch_size,
+        "runs": point.runs,
+        "seconds_per_image": None,
+        "bytes_per_image": None,
+    }
+    try:
+        if not alone:
+            return found | train(point, scope, overrides)
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            return found | pool.submit(train, point, scope, overrides).result()
+    except torch.OutOfMemoryError:
+        return found | {"failed": "out of memory"}
+    except BrokenProcessPool:  # where the system has no memory left
+        return found | {"failed": "its process was ended"}
 
 
-def train_here(point: Point, scope: Scope, overrides: Sequence[str]) -> Row:
-    """Seconds and bytes per image of a point.
+def train(point: Point, scope: Scope, overrides: Sequence[str]) -> Row:
+    """Train, on synthetic images, and measure.
 
     The bytes are those a step takes beyond what stays between steps (weights, images).
     """
-    row = _row(point, overrides)
-    try:
-        return row | _train(point, scope, overrides)
-    except torch.OutOfMemoryError:
-        return row | {"failed": "out of memory"}
-
-
-def _train(point: Point, scope: Scope, overrides: Sequence[str]) -> Row:
-    overrides = [*overrides, "data=synthetic", f"recipe.batch_size={point.batch_size}"]
-    data = load_data(compose_run(f"experiment={point.experiment}", *overrides))
-    device = device_of(overrides).device
+    config, device = point.config(overrides), device_of(overrides).device
+    data = load_data(config)
     if device.type == "cuda":
         gc.collect()  # the runs of the point before, and their graphs
         torch.cuda.empty_cache()
-    trainings = [Training.of(point.experiment, overrides, data, warm=0) for _ in range(point.runs)]
+    trainings = [Training(config, data, warm=0) for _ in range(point.runs)]
     before = forget_peak(device)
 
     def iterate() -> None:
@@ -111,18 +119,6 @@ def _train(point: Point, scope: Scope, overrides: Sequence[str]) -> Row:
         "engine": trainings[0].stepper.engine,
         "seconds_per_image": median(times) / images,
         "bytes_per_image": None if before is None else round((peak(device) - before) / images),
-    }
-
-
-def _row(point: Point, overrides: Sequence[str]) -> Row:
-    config = compose_run(f"experiment={point.experiment}", *overrides)
-    return {
-        "experiment": point.experiment,
-        "depth": config.model.depth,
-        "batch_size": point.batch_size,
-        "runs": point.runs,
-        "seconds_per_image": None,
-        "bytes_per_image": None,
     }
 
 

@@ -13,9 +13,8 @@ import io
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +25,7 @@ import torch
 from benchmarks.record import Row, Scope, command
 from benchmarks.timing import Training, children_seconds, ratios, seconds_each, spread, take_turns
 from resnet_repro import paths
+from resnet_repro.compose import compose_run
 from resnet_repro.mirror import end, follower
 from resnet_repro.progress import Progress, RunProgress
 from resnet_repro.runs.folder import RunFolder
@@ -51,25 +51,7 @@ SCOPES = {
 WANDB_SECONDS = 60.0  # that its process may take to end
 # What a part is for: the harness itself, the protocol's own counting of errors, or optional.
 HARNESS, EVALUATION, OPTIONAL = "harness", "evaluation", "optional"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of the harness, beside the steps.
-
-    Attributes:
-        times: how often a run has it.
-        work: does it once.
-        repeats: how often it is timed.
-        unit: calls of ``work`` that make up one time.
-    """
-
-    name: str
-    kind: str
-    times: int
-    work: Callable[[], object]
-    repeats: int = 20
-    unit: float = 1.0
+Part = tuple[str, str, int, float]  # name, what it is for, how often a run has it, seconds of one
 
 
 class Terminal(io.StringIO):
@@ -83,18 +65,17 @@ class Terminal(io.StringIO):
 def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     """Time every part of the harness on every experiment of ``scope``.
 
-    Returns:
-        ``rows``: the parts of each net's harness; ``nets``: their sums, and the loop against the
-        bare step; ``notes``: what could not be measured.
+    ``rows`` are the parts of each net's harness; ``nets`` their sums, and the loop against the bare
+    step; ``notes`` say what could not be measured.
     """
-    rows: list[Row] = []
-    nets: list[Row] = []
-    notes: list[str] = []
+    found: Row = {"rows": [], "nets": [], "notes": []}
     for name in scope.experiments:
-        found, net, missing = harness_of(Training.of(name, overrides), scope)
-        rows, nets = rows + found, [*nets, net]
-        notes = list(dict.fromkeys([*notes, *missing]))
-    return {"rows": rows, "nets": nets, "notes": notes}
+        training = Training(compose_run(f"experiment={name}", *overrides))
+        rows, net, missing = harness_of(training, scope)
+        found["rows"] += rows
+        found["nets"].append(net)
+        found["notes"] += [note for note in missing if note not in found["notes"]]
+    return found
 
 
 def harness_of(training: Training, scope: Scope) -> tuple[list[Row], Row, list[str]]:
@@ -107,20 +88,35 @@ def harness_of(training: Training, scope: Scope) -> tuple[list[Row], Row, list[s
         with closing(Log(training.state, folder)) as log:
             turns = sides(training, log, scope)
             step = median(turns["step"])
-            total = step * config.recipe.max_iters
-            rows = [timed(training, part, total) for part in parts_of(training, folder, log)]
-        mirror, missing = wandb_rows(training, folder, rows, total)
-    harness = sum(row["share"] for row in rows if row["kind"] == HARNESS)
+            cost = partial(row, config.model.label, step * config.recipe.max_iters)
+            rows = [cost(*part) for part in parts_of(training, folder, log)]
+        mirror, missing = wandb_parts(training, folder, rows)
+    rows += [cost(*part) for part in mirror]
     over = [ratio - 1 for ratio in ratios(turns["loop"], turns["step"])]
+    harness, evaluation = (
+        sum(row["share"] for row in rows if row["kind"] == kind) for kind in (HARNESS, EVALUATION)
+    )
     net = {
         **training.facts(),
         "step_seconds": step,
         **spread("loop_over_step", over, 4),
         "turn_iterations": scope.iterations,
         "share_of_harness": round(harness, 5),
-        "share_with_evaluation": round(sum(row["share"] for row in rows), 5),
+        "share_with_evaluation": round(harness + evaluation, 5),
     }
-    return rows + mirror, net, missing
+    return rows, net, missing
+
+
+def row(net: str, total: float, name: str, kind: str, times: int, seconds: float) -> Row:
+    """One part; its share is of ``total``, the seconds of all steps of a run."""
+    return {
+        "net": net,
+        "part": name,
+        "kind": kind,
+        "times": times,
+        "seconds_each": round(seconds, 7),
+        "share": round(times * seconds / total, 6),
+    }
 
 
 def sides(training: Training, log: Log, scope: Scope) -> dict[str, list[float]]:
@@ -146,8 +142,8 @@ def progress_of(training: Training) -> RunProgress:
     return Progress(stream=Terminal()).begin(config.model.label, config.recipe.max_iters)
 
 
-def parts_of(training: Training, folder: RunFolder, log: Log) -> list[Part]:
-    """The parts of a run's harness; an iteration has been done and its gradients are there."""
+def parts_of(training: Training, folder: RunFolder, log: Log) -> Iterator[Part]:
+    """Time the parts of a run's harness; an iteration has been done, its gradients are there."""
     context, state, config = training.context, training.state, training.config
     recipe, held_out = config.recipe, context.images.held_out["test"]
     total, lr = recipe.max_iters, current_lr(state, recipe)
@@ -156,30 +152,28 @@ def parts_of(training: Training, folder: RunFolder, log: Log) -> list[Part]:
     evaluations = math.ceil(total / config.evaluation.every_iters)
     clean = config.evaluation.clean_train_images or context.images.order.num_images
     probes = len(gradient_iterations(total))
-    quiet, progress = Log(state), progress_of(training)
-
-    def count() -> None:
-        evaluate(context, state, quiet)
-
-    def look() -> None:
-        check_stop_and_finite(context, state, lambda: False, reads=False)
-
-    def save() -> None:
-        log.save(contents(context, state))
+    progress = progress_of(training)
+    count = partial(evaluate, context, state, Log(state))
+    look = partial(check_stop_and_finite, context, state, lambda: False, reads=False)
 
     def measure_gradients() -> None:
         write_gradients(folder, state, bn_output_gradient_norms(context, state))
 
-    return [
-        Part("check for a stop and divergence", HARNESS, total, look),
-        Part("progress", HARNESS, total, lambda: progress.update(state.iteration, 50.0, lr)),
-        Part("logging", HARNESS, logs, lambda: log_training(context, state, log, lr)),
-        Part("checkpoints", HARNESS, saves, save, repeats=5),
-        Part("probes: gradients", HARNESS, probes, measure_gradients),
-        Part("probes: signal, responses", HARNESS, 1, lambda: look_inside(training), repeats=1),
-        Part("evaluation", EVALUATION, evaluations, count, repeats=3),
-        Part("clean training error", EVALUATION, 1, count, repeats=1, unit=clean / len(held_out)),
-    ]
+    def each(work: Callable[[], object], repeats: int = 20) -> float:
+        with torch.cuda.stream(training.stream):
+            if repeats > 1:
+                work()  # the first call may prepare things
+            return seconds_each(work, repeats, training.setup.device)
+
+    yield "check for a stop and divergence", HARNESS, total, each(look)
+    drawn = each(lambda: progress.update(state.iteration, 50.0, lr))
+    yield "progress", HARNESS, total, drawn
+    yield "logging", HARNESS, logs, each(lambda: log_training(context, state, log, lr))
+    yield "checkpoints", HARNESS, saves, each(lambda: log.save(contents(context, state)), 5)
+    yield "probes: gradients", HARNESS, probes, each(measure_gradients)
+    yield "probes: signal, responses", HARNESS, 1, each(lambda: look_inside(training), 1)
+    yield "evaluation", EVALUATION, evaluations, each(count, 3)
+    yield "clean training error", EVALUATION, 1, each(count, 1) * clean / len(held_out)
 
 
 def look_inside(training: Training) -> None:
@@ -194,18 +188,9 @@ def look_inside(training: Training) -> None:
     layer_responses(model, training.setup, batches)
 
 
-def timed(training: Training, part: Part, total: float) -> Row:
-    """Time a part; its share of ``total``, the seconds of all steps of a run."""
-    with torch.cuda.stream(training.stream):
-        if part.repeats > 1:
-            part.work()  # the first call may prepare things
-        seconds = part.unit * seconds_each(part.work, part.repeats, training.setup.device)
-    return _row(training, (part.name, part.kind, part.times), seconds, total)
-
-
-def wandb_rows(
-    training: Training, folder: RunFolder, rows: Sequence[Row], total: float
-) -> tuple[list[Row], list[str]]:
+def wandb_parts(
+    training: Training, folder: RunFolder, rows: Sequence[Row]
+) -> tuple[list[Part], list[str]]:
     """What a mirror in W&B costs a run, offline; or why that was not measured."""
     if find_spec("wandb") is None:
         return [], ["W&B: wandb is not installed"]
@@ -221,22 +206,7 @@ def wandb_rows(
     if code := end(process, WANDB_SECONDS):
         return [], [f"W&B: its process ended with exit code {code}"]
     listed = {"starting": opened, "processor time of its process": children_seconds() - before}
-    return [
-        _row(training, (f"W&B offline: {name}", OPTIONAL, 1), seconds, total)
-        for name, seconds in listed.items()
-    ], []
-
-
-def _row(training: Training, part: tuple[str, str, int], seconds: float, total: float) -> Row:
-    name, kind, times = part
-    return {
-        "net": training.config.model.label,
-        "part": name,
-        "kind": kind,
-        "times": times,
-        "seconds_each": round(seconds, 7),
-        "share": round(times * seconds / total, 6),
-    }
+    return [(f"W&B offline: {name}", OPTIONAL, 1, each) for name, each in listed.items()], []
 
 
 if __name__ == "__main__":

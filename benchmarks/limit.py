@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.record import Row, Scope, command, device_of
 from benchmarks.timing import Training, seconds_each
+from resnet_repro.compose import compose_run
 from resnet_repro.models.count import count_params, list_layers
 from resnet_repro.training.device import Setup
 
@@ -126,7 +127,7 @@ def distance(experiment: str, rates: Rates, scope: Scope, overrides: Sequence[st
     ``fraction`` is the least time over the time taken. It can exceed one: what is in a cache
     need not be moved.
     """
-    training = Training.of(experiment, overrides)
+    training = Training(compose_run(f"experiment={experiment}", *overrides))
     batch, _, _, side = training.context.images.share_shape
     need = least(training.state.model, batch, side, training.setup.precision)
     seconds = training.seconds(scope.iterations, scope.rounds)

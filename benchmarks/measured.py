@@ -39,11 +39,7 @@ class Measured:
 
 
 def load(folder: Path) -> list[Measured]:
-    """All measurements below ``folder``, by name of the file; other files are skipped.
-
-    Raises:
-        ConfigError: a file is no JSON; names it.
-    """
+    """All measurements in a folder, other files skipped; ConfigError names what is no JSON."""
     found = []
     for path in sorted(folder.glob("*.json")):
         try:

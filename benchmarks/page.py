@@ -25,7 +25,7 @@ from benchmarks.measured import (
     three,
 )
 from benchmarks.page_growth import save_growth
-from benchmarks.page_targets import H200, OPEN, RUN_SECONDS, is_at, judged
+from benchmarks.page_targets import OPEN, targets
 from resnet_repro.runs.atomic import write_text_atomic
 
 DOCS = Path("docs")
@@ -127,11 +127,11 @@ def where_lost(row: Row) -> str:
     """Describe where a net loses most against the limit."""
     spent: Sequence[Row] = row["spent"]
     worst = max(spent, key=lambda kind: kind["share"] - kind["least_share"])
-    text = f"{row['net']}: most is lost in {worst['on']}, {percent(worst['share'])} of the time"
+    least = "none of which the limit counts"
     if worst["least_share"] > 0:
-        text += f", {significant(worst['share'] / worst['least_share'])} times its least"
-    else:
-        text += ", none of which the limit counts"
+        least = f"{significant(worst['share'] / worst['least_share'])} times its least"
+    part = f"{worst['on']}, {percent(worst['share'])} of the time, {least}"
+    text = f"{row['net']}: most is lost in {part}"
     others = [
         f"{kind['on']} {percent(kind['share'])}"
         for kind in spent
@@ -153,25 +153,13 @@ GROWTH: Cells = {
 }
 
 
-def _schedule(found: Measured) -> Lines:
-    cells = {
-        "net": of("net"),
-        "an update": of("step_seconds", seconds),
-        "an evaluation": of("evaluation_seconds", seconds),
-        "start": of("ready_seconds", seconds),
-        "64,000 iterations": of("run_seconds", seconds),
-    }
-    if is_at(found, H200):
-        cells["target"] = lambda row: _goal(row, seconds)
-        cells["reached"] = lambda row: _goal(
-            row, lambda goal: "yes" if row["run_seconds"] <= goal else "**no**"
-        )
-    return columns(cells, found)
-
-
-def _goal(row: Row, text: Callable[[float], str]) -> str:
-    goal = RUN_SECONDS.get(row["depth"])
-    return "-" if goal is None else text(goal)
+SCHEDULE: Cells = {
+    "net": of("net"),
+    "an update": of("step_seconds", seconds),
+    "an evaluation": of("evaluation_seconds", seconds),
+    "start": of("ready_seconds", seconds),
+    "64,000 iterations": of("run_seconds", seconds),
+}
 
 
 VERDICTS = {True: "passed", False: "**failed**", None: "cannot be done here"}
@@ -237,7 +225,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Measured], Lines]]] = {
         "The paper's runs",
         "Projected from an update and an evaluation: 64,000 iterations of 128, evaluation every "
         "1,000, the clean training error at the end.",
-        _schedule,
+        partial(columns, SCHEDULE),
     ),
     "parity": (
         "The fast path against the plain one",
@@ -259,7 +247,7 @@ def page(measured: Sequence[Measured]) -> str:
     measured = [found for found in measured if found.part in SECTIONS]
     if not measured:
         return HEAD + "\nNothing is measured yet.\n"
-    rows = judged(measured)
+    rows = [target.judge(measured) for target in targets()]
     lines = [HEAD, "## Targets", "", *table(["target", "on", "measured", "verdict"], rows)]
     if any(row[-1] == OPEN for row in rows):
         lines.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from benchmarks.measured import Measured, Row, percent, seconds, times
 
@@ -14,27 +14,16 @@ GPU, CPU, H200, TWO_CORES = "a GPU", "a CPU", "one H200", "two CPU cores"  # of 
 Values = Callable[[Measured], Sequence[float]]
 
 
-@dataclass(frozen=True)
-class Target:
-    """A number to reach.
+class Target(NamedTuple):
+    """A number to reach."""
 
-    Attributes:
-        what: in words, its limit included.
-        part: whose file holds the number.
-        place: hardware it speaks of.
-        values: finds the numbers in a file: the worst counts; none where nothing was measured.
-        goal: to reach.
-        text: how a number is written.
-        at_least: whether larger is better.
-    """
-
-    what: str
-    part: str
-    place: str
-    values: Values
+    what: str  # in words, its limit included
+    part: str  # whose file holds the number
+    place: str  # hardware it speaks of
+    values: Values  # finds the numbers in a file: the worst counts; none: nothing was measured
     goal: float
-    text: Callable[[float], str]
-    at_least: bool = False
+    text: Callable[[float], str]  # how a number is written
+    at_least: bool = False  # larger is better
 
     def judge(self, measured: Sequence[Measured]) -> list[str]:
         """Target, hardware, measured value and verdict; ``open`` where nothing fits."""
@@ -109,8 +98,3 @@ def targets() -> Iterator[Target]:
     yield Target(what, "start", CPU, commands, 1.5, seconds)
     what = "any figure from 60 runs of the paper profile in 5 s"
     yield Target(what, "start", CPU, column("seconds", "kind", ["figure"]), 5.0, seconds)
-
-
-def judged(measured: Sequence[Measured]) -> list[list[str]]:
-    """Rows of a table: target, hardware, measured, verdict."""
-    return [target.judge(measured) for target in targets()]

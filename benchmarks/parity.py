@@ -19,6 +19,7 @@ whether it passed. Exit code 1 if one failed.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,9 +28,10 @@ from statistics import median
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.record import Row, Scope, command, device_of
-from benchmarks.timing import Training, ratios, synchronise, take_turns
+from benchmarks.timing import Training, ratios, take_turns
 from resnet_repro.compose import compose_run
 from resnet_repro.data.order import raw
 from resnet_repro.data.resident import ResidentImages
@@ -65,17 +67,15 @@ class Subject:
         # The losses of all iterations are kept.
         self._overrides = (*overrides, f"trainer.log_every_iters={max(iterations, 100)}")
         self._arrays = load_data(compose_run(f"experiment={experiment}", *self._overrides))
-        self.on_cuda = device_of(overrides).device.type == "cuda"
-        self.ways = (EAGER, GRAPH, COMPILED) if self.on_cuda else (EAGER, COMPILED)
-        self.precisions = ("fp32", "tf32", "bf16") if self.on_cuda else ("fp32", "bf16")
+        on_cuda = device_of(overrides).device.type == "cuda"
+        self.ways = (EAGER, GRAPH, COMPILED) if on_cuda else (EAGER, COMPILED)
+        self.repeatable = self.ways[1:] if on_cuda else self.ways
+        self.precisions = ("fp32", "tf32", "bf16") if on_cuda else ("fp32", "bf16")
 
     def training(self, *overrides: str) -> Training:
-        """The run at its start, to be trained as ``overrides`` say.
-
-        Raises:
-            ConfigError: this machine cannot do that.
-        """
-        return Training.of(self.experiment, [*self._overrides, *overrides], self._arrays, 0)
+        """The run at its start, to be trained as ``overrides`` say, or ConfigError."""
+        config = compose_run(f"experiment={self.experiment}", *self._overrides, *overrides)
+        return Training(config, self._arrays, 0)
 
     def row(self, check: str, way: str, found: float, allowed: float = 0, **more: object) -> Row:
         """One line of the result; it passed if ``found`` is at most ``allowed``."""
@@ -83,10 +83,13 @@ class Subject:
         result |= {"precision": None, "found": found, "allowed": allowed, "costs": None} | more
         return result | {"passed": bool(found <= allowed)}
 
-    def not_here(self, check: str, way: Way, error: ConfigError) -> Row:
-        """The line of a check that cannot be done here; it neither passed nor failed."""
-        row = self.row(check, NAMES[way], 0)
-        return row | {"found": None, "passed": None, "why_not": str(error)}
+    def if_possible(self, check: str, way: Way, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows of a check; one that cannot be done here neither passes nor fails."""
+        try:
+            yield from rows
+        except ConfigError as error:
+            not_here = {"found": None, "passed": None, "why_not": str(error)}
+            yield self.row(check, NAMES[way], 0) | not_here
 
 
 def measure(scope: Scope, overrides: Sequence[str]) -> Row:
@@ -112,8 +115,11 @@ def checks(subject: Subject, rounds: int) -> Iterator[Row]:
     """All checks of one net."""
     yield batches(subject)
     yield from losses(subject)
-    yield from rerun(subject, rounds)
-    yield from compiling(subject, rounds)
+    for way in subject.repeatable:
+        yield from subject.if_possible("rerun", way, rerun(subject, way, rounds))
+    for precision in subject.precisions:
+        rows = compiling(subject, precision, rounds)
+        yield from subject.if_possible("compiling", COMPILED, rows)
 
 
 def batches(subject: Subject) -> Row:
@@ -132,43 +138,31 @@ def batches(subject: Subject) -> Row:
 def losses(subject: Subject) -> Iterator[Row]:
     """Distance of the losses from those of eager fp32."""
     plain = (*EAGER, "trainer.precision=fp32")
-    reference = first_losses(subject.training(*plain), subject.iterations)
+    reference = subject.training(*plain).losses(subject.iterations)
     roundings = []
     for number in (0, 1):
         nudged = subject.training(*plain)
         nudge(nudged, number)
-        found = first_losses(nudged, subject.iterations)
+        found = nudged.losses(subject.iterations)
         roundings.append(float((found - reference).abs().mean()))
     distance = max(roundings)
     yield subject.row("losses", "rounding", distance, distance, precision="fp32")
-    for precision in subject.precisions:
-        for way in subject.ways:
-            if (precision, way) == ("fp32", EAGER):
-                continue
-            try:
-                training = subject.training(*way, f"trainer.precision={precision}")
-            except ConfigError as error:
-                yield subject.not_here("losses", way, error)
-                continue
-            distances = (first_losses(training, subject.iterations) - reference).abs()
-            facts: Row = {"precision": precision}
-            first = first_bound(precision, training.config.model.depth)
-            yield subject.row("first loss", NAMES[way], float(distances[0]), first, **facts)
-            allowed = TIMES[precision] * distance
-            yield subject.row("losses", NAMES[way], float(distances.mean()), allowed, **facts)
+    for precision, way in itertools.product(subject.precisions, subject.ways):
+        if (precision, way) != ("fp32", EAGER):
+            rows = distances(subject, precision, way, reference, distance)
+            yield from subject.if_possible("losses", way, rows)
 
 
-def first_bound(precision: str, depth: int) -> float:
-    """Nats that the first loss of a net may be off in this precision."""
-    return FIRST[precision] * max(depth, 20) / 20
-
-
-def first_losses(training: Training, count: int) -> torch.Tensor:
-    """Losses of the next ``count`` iterations, on the host."""
-    for _ in range(count):
-        training.iterate()
-    synchronise(training.setup.device)
-    return training.state.window.last(training.state.iteration, count)[:, 0]
+def distances(
+    subject: Subject, precision: str, way: Way, reference: Tensor, rounding: float
+) -> Iterator[Row]:
+    """Distance of the losses of one way from the ``reference``: of the first, and their mean."""
+    training = subject.training(*way, f"trainer.precision={precision}")
+    found = (training.losses(subject.iterations) - reference).abs()
+    first = FIRST[precision] * max(training.config.model.depth, 20) / 20
+    row = partial(subject.row, precision=precision)
+    yield row("first loss", NAMES[way], float(found[0]), first)
+    yield row("losses", NAMES[way], float(found.mean()), TIMES[precision] * rounding)
 
 
 def nudge(training: Training, seed: int) -> None:
@@ -181,7 +175,6 @@ def nudge(training: Training, seed: int) -> None:
 
 def fingerprint(training: Training) -> str:
     """SHA-256 of weights, statistics, momentum and remembered losses."""
-    synchronise(training.setup.device)
     digest = hashlib.sha256()
     state = training.state
     momentum = [buffers["momentum_buffer"] for buffers in state.optimizer.state.values()]
@@ -190,43 +183,32 @@ def fingerprint(training: Training) -> str:
     return digest.hexdigest()
 
 
-def rerun(subject: Subject, rounds: int) -> Iterator[Row]:
+def rerun(subject: Subject, way: Way, rounds: int) -> Iterator[Row]:
     """Bits of a second run in deterministic mode, and what that mode costs."""
-    for way in subject.ways[1:] if subject.on_cuda else subject.ways:
-        try:
-            repeated = [subject.training(*way, REPEATABLE) for _ in range(2)]
-        except ConfigError as error:
-            yield subject.not_here("rerun", way, error)
-            continue
-        for training in repeated:
-            first_losses(training, BITS)
-        differ = int(fingerprint(repeated[0]) != fingerprint(repeated[1]))
-        seconds = [seconds_of(repeated[0]) for _ in range(rounds)]
-        free = subject.training(*way)
-        costs = median(ratios(seconds, [seconds_of(free) for _ in seconds]))
-        yield subject.row("rerun", NAMES[way], differ, costs=round(costs, 3))
+    repeated = [subject.training(*way, REPEATABLE) for _ in range(2)]
+    for training in repeated:
+        training.losses(BITS)
+    differ = int(fingerprint(repeated[0]) != fingerprint(repeated[1]))
+    seconds = [seconds_of(repeated[0]) for _ in range(rounds)]
+    free = subject.training(*way)
+    costs = median(ratios(seconds, [seconds_of(free) for _ in seconds]))
+    yield subject.row("rerun", NAMES[way], differ, costs=round(costs, 3))
 
 
-def compiling(subject: Subject, rounds: int) -> Iterator[Row]:
-    """What compiled blocks cost or save, in every precision."""
-    for precision in subject.precisions:
-        word = f"trainer.precision={precision}"
-        try:
-            compiled = subject.training(*COMPILED, word)
-        except ConfigError as error:
-            yield subject.not_here("compiling", COMPILED, error)
-            continue
-        as_is = subject.training(*subject.ways[-2], word)
-        sides = {"compiled": partial(seconds_of, compiled), "as is": partial(seconds_of, as_is)}
-        found = take_turns(sides, rounds)
-        costs = round(median(ratios(found["compiled"], found["as is"])), 3)
-        yield subject.row("compiling", "compiled", 0, precision=precision, costs=costs)
+def compiling(subject: Subject, precision: str, rounds: int) -> Iterator[Row]:
+    """What compiled blocks cost or save."""
+    word = f"trainer.precision={precision}"
+    compiled = subject.training(*COMPILED, word)
+    as_is = subject.training(*subject.ways[-2], word)
+    sides = {"compiled": partial(seconds_of, compiled), "as is": partial(seconds_of, as_is)}
+    found = take_turns(sides, rounds)
+    costs = round(median(ratios(found["compiled"], found["as is"])), 3)
+    yield subject.row("compiling", "compiled", 0, precision=precision, costs=costs)
 
 
 def seconds_of(training: Training) -> float:
     """Seconds of an iteration, over many; the first ones of a run are not timed."""
-    for _ in range(max(0, EAGER_CALLS + 1 - training.state.iteration)):
-        training.iterate()
+    training.losses(max(0, EAGER_CALLS + 1 - training.state.iteration))
     return training.seconds(TIMED[training.setup.device.type])
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 
@@ -52,9 +53,8 @@ LR = 1e-4  # of updates that are only timed
 def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     """Measure the path on every experiment of ``scope``.
 
-    Returns:
-        ``rows``: images a second; ``decoding``: the comparison of pixels; ``runs``: what the runs
-        logged; ``photographs``: how many of which kind.
+    ``rows`` hold images a second, ``decoding`` the comparison of pixels, ``runs`` what the runs
+    logged, ``photographs`` how many of which kind.
     """
     batch = BATCH[device_of(overrides).device.type]
     with tempfile.TemporaryDirectory() as scratch:
@@ -141,49 +141,41 @@ def decode(photographs: Sequence[Path], rounds: int) -> Row:
     """Make the same augmented crops of photographs as we do and as torchvision's recipe does.
 
     They alternate picture by picture in one thread, and CPU time is counted, so that a busy machine
-    disturbs both alike. ``rounds`` crops are made of each photograph.
-
-    Returns:
-        ``pictures``: their number, ``uses``: crops made of each; crops a second and core of
-        ``ours`` and the ``reference``, and their ``speedup``; absolute differences of pixels on the
-        scale 0..255, their mean, the largest mean of a crop, the largest, and the largest in crops
-        that were decoded at full scale; ``reduced``: share of those that were not.
-
-    Raises:
-        DataError: one cannot be decoded.
+    disturbs both alike. ``rounds`` crops are made of each photograph (``uses``). ``ours`` and
+    ``reference`` are crops a second and core. Absolute differences of pixels are on the scale
+    0..255: their mean, the largest mean of a crop, the largest, and the largest in crops that were
+    decoded at full scale; ``reduced`` is the share of those that were not. DataError: one cannot be
+    decoded.
     """
     files = [(read_picture(path), str(path)) for path in photographs]
     recipes = (ours, reference)
     for recipe in recipes:  # first calls load libraries and tables
         recipe(*files[0], picture_draw(0, 0, 0))
-    times = np.zeros(2)
-    means, maxima, reduced = [], [], []
-    for use in range(rounds):
-        for row, (encoded, name) in enumerate(files):
-            draw = picture_draw(0, use, row)
-            pair = [torch.empty(0), torch.empty(0)]
-            # Which goes first alternates: the second finds the file in the processor's cache.
-            for which in ((0, 1), (1, 0))[(use + row) % 2]:
-                began = time.thread_time()
-                pair[which] = recipes[which](encoded, name, draw)
-                times[which] += time.thread_time() - began
-            gap = (pair[0].to(torch.int16) - pair[1].permute(1, 2, 0).to(torch.int16)).abs()
-            means.append(float(gap.float().mean()))
-            maxima.append(int(gap.max()))
-            reduced.append(is_reduced(encoded, draw))
-    speeds = len(files) * rounds / times
-    at_full_scale = [most for most, small in zip(maxima, reduced, strict=True) if not small]
+    times = [0.0, 0.0]
+    found = []
+    for use, (row, (encoded, name)) in itertools.product(range(rounds), enumerate(files)):
+        draw = picture_draw(0, use, row)
+        pair = [torch.empty(0), torch.empty(0)]
+        # Which goes first alternates: the second finds the file in the processor's cache.
+        for which in ((0, 1), (1, 0))[(use + row) % 2]:
+            began = time.thread_time()
+            pair[which] = recipes[which](encoded, name, draw)
+            times[which] += time.thread_time() - began
+        gap = (pair[0].to(torch.int16) - pair[1].permute(1, 2, 0).to(torch.int16)).abs()
+        found.append((float(gap.float().mean()), int(gap.max()), is_reduced(encoded, draw)))
+    means, maxima, reduced = zip(*found, strict=True)
+    own, other = (len(found) / seconds for seconds in times)
     return {
         "pictures": len(files),
         "uses": rounds,
-        "ours": round(float(speeds[0]), 1),
-        "reference": round(float(speeds[1]), 1),
-        "speedup": round(float(speeds[0] / speeds[1]), 3),
-        "mean_difference": round(float(np.mean(means)), 4),
+        "ours": round(own, 1),
+        "reference": round(other, 1),
+        "speedup": round(own / other, 3),
+        "mean_difference": round(mean(means), 4),
         "worst_picture_mean": round(max(means), 3),
         "max_difference": max(maxima),
-        "same_scale_max": max(at_full_scale, default=0),
-        "reduced": round(float(np.mean(reduced)), 4),
+        "same_scale_max": max((most for _, most, small in found if not small), default=0),
+        "reduced": round(sum(reduced) / len(found), 4),
     }
 
 
@@ -208,11 +200,9 @@ def speeds(overrides: Sequence[str], rounds: int) -> list[Row]:
     several = f"{processes} process{'es' if processes != 1 else ''}"
     found = [row(f"the loader alone, {several}", batch / waiting)]
     if device.type == "cuda":
-        times = [
-            seconds_each(lambda: step(state, setup, pixels, labels, LR), 4, device)
-            for _ in range(rounds + 1)
-        ]
-        found.append(row("updates alone", batch / median(times[1:]), config.model.label))
+        update = partial(step, state, setup, pixels, labels, LR)
+        _, *times = (seconds_each(update, 4, device) for _ in range(rounds + 1))
+        found.append(row("updates alone", batch / median(times), config.model.label))
     return found + speeds_of_a_core(config, rounds)
 
 
@@ -221,8 +211,7 @@ def speeds_of_a_core(config: Config, rounds: int) -> list[Row]:
     trainer = replace(config.trainer, loader_workers=0, device="cpu", threads=1)
     if trainer.precision == "tf32":
         trainer = replace(trainer, precision="auto")
-    alone = replace(config, trainer=trainer)
-    setup = set_up(trainer)
+    alone, setup = replace(config, trainer=trainer), set_up(trainer)
     context, state = assemble(alone, setup, load_images(alone))
     numbers = itertools.count()
     loading = core_seconds(lambda: context.images.batch(next(numbers)), rounds)

@@ -25,6 +25,7 @@ from benchmarks import BENCH
 from benchmarks.record import Row, provenance, write
 from resnet_repro.config import Config
 from resnet_repro.exits import explained
+from resnet_repro.options import ConfigError
 from resnet_repro.paths import expand
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training import CheckpointError, checkpoint
@@ -52,14 +53,10 @@ class Continuation(NamedTuple):
 
 def ways(seed: int, precision: str) -> list[Continuation]:
     """List the continuations of a run that was trained in ``precision``."""
-    listed = [
-        Continuation(precision, "channels last", seed),
-        Continuation("fp32", "channels last", seed),
-        Continuation("fp32", "NCHW", seed),
-        Continuation(precision, "channels last", seed + 1001),
-        Continuation(precision, "channels last", seed + 1002),
-    ]
-    return list(dict.fromkeys(listed))  # of an fp32 run the first two are one
+    own, exact = (Continuation(name, "channels last", seed) for name in (precision, "fp32"))
+    others = [own._replace(seed=seed + more) for more in (1001, 1002)]
+    # Of an fp32 run the first two are one.
+    return list(dict.fromkeys([own, exact, exact._replace(layout="NCHW"), *others]))
 
 
 def restored(config: Config, saved: dict[str, Any]) -> tuple[RunContext, TrainState]:
@@ -96,7 +93,10 @@ def gradients(config: Config, precision: str, saved: dict[str, Any]) -> Row:
 
 
 def continued(config: Config, way: Continuation, saved: dict[str, Any], iterations: int) -> Row:
-    """Do the updates; return mean loss and error over them, and the errors of the net after."""
+    """Do the updates; return mean loss and error over them, and the errors of the net after.
+
+    These, in percent, are on training images without augmentation and on test images.
+    """
     trainer = replace(config.trainer, precision=way.precision, log_every_iters=iterations)
     context, state = restored(replace(config, seed=way.seed, trainer=trainer), saved)
     nchw = way.layout == "NCHW"
@@ -107,24 +107,12 @@ def continued(config: Config, way: Continuation, saved: dict[str, Any], iteratio
         images = images.contiguous() if nchw else images
         step(state, context.setup, images, labels, current_lr(state, config.recipe))
     means = state.window.means(state.iteration, iterations)
-    return {
-        "loss": round(means.loss, 4),
-        "train_error": round(means.top1_err, 3),
-        **errors_after(context, state),
-    }
-
-
-def errors_after(context: RunContext, state: TrainState) -> Row:
-    """Count the net's errors in percent, on training images without augmentation and on test."""
-    sets = {
-        "clean_train_error": context.images.clean(CLEAN_IMAGES),
-        "test_error": context.images.held_out["test"],
-    }
+    row = {"loss": round(means.loss, 4), "train_error": round(means.top1_err, 3)}
+    clean, test = context.images.clean(CLEAN_IMAGES), context.images.held_out["test"]
     quiet = Log(state)
-    return {
-        name: round(count_and_log(context, state, quiet, name, images), 3)
-        for name, images in sets.items()
-    }
+    for name, images in (("clean_train_error", clean), ("test_error", test)):
+        row[name] = round(count_and_log(context, state, quiet, name, images), 3)
+    return row
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -145,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         path = args.out / f"{part}_{header['device']}.json"
         content = json.loads(path.read_text()) if path.exists() else {}
+        if content.get("run", header["run"]) != header["run"]:
+            raise ConfigError(f"{path}: is of {content['run']}, not {header['run']}; change --out")
         rows, compared = content.get("rows", []), content.get("gradients", [])
 
         # The header is of the last measurement; days, revisions and machines may differ.

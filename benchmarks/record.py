@@ -71,11 +71,7 @@ def command(
 
 
 def device_of(overrides: Sequence[str]) -> Setup:
-    """Set torch up as a run with these overrides would.
-
-    Raises:
-        ConfigError: an override is wrong, or this machine cannot do what it asks.
-    """
+    """Set torch up as a run with these overrides would; ConfigError: it cannot be done here."""
     return set_up(compose_run(f"experiment={NETS[0]}", *overrides).trainer)
 
 

@@ -3,15 +3,26 @@
 An update and an evaluation of each net are timed, and multiplied by how often a run of 64,000
 iterations has them; compiling, capturing and first iterations count once. It is a projection: the
 README's runs say how long they took.
+
+``make cost`` takes an iteration of a handful of nets, of ImageNet too, from :func:`measure_few`.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
-from benchmarks.record import Row, Scope, command
+import torch
+
+from benchmarks.measured import Measured
+from benchmarks.record import Row, Scope, command, provenance, write
 from benchmarks.timing import Training, seconds_each
+from resnet_repro.compose import compose_run
+from resnet_repro.exits import notify
+from resnet_repro.training import estimate
+from resnet_repro.training.device import set_up
 from resnet_repro.training.records import Log, evaluate
 
 PLAIN = tuple(f"cifar10_plain{depth}" for depth in (20, 56, 110))
@@ -21,6 +32,8 @@ SCOPES = {
     "cuda": Scope(experiments=(*PLAIN, *RESIDUAL), rounds=5, iterations=50),
 }
 EVALUATIONS = 2  # timed
+FEW = ("cifar10_resnet20", "cifar10_resnet110", "imagenet_resnet34_A", "imagenet_resnet50")
+SMALLEST_BATCH = 8
 
 
 def measure(scope: Scope, overrides: Sequence[str]) -> Row:
@@ -30,7 +43,7 @@ def measure(scope: Scope, overrides: Sequence[str]) -> Row:
 
 def project(experiment: str, scope: Scope, overrides: Sequence[str]) -> Row:
     """Seconds of a run of one net, and of its parts."""
-    training = Training.of(experiment, overrides)
+    training = Training(compose_run(f"experiment={experiment}", *overrides))
     context, state, config = training.context, training.state, training.config
     step = training.seconds(scope.iterations, scope.rounds)
 
@@ -53,6 +66,34 @@ def project(experiment: str, scope: Scope, overrides: Sequence[str]) -> Row:
         "ready_seconds": round(training.ready_seconds, 3),
         "run_seconds": round(run, 2),
     }
+
+
+def measure_few(folder: Path, nets: Sequence[str] = FEW, overrides: Sequence[str] = ()) -> Measured:
+    """Measure an iteration of each net; write ``cost_<device>.json`` and return what is in it."""
+    notify(f"measuring {len(nets)} nets on this device, once")
+    setup = set_up(compose_run(f"experiment={nets[0]}", *overrides).trainer)
+    result = provenance("cost", setup) | {"load_before": round(os.getloadavg()[0], 2)}
+    result["rows"] = [measure_one(net, overrides) for net in nets]
+    write(folder, result)
+    return Measured("cost", setup.device.type, result)
+
+
+def measure_one(experiment: str, overrides: Sequence[str] = ()) -> Row:
+    """Measure an iteration of the experiment's batch, halved until it fits in memory; seconds."""
+    # Without pictures: decoding is measured separately.
+    overrides = [f"experiment={experiment}", f"data.root={os.devnull}", *overrides]
+    batch = full = compose_run(*overrides).recipe.batch_size
+    while True:
+        try:
+            pace = estimate.measure(compose_run(*overrides, f"recipe.batch_size={batch}"))
+            break
+        except torch.OutOfMemoryError:
+            if batch <= SMALLEST_BATCH:
+                raise
+            batch //= 2
+            torch.cuda.empty_cache()
+    seconds = pace.per_update * full / batch
+    return {"experiment": experiment, "seconds": seconds, "batch_size": full, "measured": batch}
 
 
 if __name__ == "__main__":

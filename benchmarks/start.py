@@ -7,7 +7,6 @@ the paper profile. An idle Python takes turns with them.
 
 from __future__ import annotations
 
-import itertools
 import signal
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from benchmarks.record import Row, Scope, command
 from benchmarks.timing import Turn, children_seconds, spread, take_turns
 from resnet_repro.compose import compose_run
 from resnet_repro.conf import load_item, names
-from resnet_repro.config import Config
 from resnet_repro.paths import REPOSITORY
 from resnet_repro.training.probes import gradient_iterations
 from tests.fabricate import fabricate
@@ -51,18 +49,18 @@ def measure(scope: Scope, overrides: Sequence[str]) -> Row:
             "configuration error": partial(timed, [*train, experiment, "recipe.lr=-1"], code=2),
             "first iteration": partial(first_iteration, [*train, experiment, *overrides], scratch),
         }
-        for work in commands.values():
-            work()
         figures, notes = drawn(scratch)
         rows = turns("command", commands, scope) + turns("figure", figures, scope)
     return {"rows": rows, "notes": notes, "runs": RUNS}
 
 
 def turns(kind: str, commands: Mapping[str, Callable[[], Turn]], scope: Scope) -> list[Row]:
-    """Seconds of each command, each of which was called before: the disk's cache is warm.
+    """Seconds of each command; a first call, which warms the disk's cache, does not count.
 
     Processor time, unlike that on the clock, is not lengthened by other programs.
     """
+    for work in commands.values():
+        work()
     return [
         {
             "what": name,
@@ -77,39 +75,30 @@ def turns(kind: str, commands: Mapping[str, Callable[[], Turn]], scope: Scope) -
 def drawn(scratch: Path) -> tuple[dict[str, Callable[[], Turn]], list[str]]:
     """The figures and tables that can be drawn from the runs in ``scratch``, and what cannot."""
     found: dict[str, Callable[[], Turn]] = {}
-    missing: list[str] = []
+    words = ["--no-train", "--profile", "paper", "--out", str(scratch / "drawn")]
     for name in names("item"):
-        if not any(each.startswith(CIFAR) for each in load_item(name).experiments):
-            missing.append(name)
-            continue
-        argv = [sys.executable, str(REPOSITORY / "experiments" / f"{name}.py"), "--no-train"]
-        argv += ["--profile", "paper", "--out", str(scratch / "drawn")]
-        found[name] = partial(timed, [*argv, f"runs_dir={scratch / 'runs'}"])
-        found[name]()
+        if any(each.startswith(CIFAR) for each in load_item(name).experiments):
+            argv = [sys.executable, str(REPOSITORY / "experiments" / f"{name}.py"), *words]
+            found[name] = partial(timed, [*argv, f"runs_dir={scratch / 'runs'}"])
+    missing = [name for name in names("item") if name not in found]
     return found, [f"not drawn, of other data: {', '.join(missing)}"] if missing else []
 
 
 def timed(argv: Sequence[str], code: int = 0) -> Turn:
-    """Time a command from its call to its end.
-
-    Raises:
-        CommandError: it ended with another exit code.
-    """
+    """Time a command from its call to its end; CommandError: it had another exit code."""
     began, used = time.perf_counter(), children_seconds()
     done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     took = Turn(time.perf_counter() - began, children_seconds() - used)
     if done.returncode != code:
-        raise CommandError(f"{' '.join(argv[1:])}: exit code {done.returncode}: {last(done)}")
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise CommandError(f"{' '.join(argv[1:])}: exit code {done.returncode}: {reason}")
     return took
 
 
 def first_iteration(argv: Sequence[str], scratch: Path) -> Turn:
     """Time a training command to the record of its first iteration; then it is stopped.
 
-    The processor time is that of the whole process.
-
-    Raises:
-        CommandError: it ended before.
+    The processor time is that of the whole process. CommandError: it ended before.
     """
     with tempfile.TemporaryDirectory(dir=scratch) as runs:
         argv = [*argv, "profile=smoke", "trainer.log_every_iters=1", f"runs_dir={runs}"]
@@ -119,18 +108,13 @@ def first_iteration(argv: Sequence[str], scratch: Path) -> Turn:
         )
         while not logged(Path(runs)):
             if process.poll() is not None:
-                raise CommandError(f"{' '.join(argv[1:])}: no iteration: {last(process)}")
+                reason = process.communicate()[1].strip().rpartition("\n")[2]
+                raise CommandError(f"{' '.join(argv[1:])}: no iteration: {reason}")
             time.sleep(POLL_SECONDS)
         clock = time.perf_counter() - began
         process.send_signal(signal.SIGTERM)
         process.communicate()
     return Turn(clock, children_seconds() - used)
-
-
-def last(done: subprocess.CompletedProcess[str] | subprocess.Popen[str]) -> str:
-    """The last line that a command wrote to standard error: that of the error."""
-    text = done.communicate()[1] if isinstance(done, subprocess.Popen) else done.stderr
-    return text.strip().rpartition("\n")[2]
 
 
 def logged(runs: Path) -> bool:
@@ -147,16 +131,15 @@ def write_runs(root: Path, count: int, experiments: Sequence[str] = ()) -> list[
     listed = [name for item in names("item") for name in load_item(item).experiments]
     cifar = [name for name in dict.fromkeys(listed) if name.startswith(CIFAR)]
     found = [compose_run(f"experiment={name}") for name in experiments or cifar]
-    runs = ((seed, config) for seed in itertools.count() for config in found)
-    return [write_run(root, seed, config) for seed, config in itertools.islice(runs, count)]
-
-
-def write_run(root: Path, seed: int, config: Config) -> Path:
-    """Write the folder of one finished run; return its path."""
-    layers, changes = config.model.depth - 1, {"experiment": config.experiment}
-    norms = {it: [1.0] * layers for it in sorted(gradient_iterations(config.recipe.max_iters))}
-    more: Row = {"changes": changes, "gradients": norms, "probes": True}
-    return fabricate(root, config.model.label, seed=seed, **more)
+    paths = []
+    for number in range(count):
+        seed, config = number // len(found), found[number % len(found)]
+        norms = [1.0] * (config.model.depth - 1)
+        gradients = dict.fromkeys(sorted(gradient_iterations(config.recipe.max_iters)), norms)
+        more: Row = {"changes": {"experiment": config.experiment}, "probes": True}
+        more |= {"seed": seed, "gradients": gradients}
+        paths.append(fabricate(root, config.model.label, **more))
+    return paths
 
 
 if __name__ == "__main__":

@@ -5,20 +5,19 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
-from resnet_repro.compose import compose_run
 from resnet_repro.config import Config
 from resnet_repro.data import Arrays
 from resnet_repro.training import stepper
-from resnet_repro.training.build import RunContext, assemble, load_data
-from resnet_repro.training.device import Setup, set_up
+from resnet_repro.training.build import assemble, load_data
+from resnet_repro.training.device import set_up
 from resnet_repro.training.graph import EAGER_CALLS
-from resnet_repro.training.state import TrainState, current_lr
+from resnet_repro.training.state import current_lr
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -81,57 +80,39 @@ def children_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-@dataclass
 class Training:
-    """A run of an experiment without its folder: the same parts and stepper as a real one.
+    """A run without its folder: the same parts and stepper as a real one.
 
     ``stream`` is its own on CUDA; ``ready_seconds`` were spent on compiling, capturing and the
-    first iterations.
+    first ``warm`` iterations. ConfigError: this machine cannot do the run.
     """
 
-    config: Config
-    setup: Setup
-    context: RunContext
-    state: TrainState
-    stepper: stepper.Stepper
-    stream: torch.cuda.Stream | None
-    ready_seconds: float = 0.0
-
-    @classmethod
-    def of(
-        cls,
-        experiment: str,
-        overrides: Sequence[str],
-        arrays: Arrays | None = None,
-        warm: int = WARM,
-    ) -> Training:
-        """Assemble the run that ``experiment`` with these overrides is.
-
-        ``arrays`` are loaded by default; ``warm`` iterations are done.
-
-        Raises:
-            ConfigError: there is no such experiment, or an override is wrong.
-        """
-        config = compose_run(f"experiment={experiment}", *overrides)
-        setup = set_up(config.trainer)
+    def __init__(self, config: Config, arrays: Arrays | None = None, warm: int = WARM):
+        self.config, self.setup = config, set_up(config.trainer)
         arrays = load_data(config) if arrays is None else arrays
         began = time.perf_counter()
-        stream = None
-        if setup.device.type == "cuda":
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(stream):
-            context, state = assemble(config, setup, arrays)
-            training = cls(config, setup, context, state, stepper.make(context, state), stream)
+        self.stream = None
+        if self.setup.device.type == "cuda":
+            self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self.stream):
+            self.context, self.state = assemble(config, self.setup, arrays)
+            self.stepper = stepper.make(self.context, self.state)
         for _ in range(warm):
-            training.iterate()
-        synchronise(setup.device)
-        training.ready_seconds = time.perf_counter() - began
-        return training
+            self.iterate()
+        synchronise(self.setup.device)
+        self.ready_seconds = time.perf_counter() - began
 
     def iterate(self) -> None:
         """Do one iteration: batch, forward, backward, update."""
         with torch.cuda.stream(self.stream):
             self.stepper.step(current_lr(self.state, self.config.recipe))
+
+    def losses(self, count: int) -> Tensor:
+        """Do ``count`` iterations and wait for the device; return their losses (count,)."""
+        for _ in range(count):
+            self.iterate()
+        synchronise(self.setup.device)
+        return self.state.window.last(self.state.iteration, count)[:, 0]
 
     def facts(self) -> dict[str, Any]:
         """Return what every row records of its run."""

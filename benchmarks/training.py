@@ -10,9 +10,8 @@ our runs set them, and the number of workers with which it is fastest; they shar
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_all_start_methods, get_context
 from statistics import median
@@ -61,16 +60,20 @@ def compare(experiment: str, scope: Scope, overrides: Sequence[str]) -> Row:
     lengthen the time on the clock, hardly change it. ``busy_cores`` is ours over the time on the
     clock: never more than ``threads``, less where others held the cores.
     """
-    ours = Training.of(experiment, overrides)
+    ours = Training(compose_run(f"experiment={experiment}", *overrides))
     iterations, device = scope.iterations, ours.setup.device
 
     def our_turn() -> Turn:
         seconds_each(ours.iterate, WARM, device)
         return turn(ours.iterate, iterations, device)
 
-    with usual_loop(experiment, overrides) as baseline:
-        workers = min(worker_choices(), key=lambda workers: baseline(workers, iterations).clock)
-        turns = {"usual": lambda: baseline(workers, iterations), "ours": our_turn}
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a process of its own
+
+        def usual_turn(workers: int) -> Turn:
+            return pool.submit(segment, experiment, tuple(overrides), workers, iterations).result()
+
+        workers = min(worker_choices(), key=lambda number: usual_turn(number).clock)
+        turns = {"usual": lambda: usual_turn(workers), "ours": our_turn}
         found = take_turns(turns, scope.rounds)
     clock = {name: [each.clock for each in taken] for name, taken in found.items()}
     work = {name: [each.processor for each in taken] for name, taken in found.items()}
@@ -91,11 +94,9 @@ def compare(experiment: str, scope: Scope, overrides: Sequence[str]) -> Row:
 
 def seconds_of_a_batch(ours: Training, iterations: int) -> float:
     """Seconds of choosing, cropping and flipping the images of an iteration, alone."""
-    numbers = itertools.count(ours.state.iteration)
-    ours.context.images.batch(next(numbers))
-    return seconds_each(
-        lambda: ours.context.images.batch(next(numbers)), iterations, ours.setup.device
-    )
+    images, numbers = ours.context.images, itertools.count(ours.state.iteration)
+    images.batch(next(numbers))
+    return seconds_each(lambda: images.batch(next(numbers)), iterations, ours.setup.device)
 
 
 def usual_data(arrays: Arrays) -> CIFAR10:
@@ -183,18 +184,11 @@ class UsualLoop:
         (logits.argmax(dim=1) == labels).sum().item()
 
 
-@contextmanager
-def usual_loop(experiment: str, overrides: Sequence[str]) -> Iterator[Callable[[int, int], Turn]]:
-    """:meth:`UsualLoop.segment` in a process of its own, which ends with the context."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        run = experiment, tuple(overrides)
-        yield lambda *how_much: pool.submit(_segment, *run, *how_much).result()
-
-
 _usual_loop = cache(UsualLoop)  # one for the life of the process
 
 
-def _segment(experiment: str, overrides: tuple[str, ...], workers: int, iterations: int) -> Turn:
+def segment(experiment: str, overrides: tuple[str, ...], workers: int, iterations: int) -> Turn:
+    """:meth:`UsualLoop.segment` of this process's loop."""
     return _usual_loop(experiment, overrides).segment(workers, iterations)
 
 

@@ -170,7 +170,8 @@ POINT = Point("cifar10_resnet20", 4)
 
 
 def test_growth_has_time_and_memory_of_every_point(tmp_path, monkeypatch):
-    monkeypatch.setattr(growth, "train_in_process", growth.train_here)
+    here = partial(growth.row, alone=False)
+    monkeypatch.setattr(growth, "row", lambda *args, alone: here(*args))
     points = [Point("cifar10_plain20", 4), POINT, Point("cifar10_resnet20", 64)]
     monkeypatch.setitem(growth.GRIDS, "cpu", points)
     rows = measured_by("growth", tmp_path, "--rounds", "1")["rows"]
@@ -186,7 +187,7 @@ def test_growth_has_time_and_memory_of_every_point(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_point_has_a_process_of_its_own():
-    row = growth.train_in_process(POINT, Scope((), 1, 1), WORDS)
+    row = growth.row(POINT, Scope((), 1, 1), WORDS, alone=True)
     assert row["seconds_per_image"] > 0
     if sys.platform == "linux":
         assert row["bytes_per_image"] > 0
@@ -196,13 +197,11 @@ def test_a_killed_process_and_a_device_without_memory_are_reported(monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("no")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(growth, "train_here", end_myself)
-        row = growth.train_in_process(POINT, SCOPE, WORDS)
-    assert row["seconds_per_image"] is None
-    assert "ended" in row["failed"]
-    monkeypatch.setattr(growth, "_train", full)
-    assert growth.train_here(POINT, SCOPE, WORDS)["failed"] == "out of memory"
+    for train, alone, failed in ((end_myself, True, "ended"), (full, False, "out of memory")):
+        monkeypatch.setattr(growth, "train", train)
+        row = growth.row(POINT, SCOPE, WORDS, alone=alone)
+        assert row["seconds_per_image"] is None
+        assert failed in row["failed"]
 
 
 def end_myself(*_):
@@ -350,13 +349,15 @@ def test_a_rerun_with_other_bits_fails(monkeypatch, tiny):
         return trainings[-1]
 
     monkeypatch.setattr(parity.Subject, "training", changing)
-    assert passed(parity.rerun(tiny, 1)) == [False, True]
+    assert passed(parity.rerun(tiny, parity.EAGER, 1)) == [False]
 
 
 def test_a_check_that_cannot_run_neither_passes_nor_fails(monkeypatch, tiny):
     monkeypatch.setattr(stepper, "compile_obstacle", lambda *_, **__: "there is no compiler")
-    rows = [*parity.compiling(tiny, 1)]
-    assert passed(rows) == [None, None]
+    monkeypatch.setattr(parity, "losses", lambda _: ())
+    rows = [row for row in parity.checks(tiny, 1) if row["way"] == "compiled"]
+    assert [row["check"] for row in rows] == ["rerun", "compiling", "compiling"]
+    assert passed(rows) == [None] * 3
     assert rows[0]["why_not"] == "trainer.compile=always: there is no compiler"
 
 
@@ -393,7 +394,7 @@ def test_every_part_of_the_path_has_its_speed_on_photographs_or_made_up_ones(tmp
     assert pictures.decode(paths, 1)["pictures"] == 2
 
 
-def test_continuations_start_at_the_checkpoint_and_differ(tmp_path):
+def test_continuations_start_at_the_checkpoint_and_differ(tmp_path, capsys):
     job = small_job(tmp_path)
     assert do(job, StopAt(6)) == "preempted"
     args = [str(job.folder.path), str(job.folder.checkpoints), "--iterations", "2"]
@@ -417,3 +418,7 @@ def test_continuations_start_at_the_checkpoint_and_differ(tmp_path):
     assert own["loss"] == round(records["train", 8]["loss"], 4)  # what the run itself did next
     assert abs(again["loss"] - own["loss"]) < 1e-2
     assert by_name["fp32, channels last, seed 1001"]["loss"] != own["loss"]
+    path.write_text(text.replace('"run": "smoke/', '"run": "paper/'))
+    with pytest.raises(SystemExit):  # another run's rows are neither kept under this name nor taken
+        main([*args, "--out", str(tmp_path)])
+    assert "/seed0, not smoke/" in capsys.readouterr().err

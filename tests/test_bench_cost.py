@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import cost
 from benchmarks.cost import Host, Pace, Workload, hours
-from benchmarks.pace import measure, measure_all
+from benchmarks.schedule import measure_few, measure_one
 from fabricate import fabricate
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.runs.provenance import cpu_description, gpu_name, usable_cores
@@ -26,7 +26,7 @@ def test_hours_are_as_measured_and_decoding_is_added_where_it_was_not():
     assert hours(WORK, Pace(1.0), HOST) == pytest.approx(10.0)
     assert hours(WORK, Pace(0.01), HOST) == pytest.approx(1.6)  # 160 ms of decoding a batch
     assert hours(WORK, Pace(0.01, "logged", with_decoding=True), HOST) == pytest.approx(0.1)
-    cpu = replace(HOST, same_cores=True)
+    cpu = HOST._replace(same_cores=True)
     assert hours(WORK, Pace(1.0), cpu) == pytest.approx(11.6)
     assert hours(replace(WORK, loads=False), Pace(1.0), cpu) == pytest.approx(10.0)
 
@@ -186,14 +186,14 @@ def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch):
         return estimate.RunPace(0.5, 0.0, estimate.SETS[config.data.name])
 
     monkeypatch.setattr(estimate, "measure", pace)
-    row = measure("imagenet_resnet50")
+    row = measure_one("imagenet_resnet50")
     assert asked == [256, 128, 64]
     assert (row["seconds"], row["batch_size"], row["measured"]) == (2.0, 256, 64)
 
 
 def test_measuring_writes_what_is_recalled(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "PIXELS", 4 * 32 * 32)  # four images, on a CPU
-    kept = measure_all(tmp_path, ["cifar10_resnet20"], ["trainer.threads=1", "model.depth=8"])
+    kept = measure_few(tmp_path, ["cifar10_resnet20"], ["trainer.threads=1", "model.depth=8"])
     (row,) = kept.rows
     assert (row["experiment"], row["batch_size"]) == ("cifar10_resnet20", 128)
     assert row["seconds"] > 0

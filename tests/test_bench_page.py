@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.measured import Measured, amount, load, percent, seconds, significant
 from benchmarks.page import page, save, where_lost
-from benchmarks.page_growth import BY_BATCH, BY_DEPTH, lines, points
-from benchmarks.page_targets import MISSED, OPEN, REACHED, judged
+from benchmarks.page_growth import BY_BATCH, BY_DEPTH, label, lines, points
+from benchmarks.page_targets import MISSED, OPEN, REACHED, targets
 from resnet_repro.options import ConfigError
 from resnet_repro.paths import REPOSITORY as REPO
 
@@ -24,6 +24,10 @@ def measured(part, device="cpu", *rows, **content):
     if device == "cuda":
         content = {"hardware": H200, "precision": "tf32", "threads": 16} | content
     return Measured(part, device, kept | content)
+
+
+def judged(found):
+    return [target.judge([found]) for target in targets()]
 
 
 def faster(ratio, device="cpu", net="ResNet-20", **content):
@@ -75,13 +79,13 @@ def growth(device="cpu"):
     ],
 )  # fmt: skip
 def test_a_target_is_judged_by_what_was_measured(found, target, verdict):
-    assert verdict in [row[-1] for row in judged([found]) if row[0].startswith(target)]
+    assert verdict in [row[-1] for row in judged(found) if row[0].startswith(target)]
 
 
 def test_the_harness_is_judged_with_and_without_evaluation():
     shares = {"share_of_harness": 0.01, "share_with_evaluation": 0.035}
     found = measured("harness", "cuda", nets=[COMMITTED["harness"]["nets"][0] | shares])
-    rows = {(row[0][:7], row[1]): row[2:] for row in judged([found])}
+    rows = {(row[0][:7], row[1]): row[2:] for row in judged(found)}
     assert rows["logging", "1x NVIDIA H200, tf32"] == ["1.0 %", REACHED]
     assert rows["the sam", "1x NVIDIA H200, tf32"] == ["3.5 %", MISSED]
     assert rows["logging", "not measured on a CPU yet"] == ["-", OPEN]
@@ -104,7 +108,7 @@ def test_the_page_shows_both_devices_and_whatever_else_there_is(tmp_path):
     assert text == page(load(tmp_path))
     assert "| W&B offline: records (optional) | 64 |" in text
     assert "| 1202 | 8 | 1 | out of memory | - |" in text
-    assert "| 30 s | 45 s | yes |" in text  # the H200; a CPU has no target
+    assert "of 64,000 iterations in 45 s | 1x NVIDIA H200, tf32 | 30 s | reached |" in text
     assert "unheard_of" not in text  # other commands keep their measurements there, too
     for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
         assert len({line.count("|") for line in table.splitlines()}) == 1, table
@@ -125,9 +129,9 @@ def test_the_largest_loss_is_named_from_the_numbers():
 
 def test_growth_is_drawn_where_one_thing_changes():
     by_depth, by_batch = (lines(points([growth()]), axis) for axis in (BY_DEPTH, BY_BATCH))
-    assert [line.label(True) for line in by_depth] == ["batch 8, 2 CPU cores, AMD EPYC"]
-    assert by_depth[0].points["depth"].tolist() == [20, 56, 110]
-    assert [line.label(False) for line in by_batch] == ["ResNet-20"]
+    assert [label(line, BY_DEPTH, True) for line in by_depth] == ["batch 8, 2 CPU cores, AMD EPYC"]
+    assert by_depth[0]["depth"].tolist() == [20, 56, 110]
+    assert [label(line, BY_BATCH, False) for line in by_batch] == ["ResNet-20"]
 
 
 def test_the_page_says_that_nothing_was_measured_and_names_a_damaged_file(tmp_path):

@@ -17,7 +17,7 @@ from reliability.__main__ import PARTS, Part, do_part
 from reliability.page import DOCUMENT, current, load_parts, section
 from reliability.processes import Marks, judged_from_outside
 from reliability.record import Record
-from reliability.runs import VARIANTS, NothingToCompareError, Trial, Workshop
+from reliability.runs import VARIANTS, Trial, Workshop
 from resnet_repro.paths import REPOSITORY as REPO
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
@@ -42,7 +42,7 @@ def done(shared, tmp_path):
         def trials(shop: Workshop) -> Iterator[Trial]:
             return (t for t in PARTS[name].trials(shop) if not keys or t.key in keys)
 
-        do_part(replace(PARTS[name], trials=trials), shop)
+        do_part(PARTS[name]._replace(trials=trials), shop)
         assert shop.record.failed() == []
         assert not keys or len(shop.record.trials) == len(keys)
         return shop.record
@@ -152,9 +152,9 @@ def test_a_difference_is_seen(shared, tmp_path):
     assert "window" in other.verdict(folder)["differs"]
 
 
-def part_of(outcome: dict[str, object] | Exception) -> Part:
+def part_of(outcome: dict[str, object] | BaseException) -> Part:
     def work(_: Path) -> dict[str, object]:
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
         return dict(outcome)
 
@@ -175,8 +175,8 @@ def test_a_part_continues_where_it_was_and_tells_failures(tmp_path):
     assert len(read.sessions) == 1
     assert set(read.sessions[0]) == {"first", "last", "git", "versions", "hardware"}
     do_part(part_of({"ok": True}), replace(shop, count=9, record=read), -1)  # no time left
-    with pytest.raises(NothingToCompareError):  # nothing is judged
-        do_part(part_of(NothingToCompareError("x")), replace(shop, count=4, record=read))
+    with pytest.raises(SystemExit):  # no undisturbed run: nothing is judged
+        do_part(part_of(SystemExit("x")), replace(shop, count=4, record=read))
     assert len(read.trials) == 3
     path.write_text('{"schema": 99}')
     with pytest.raises(ValueError, match="schema 99, this version reads 1"):
@@ -218,7 +218,7 @@ def test_phases_are_judged_from_what_a_killed_command_left(tmp_path):
         assert judged(me) == "train"
         (folder.checkpoints / ".iter_00000008.pt.1.tmp").touch()
         assert judged(me) == "save"
-    Marks(tmp_path / "marks").phase = "save"
+    Marks(tmp_path / "marks").note("save")
     assert Marks(tmp_path / "marks").phase == "save"  # marks outlive their process
 
 

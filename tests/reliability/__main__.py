@@ -13,19 +13,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from reliability import crashes, damage, defects, disk, kills, rivals, stops, teams
+from reliability import crashes, damage, defects, disk, kills, teams
 from reliability.record import Outcome, Record
-from reliability.runs import NothingToCompareError, Trial, Trials, Workshop
+from reliability.runs import Trial, Trials, Workshop
 from resnet_repro.paths import expand
 
 RESULTS = Path("results/reliability")
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A series of trials, and how many (kills, turns, ...; 0: a list of its own) by default."""
 
     about: str
@@ -39,8 +38,8 @@ PARTS: dict[str, Part] = {
     "syscalls": Part("death at system calls that change files", crashes.strace_trials),
     "checkpoints": Part("damaged and foreign checkpoints", damage.trials),
     "workers": Part("faults of runs on several workers", teams.trials),
-    "stops": Part("signals that ask to stop", stops.trials),
-    "rivals": Part("two commands on one run folder", rivals.trials, 50),
+    "stops": Part("signals that ask to stop", kills.stop_trials),
+    "rivals": Part("two commands on one run folder", teams.rival_trials, 50),
     "disk": Part("full disks", disk.trials),
     "leaks": Part("what piles up over many kills and stops", kills.leak_trials, 50),
     "defects": Part("defects planted in the source", defects.trials),
@@ -92,8 +91,6 @@ def tried(trial: Trial, scratch: Path) -> Outcome:
     began = time.monotonic()
     try:
         outcome = trial.do(folder)
-    except NothingToCompareError:
-        raise
     except Exception as error:
         outcome = {"ok": False, "error": f"{type(error).__name__}: {error}"}
     outcome["seconds"] = round(time.monotonic() - began, 2)

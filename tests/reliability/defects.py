@@ -112,13 +112,12 @@ DEFECTS = (
 def trials(shop: Workshop) -> Iterator[Trial]:
     """The tests without a defect, then with each (``shop.count`` limits them)."""
     yield Trial("no defect", partial(without_defect, shop))
-    for defect in DEFECTS[: shop.count or len(DEFECTS)]:
+    for defect in DEFECTS[: shop.count or None]:
         yield Trial(defect.name, partial(planted, shop, defect))
 
 
 def without_defect(shop: Workshop, _: Path) -> Outcome:
-    chosen = DEFECTS[: shop.count or len(DEFECTS)]
-    tests = sorted({test for defect in chosen for test in defect.tests})
+    tests = sorted({test for defect in DEFECTS[: shop.count or None] for test in defect.tests})
     code, summary = tested(copied(shop), tests)
     return {"ok": code == PASSED, "code": code, "summary": summary}
 

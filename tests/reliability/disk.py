@@ -46,11 +46,7 @@ def may_mount(scratch: Path) -> bool:
 
 @contextmanager
 def mounted(where: Path, kibibytes: int) -> Iterator[None]:
-    """Mount a file system of limited size at ``where``.
-
-    Raises:
-        CalledProcessError: it is refused.
-    """
+    """Mount a file system of limited size at ``where``; CalledProcessError: it is refused."""
     mount("-t", "tmpfs", "-o", f"size={kibibytes}k", "none", str(where))
     try:
         yield

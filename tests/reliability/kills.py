@@ -1,10 +1,14 @@
-"""Random SIGKILLs, one to three in a run, at any moment of it; and what piles up over many."""
+"""Signals: random SIGKILLs, one to three in a run, at any moment of it; those that ask to stop.
+
+These go to the process or its group, in each phase, and twice. And what piles up over many.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ranks import crash, never, small_job
+from ranks import Silent, crash, never, small_job
 from reliability.processes import (
     KILLED,
+    PREEMPTED,
     Marks,
     Noting,
     at_work,
@@ -25,10 +30,12 @@ from reliability.processes import (
     ended,
     environment,
     judged_from_outside,
+    observed,
     words_of,
 )
 from reliability.record import Outcome
 from reliability.runs import LONG, Trial, Workshop, generations, left_overs
+from resnet_repro.runs.signals import STOP_SIGNALS
 from resnet_repro.training.launch import Job, launch
 
 SLOW = 0.12  # seconds that a slow save or load takes longer: more kills land inside
@@ -38,6 +45,7 @@ EVERY = 4  # every fourth run is the real command,
 SHARE = 0.2  # until it has had this share of the kills
 MAX_SLOPE = 0.1  # MiB of memory a cycle: a net of this size and its momentum are 0.6
 WARM = 10  # cycles until caches are filled
+STOPPED_IN = ("load", "train", "evaluate", "save")
 
 
 def trials(shop: Workshop) -> Iterator[Trial]:
@@ -101,6 +109,60 @@ def killed_command(shop: Workshop, number: int, folder: Path) -> Outcome:
     return verdict | outcome | {"ok": verdict["ok"] and not orphans}
 
 
+def stop_trials(shop: Workshop) -> Iterator[Trial]:
+    for number in STOP_SIGNALS:
+        for phase in STOPPED_IN:
+            for to in ("process", "group"):
+                work = partial(stopped, shop, number, phase, to)
+                yield Trial(f"{number.name} to {to} in {phase}", work)
+        yield Trial(f"{number.name} twice", partial(stopped_twice, shop, number))
+
+
+def stopped(shop: Workshop, number: signal.Signals, phase: str, to: str, folder: Path) -> Outcome:
+    """Send a signal when a phase begins: saved within an iteration, the same bits later."""
+    reference, job, name = shop.begun(number, folder)
+    if phase == "load":  # needs something to load
+        crash(job, "after-prune:2")
+    code = ended(begin(signalled, folder, job, number, phase, to))
+    at, iteration = (folder / "at").read_text().split()
+    ending = round(time.monotonic() - float(at), 2)
+    status = job.folder.status()
+    lost = status["iter"] - int(iteration)
+    found = reference.after(job, code, variant=name, more_iterations=lost, to_exit_s=ending)
+    fine = code == PREEMPTED and status["state"] == "preempted" and 0 <= lost <= 1
+    return found | {"ok": found["ok"] and fine}
+
+
+def signalled(folder: Path, job: Job, number: int, phase: str, to: str) -> None:
+    """Do ``job``; on entering ``phase`` send the signal and note when and at which iteration."""
+
+    def entering(begun: str, iteration: int) -> None:
+        if begun == phase and not (folder / "at").exists():
+            at = int(generations(job.folder)[-1].stem[5:]) if phase == "load" else iteration
+            (folder / "at").write_text(f"{time.monotonic()} {at}")
+            os.killpg(0, number) if to == "group" else os.kill(os.getpid(), number)
+
+    os.setpgrp()
+    observed(job, Noting(entering))
+
+
+def stopped_twice(shop: Workshop, number: signal.Signals, folder: Path) -> Outcome:
+    """Send a signal twice during a slow save: the process ends at once, and nothing is lost."""
+    reference, job, name = shop.begun(number, folder)
+    process = begin(do, job, folder / "marks", 5.0)
+    marks = Marks(folder / "marks")
+    while marks.phase != "save" and process.is_alive():
+        time.sleep(0.005)
+    os.kill(process.pid, number)
+    time.sleep(0.2)
+    os.kill(process.pid, number)
+    began = time.monotonic()
+    code = ended(process)
+    ending = time.monotonic() - began
+    found = reference.after(job, code, variant=name, to_exit_s=round(ending, 2))
+    return found | {"ok": found["ok"] and code == 128 + number and ending < 4}
+
+
 def leak_trials(shop: Workshop) -> Iterator[Trial]:
     """The same run killed again and again, and stopped again and again within one process."""
     yield Trial(f"{shop.count} kills of one run", partial(killed_often, shop))
@@ -154,8 +216,8 @@ def cycles(job: Job, count: int, answer: Path) -> None:
     page = os.sysconf("SC_PAGE_SIZE") / 2**20
     seen: dict[str, list[float]] = {"files": [], "memory": []}
     for _ in range(count):
-        launch(job, Noting(), lambda: True)
+        launch(job, Silent(), lambda: True)
         seen["files"].append(len(list(Path("/proc/self/fd").iterdir())))
         seen["memory"].append(int(Path("/proc/self/statm").read_text().split()[1]) * page)
-    launch(job, Noting(), never)
+    launch(job, Silent(), never)
     answer.write_text(json.dumps(seen))

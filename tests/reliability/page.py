@@ -150,15 +150,10 @@ def _each(values: Iterable[str]) -> str:
 
 
 def current() -> str:
-    """The document with its counts rewritten from the records.
-
-    Raises:
-        ValueError: it lacks the markers.
-    """
-    text = (REPO / DOCUMENT).read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
+    """The document with its counts rewritten from the records; ValueError: it has no markers."""
+    before, _, rest = (REPO / DOCUMENT).read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
-    if not begin or not end:
+    if not end:
         raise ValueError(f"{DOCUMENT}: the markers {BEGIN} and {END} are not in it")
     return f"{before}{BEGIN}\n{section(load_parts(REPO / RECORDS))}{END}{after}"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ranks import FEW_IMAGES, begin_as_is
+from ranks import FEW_IMAGES, Silent, begin_as_is
 from resnet_repro.paths import REPOSITORY
 from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import crash_point
@@ -39,29 +39,18 @@ class Marks:
     def phase(self) -> str:
         return PHASES[self._byte[0]]
 
-    @phase.setter
-    def phase(self, name: str) -> None:
-        self._byte[0] = PHASES.index(name)
+    def note(self, phase: str, _: int = 0) -> None:
+        self._byte[0] = PHASES.index(phase)
 
 
 class Noting(Watcher):
-    """Observes a run and notes its phase in ``marks``, if any.
+    """Calls ``entering`` with each phase of a run that begins, and its iteration."""
 
-    ``entering`` is called with each phase that begins, and its iteration.
-    """
-
-    def __init__(
-        self, marks: Marks | None = None, entering: Callable[[str, int], None] | None = None
-    ):
-        self._marks, self._entering = marks, entering
-        if marks is not None:
-            marks.phase = "start-up"
+    def __init__(self, entering: Callable[[str, int], None]):
+        self._entering = entering
 
     def enter(self, phase: str, iteration: int) -> None:
-        if self._entering is not None:
-            self._entering(phase, iteration)
-        if self._marks is not None:
-            self._marks.phase = phase
+        self._entering(phase, iteration)
 
 
 def begin(work: Callable[..., Any], *args: Any) -> Any:
@@ -88,10 +77,15 @@ def do(job: Job, marks: Path | None = None, slow: float = 0.0) -> None:
         crash_point(name)
 
     checkpoint.crash_point = linger  # type: ignore[attr-defined]
-    observed(job, Noting(Marks(marks) if marks else None))
+    watcher: Watcher = Silent()
+    if marks is not None:
+        note = Marks(marks).note
+        note("start-up")
+        watcher = Noting(note)
+    observed(job, watcher)
 
 
-def observed(job: Job, watcher: Noting) -> None:
+def observed(job: Job, watcher: Watcher) -> None:
     """Do ``job`` until a signal; the process's exit code is 0 where it came to its end."""
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
     with stop_on_signals() as stop_asked:

@@ -30,11 +30,7 @@ class Record:
 
     @classmethod
     def at(cls, path: Path) -> Record:
-        """Read the record of a part; an empty one where nothing was tried yet.
-
-        Raises:
-            ValueError: the file is not such a record.
-        """
+        """Read the record of a part, empty where nothing was tried; ValueError: it is not one."""
         if not path.exists():
             return cls(path)
         loaded = json.loads(path.read_text(encoding="utf-8"))

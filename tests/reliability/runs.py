@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ranks import fingerprint, small_job
 from reliability.processes import begin, command, do, ended
@@ -72,12 +72,7 @@ def finish(job: Job) -> int:
     return ended(begin(do, job))
 
 
-class NothingToCompareError(RuntimeError):
-    """The undisturbed run did not come to its end: no trial can be judged."""
-
-
-@dataclass(frozen=True)
-class Trial:
+class Trial(NamedTuple):
     """One way of hurting a run; ``do`` gets an empty folder and says what came of it."""
 
     key: str
@@ -106,10 +101,9 @@ class Workshop:
         return self.undisturbed(*VARIANTS[name])
 
     def undisturbed(self, *args: str, real: bool = False) -> Reference:
-        """The undisturbed small run with ``words``, done at the first call; ``real``: by command.
+        """The undisturbed small run with ``args``, done at the first call; ``real``: by command.
 
-        Raises:
-            NothingToCompareError: it fails.
+        SystemExit: it fails, and no trial can be judged.
         """
         if args not in self._made:
             job = small_job(self.scratch / "undisturbed" / str(len(self._made)), *args)
@@ -120,7 +114,7 @@ class Workshop:
             seconds = time.monotonic() - began
             if code:
                 why = "" if done is None else done.stderr
-                raise NothingToCompareError(f"{job.folder.path}: exit code {code} {why}")
+                raise SystemExit(f"{job.folder.path}: exit code {code} {why}")
             self._made[args] = Reference(fingerprint(job.folder), seconds)
         return self._made[args]
 
