@@ -110,8 +110,8 @@ def continued(config: Config, way: Continuation, saved: dict[str, Any], iteratio
     row = {"loss": round(means.loss, 4), "train_error": round(means.top1_err, 3)}
     clean, test = context.images.clean(CLEAN_IMAGES), context.images.held_out["test"]
     quiet = Log(state)
-    for name, images in (("clean_train_error", clean), ("test_error", test)):
-        row[name] = round(count_and_log(context, state, quiet, name, images), 3)
+    for name, counted in (("clean_train_error", clean), ("test_error", test)):
+        row[name] = round(count_and_log(context, state, quiet, name, counted), 3)
     return row
 
 

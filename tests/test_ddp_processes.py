@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ranks import Silent, begin_as_is, fingerprint, never, small_job, workers
-from reliability.processes import at_work, seconds_until_gone
+from reliability.runs import at_work, seconds_until_gone
 from resnet_repro.data import StoppedError
 from resnet_repro.data.jpeg import PictureError
 from resnet_repro.data.synthetic import SIZES

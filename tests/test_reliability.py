@@ -15,9 +15,8 @@ from reliability import __main__ as programme
 from reliability import crashes, defects, disk, kills
 from reliability.__main__ import PARTS, Part, do_part
 from reliability.page import DOCUMENT, current, load_parts, section
-from reliability.processes import Marks, judged_from_outside
 from reliability.record import Record
-from reliability.runs import VARIANTS, Trial, Workshop
+from reliability.runs import VARIANTS, Marks, Trial, Workshop, judged_from_outside
 from resnet_repro.paths import REPOSITORY as REPO
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
@@ -42,7 +41,7 @@ def done(shared, tmp_path):
         def trials(shop: Workshop) -> Iterator[Trial]:
             return (t for t in PARTS[name].trials(shop) if not keys or t.key in keys)
 
-        do_part(PARTS[name]._replace(trials=trials), shop)
+        do_part(replace(PARTS[name], trials=trials), shop)
         assert shop.record.failed() == []
         assert not keys or len(shop.record.trials) == len(keys)
         return shop.record

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ranks import fingerprint, small_job, workers
-from reliability.processes import at_work
+from reliability.runs import at_work
 from resnet_repro.data.synthetic import SIZES
 from resnet_repro.runs.folder import RunFolder
 

@@ -13,8 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from reliability import crashes, damage, defects, disk, kills, teams
 from reliability.record import Outcome, Record
@@ -24,7 +24,8 @@ from resnet_repro.paths import expand
 RESULTS = Path("results/reliability")
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """A series of trials, and how many (kills, turns, ...; 0: a list of its own) by default."""
 
     about: str

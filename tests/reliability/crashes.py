@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from ranks import crash
-from reliability.processes import KILLED, begin, do, ended
 from reliability.record import Outcome
-from reliability.runs import Trial, Workshop
+from reliability.runs import KILLED, Trial, Workshop, begin, do, ended
 from resnet_repro.training.launch import Job
 
 WRITE = ("before-tmp", "after-write", "after-fsync", "after-replace")  # a file, by its ending

@@ -15,9 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from reliability.processes import LIMIT, environment
 from reliability.record import Outcome
-from reliability.runs import Trial, Workshop
+from reliability.runs import LIMIT, Trial, Workshop, environment
 from resnet_repro.paths import REPOSITORY
 
 COPIED = ("src", "conf", "tests", "benchmarks")

@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from ranks import Silent, never, small_job
-from reliability.processes import begin, ended
 from reliability.record import Outcome
-from reliability.runs import Trial, Workshop
+from reliability.runs import Trial, Workshop, begin, ended
 from resnet_repro.exits import CONFIG, DISK_FULL, exit_code
 from resnet_repro.training.launch import Job, launch
 

@@ -18,23 +18,27 @@ from pathlib import Path
 import numpy as np
 
 from ranks import Silent, crash, never, small_job
-from reliability.processes import (
+from reliability.record import Outcome
+from reliability.runs import (
     KILLED,
-    PREEMPTED,
+    LONG,
     Marks,
     Noting,
+    Trial,
+    Workshop,
     at_work,
     begin,
     command,
     do,
     ended,
     environment,
+    generations,
     judged_from_outside,
+    left_overs,
     observed,
     words_of,
 )
-from reliability.record import Outcome
-from reliability.runs import LONG, Trial, Workshop, generations, left_overs
+from resnet_repro.exits import PREEMPTED
 from resnet_repro.runs.signals import STOP_SIGNALS
 from resnet_repro.training.launch import Job, launch
 

@@ -1,19 +1,35 @@
-"""The disturbed runs: small, real, and compared with an undisturbed one."""
+"""Small real runs: in processes that can be hurt, and undisturbed ones to compare them with.
+
+What a run is doing when it is hurt, what is left of it, and what a trial is made of.
+"""
 
 from __future__ import annotations
 
+import mmap
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ranks import fingerprint, small_job
-from reliability.processes import begin, command, do, ended
+from ranks import FEW_IMAGES, Silent, begin_as_is, fingerprint, small_job
 from reliability.record import Outcome, Record
+from resnet_repro.exits import PREEMPTED
+from resnet_repro.paths import REPOSITORY
+from resnet_repro.progress import Watcher
+from resnet_repro.runs.atomic import crash_point
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.training.launch import Job
+from resnet_repro.runs.metrics import read_metrics
+from resnet_repro.runs.signals import stop_on_signals
+from resnet_repro.training.launch import Job, launch
 
+LIMIT = 600.0  # seconds after which a process counts as hanging
+LINGERING = {"mid-write.pt": 1, "mid-load": 4}
+PHASES = ("start-up", "load", "train", "evaluate", "save", "end")
+KILLED = 137  # exit code
 # 12 iterations with checkpoints at 4, 8 and 12 (profile smoke); what differs between them is what
 # a resume could forget.
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -31,6 +47,155 @@ LONG = (
     "trainer.checkpoint_every_iters=8",
     "evaluation.every_iters=32",
 )
+
+
+class Marks:
+    """One byte in a file that another process reads: the phase, where no kill takes it away."""
+
+    def __init__(self, path: Path):
+        if not path.exists():
+            path.write_bytes(b"\0")
+        with path.open("r+b") as file:
+            self._byte = mmap.mmap(file.fileno(), 1)
+
+    @property
+    def phase(self) -> str:
+        return PHASES[self._byte[0]]
+
+    def note(self, phase: str, _: int = 0) -> None:
+        self._byte[0] = PHASES.index(phase)
+
+
+class Noting(Watcher):
+    """Calls ``entering`` with each phase of a run that begins, and its iteration."""
+
+    def __init__(self, entering: Callable[[str, int], None]):
+        self._entering = entering
+
+    def enter(self, phase: str, iteration: int) -> None:
+        self._entering(phase, iteration)
+
+
+def begin(work: Callable[..., Any], *args: Any) -> Any:
+    """Call ``work(*args)`` in a process of its own, on few images."""
+    return begin_as_is(_few_images, work, *args)
+
+
+def _few_images(work: Callable[..., Any], *args: Any) -> None:
+    from resnet_repro.data import synthetic
+
+    synthetic.SIZES = FEW_IMAGES
+    work(*args)
+
+
+def do(job: Job, marks: Path | None = None, slow: float = 0.0) -> None:
+    """Do ``job`` as the command would, its phase noted in the file ``marks``.
+
+    Each save takes ``slow`` seconds longer, a load, which comes once, four times that.
+    """
+    from resnet_repro.training import checkpoint
+
+    def linger(name: str) -> None:
+        time.sleep(slow * LINGERING.get(name, 0))
+        crash_point(name)
+
+    checkpoint.crash_point = linger  # type: ignore[attr-defined]
+    watcher: Watcher = Silent()
+    if marks is not None:
+        note = Marks(marks).note
+        note("start-up")
+        watcher = Noting(note)
+    observed(job, watcher)
+
+
+def observed(job: Job, watcher: Watcher) -> None:
+    """Do ``job`` until a signal; the process's exit code is 0 where it came to its end."""
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
+    with stop_on_signals() as stop_asked:
+        state = launch(job, watcher, stop_asked)
+    sys.exit(0 if state in ("finished", "skipped") else PREEMPTED)
+
+
+def ended(process: Any, limit: float = LIMIT) -> int:
+    """Wait for a process of :func:`begin`; its exit code, 124 where it hangs and is killed."""
+    process.join(limit)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return 124
+    return int(process.exitcode)
+
+
+def words_of(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "resnet_repro.train", *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Variables of the real command: this source, one thread."""
+    paths = [str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"} | more
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command and wait."""
+    return subprocess.run(
+        words_of(*arguments), env=environment(), capture_output=True, text=True, timeout=LIMIT
+    )
+
+
+def at_work(folder: Path) -> dict[int, str]:
+    """Processes that name ``folder`` on their command line: id -> rank, launcher or command."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            values = (entry / "environ").read_bytes().split(b"\0")
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state != "Z" and any(str(folder) in word for word in arguments):
+            rank = next((v[5:].decode() for v in values if v.startswith(b"RANK=")), "")
+            launches = arguments[0] == sys.executable and "torch.distributed.run" in arguments
+            found[int(entry.name)] = rank or ("launcher" if launches else "command")
+    return found
+
+
+def seconds_until_gone(folder: Path, limit: float = 60.0) -> tuple[float, int]:
+    """Seconds until no process names ``folder`` any more, and how many are left after ``limit``."""
+    began = time.monotonic()
+    while (left := at_work(folder)) and time.monotonic() - began < limit:
+        time.sleep(0.05)
+    return round(time.monotonic() - began, 2), len(left)
+
+
+def judged_from_outside(folder: RunFolder, killed: int) -> str:
+    """What a run of the real command was doing when process ``killed`` died, by what it left.
+
+    The loop writes a record, evaluates, saves, in this order. Loading counts as start-up: nothing
+    outside tells them apart.
+    """
+    status = folder.status()
+    if status.get("state") != "running" or status.get("pid") != killed:
+        return "start-up"
+    unfinished = list(folder.checkpoints.glob(".*.tmp"))
+    digests = [p for p in folder.checkpoints.glob("*.sha256") if not p.with_suffix("").exists()]
+    if unfinished or digests:
+        return "save"
+    records = [r for r in read_metrics(folder.metrics_path) if r["kind"] != "event"]
+    config = folder.config()
+    last = records[-1] if records else {"kind": "", "iter": 0}
+    done, every = last["iter"], config["evaluation"]["every_iters"]
+    if last["kind"] == "train" and done and done % every == 0:
+        return "evaluate"
+    if done == config["recipe"]["max_iters"] and status["iter"] == done:
+        return "end"
+    saved = [int(p.stem.removeprefix("iter_")) for p in folder.checkpoints.glob("iter_*.pt")]
+    due = done and done % config["trainer"]["checkpoint_every_iters"] == 0
+    if due and (done not in saved or status["iter"] < done):
+        return "save"
+    return "train"
 
 
 def left_overs(folder: RunFolder) -> list[str]:

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ranks import Silent, begin_as_is, never, small_job
-from reliability.processes import (
+from reliability.record import Outcome
+from reliability.runs import (
+    Trial,
+    Workshop,
     at_work,
     begin,
     do,
@@ -27,8 +30,7 @@ from reliability.processes import (
     seconds_until_gone,
     words_of,
 )
-from reliability.record import Outcome
-from reliability.runs import Trial, Workshop
+from resnet_repro.exits import CONFIG
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.runs.signals import STOP_SIGNALS
 from resnet_repro.training.launch import Job, launch
@@ -46,7 +48,6 @@ WORDS = (
 )
 WAITING = 240.0  # seconds for workers to come up on a busy machine
 EVERY = 10  # every tenth pair of rivals are real commands
-REFUSED = 2
 
 # What is hurt, and how. A worker that is stopped, not killed, is one that hangs.
 FAULTS: dict[str, tuple[str, signal.Signals]] = {
@@ -139,7 +140,7 @@ def race(job: Job, at: float, answer: Path) -> None:
         launch(job, Silent(), never)
     except RunFolderError as error:
         answer.write_text(str(error))
-        os._exit(REFUSED)
+        os._exit(CONFIG)
 
 
 def commands(folder: Path) -> Outcome:
@@ -157,5 +158,5 @@ def commands(folder: Path) -> Outcome:
 def judged(verdict: Outcome, codes: list[int], output: str) -> Outcome:
     """One ran to the end; the other was refused and told by whom, or found the run done."""
     named = re.search(r"process \d+ on \S+ is working on this run", output) is not None
-    one = codes == [0, REFUSED] and named
+    one = codes == [0, CONFIG] and named
     return verdict | {"codes": codes, "named": named, "ok": verdict["ok"] and one}
