@@ -7,11 +7,8 @@ without torch's launcher: seconds less for each test.
 import hashlib
 import multiprocessing
 import os
-import signal
 import socket
-import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -105,56 +102,26 @@ def fingerprint(folder: RunFolder) -> dict[str, Any]:
     } | {name: folder.table(name) for name in tables}
 
 
-class Failed:
-    """What a process answers instead of raising."""
-
-    def __init__(self, error: str, trace: str = ""):
-        self.error, self.trace = error, trace
-
-
 def together(count: int, function: Callable[..., Any], *args: Any, timeout: float = 120) -> Any:
     """Call ``function(*args)`` in ``count`` processes that find each other; their answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ears, processes = [], []
-    for rank in range(count):
-        ear, mouth = _CONTEXT.Pipe(duplex=False)
-        process = _CONTEXT.Process(target=_call, args=(rank, count, port, mouth, function, args))
-        process.start()
-        mouth.close()
-        ears.append(ear)
-        processes.append(process)
-    try:
-        return [_answer(ear, timeout) for ear in ears]
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
+    with _CONTEXT.Pool(count, maxtasksperchild=1) as pool:
+        calls = [
+            pool.apply_async(_call, (rank, count, port, function, args)) for rank in range(count)
+        ]
+        return [call.get(timeout) for call in calls]
 
 
-def _answer(ear: Connection, timeout: float) -> Any:
-    try:
-        return ear.recv() if ear.poll(timeout) else Failed(f"silent for {timeout} s")
-    except EOFError:
-        return Failed("killed")
-
-
-def _call(
-    rank: int, count: int, port: int, mouth: Connection, function: Callable[..., Any], args: Any
-) -> None:
+def _call(rank: int, count: int, port: int, function: Callable[..., Any], args: Any) -> Any:
     values = (rank, count, rank, count)
     os.environ |= {name: str(value) for name, value in zip(ENVIRONMENT, values, strict=True)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        synthetic.SIZES = FEW_IMAGES
-        answer = function(*args)
-        leave()
-    except BaseException as error:
-        answer = Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
-    mouth.send(answer)
-    os._exit(0)
+    synthetic.SIZES = FEW_IMAGES
+    answer = function(*args)
+    leave()
+    return answer
 
 
 def workers(
@@ -169,12 +136,8 @@ def workers(
     """
     job.folder.path.mkdir(parents=True, exist_ok=True)
     prepare(job)
-    answers = together(job.config.trainer.devices, _share, job, stop_after, spoil, images)
-    for answer in answers:
-        if isinstance(answer, Failed):
-            raise AssertionError(f"in a worker: {answer.error}\n{answer.trace}")
-    assert len(set(answers)) == 1
-    return str(answers[0])
+    (state,) = {*together(job.config.trainer.devices, _share, job, stop_after, spoil, images)}
+    return str(state)
 
 
 def _share(

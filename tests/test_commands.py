@@ -245,7 +245,7 @@ def test_hydras_own_launcher_does_the_same_runs_and_imports_no_compiler(tmp_path
     assert done.stdout.splitlines()[-1] == "[]", "seconds of every start"
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few", "coarse_figures")
 def test_figure_one_from_nothing_then_again_without_training(tmp_path, run_script, capsys):
     small = [word for word in SMALL if word not in ("model.depth=8", "profile=smoke")]
     args = ("--profile", "smoke", "--out", f"{tmp_path}/figures", *small)
@@ -270,10 +270,9 @@ def test_figure_one_from_nothing_then_again_without_training(tmp_path, run_scrip
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*/*/*")}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_signals_lose_nothing(tmp_path, number):
-    args = (RUN, *SMALL, f"runs_dir={tmp_path}", "recipe.max_iters=100", "recipe.milestones=[]")
-    args += ("trainer.checkpoint_every_iters=10", "evaluation.every_iters=100", "name=stopped")
+def test_a_signal_loses_nothing(tmp_path):
+    args = (RUN, *SMALL, f"runs_dir={tmp_path}", "recipe.max_iters=60", "recipe.milestones=[]")
+    args += ("trainer.checkpoint_every_iters=10", "evaluation.every_iters=60", "name=stopped")
     folder = RunFolder(tmp_path / "smoke" / "stopped" / "seed0")
     command = [sys.executable, "-m", "resnet_repro.train", *args]
     process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True)
@@ -282,15 +281,11 @@ def test_signals_lose_nothing(tmp_path, number):
         assert process.poll() is None, process.stderr and process.stderr.read()
         assert time.monotonic() < until
         time.sleep(0.02)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, output = process.communicate(timeout=120)
-    left = (process.returncode, folder.status()["state"])
-    if number == signal.SIGKILL:
-        assert left == (-signal.SIGKILL, "running")
-    else:
-        assert left == (75, "preempted"), output
-        assert "saving after this iteration" in output
+    assert (process.returncode, folder.status()["state"]) == (75, "preempted"), output
+    assert "saving after this iteration" in output
     assert launch(make_job(*args), Silent(), never) == "finished"
     trained = [record["iter"] for record in folder.metrics() if record["kind"] == "train"]
-    assert trained == list(range(2, 101, 2))
+    assert trained == list(range(2, 61, 2))
     assert folder.status()["state"] == "finished"

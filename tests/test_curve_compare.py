@@ -1,6 +1,5 @@
 """Our curves against the paper's: where they may be compared, and what is found."""
 
-import json
 import math
 
 import numpy as np
@@ -13,6 +12,7 @@ from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
+from test_analysis_tables import evaluated
 
 
 def paper_like(root, label, shift=0.0, **how):
@@ -165,21 +165,18 @@ def test_figure_draws_what_is_compared_over_the_paper(tmp_path):
 
 def test_checkpoints_with_precise_statistics_stand_beside_the_logged_errors(tmp_path):
     run = load_run(paper_like(tmp_path / "runs", "plain-20", 4.0))
-    folder = tmp_path / "evaluations"
-    folder.mkdir()
     own = {it: RunFolder(run.path).metrics_digest(it) for it in (30_000, 31_000, 64_000)}
     assert len({*own.values()}) == 3
-    for name, (iteration, training, bn) in enumerate([
+    for iteration, training, bn in (
         (30_000, own[30_000], "precise"),
         (31_000, own[31_000], "precise"),
         (64_000, own[64_000], "precise"),
         (29_000, own[30_000], "precise"),  # of another training
         (32_000, RunFolder(run.path).metrics_digest(32_000), "running"),
-    ]):  # fmt: skip
+    ):
         model = {"run": run.place, "iter": iteration, "metrics_sha256": training}
-        entry = {"models": [model], "protocol": "1-crop", "bn": bn, "data": {"name": "cifar10"}}
-        counts = {"top1_err": 12.0, "num_samples": 10_000}
-        (folder / f"{name}.json").write_text(json.dumps(entry | counts))
+        what = {"models": [model], "bn": bn, "data": {"name": "cifar10"}, "num_samples": 10_000}
+        evaluated(run.path, protocol="1-crop", top1=12.0, **what)
     table = agreement.statistics_table([run])
     assert table["iterations"].tolist() == ["30,000 to 31,000", "64,000"]
     assert table["precise statistics"].tolist() == [12.0, 12.0]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ranks import Failed, Silent, do, fingerprint, never, newest, small_job, together, workers
+from ranks import Silent, do, fingerprint, never, newest, small_job, together, workers
 from resnet_repro.data import synthetic
 from resnet_repro.data.resident import ResidentImages
 from resnet_repro.evaluation.count import ErrorCount, count_errors
 from resnet_repro.options import ConfigError
 from resnet_repro.runs.folder import RunFolderError
-from resnet_repro.training import distributed
+from resnet_repro.training import DivergedError, distributed
 from resnet_repro.training import run as run_module
 from resnet_repro.training.build import assemble
 from resnet_repro.training.device import set_up
@@ -168,7 +168,7 @@ def _poison(world: World) -> None:
 
 def test_divergence_on_one_worker_stops_all_with_its_name(tmp_path):
     job = small_job(tmp_path, *SHORT, "trainer.devices=2")
-    with pytest.raises(AssertionError, match=r"DivergedError: the loss is not finite at iter\w+ 4"):
+    with pytest.raises(DivergedError, match="the loss is not finite at iteration 4"):
         workers(job, spoil=_poison)
     status = job.folder.status()
     assert (status["state"], status["iter"]) == ("diverged", 0)  # 4 would be a checkpoint
@@ -199,8 +199,6 @@ def statistics(state: TrainState) -> Tensor:
 
 def test_what_workers_share_and_what_they_do_not(tmp_path):
     first, second = together(2, _meet, small_job(tmp_path, "trainer.devices=2"))
-    for answer in (first, second):
-        assert not isinstance(answer, Failed), answer.trace
     assert (first[0] == second[0]).all()  # the gradient
     assert not (first[1] == second[1]).all()  # statistics, each its own
     assert (first[2] == first[1]).all()  # until an evaluation: then all have rank 0's

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from pictures import encoded, photograph, write_folder
+from refusals import refused
 from resnet_repro.config import DataConfig
-from resnet_repro.data import DataError, folder
+from resnet_repro.data import folder
 from resnet_repro.data.colours import load_statistics
 from resnet_repro.data.folder import load_indices
 from resnet_repro.data.jpeg import centre_crop, scaled
@@ -183,8 +184,7 @@ def test_a_corrupt_picture_is_named_counted_and_never_replaced(own, protocol, wo
     bad = own / "val" / "n00000001" / "n00000001_0.JPEG"
     good = slowly(own, protocol)
     bad.write_bytes(bad.read_bytes()[:1000])
-    with pytest.raises(DataError, match="n00000001_0.JPEG"):
-        count(opened(own, workers), protocol)
+    refused(count, opened(own, workers), protocol, match="n00000001_0.JPEG")
     held_out = opened(own, workers, on_corrupt="skip")
     for _ in range(2):  # a second pass counts it again, not twice
         found = count(held_out, protocol)
@@ -201,19 +201,19 @@ def test_trap_08_14_a_part_or_a_padded_set_is_no_result(own):
     held_out = opened(own)
     batches = list(held_out.shown("1-crop", 2))
     score = scores_of("1-crop")
-    with pytest.raises(RuntimeError, match="counted 4 images where there are 6"):
-        count_errors(score, batches[:2], len(held_out))
-    with pytest.raises(RuntimeError, match="counted 4 images and left out 1 where there are 6"):
-        count_errors(score, batches[:2], len(held_out), left_out=lambda: 1)
-    with pytest.raises(RuntimeError, match="counted 8 images where there are 6"):
-        count_errors(score, [*batches, batches[0]], 6)
+    for shown, gone, message in (
+        (batches[:2], 0, "counted 4 images where there are 6"),
+        (batches[:2], 1, "counted 4 images and left out 1 where there are 6"),
+        ([*batches, batches[0]], 0, "counted 8 images where there are 6"),
+        ([], 6, "counted 0 images and left out 6"),
+    ):
+        missing = {"left_out": lambda gone=gone: gone} if gone else {}
+        refused(count_errors, score, shown, 6, **missing, match=message, kind=RuntimeError)
     assert count_errors(score, batches[:2], 6, left_out=lambda: 2).seen == 4
-    with pytest.raises(RuntimeError, match="counted 0 images and left out 6"):
-        count_errors(score, [], 6, left_out=lambda: 6)
     next((own / "val").glob("*/*.JPEG")).unlink()  # listed, but gone
     for protocol in PROTOCOLS:
-        with pytest.raises(DataError, match="cannot be read"):
-            list(FullSize(held_out.index, None, {}, held_out.decoder).shown(protocol, 2))
+        pictures = FullSize(held_out.index, None, {}, held_out.decoder)
+        refused(list, pictures.shown(protocol, 2), match="cannot be read")
 
 
 @torch.no_grad()
@@ -240,17 +240,16 @@ def test_ours_are_shown_pictures_less_the_mean_of_the_training_pictures(kept):
 def test_training_pictures_are_not_needed_for_other_peoples_nets(own):
     (own / "train").rename(own / "elsewhere")
     assert len(opened(own)) == len(SIZES)
-    with pytest.raises(DataError, match="train/ is missing"):
-        opened(own, ours=True)
+    refused(opened, own, ours=True, match="train/ is missing")
 
 
 def test_trap_08_a_part_of_imagenet_is_not_imagenet(own, monkeypatch):
     for ours in (False, True):
-        with pytest.raises(DataError, match="has 3 classes, ILSVRC-2012 has 1,000"):
-            opened(own, ours=ours, name="imagenet")
+        message = "has 3 classes, ILSVRC-2012 has 1,000"
+        refused(opened, own, ours=ours, name="imagenet", match=message)
     monkeypatch.setattr(folder, "CLASSES", 3)
-    with pytest.raises(DataError, match="has 6 pictures, ILSVRC-2012's validation set has 50,000"):
-        opened(own, name="imagenet")
+    message = "has 6 pictures, ILSVRC-2012's validation set has 50,000"
+    refused(opened, own, name="imagenet", match=message)
 
 
 def test_workers_are_shared_out_by_pixels(kept, monkeypatch):
@@ -275,8 +274,8 @@ def test_imagenet_weights_need_classes_in_the_order_of_wordnet_ids():
     wordnet, numbers = [f"n{n:08}" for n in range(1000)], sorted(map(str, range(1000)))
     assert check_classes([net, own], 1000, wordnet, "imagenet") == []
     message = r"resnet50.pth: .* 1,000 folders have other names, as 0$"
-    with pytest.raises(ConfigError, match=message):
-        check_classes([own, net], 1000, numbers, "imagenet")
+    words = ([own, net], 1000, numbers, "imagenet")
+    refused(check_classes, *words, match=message, kind=ConfigError)
     # In any folder it may be a net of these very classes.
     (doubt,) = check_classes([own, net], 1000, numbers, "folder")
     assert doubt.endswith("its errors mean nothing here")

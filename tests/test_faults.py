@@ -1,7 +1,9 @@
-"""Full disks, folders that cannot be used, two commands at once, divergence."""
+"""Checkpoints; full disks, folders that cannot be used, divergence."""
 
+import contextlib
 import dataclasses
-import re
+import os
+import random
 import resource
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ranks import Failed, Silent, StopAt, do, finished, never, newest, small_job, together
+from ranks import Silent, StopAt, do, finished, never, newest, small_job, together
+from refusals import refused
+from reliability.damage import damage
 from resnet_repro.data import synthetic
 from resnet_repro.exits import exit_code
 from resnet_repro.runs.atomic import DiskFullError
 from resnet_repro.runs.folder import RunFolderError
-from resnet_repro.training import CheckpointError, DivergedError
+from resnet_repro.training import CheckpointError, DivergedError, checkpoint
 from resnet_repro.training import build as build_module
 from resnet_repro.training import loop as loop_module
-from resnet_repro.training.checkpoint import load_newest
+from resnet_repro.training.checkpoint import load_newest, save
 from resnet_repro.training.launch import Job, launch
 
 # Checkpoints at 2, 4 and 6: the third is the first that lets an older one go.
@@ -26,6 +30,79 @@ QUICK = ("recipe.max_iters=6", "recipe.milestones=[4]", "trainer.checkpoint_ever
          "evaluation.every_iters=6", "probes.response_images=20")  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("few_images")
+
+
+def content(value: float) -> dict[str, object]:
+    return {"model": {"w": torch.full((4096,), value)}, "iteration": int(value)}
+
+
+def test_newest_is_loaded_and_two_are_kept(tmp_path):
+    assert load_newest(tmp_path) is None
+    for i in (1, 2, 3):
+        save(tmp_path, i, content(i))
+    assert sorted(p.name for p in tmp_path.glob("*.pt")) == ["iter_00000002.pt", "iter_00000003.pt"]
+    assert len(list(tmp_path.iterdir())) == 4
+    loaded = load_newest(tmp_path)
+    assert loaded["iteration"] == 3
+    assert torch.equal(loaded["model"]["w"], torch.full((4096,), 3.0))
+
+
+@pytest.mark.parametrize("how", ["one bit flipped", "truncated", "a page zeroed", "text"])
+def test_damage_is_never_loaded(tmp_path, how):
+    """torch.load itself accepts most of these files."""
+    rng = random.Random(how)
+    for trial in range(10):
+        folder = tmp_path / str(trial)
+        save(folder, 1, content(1))
+        newest = save(folder, 2, content(2))
+        damage(how, newest, rng)
+        with pytest.warns(UserWarning, match="iter_00000002.pt.*set aside"):
+            assert load_newest(folder)["iteration"] == 1
+        assert newest.with_name(newest.name + ".corrupt").exists()
+
+
+def test_all_damaged_stops_instead_of_starting_again(tmp_path):
+    save(tmp_path, 1, content(1)).write_bytes(b"")
+    for expected in (pytest.warns(UserWarning, match="set aside"), contextlib.nullcontext()):
+        # On a rerun the damaged file is out of the way: still no fresh start.
+        with expected, pytest.raises(CheckpointError, match="no checkpoint is whole"):
+            load_newest(tmp_path)
+
+
+def test_another_schema_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SCHEMA", 0)
+    save(tmp_path, 1, content(1))
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="schema 0, this version reads 2"):
+        load_newest(tmp_path)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path, hostile):
+    save(tmp_path, 1, {"model": hostile})
+    with pytest.raises(CheckpointError, match="holds more than data"):
+        load_newest(tmp_path)
+    assert not hostile.canary.exists()
+
+
+def test_data_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
+    """What only a power cut would show: file, then name, then folder; digest before checkpoint."""
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def logged_fsync(descriptor: int) -> None:
+        events.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().suffix or 'folder'}")
+        fsync(descriptor)
+
+    def logged_replace(path: Path, target: Path) -> Path:
+        events.append(f"name {target.suffix}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(Path, "replace", logged_replace)
+    save(tmp_path, 1, content(1))
+    assert events == [
+        "fsync .tmp", "name .sha256", "fsync folder", "fsync .tmp", "name .pt", "fsync folder",
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +134,13 @@ def fill(job: Job, after: int, file: str, more: int) -> str:
 )
 def test_a_full_disk_is_named_and_costs_no_bit(whole, tmp_path, after, file, more, named):
     job = small_job(tmp_path, *QUICK)
-    (answer,) = together(1, fill, job, after, file, more)
-    assert isinstance(answer, Failed), answer
     cause = rf"{named}: cannot be written \(File too large, [\d,]+ bytes free\)"
-    assert re.match(f"DiskFullError: .*{cause}", answer.error)
+    refused(together, 1, fill, job, after, file, more, match=cause, kind=DiskFullError)
     assert not list(job.folder.path.rglob("*.tmp"))
     assert job.folder.metrics_path.read_bytes().endswith(b"}\n")  # no half record
     assert newest(job.folder)["iteration"] == 2
     assert finished(job) == whole  # there is room again
-    assert exit_code(DiskFullError(28, answer.error)) == 74
+    assert exit_code(DiskFullError(28, "full")) == 74
 
 
 UNUSABLE = [
@@ -83,11 +158,8 @@ def test_an_unusable_folder_is_refused_and_nothing_is_made(tmp_path, place):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     before = sorted(tmp_path.rglob("*"))
     named = "cannot be read" if place == "loop/runs" else "no run folder .*seed0 can be made"
-    with pytest.raises(RunFolderError, match=named) as caught:
-        do(job)
-    assert str(tmp_path / place) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert exit_code(caught.value) == 2
+    assert str(tmp_path / place) in refused(do, job, match=named, kind=RunFolderError)
+    assert exit_code(RunFolderError()) == 2
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "file").read_text() == taken.read_text() == "mine"
 
@@ -112,8 +184,8 @@ def spoil_gradient(monkeypatch: pytest.MonkeyPatch, update: int) -> None:
 def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     spoil_gradient(monkeypatch, 5)
     job = small_job(tmp_path, *QUICK)
-    with pytest.raises(DivergedError, match=r"norm of the gradient is not finite at iteration 5 "):
-        do(job)
+    message = "norm of the gradient is not finite at iteration 5 "
+    refused(do, job, match=message, kind=DivergedError)
     saved = newest(job.folder)
     assert saved["iteration"] == 4
     assert all(value.isfinite().all() for value in saved["model"].values())
@@ -171,6 +243,5 @@ def test_a_checkpoint_that_is_not_this_runs_is_named(tmp_path, monkeypatch, chan
     begun = small_job(tmp_path, *QUICK)
     assert do(begun, StopAt(3)) == "preempted"
     job = change(begun, monkeypatch)
-    with pytest.raises(CheckpointError, match=named):
-        do(job)
+    refused(do, job, match=named, kind=CheckpointError)
     assert job.folder.status()["state"] == "failed"

@@ -1,13 +1,10 @@
 """The learning rate, update by update: planned drops, warm-ups, and drops at a plateau."""
 
-import math
-
 import pytest
 
 from ranks import StopAt, do, fingerprint, finished, small_job
 from resnet_repro.config import RecipeConfig
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.runs.metrics import Record
 from resnet_repro.training.schedule import Plateau, lr_at
 from resnet_repro.training.state import TrainState, current_lr, watch_plateau
 
@@ -53,15 +50,6 @@ def test_the_rate_drops_after_so_many_evaluations_without_improvement():
     assert drops([50] * 20, 2, max_drops=3) == [3, 5, 7]
 
 
-def test_the_rate_is_a_function_of_the_iteration_and_the_drops():
-    recipe = RecipeConfig(schedule="plateau", milestones=[1, 2])
-    state = TrainState.__new__(TrainState)
-    state.warmup_exit, state.plateau = None, Plateau(drops=[30, 70])
-    assert [current_lr(state, recipe, i) for i in (0, 29, 30, 69, 70)] == [
-        0.1, 0.1, 0.01, 0.01, 0.001,
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("warmup", ["error80", "iters400"])
 def test_trap_01_02_a_warm_up_is_no_plateau_and_drops_start_from_the_full_rate(warmup):
     """Others stay at the rate of the warm-up, or drop from it."""
@@ -78,18 +66,6 @@ def test_trap_01_02_a_warm_up_is_no_plateau_and_drops_start_from_the_full_rate(w
     assert [current_lr(state, recipe, i) for i in (400, 599, 600)] == [0.1, 0.1, 0.01]
 
 
-def replayed(records: list[Record], patience: int, max_drops: int, last: int) -> list[int]:
-    """The rule told once more: iterations of the drops by the logged test errors."""
-    best, since, found = math.inf, 0, []
-    for record in (r for r in records if r["kind"] == "test"):
-        since = 0 if record["top1_err"] < best else since + 1
-        best = min(best, record["top1_err"])
-        if since == patience and len(found) < max_drops and record["iter"] < last:
-            since = 0
-            found.append(record["iter"])
-    return found
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     job = small_job(tmp_path_factory.mktemp("whole"), *PLATEAU)
@@ -104,7 +80,8 @@ def drops_of(folder: RunFolder) -> dict[int, float]:
 
 def test_a_run_drops_by_what_it_logs_and_logs_each_drop(whole):
     records = whole.metrics()
-    expected = replayed(records, patience=2, max_drops=2, last=14)
+    errors = [r["top1_err"] for r in records if r["kind"] == "test"]  # at each iteration
+    expected = drops(errors[:-1], patience=2, max_drops=2)  # after the last no update is left
     assert expected, "the errors fell all the way: no plateau to see"
     assert drops_of(whole) == {
         i: pytest.approx(0.4 * 0.1**n) for n, i in enumerate(expected, start=1)
