@@ -191,6 +191,7 @@ def test_the_command_in_a_run_gives_the_same_numbers_again(tmp_path, call):
     assert all(found[0][table] for table in ("gradients", "responses", "signal"))
 
 
+@pytest.mark.usefixtures("coarse_figures")
 def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(
     tmp_path, monkeypatch, call, run_script, capsys
 ):
@@ -213,7 +214,7 @@ def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(
     assert table["test diff"].notna().sum() == len(experiments) - 2
     # A key in its own words means that nothing was said about it.
     assert not [change for change in table["change"] if "=" in change]
-    assert (tmp_path / "figures" / "deviations.png").stat().st_size > 10_000
+    assert (tmp_path / "figures" / "deviations.png").stat().st_size > 1_000
 
 
 @pytest.mark.slow
