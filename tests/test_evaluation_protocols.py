@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from torchvision.transforms.functional import ten_crop
 
 from resnet_repro.data import Arrays
 from resnet_repro.evaluation.count import count_errors
@@ -75,24 +76,13 @@ def test_one_crop_is_the_centre_and_must_fit():
         central_view(images(1, 20, 40), 24)
 
 
-def slow_ten_crop(net, picture):
-    width = picture.shape[2]
-    places = [(0, 0), (0, width - 24), (4, 0), (4, width - 24), (2, (width - 24) // 2)]
-    total = torch.zeros(5, dtype=torch.float64)
-    for top, left in places:
-        view = picture[:, top : top + 24, left : left + 24]
-        for shown in (view, torch.from_numpy(view.numpy()[:, :, ::-1].copy())):
-            total += net(shown[None])[0].double().softmax(0)
-    return total / 10
-
-
 def test_trap_09_ten_crops_are_averaged_for_each_image_alone():
     """A mean over a flattened batch of crops would mix images as soon as there is more than one."""
     net, pictures = TinyNet(), images(7, 56, 80)
     together = score("10-crop", net, pictures)
     for i, picture in enumerate(pictures):
-        small = pil_resize(picture, 28, 40)  # they are resized first
-        expected = slow_ten_crop(net, small)
+        crops = ten_crop(pil_resize(picture, 28, 40), 24)  # they are resized first
+        expected = sum(net(view[None])[0].double().softmax(0) for view in crops) / 10
         torch.testing.assert_close(together[i].exp().double(), expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(together.exp().sum(1), torch.ones(7))
     order = torch.tensor([3, 0, 6, 2, 5, 1, 4])

@@ -1,13 +1,11 @@
 """The page that shows the study: whole, true to the tables, safe, readable, also in a browser."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote
 
 import pandas as pd
@@ -358,6 +356,3 @@ def test_the_page_in_a_browser(study, tmp_path, width, dark):
     assert (red + green + blue < 150) == dark
     picture = Image.open(shot).convert("RGB").crop((0, 0, width, 3000))
     assert len(picture.getcolors(1 << 24) or []) > 200, "text and figures, not an empty page"
-    if kept := os.environ.get("RESNET_REPRO_SHOTS"):
-        Path(kept).mkdir(parents=True, exist_ok=True)
-        picture.save(Path(kept) / f"report_{width}_{'dark' if dark else 'light'}.png")

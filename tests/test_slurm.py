@@ -12,11 +12,10 @@ import pytest
 from ranks import fingerprint, small_job, workers
 from reliability.runs import at_work
 from resnet_repro.data.synthetic import SIZES
+from resnet_repro.paths import REPOSITORY as REPO
 from resnet_repro.runs.folder import RunFolder
 
-REPO = Path(__file__).resolve().parents[1]
 BATCH = REPO / "docs" / "slurm" / "train.sbatch"
-CLUSTER = (REPO / "docs" / "CLUSTER.md").read_text(encoding="utf-8")
 
 FAKES = {
     # `sbatch script words`: what the controller does, on this machine.
