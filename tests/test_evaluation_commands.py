@@ -268,14 +268,14 @@ COUNTED = [  # half a minute a net of 20 layers
 
 @pytest.mark.parametrize("path", COUNTED)
 def test_committed_weights_give_the_logged_error(path, tmp_path, real_cifar10):
-    """In fp32: few processors are quick at the bf16 of the runs, and each rounds it its own way."""
-    args = (f"weights={path}", "format=ours", f"data.root={real_cifar10}")
-    found = counted(tmp_path, *args, "trainer.precision=fp32")
+    found = counted(tmp_path, f"weights={path}", "format=ours", f"data.root={real_cifar10}")
     run = load_run(paths.REPOSITORY / "results" / "runs" / found["models"][0]["run"])
+    made = (run.meta["precision"], run.meta["hardware"]["cpu"])
+    same = made == (found["precision"], found["hardware"]["cpu"])
     logged = run.metrics[run.metrics["kind"] == "test"].iloc[-1]
     assert found["num_samples"] == logged["num_samples"] == 10_000
-    for key in ("top1_err", "top5_err"):
-        assert found[key] == pytest.approx(logged[key], abs=0.1)  # ten images
+    for key in ("top1_err", "top5_err"):  # another processor rounds differently
+        assert round(100 * abs(found[key] - logged[key])) <= (0 if same else 10)
 
 
 @pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
