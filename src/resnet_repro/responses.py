@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from resnet_repro import paths
 from resnet_repro.command import run_command
@@ -46,7 +47,7 @@ def measure(options: ResponsesOptions) -> None:
     from resnet_repro.training.refuse import refuse_other_checkpoint
 
     # Responses are those of one net, however and wherever it was trained.
-    how = {
+    how: dict[str, Any] = {
         "device": "cpu" if run.trainer.device == "cpu" else "auto",
         "devices": 1,
         "threads": options.threads,
