@@ -111,17 +111,19 @@ def test_synchronised_batch_norm_makes_every_number_of_workers_one(tmp_path, dev
     assert furthest(trained(tmp_path, "one"), several) < 3e-4
 
 
-@pytest.mark.parametrize("devices", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("devices", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_stopped_and_resumed_gives_the_same_bits(tmp_path, devices):
-    """Twice in one epoch, when the last rank alone wants to; from three on the buckets matter."""
+    """Twice in one epoch, when the last rank alone wants to; from three on the buckets matter.
+
+    Two, under torch's launcher: test_ddp_processes.py.
+    """
     words = f"trainer.devices={devices}"
     whole, parts = (small_job(tmp_path / name, words) for name in ("whole", "parts"))
     assert workers(whole) == "finished"
     assert workers(parts, 5) == "preempted"
     assert parts.folder.status()["iter"] == 5
-    if devices == 2:
-        assert workers(parts, 2) == "preempted"
-        assert parts.folder.status()["iter"] == 7
+    assert workers(parts, 2) == "preempted"
+    assert parts.folder.status()["iter"] == 7
     assert workers(parts) == "finished"
     assert fingerprint(parts.folder) == fingerprint(whole.folder)
     assert not list(parts.folder.path.rglob("*.tmp"))

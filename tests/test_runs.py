@@ -18,7 +18,7 @@ from fabricate import make_config
 from resnet_repro.data.cache import locked
 from resnet_repro.paths import REPOSITORY
 from resnet_repro.runs import provenance
-from resnet_repro.runs.atomic import write_atomic, write_text_atomic
+from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import RunFolder, RunFolderError, find_runs
 from resnet_repro.runs.lock import run_lock
 from resnet_repro.runs.metrics import MetricsError, MetricsWriter, read_metrics
@@ -38,19 +38,6 @@ def test_a_bundle_inside_another_repository_keeps_its_own_revision(tmp_path, mon
     state = {"revision": "ours", "dirty": False}
     (tmp_path / "package" / provenance.REVISION).write_text(json.dumps(state))
     assert provenance.git_state() == state
-
-
-def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "file"
-    write_text_atomic(path, "old")
-
-    def fail(file: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="space"):
-        write_atomic(path, fail)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path)])
