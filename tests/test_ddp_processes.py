@@ -1,10 +1,11 @@
-"""Workers under torch's launcher, and what is left of them when something dies: nothing."""
+"""A command and its workers, and what is left of them when something dies: nothing."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from resnet_repro.data.jpeg import PictureError
 from resnet_repro.data.synthetic import SIZES
 from resnet_repro.exits import exit_code
 from resnet_repro.paths import REPOSITORY as REPO
+from resnet_repro.runs.atomic import DiskFullError
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.train import main
 from resnet_repro.training import WorkersLostError
@@ -35,7 +37,7 @@ def assert_nobody_is_left(folder: RunFolder, limit: float = 1) -> None:
 
 
 class Fault(Silent):
-    """Signals a rank or the launcher once the run has done eight more iterations."""
+    """Signals a rank once the run has done eight more iterations."""
 
     def __init__(self, job: Job, whom: str = "nobody", number: int = 0):
         self._job, self._whom, self._number = job, whom, number
@@ -98,28 +100,19 @@ def test_warned_while_torch_is_imported_it_saves_and_leaves(tmp_path):
     assert (status["state"], status["iter"]) == ("preempted", 1)
 
 
-def piped(*command: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdout=subprocess.PIPE)
-
-
-def test_a_stop_before_the_first_worker_is_there_ends_the_launcher_at_once(tmp_path, monkeypatch):
+def test_a_stop_before_the_first_worker_is_there_ends_it_at_once(tmp_path, monkeypatch):
     begun: list[subprocess.Popen[bytes]] = []
 
-    def hanging(*_: object) -> subprocess.Popen[bytes]:
-        begun.append(piped("sleep", "600"))
-        return begun[0]
+    def hanging(*_: object) -> tuple[Connection, subprocess.Popen[bytes]]:
+        begun.append(subprocess.Popen(["sleep", "600"]))
+        return Pipe(duplex=False)[0], begun[-1]
 
-    monkeypatch.setattr(workers_module, "start_launcher", hanging)
+    monkeypatch.setattr(workers_module, "start_worker", hanging)
     job, began = small_job(tmp_path, "trainer.devices=2"), time.monotonic()
     assert launch(job, Silent(), lambda: bool(begun)) == "preempted"
-    assert time.monotonic() - began < 60  # the launcher would sleep for 600 s
-    assert begun[0].returncode == -signal.SIGKILL
+    assert time.monotonic() - began < 60  # it would sleep for 600 s
+    assert [process.returncode for process in begun] == [-signal.SIGKILL] * 2
     assert job.folder.status()["state"] == "preempted"
-
-
-REPORTS = """@worker {"event": "enter", "rank": 0, "values": ["train", 1]}
-@worker {"event": "error", "rank": 1, "kind": "StoppedError", "message": "waiting for pictures"}
-"""
 
 
 def test_a_stop_while_one_of_several_waits_for_pictures_is_a_stop(tmp_path, monkeypatch):
@@ -127,7 +120,15 @@ def test_a_stop_while_one_of_several_waits_for_pictures_is_a_stop(tmp_path, monk
     entered: list[str] = []
     watcher = Silent()
     watcher.enter = lambda phase, _: entered.append(phase)
-    monkeypatch.setattr(workers_module, "start_launcher", lambda *_: piped("printf", REPORTS))
+
+    def reporting(*about: Any) -> tuple[Connection, subprocess.Popen[bytes]]:
+        pipe, mouth = Pipe(duplex=False)
+        rank = about[2]
+        report = ("error", StoppedError("waiting")) if rank else ("enter", "train", 1)
+        mouth.send(report)
+        return pipe, subprocess.Popen(["sleep", "1"])
+
+    monkeypatch.setattr(workers_module, "start_worker", reporting)
     job = small_job(tmp_path, "trainer.devices=2")
     assert launch(job, watcher, lambda: bool(entered)) == "preempted"
     assert entered == ["train"]
@@ -172,12 +173,6 @@ def test_a_killed_worker_ends_the_others(job):
     assert "worker 1 was killed" in status["reason"]
 
 
-def test_a_killed_launcher_makes_the_workers_save(job):
-    watcher = Fault(job, "launcher", signal.SIGKILL)
-    assert launch(job, watcher, never) == "preempted"
-    watcher.assert_nobody_is_left()
-
-
 def test_a_worker_that_falls_silent_is_given_up(job, monkeypatch):
     monkeypatch.setattr(workers_module, "AFTER_FAILURE", 1.0)
     waiting = small_job(Path(job.config.runs_dir), *LONG, "trainer.timeout_seconds=5")
@@ -203,10 +198,16 @@ def test_a_killed_command_leaves_nobody_and_the_next_one_resumes(job, whole, cal
     assert not list(job.folder.path.rglob("*.tmp"))
 
 
-def test_an_error_is_reported_as_the_nearest_kind_that_the_command_knows(monkeypatch):
-    sent: list[dict[str, Any]] = []
-    monkeypatch.setattr(workers_module.Channel, "__init__", lambda *_: None)
-    monkeypatch.setattr(workers_module.Channel, "report", lambda *_, **values: sent.append(values))
-    for error in (PictureError("n1.JPEG"), StoppedError("waiting"), ZeroDivisionError("ours")):
-        workers_module.Channel(0).failed(error)
-    assert [values["kind"] for values in sent] == ["DataError", "StoppedError", "ZeroDivisionError"]
+def test_an_error_arrives_as_it_was_and_a_defect_as_text():
+    pipe, mouth = Pipe(duplex=False)
+    channel = workers_module.Channel(os.dup(mouth.fileno()))
+    full = DiskFullError(28, "no room")
+    for error in (PictureError("n1.JPEG"), full, ZeroDivisionError("ours")):
+        channel.failed(error)
+    picture, disk, defect = (pipe.recv()[1] for _ in range(3))
+    assert (type(picture), str(picture)) == (PictureError, "n1.JPEG")
+    assert (type(disk), str(disk)) == (DiskFullError, "no room")
+    assert str(defect) == "ZeroDivisionError: ours"
+    assert "ZeroDivisionError: ours" in defect.__notes__[0]
+    pipe.close()
+    channel.enter("train", 1)  # the command is gone: no error of the worker's

@@ -81,7 +81,7 @@ SOME = [  # part, trials, count, totals
     ("disk", ("16 KiB",), 0, {"full": 1}),  # no room for the owner's name in the lock
     ("leaks", (), 2, {"cycles": 4, "orphans": 0}),
     pytest.param(
-        "workers", ("2 workers: rank 0 killed", "2 workers: SIGUSR1 to launcher"), 2,
+        "workers", ("2 workers: rank 0 killed", "2 workers: SIGUSR1 to workers"), 2,
         {"orphans": 0}, marks=pytest.mark.slow,
     ),
 ]  # fmt: skip

@@ -4,12 +4,10 @@ A default is the paper's choice, or ours where the paper is silent (``docs/FIDEL
 each). ``conf/`` holds only what differs between experiments. No torch, no Hydra.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from resnet_repro.models.spec import NetSpec
 from resnet_repro.options import (
@@ -19,7 +17,6 @@ from resnet_repro.options import (
     above,
     at_least,
     build,
-    group,
     how,
     increasing,
     named,
@@ -33,7 +30,6 @@ PICTURE_SETS = ("imagenet", "folder")  # decoded while training; the others are 
 DATA_SETS = ("cifar10", "tiny_imagenet", *PICTURE_SETS, "synthetic")
 PROFILES = ("paper", "short", "quick", "smoke")
 AUTO_CHOICES = ("auto", "always", "never")
-KINDS = ("none", "wandb")  # of mirrors
 MODES = ("offline", "online", "disabled")  # of Weights & Biases
 PROJECT = "resnet_repro"  # there
 
@@ -181,7 +177,7 @@ class TrainerConfig:
 class LoggerConfig:
     """A mirror of the records in Weights & Biases; figures come from the run folder alone."""
 
-    kind: str = where("none", "wandb: also in Weights & Biases", one_of(*KINDS))
+    kind: str = where("none", "wandb: also in Weights & Biases", one_of("none", "wandb"))
     mode: str = where(
         "offline",
         "offline: into wandb/ of the run folder, for wandb sync; online: offline where that "
@@ -208,21 +204,26 @@ class Config:
     runs_dir: str = where(
         "auto", "where run folders are kept; auto: $RESNET_REPRO_RUNS if set, else results/runs"
     )
-    data: DataConfig = group(DataConfig)
-    model: NetSpec = group(NetSpec)
-    recipe: RecipeConfig = group(RecipeConfig)
-    evaluation: EvaluationConfig = group(EvaluationConfig)
-    probes: ProbesConfig = group(ProbesConfig)
-    trainer: TrainerConfig = group(TrainerConfig)
-    logger: LoggerConfig = group(LoggerConfig)
+    data: DataConfig = DataConfig()
+    model: NetSpec = NetSpec()
+    recipe: RecipeConfig = RecipeConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    probes: ProbesConfig = ProbesConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    logger: LoggerConfig = LoggerConfig()
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Config:
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """Make the configuration; ConfigError: one line naming key, value and what is allowed."""
         config = build(cls, values)
         for conflict in (*_recipe_conflicts(config), *_device_conflicts(config)):
             raise ConfigError(conflict)
         return config
+
+    @property
+    def label(self) -> str:
+        """The run's name in progress and messages."""
+        return f"{self.name} {self.profile} seed {self.seed}"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -237,12 +238,10 @@ class Config:
 def _recipe_conflicts(config: Config) -> Iterator[str]:
     """Yield conflicts between valid values of recipe, data and model."""
     recipe, data, family = config.recipe, config.data, config.model.family
-    if recipe.milestones and recipe.milestones[-1] >= recipe.max_iters:
-        yield (
-            f"recipe.milestones={recipe.milestones}: must all be below "
-            f"recipe.max_iters={recipe.max_iters}"
-        )
-    if recipe.schedule == "plateau" and not recipe.milestones:
+    iters, milestones = recipe.max_iters, recipe.milestones
+    if milestones and milestones[-1] >= iters:
+        yield f"recipe.milestones={milestones}: must all be below recipe.max_iters={iters}"
+    if recipe.schedule == "plateau" and not milestones:
         yield "recipe.schedule=plateau: needs recipe.milestones, one for each drop; it is []"
     if recipe.nesterov and recipe.momentum == 0:
         yield "recipe.nesterov=true: needs recipe.momentum > 0, which is 0"
@@ -253,10 +252,7 @@ def _recipe_conflicts(config: Config) -> Iterator[str]:
     for key in ("pad", "border"):
         value = getattr(data, key)
         if data.name in PICTURE_SETS and value != getattr(DataConfig(), key):
-            yield (
-                f"data.{key}={value}: crops of data.name={data.name} lie within the picture; "
-                "there is no border"
-            )
+            yield f"data.{key}={value}: crops of data.name={data.name} lie within the picture"
 
 
 def _device_conflicts(config: Config) -> Iterator[str]:
@@ -264,28 +260,17 @@ def _device_conflicts(config: Config) -> Iterator[str]:
     trainer, batch, bn_group = config.trainer, config.recipe.batch_size, config.model.bn_group
     devices, data = trainer.devices, config.data.name
     if devices > batch:
-        yield (
-            f"trainer.devices={devices}: must be at most recipe.batch_size={batch}; each device "
-            "takes a share of the mini-batch"
-        )
+        yield f"trainer.devices={devices}: must be at most recipe.batch_size={batch}"
     if bn_group and trainer.sync_bn:
-        yield (
-            f"trainer.sync_bn=true: not with model.bn_group={bn_group}; "
-            "one spreads batch-norm over the devices, the other splits it"
-        )
+        yield f"trainer.sync_bn=true: not with model.bn_group={bn_group}, which splits batch-norm"
     if bn_group and batch % (devices * bn_group):
         times = f" x trainer.devices={devices}" if devices > 1 else ""
         yield f"model.bn_group={bn_group}{times}: must divide recipe.batch_size={batch}"
     if bn_group and data in PICTURE_SETS and config.data.on_corrupt == "skip":
-        yield (
-            f"data.on_corrupt=skip: not with model.bn_group={bn_group}; a batch that lacks a "
-            "picture cannot be cut into groups"
-        )
+        yield f"data.on_corrupt=skip: not with model.bn_group={bn_group}, which needs whole batches"
     if trainer.concurrent > 1 and devices > 1:
-        yield (
-            f"trainer.concurrent={trainer.concurrent}: only with trainer.devices=1, which is "
-            f"{devices}"
-        )
+        number = trainer.concurrent
+        yield f"trainer.concurrent={number}: only with trainer.devices=1, which is {devices}"
     for key in ("graph", "compile"):
         if getattr(trainer, key) == "always" and devices > 1:
             yield f"trainer.{key}=always: only with trainer.devices=1"

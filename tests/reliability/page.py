@@ -69,7 +69,7 @@ SENTENCES = {
         f"{SAME}; saved after {{lost:.0f}} more iteration at most, ended within {{slowest:.1f}} s",
     ),
     "workers": (
-        "{sizes} workers: a rank, launcher or command killed, hung or told to stop",
+        "{sizes} workers: a rank or command killed, hung or told to stop",
         "{trials:,}",
         f"{SAME}; {{orphans}} processes left",
     ),

@@ -144,7 +144,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def at_work(folder: Path) -> dict[int, str]:
-    """Processes that name ``folder`` on their command line: id -> rank, launcher or command."""
+    """Processes that name ``folder`` on their command line: id -> rank or command."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -157,8 +157,7 @@ def at_work(folder: Path) -> dict[int, str]:
             continue
         if state != "Z" and any(str(folder) in word for word in arguments):
             rank = next((v[5:].decode() for v in values if v.startswith(b"RANK=")), "")
-            launches = arguments[0] == sys.executable and "torch.distributed.run" in arguments
-            found[int(entry.name)] = rank or ("launcher" if launches else "command")
+            found[int(entry.name)] = rank or "command"
     return found
 
 

@@ -1,7 +1,6 @@
 """Several processes on one run: its workers, of which one dies or hangs, and rival commands.
 
-Also the launcher or the command of the workers dies. Of two rivals one proceeds, the other names
-it.
+Also the command of the workers dies. Of two rivals one proceeds, the other names it.
 """
 
 from __future__ import annotations
@@ -53,13 +52,12 @@ EVERY = 10  # every tenth pair of rivals are real commands
 FAULTS: dict[str, tuple[str, signal.Signals]] = {
     "rank 0 killed": ("0", signal.SIGKILL),
     "last rank killed": ("last", signal.SIGKILL),
-    "launcher killed": ("launcher", signal.SIGKILL),
     "command killed": ("command", signal.SIGKILL),
     "last rank hangs": ("last", signal.SIGSTOP),
 }
 STOPS = {
     f"{number.name} to {whom}": (whom, number)
-    for whom in ("command", "launcher", "workers")
+    for whom in ("command", "workers")
     for number in STOP_SIGNALS
 }
 

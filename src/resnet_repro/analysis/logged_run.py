@@ -161,7 +161,7 @@ def load_run(path: Path) -> Run:
     A RunFolderError names the file that is missing or lacks what every run has.
     """
     folder = RunFolder(expand(str(path)).absolute())
-    config, meta, status = folder.config(), folder.trained_meta(), folder.status()
+    config, meta, status = folder.config(), folder.meta(trained=True), folder.status()
     try:
         metrics = pd.DataFrame.from_records(folder.metrics())
     except MetricsError as error:

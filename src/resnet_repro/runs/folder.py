@@ -3,8 +3,6 @@
 ``<runs>/<profile>/<name>/seed<k>/``; ``docs/RUN_FOLDER.md`` says what each file holds.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import hashlib
@@ -16,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from resnet_repro.runs.atomic import is_regular_or_free, write_text_atomic
 from resnet_repro.runs.metrics import Record, read_metrics
@@ -40,16 +38,15 @@ class RunFolderError(RuntimeError):
 class RunFolder:
     """One run on disk, complete or not.
 
-    Raises:
-        RunFolderError: from every reader: a file cannot be read, is damaged, or lacks what readers
-            rely on. A missing configuration is an error; a missing status, meta or table is empty.
-        OSError: from every writer.
+    RunFolderError: from every reader: a file cannot be read, is damaged, or lacks what readers rely
+    on. A missing configuration is an error; a missing status, meta or table is empty. OSError: from
+    every writer.
     """
 
     path: Path
 
     @classmethod
-    def at(cls, root: Path, config: dict[str, Any]) -> RunFolder:
+    def at(cls, root: Path, config: dict[str, Any]) -> Self:
         """Return the folder of a configuration; it depends on the config, never on the clock."""
         return cls(root / config["profile"] / config["name"] / f"seed{config['seed']}")
 
@@ -91,26 +88,18 @@ class RunFolder:
         """Return where the run stands; an empty mapping where nothing was begun."""
         return self._read("status.json", json.loads, STATUS, missing={})
 
-    def write_status(self, state: str, **values: Any) -> None:
-        """Record where the run stands and who says so."""
+    def write_status(self, state: str, **changes: Any) -> None:
+        """Record a new state and who says so; what is not changed of the run's place stays."""
         if state not in STATES:
             raise ValueError(f"unknown state {state!r}; one of {', '.join(STATES)}")
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "updated": now()}
-        self._write("status.json", _to_json({"state": state} | values | owner))
-
-    def update_status(self, state: str, **changes: Any) -> None:
-        """Record a new state; what is not changed of the run's place stays."""
         before = self.status()
-        progress = {key: before.get(key, 0) for key in ("iter", "max_iters", "restarts")}
-        self.write_status(state, **progress | changes)
+        place = {key: before.get(key, 0) for key in ("iter", "max_iters", "restarts")}
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "updated": now()}
+        self._write("status.json", _to_json({"state": state} | place | changes | owner))
 
-    def meta(self) -> dict[str, Any]:
-        """Return the provenance; an empty mapping before the run began."""
-        return self._read("meta.json", json.loads, {}, missing={})
-
-    def trained_meta(self) -> dict[str, Any]:
-        """Return the provenance of a run that began to train; a missing file is an error here."""
-        return self._read("meta.json", json.loads, META)
+    def meta(self, *, trained: bool = False) -> dict[str, Any]:
+        """Return the provenance; before the run began an empty mapping, if ``trained`` an error."""
+        return self._read("meta.json", json.loads, META if trained else {}, None if trained else {})
 
     def write_meta(self, meta: dict[str, Any]) -> None:
         """Record provenance."""

@@ -1,7 +1,5 @@
 """Stop on a signal: finish the iteration, save, leave. And: end with the parent process."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os
@@ -23,7 +21,7 @@ def stop_on_signals(*, alone: bool = True) -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether a signal asked for a stop; a second ends the process.
 
     Not so where the process is one of several workers (``alone`` false): a scheduler's signal
-    reaches each twice, directly and through the launcher, and the workers must save together.
+    may reach each twice, directly and through torchrun, and the workers must save together.
     """
     received: list[int] = []
 

@@ -1,7 +1,5 @@
 """Training; here the errors that stop a run, without torch: its command reports them too."""
 
-from __future__ import annotations
-
 import contextlib
 
 from resnet_repro.data import StoppedError
@@ -30,4 +28,4 @@ def note_failure(folder: RunFolder, error: Exception) -> None:
     elif isinstance(error, StoppedError):
         state = "preempted"
     with contextlib.suppress(OSError):  # on a full disk, report what filled it, not this
-        folder.update_status(state, reason=reason)
+        folder.write_status(state, reason=reason)

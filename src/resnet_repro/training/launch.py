@@ -1,7 +1,5 @@
 """Do the run of a checked configuration, once; torch is imported only to train."""
 
-from __future__ import annotations
-
 import dataclasses
 import shlex
 from collections.abc import Callable, Sequence
@@ -43,12 +41,7 @@ class Job:
     @property
     def label(self) -> str:
         """The run's name in progress and messages."""
-        return f"{self.config.name} {self.config.profile} seed {self.config.seed}"
-
-    @property
-    def command(self) -> str:
-        """The command that does this run alone."""
-        return shlex.join(["python", "-m", "resnet_repro.train", *self.words])
+        return self.config.label
 
     def is_done(self) -> bool:
         """Whether the run is finished; RunFolderError: under another configuration."""
@@ -64,24 +57,21 @@ def job_of(config: Config, overrides: Sequence[str], paper: Config) -> Job:
 
 
 def launch(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> str:
-    """Do the run unless it is done: ``skipped``, ``finished`` or ``preempted``.
-
-    With ``trainer.launcher=external`` only the folder is made and named on standard output:
-    ``created``.
-
-    Raises:
-        ConfigError: this machine cannot do what the configuration asks; nothing was written.
-        RunFolderError: the folder cannot be used, or another configuration or process holds it.
-        DivergedError: the run diverged, now or when it was tried before.
-        CheckpointError: the run was begun and its checkpoints are missing; nothing was written.
-        Exception: whatever stopped the run; its status then says ``failed``.
-    """
+    """Do the run as :func:`begin` says."""
     run = begin(job, watcher, stop_asked)
     return run if isinstance(run, str) else run.finish()
 
 
-def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> TrainingRun | str:
-    """As :func:`launch`, but return a run in this process before its first iteration."""
+def begin(job: Job, watcher: Watcher, stop_asked: Callable[[], bool]) -> "TrainingRun | str":
+    """Do the run unless it is done: ``skipped``, ``finished`` or ``preempted``.
+
+    A run in this process is returned before its first iteration. With ``trainer.launcher=external``
+    only the folder is made and named on standard output: ``created``. ConfigError: this machine
+    cannot do what the configuration asks; nothing was written. RunFolderError: the folder cannot be
+    used, or another configuration or process holds it. DivergedError: the run diverged, now or when
+    it was tried before. CheckpointError: the run was begun and its checkpoints are missing; nothing
+    was written. Exception: whatever stopped the run; its status then says ``failed``.
+    """
     from resnet_repro.training.device import choose
 
     folder, trainer = job.folder, job.config.trainer
@@ -121,12 +111,9 @@ def is_to_do(job: Job) -> bool:
 
 def prepare(job: Job) -> None:
     """Write what the worker reads: configuration, status, and in ``meta.json`` its command."""
-    folder, before = job.folder, job.folder.status()
+    folder = job.folder
     folder.write_config(job.config.as_mapping())
-    folder.write_meta(folder.meta() | {"command": job.command, "deviations": job.deviations})
-    folder.write_status(
-        "created",
-        iter=before.get("iter", 0),
-        max_iters=job.config.recipe.max_iters,
-        restarts=before.get("restarts", -1) + 1,
-    )
+    command = shlex.join(["python", "-m", "resnet_repro.train", *job.words])
+    folder.write_meta(folder.meta() | {"command": command, "deviations": job.deviations})
+    restarts = folder.status().get("restarts", -1) + 1
+    folder.write_status("created", max_iters=job.config.recipe.max_iters, restarts=restarts)

@@ -1,11 +1,7 @@
 """What a run writes while it trains: its log, errors on held-out images, skipped images."""
 
-from __future__ import annotations
-
 import math
 import time
-from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,7 +9,7 @@ import torch
 from resnet_repro.data import EvalImages, MaySkip
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.runs.metrics import MetricsWriter, Record
+from resnet_repro.runs.metrics import MetricsWriter
 from resnet_repro.training import checkpoint
 from resnet_repro.training.build import RunContext
 from resnet_repro.training.state import TrainState, current_lr, watch_plateau
@@ -49,7 +45,7 @@ class Log:
         if self.folder is not None and self._file is not None:
             content = content | {"metrics_bytes": self._file.sync()}
             checkpoint.save(self.folder.checkpoints, content["iteration"], content)
-            self.folder.update_status("running", iter=content["iteration"])
+            self.folder.write_status("running", iter=content["iteration"])
 
     def sync(self) -> None:
         """Force all records to the disk."""
@@ -159,9 +155,3 @@ def log_skipped(
     for batch, row in sorted(pairs[pairs[:, 0] >= 0].tolist()):
         at = state.iteration if held_out else batch + 1
         log.write("event", at=at, event=SKIPPED, value=images.name_of(row))
-
-
-def count_skipped(records: Iterable[Record]) -> dict[str, int]:
-    """How often each image was skipped in a batch or an evaluation."""
-    names = (str(record["value"]) for record in records if record.get("event") == SKIPPED)
-    return dict(sorted(Counter(names).items()))

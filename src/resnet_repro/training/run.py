@@ -1,7 +1,6 @@
 """One worker's share of a run: build, resume, train, record."""
 
-from __future__ import annotations
-
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 
@@ -21,7 +20,7 @@ from resnet_repro.training.device import return_freed_memory, sees_cuda, set_up
 from resnet_repro.training.distributed import SOLO, World, join
 from resnet_repro.training.loop import Loop
 from resnet_repro.training.probes import keep_responses, tables_at_start
-from resnet_repro.training.records import Log, count_clean_training_error, count_skipped
+from resnet_repro.training.records import SKIPPED, Log, count_clean_training_error
 from resnet_repro.training.refuse import changes_since, refuse_lost_checkpoints
 from resnet_repro.training.state import settle_ddp_buckets
 from resnet_repro.training.stepper import make
@@ -71,7 +70,7 @@ class TrainingRun:
             if state is None:
                 at_the_end.pop_all()
             elif self._world.rank == 0:
-                self.folder.update_status(state)
+                self.folder.write_status(state)
             return state
 
     def _advance(self) -> str | None:
@@ -135,7 +134,7 @@ class TrainingRun:
                 meta["started"] = now()
             folder.write_meta(meta)
             checkpoint.prune(folder.checkpoints)
-            folder.update_status("running", iter=state.iteration)
+            folder.write_status("running", iter=state.iteration)
             log = enter(closing(Log(state, folder, saved.get("metrics_bytes", 0))))
             mirror.start()
             for event, value in changes_since(saved, context.images.digests, world.size).items():
@@ -161,7 +160,8 @@ class TrainingRun:
                 "images_per_second": round(images / state.train_time, 1),
                 "warmup_exit_iter": state.warmup_exit,
             }
-            meta["data"]["left_out"] = count_skipped(folder.metrics())
+            skipped = [str(r["value"]) for r in folder.metrics() if r.get("event") == SKIPPED]
+            meta["data"]["left_out"] = dict(sorted(Counter(skipped).items()))  # how often each
             folder.write_meta(meta)
         self._watcher.enter("end", state.iteration)
 
