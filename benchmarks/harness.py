@@ -197,7 +197,7 @@ def wandb_parts(
     records = sum(row["times"] for row in rows if row["part"] in ("logging", "evaluation"))
     folder.write_config(dict(training.config.as_mapping()))
     folder.write_meta(describe(training.context, training.state, {}, {}))
-    with MetricsWriter(folder.metrics_path) as log:
+    with MetricsWriter(folder.metrics_path, folder.metrics_path.stat().st_size) as log:
         for number in range(records - len(folder.metrics())):
             log.write("train", iter=number, epoch=0.256, loss=1.5, top1_err=55.0, lr=0.1, time=9.0)
     before, began = children_seconds(), time.perf_counter()

@@ -3,8 +3,6 @@
 ``resnet_repro.analysis`` is the other half: it reads what was trained.
 """
 
-from __future__ import annotations
-
 import base64
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +41,8 @@ class Classifier:
         pass ``ImageOps.exif_transpose(picture)``. ValueError: more than 8 bits a channel.
         """
         size = self.mean.shape[-1]
-        side = 256 if size == 224 else size
-        square = ImageOps.fit(jpeg.rgb(picture), (side, side), Image.Resampling.BILINEAR)
-        edge = (side - size) // 2
+        edge = 16 if size == 224 else 0  # of a square of 256 pixels
+        square = ImageOps.fit(jpeg.rgb(picture), (size + 2 * edge,) * 2, Image.Resampling.BILINEAR)
         crop = square.crop((edge, edge, edge + size, edge + size))
         pixels = torch.from_numpy(np.array(crop)).to(torch.float32).div_(255)
         return (pixels.permute(2, 0, 1) - self.mean)[None]
@@ -61,10 +58,8 @@ class Classifier:
 def load_net(path: str | Path) -> Classifier:
     """Load weights that ``resnet_repro.export`` wrote: ``load_net(FILE).classify(picture)``.
 
-    ``picture`` is a PIL image of any size; the data set is not needed.
-
-    Raises:
-        WeightsError: the file is refused, is not ours, or was exported without the data.
+    ``picture`` is a PIL image of any size; the data set is not needed. WeightsError: the file is
+    refused, is not ours, or was exported without the data.
     """
     file = paths.expand(str(path))
     subject, about = from_export(file)
@@ -86,24 +81,21 @@ def load_net(path: str | Path) -> Classifier:
 def train(*overrides: str) -> list[Path]:
     """Do the runs of a command line here: ``train("experiment=cifar10_resnet20", "seed=0,1")``.
 
-    It takes what ``python -m resnet_repro.train -m`` does. A finished run is skipped, a stopped
-    one is resumed; an interrupt saves first. Returns the run folders in the order of the words.
-
-    Raises:
-        ConfigError: they name no run that can be done; nothing was written.
-        Exception: what stopped the first failed run; the others were still done.
-        RunBusyError: another process works on one of them; the others were done.
-        KeyboardInterrupt: a signal stopped it; runs that had begun are saved.
+    It takes what ``python -m resnet_repro.train -m`` does. A finished run is skipped, a stopped one
+    is resumed; an interrupt saves first. Returns the run folders in the order of the words.
+    ConfigError: they name no run that can be done; nothing was written. Exception: what stopped the
+    first failed run; the others were still done. RunBusyError: another process works on one of
+    them; the others were done. KeyboardInterrupt: a signal stopped it; runs that had begun are
+    saved.
     """
     jobs = compose_sweep(overrides)
     with stop_on_signals() as stop_asked:
         outcomes = run_all(jobs, stop_asked)
-    failed = [o.error for o in outcomes if o.error and o.state == "failed"]
-    busy = [o.error for o in outcomes if o.error and o.state == "elsewhere"]
-    for error in failed:
-        raise error
+    errors = {outcome.state: outcome.error for outcome in reversed(outcomes) if outcome.error}
+    if "failed" in errors:
+        raise errors["failed"]
     if any(outcome.is_stopped for outcome in outcomes):
         raise KeyboardInterrupt("stopped; rerun the same command to resume")
-    for error in busy:
-        raise error
+    if "elsewhere" in errors:
+        raise errors["elsewhere"]
     return [job.folder.path for job in jobs]

@@ -1,7 +1,5 @@
 """Parse command lines, ``key=value`` against a schema; no Hydra, no torch."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys
@@ -34,10 +32,8 @@ def parse(schema: type[T], argv: Sequence[str]) -> T:
     r"""Make a ``schema`` (fields made by ``options.option``) from arguments like ``data.root=/d``.
 
     Lists are separated by commas; a comma within an item is written ``\,``. As in training,
-    ``data=imagenet`` stands for ``data.name=imagenet``, and ``null`` for no value.
-
-    Raises:
-        ConfigError: one line naming the key, the value and what is allowed.
+    ``data=imagenet`` stands for ``data.name=imagenet``, and ``null`` for no value. ConfigError: one
+    line naming the key, the value and what is allowed.
     """
     kinds = {key: kind for key, kind, _ in leaves(schema)}
     parsed: dict[str, Any] = {}

@@ -1,7 +1,5 @@
 """Compose configurations from ``conf/`` and overrides, with Hydra."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,10 +31,8 @@ def compose_run(*overrides: str) -> Config:
     """Compose and check the configuration of one run.
 
     A run that computes anything else than its experiment does at this profile is a variant: without
-    a given name, its name is derived from what differs.
-
-    Raises:
-        ConfigError: one line naming the key, the value and what is allowed.
+    a given name, its name is derived from what differs. ConfigError: one line naming the key, the
+    value and what is allowed.
     """
     with in_one_line(overrides):
         config = _composed(overrides)
@@ -67,10 +63,8 @@ def compose_sweep(overrides: Sequence[str]) -> list[Job]:
     """Compose and check every run of a Hydra multirun, before the first one starts.
 
     As in Hydra, the chosen files may sweep too (``hydra.sweeper.params``, as those of ``conf/item``
-    do); the command line wins over them.
-
-    Raises:
-        ConfigError: as :func:`compose_run`, the sweep is empty, or two of its runs share a folder.
+    do); the command line wins over them. ConfigError: as :func:`compose_run`, the sweep is empty,
+    or two of its runs share a folder.
     """
     with _hydra(), in_one_line(overrides):
         loader = GlobalHydra.instance().config_loader()

@@ -4,12 +4,10 @@ Hydra composes command lines (:mod:`resnet_repro.compose`); to compare with an e
 enough.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +47,7 @@ def load_item(name: str) -> ItemRuns:
     """Read ``conf/item/<name>.yaml``; ConfigError: no such item, or it lists no experiments."""
     if name not in names("item"):
         raise ConfigError(f"item={name}: must be one of {', '.join(names('item'))}")
-    values: dict[str, Any] = {}
-    for content in _layers("item", name):
-        _merge(values, content)
+    values = _merged(_layers("item", name))
     try:
         listed = values["hydra"]["sweeper"]["params"]["experiment"].split(",")
     except (KeyError, AttributeError):
@@ -70,7 +66,6 @@ def protocol(experiment: str, profile: str = "paper") -> Config | None:
     if experiment not in names("experiment"):
         return None
     chosen = {"data": "cifar10", "logger": "none"}  # an experiment's own profile is not asked for
-    values: dict[str, Any] = {}
     try:
         own = list(_layers("experiment", experiment, chosen))
         recipe = chosen.get("recipe", f"{chosen['data']}_{profile}")
@@ -79,8 +74,7 @@ def protocol(experiment: str, profile: str = "paper") -> Config | None:
             for group in ("data", "logger")
             for content in _layers(group, chosen[group])
         ]
-        for content in [*groups, *_layers("recipe", recipe), *own]:
-            _merge(values, content)
+        values = _merged([*groups, *_layers("recipe", recipe), *own])
         values.pop("hydra", None)  # a sweep of its own
         values = {"experiment": experiment, "name": experiment, "profile": profile} | values
         return Config.from_mapping(values)
@@ -155,9 +149,11 @@ def _layers(
             chosen[key.removeprefix("override /")] = choice
 
 
-def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
-    for key, value in more.items():
-        if isinstance(value, Mapping):
-            _merge(values.setdefault(key, {}), value)
-        else:
-            values[key] = value
+def _merged(contents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge nested mappings; the last value of a key counts."""
+    values: dict[str, Any] = {}
+    for content in contents:
+        for key, value in content.items():
+            nested = isinstance(value, Mapping)
+            values[key] = _merged([values.get(key, {}), value]) if nested else value
+    return values

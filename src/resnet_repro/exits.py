@@ -1,7 +1,5 @@
 """Exit codes, errors in one line instead of a traceback, and output that cannot fail a run."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterator

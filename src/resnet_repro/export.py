@@ -12,8 +12,6 @@ data, ``resnet_repro.api.load_net`` classifies pictures with it.
 Exit codes: 0 done, 1 a defect of this program, 2 bad options, 4 no good final checkpoint.
 """
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import hashlib
@@ -28,7 +26,7 @@ from resnet_repro.config import DataConfig
 from resnet_repro.data import Arrays, DataError
 from resnet_repro.evaluation import as_in
 from resnet_repro.exits import notify
-from resnet_repro.options import ConfigError, group, one_of, option
+from resnet_repro.options import ConfigError, one_of, option
 from resnet_repro.runs.atomic import is_regular_or_free, write_atomic, write_text_atomic
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 
@@ -56,7 +54,7 @@ class ExportOptions:
         None, "file to write, or an existing folder for one file a run; older ones are replaced"
     )
     format: str = option("state_dict", "of the file", one_of(*SUFFIXES))
-    data: ExportDataOptions = group(ExportDataOptions)
+    data: ExportDataOptions = ExportDataOptions()
 
 
 def files_of(options: ExportOptions) -> dict[Path, Path]:
@@ -68,9 +66,7 @@ def files_of(options: ExportOptions) -> dict[Path, Path]:
         if not run.is_dir():
             raise ConfigError(f"run={run}: must be an existing folder")
     if out.is_dir():
-        suffix = SUFFIXES[options.format]
-        names = [name_of(run) for run in runs]
-        files = {run: out / f"{name}{suffix}" for run, name in zip(runs, names, strict=True)}
+        files = {run: out / f"{name_of(run)}{SUFFIXES[options.format]}" for run in runs}
     elif len(runs) > 1:
         raise ConfigError(f"out={out}: must be an existing folder where there are several runs")
     else:
@@ -82,8 +78,12 @@ def files_of(options: ExportOptions) -> dict[Path, Path]:
             raise ConfigError(f"out={file}: must be a file in an existing folder")
         if (options.format == "safetensors") != (file.suffix == ".safetensors"):
             raise ConfigError(f"out={file}: must end in .safetensors exactly if format=safetensors")
-    if out.is_dir():
-        refuse_other_readme(out)
+    readme = out / "README.md"
+    if readme.is_file() and not readme.read_text("utf-8", errors="replace").startswith(TITLE):
+        raise ConfigError(
+            f"out={out}: its README.md is not a table of weights and would be replaced; "
+            "name a file, or another folder"
+        )
     return files
 
 
@@ -93,33 +93,19 @@ def name_of(run: Path) -> str:
     return "_".join(filter(None, (name, profile, seed)))
 
 
-def refuse_other_readme(folder: Path) -> None:
-    """Raise ConfigError where the table would replace a ``README.md`` that is not one."""
-    readme = folder / "README.md"
-    if readme.is_file():
-        with readme.open(encoding="utf-8", errors="replace") as file:
-            if not file.readline().startswith(TITLE):
-                raise ConfigError(
-                    f"out={folder}: its README.md is not a table of weights and would be replaced; "
-                    "name a file, or another folder"
-                )
-
-
 def export(options: ExportOptions) -> None:
     """Write the files, print their digests, and in a folder list them in a table."""
     for run, out in files_of(options).items():
         print(f"{out}  sha256 {write(run, out, options.format, options.data.root)}")
-    if options.out is not None and paths.expand(options.out).is_dir():
-        print(write_table(paths.expand(options.out)))
+    if (folder := paths.expand(str(options.out))).is_dir():
+        print(write_table(folder))
 
 
 def write(run: Path, out: Path, form: str, root: str = paths.AUTO) -> str:
     """Write the final weights of a run to ``out``; return the SHA-256 of the file.
 
-    Raises:
-        RunFolderError: no run there, or it is not finished.
-        WeightsError: its final checkpoint is missing or damaged.
-        ConfigError: the net has no such format, or the file cannot be written.
+    RunFolderError: no run there, or it is not finished. WeightsError: its final checkpoint is
+    missing or damaged. ConfigError: the net has no such format, or the file cannot be written.
     """
     from resnet_repro.evaluation.subjects import about_run, from_run
     from resnet_repro.evaluation.weights import packed, tensors_digest
@@ -157,7 +143,7 @@ def _test_of(folder: RunFolder) -> dict[str, Any]:
     return {key: records[-1][key] for key in keys}
 
 
-def _input_of(subject: Subject, root: str) -> dict[str, Any]:
+def _input_of(subject: "Subject", root: str) -> dict[str, Any]:
     """Return the mean image to subtract, and the names of the classes."""
     from resnet_repro.evaluation.images import training_mean
     from resnet_repro.evaluation.session import check_training_data
@@ -192,10 +178,12 @@ def write_table(folder: Path) -> Path:
         except WeightsError as error:  # other people's files may lie here too
             notify(f"not in the table: {error}")
             continue
-        if "test" in about:
+        if test := about.get("test"):
             row = {"net": subject.spec.label, "data": about["data"]["name"], "seed": about["seed"]}
-            row["test error %"] = f"{about['test']['top1_err']:.2f}"
-            row["of images"] = f"{about['test']['num_samples']:,}"
+            row |= {
+                "test error %": f"{test['top1_err']:.2f}",
+                "of images": f"{test['num_samples']:,}",
+            }
             row |= {"file": path.name, "SHA-256": subject.source["sha256"]}
             rows.append(row | {"run": f"results/runs/{subject.source['run']}"})
     table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)

@@ -1,7 +1,5 @@
 """Hydra's command line: quote overrides, check flags, report errors in one line."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re
@@ -25,12 +23,8 @@ from resnet_repro.options import ConfigError, closest, leaves
 from resnet_repro.paths import CONF, REPOSITORY
 from resnet_repro.same_run import flatten
 
-_TEXT = {
-    f"{prefix}{key}"
-    for key, kind, _ in leaves(Config)
-    if kind is str and key not in ("experiment", "profile")  # config groups
-    for prefix in ("", "+", "++")
-}
+_GROUPS = {"experiment", "profile"}
+_TEXT = {key for key, kind, _ in leaves(Config) if kind is str} - _GROUPS
 _PLAIN = re.compile(r"(?!(nan|inf|true|false)$)[a-z_][a-z0-9_./,-]*|null|", re.IGNORECASE)
 # An interpolation comes escaped out of a sweep.
 _SYNTAX = re.compile(r"['\"\[]|(choice|range|interval|glob|shuffle|sort|tag)\(|.*\$\\?\{")
@@ -43,7 +37,8 @@ def quoted(word: str) -> str:
     Plain or quoted text, interpolations and functions of sweeps stay as they are.
     """
     key, equals, value = word.partition("=")
-    if not equals or key not in _TEXT or _PLAIN.fullmatch(value) or _SYNTAX.match(value):
+    is_text = equals and key.lstrip("+") in _TEXT
+    if not is_text or _PLAIN.fullmatch(value) or _SYNTAX.match(value):
         return word
     return f"{key}={','.join(map(_as_text, value.split(',')))}"
 

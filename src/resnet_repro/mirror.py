@@ -2,13 +2,11 @@
 
 Nothing is sent to the process; it ends when its standard input does, so it outlives neither a
 finished run nor a killed one. Its failures (no package, no key, no network, a crash, a full disk)
-cost the run one line on standard error. Each part of a resumed run holds the earlier
-records too: the newest folder below ``wandb/`` is the whole run, under the same W&B id.
+cost the run one line on standard error. Each part of a resumed run holds the earlier records too:
+the newest folder below ``wandb/`` is the whole run, under the same W&B id.
 
 ``python -m resnet_repro.mirror RUN_DIR ...`` sends runs that were logged without a mirror.
 """
-
-from __future__ import annotations
 
 import argparse
 import contextlib
@@ -142,20 +140,14 @@ def follow(folder: RunFolder, mode: str) -> None:
 
 
 def silence_output() -> Callable[[str], None]:
-    """Silence everything but the returned function, which prints the first line it gets."""
-    stderr = None
-    with contextlib.suppress(OSError):  # standard error is closed
-        stderr = os.dup(2)
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 1)
+    """Silence standard error but for the returned function, which prints the first line it gets."""
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 2)
 
     def report(message: str) -> None:
-        nonlocal stderr
-        if stderr is not None:
-            with contextlib.suppress(OSError):
-                os.write(stderr, f"W&B: {message}\n".encode())
-            stderr = None
+        with contextlib.suppress(OSError):
+            os.write(stderr, f"W&B: {message}\n".encode())
+        os.dup2(devnull, stderr)
 
     return report
 

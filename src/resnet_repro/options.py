@@ -5,8 +5,6 @@ nested mapping into the typed dataclasses. Documentation is generated from the s
 Pure Python: no Hydra, no torch.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import itertools
@@ -88,11 +86,6 @@ def option(default: Any, help: str, check: Check | None = None, *, role: str = W
 how = partial(option, role=HOW)
 where = partial(option, role=WHERE)
 who = partial(option, role=WHO)
-
-
-def group(kind: type) -> Any:
-    """Declare a field that is itself a schema."""
-    return dataclasses.field(default_factory=kind)
 
 
 def leaves(schema: type, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:

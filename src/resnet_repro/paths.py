@@ -1,7 +1,5 @@
 """Locate the repository, the runs and the data, from any working directory."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

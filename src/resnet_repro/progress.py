@@ -7,8 +7,6 @@ Times are measured in the run, from its first iterations on: loading and downloa
 evaluations and checkpoints do. A young estimate is given as a range.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time
@@ -72,7 +70,7 @@ class RunProgress(Watcher):
     ``estimate`` are its expected seconds, compared only with those of other runs.
     """
 
-    def __init__(self, shown: Progress, label: str, max_iters: int, estimate: float):
+    def __init__(self, shown: "Progress", label: str, max_iters: int, estimate: float):
         self._shown, self.label, self.max, self.estimate = shown, label, max_iters, estimate
         self.iteration, self._phase, self._lr = 0, "load", 0.0
         self._top1_err: float | None = None

@@ -4,8 +4,6 @@ Writes ``responses.csv`` into the run folder (Fig. 7), as the end of a run does;
 not finished, or with another number of images. Needs the run's checkpoints.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +28,8 @@ class ResponsesOptions:
 def measure(options: ResponsesOptions) -> None:
     """Write the responses of the newest checkpoint.
 
-    Raises:
-        ConfigError: the run has no checkpoint.
-        CheckpointError: none can be trusted.
-        RunFolderError: no run is there, or another process works on it.
+    ConfigError: the run has no checkpoint. CheckpointError: none can be trusted. RunFolderError: no
+    run is there, or another process works on it.
     """
     if not options.run:
         raise ConfigError("run is not set; see --help")
@@ -47,11 +43,8 @@ def measure(options: ResponsesOptions) -> None:
     from resnet_repro.training.refuse import refuse_other_checkpoint
 
     # Responses are those of one net, however and wherever it was trained.
-    how: dict[str, Any] = {
-        "device": "cpu" if run.trainer.device == "cpu" else "auto",
-        "devices": 1,
-        "threads": options.threads,
-    }
+    device = "cpu" if run.trainer.device == "cpu" else "auto"
+    how: dict[str, Any] = {"device": device, "devices": 1, "threads": options.threads}
     trainer = dataclasses.replace(run.trainer, graph="auto", compile="auto", **how)
     trained = folder.meta().get("precision", trainer.precision)
     trainer = dataclasses.replace(trainer, precision=here(trained, trainer))

@@ -5,8 +5,6 @@ it: resuming (names and what is computed must agree), averaging over seeds (what
 deviations, the W&B id.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -6,8 +6,6 @@ on one device); ``list`` says what is done, begun and missing, and ``--time`` ho
 there, ``run --bundle`` works from it, and ``pack`` brings the run folders home without checkpoints.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json
@@ -171,9 +169,9 @@ def checked(jobs: Sequence[Job], path: Path) -> list[Job]:
     if settings:
         listed = " ".join(f"trainer.{key}={value}" for key, value in settings.items())
         notify(f"by {path}: {listed}")
-    adjusted = []
+    defaults, adjusted = vars(TrainerConfig()), []
     for job in jobs:
-        defaults, own = vars(TrainerConfig()), vars(job.config.trainer)
+        own = vars(job.config.trainer)
         needed = {k: v for k, v in settings.items() if k == "concurrent" or own[k] == defaults[k]}
         adjusted.append(_with_trainer(job, needed))
     return adjusted

@@ -6,8 +6,6 @@ Exit codes: 0 done, 1 a defect of this program or a lost worker, 2 bad configura
 3 bad data, 4 no checkpoint to trust, 5 diverged, 74 disk full, 75 stopped: rerun to resume.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

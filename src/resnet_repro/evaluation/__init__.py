@@ -9,7 +9,7 @@ from typing import Any
 
 from resnet_repro import paths
 from resnet_repro.config import DATA_SETS, DataConfig, TrainerConfig
-from resnet_repro.options import ConfigError, at_least, group, named, one_of, option
+from resnet_repro.options import ConfigError, at_least, named, one_of, option
 
 FORMATS = ("ours", "akamaster", "torchvision")
 
@@ -84,8 +84,8 @@ class EvaluateOptions:
         None, "name of the result, else made from the weights'", named("a name")
     )
     results_dir: str = option("auto", "folder of the results; auto: evaluations/ beside the runs")
-    data: DataOptions = group(DataOptions)
-    trainer: TrainerOptions = group(TrainerOptions)
+    data: DataOptions = DataOptions()
+    trainer: TrainerOptions = TrainerOptions()
 
     @property
     def results_folder(self) -> Path:

@@ -1,14 +1,12 @@
 """Write files atomically: whatever happens, there is the old one or the new one."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,14 +22,20 @@ class DiskFullError(OSError):
         return str(self.strerror)
 
 
-def disk_full(path: Path, error: OSError) -> DiskFullError:
-    """Return the error that there is no room for ``path``, in one line."""
-    free = shutil.disk_usage(path.parent).free
-    return DiskFullError(
-        error.errno,
-        f"{path}: cannot be written ({error.strerror}, {free:,} bytes free); what was saved before "
-        "is whole: make room and rerun the same command",
-    )
+@contextlib.contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Re-raise the error that there is no room for ``path`` as a DiskFullError, in one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise DiskFullError(
+            error.errno,
+            f"{path}: cannot be written ({error.strerror}, {free:,} bytes free); what was saved "
+            "before is whole: make room and rerun the same command",
+        ) from error
 
 
 def crash_point(name: str) -> None:
@@ -67,41 +71,39 @@ def fsync(descriptor: int) -> None:
 
 def _fsync_directory(directory: Path) -> None:
     """Make a rename survive a power cut; where that fails, the file still has its name."""
-    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+    with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
-        stack.callback(os.close, descriptor)
-        os.fsync(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill a temporary file in the same folder, then rename it to ``path``.
 
-    The data reach the disk before the name does, so a reader never meets half a file. On any
-    error the temporary file is removed and the old ``path`` stays as it was.
-
-    Raises:
-        DiskFullError: there is no room.
-        OSError: the folder cannot be written, or ``path`` is something else than a regular file.
+    The data reach the disk before the name does, so a reader never meets half a file. On any error
+    the temporary file is removed and the old ``path`` stays as it was. DiskFullError: there is no
+    room. OSError: the folder cannot be written, or ``path`` is something else than a regular file.
     """
     if not is_regular_or_free(path):
         raise OSError(errno.EEXIST, "not a regular file", str(path))
     crash_point(f"before-tmp{path.suffix}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            crash_point(f"after-write{path.suffix}")
-            fsync(file.fileno())
-        crash_point(f"after-fsync{path.suffix}")
-        temporary.replace(path)
+        with room_for(path):
+            with temporary.open("wb") as file:
+                write(file)
+                file.flush()
+                crash_point(f"after-write{path.suffix}")
+                fsync(file.fileno())
+            crash_point(f"after-fsync{path.suffix}")
+            temporary.replace(path)
         _fsync_directory(path.parent)
         crash_point(f"after-replace{path.suffix}")
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno in FULL:
-            raise disk_full(path, error) from error
         raise
 
 

@@ -1,7 +1,5 @@
 """Lock a run folder for one owner, with the lock that data folders use too."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os
@@ -13,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from resnet_repro.runs.atomic import FULL, disk_full
+from resnet_repro.runs.atomic import room_for
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.runs.signals import is_alive
 
@@ -51,14 +49,8 @@ class RunBusyError(RunFolderError):
 def run_lock(folder: Path, name: str = COMMAND, *, patience: float = 0.0) -> Iterator[None]:
     """Hold a lock of the run folder; it ends with the process, however that ends.
 
-    Args:
-        folder: an existing run folder.
-        name: which of the folder's locks.
-        patience: seconds to wait for an owner that is alive and may be ending.
-
-    Raises:
-        RunBusyError: another process works there; the message names it.
-        DiskFullError: there is no room for the owner's name.
+    ``patience``: seconds to wait for an owner that is alive and may be ending. RunBusyError:
+    another process works there, named. DiskFullError: there is no room for the owner's name.
     """
     lock, began = folder / name, time.monotonic()
     try:
@@ -72,11 +64,9 @@ def run_lock(folder: Path, name: str = COMMAND, *, patience: float = 0.0) -> Ite
                 owner = owner or "another process"
                 raise RunBusyError(f"{folder}: {owner} is working on this run")
             time.sleep(0.05)
-        try:
+        with room_for(lock):
             os.ftruncate(file.fileno(), 0)
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
-        except OSError as error:
-            raise disk_full(lock, error) if error.errno in FULL else error from error
         yield
 
 

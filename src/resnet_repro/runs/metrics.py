@@ -3,8 +3,6 @@
 Not-a-number and infinity are written as ``null``, so that any JSON reader can read the file.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -12,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from resnet_repro.runs.atomic import FULL, crash_point, disk_full, fsync, is_regular_or_free
+from resnet_repro.runs.atomic import crash_point, fsync, is_regular_or_free, room_for
 
 Record = dict[str, Any]
 KINDS = ("train", "test", "val", "train_clean", "event")
@@ -35,42 +33,30 @@ def read_metrics(path: Path) -> list[Record]:
     *complete, tail = lines  # a whole record always ends in a newline
     records: list[Record] = []
     for number, line in enumerate(complete, start=1):
-        if (record := _parse(line)) is not None:
-            records.append(record)
-        elif number < len(complete) or tail:
-            raise MetricsError(f"{path}: line {number} is not a record; the file was altered")
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        match record:
+            case {"kind": str(), "iter": int()}:
+                records.append(record)
+            case _ if number < len(complete) or tail:
+                raise MetricsError(f"{path}: line {number} is not a record; the file was altered")
     return records
-
-
-def _parse(line: bytes) -> Record | None:
-    try:
-        match json.loads(line):
-            case {"kind": str(), "iter": int()} as record:
-                return dict(record)
-    except ValueError:
-        pass
-    return None
 
 
 class MetricsWriter(AbstractContextManager["MetricsWriter"]):
     """Append records; each is on its way to the disk when ``write`` returns.
 
     The file is first cut to ``keep_bytes``, the offset a checkpoint remembers: records made after
-    that checkpoint will be made again. ``None`` keeps whole lines only.
-
-    Raises:
-        DiskFullError: there is no room for a record; none of it is left in the file.
-        OSError: the file cannot be written.
-        MetricsError: the file is shorter than ``keep_bytes``.
+    that checkpoint will be made again. DiskFullError: there is no room for a record; none of it is
+    left in the file. OSError: the file cannot be written. MetricsError: the file is shorter.
     """
 
-    def __init__(self, path: Path, keep_bytes: int | None = None):
+    def __init__(self, path: Path, keep_bytes: int = 0):
         self._path = path
         self._file = path.open("ab", buffering=0)  # a refused record must not come back at close
-        size = self._file.seek(0, os.SEEK_END)
-        if keep_bytes is None:
-            keep_bytes = path.read_bytes().rfind(b"\n") + 1
-        if size < keep_bytes:
+        if (size := self._file.seek(0, os.SEEK_END)) < keep_bytes:
             self._file.close()
             raise MetricsError(
                 f"{path}: {size} bytes, but its checkpoint was made at {keep_bytes}; "
@@ -79,25 +65,25 @@ class MetricsWriter(AbstractContextManager["MetricsWriter"]):
         self._file.truncate(keep_bytes)
         self._file.seek(keep_bytes)  # truncating does not move the position that sync returns
 
-    def write(self, kind: str, **values: Any) -> Record:
-        """Append one record and return it as it was written."""
+    def write(self, kind: str, **values: Any) -> None:
+        """Append one record."""
         if kind not in KINDS:
             raise ValueError(f"unknown kind of record {kind!r}; one of {', '.join(KINDS)}")
-        record: Record = {"kind": kind} | {key: _finite(value) for key, value in values.items()}
-        self._append(json.dumps(record, allow_nan=False).encode() + b"\n")
-        return record
-
-    def _append(self, line: bytes) -> None:
+        for key, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                values[key] = None
+        line = json.dumps({"kind": kind} | values, allow_nan=False).encode() + b"\n"
         begin, half = self._file.tell(), len(line) // 2
         try:
             for part in (line[:half], line[half:]):
                 left = memoryview(part)
                 while left:  # a disk that fills up takes a part before it refuses
-                    left = left[self._file.write(left) :]
+                    with room_for(self._path):
+                        left = left[self._file.write(left) :]
                 crash_point("mid-line")
-        except OSError as error:
+        except OSError:
             self._file.truncate(begin)
-            raise disk_full(self._path, error) if error.errno in FULL else error from error
+            raise
 
     def sync(self) -> int:
         """Force all records to the disk; return the length to remember in a checkpoint."""
@@ -110,7 +96,3 @@ class MetricsWriter(AbstractContextManager["MetricsWriter"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

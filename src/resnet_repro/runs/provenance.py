@@ -1,7 +1,5 @@
 """Record where a result comes from: code, versions, machine; torch only to name a GPU."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Checkpoints: written atomically, verified before every load, two generations kept."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import pickle
@@ -54,11 +52,8 @@ def save(folder: Path, iteration: int, content: dict[str, Any]) -> Path:
     """Write ``content`` as the newest checkpoint, then drop the oldest beyond two.
 
     Its SHA-256 is written beside it, and first: a checkpoint never lacks its digest, and a digest
-    without its checkpoint is harmless.
-
-    Raises:
-        DiskFullError: there is no room; earlier checkpoints stay as they were.
-        OSError: the folder cannot be written; likewise.
+    without its checkpoint is harmless. DiskFullError: there is no room; earlier checkpoints stay as
+    they were. OSError: the folder cannot be written; likewise.
     """
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()

@@ -1,7 +1,5 @@
 """Choose device and precision of a run, the same for every net; manage its memory."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os
@@ -20,7 +18,6 @@ from resnet_repro.runs.provenance import multiplies_bf16, usable_cores
 
 DEV = Path("/dev")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST_KEPT = 256 << 20  # bytes; larger blocks, such as a data set, are returned when freed
 
 
@@ -83,15 +80,12 @@ def choose(trainer: TrainerConfig, local_rank: int = 0, local_size: int = 1) -> 
         raise ConfigError(f"trainer.threads={trainer.threads}: this process may use {cores} cores")
     threads = trainer.threads or max(1, cores // local_size)
     gpu = torch.cuda.get_device_name(device) if cuda else None
-    return Setup(device, _precision(trainer.precision, cuda), threads, gpu)
-
-
-def _precision(requested: str, cuda: bool) -> str:
-    if requested == "tf32" and not cuda:
+    precision = trainer.precision
+    if precision == "tf32" and not cuda:
         raise ConfigError("trainer.precision=tf32: needs a CUDA device; use fp32 or bf16")
-    if requested != "auto":
-        return requested
-    return "tf32" if cuda else "bf16" if multiplies_bf16() else "fp32"
+    if precision == "auto":
+        precision = "tf32" if cuda else "bf16" if multiplies_bf16() else "fp32"
+    return Setup(device, precision, threads, gpu)
 
 
 def here(precision: str, trainer: TrainerConfig) -> str:
@@ -127,7 +121,7 @@ def unusable_gpu() -> str | None:
         return None
     has_files = any(DEV.glob("nvidia[0-9]*"))
     driver = _driver(has_files)
-    if driver is None and not has_files:
+    if not (driver or has_files):
         return None
     cuda = torch.version.cuda
     built = f"built for CUDA {cuda}" if cuda else "built without CUDA"
@@ -165,8 +159,8 @@ def keep_freed_memory() -> None:
     # of ResNet-20 on two cores, half of an evaluation in batches of 1,000.
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(_MMAP_THRESHOLD, LARGEST_KEPT)
-        libc.mallopt(_TRIM_THRESHOLD, -1)  # never
+        libc.mallopt(-3, LARGEST_KEPT)  # malloc.h's M_MMAP_THRESHOLD
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
 
 
 def return_freed_memory() -> None:

@@ -1,7 +1,5 @@
 """Several workers on one run: their shares, and what they exchange."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import os
@@ -65,21 +63,16 @@ class World:
 
     def share_statistics(self, model: nn.Module) -> None:
         """Copy rank 0's batch-norm statistics to every worker."""
-        if self.size == 1:
-            return
-        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        flat = nn.utils.parameters_to_vector(buffers)  # one message
-        dist.broadcast(flat, src=0)
-        sizes = [buffer.numel() for buffer in buffers]
-        for buffer, values in zip(buffers, torch.split(flat, sizes), strict=True):
-            buffer.copy_(values.view_as(buffer))
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
 
 
 SOLO = World()
 
 
 def world_from_env() -> World:
-    """Read this process's ranks from torch's launcher; ConfigError: another program started it."""
+    """Read this process's ranks from its environment; ConfigError: they are not there."""
     if missing := [name for name in ENVIRONMENT if name not in os.environ]:
         raise ConfigError(
             f"{', '.join(missing)} not set: a worker is started by torchrun; for several workers "
@@ -123,19 +116,15 @@ def replicate(model: nn.Module, world: World) -> nn.Module:
 
 
 class _SumOverWorkers(torch.autograd.Function):
-    """Sum over the workers in both directions."""
+    """Sum over the workers in both directions; torch deprecates its own."""
 
     @staticmethod
     def forward(_: object, values: Tensor) -> Tensor:
-        total = values.clone()
+        total = values.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total
 
-    @staticmethod
-    def backward(_: object, *grads: Tensor) -> Tensor:
-        total = grads[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total
+    backward = forward  # type: ignore[assignment]
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
@@ -150,11 +139,12 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         values = input if input.dtype == torch.float64 else input.float()
         count = values.new_full((1,), values.numel() // values.shape[1])  # no copy from the host
-        sums = _sum(torch.cat([values.sum(dim=(0, 2, 3)), count]))
+        own: Any = self  # its statistics are tracked
+        add_up: Callable[[Tensor], Tensor] = _SumOverWorkers.apply
+        sums = add_up(torch.cat([values.sum(dim=(0, 2, 3)), count]))
         mean, seen = sums[:-1] / sums[-1], sums[-1].detach()
         centred = values - mean[:, None, None]
-        var = _sum(centred.square().sum(dim=(0, 2, 3))) / seen
-        own: Any = self  # its statistics are tracked
+        var = add_up(centred.square().sum(dim=(0, 2, 3))) / seen
         with torch.no_grad():
             own.num_batches_tracked.add_(1)
             own.running_mean.lerp_(mean, self.momentum)
@@ -162,11 +152,6 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         scale = self.weight * torch.rsqrt(var + self.eps)
         out = centred * scale[:, None, None] + self.bias[:, None, None]
         return out.to(input.dtype)
-
-
-def _sum(values: Tensor) -> Tensor:
-    total: Tensor = _SumOverWorkers.apply(values)
-    return total
 
 
 def synchronise_norms(model: nn.Module) -> None:

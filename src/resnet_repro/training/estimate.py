@@ -1,7 +1,5 @@
 """Estimate how long runs take on this device, from a few iterations of each net."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time
@@ -18,7 +16,6 @@ from resnet_repro.data import Arrays, DataError
 from resnet_repro.training.build import assemble
 from resnet_repro.training.device import Setup, loader_processes, set_up
 from resnet_repro.training.graph import EAGER_CALLS
-from resnet_repro.training.state import TrainState
 from resnet_repro.training.stepper import choose
 
 WARM, TIMED = 2, 3
@@ -84,7 +81,9 @@ def measure(config: Config) -> RunPace:
         stepper = choose(context, state).stepper(context, state)
         images, _ = context.images.batch(0)
         update = _median_seconds(setup, lambda: stepper.step(1e-4)) / timed
-        evaluation = _median_seconds(setup, lambda: _evaluate(state, setup, images)) / timed
+        with torch.no_grad(), setup.autocast():
+            forward = state.graphed_eval or state.model.eval()
+            evaluation = _median_seconds(setup, lambda: forward(images)) / timed
     if setup.gpu and config.trainer.loader_workers:  # decoded in parallel
         update, evaluation = max(update, decoding), max(evaluation, decoding)
     else:
@@ -128,14 +127,7 @@ def _sizes(config: Config) -> tuple[Sizes, float]:
     return Sizes(len(train), len(test), len(train.classes), CROP), seconds
 
 
-@torch.no_grad()
-def _evaluate(state: TrainState, setup: Setup, images: torch.Tensor) -> None:
-    state.model.eval()
-    with setup.autocast():
-        (state.graphed_eval or state.model)(images)
-
-
-def _median_seconds(setup: Setup, work: Callable[[], None]) -> float:
+def _median_seconds(setup: Setup, work: Callable[[], object]) -> float:
     """Seconds of one call, without the first: kernels are selected, a graph is captured."""
 
     def wait() -> None:

@@ -5,8 +5,6 @@ the device selects the batch, and the learning rate, losses and wrong counts are
 are those of an eager step, and so are the results. Only :func:`capture_on_cuda` needs a GPU.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

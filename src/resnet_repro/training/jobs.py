@@ -1,7 +1,5 @@
 """Do several runs: what is missing, how long it takes, the outcomes."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,8 +28,8 @@ MAX_QUEUED = 8  # iterations of a run that may wait for the device while other r
 class Outcome:
     """The outcome of one run, and why it failed.
 
-    It is ``skipped``, ``finished``, ``preempted``, ``failed``, ``not begun`` because of a stop,
-    ``elsewhere`` where another process works on it, or ``created`` for an external launcher.
+    Besides what :func:`begin` says it is ``failed``, ``not begun`` because of a stop, or
+    ``elsewhere`` where another process works on it.
     """
 
     job: Job
@@ -112,6 +110,7 @@ def train_together(
                 active[0].marks[0].synchronize()  # until the device has done its oldest
             for work in ready:
                 if outcome := work.advance():
+                    work.run = None
                     free_after_run(outcome.error)
                     active.remove(work)
                     outcomes.append(outcome)
@@ -129,8 +128,8 @@ class _ActiveRun:
     job: Job
     watcher: RunProgress
     stop_asked: Callable[[], bool]
-    run: TrainingRun | None = None
-    marks: deque[torch.cuda.Event] = field(default_factory=deque)  # in the device's queue
+    run: "TrainingRun | None" = None
+    marks: "deque[torch.cuda.Event]" = field(default_factory=deque)  # in the device's queue
 
     def is_ready(self) -> bool:
         """Whether the device has caught up; else its queue would fill, and other runs starve."""
@@ -139,23 +138,21 @@ class _ActiveRun:
         return len(self.marks) < MAX_QUEUED
 
     def advance(self) -> Outcome | None:
-        """Do one iteration; if it ends the run, release the run and return its outcome."""
+        """Do one iteration; if it ends the run, return its outcome."""
         try:
-            if self.run is not None:
-                state = self.run.advance()
-                if state is None and self.run.stream is not None:
-                    self.marks.append(self.run.stream.record_event())
-            elif isinstance(begun := begin(self.job, self.watcher, self.stop_asked), str):
-                state = begun
-            else:
-                self.run, state = begun, None
-            outcome = None if state is None else Outcome(self.job, state)
+            if self.run is None:
+                begun = begin(self.job, self.watcher, self.stop_asked)
+                if isinstance(begun, str):
+                    return Outcome(self.job, begun)
+                self.run = begun
+            elif state := self.run.advance():
+                return Outcome(self.job, state)
+            elif self.run.stream is not None:
+                self.marks.append(self.run.stream.record_event())
         except Exception as error:
             state = "elsewhere" if isinstance(error, RunBusyError) else "failed"
-            outcome = Outcome(self.job, state, error)
-        if outcome is not None:
-            self.run = None
-        return outcome
+            return Outcome(self.job, state, error)
+        return None
 
 
 def estimate(jobs: Sequence[Job]) -> list[float]:

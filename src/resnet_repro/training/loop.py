@@ -1,7 +1,5 @@
 """The training loop: everything it does, on one screen."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

@@ -4,13 +4,11 @@ All probes look at the 3x3 convs of the main path in forward order, the stem fir
 of Fig. 7 for a CIFAR net. Rows of a table are in that order.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -174,8 +172,7 @@ def forward_signal(model: nn.Module, setup: Setup, images: Tensor) -> Rows:
     """
     layers = conv_bn_layers(twin := copy.deepcopy(model).train())
     found = _moments(twin, [conv for _, conv, _ in layers], setup, [images])
-    values = ({"input_mean_square": i.mean_square, "output_std": o.std} for i, o in found)
-    return _table(layers, values)
+    return _table(layers, ({"input_mean_square": i, "output_std": o} for i, o in found))
 
 
 def layer_responses(
@@ -185,19 +182,14 @@ def layer_responses(
     layers = conv_bn_layers(model.eval())
     norms = [bn for _, _, bn in layers]
     found = _moments(model, norms, setup, (images for images, _ in batches))
-    return _table(layers, ({"std": output.std} for _, output in found))
-
-
-class _Moments(NamedTuple):
-    mean_square: float
-    std: float
+    return _table(layers, ({"std": std} for _, std in found))
 
 
 @torch.no_grad()
 def _moments(
     net: nn.Module, modules: Sequence[nn.Module], setup: Setup, batches: Iterable[Tensor]
-) -> list[tuple[_Moments, _Moments]]:
-    """Return moments of each module's input and output over the batches."""
+) -> Iterator[tuple[float, float]]:
+    """Yield the mean square of each module's input and the std of its output over the batches."""
     sums = torch.zeros(len(modules), 2, 3, dtype=torch.float64, device=setup.device)
 
     def take(index: int, input_: Tensor, output: Tensor) -> None:
@@ -205,14 +197,12 @@ def _moments(
             count = values.new_full((), values.numel())
             sums[index, row] += torch.stack([count, values.sum(), values.square().sum()])
 
-    def moments(count: float, total: float, squares: float) -> _Moments:
-        mean, mean_square = total / count, squares / count
-        return _Moments(mean_square, math.sqrt(max(0.0, mean_square - mean * mean)))
-
     with _watched(modules, take), setup.autocast():
         for images in batches:
             net(images)
-    return [(moments(*input_), moments(*output)) for input_, output in sums.tolist()]
+    for (inputs, _, input_squares), (count, total, squares) in sums.tolist():
+        mean, mean_square = total / count, squares / count
+        yield input_squares / inputs, math.sqrt(max(0.0, mean_square - mean * mean))
 
 
 def keep_responses(folder: RunFolder, context: RunContext, state: TrainState) -> None:

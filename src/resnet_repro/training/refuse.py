@@ -1,7 +1,5 @@
 """Refuse, in one line each, folders that cannot hold a run and checkpoints of other runs."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The learning rate as a pure function of the iteration and its drops (Sec. 3.4, 4.2)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,12 +21,8 @@ def lr_at(
     After ``m`` updates, for every milestone ``m``, the rate is multiplied by ``gamma``: with a
     milestone of 32000, update number 32001 is the first at the lower rate (Caffe's reading of "at
     32k iterations"). During a warm-up the rate is ``warmup_lr``; drops always start from ``lr``.
-
-    Args:
-        recipe: rate, schedule and warm-up.
-        iteration: from 0.
-        warmup_exit: with ``warmup=error80``, updates until the error was below 80 %, if it was.
-        drops: with ``schedule=plateau``, the updates after which the rate has dropped.
+    ``warmup_exit``: with ``warmup=error80``, updates until the error was below 80 %, if it was;
+    ``drops``: with ``schedule=plateau``, the updates after which the rate has dropped.
     """
     if recipe.warmup == "iters400" and iteration < WARMUP_ITERS:
         return recipe.warmup_lr

@@ -1,7 +1,5 @@
 """The state of a run in training, and the step that changes it."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable

@@ -5,8 +5,6 @@ Compiled code rounds in other places than the kernels it replaces, so results di
 bits of a step, as they do between numbers of threads.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections.abc import Callable
@@ -31,7 +29,6 @@ from resnet_repro.training.state import TrainState, step
 # benchmarks.parity finds decides.
 COMPILE_PAYS = {"cpu": False, "cuda": True}
 KINDS_OF_BLOCK = 256  # in one process: shapes, shortcuts and precisions of all its nets
-BLOCKS_COMPILED = 2  # blocks of a stage include all its kinds: the first changes the shape
 
 
 class EagerStepper:
@@ -77,12 +74,13 @@ class Engine:
             return GraphedStepper(context, state, self.record())
         return EagerStepper(context, state, self.record())
 
-    def note(self, key: str, value: str, what: str, reason: str | None) -> None:
-        """Remark on what is not done and why; raise where the configuration requires it."""
+    def can(self, key: str, value: str, what: str, reason: str | None) -> bool:
+        """Whether nothing is against it; else remark on that, or raise where it is required."""
         if reason and value == "always":
             raise ConfigError(f"trainer.{key}={value}: {reason}")
         if reason:
             self.remarks.append(f"trainer.{key}={value}: {what} ({reason})")
+        return not reason
 
 
 def make(context: RunContext, state: TrainState) -> Stepper:
@@ -97,10 +95,8 @@ def make(context: RunContext, state: TrainState) -> Stepper:
     if context.world.rank == 0:
         if setup.device.type != "cpu":
             how = engine.record()
-            notify(
-                f"{config.name} {config.profile} seed {config.seed}: {how['step']} steps, "
-                f"{how['blocks']} blocks, {setup.precision}, {setup.gpu}"
-            )
+            made = f"{how['step']} steps, {how['blocks']} blocks, {setup.precision}, {setup.gpu}"
+            notify(f"{config.label}: {made}")
         for remark in engine.remarks:
             notify(remark)
     return engine.stepper(context, state)
@@ -109,20 +105,16 @@ def make(context: RunContext, state: TrainState) -> Stepper:
 def choose(context: RunContext, state: TrainState) -> Engine:
     """Decide as :func:`make` says; compiles the blocks on the way."""
     engine, trainer = Engine(), context.config.trainer
-    device, obstacle = context.setup.device.type, _obstacle(context)
+    device, reason = context.setup.device.type, _obstacle(context)
     if trainer.graph == "always" or (trainer.graph == "auto" and device == "cuda"):
-        reason = obstacle if device == "cuda" else "needs a CUDA device"
-        engine.graph = reason is None
-        engine.note("graph", trainer.graph, "steps are not captured", reason)
+        engine.graph = engine.can("graph", trainer.graph, "steps are not captured", reason)
     if trainer.compile == "always" or (trainer.compile == "auto" and COMPILE_PAYS[device]):
-        reason = obstacle
         if trainer.compile == "auto" and trainer.deterministic:
             reason = reason or "trainer.deterministic=true"
         reason = reason or compile_obstacle(
             state.model, context.setup, context.images.share_shape, graphed=engine.graph
         )
-        engine.compiled = reason is None
-        engine.note("compile", trainer.compile, "blocks are not compiled", reason)
+        engine.compiled = engine.can("compile", trainer.compile, "blocks are not compiled", reason)
     return engine
 
 
@@ -186,14 +178,11 @@ def compile_obstacle(
 
     # A choice made by timing alternatives could differ on a rerun.
     inductor.deterministic = torch.are_deterministic_algorithms_enabled()
-    short = copy.deepcopy(net)
-    for stage in short.modules():
-        if isinstance(stage, nn.Sequential) and all(isinstance(part, Block) for part in stage):
-            del stage[BLOCKS_COMPILED:]
+    copied = copy.deepcopy(net)
     images = torch.zeros(shape, device=setup.device).contiguous(memory_format=torch.channels_last)
     try:
-        twin = with_compiled_blocks(short).train()
-        with counted_together(short) if graphed else nullcontext():
+        twin = with_compiled_blocks(copied).train()
+        with counted_together(copied) if graphed else nullcontext():
             with setup.autocast():
                 scores = twin(images)
             scores.float().sum().backward()
