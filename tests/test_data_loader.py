@@ -87,13 +87,6 @@ def test_test_pictures_come_once_and_in_order(val, workers):
     assert not any(batch.alphas.any() for batch in found)
 
 
-def test_whole_pictures_and_shares_of_them(val):
-    found = list(HERE.test(val, 1, side=384, whole=True))
-    assert {tuple(batch.images.shape) for batch in found} == {(1, 384, 384 * 80 // 70, 3)}
-    share = list(HERE.test(val, 2, rows=range(1, 6, 2)))
-    assert torch.cat([b.labels for b in share]).tolist() == val.labels[1::2].tolist()
-
-
 def test_what_does_not_go_together_is_refused(train, val):
     order = BatchOrder(len(train), 5, 0)
     refused(HERE.train, val, order, range(1), match="12 pictures, not 6", kind=ValueError)

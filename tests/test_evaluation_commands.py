@@ -210,18 +210,6 @@ def test_precise_bn_is_another_number_stored_as_such(runs, arrays, tmp_path):
     refused(message, f"weights={tmp_path / 'net.pt'}", *more, f"results_dir={tmp_path}")
 
 
-def test_an_ensemble_averages_the_softmaxes_of_its_runs(runs, arrays, tmp_path):
-    found = counted(tmp_path, f"run={runs[0].path},{runs[1].path}", "name=both")
-    assert found["protocol"] == "ensemble of 2, 1-crop"
-    assert len(found["models"]) == 2
-    x, labels = ours_sees(arrays), torch.from_numpy(arrays.test_labels).long()
-    with torch.no_grad():
-        average = sum(from_run(run.path).net(x).double().softmax(1) / 2 for run in runs)
-    assert found["wrong1"] == int((average.argmax(1) != labels).sum())
-    likelihood = average[torch.arange(TESTED), labels].log().mean().item()
-    assert found["loss"] == pytest.approx(-likelihood, rel=1e-4)
-
-
 def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_path):
     """Several runs into a folder, with a table; the run folders are not needed afterwards."""
     out = tmp_path / "weights"
