@@ -16,22 +16,17 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from PIL import Image
 
+from resnet_repro.analysis.style import with_palette
 from resnet_repro.paths import expand
 from resnet_repro.runs.atomic import write_text_atomic
 
 FOLDER = Path("notebooks")
 SECONDS = 600  # for one cell
-COLOURS = 128  # of a kept figure: a third of the bytes, to the eye the same
 
 
 def execute(path: Path) -> Any:
-    """Run a notebook in its own folder with this Python; return it with its new outputs.
-
-    Raises:
-        CellExecutionError: a cell raised; the message has the cell and the traceback.
-    """
+    """Run a notebook in its own folder, with new outputs. CellExecutionError: a cell raised."""
     notebook = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(notebook, kernel_name="python3", timeout=SECONDS, resources=where)
@@ -58,17 +53,10 @@ def tidy(notebook: Any) -> Any:
             if output.output_type in ("display_data", "execute_result"):
                 output.metadata = nbformat.from_dict({})
                 if "image/png" in output.data:
-                    output.data["image/png"] = smaller(output.data["image/png"])
+                    png = with_palette(io.BytesIO(base64.b64decode(output.data["image/png"])))
+                    output.data["image/png"] = base64.b64encode(png).decode("ascii")
                     output.data["text/plain"] = "<Figure>"
     return notebook
-
-
-def smaller(png: str) -> str:
-    """A PNG in base64 with few colours, for equal pixels always the same."""
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    text = io.BytesIO()
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(text, "png", optimize=True)
-    return base64.b64encode(text.getvalue()).decode("ascii")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
@@ -100,10 +100,7 @@ def style() -> Iterator[None]:
 def subplots(
     rows: int = 1, columns: int = 1, panel: tuple[float, float] = PANEL_INCHES, **how: Any
 ) -> tuple[Figure, Any]:
-    """Make a figure and its panels as ``pyplot.subplots`` does, bound to no window system.
-
-    ``panel``: width and height of each, inches.
-    """
+    """As ``pyplot.subplots``, bound to no window system; ``panel``: inches, width and height."""
     figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, **how)
@@ -167,10 +164,7 @@ def underneath(
 
 
 def save(figure: Figure, stem: str, out_dir: Path) -> list[Path]:
-    """Write ``stem.png`` (200 dpi) and ``stem.svg``, and return both paths.
-
-    Equal figures give equal bytes. ConfigError: they cannot be written there.
-    """
+    """Write ``stem.png`` and ``stem.svg``, the same bytes each time. ConfigError: it cannot."""
     paths = [Path(out_dir) / f"{stem}.png", Path(out_dir) / f"{stem}.svg"]
     pixels = io.BytesIO()
     with writing(out_dir):
@@ -178,7 +172,14 @@ def save(figure: Figure, stem: str, out_dir: Path) -> list[Path]:
         with style():
             figure.savefig(pixels, format="png", dpi=DPI)
             figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
-        with Image.open(pixels) as drawn:  # a palette makes a third of the bytes of lines and text
-            quantized = drawn.convert("RGB").quantize(PNG_COLOURS, dither=Image.Dither.NONE)
-        quantized.save(paths[0], optimize=True, dpi=(DPI, DPI))
+        paths[0].write_bytes(with_palette(pixels, dpi=(DPI, DPI)))
     return paths
+
+
+def with_palette(png: IO[bytes], **how: Any) -> bytes:
+    """Return a PNG in few colours, a third of the bytes of lines and text; the same each time."""
+    small = io.BytesIO()
+    with Image.open(png) as drawn:
+        quantized = drawn.convert("RGB").quantize(PNG_COLOURS, dither=Image.Dither.NONE)
+    quantized.save(small, "png", optimize=True, **how)
+    return small.getvalue()
