@@ -28,10 +28,7 @@ NOTHING_BY_THE_PROTOCOL = (
 
 
 def readme_block(study: Study) -> str:
-    """The README's results: pictures, a table of the nets, what the runs are, tested claims.
-
-    They are of runs by the paper's protocol or, without any, of the longest schedule there is.
-    """
+    """The README's results, by the paper's protocol or, without such a run, of the longest runs."""
     every = load.without_variants(study.finished)
     if not every:
         return "No run is logged in this repository yet: `make quickstart` makes the first two."
@@ -69,14 +66,13 @@ def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
     reason, rows = why_not_comparable(runs), []
     for label, group in by_net(runs).items():
         test = stats.summarise([stats.last_error(run) for run in group])
-        clean = stats.clean_training_errors(group)
         value = paper.test_error(label)
         rows.append(
             {
                 "net": label if group[0].data == "cifar10" else f"{label}, {data_of(group)}",
                 "seeds": str(test.n),
                 "test error (%)": with_sd(test.mean, test.sd),
-                "clean training error (%)": f"{sum(clean) / len(clean):.2f}" if clean else NOTHING,
+                "clean training error (%)": with_sd(stats.mean_clean_training_error(group)),
                 "paper": f"{value.value:.2f}" if value and not reason else NOTHING,
                 "verdict": f"not comparable: {reason}" if reason else verdict_of(group, value),
             }

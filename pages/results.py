@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from resnet_repro.analysis import load, paper
-from resnet_repro.analysis.agreement import (
-    KINDS,
-    agreement_table,
-    compare_curves,
-    statistics_table,
-)
+from resnet_repro.analysis.agreement import KINDS, agreement_table, compare_curves, statistics_table
 from resnet_repro.analysis.captions import data_of, run_sentences
 from resnet_repro.analysis.load import PROFILE_ORDER
 from resnet_repro.analysis.logged_run import Run
@@ -23,7 +18,7 @@ from resnet_repro.analysis.protocol import deviations, unlike_caffe
 from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
 from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import deviations_table, variants
-from resnet_repro.items.gradients import brief, gradient_precision, gradients, weights
+from resnet_repro.items.gradients import brief, gradients, weights
 from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table
 
@@ -170,7 +165,7 @@ def late_start_block(_: Study) -> str:
     )
 
 
-def gradients_block(study: Study, describe: Callable[[Run], dict[str, str]], otherwise: str) -> str:
+def gradients_block(study: Study, describe: Callable[[Run], dict[str, str]]) -> str:
     """One row per net whose gradients were looked at, also in runs that only did that."""
     rows = []
     for run in study.item("gradients") + study.checks + study.item("fig4"):
@@ -178,7 +173,7 @@ def gradients_block(study: Study, describe: Callable[[Run], dict[str, str]], oth
             row = {"net": f"{run.label}, seed {run.seed}, {run.meta.get('precision')}", **found}
             if row not in rows:  # a look at one question may repeat a run
                 rows.append(row)
-    return to_markdown(pd.DataFrame(rows)) if rows else otherwise
+    return to_markdown(pd.DataFrame(rows)) if rows else "No run has logged it yet."
 
 
 def first_update(run: Run) -> dict[str, str]:
@@ -199,9 +194,10 @@ def first_update(run: Run) -> dict[str, str]:
 
 def gradients_against_float64(run: Run) -> dict[str, str]:
     """How precise the logged gradients of the first batch at initialisation are."""
-    found = gradient_precision(run)
+    found = run.table("gradient_precision")
     if found is None:
         return {}
+    found = found.sort_values("layer")
     row: dict[str, str] = {}
     for conv, at in (("first", 0), ("last", -1)):
         values = found.iloc[at]
@@ -287,7 +283,7 @@ def atlas_block(study: Study) -> str:
     runs = study.item("deviations")
     if not variants(runs):
         return "No variant with a finished baseline of its profile is logged yet."
-    return f"{figure_block(study, 'deviations')}\n\n{to_markdown(deviations_table(runs))}"
+    return f"{figure_block(study, 'deviations')}\n\n{to_markdown(deviations_table(runs).frame)}"
 
 
 def figure_block(study: Study, name: str) -> str:

@@ -8,15 +8,14 @@ from pathlib import Path
 from resnet_repro.analysis import style
 from resnet_repro.analysis.agreement import agreement, compare_curves
 from resnet_repro.analysis.judge import ClaimResult, by_number, first_tested
-from resnet_repro.analysis.load import Logged
+from resnet_repro.analysis.load import Logged, can_draw
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.analysis.tables import write_table
+from resnet_repro.analysis.tables import claims_table, write_table
 from resnet_repro.compare import SWEEP, save_sweep, swept_keys
 from resnet_repro.conf import load_item
 from resnet_repro.items import ITEMS
 from resnet_repro.items.claims_cifar import check_all
-from resnet_repro.items.claims_imagenet import check_imagenet, imagenet_claims
-from resnet_repro.items.deviations import variants
+from resnet_repro.items.claims_imagenet import check_imagenet
 
 COMMITTED = ("paper", "short")  # profiles whose runs are in the repository
 UNFINISHED = "unfinished"  # beside the runs: stopped ones, with their checkpoints
@@ -71,10 +70,10 @@ def draw(study: Study, docs: Path) -> list[Path]:
     figures, tables, written = docs / "figures", docs / "tables", list[Path]()
     for name in (*FIGURES, *TABLES):
         runs = study.item(name)
-        if runs and (name != "deviations" or variants(runs)):
+        if can_draw(load_item(name).experiments, {run.experiment for run in runs}):
             written += ITEMS[name].draw(runs, figures if name in FIGURES else tables)
     if study.imagenet:
-        frame, notes = imagenet_claims(study.imagenet)
+        frame, notes = claims_table(check_imagenet, study.imagenet)
         written += write_table(frame, IMAGENET_CLAIMS, tables, notes)
     for runs in study.sweeps:
         written += save_sweep(runs, swept_keys(runs), figures, tables)

@@ -40,15 +40,9 @@ BLOCKS: Mapping[str, Callable[[Study], str]] = {
     "statistics": results.statistics_block,
     "crossing": results.crossing_block,
     "late start": results.late_start_block,
-    "first update": partial(
-        results.gradients_block,
-        describe=results.first_update,
-        otherwise="No gradient norms are logged yet.",
-    ),
+    "first update": partial(results.gradients_block, describe=results.first_update),
     "gradient precision": partial(
-        results.gradients_block,
-        describe=results.gradients_against_float64,
-        otherwise="No run has logged it yet.",
+        results.gradients_block, describe=results.gradients_against_float64
     ),
     "precision control": results.precision_control_block,
     "tiny imagenet": results.tiny_block,
@@ -60,10 +54,7 @@ BLOCKS: Mapping[str, Callable[[Study], str]] = {
 
 
 def rewrite(text: str, study: Study) -> str:
-    """Return a page with every block replaced by what its maker says now.
-
-    A ValueError names a block that nobody makes, or says that one is never closed.
-    """
+    """Return a page with every block remade. ValueError: nobody makes one, or one never ends."""
     opened = text.count("<!-- made: ")
     if opened != len(_BLOCK.findall(text)):
         raise ValueError(f"{opened} blocks begin with <!-- made: ... -->, not all end")

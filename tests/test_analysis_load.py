@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -176,6 +177,12 @@ def test_runs_that_differ_in_what_matters_are_not_averaged(tmp_path, key, value,
     variants = Logged(tmp_path).runs
     assert [kept.seed for kept in protocol.by_net(variants)["plain-20"]] == [0]
     assert [kept.seed for kept in protocol.by_net(variants[1:])["plain-20"]] == [4]
+
+
+def test_runs_of_two_profiles_are_not_averaged_even_where_they_compute_the_same(tmp_path):
+    run = load_run(plain20(tmp_path))
+    as_other = replace(run, profile="short", seed=1)
+    assert protocol.by_net([run, as_other])["plain-20"] == [run]
 
 
 def test_a_configured_precision_matters_only_if_the_result_differs(tmp_path):

@@ -12,7 +12,7 @@ from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import deviations_figure, deviations_table, variants
-from resnet_repro.items.fig4 import fig4
+from resnet_repro.items.fig1_4_6 import fig4
 from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table, paper_rows, table5
 from resnet_repro.runs.folder import RunFolder
@@ -112,7 +112,7 @@ def test_each_variant_is_compared_with_the_net_its_name_begins_with(tmp_path):
     assert fewer.test.low > 0  # sd 0.1 over three seeds on both sides
     assert nesterov.test.low < 0 < nesterov.test.high
     assert fewer.test.basis == "noise of our seeds and public runs"
-    table = deviations_table(changed)
+    table = deviations_table(changed).frame
     assert set(table["net"]) == {"ResNet-56"}
     assert table["change"].tolist() == ["as the paper", nesterov.change, fewer.change]
     assert table["test diff"].isna().tolist() == [True, False, False]

@@ -175,12 +175,12 @@ def test_runs_of_a_notebook_have_variants_and_figures_leave_them_out(root, capsy
     ("call", "output"),
     [
         (lambda: ra.sweep("recipe.rl"), "recipe.rl: did you mean 'recipe.lr'?"),
-        (lambda: ra.runs("quik"), "no profile is called quik; did you mean quick?"),
-        (lambda: ra.runs("quick", ["cifar10_resent20"]), "did you mean cifar10_resnet20?"),
+        (lambda: ra.runs("quik"), "no profile is called quik; did you mean 'quick'?"),
+        (lambda: ra.runs("quick", ["cifar10_resent20"]), "did you mean 'cifar10_resnet20'?"),
         (lambda: ra.runs(where={"lr": 0.1}), "lr: did you mean 'recipe.lr'?"),
-        (lambda: ra.run("quick", "no"), "no run in quick is called no; there is cifar10_plain20"),
-        (lambda: ra.run("quik", "nope"), "no profile is called quik; did you mean quick?"),
-        (lambda: ra.run("quick", "cifar10_plain20", 7), "is called seed7; did you mean seed0?"),
+        (lambda: ra.run("quick", "no"), "no run in quick is called no; allowed: cifar10_plain20"),
+        (lambda: ra.run("quik", "nope"), "no profile is called quik; did you mean 'quick'?"),
+        (lambda: ra.run("quick", "cifar10_plain20", 7), "is called seed7; did you mean 'seed0'?"),
     ],
 )
 def test_a_misspelt_name_is_answered_in_one_line(root, call, output):

@@ -28,7 +28,7 @@ from resnet_repro import paths
 from resnet_repro.analysis import stats, style
 from resnet_repro.analysis.captions import clauses, data_of, devices_of
 from resnet_repro.analysis.curves import iter_unit, mean_curve
-from resnet_repro.analysis.load import averageable, changed_keys, grouped
+from resnet_repro.analysis.load import alike, changed_keys, grouped
 from resnet_repro.analysis.logged_run import Run, load_run, warn
 from resnet_repro.analysis.protocol import comparison_notes
 from resnet_repro.analysis.tables import write_table
@@ -96,14 +96,7 @@ def settings(runs: Sequence[Run]) -> list[list[Run]]:
         sizes = [(0, v, "") if isinstance(v, int | float) else (1, 0, str(v)) for v in values]
         return (run.is_plain, run.label, run.profile, *sizes)
 
-    groups: list[list[Run]] = []
-    for run in sorted(runs, key=order):
-        same = (g for g in groups if g[0].profile == run.profile and not changed_keys(g[0], run))
-        if (group := next(same, None)) is None:
-            groups.append([run])
-        else:
-            group.append(run)
-    return [averageable(group) for group in groups]
+    return alike(sorted(runs, key=order))
 
 
 def summary_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
@@ -112,12 +105,11 @@ def summary_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     for group in settings(runs):
         test = stats.summarise([stats.last_error(run) for run in group])
         training = stats.summarise([stats.final_training_error(run) for run in group])
-        clean = stats.clean_training_errors(group)
         row: dict[str, Any] = {key: shown(_value(group[0], key)) for key in keys}
         row |= {"net": group[0].label, "profile": group[0].profile, "seeds": test.n}
         row |= {"test error": test.mean, "sd": test.sd, "low": test.low, "high": test.high}
         row["training error"] = training.mean
-        row["clean training error"] = stats.summarise(clean).mean if clean else None
+        row["clean training error"] = stats.mean_clean_training_error(group)
         rows.append(row | {"note": "" if group[0].is_variant else "as the experiment"})
     return pd.DataFrame(rows)
 
@@ -125,9 +117,8 @@ def summary_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
 def sweep_figure(runs: Sequence[Run], keys: Sequence[str], caption: Sequence[str] = ()) -> Figure:
     """Final test error against the first key (left) and the test curves (right).
 
-    Small dots are seeds, large markers their mean, bars the 95 % t interval over seeds, if
-    there are several. Further keys in which runs of one net differ, nets and profiles have lines of
-    their own.
+    Dots are seeds, markers their mean, bars the 95 % t interval. Further keys in which runs of one
+    net differ, nets and profiles have lines of their own.
     """
     nets = grouped(runs, lambda run: (run.experiment, run.profile)).values()
     key, *others = dict.fromkeys([*keys, *(key for net in nets for key in swept_keys(net))])

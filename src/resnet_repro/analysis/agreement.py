@@ -62,10 +62,7 @@ class Stretch:
 
 
 def compare_curves(runs: Sequence[Run]) -> tuple[list[Stretch], dict[tuple[str, str], list[str]]]:
-    """Compare every net of these runs, finished or not, with the paper's curve of it.
-
-    Nets whose curves share no iteration with the paper's come second, by profile and reason.
-    """
+    """Compare nets with the paper's curves; second: those without a common iteration, and why."""
     stretches: list[Stretch] = []
     uncompared: dict[tuple[str, str], list[str]] = {}
     for profile in sorted({run.profile for run in runs}):
@@ -170,10 +167,7 @@ def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
 
 
 def statistics_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Mean test errors of checkpoints by the batch-norm statistics of the test; percent.
-
-    One row per run and learning rate; over the iterations that the paper's curve has, too.
-    """
+    """Test errors of checkpoints by batch-norm statistics, percent; by run and learning rate."""
     rows, evaluations = [], evaluations_beside(runs)
     for run in runs:
         errors = {
@@ -198,10 +192,7 @@ def _ends(iterations: pd.Index[int]) -> str:
 
 @style.style()
 def agreement(stretches: Sequence[Stretch]) -> Figure:
-    """One panel per net: ours, with a dot where it is compared, over the paper's curve, pale.
-
-    A ValueError says that there is nothing to compare.
-    """
+    """Ours over the paper's, pale; dots: where they are compared. ValueError: nowhere."""
     nets = grouped(stretches, lambda stretch: stretch.net)
     if not nets:
         raise ValueError("no curve of ours has an iteration in common with the paper's")
@@ -231,12 +222,14 @@ def _draw(
     run = parts[0].runs[0]
     colour, unit = style.depth_colour(run.depth), 1e4
     for errors in precise:
-        circle: dict[str, Any] = {
-            "markersize": 3.5,
-            "markerfacecolor": "white",
-            "markeredgewidth": 0.8,
+        look: dict[str, Any] = {
+            "color": colour,
+            "zorder": 2.7,
+            "ms": 3.5,
+            "mfc": "white",
+            "mew": 0.8,
         }
-        axes.plot(errors.index / unit, errors, "o", color=colour, zorder=2.7, **circle)
+        axes.plot(errors.index / unit, errors, "o", **look)
     for kind in KINDS:
         our_look, paper_look = LOOKS[kind]
         whole = [part for part in parts if part.kind == kind]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from resnet_repro.analysis.load import seeds_text
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, comparison_notes
 
@@ -61,13 +62,5 @@ def seeds_of(runs: Sequence[Run]) -> str:
     """Return ``seeds 0-2`` where all nets have the same, else the seeds of each net."""
     seeds_by_net = {label: [run.seed for run in group] for label, group in by_net(runs).items()}
     if len({tuple(seeds) for seeds in seeds_by_net.values()}) == 1:
-        return _seeds_text(next(iter(seeds_by_net.values())))
-    return ", ".join(f"{label} {_seeds_text(seeds)}" for label, seeds in seeds_by_net.items())
-
-
-def _seeds_text(seeds: Sequence[int]) -> str:
-    if len(seeds) == 1:
-        return f"seed {seeds[0]}"
-    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
-        return f"seeds {seeds[0]}-{seeds[-1]}"
-    return "seeds " + ", ".join(map(str, seeds))
+        return seeds_text(next(iter(seeds_by_net.values())))
+    return ", ".join(f"{label} {seeds_text(seeds)}" for label, seeds in seeds_by_net.items())

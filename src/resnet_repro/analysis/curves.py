@@ -67,11 +67,7 @@ def draw_paper(
 def draw_nets(
     axes: Axes, nets: Nets, labels: Sequence[str], paper: tuple[int, str], shown: Sequence[Run]
 ) -> None:
-    """Draw test (bold) and training error (dashed) of nets; name what is missing.
-
-    The paper's curves are under them where all runs ``shown`` are comparable. ``paper``: number of
-    its figure, panel.
-    """
+    """Draw test (bold) and training errors over the paper's (figure, panel); name missing nets."""
     number, panel = paper
     for net in nets.values():
         for kind, (our_look, paper_look) in LOOKS.items():
@@ -79,16 +75,16 @@ def draw_nets(
             if comparable(shown):
                 draw_paper(axes, number, net[0], kind, paper_look, panel)
     name_missing(axes, nets, labels)
-    name_nets_above(axes, list(nets.values()))
+    for label, net in nets.items():
+        final = summarise([last_error(run) for run in net]).mean
+        if final > axes.get_ylim()[1]:
+            note(axes, f"{label} ends at {final:.1f}{NBSP}%, above the axis")
 
 
 def legend(
     runs: Sequence[Run], columns: int, test: str, paper_test: str
 ) -> tuple[list[Line2D], list[str]]:
-    """Colours of the depths in the first rows, styles of the lines in the next.
-
-    ``test`` names the bold line, ``paper_test`` the paper's, empty where that is not drawn.
-    """
+    """Colours of depths, then styles; ``test`` names the bold line, ``paper_test`` the paper's."""
     depths = sorted({run.depth for run in runs})
     if not depths:
         return [], []
@@ -118,15 +114,6 @@ def explain_empty(axes: Axes, text: str) -> None:
     white = {"facecolor": "white", "edgecolor": "none", "pad": 2.0}
     look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "#666666"}
     axes.text(0.5, 0.5, text, transform=axes.transAxes, bbox=white, **look)
-
-
-def name_nets_above(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
-    """Name in a panel the nets whose last test error lies above its axis."""
-    top = axes.get_ylim()[1]
-    for group in groups:
-        final = summarise([last_error(run) for run in group]).mean
-        if final > top:
-            note(axes, f"{group[0].label} ends at {final:.1f}{NBSP}%, above the axis")
 
 
 def note(axes: Axes, text: str) -> None:
@@ -245,10 +232,7 @@ def bin_width(run: Run) -> int:
 
 
 def in_windows(run: Run, width: int, column: str = "top1_err") -> pd.DataFrame:
-    """Mean of the training records of each ``width`` iterations, weighted by their images.
-
-    ``mean`` and the number of ``images``, by the last iteration of the window.
-    """
+    """Return the weighted ``mean`` of each ``width`` training iterations and its ``images``."""
     values = run.curve("train", column)
     images = run.curve("train", "num_samples").reindex(values.index).fillna(1.0)
     window = np.minimum(np.ceil(values.index / width).astype(int) * width, run.max_iters)

@@ -86,10 +86,7 @@ def _arrow(outline: Outline, line: Any) -> FancyArrowPatch:
 def stack(
     axes: Axes, x: float, boxes: Sequence[tuple[float, str, str]], size: Point, fontsize: float
 ) -> None:
-    """Draw boxes of one size under each other, an arrow from each to the next.
-
-    ``boxes``: the height of each centre, its text and its colour.
-    """
+    """Draw boxes (height of the centre, text, colour) one under the other, with arrows between."""
     width, height = size
     corner = f"round,pad=0,rounding_size={min(0.04, height / 4)}"
     above = None

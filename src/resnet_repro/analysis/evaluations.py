@@ -105,10 +105,7 @@ def evaluations_beside(runs: Sequence[Run]) -> list[Evaluation]:
 
 
 def load_evaluations(folder: Path) -> list[Evaluation]:
-    """Read the evaluations of our nets in a folder, in the order of the files' names.
-
-    A file that is not what ``resnet_repro.evaluate`` writes is left out; stderr names it once.
-    """
+    """Read a folder's evaluations of our nets, by file name; stderr names once what is none."""
     found = []
     for path in sorted(Path(folder).glob("*.json")):
         try:
@@ -127,13 +124,13 @@ _warn_once = cache(warn)
 
 
 def _evaluation(file: str, entry: Mapping[str, Any]) -> Evaluation:
-    nets = [
+    nets = tuple(
         Tested(run_key(model["run"]), model.get("iter"), model.get("metrics_sha256"))
         for model in entry["models"]
-    ]
-    score, data = _score(entry), entry["data"]
-    digests, bn = dict(data.get("digests", {})), str(entry.get("bn", "running"))
-    return Evaluation(file, tuple(nets), score, str(data["name"]), digests, bn)
+    )
+    data, bn = entry["data"], str(entry.get("bn", "running"))
+    digests = dict(data.get("digests", {}))
+    return Evaluation(file, nets, _score(entry), str(data["name"]), digests, bn)
 
 
 def _score(entry: Mapping[Any, Any]) -> Score:
@@ -169,10 +166,7 @@ def precise_errors(run: Run, evaluations: Sequence[Evaluation]) -> pd.Series[flo
 
 
 def score_of(run: Run, protocol: str, evaluations: Sequence[Evaluation]) -> Score | None:
-    """The errors of one run's last iterate under a protocol; None where nobody counted them.
-
-    What the run itself logged comes first, then the last evaluation that fits.
-    """
+    """The errors of a run's last iterate under a protocol: logged, else evaluated; else None."""
     table = run.metrics
     if len(table) and "protocol" in table:
         table = table[(table["kind"] == "test") & (table["protocol"] == protocol)]

@@ -1,15 +1,12 @@
-"""Draw every item of the registry for the report, beside the paper's own figure.
-
-What cannot be drawn is replaced by the reason.
-"""
+"""Draw every item for the report, beside the paper's own figure, or say why it cannot be drawn."""
 
 from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -19,12 +16,13 @@ from matplotlib.lines import Line2D
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import with_gaps
-from resnet_repro.analysis.load import variants_of
+from resnet_repro.analysis.load import can_draw
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import why_not_comparable
 from resnet_repro.analysis.tables import Table, as_shown
 from resnet_repro.conf import load_item
-from resnet_repro.items import Item, fig4, fig6, fig7
+from resnet_repro.items import Item, fig7
+from resnet_repro.items.fig1_4_6 import FIG4, FIG4_PANELS, FIG6_PANELS
 
 OWN_SECTION = ("claims",)  # the page has a part of its own for them
 LEADING = ("test error", "sd", "paper", "verdict")
@@ -67,16 +65,13 @@ class Exhibit:
 
 def run_exhibits(runs: Sequence[Run], items: Mapping[str, Item]) -> list[Exhibit]:
     """Draw every item for which there are runs among these, of one profile."""
-    listed = {name: load_item(name) for name in items}
-    variants = variants_of(each for item in listed.values() for each in item.experiments)
     exhibits = []
-    for name, item in listed.items():
-        used = [run for run in runs if run.experiment in item.drawn]
+    for listed in map(load_item, items):
+        used = [run for run in runs if run.experiment in listed.drawn]
         logged = {run.experiment for run in used}
-        needed = variants.intersection(item.experiments) or logged
-        if name not in OWN_SECTION and logged & needed:
-            missing = [each for each in item.experiments if each not in logged]
-            exhibits.append(exhibit(items[name], used, missing))
+        if listed.name not in OWN_SECTION and can_draw(listed.experiments, logged):
+            missing = [each for each in listed.experiments if each not in logged]
+            exhibits.append(exhibit(items[listed.name], used, missing))
     return exhibits
 
 
@@ -91,10 +86,10 @@ def exhibit(item: Item, runs: Sequence[Run] | None, missing: Sequence[str] = ())
             shown["picture"] = picture(figure, f"{item.title}. {caption or 'Drawn here.'}")
         if table:
             shown["table"] = _table(item.name, table)
-        if item.name in PAPER_FIGURES and runs:
+        if item.name in PAPERS and runs:
             shown["not_comparable"] = why_not_comparable(runs)
             alt = f"The paper's own curves: {item.title}"
-            shown["paper_picture"] = picture(paper_figure(item.name), alt)
+            shown["paper_picture"] = picture(PAPERS[item.name](), alt)
     except Exception as error:  # one exhibit must not cost the page
         shown = {"problem": f"{type(error).__name__}: {error}"}
     return Exhibit(item.name, item.title, claims, missing=missing, **shown)
@@ -111,79 +106,50 @@ def picture(figure: Figure, alt: str) -> Picture:
 
 
 def _table(name: str, table: Table) -> ShownTable:
-    """Format a table for a page: empty columns are left out, which a note says.
-
-    Where there is a verdict, its basis comes first.
-    """
+    """Format a table: without empty columns, which a note says; the basis of a verdict first."""
     frame, cells = table.frame, as_shown(table.frame)
-    texts = {str(column): [x for x in map(_in_full, frame[column]) if x] for column in cells}
+    values = {str(name): [x for x in frame[name].dropna() if x != ""] for name in cells}
     first = str(frame.columns[0])
-    shown = [column for column in texts if column == first or texts[column] or frame.empty]
+    shown = [column for column in values if column == first or values[column] or frame.empty]
     if "verdict" in shown:
         shown = list(dict.fromkeys([first, *(x for x in LEADING if x in shown), *shown]))
     notes = list(table.notes)
     if len(shown) < len(frame.columns):
         notes.append("Columns without any value are left out here.")
     rows = [[str(cell) for cell in row] for row in cells[shown].to_numpy()]
-    return ShownTable(name, shown, rows, [_are_numbers(texts[column]) for column in shown], notes)
+    return ShownTable(name, shown, rows, [_are_numbers(values[column]) for column in shown], notes)
 
 
-def _in_full(value: Any) -> str:
-    """A cell in full, as in the CSV file; empty where there is nothing."""
-    if pd.isna(value):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _are_numbers(values: Sequence[Any]) -> bool:
+    numbers = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce")
+    return bool(values) and bool(numbers.notna().all())
 
 
-def _are_numbers(texts: Sequence[str]) -> bool:
-    return bool(texts) and all(re.fullmatch(r"-?\d[\d.]*(?:e[-+]\d+)?", text) for text in texts)
+@style.style()
+def _errors(
+    number: int,
+    titles: Mapping[str, str],
+    errors: tuple[float, float] = (0.0, 20.0),
+    test: str = "test error",
+    *,
+    one_kind: bool = False,
+) -> Figure:
+    """Draw the paper's Fig. 1, 4 or 6 from the points read off it; the page has the caption.
 
-
-class _Look(NamedTuple):
-    """A figure of error curves: titles of its panels, ends of the error axis in percent.
-
-    ``one_kind``: a panel has one kind of error (Fig. 1), which is then bold.
+    ``titles``: of its panels; ``errors``: ends of the error axis in percent; ``one_kind``: a panel
+    has one kind of error (Fig. 1), which is then bold.
     """
-
-    titles: Mapping[str, str]
-    errors: tuple[float, float] = (0.0, 20.0)
-    test: str = "test error"
-    one_kind: bool = False
-
-
-_LOOKS = {
-    "fig1": _Look({"left": "training error", "right": "test error"}, one_kind=True),
-    "fig4": _Look(
-        {place: f"ImageNet: {title}" for place, (title, _) in fig4.PANELS.items()},
-        fig4.FRAME.errors,
-        "validation error, centre crop",
-    ),
-    "fig6": _Look({place: title for place, (title, _) in fig6.PANELS.items()}),
-}
-PAPER_FIGURES = (*_LOOKS, "fig7")
-
-
-def paper_figure(name: str) -> Figure:
-    """Draw the paper's own ``fig1``, ``fig4``, ``fig6`` or ``fig7`` from the points read off it.
-
-    The caption is left to the page.
-    """
-    with style.style():
-        return _responses() if name == "fig7" else _errors(int(name[3:]), _LOOKS[name])
-
-
-def _errors(number: int, look: _Look) -> Figure:
-    figure, row = style.subplots(1, len(look.titles))
+    figure, row = style.subplots(1, len(titles))
     table = paper.figure(number)
-    for axes, (place, title) in zip(row, look.titles.items(), strict=True):
+    for axes, (place, title) in zip(row, titles.items(), strict=True):
         panel = table[table["panel"] == f"{number} {place}"]
         for net, curve in dict.fromkeys(zip(panel["net"], panel["curve"], strict=True)):
             points = with_gaps(paper.curve(number, net, curve, panel=place))
-            kind = style.TRAIN if curve == "train" and not look.one_kind else style.TEST
+            kind = style.TRAIN if curve == "train" and not one_kind else style.TEST
             colour = style.depth_colour(_depth(net))
             axes.plot(points.index.to_numpy() / 1e4, points.to_numpy(), color=colour, **kind)
         axes.set_title(title)
-        axes.set_ylim(*look.errors)
+        axes.set_ylim(*errors)
         if panel["iteration_1e4"].min() < panel["iteration_1e4"].max() / 2:
             axes.set_xlim(left=0)  # where the error comes from above the axes too
         axes.set_xlabel("iteration (1e4)")
@@ -191,12 +157,13 @@ def _errors(number: int, look: _Look) -> Figure:
     depths = sorted({_depth(net) for net in table["net"]})
     handles = [Line2D([], [], color=style.depth_colour(d), **style.TEST) for d in depths]
     labels = [f"{depth} layers" for depth in depths]
-    if not look.one_kind:
+    if not one_kind:
         handles += [Line2D([], [], color="#000000", **kind) for kind in (style.TEST, style.TRAIN)]
-        labels += [look.test, "training error"]
+        labels += [test, "training error"]
     return style.underneath(figure, [], (handles, labels), columns=4)
 
 
+@style.style()
 def _responses() -> Figure:
     nets = list(dict.fromkeys(paper.figure(7)["net"]))
     figure, panels = fig7.panels(max(map(_depth, nets)))
@@ -209,3 +176,18 @@ def _responses() -> Figure:
 
 def _depth(net: str) -> int:
     return int(net.split(" ")[0].split("-")[1])
+
+
+# The figures that the paper has, too.
+PAPERS = {
+    "fig1": partial(_errors, 1, {"left": "training error", "right": "test error"}, one_kind=True),
+    "fig4": partial(
+        _errors,
+        4,
+        {place: f"ImageNet: {title}" for place, (title, _) in FIG4_PANELS.items()},
+        FIG4.errors,
+        "validation error, centre crop",
+    ),
+    "fig6": partial(_errors, 6, {place: title for place, (title, _) in FIG6_PANELS.items()}),
+    "fig7": _responses,
+}

@@ -175,10 +175,7 @@ def compare(lower: Sequence[Run], upper: Sequence[Run], measure: Measure) -> Dif
 
 
 def decide(parts: Sequence[Part], barred: Sequence[Part] = (), *, complete: bool = True) -> str:
-    """Verdict of a claim about several differences (:class:`Evidence`).
-
-    To fail, one must differ beyond its share of the 5 % among all.
-    """
+    """Verdict of several differences; to fail, one must differ beyond its share of the 5 %."""
     every = [*parts, *barred]
     if any(difference.sign(len(every)) == -expected for difference, expected in every):
         return FAILS
@@ -223,33 +220,33 @@ def _setting(nets: Sequence[Sequence[Run]]) -> str:
     )
 
 
-def along_depth(nets: Nets, measure: Measure, direction: int) -> Evidence:
-    """Compare a measure along the nets, which by the claim moves in one direction.
+def along_depth(nets: Nets, direction: int, *measures: Measure) -> Evidence:
+    """Compare measures along the nets, which by the claim all move in one direction.
 
     The claim is about the last net against the first; steps between neighbours may bar it.
     """
-    labels = list(nets)
+    labels, found = list(nets), Evidence(list(nets.values()))
     first, last = labels[0], labels[-1]
-    ends = compare(nets[first], nets[last], measure)
-    means = {label: measure.mean(net) for label, net in nets.items()}
-    clause = (
-        f"{measure.name} of {last} is {'above' if ends.value > 0 else 'below'} {first}'s by "
-        f"{points(abs(ends.value))} points ({interval(ends)})"
-    )
     pairs = list(itertools.pairwise(labels)) if len(labels) > 2 else []
-    if pairs:
-        clause += ": " + ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
-    numbers = {f"{measure.name} of {label}": mean for label, mean in means.items()}
-    found = Evidence(list(nets.values()), numbers=numbers)
-    found.add(f"{measure.name} of {last} minus {first}", ends, direction, clause)
-    for one, two in pairs:
-        step = compare(nets[one], nets[two], measure)
-        found.barred.append((step, direction))
-        if step.sign(len(pairs) + 1) == -direction:
-            found.clauses.append(
-                f"from {one} to {two} it {'falls' if direction > 0 else 'rises'} by "
-                f"{abs(step.value):.2f} ({interval(step)})"
-            )
+    for measure in measures:
+        ends = compare(nets[first], nets[last], measure)
+        means = {label: measure.mean(net) for label, net in nets.items()}
+        clause = (
+            f"{measure.name} of {last} is {'above' if ends.value > 0 else 'below'} {first}'s by "
+            f"{points(abs(ends.value))} points ({interval(ends)})"
+        )
+        if pairs:
+            clause += ": " + ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
+        found.numbers |= {f"{measure.name} of {label}": mean for label, mean in means.items()}
+        found.add(f"{measure.name} of {last} minus {first}", ends, direction, clause)
+        for one, two in pairs:
+            step = compare(nets[one], nets[two], measure)
+            found.barred.append((step, direction))
+            if step.sign(len(pairs) + 1) == -direction:
+                found.clauses.append(
+                    f"from {one} to {two} it {'falls' if direction > 0 else 'rises'} by "
+                    f"{abs(step.value):.2f} ({interval(step)})"
+                )
     return found
 
 

@@ -1,7 +1,4 @@
-"""Load all runs below a folder: which stand for their nets, which are left out, and why.
-
-Figures, tables, claims, pages and notebooks all select their runs here.
-"""
+"""Load the runs below a folder: which stand for their nets, which are left out, and why."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from resnet_repro.analysis.logged_run import Run, load_run, warn
-from resnet_repro.conf import ItemRuns, load_item, names, protocol
-from resnet_repro.config import PROFILES
+from resnet_repro.conf import ItemRuns, names, protocol
+from resnet_repro.config import PROFILES, Config
 from resnet_repro.options import WHAT, shown
 from resnet_repro.paths import expand
 from resnet_repro.runs.folder import RunFolder, RunFolderError
@@ -22,7 +19,6 @@ from resnet_repro.same_run import differences
 
 PROFILE_ORDER = ("paper", "short", "quick")
 GIVEN_UP = ("diverged", "failed")
-SHOWN_SEEDS = 4
 _BY_NET = ("table2", "table3", "table4", "table6")  # items whose rows may be of several profiles
 Value = TypeVar("Value")
 Key = TypeVar("Key")
@@ -137,27 +133,17 @@ def standing(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
             others.append((run, reason or f"seed {run.seed} is there twice"))
     alike = grouped(others, lambda pair: (f"{pair[0].profile}/{pair[0].name}", pair[1]))
     lines = [
-        f"{place} {_seeds([run for run, _ in left])}: {reason}; stands for no net"
+        f"{place} {seeds_text([run.seed for run, _ in left])}: {reason}; stands for no net"
         for (place, reason), left in alike.items()
     ]
     return kept, lines
 
 
 def averageable(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs that may be averaged: the largest group that computes the same.
-
-    Finished runs count before others, runs of experiments before variants; of one seed the first.
-    """
-    groups: list[list[Run]] = []
-    for run in runs:
-        fitting = next((group for group in groups if not changed_keys(group[0], run)), None)
-        if fitting is None:
-            groups.append([run])
-        elif run.seed not in [other.seed for other in fitting]:
-            fitting.append(run)
+    """Return the largest group that may be averaged; finished and unchanged runs count first."""
     changed = variants_of(run.experiment for run in runs)
     return max(
-        groups,
+        alike(runs),
         key=lambda group: (
             not group[0].is_variant,
             group[0].experiment not in changed,
@@ -168,27 +154,51 @@ def averageable(runs: Sequence[Run]) -> list[Run]:
     )
 
 
+def alike(runs: Iterable[Run]) -> list[list[Run]]:
+    """Group runs of one profile that compute the same; of one seed only the first is kept."""
+    groups: list[list[Run]] = []
+    for run in runs:
+        same = (g for g in groups if g[0].profile == run.profile and not changed_keys(g[0], run))
+        group = next(same, None)
+        if group is None:
+            groups.append([run])
+        elif run.seed not in [other.seed for other in group]:
+            group.append(run)
+    return groups
+
+
 def variants_of(experiments: Iterable[str]) -> set[str]:
     """Return experiments with one choice changed: another's name and a word more (``..._45k``)."""
     known = set(experiments)
     return {name for name in known if name.rpartition("_")[0] in known}
 
 
+def can_draw(experiments: Iterable[str], logged: Collection[str]) -> bool:
+    """Whether these show an item; a variant needs the net beside it that its name begins with."""
+    changed = variants_of(experiments)
+    pairs = [name for name in changed.intersection(logged) if name.rpartition("_")[0] in logged]
+    return bool(pairs if changed else logged)
+
+
 def without_variants(runs: Sequence[Run]) -> list[Run]:
     """Return the runs of the nets themselves.
 
-    A variant's experiment bears its net's label, and so may any other experiment that is in no
-    item: it stands for no net that an item has.
+    A variant's experiment bears its net's label, and so may any other experiment: it stands for no
+    net that ``conf/`` has under the net's own name.
     """
     changed = variants_of({*names("experiment"), *(run.experiment for run in runs)})
-    listed = {name for item in names("item") for name in load_item(item).drawn} - changed
-    nets = {(net.data.name, net.model.label) for name in listed if (net := protocol(name))}
-    return [
-        run
-        for run in runs
-        if run.experiment in listed
-        or (run.experiment not in changed and (run.data, run.label) not in nets)
-    ]
+
+    def stands(run: Run) -> bool:
+        net = paper_net(run, run.data)
+        return net is None or run.experiment == net.experiment or run.label != net.model.label
+
+    return [run for run in runs if run.experiment not in changed and stands(run)]
+
+
+def paper_net(run: Run, data: str) -> Config | None:
+    """The paper's experiment on a data set for a net of this kind and depth; None without any."""
+    name = f"{data.partition('_')[0]}_{'plain' if run.is_plain else 'resnet'}{run.depth}"
+    return protocol(name) or protocol(f"{name}_{run.config['model']['shortcut']}")
 
 
 def changed_keys(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
@@ -208,10 +218,13 @@ def _named(changed: dict[str, tuple[Any, Any]], ending: str = "") -> str:
     )
 
 
-def _seeds(runs: Sequence[Run]) -> str:
-    seeds = [str(run.seed) for run in runs]
-    more = f" and {len(seeds) - SHOWN_SEEDS} more" if len(seeds) > SHOWN_SEEDS else ""
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds[:SHOWN_SEEDS])}{more}"
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Return ``seed 0``, ``seeds 0, 4`` or ``seeds 0-2``."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"seeds {seeds[0]}-{seeds[-1]}"
+    return "seeds " + ", ".join(map(str, seeds))
 
 
 def load_runs(
@@ -234,10 +247,7 @@ def load_runs(
 
 
 def best_covered_profile(logged: Sequence[Run]) -> str | None:
-    """Return the profile with most nets logged; of equals, the longest schedule; None without runs.
-
-    A net counts once, however many of its seeds are there.
-    """
+    """Return the profile with most nets, whatever their seeds; of equals the longest, or None."""
     nets = {(run.profile, run.experiment) for run in logged}
     count = Counter(profile for profile, _ in nets)
     best = max(PROFILES, key=count.__getitem__)  # the first of equals

@@ -156,10 +156,7 @@ class Run:
 
 
 def load_run(path: Path) -> Run:
-    """Load the run in one folder, in any state and place.
-
-    A RunFolderError names the file that is missing or lacks what every run has.
-    """
+    """Load a run in any state; RunFolderError: a file is missing or lacks what every run has."""
     folder = RunFolder(expand(str(path)).absolute())
     config, meta, status = folder.config(), folder.meta(trained=True), folder.status()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,16 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resnet_repro import paths
-from resnet_repro.analysis import style
+from resnet_repro.analysis import load, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import mark_drops
-from resnet_repro.analysis.load import (
-    GIVEN_UP,
-    Logged,
-    best_covered_profile,
-    standing,
-    without_variants,
-)
 from resnet_repro.analysis.logged_run import Run, load_run, warn
 from resnet_repro.compare import find_sweeps, sweep_table, swept_keys
 from resnet_repro.items.fig7 import responses
@@ -33,7 +25,6 @@ from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.same_run import differences as config_differences
 from resnet_repro.same_run import flatten, roles
 
-LISTED = 8  # names in a message
 SCREEN_DPI = 110
 # Here a colour is a run, not a depth: nets of one depth must be distinguishable.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
@@ -55,17 +46,11 @@ def runs(
 ) -> list[Run]:
     """The logged runs, variants too; stderr names what cannot be read.
 
-    Figures and tables take from them what stands for a net and name the rest. A ValueError says
-    which profiles, experiments or keys there are.
-
-    Args:
-        profile: ``paper``, ``short`` or ``quick``; all by default.
-        experiments: names of experiments or of runs.
-        data: name of a data set.
-        where: values of keys: ``{"recipe.lr": 0.05}``.
-        finished_only: leave out runs that are under way or stopped.
+    Figures and tables take from them what stands for a net and name the rest. ``experiments``:
+    names of experiments or of runs; ``where``: values of keys, ``{"recipe.lr": 0.05}``. A
+    ValueError says which profiles, experiments or keys there are.
     """
-    logged = Logged(paths.runs(), [profile] if profile else ())
+    logged = load.Logged(paths.runs(), [profile] if profile else ())
     for line in logged.problems:
         warn(line)
     if profile is not None and not logged.folders:
@@ -79,7 +64,7 @@ def runs(
     return [
         run
         for run in logged.runs
-        if run.status.get("state") not in GIVEN_UP
+        if run.status.get("state") not in load.GIVEN_UP
         and (run.is_finished or not finished_only)
         and (experiments is None or {run.experiment, run.name} & {*experiments})
         and data in (None, run.data)
@@ -105,9 +90,7 @@ def _folders(*above: str) -> set[str]:
 
 
 def _unknown(what: str, word: str, existing: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(existing), n=1)
-    known = ", ".join(sorted(existing)[:LISTED]) + (", ..." if len(existing) > LISTED else "")
-    hint = f"did you mean {near[0]}?" if near else f"there is {known or 'nothing'}"
+    hint = closest(word, sorted(existing)) if existing else "there is none"
     return f"no {what} is called {word}; {hint}"
 
 
@@ -117,29 +100,22 @@ def _check_key(key: str) -> None:
 
 
 def sweep(key: str, runs: Sequence[Run] | None = None, profile: str | None = None) -> pd.DataFrame:
-    """A tidy table of the runs (all by default) that differ in one key, ``recipe.lr`` for example.
-
-    Columns: the key's value, net, profile, seed, errors in percent. A ValueError names the key
-    nearest to one that there is not.
-    """
+    """A tidy table of the runs (default: all) that differ in one key alone; ValueError: no key."""
     _check_key(key)
     found = find_sweeps(_all_runs(profile) if runs is None else runs, key)
     return sweep_table(found, [key, *(other for other in swept_keys(found) if other != key)])
 
 
 def of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a figure or table of nets take any runs: those that it does not show are named.
-
-    They stand for no net, or are of another profile than that with most nets.
-    """
+    """Make a figure or table of nets take any runs, and name those that it does not show."""
 
     @functools.wraps(draw)
     def drawn(runs: Sequence[Run], *more: Any, **named: Any) -> Any:
-        kept, lines = standing(runs)
-        shown = without_variants(kept) or kept or list(runs)
+        kept, lines = load.standing(runs)
+        shown = load.without_variants(kept) or kept or list(runs)
         others = {run.experiment: run.label for run in kept if run not in shown}
         lines += [f"{name}: another experiment of {net}" for name, net in others.items()]
-        profile = best_covered_profile(shown)
+        profile = load.best_covered_profile(shown)
         for other in sorted({run.profile for run in shown} - {profile}):
             lines.append(f"runs of the {other} profile; shown is the {profile} profile")
         for line in lines if kept else ():
@@ -188,28 +164,23 @@ def curve_table(runs: Sequence[Run]) -> pd.DataFrame:
     Columns ``run``, ``net``, ``seed``, ``kind`` (train, test, ...), ``iter``, ``top1_err`` in
     percent, ``loss`` in nats, ``lr``.
     """
-    columns = ["run", "net", "seed", "kind", "iter", "top1_err", "loss", "lr"]
-    parts = []
+    numbers = ["top1_err", "loss", "lr"]
+    parts = [pd.DataFrame(columns=["run", "net", "seed", "kind", "iter", *numbers])]
     for found in runs:
         for kind in {kind: None for kind in found.metrics.get("kind", ()) if kind != "event"}:
-            part = pd.DataFrame({name: found.curve(kind, name) for name in columns[-3:]})
+            part = pd.DataFrame({name: found.curve(kind, name) for name in numbers})
             identity = {"run": found.name, "net": found.label, "seed": found.seed, "kind": kind}
             parts.append(part.rename_axis("iter").reset_index().assign(**identity))
-    return pd.concat(parts or [pd.DataFrame(columns=columns)], ignore_index=True)[columns]
+    return pd.concat(parts[1:] or parts, ignore_index=True)[parts[0].columns]
 
 
 def response_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Layer responses in long form: ``net``, ``seed``, ``layer`` from 1 on, ``std``.
-
-    Runs that logged none are left out.
-    """
-    columns = ["net", "seed", "layer", "std"]
-    parts = [
-        found.rename_axis("layer").reset_index().assign(net=run.label, seed=run.seed)
-        for run in runs
-        if (found := responses(run)) is not None
-    ]
-    return pd.concat(parts or [pd.DataFrame(columns=columns)], ignore_index=True)[columns]
+    """Layer responses in long form: ``net``, ``seed``, ``layer`` from 1 on, ``std``; as logged."""
+    parts = [pd.DataFrame(columns=["net", "seed", "layer", "std"])]
+    for run in runs:
+        if (found := responses(run)) is not None:
+            parts.append(found.reset_index().assign(net=run.label, seed=run.seed))
+    return pd.concat(parts[1:] or parts, ignore_index=True)[parts[0].columns]
 
 
 def differences(first: Run, second: Run) -> pd.DataFrame:
@@ -235,11 +206,7 @@ def names(*runs: Run) -> list[str]:
 
 @style.style()
 def overview(run: Run) -> Figure:
-    """Test error (bold), training error (dashed) and loss of one run over the iterations.
-
-    A third panel has the layer responses where they were logged. Dotted lines are the drops of
-    the learning rate.
-    """
+    """Test error (bold), training error (dashed), loss and, if logged, responses of one run."""
     by_layer = responses(run)
     figure, panels = style.subplots(1, 2 if by_layer is None else 3, panel=(3.4, 2.7))
     colour = style.depth_colour(run.depth)
@@ -295,10 +262,7 @@ def zoom(runs: Sequence[Run], column: str = "loss", width: float = 1 / 10) -> Fi
 
 @style.style()
 def compare(first: Run, second: Run) -> Figure:
-    """Two runs in one figure: error, loss, and by how much the second's test error is higher.
-
-    The caption names the keys of the configuration in which they differ.
-    """
+    """Two runs in one figure: error, loss, difference; the caption names the changed keys."""
     labels = names(first, second)
     figure, (*panels, gap) = style.subplots(1, 3, panel=(3.4, 2.8))
     for axes, column in zip(panels, TITLES, strict=True):

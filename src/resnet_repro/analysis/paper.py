@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import pandas as pd
 
@@ -28,11 +27,6 @@ class PaperValue:
     sd: float | None = None
     best: float | None = None
 
-    @property
-    def is_read_off(self) -> bool:
-        """Whether the value is a reading of a curve, not a printed number."""
-        return self.source.startswith(READ_OFF)
-
 
 @dataclass(frozen=True)
 class Noise:
@@ -43,13 +37,9 @@ class Noise:
 
 
 @cache
-def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path)
-
-
 def read(stem: str) -> pd.DataFrame:
     """Read one file of the paper's numbers, named without its ending."""
-    return _read(PAPER_DIR / f"{stem}.csv")
+    return pd.read_csv(PAPER_DIR / f"{stem}.csv")
 
 
 def figure(number: int) -> pd.DataFrame:
@@ -82,10 +72,7 @@ def curve(
 
 
 def responses(net: str, *, ordered: bool = False) -> pd.Series[float]:
-    """Fig. 7: standard deviation of a net's responses over the layer index (1-based).
-
-    ``ordered``: the lower panel, in descending order.
-    """
+    """Fig. 7: std of a net's responses by layer from 1 on; ``ordered``: descending, as below."""
     table = figure(7)
     order = "sorted descending" if ordered else "original order"
     table = table[(table["net"] == net) & (table["order"] == order)]
@@ -96,8 +83,8 @@ def responses(net: str, *, ordered: bool = False) -> pd.Series[float]:
 def test_error(net: str) -> PaperValue | None:
     """Test error of a CIFAR net: Table 6, or for a plain net a reading of Fig. 6."""
     table = read("table6")
-    rows = table[("ResNet-" + table["layers"].fillna(0).astype(int).astype(str)) == net]
-    rows = rows[rows["method"] == "ResNet"]
+    ours = table[table["method"] == "ResNet"]
+    rows = ours[("ResNet-" + ours["layers"].astype(int).astype(str)) == net]
     if rows.empty:
         value = _public(net, "paper_test_err_pct")
         source = read("public_runs").set_index("net")["paper_source"].get(net)
@@ -111,10 +98,7 @@ def test_error(net: str) -> PaperValue | None:
 
 
 def public_runs(net: str) -> dict[str, float | None]:
-    """Public reproductions of a CIFAR net: ``median``, ``min`` and ``max`` error, ``runs``.
-
-    Errors in percent; None where it is not known.
-    """
+    """Public runs of a CIFAR net: ``median``, ``min``, ``max`` error (%), ``runs``; or None."""
     errors = {name: _public(net, f"{name}_test_err_pct") for name in ("median", "min", "max")}
     return errors | {"runs": _public(net, "runs")}
 
@@ -126,17 +110,7 @@ def _public(net: str, column: str) -> float | None:
 
 @cache
 def seed_noise() -> Noise:
-    """Scatter of the test error of a CIFAR net of the paper, pooled from public figures.
-
-    Those of four nets in ``public_runs.csv`` and the paper's own of ResNet-110 (Table 6), of
-    five runs each.
-    """
+    """Scatter of a CIFAR test error: four public nets and the paper's ResNet-110, of five runs."""
     sds = [*read("public_runs")["seed_sd_pct"].dropna()]
     sds += [five.sd] if (five := test_error("ResNet-110")) and five.sd else []
     return Noise((sum(sd**2 for sd in sds) / len(sds)) ** 0.5, 4 * len(sds))
-
-
-def quoted() -> pd.DataFrame:
-    """The rows of Table 6 that the paper quotes from others."""
-    table = read("table6")
-    return table[table["method"] != "ResNet"].reset_index(drop=True)

@@ -7,10 +7,9 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
-from resnet_repro.analysis.load import averageable, grouped
+from resnet_repro.analysis.load import averageable, grouped, paper_net
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.conf import changed, protocol
-from resnet_repro.config import Config
+from resnet_repro.conf import changed
 from resnet_repro.options import shown
 from resnet_repro.same_run import changes_training, flatten
 
@@ -61,22 +60,14 @@ def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
     Caffe, in which the authors worked, computes in fp32 and keeps channels before rows; here
     channels are always last in memory.
     """
-    found: dict[str, list[str]] = {}
-    for run in runs:
-        names = found.setdefault(run.precision, [])
-        if run.experiment not in names:
-            names.append(run.experiment)
-    rows = [("precision", "fp32", value, names) for value, names in sorted(found.items())]
-    everywhere = list(dict.fromkeys(run.experiment for run in runs))
-    layout = [("memory layout", "NCHW", "channels last", everywhere)] if runs else []
-    return [row for row in rows if row[2] != "fp32"] + layout
+    by_precision = sorted(grouped(runs, lambda run: run.precision).items())
+    found = [("precision", "fp32", value, same) for value, same in by_precision if value != "fp32"]
+    found += [("memory layout", "NCHW", "channels last", [*runs])] if runs else []
+    return [(*what, [*dict.fromkeys(run.experiment for run in same)]) for *what, same in found]
 
 
 def deviations(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
-    """Return key, the paper's value, that of the runs, and their experiments, where they differ.
-
-    As ``meta.json`` of the runs says.
-    """
+    """Return keys that runs say they changed: the paper's value, theirs, their experiments."""
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for run in runs:
         for key, (paper_value, value) in run.meta.get("deviations", {}).items():
@@ -116,7 +107,7 @@ def _changed(run: Run, ignored: Sequence[str] = ()) -> str:
     flat = flatten(run.config)
     paper = _PAPER[run.family]
     found = {key: (expected, flat.get(key)) for key, expected in paper.items()}
-    experiment = _of_the_paper(run)
+    experiment = paper_net(run, paper["data.name"])
     others = changed(experiment, run.config) if experiment else {}
     others |= run.meta.get("deviations", {})
     found |= {key: pair for key, pair in others.items() if changes_training(key)}
@@ -124,13 +115,6 @@ def _changed(run: Run, ignored: Sequence[str] = ()) -> str:
         if key not in ignored and actual != expected:
             return f"{key}={actual}, the paper's is {expected}"
     return ""
-
-
-def _of_the_paper(run: Run) -> Config | None:
-    """The experiment of the paper's net of this kind and depth; None where it has none."""
-    data = {"cifar": "cifar10", "imagenet": "imagenet"}[run.family]
-    name = f"{data}_{'plain' if run.is_plain else 'resnet'}{run.depth}"
-    return protocol(name) or protocol(f"{name}_{run.config['model']['shortcut']}")
 
 
 def paper_rates(run: Run) -> list[tuple[float, int, int]]:

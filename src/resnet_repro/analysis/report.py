@@ -1,9 +1,6 @@
 """One page that shows the study: ``python -m resnet_repro.analysis.report``.
 
-It works from the file system, without a network: figures and style are in the page, links lead
-to the run folders. Profile by profile it holds the claims with their evidence, every figure and
-table beside the paper's, the differences from the paper's protocol, and all runs with their state.
-Equal results give equal bytes.
+Figures and style are in the page, links lead to the run folders. Equal results give equal bytes.
 """
 
 from __future__ import annotations
@@ -24,8 +21,8 @@ from resnet_repro import paths
 from resnet_repro.analysis import judge, stats
 from resnet_repro.analysis.captions import data_of
 from resnet_repro.analysis.exhibits import exhibit, run_exhibits
-from resnet_repro.analysis.judge import NO_RUNS, ClaimResult, by_number
-from resnet_repro.analysis.load import PROFILE_ORDER, Logged, grouped, without_variants
+from resnet_repro.analysis.judge import ClaimResult, by_number, first_tested
+from resnet_repro.analysis.load import PROFILE_ORDER, Logged, without_variants
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import deviations
 from resnet_repro.analysis.tables import NOTHING
@@ -66,23 +63,20 @@ def report(root: Path, out: Path, profiles: Sequence[str]) -> tuple[str, list[st
     ]
     sections.sort(key=lambda section: not section["claims"])  # nothing is finished: at the end
     nets = [exhibit(drawing, None) for drawing in DRAWINGS.values()]
-    exhibits = [(s["profile"], shown) for s in sections for shown in s["exhibits"]]
     problems = [f"{s['profile']}: {problem}" for s in sections for problem in s["problems"]]
+    exhibits = {s["profile"]: s["exhibits"] for s in sections}
     problems += [
         f"{place}: {shown.name}: {shown.problem}"
-        for place, shown in [*exhibits, *(("nets", shown) for shown in nets)]
+        for place, every in (exhibits | {"nets": nets}).items()
+        for shown in every
         if shown.problem
     ]
-    tested = {s["profile"]: s["claims"] for s in sections if s["claims"]}
-    titles = {c.id: c.title for c in by_number(c for claims in tested.values() for c in claims)}
-    matrix = {
-        id: {profile: [c for c in claims if c.id == id] for profile, claims in tested.items()}
-        for id in titles
-    }
+    titles = {c.id: c.title for c in by_number(c for s in sections for c in s["claims"])}
     local = partial(without, folders=[str(root.resolve()), str(root)])
     page = _environment(local=local).get_template("report.html.j2")
-    html = page.render(sections=sections, nets=nets, matrix=matrix, titles=titles)
-    return html, list(map(local, problems)), not all(shown.problem for _, shown in exhibits)
+    html = page.render(sections=sections, nets=nets, titles=titles)
+    any_drawn = any(not shown.problem for every in exhibits.values() for shown in every)
+    return html, list(map(local, problems)), any_drawn
 
 
 def without(text: str, folders: Iterable[str]) -> str:
@@ -144,22 +138,14 @@ def _row(folder: RunFolder, run: Run | None, start: Path) -> dict[str, str]:
 
 
 def _claims(runs: Sequence[Run]) -> tuple[list[ClaimResult], list[str]]:
-    """Every claim tested on runs of one profile, by number, and what could not be tested.
-
-    Nets of one name on two data sets are two tests.
-    """
-    by_data = grouped(runs, lambda run: run.data)
-    checks = [partial(check_all, group) for group in by_data.values() or [[]]]
-    results: dict[tuple[str, str], ClaimResult] = {}
-    problems = []
-    for check in (*checks, partial(check_imagenet, runs)):
+    """Every claim tested on runs of one profile, by number, and what could not be tested."""
+    results, problems = list[ClaimResult](), list[str]()
+    for check in (check_all, check_imagenet):
         try:
-            results |= {(result.id, result.sentence): result for result in check()}
+            results += first_tested(check, runs)
         except Exception as error:  # the other claims are still of interest
             problems.append(f"claims: {error}")
-    tested = {result.id for result in results.values() if result.verdict != NO_RUNS}
-    shown = (r for r in results.values() if r.verdict != NO_RUNS or r.id not in tested)
-    return by_number(shown), problems
+    return by_number(results), problems
 
 
 def _counted(count: int, what: str) -> str:
@@ -184,10 +170,7 @@ def _environment(**filters: Callable[[str], str]) -> jinja2.Environment:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the page; return 1 if nothing of the runs could be drawn.
-
-    The page and stderr name what could not be shown.
-    """
+    """Write the page; return 1 if nothing could be drawn. It and stderr name what is not shown."""
     parser = argparse.ArgumentParser(description="Write the report of all logged runs.")
     parser.add_argument("--runs", default=AUTO, help="folder of the run folders")
     parser.add_argument("--out", type=expand, default=OUT, help="the page to write")

@@ -75,6 +75,12 @@ def clean_training_error(run: Run) -> float | None:
     return None if curve.empty else float(curve.iloc[-1])
 
 
+def mean_clean_training_error(runs: Sequence[Run]) -> float | None:
+    """Their mean over the runs that logged it, percent; None where none did."""
+    errors = clean_training_errors(runs)
+    return summarise(errors).mean if errors else None
+
+
 def clean_training_errors(runs: Sequence[Run]) -> list[float]:
     """Those of the runs that logged it."""
     return [error for run in runs if (error := clean_training_error(run)) is not None]
@@ -165,10 +171,7 @@ def contrast(*terms: tuple[float, Side]) -> Difference:
 
 
 def combine(terms: Sequence[tuple[float, Side]]) -> list[NDArray[Any]]:
-    """Return value, standard error, degrees of freedom, variance from our seeds and from public.
-
-    Arrays where the sides have further axes, as in the simulation of FIDELITY.md.
-    """
+    """Return value, standard error, df, variance of our seeds and of public runs; maybe arrays."""
     value, parts, shared = np.zeros(()), [], dict[Noise | None, Any]()
     for factor, side in terms:
         values = np.asarray(side.values, float)
@@ -185,10 +188,7 @@ def combine(terms: Sequence[tuple[float, Side]]) -> list[NDArray[Any]]:
 
 
 def welch(parts: Sequence[tuple[Any, float]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Standard error and degrees of freedom of a sum by Welch and Satterthwaite.
-
-    ``parts``: independent variances and their degrees of freedom.
-    """
+    """Standard error and df of a sum of independent (variance, df), by Welch and Satterthwaite."""
     total = np.asarray(sum(variance for variance, _ in parts), float)
     spread = np.asarray(sum(variance**2 / df for variance, df in parts), float)
     never = np.full(np.broadcast(total, spread).shape, math.inf)
@@ -209,10 +209,7 @@ def equivalence(value: Numbers, reach: Numbers) -> NDArray[np.str_]:
 
 
 def verdict(ours: Sequence[float], paper: PaperValue, public: Noise | None) -> str:
-    """Judge our last test errors, one a seed, against the paper's value: a word and its numbers.
-
-    ``public``: seed noise of one run; without it there is no verdict, nor was a margin fixed.
-    """
+    """Judge our last test errors, one a seed, against the paper's value: a word and its numbers."""
     found = difference_from_paper(ours, paper, public)
     bounds = "seed noise unknown"
     if found.known:

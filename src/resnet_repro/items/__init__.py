@@ -1,8 +1,7 @@
 """The figures and tables of the paper: every item by its name, how it is drawn, its claims.
 
 A file of this folder says which nets an item shows, how it is drawn, its caption, and the claim
-that is about it alone, in the vocabulary of :mod:`resnet_repro.analysis`. No torch, no Hydra:
-report and pages are made from this list, in its order; :mod:`resnet_repro.items.command` draws one.
+that is about it alone. No torch, no Hydra: report and pages are made from this list.
 """
 
 from __future__ import annotations
@@ -17,17 +16,13 @@ from matplotlib.figure import Figure
 from resnet_repro.analysis import style
 from resnet_repro.analysis.judge import ClaimResult
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.analysis.tables import Table, write_table
+from resnet_repro.analysis.tables import Table, claims_table, write_table
 from resnet_repro.items import (
     claims_cifar,
     claims_imagenet,
     deviations,
-    fig1,
-    fig2,
-    fig3,
-    fig4,
-    fig5,
-    fig6,
+    fig1_4_6,
+    fig2_3_5,
     fig7,
     gradients,
     table1,
@@ -81,24 +76,24 @@ class Item:
 
 C7, C8, C9 = claims_imagenet.IMAGENET_CLAIMS
 C1, C2, C3, C4, C5, C6, C10 = claims_cifar.CIFAR_CLAIMS
-_VARIANTS = (deviations.deviations_figure, deviations.deviations_with_notes)
+_VARIANTS = (deviations.deviations_figure, deviations.deviations_table)
 _ITEMS = (
     Item(
         "fig1",
         "Fig. 1: training and test error of plain-20 and plain-56",
-        fig1.fig1,
+        fig1_4_6.fig1,
         claims=(C2,),
     ),
     Item(
         "fig4",
         "Fig. 4: plain and residual nets of 18 and 34 layers, on Tiny ImageNet",
-        fig4.fig4,
+        fig1_4_6.fig4,
         claims=(C7,),
     ),
     Item(
         "fig6",
         "Fig. 6: plain nets (left), residual nets (middle), 110 against 1202 layers (right)",
-        fig6.fig6,
+        fig1_4_6.fig6,
         claims=(C1, C2, C3, C4, C5),
     ),
     Item("fig7", "Fig. 7: layer responses of plain and residual nets", fig7.fig7, claims=(C6,)),
@@ -148,7 +143,7 @@ _ITEMS = (
     Item(
         "claims",
         "Claims C1 to C6 and C10 on every CIFAR-10 net of the paper",
-        table=claims_cifar.cifar_claims,
+        table=partial(claims_table, claims_cifar.check_all),
         claims=claims_cifar.CIFAR_CLAIMS,
     ),
     Item(
@@ -161,12 +156,14 @@ _ITEMS = (
 )
 # Made from the counted nets alone.
 _DRAWINGS = (
-    Item("fig2", "Fig. 2: residual learning, a building block", fig2.fig2),
-    Item("fig3", "Fig. 3: the three nets side by side, maps of one size at one height", fig3.fig3),
+    Item("fig2", "Fig. 2: residual learning, a building block", fig2_3_5.fig2),
+    Item(
+        "fig3", "Fig. 3: the three nets side by side, maps of one size at one height", fig2_3_5.fig3
+    ),
     Item(
         "fig5",
         "Fig. 5: the basic block of ResNet-34 (left), the bottleneck of ResNet-50 (right)",
-        fig5.fig5,
+        fig2_3_5.fig5,
     ),
     Item(
         "table1",

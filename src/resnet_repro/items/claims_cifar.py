@@ -1,19 +1,14 @@
-"""Claims C1 to C5 of docs/FIDELITY.md, about CIFAR-10, and the table of all that it can test.
-
-Each takes finished runs of one profile. It is decided on runs of the paper's protocol; on others
-it says which order they show.
-"""
+"""Claims C1 to C5 of docs/FIDELITY.md, about CIFAR-10, and the list of all that it can test."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from resnet_repro.analysis import judge, stats
 from resnet_repro.analysis.judge import TEST, ClaimResult, Evidence, claim, interval
+from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import cifar_nets, why_not_comparable
-from resnet_repro.analysis.tables import claims_table
 from resnet_repro.items.fig7 import responses_are_smaller
 from resnet_repro.items.gradients import gradients_stay_healthy
 
@@ -35,7 +30,7 @@ def plain_test_error_rises(runs: Sequence[Run]) -> Evidence | None:
     trend = {label: net for label, net in nets.items() if net is not deepest}
     if len(trend) < 2:
         return None
-    found = judge.along_depth(trend, TEST, 1)
+    found = judge.along_depth(trend, 1, TEST)
     if deepest:
         part = _against([stats.last_error(run) for run in deepest], PLAIN_110_ERROR)
         error = PLAIN_110_ERROR + part.value
@@ -61,7 +56,7 @@ def plain_training_error_rises(runs: Sequence[Run]) -> Evidence | None:
     nets = drawn if len(drawn) >= 2 else nets
     if len(nets) < 2:
         return None
-    found = judge.along_depth(nets, judge.TRAINING, 1)
+    found = judge.along_depth(nets, 1, judge.TRAINING)
     found.barred.clear()
     return found
 
@@ -74,16 +69,7 @@ def plain_training_error_rises(runs: Sequence[Run]) -> Evidence | None:
 def residual_errors_fall(runs: Sequence[Run]) -> Evidence | None:
     """Training and test error of residual nets both fall with depth from 20 to 110."""
     nets = {k: net for k, net in cifar_nets(runs, "ResNet").items() if net[0].depth <= 110}
-    if len(nets) < 2:
-        return None
-    training, test = (judge.along_depth(nets, what, -1) for what in (judge.TRAINING, TEST))
-    return Evidence(
-        training.nets,
-        clauses=training.clauses + test.clauses,
-        numbers=training.numbers | test.numbers,
-        parts=training.parts + test.parts,
-        barred=training.barred + test.barred,
-    )
+    return judge.along_depth(nets, -1, judge.TRAINING, TEST) if len(nets) > 1 else None
 
 
 @claim(
@@ -170,11 +156,9 @@ CIFAR_CLAIMS = (
 
 
 def check_all(runs: Sequence[Run]) -> list[ClaimResult]:
-    """Test every claim about CIFAR on runs of one profile."""
-    return [claim(runs) for claim in CIFAR_CLAIMS]
-
-
-cifar_claims = partial(claims_table, check_all)
+    """Test every claim about CIFAR on runs of one profile; on each data set where there are two."""
+    by_data = grouped((run for run in runs if run.family == "cifar"), lambda run: run.data)
+    return [claim(group) for group in by_data.values() or [[]] for claim in CIFAR_CLAIMS]
 
 
 def _against(values: Sequence[float], level: float) -> stats.Difference:

@@ -1,10 +1,8 @@
 """Claims of Sec. 4.1: C7 to C9 of docs/FIDELITY.md.
 
 They are about orders between nets and are tested on ImageNet or on Tiny ImageNet, never on both
-together; the sentence names which. Without ``data`` it is ImageNet if it has the nets a claim
-cannot do without, else Tiny ImageNet. Validation errors are at 10-crop, as the paper's tables,
-where every run of the comparison was tested so, else those of the single view, which every run
-has; the sentence names the protocol too.
+together; the sentence names which, and the protocol of the errors. Of runs on both it is ImageNet
+if it has the nets a claim cannot do without.
 """
 
 from __future__ import annotations
@@ -16,19 +14,10 @@ from itertools import pairwise
 from resnet_repro.analysis import judge
 from resnet_repro.analysis.captions import TITLES
 from resnet_repro.analysis.evaluations import SINGLE_VIEW, evaluations_beside, score_of
-from resnet_repro.analysis.judge import (
-    ClaimResult,
-    Evidence,
-    Measure,
-    claim,
-    compare,
-    interval,
-    points,
-)
+from resnet_repro.analysis.judge import ClaimResult, Evidence, Measure, claim, compare, interval
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import DATA_SETS, Nets, nets_by_data
 from resnet_repro.analysis.stats import Difference, contrast
-from resnet_repro.analysis.tables import claims_table
 
 PLAIN, RESIDUAL = ("plain-18", "plain-34"), ("ResNet-18 A", "ResNet-34 A")
 OPTIONS = {option: f"ResNet-34 {option}" for option in "ABC"}
@@ -40,16 +29,14 @@ DEPTHS = (34, 50, 101, 152)
     "plain-34 trains worse than plain-18, ResNet-34 better than ResNet-18",
     "plain-18 and plain-34 on ImageNet or Tiny ImageNet",
 )
-def plain_degrades_residual_does_not(
-    runs: Sequence[Run], data: str | None = None
-) -> Evidence | None:
+def plain_degrades_residual_does_not(runs: Sequence[Run]) -> Evidence | None:
     """Plain-34's training error is above plain-18's throughout; of ResNets it is below.
 
     Throughout means in every stretch between two drops of the learning rate (in thirds, where
     the rate never drops): point by point a training curve is noise. Residual nets are compared
     under option A, as in Fig. 4.
     """
-    where, nets = _data_with(runs, data, lambda nets: nets.keys() >= {*PLAIN})
+    where, nets = _data_with(runs, lambda nets: nets.keys() >= {*PLAIN})
     if where is None:
         return None
     complete = nets.keys() >= {*RESIDUAL}
@@ -100,16 +87,14 @@ def _in_each_stretch(shallow: str, deep: str, gaps: Sequence[Difference], direct
     "34 layers: options A, B, C far better than plain; then B, C a little better",
     "plain-34 and a ResNet-34 on ImageNet or Tiny ImageNet",
 )
-def shortcuts_beat_plain(
-    runs: Sequence[Run], data: str | None = None, protocol: str = "10-crop"
-) -> Evidence | None:
+def shortcuts_beat_plain(runs: Sequence[Run], protocol: str = "10-crop") -> Evidence | None:
     """ResNet-34 with A, B, C all far better than plain-34; B a little better than A, C than B.
 
     Far means by more than the options differ among themselves. The claim is inconclusive at best
     where an option has no runs.
     """
     where, nets = _data_with(
-        runs, data, lambda nets: "plain-34" in nets and bool({*OPTIONS.values()} & nets.keys())
+        runs, lambda nets: "plain-34" in nets and bool({*OPTIONS.values()} & nets.keys())
     )
     if where is None:
         return None
@@ -123,12 +108,14 @@ def shortcuts_beat_plain(
     for option, net in options.items():
         gain = compare(net, plain, error)
         found.add(f"plain-34 minus {OPTIONS[option]}", gain, 1)
-        each.append(f"{option} {points(gain.value)}{_bounds(gain, alone=len(options) == 1)}")
+        each.append(f"{option} {judge.points(gain.value)}{_bounds(gain, alone=len(options) == 1)}")
     of_each = ", ".join(each)
     found.clauses.append(f"{error.name} of plain-34 minus that of ResNet-34 {of_each} (points)")
     for worse, better in pairwise(options):
         step = compare(options[better], options[worse], error)
-        relation = f"{'below' if step.value > 0 else 'above'} {worse} by {points(abs(step.value))}"
+        relation = (
+            f"{'below' if step.value > 0 else 'above'} {worse} by {judge.points(abs(step.value))}"
+        )
         found.add(f"{worse} minus {better}", step, 1, f"{better} {relation} ({interval(step)})")
     if len(options) > 1:
         margin = _margin(plain, options, error)
@@ -137,7 +124,8 @@ def shortcuts_beat_plain(
             margin,
             1,
             f"the smallest gain over plain is {'above' if margin.value > 0 else 'not above'} the "
-            f"largest difference between options, by {points(abs(margin.value))}{_bounds(margin)}",
+            "largest difference between options, by "
+            f"{judge.points(abs(margin.value))}{_bounds(margin)}",
         )
     found.clauses += [f"no runs of {' and '.join(missing)}"] if missing else []
     return found
@@ -159,24 +147,18 @@ def _bounds(gap: Difference, *, alone: bool = False) -> str:
     return f" ({interval(gap)})" if gap.known or alone else ""
 
 
-@claim(
-    "C9",
-    "more depth helps: 34, 50, 101, 152 layers",
-    "two of ResNet-34, 50, 101 and 152",
-)
-def deeper_is_better(
-    runs: Sequence[Run], data: str | None = None, protocol: str = "10-crop"
-) -> Evidence | None:
+@claim("C9", "more depth helps: 34, 50, 101, 152 layers", "two of ResNet-34, 50, 101 and 152")
+def deeper_is_better(runs: Sequence[Run], protocol: str = "10-crop") -> Evidence | None:
     """Validation error falls from ResNet-34 over 50 and 101 to 152 layers.
 
     ResNet-34 is that of option B, like the deeper ones, else C or A.
     """
-    where, nets = _data_with(runs, data, lambda nets: len(_by_depth(nets)) > 1)
+    where, nets = _data_with(runs, lambda nets: len(_by_depth(nets)) > 1)
     if where is None:
         return None
     chosen = _by_depth(nets)
     error = _validation_error(list(chosen.values()), protocol)
-    found = judge.along_depth(chosen, error, -1)
+    found = judge.along_depth(chosen, -1, error)
     depths = {net[0].depth for net in chosen.values()}
     missing = [f"ResNet-{depth}" for depth in DEPTHS if depth not in depths]
     found.about, found.complete = TITLES[where], not missing
@@ -191,13 +173,10 @@ def _by_depth(nets: Nets) -> Nets:
     return {label: nets[label] for label in shallow + deeper}
 
 
-def _data_with(
-    runs: Sequence[Run], data: str | None, enough: Callable[[Nets], bool]
-) -> tuple[str | None, Nets]:
+def _data_with(runs: Sequence[Run], enough: Callable[[Nets], bool]) -> tuple[str | None, Nets]:
     """The data set to test on and its nets; None where no data set has enough of them."""
     found = nets_by_data(runs)
-    names = DATA_SETS if data is None else (data,)
-    return next(((name, found[name]) for name in names if enough(found[name])), (None, {}))
+    return next(((name, found[name]) for name in DATA_SETS if enough(found[name])), (None, {}))
 
 
 def _validation_error(nets: Sequence[Sequence[Run]], protocol: str) -> Measure:
@@ -216,9 +195,6 @@ IMAGENET_CLAIMS = (plain_degrades_residual_does_not, shortcuts_beat_plain, deepe
 
 def check_imagenet(runs: Sequence[Run]) -> list[ClaimResult]:
     """Test C7 to C9 on each data set that has runs, ImageNet first; once where none has."""
-    nets = nets_by_data(runs)
-    available: list[str | None] = [data for data in DATA_SETS if nets[data]]
-    return [claim(runs, data=data) for data in available or [None] for claim in IMAGENET_CLAIMS]
-
-
-imagenet_claims = partial(claims_table, check_imagenet)
+    by_data = ([run for run in runs if run.data == data] for data in DATA_SETS)
+    groups = [group for group in by_data if group] or [[]]
+    return [claim(group) for group in groups for claim in IMAGENET_CLAIMS]

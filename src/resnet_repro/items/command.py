@@ -1,13 +1,9 @@
-"""One item from the command line: train and test what is missing, draw it, print its claims.
-
-``experiments/fig1.py`` and the other scripts are each one call of :func:`main`.
-"""
+"""One item from the command line: train and test what is missing, draw it, print its claims."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -15,7 +11,7 @@ from pathlib import Path
 from resnet_repro import evaluate, items, paths
 from resnet_repro.analysis.evaluations import evaluations_beside, not_used, score_of
 from resnet_repro.analysis.judge import first_tested
-from resnet_repro.analysis.load import Logged, best_covered_profile, variants_of
+from resnet_repro.analysis.load import Logged, best_covered_profile, can_draw, grouped
 from resnet_repro.analysis.logged_run import Run, warn
 from resnet_repro.analysis.protocol import by_net
 from resnet_repro.command import count
@@ -33,16 +29,12 @@ FIRST_PROFILE = "quick"  # trained where nothing is logged and no profile is giv
 
 
 def main(name: str) -> None:
-    """Run one item of the registry from the command line.
-
-    Where an item needs its nets tested under a further protocol, the finished runs whose weights
-    are here are tested first.
-    """
+    """Run one item; nets that need a further protocol are tested first, where weights are here."""
     shown = items.ITEMS.get(name) or items.DRAWINGS[name]
     args = _arguments(shown)
     with explained():
         if name in items.DRAWINGS:
-            _print_paths(shown.draw(None, args.out))
+            print(*map(os.path.relpath, shown.draw(None, args.out)), sep="\n")
             return
         item = load_item(name)
         config = compose_run(f"experiment={item.experiments[0]}", *args.overrides)
@@ -57,7 +49,7 @@ def main(name: str) -> None:
             count_missing(runs, shown.protocol, config, together=shown.together)
         for line in not_used(runs, evaluations_beside(runs)) if shown.protocol else ():
             notify(line)
-        _print_paths(shown.draw(runs, args.out))
+        print(*map(os.path.relpath, shown.draw(runs, args.out)), sep="\n")
         if any(run.is_variant for run in runs):
             notify(f"{name}: drawn from variants, which test no claim of the paper")
             return
@@ -106,36 +98,23 @@ def _is_requested(run: Run, item: ItemRuns, compose: Callable[[str, str], Config
     return same and not differences(config.as_mapping(), run.config, (WHAT,))
 
 
-def _print_paths(paths: Sequence[Path]) -> None:
-    for path in paths:
-        print(os.path.relpath(path))
-
-
 def report_missing(item: ItemRuns, runs: Sequence[Run], profile: str | None) -> None:
-    """Name the item's nets that no run stands for; exit where there is nothing to draw.
-
-    A variant needs its net beside it, the experiment that its name begins with.
-    """
+    """Name the item's nets that no run stands for; exit where there is nothing to draw."""
     logged = {run.experiment for run in runs}
-    changed = variants_of(item.experiments)
     missing = [name for name in item.experiments if name not in logged]
     profile = runs[0].profile if runs else profile or FIRST_PROFILE
     how = f"make {item.name} PROFILE={profile} trains what is missing"
     if missing:
         notify(f"no finished {profile} run of {', '.join(missing)}; {how}")
-    pairs = [name for name in changed & logged if name.rpartition("_")[0] in logged]
-    if not logged or (changed and not pairs):
-        notify(f"{item.name}: nothing to {'compare' if changed and logged else 'draw'}")
+    if not can_draw(item.experiments, logged):
+        notify(f"{item.name}: nothing to {'compare' if logged else 'draw'}")
         raise SystemExit(1)
 
 
 def train_missing(
     item: ItemRuns, profile: str, seeds: int | None, overrides: Sequence[str]
 ) -> None:
-    """Train the item's runs that are not finished; exit where one fails.
-
-    Without ``seeds``, one seed of each net is enough.
-    """
+    """Train the item's unfinished runs, by default one seed of each net; exit where one fails."""
     jobs = [
         make_job(f"experiment={experiment}", f"profile={profile}", f"seed={seed}", *overrides)
         for seed in range(seeds or 1)
@@ -152,7 +131,7 @@ def count_missing(
     """Test untested final nets under ``protocol``; name those that cannot be.
 
     ``runs`` are finished and of one profile; ``config`` says where the data are and on which device
-    to count; ``together``: as an ensemble of one run of each net instead of each run alone.
+    to count; ``together``: as an ensemble, on each data set, of the first seed of every net.
     """
     evaluations = evaluations_beside(runs)
     untested = [run for run in runs if together or score_of(run, protocol, evaluations) is None]
@@ -163,26 +142,18 @@ def count_missing(
     missing = [[run] for run in available]
     if together:
         tested = [e for e in evaluations if e.score.protocol.endswith(f", {protocol}")]
-        groups = _ensembles_of(available)
-        missing = [group for group in groups if not any(found.is_of(group) for found in tested)]
+        by_data = grouped(available, lambda run: run.data).values()
+        nets = [[seeds[0] for seeds in by_net(same).values()] for same in by_data]
+        missing = [g for g in nets if len(g) > 1 and not any(found.is_of(g) for found in tested)]
     if missing:
-        nets = "an ensemble" if together else f"{len(missing)} run{'s' if len(missing) > 1 else ''}"
-        notify(f"counting errors at {protocol} of {nets} first; TRAIN=0 only draws")
+        what = "an ensemble" if together else f"{len(missing)} run{'s' if len(missing) > 1 else ''}"
+        notify(f"counting errors at {protocol} of {what} first; TRAIN=0 only draws")
     for group in missing:
         _test(group, protocol, config)
 
 
 def _final_weights(run: Run) -> Path:
     return run.path / "checkpoints" / f"iter_{run.max_iters:08d}.pt"
-
-
-def _ensembles_of(runs: Sequence[Run]) -> list[list[Run]]:
-    """For each data set the first seed of every net; none where there is only one net."""
-    by_data: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        by_data[run.config["data"]["name"]].append(run)
-    groups = [[seeds[0] for seeds in by_net(same).values()] for same in by_data.values()]
-    return [group for group in groups if len(group) > 1]
 
 
 def _test(group: Sequence[Run], protocol: str, config: Config) -> None:

@@ -35,7 +35,6 @@ _NAMES: Mapping[str, str] = {
     "recipe.nesterov=True": "Nesterov momentum",
     "recipe.warmup=iters400": "warm-up of 400 updates",
 }
-_PARTS = ("diff", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,7 @@ class Variant:
 
 
 def variants(runs: Sequence[Run]) -> list[Variant]:
-    """Pair each experiment with its baseline, the experiment its name begins with.
-
-    Experiments without a logged baseline are left out; so are runs that compute something else
-    than the other seeds of their experiment.
-    """
+    """Pair each experiment with its logged baseline, the experiment its name begins with."""
     groups, found = by_net(runs, by="experiment"), []
     for name, group in groups.items():
         if baseline := groups.get(name.rpartition("_")[0]):
@@ -69,19 +64,19 @@ def _change(baseline: Run, variant: Run) -> str:
     return ", ".join(_NAMES.get(setting, setting) for setting in settings) or variant.experiment
 
 
-def deviations_table(runs: Sequence[Run]) -> pd.DataFrame:
+def deviations_table(runs: Sequence[Run]) -> Table:
     """One row per baseline and per variant: test error and what the change is worth, points."""
-    rows: list[dict[str, Any]] = []
-    for _, alike in groupby(variants(runs), key=lambda variant: variant.baseline[0].experiment):
+    rows, found = list[dict[str, Any]](), variants(runs)
+    for _, alike in groupby(found, key=lambda variant: variant.baseline[0].experiment):
         for number, variant in enumerate(alike):
             rows += [] if number else [_row("as the paper", variant.baseline)]
             rows.append(_row(variant.change, variant.runs))
-            for what, found in (("test", variant.test), ("training", variant.training)):
-                ends = (found.value, found.low, found.high)
-                rows[-1] |= {f"{what} {part}": x for part, x in zip(_PARTS, ends, strict=True)}
-    columns = ["net", "change", "seeds", "test error", "sd"]
-    columns += [f"{what} {part}" for what in ("test", "training") for part in _PARTS]
-    return pd.DataFrame(rows, columns=columns)
+            for what, worth in (("test", variant.test), ("training", variant.training)):
+                rows[-1] |= {f"{what} diff": worth.value}
+                rows[-1] |= {f"{what} low": worth.low, f"{what} high": worth.high}
+    columns = ["net", "change", "seeds", "test error", "sd", "test diff", "test low", "test high"]
+    columns += ["training diff", "training low", "training high"]
+    return Table(pd.DataFrame(rows, columns=columns), _sentences(found))
 
 
 def _row(change: str, runs: Sequence[Run]) -> dict[str, Any]:
@@ -117,19 +112,9 @@ def _sentences(found: Sequence[Variant]) -> list[str]:
     bars = "no bars: one seed has no interval"
     if bases:
         bars = f"bars: 95 % interval of the difference, from the {' or the '.join(bases)}"
-    iterations = sorted({f"{r.max_iters:,} iterations" for r in runs})
+    iterations = ", ".join(sorted({f"{r.max_iters:,} iterations" for r in runs}))
     return [
-        clauses(
-            data_of(runs),
-            f"baseline: {seeds_clause(groups)}",
-            ", ".join(iterations),
-            devices_of(runs),
-        ),
+        clauses(data_of(runs), f"baseline: {seeds_clause(groups)}", iterations, devices_of(runs)),
         f"Last test error; {bars}.",
         *comparison_notes(runs),
     ]
-
-
-def deviations_with_notes(runs: Sequence[Run]) -> Table:
-    """The table of differences and the sentences under it."""
-    return Table(deviations_table(runs), _sentences(variants(runs)))

@@ -69,17 +69,6 @@ def scaled_gradients(run: Run) -> pd.DataFrame | None:
     return None if norms is None or sizes is None else norms * sizes / sizes.iloc[0]
 
 
-def gradient_precision(run: Run) -> pd.DataFrame | None:
-    """The first gradients in the run's precision against float64, by layer; None if not logged."""
-    table = run.table("gradient_precision")
-    return None if table is None else table.set_index("layer").sort_index()
-
-
-def signal(run: Run) -> pd.Series[float] | None:
-    """Std of each conv's output before BN at initialisation, by layer; None if not logged."""
-    return run.by_layer("signal", "output_std")
-
-
 def brief(value: float) -> str:
     """Format a norm or a ratio: an integer from 100 on, two digits below."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
@@ -104,12 +93,9 @@ def _positive(norms: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def gradient_figure(runs: Sequence[Run]) -> Figure:
     """Gradient and weight norms by layer, and the first layer's over the last's.
 
-    Upper row, over the layer's place in the net: norm of the gradient at the output of each batch
-    norm at initialisation, norm of each conv's weight gradient at initialisation and at the last
-    logged iteration, and the norm of its weights then. Lower row: what claim C10 tests, the first
-    layer over the last at the batch norms' outputs; the same of the weight gradients, bare and
-    with weights as long as at first (:func:`scaled_gradients`); and the forward signal at
-    initialisation: the standard deviation of each conv's output before batch norm.
+    Upper row: over the layer's place in the net. Lower row: what claim C10 tests, the first layer
+    over the last at the batch norms' outputs; the same of the weight gradients, bare and with
+    weights as long as at first (:func:`scaled_gradients`); the forward signal at initialisation.
     Plain nets are dashed; every seed has its own line.
     """
     logged = [run for run in runs if gradients(run) is not None]
@@ -123,7 +109,9 @@ def gradient_figure(runs: Sequence[Run]) -> Figure:
         ),
         "weight gradient\nfirst layer over last": end_ratios,
         "the same, growth of\nweights taken out": lambda run: end_ratios(run, scaled_gradients),
-        "conv output before BN\nat initialisation (std)": signal,
+        "conv output before BN\nat initialisation (std)": (
+            lambda run: run.by_layer("signal", "output_std")
+        ),
     }
     figure, axes_grid = style.subplots(2, 4, panel=(2.6, 2.5))
     grid = list(axes_grid.flat)

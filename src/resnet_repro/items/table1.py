@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 import pandas as pd
@@ -21,28 +21,11 @@ def table1() -> Table:
     A stage reads ``[3x3,64; 3x3,64] x 2``: the convs of a block, times the blocks. ``layout``
     says whether kernels, widths, numbers of blocks, strides and output sizes all are the paper's.
     """
-    columns = {depth: _specs(net) for depth, net in NETS.items()}
-    sizes = {net.net: net for net in counted.nets()}
-
-    def adds(suffix: str = "") -> dict[int, str]:
-        known = {depth: sizes.get(f"{net}{suffix}") for depth, net in NETS.items()}
-        return {k: f"{net.multiply_adds / 1e9:.3f}" for k, net in known.items() if net}
-
-    rows = [
-        _row(name, {depth: column[name] for depth, column in columns.items()}, size)
-        for name, size in _output_sizes(NETS[18]).items()
-    ]
-    rows += [
-        _row("multiply-adds (1e9)", adds()),
-        _row("in the paper (1e9)", {depth: f"{_paper_flops(depth):g}" for depth in NETS}),
-        _row("stride in 3x3 instead (1e9)", adds(" (stride in 3x3)")),
-        _row(
-            "parameters (1e6)",
-            {depth: f"{sizes[net].params / 1e6:.2f}" for depth, net in NETS.items()},
-        ),
-        _row("layout", {depth: _agreement(depth) for depth in NETS}),
-    ]
-    fifty = sizes[NETS[50]].multiply_adds / 1e9
+    table = pd.DataFrame({f"{depth}-layer": _column(depth) for depth in NETS}).rename_axis("layer")
+    table.insert(
+        0, "output", pd.Series(_output_sizes(NETS[18])).reindex(table.index, fill_value="")
+    )
+    fifty = counted.net(NETS[50]).multiply_adds / 1e9
     notes = [
         "Counted from the nets as built here, for one 224x224 image and 1000 classes; conv2_x "
         "begins with a 3x3 max pool of stride 2; conv3_x, conv4_x and conv5_x halve the map in "
@@ -54,12 +37,20 @@ def table1() -> Table:
         f"The paper prints {fifty:.3f} as {_paper_flops(50):g}.",
         "Parameters, batch normalisation included, are not in the paper.",
     ]
-    return Table(pd.DataFrame(rows), notes)
+    return Table(table.reset_index(), notes)
 
 
-def _row(name: str, cells: Mapping[int, str], size: str = "") -> dict[str, str]:
-    by_depth = {f"{depth}-layer": cells.get(depth, NOTHING) for depth in NETS}
-    return {"layer": name, "output": size} | by_depth
+def _column(depth: int) -> dict[str, str]:
+    """All cells of one net by the names of their rows."""
+    nets = {net.net: net for net in counted.nets()}
+    net, moved = nets[NETS[depth]], nets.get(f"{NETS[depth]} (stride in 3x3)")
+    return _specs(net.net) | {
+        "multiply-adds (1e9)": f"{net.multiply_adds / 1e9:.3f}",
+        "in the paper (1e9)": f"{_paper_flops(depth):g}",
+        "stride in 3x3 instead (1e9)": f"{moved.multiply_adds / 1e9:.3f}" if moved else NOTHING,
+        "parameters (1e6)": f"{net.params / 1e6:.2f}",
+        "layout": _agreement(depth),
+    }
 
 
 def _specs(net: str) -> dict[str, str]:
@@ -84,7 +75,7 @@ def _output_sizes(net: str) -> dict[str, str]:
 
 
 def _stages(net: str) -> dict[str, list[CountedBlock]]:
-    grouped = groupby(counted.blocks(net), key=lambda block: block.main[0].stage)
+    grouped = groupby(counted.blocks(net), key=lambda block: block.name.split(".")[0])
     return {STAGES[stage]: list(blocks) for stage, blocks in grouped}
 
 

@@ -23,14 +23,13 @@ NETS = tuple(f"plain-{depth}" for depth in DEPTHS[:-1]) + tuple(f"ResNet-{d}" fo
 def table6(runs: Sequence[Run]) -> pd.DataFrame:
     """Table 6: test error of the CIFAR-10 nets, ours beside the paper's; percent.
 
-    One row per net; the rows the paper quotes come first and are marked. A net of the paper
-    without runs keeps its row. The headline is the last evaluation; ``best on test`` is the mean
-    over seeds of the lowest point of each curve, which was chosen on the test set. Nets that are
-    not the paper's (Highway, other blocks) follow at the end.
+    One row per net: those the paper quotes, its own, also without runs, then others (Highway). The
+    headline is the last evaluation; ``best on test`` was chosen on the test set.
     """
     nets = by_net(run for run in runs if run.family == "cifar")
     labels = [*NETS, *(label for label in nets if label not in NETS)]
-    rows = [_quoted(row) for _, row in paper.quoted().iterrows()]
+    papers = paper.read("table6")
+    rows = [_quoted(row) for _, row in papers[papers["method"] != "ResNet"].iterrows()]
     rows += [_row(label, nets.get(label, [])) for label in labels]
     return pd.DataFrame(rows, columns=list(rows[-1])).astype({"seeds": "Int64"})
 
@@ -53,7 +52,6 @@ def table6_with_notes(runs: Sequence[Run]) -> Table:
 def _row(label: str, runs: Sequence[Run]) -> dict[str, Any]:
     value = paper.test_error(label)
     last = summarise([last_error(run) for run in runs]) if runs else None
-    clean = stats.clean_training_errors(runs)
     return {
         "net": label,
         "params (M)": runs[0].meta["net"]["params"] / 1e6 if runs else None,
@@ -66,7 +64,7 @@ def _row(label: str, runs: Sequence[Run]) -> dict[str, Any]:
         "best seed": min(last_error(run) for run in runs) if runs else None,
         "best on test": _mean(stats.best_error, runs),
         "mean of last ten": _mean(stats.mean_last_ten, runs),
-        "clean training error": summarise(clean).mean if clean else None,
+        "clean training error": stats.mean_clean_training_error(runs),
         "paper": _paper_text(label, value),
         "public runs": _public_text(label),
         "verdict": verdict_of(runs, value),
@@ -95,7 +93,8 @@ def _paper_text(label: str, value: PaperValue | None) -> str:
         return "> 60 (caption of Fig. 6)" if label == "plain-110" else NOTHING
     if value.best is not None:
         return f"{value.best:.2f} ({value.value:.2f} +- {value.sd:.2f})"
-    return f"{value.value:g} ({value.source})" if value.is_read_off else f"{value.value:.2f}"
+    read_off = value.source.startswith(paper.READ_OFF)
+    return f"{value.value:g} ({value.source})" if read_off else f"{value.value:.2f}"
 
 
 def _public_text(label: str) -> str:

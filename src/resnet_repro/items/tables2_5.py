@@ -8,7 +8,7 @@ Table 5 is of ensembles.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,18 +27,12 @@ from resnet_repro.analysis.evaluations import (
 from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import PaperValue
-from resnet_repro.analysis.protocol import (
-    Nets,
-    by_net,
-    nets_by_data,
-    why_not_comparable,
-)
+from resnet_repro.analysis.protocol import Nets, by_net, nets_by_data, why_not_comparable
 from resnet_repro.analysis.stats import summarise, verdict
 from resnet_repro.analysis.tables import Table
 
 PROTOCOLS = {2: "10-crop", 3: "10-crop", 4: "multi-scale"}
 QUOTED = "quoted, not run"
-Tested = list[tuple[Run, Score]]
 
 
 @dataclass(frozen=True)
@@ -91,9 +85,8 @@ def _number(row: pd.Series[Any], begins: str) -> float | None:
 def net_table(number: int, runs: Sequence[Run]) -> Table:
     """Table 2, 3 or 4: one row per net of the paper, in its order.
 
-    Per data set: mean top-1 and top-5 error of the last iterate over the seeds, the 95 % t
-    interval of the former, and their basis (protocol, seeds, profile), from the runs
-    and the evaluations beside them. The verdict is on top-1, on ImageNet alone.
+    Per data set: mean errors of the last iterate over the seeds, the 95 % t interval of top-1, and
+    their basis (protocol, seeds, profile). The verdict is on top-1, on ImageNet alone.
     """
     evaluations, nets, protocol = evaluations_beside(runs), nets_by_data(runs), PROTOCOLS[number]
     rows = [_row(row, nets, evaluations, protocol) for row in paper_rows(number)]
@@ -125,26 +118,29 @@ def _row(
 ) -> dict[str, Any]:
     cells: dict[str, Any] = {"net": row.name, "paper top-1": row.top1, "paper top-5": row.top5}
     for data, found in nets.items():
-        net = found.get(row.net, [])
-        tested = _tested(net, evaluations, protocol)
-        basis = None if row.quoted else "no runs"
-        if tested:
-            used = [run for run, _ in tested]
+        name, net = data_name(data), found.get(row.net, [])
+        used, scores = _tested(net, evaluations, protocol)
+        cells |= _errors(name, scores)
+        cells[f"{name} runs"] = None if row.quoted else "no runs"
+        if used:
+            how = scores[0].protocol + " only" * (scores[0].protocol != protocol)
             some = f" (of {len(net)})" if len(used) < len(net) else ""
-            basis = f"{_how(tested, protocol)}, {seeds_of(used)}{some}, {used[0].profile} profile"
-        cells |= _errors(data_name(data), [score for _, score in tested])
-        cells[f"{data_name(data)} runs"] = basis
+            basis = f"{how}{_left_out(scores)}, {seeds_of(used)}{some}, {used[0].profile} profile"
+            cells[f"{name} runs"] = basis
         if data == "imagenet":
-            cells["verdict"] = _verdict(row, tested, protocol)
+            cells["verdict"] = _verdict(row, used, scores, protocol)
     return cells
 
 
-def _tested(net: Sequence[Run], evaluations: Sequence[Evaluation], protocol: str) -> Tested:
+def _tested(
+    net: Sequence[Run], evaluations: Sequence[Evaluation], protocol: str
+) -> tuple[list[Run], list[Score]]:
     """The runs with a score under the protocol; where none has, with those of the single view."""
     for view in (protocol, SINGLE_VIEW):
-        if found := [(run, score) for run in net if (score := score_of(run, view, evaluations))]:
-            return found
-    return []
+        scores = {run.path: score_of(run, view, evaluations) for run in net}
+        if used := [run for run in net if scores[run.path]]:
+            return used, [score for score in scores.values() if score]
+    return [], []
 
 
 def _errors(data: str, scores: Sequence[Score]) -> dict[str, Any]:
@@ -157,26 +153,20 @@ def _errors(data: str, scores: Sequence[Score]) -> dict[str, Any]:
     }
 
 
-def _how(tested: Tested, protocol: str) -> str:
-    used = tested[0][1].protocol
-    return f"{used}{'' if used == protocol else ' only'}{_left_out(s for _, s in tested)}"
-
-
-def _left_out(scores: Iterable[Score]) -> str:
+def _left_out(scores: Sequence[Score]) -> str:
     """Note after the protocol how many images could not be shown; empty where all were."""
     total = sum(score.left_out for score in scores)
     return f" ({total} undecodable images left out)" if total else ""
 
 
-def _verdict(row: PaperRow, tested: Tested, protocol: str) -> str:
+def _verdict(row: PaperRow, runs: Sequence[Run], scores: Sequence[Score], protocol: str) -> str:
     """Our ImageNet top-1 error against the paper's."""
     if row.quoted:
         return QUOTED + ("; test set" if row.images == "test" else "")
-    if not tested:
+    if not runs:
         return "no runs"
     if row.top1 is None:
         return "the paper has no top-1 error"
-    runs, scores = [run for run, _ in tested], [score for _, score in tested]
     reason = why_not_comparable(runs) or _left_out(scores).strip(" ()")
     if scores[0].protocol != protocol:
         reason = f"{scores[0].protocol}, the table's is {protocol}"
@@ -187,10 +177,7 @@ def _verdict(row: PaperRow, tested: Tested, protocol: str) -> str:
 
 
 def table5(runs: Sequence[Run]) -> Table:
-    """Table 5: the paper's ensembles, then one row per evaluated ensemble of these runs.
-
-    The paper's errors are on the ImageNet test set, ours on the validation images.
-    """
+    """Table 5: the paper's ensembles (ImageNet test set), then ours (validation images)."""
     evaluations = evaluations_beside(runs)
     ensembles = [
         (members, found.score)

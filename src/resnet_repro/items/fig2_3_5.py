@@ -1,4 +1,7 @@
-"""Fig. 3: VGG-19 beside the plain and the residual net of 34 layers, drawn as counted."""
+"""Figs. 2, 3 and 5: a residual block, the three nets side by side, the two kinds of block.
+
+Fig. 3 is VGG-19 beside the plain and the residual net of 34 layers; nets are drawn as counted.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import counted, diagram, style
 from resnet_repro.analysis.counted import CountedLayer, pool_before
+from resnet_repro.analysis.diagram import BLOCK_PITCH, BLOCK_SIDE
 
+X, F = r"$\mathbf{x}$", r"$\mathcal{F}(\mathbf{x})$"
 NETS = ("VGG-19", "plain-34", "ResNet-34 A")
 BOX = (1.28, 0.145)  # inches
 PITCH = 0.222
@@ -22,6 +27,24 @@ GAP = 0.1  # between two sizes of map
 FONT = 6.4
 SHORTCUT_GAP = 0.017  # half the way from where a shortcut ends to where the next begins
 RULE = {"color": "#d5d5d5", "lw": 0.6, "zorder": 0.5}
+
+
+@style.style()
+def fig2() -> Figure:
+    """Fig. 2: residual learning, a building block."""
+    figure, axes = diagram.canvas(3.7, 1.95)
+    x, top = 1.75, 1.42
+    diagram.block(axes, x, top, ["weight layer"] * 2, X)
+    left = {"ha": "right", "fontsize": 10}
+    diagram.label(axes, (x - 0.72, top - BLOCK_PITCH / 2), F, **left)
+    diagram.label(axes, (x - 0.16, top - 1.52 * BLOCK_PITCH), f"{F} + {X}", **left)
+    position = (x + BLOCK_SIDE + 0.08, top - 0.5 * BLOCK_PITCH)
+    diagram.label(axes, position, f"{X}\nidentity", ha="left", fontsize=8.5)
+    caption = (
+        "Residual learning: y = relu(F(x) + x). Here each weight layer is a conv with "
+        "batch normalisation; a plain net has the same layers without the shortcut."
+    )
+    return style.underneath(figure, [caption])
 
 
 class Cell(NamedTuple):
@@ -133,3 +156,27 @@ def _sentences() -> list[str]:
         "(option A: every second pixel, new channels of zeros).",
         f"plain-34 takes {share:.1f} % of VGG-19's multiply-adds (paper: 3.6e9 of 19.6e9, 18 %).",
     ]
+
+
+@style.style()
+def fig5() -> Figure:
+    """Fig. 5: basic block of ResNet-34, bottleneck of ResNet-50, of the first stage, as counted."""
+    basic, narrow = (
+        next(block for block in counted.blocks(net) if not block.changes_shape)
+        for net in ("ResNet-34 A", "ResNet-50")
+    )
+    figure, axes = diagram.canvas(5.6, 2.95)
+    for x, top, block in ((1.3, 2.42 - BLOCK_PITCH / 2, basic), (4.0, 2.42, narrow)):
+        texts = [f"{y.kernel}x{y.kernel}, {y.out_channels}" for y in block.main]
+        diagram.block(axes, x, top, texts, f"{block.main[0].in_channels}-d")
+        params = sum(layer.params for layer in block.main)
+        adds = sum(layer.multiply_adds for layer in block.main)
+        size = f"{params / 1e3:.1f}k weights, {adds / 1e6:.0f}M multiply-adds"
+        diagram.label(axes, (x + BLOCK_SIDE / 4, 0.1), size, fontsize=8, color=diagram.INK)
+    side = basic.main[0].out_size
+    caption = (
+        f"Left: basic block, as in ResNet-34; right: bottleneck, as in ResNet-50, 101 and "
+        f"152; both on {side}x{side} maps of the first stage, at similar cost. Each conv "
+        "is followed by batch normalisation; weights are the convs' own."
+    )
+    return style.underneath(figure, [caption])
