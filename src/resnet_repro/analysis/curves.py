@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,10 +82,10 @@ def draw_nets(
 
 
 def legend(
-    runs: Sequence[Run], columns: int, test: str, paper_test: str
+    depths: Collection[int], columns: int, test: str, paper_test: str = ""
 ) -> tuple[list[Line2D], list[str]]:
     """Colours of depths, then styles; ``test`` names the bold line, ``paper_test`` the paper's."""
-    depths = sorted({run.depth for run in runs})
+    depths = sorted({*depths})
     if not depths:
         return [], []
     black, pale = "#000000", style.pale("#000000")
@@ -119,19 +119,11 @@ def explain_empty(axes: Axes, text: str) -> None:
 def note(axes: Axes, text: str) -> None:
     """Write a remark in the upper right corner of a panel, below those already there."""
     above = [line for t in axes.texts if t.get_gid() == "note" for line in t.get_text().split("\n")]
-    axes.annotate(
-        "\n".join(textwrap.wrap(text, 24)),
-        (0.985, 0.985),
-        xycoords="axes fraction",
-        xytext=(0, -8.5 * len(above)),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=6.5,
-        color="#444444",
-        gid="note",
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
-    )
+    wrapped, below = "\n".join(textwrap.wrap(text, 24)), (0, -8.5 * len(above))
+    how: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    how["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
+    how |= {"ha": "right", "va": "top", "fontsize": 6.5, "color": "#444444", "gid": "note"}
+    axes.annotate(wrapped, (0.985, 0.985), xytext=below, **how)
 
 
 def logarithmic(axes: Axes) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.curves import with_gaps
+from resnet_repro.analysis.curves import legend, with_gaps
 from resnet_repro.analysis.load import can_draw
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import why_not_comparable
@@ -154,13 +153,9 @@ def _errors(
             axes.set_xlim(left=0)  # where the error comes from above the axes too
         axes.set_xlabel("iteration (1e4)")
     row[0].set_ylabel("error (%)")
-    depths = sorted({_depth(net) for net in table["net"]})
-    handles = [Line2D([], [], color=style.depth_colour(d), **style.TEST) for d in depths]
-    labels = [f"{depth} layers" for depth in depths]
-    if not one_kind:
-        handles += [Line2D([], [], color="#000000", **kind) for kind in (style.TEST, style.TRAIN)]
-        labels += [test, "training error"]
-    return style.underneath(figure, [], (handles, labels), columns=4)
+    handles, labels = legend({_depth(net) for net in table["net"]}, 1, test)
+    shown = slice(-2 if one_kind else None)  # without the two styles of lines
+    return style.underneath(figure, [], (handles[shown], labels[shown]), columns=4)
 
 
 @style.style()
@@ -179,7 +174,7 @@ def _depth(net: str) -> int:
 
 
 # The figures that the paper has, too.
-PAPERS = {
+PAPERS: Mapping[str, Callable[[], Figure]] = {
     "fig1": partial(_errors, 1, {"left": "training error", "right": "test error"}, one_kind=True),
     "fig4": partial(
         _errors,

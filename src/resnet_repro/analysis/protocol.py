@@ -63,7 +63,10 @@ def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
     by_precision = sorted(grouped(runs, lambda run: run.precision).items())
     found = [("precision", "fp32", value, same) for value, same in by_precision if value != "fp32"]
     found += [("memory layout", "NCHW", "channels last", [*runs])] if runs else []
-    return [(*what, [*dict.fromkeys(run.experiment for run in same)]) for *what, same in found]
+    return [
+        (name, paper, here, [*dict.fromkeys(run.experiment for run in same)])
+        for name, paper, here, same in found
+    ]
 
 
 def deviations(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:

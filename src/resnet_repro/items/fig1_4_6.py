@@ -75,7 +75,8 @@ def fig4(runs: Sequence[Run]) -> Figure:
         drawn += shown
     if "imagenet" not in rows:
         sentences.append("No ImageNet runs logged.")
-    key = curves.legend(drawn, 2, "validation error, 1-crop", paper_label)
+    depths = [run.depth for run in drawn]
+    key = curves.legend(depths, 2, "validation error, 1-crop", paper_label)
     return style.underneath(figure, list(dict.fromkeys(sentences)), key)
 
 
@@ -104,5 +105,6 @@ def fig6(runs: Sequence[Run]) -> Figure:
         axes.set_title(title)
         axes.tick_params(labelleft=True)
         curves.draw_nets(axes, nets, labels, (6, place), drawn)
-    key = curves.legend(drawn, 6, "test error", "test error" * curves.comparable(drawn))
+    depths, paper_label = [run.depth for run in drawn], "test error" * curves.comparable(drawn)
+    key = curves.legend(depths, 6, "test error", paper_label)
     return style.underneath(figure, curves.sentences(drawn), key, columns=6)

@@ -83,16 +83,11 @@ def draw_paper(axes: Axes, net: str, ordered: bool, *, pale: bool) -> None:
     if curve.empty:
         return
     colour: Any = style.depth_colour(int(net.rpartition("-")[2]))
-    line = style.TRAIN["linestyle"] if net.startswith("plain") else "-"
-    look = PAPERS if pale else OURS
-    axes.plot(
-        curve.index.to_numpy(),
-        curve.to_numpy(),
-        color=style.pale(colour) if pale else colour,
-        label=f"{net} in the paper" if pale else net,
-        linestyle=line,
-        **look,
-    )
+    look = {"color": colour, "label": net} | OURS
+    if pale:
+        look = {"color": style.pale(colour), "label": f"{net} in the paper"} | PAPERS
+    look["linestyle"] = style.TRAIN["linestyle"] if net.startswith("plain") else "-"
+    axes.plot(curve.index.to_numpy(), curve.to_numpy(), **look)
 
 
 def _sentences(runs: Sequence[Run]) -> list[str]:
