@@ -128,9 +128,9 @@ def _evaluation(file: str, entry: Mapping[str, Any]) -> Evaluation:
         Tested(run_key(model["run"]), model.get("iter"), model.get("metrics_sha256"))
         for model in entry["models"]
     )
-    data, bn = entry["data"], str(entry.get("bn", "running"))
-    digests = dict(data.get("digests", {}))
-    return Evaluation(file, nets, _score(entry), str(data["name"]), digests, bn)
+    score, data = _score(entry), entry["data"]
+    digests, bn = dict(data.get("digests", {})), str(entry.get("bn", "running"))
+    return Evaluation(file, nets, score, str(data["name"]), digests, bn)
 
 
 def _score(entry: Mapping[Any, Any]) -> Score:
