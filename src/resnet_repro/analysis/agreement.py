@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
@@ -102,9 +103,7 @@ def _paper_curve(run: Run, kind: str) -> pd.Series[float]:
     return paper.curve(FIGURES[run.family], run.label, kind)
 
 
-def logged_at(
-    run: Run, kind: str, iters: np.ndarray[tuple[int], np.dtype[np.int_]], step: int
-) -> pd.Series[float]:
+def logged_at(run: Run, kind: str, iters: NDArray[np.int_], step: int) -> pd.Series[float]:
     """The curve of a run at given iterations, as far as it came; percent.
 
     A test error is that of the evaluation there; a training error the mean over the mini-batches
