@@ -76,7 +76,7 @@ results: $(STAMP) ## README, docs/RESULTS.md and its figures and tables from the
 # Without $(STAMP): a host with torch may have no network to set up an environment.
 .PHONY: gpu-check
 gpu-check: ## what works on this GPU, in four minutes; needs Python, torch and numpy alone
-	@PYTHONPATH=src $(if $(wildcard $(STAMP)),$(PY),$(PYTHON)) -m benchmarks.gpu_check $(ARGS)
+	@PYTHONPATH=src$(PYTHONPATH:%=:%) $(if $(wildcard $(STAMP)),$(PY),$(PYTHON)) -m benchmarks.gpu_check $(ARGS)
 
 study: $(STAMP) ## the study in its order: what is missing; BUDGET=25m ITEM=fig6; make study-list tells
 	@$(PY) -m resnet_repro.study run $(if $(BUDGET),--budget $(BUDGET)) $(if $(ITEM),--item $(ITEM)) $(ARGS)

@@ -63,10 +63,9 @@ class Workload:
 
 
 class Pace(NamedTuple):
-    """Seconds of an iteration of the whole batch on one device.
+    """Seconds of an iteration of the whole batch on one device, ``with_decoding`` of images or not.
 
-    ``basis`` says where they come from: ``measured``, ``from imagenet_resnet50``;
-    ``with_decoding`` whether decoding the images is in them.
+    ``basis`` says where they come from: ``measured``, ``from imagenet_resnet50``.
     """
 
     seconds: float
@@ -98,8 +97,8 @@ def paper_workloads() -> list[Workload]:
             prefix, data = ("imagenet", "ImageNet") if full_size else ("cifar10", "CIFAR-10")
             label, *option = net.net.split(" ")
             name = "_".join([prefix, label.lower().replace("-", ""), *option])
-            schedule = SCHEDULES[net.family]
-            found.append(Workload(name, data, *schedule, net.multiply_adds, loads=full_size))
+            work = Workload(name, data, *SCHEDULES[net.family], net.multiply_adds, full_size)
+            found.append(work)
     return found
 
 
@@ -138,11 +137,9 @@ def scaled(works: Sequence[Workload], measured: Mapping[str, float]) -> dict[str
 
 def measured_here(bench: Path, part: str) -> Measured | None:
     """Find what this part of the benchmarks measured on a device like this one, if it did."""
-    here = {"gpu": gpu_name(), "cpu": cpu_description()[0], "cores": usable_cores()}
-    for found in load(bench):
-        if found.part == part and here.items() <= found.content["hardware"].items():
-            return found
-    return None
+    here = {"gpu": gpu_name(), "cpu": cpu_description()[0], "cores": usable_cores()}.items()
+    files = (found for found in load(bench) if found.part == part)
+    return next((found for found in files if here <= found.content["hardware"].items()), None)
 
 
 def paces_of_runs(

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resnet_repro.paths import GPU_CHECK, REPOSITORY
+from resnet_repro.paths import GPU_CHECK, REPOSITORY, python_path
 from resnet_repro.runs.atomic import write_text_atomic
 from resnet_repro.runs.folder import now
 from resnet_repro.runs.provenance import git_state, versions
@@ -75,7 +75,7 @@ def run_check(check: GpuCheck, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="gpu_check") as root:
         process = subprocess.Popen(
             start(check, Path(root)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}, cwd=REPOSITORY,
+            env=os.environ | {"PYTHONPATH": python_path()}, cwd=REPOSITORY,
             start_new_session=True,
         )  # fmt: skip
         try:

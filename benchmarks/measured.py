@@ -84,12 +84,9 @@ def times(value: float) -> str:
 
 def seconds(value: float) -> str:
     """Format a time: ``3.2 ms``, ``1.4 s``, ``2 min 05 s``, ``3 h 10 min``."""
-    if value < 0.001:
-        return f"{significant(1e6 * value)} us"
-    if value < 1:
-        return f"{significant(1e3 * value)} ms"
-    if value < 60:
-        return f"{significant(value)} s"
+    for limit, factor, unit in ((1e-3, 1e6, "us"), (1, 1e3, "ms"), (60, 1, "s")):
+        if value < limit:
+            return f"{significant(factor * value)} {unit}"
     total = round(value)
     if total < 3600:
         return f"{total // 60} min {total % 60:02d} s"

@@ -90,6 +90,15 @@ def test_time_that_is_used_up_fails_a_check(monkeypatch):
     assert row["settings"] == {"precision": "fp32"}
 
 
+def test_a_check_finds_the_packages_that_the_caller_finds(tmp_path, monkeypatch):
+    """As those of a cluster's modules, which set ``PYTHONPATH``."""
+    (tmp_path / "elsewhere.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    answer = gpu_check.PREFIX + json.dumps(HERE)
+    stand_in(monkeypatch, device=f"import elsewhere, resnet_repro; print({answer!r})")
+    assert gpu_check.run_check(CHECKS[0], 60.0)["state"] == "passed"
+
+
 def test_checks_that_need_no_gpu_pass_here(tmp_path, monkeypatch):
     """Each in this process, as its own process would; the device is answered for."""
     monkeypatch.setattr(synthetic, "SIZES", FEW_IMAGES)

@@ -26,7 +26,7 @@ from typing import Any
 
 from resnet_repro.config import MODES, PROJECT
 from resnet_repro.exits import explained, notify
-from resnet_repro.paths import REPOSITORY, expand
+from resnet_repro.paths import expand, python_path
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import Record
 from resnet_repro.same_run import identifying
@@ -79,7 +79,6 @@ def follower(folder: RunFolder, mode: str) -> subprocess.Popen[bytes]:
     """Start the process that mirrors a run until its standard input is closed."""
     reserved = {f"WANDB_{name}" for name in SET_BY_RUN}
     env = {key: value for key, value in os.environ.items() if key not in reserved}
-    paths = [str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-P", "-m", "resnet_repro.mirror"]  # -P: ./wandb is not the package
     return subprocess.Popen(
         [*command, "--follow", "--mode", mode, str(folder.path)],
@@ -87,7 +86,7 @@ def follower(folder: RunFolder, mode: str) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         # Where it is closed, its number may be that of a file by now.
         stderr=None if sys.stderr else subprocess.DEVNULL,
-        env=env | {"PYTHONPATH": os.pathsep.join(paths), "WANDB_ERROR_REPORTING": "false"},
+        env=env | {"PYTHONPATH": python_path(), "WANDB_ERROR_REPORTING": "false"},
         start_new_session=True,  # Ctrl-C is for the run
     )
 

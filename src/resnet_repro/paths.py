@@ -40,6 +40,11 @@ def _place(text: str, variable: str, inside: str) -> Path:
     return place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
 
 
+def python_path() -> str:
+    """Return ``PYTHONPATH`` for a process of this program: its source, then what was there."""
+    return os.pathsep.join([str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 @contextmanager
 def writing(place: object) -> Iterator[None]:
     """Re-raise an OS error inside as a one-line ConfigError that names the place."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ranks import FEW_IMAGES, Silent, begin_as_is, fingerprint, small_job
 from reliability.record import Outcome, Record
 from resnet_repro.exits import PREEMPTED
-from resnet_repro.paths import REPOSITORY
+from resnet_repro.paths import python_path
 from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import crash_point
 from resnet_repro.runs.folder import RunFolder
@@ -132,8 +132,7 @@ def words_of(*arguments: str) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     """Variables of the real command: this source, one thread."""
-    paths = [str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"} | more
+    return os.environ | {"PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"} | more
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

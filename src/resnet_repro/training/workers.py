@@ -20,7 +20,7 @@ from typing import Any
 from resnet_repro.config import TrainerConfig
 from resnet_repro.data import StoppedError
 from resnet_repro.exits import exit_code, notify
-from resnet_repro.paths import REPOSITORY
+from resnet_repro.paths import python_path
 from resnet_repro.progress import Watcher
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.signals import end_with_parent
@@ -68,7 +68,6 @@ def start_worker(
 ) -> tuple[Connection, subprocess.Popen[bytes]]:
     """Start a worker; return the end of its pipe to read from, and its process."""
     reports, pipe = Pipe(duplex=False)
-    source = [str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     defaults = {"GLOO_SOCKET_IFNAME": "lo", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}  # torchrun's
     variables = {
         ATTENDED: pipe.fileno(),
@@ -80,7 +79,7 @@ def start_worker(
         "MASTER_PORT": port,
         "TORCHELASTIC_USE_AGENT_STORE": True,  # as torchrun says that the store is there already
         "TORCHELASTIC_RESTART_COUNT": 0,
-        "PYTHONPATH": os.pathsep.join(source),
+        "PYTHONPATH": python_path(),
         "OMP_NUM_THREADS": trainer.threads or 1,  # each worker sets its share itself
     }
     process = subprocess.Popen(
