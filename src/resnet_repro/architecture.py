@@ -30,7 +30,7 @@ from torch import nn
 from resnet_repro import paths
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import Layer, count_params, list_layers
-from resnet_repro.models.nets import VGG19
+from resnet_repro.models.nets import vgg19
 from resnet_repro.models.spec import BOTTLENECK_DEPTHS, NetSpec
 from resnet_repro.runs.atomic import write_text_atomic
 
@@ -53,7 +53,7 @@ class Net:
         """Make the net on the meta device."""
         if self.spec is None:
             with torch.device("meta"):
-                return VGG19(CLASSES["vgg"])
+                return vgg19(CLASSES["vgg"])
         return build_meta(self.spec, CLASSES[self.family])
 
 

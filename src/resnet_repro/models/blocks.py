@@ -152,14 +152,6 @@ def conv_bn_sequence(convs: list[nn.Conv2d], norm: NormFactory) -> nn.Sequential
     return nn.Sequential(chain)
 
 
-def make_stage(
-    block: BlockFactory, blocks: int, in_channels: int, out_channels: int, stride: int
-) -> nn.Sequential:
-    """Chain ``blocks`` blocks of one width; the first changes width and size (stride)."""
-    first = block(in_channels, out_channels, stride)
-    return nn.Sequential(first, *(block(out_channels, out_channels, 1) for _ in range(blocks - 1)))
-
-
 class Head(nn.Module):
     """Global average pool and fc: (N, C, H, W) -> class scores (N, num_classes), no softmax."""
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import torch
 from torch import nn
 
 from resnet_repro.models.blocks import BasicBlock, BlockFactory, Bottleneck, make_norm, on_shortcut
-from resnet_repro.models.nets import CifarNet, ImageNetNet
+from resnet_repro.models.nets import StagedNet
 from resnet_repro.models.shortcuts import GatedShortcut, make_shortcut
 from resnet_repro.models.spec import NetSpec
 
 
-def build(spec: NetSpec, num_classes: int, seed: int = 0) -> CifarNet | ImageNetNet:
+def build(spec: NetSpec, num_classes: int, seed: int = 0) -> StagedNet:
     """Return a net on the CPU, float32, in training mode; its weights depend on ``seed`` alone.
 
     Torch's global generator is not moved. ValueError: ``num_classes`` below 1.
@@ -24,7 +23,7 @@ def build(spec: NetSpec, num_classes: int, seed: int = 0) -> CifarNet | ImageNet
     return net
 
 
-def build_empty(spec: NetSpec, num_classes: int) -> CifarNet | ImageNetNet:
+def build_empty(spec: NetSpec, num_classes: int) -> StagedNet:
     """Return the same net on the CPU with weights that are not set, to load a state into it."""
     net = build_meta(spec, num_classes)
     # Does what to_empty does, without importing sympy, which takes a second.
@@ -32,7 +31,7 @@ def build_empty(spec: NetSpec, num_classes: int) -> CifarNet | ImageNetNet:
     return net
 
 
-def build_meta(spec: NetSpec, num_classes: int) -> CifarNet | ImageNetNet:
+def build_meta(spec: NetSpec, num_classes: int) -> StagedNet:
     """Return the same net on the meta device, to count and list; ValueError: no classes."""
     if num_classes < 1:
         raise ValueError(f"num_classes={num_classes}: must be at least 1")
@@ -45,9 +44,8 @@ def build_meta(spec: NetSpec, num_classes: int) -> CifarNet | ImageNetNet:
         block = partial(Bottleneck, shortcut=shortcut, norm=norm, stride_in=spec.stride_in)
     else:
         block = partial(BasicBlock, shortcut=shortcut, norm=norm, layers=spec.layers_per_block)
-    kind = ImageNetNet if spec.family == "imagenet" else CifarNet
     with torch.device("meta"):
-        net = kind(spec, block=block, norm=norm, num_classes=num_classes)
+        net = StagedNet(spec, block=block, norm=norm, num_classes=num_classes)
     return net.float()  # whatever torch's default dtype is
 
 
@@ -66,18 +64,16 @@ def init_weights(model: nn.Module, init: str, *, generator: torch.Generator) -> 
     rest = [module for name, module in named if on_shortcut(name)]
     for module in main + rest:
         if isinstance(module, nn.Conv2d | nn.Linear):
-            _he_normal(module, init, generator)
+            nn.init.kaiming_normal_(
+                module.weight,
+                mode="fan_in" if init == "he_fan_in" else "fan_out",
+                nonlinearity="relu",
+                generator=generator,
+            )
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
     for module in rest:
         if isinstance(module, GatedShortcut) and module.gate.bias is not None:
             nn.init.constant_(module.gate.bias, module.gate_bias)
-
-
-def _he_normal(layer: nn.Conv2d | nn.Linear, init: str, generator: torch.Generator) -> None:
-    window = math.prod(layer.weight.shape[2:])  # 1 for the fc
-    channels = layer.weight.shape[1] if init == "he_fan_in" else layer.weight.shape[0]
-    with torch.no_grad():
-        layer.weight.normal_(0.0, math.sqrt(2.0 / (channels * window)), generator=generator)
-        if layer.bias is not None:
-            layer.bias.zero_()

@@ -64,10 +64,6 @@ class ZeroPadShortcut(nn.Module):
         """Add the padded input."""
         return residual + self.carry(x)
 
-    def extra_repr(self) -> str:
-        """Stride and zero channels."""
-        return f"stride={self.stride}, zero_channels=({self.before}, {self.after})"
-
 
 class ProjectionShortcut(nn.Module):
     """Eq. 2, options B and C: 1x1 conv with the block's stride, then BN.
