@@ -24,6 +24,7 @@ from resnet_repro.training.checkpoint import damage
 
 T = TypeVar("T")
 OURS = "ours"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def from_file(
     ``ours`` takes an exported file, which names its net, or a checkpoint inside its run folder. Of
     other formats ``weights_key`` chooses one of several state dicts, and ``stride_in`` says where
     torchvision-keyed bottlenecks have the stride, which their keys do not show. WeightsError: the
-    file is refused, is not of this format, or does not name its net.
+    file is refused, is not of this format, or does not name its net. RunFolderError: the run folder
+    of a checkpoint cannot be read.
     """
     file = weights.read(path)
     source = {"file": path.name, "sha256": file.sha256, "bytes": file.bytes, "format": fmt}
@@ -99,15 +101,9 @@ def from_run(path: Path) -> Subject:
                 "no final checkpoint (they are not kept in version control); use weights=... with "
                 "an exported file, or train the run again"
             )
-        if reason := damage(last):
-            raise ValueError(reason)
         file = weights.read(last)
-        if not isinstance(file.content.get("model"), Mapping):
-            raise ValueError("holds no model")
-        about = about_run(config, folder, config.recipe.max_iters)
         source = {"sha256": file.sha256, "bytes": file.bytes, "format": OURS}
-        subject = _with_net(weights.checked_tensors(file.content["model"]), about, source)
-    return dataclasses.replace(subject, config=config)
+        return _of_checkpoint(file, folder, config, source)
 
 
 def about_run(config: Config, folder: RunFolder, iteration: int) -> dict[str, Any]:
@@ -139,15 +135,12 @@ def _theirs(
     net = build_empty(spec, num_classes)
     formats.load_into(net, state, fmt)
     source |= {"weights_key": key or None, "wrappers": wrappers}
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = {"source": source}
     if file.about is not None:  # ours after all, exported for torchvision
-        training = _training(tensors, file.about)
-        source |= _origin(file.about)
+        training = _training(tensors, file.about, source)
     notes = [f"{name}: took {one_line(key)} of its contents"] if key else []
     notes += [f"{name}: took {', '.join(wrappers)} out of the keys"] if wrappers else []
-    return Subject(
-        file.path.stem, net.eval(), spec, num_classes, source, notes=tuple(notes), **training
-    )
+    return Subject(file.path.stem, net.eval(), spec, num_classes, notes=tuple(notes), **training)
 
 
 def _ours(file: WeightsFile, source: dict[str, Any]) -> Subject:
@@ -156,22 +149,28 @@ def _ours(file: WeightsFile, source: dict[str, Any]) -> Subject:
             raise ValueError("has torchvision's keys; use format=torchvision")
         subject = _with_net(weights.checked_tensors(file.content), file.about, source)
         return dataclasses.replace(subject, name=file.path.stem)
-    folder, state = RunFolder(file.path.absolute().parent.parent), file.content.get("model")
-    if not isinstance(state, Mapping) or not folder.config_path.is_file():
+    folder = RunFolder(file.path.absolute().parent.parent)
+    if not isinstance(file.content.get("model"), Mapping) or not folder.config_path.is_file():
         raise ValueError(
             "does not name its net; expected a file of resnet_repro.export, "
             "or a checkpoint in its run folder"
         )
+    subject = _of_checkpoint(file, folder, Config.from_mapping(folder.config()), source)
+    return dataclasses.replace(subject, name=f"{subject.name}_iter{subject.source['iter']}")
+
+
+def _of_checkpoint(
+    file: WeightsFile, folder: RunFolder, config: Config, source: dict[str, Any]
+) -> Subject:
+    """Build the net of a checkpoint of a run, which must have its digest."""
     if reason := damage(file.path):  # torch.load accepts flipped bits
         raise ValueError(reason)
-    try:
-        config = Config.from_mapping(folder.config())
-        about = about_run(config, folder, int(file.content["iteration"]))
-    except (KeyError, TypeError, ValueError, RunFolderError) as error:
-        raise ValueError(f"its run folder names no net ({error})") from error
+    state, iteration = file.content.get("model"), file.content.get("iteration")
+    if not isinstance(state, Mapping) or not isinstance(iteration, int):
+        raise ValueError("holds no model")
+    about = about_run(config, folder, iteration)
     subject = _with_net(weights.checked_tensors(state), about, source)
-    name = f"{subject.name}_iter{about['iter']}"
-    return dataclasses.replace(subject, name=name, config=config)
+    return dataclasses.replace(subject, config=config)
 
 
 def _with_net(
@@ -187,20 +186,29 @@ def _with_net(
     net = build_empty(spec, fc.shape[0])
     formats.load_into(net, state)
     name = f"{about.get('name')}_{about.get('profile')}_seed{about.get('seed')}"
-    training = _training(state, about)
-    return Subject(name, net.eval(), spec, fc.shape[0], source | _origin(about), **training)
+    return Subject(name, net.eval(), spec, fc.shape[0], **_training(state, about, source))
 
 
-def _training(state: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Data set, precision and digests of a training, as attributes of a subject."""
+def _training(
+    state: Mapping[str, Tensor], about: Mapping[str, Any], source: dict[str, Any]
+) -> dict[str, Any]:
+    """What is known of a training, null where it is not, as attributes of a subject."""
     if about.get("weights_sha256") not in (None, weights.tensors_digest(state)):
         raise ValueError("its weights were changed after they were exported")
-    precision, digests = about.get("precision"), about.get("digests")
+    run = f"{about.get('profile')}/{about.get('name')}/seed{about.get('seed')}"
+    iteration, log, precision = (about.get(k) for k in ("iter", "metrics_sha256", "precision"))
+    digests = about.get("digests")
     parts = digests.items() if isinstance(digests, Mapping) else ()
+    origin = {
+        "run": one_line(run, 200),
+        "iter": iteration if isinstance(iteration, int) else None,
+        "metrics_sha256": log if _DIGEST.fullmatch(str(log)) else None,
+    }
     return {
+        "source": source | origin,
         "data": _named(DataConfig, about, "data"),
         "precision": precision if precision in ("fp32", "tf32", "bf16") else None,
-        "digests": {str(part): digest for part, digest in parts if _is_digest(digest)},
+        "digests": {str(part): str(d) for part, d in parts if _DIGEST.fullmatch(str(d))},
     }
 
 
@@ -209,18 +217,3 @@ def _named(schema: type[T], about: Mapping[str, Any], key: str) -> T:
     if not isinstance(values, Mapping):
         raise ValueError(f"does not name its net: {key} is missing")
     return build(schema, values, f"{key}.")
-
-
-def _origin(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return run, iteration and training that weights come from; null where unknown."""
-    run = f"{about.get('profile')}/{about.get('name')}/seed{about.get('seed')}"
-    iteration, digest = about.get("iter"), about.get("metrics_sha256")
-    return {
-        "run": one_line(run, 200),
-        "iter": iteration if isinstance(iteration, int) else None,
-        "metrics_sha256": digest if _is_digest(digest) else None,
-    }
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None

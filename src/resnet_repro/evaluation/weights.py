@@ -63,7 +63,16 @@ def read(path: Path, largest: int = LARGEST_FILE) -> WeightsFile:
     ``largest`` bytes packed or unpacked, damaged, or holding anything but data, which is named.
     """
     with refusals_of(path):
-        data = _bytes_of(path, largest)
+        try:
+            if not path.is_file():
+                found = path.exists() or path.is_symlink()
+                raise ValueError("not a regular file" if found else "no such file")
+            with path.open("rb") as file:
+                data = file.read(largest + 1)
+        except OSError as error:
+            raise ValueError(f"cannot be read ({error.strerror})") from error
+        if len(data) > largest:
+            raise ValueError(f"larger than {largest} bytes, refused")
         safe = path.suffix == ".safetensors"
         content, about = _load_safetensors(data) if safe else _load_pickle(data, largest)
         if not isinstance(content, Mapping):
@@ -74,20 +83,6 @@ def read(path: Path, largest: int = LARGEST_FILE) -> WeightsFile:
             values = None
     described = values if isinstance(values, dict) else None
     return WeightsFile(path, hashlib.sha256(data).hexdigest(), len(data), content, described)
-
-
-def _bytes_of(path: Path, largest: int) -> bytes:
-    try:
-        if not path.is_file():
-            found = path.exists() or path.is_symlink()
-            raise ValueError("not a regular file" if found else "no such file")
-        with path.open("rb") as file:
-            data = file.read(largest + 1)
-    except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror})") from error
-    if len(data) > largest:
-        raise ValueError(f"larger than {largest} bytes, refused")
-    return data
 
 
 def packed(state: Mapping[str, Tensor], about: Mapping[str, Any], form: str) -> bytes:
@@ -197,7 +192,13 @@ def _load_safetensors(data: bytes) -> tuple[Any, object]:
 
 def _load_pickle(data: bytes, largest: int) -> tuple[Any, object]:
     if data.startswith(b"PK\x03\x04"):  # the format of torch before 1.6 packs nothing
-        _check_archive(data, largest)
+        try:  # a small archive may unpack into a large one
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+        except Exception as error:  # BadZipFile, and struct or Unicode errors of broken tables
+            raise ValueError("truncated or damaged archive") from error
+        if unpacked > largest:
+            raise ValueError(f"unpacks to {unpacked} bytes, more than {largest}; refused")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on how to load files less safely
@@ -214,17 +215,6 @@ def _load_pickle(data: bytes, largest: int) -> tuple[Any, object]:
     table = getattr(content, "_metadata", None)
     root = table.get("") if isinstance(table, Mapping) else None
     return content, root.get(ABOUT) if isinstance(root, Mapping) else None
-
-
-def _check_archive(data: bytes, largest: int) -> None:
-    """Refuse a small archive that unpacks into a large one."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    except Exception as error:  # BadZipFile, and struct or Unicode errors of broken tables
-        raise ValueError("truncated or damaged archive") from error
-    if unpacked > largest:
-        raise ValueError(f"unpacks to {unpacked} bytes, more than {largest}; refused")
 
 
 def _advice(names: list[str]) -> str:
