@@ -152,7 +152,7 @@ def test_what_is_stored_comes_back_also_after_a_real_limit_on_file_sizes(tmp_pat
         refused(store_arrays, path, others, match=message)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    back = load_arrays(path, DIGESTS)
+    back = load_arrays(path, DIGESTS).arrays
     assert all(np.array_equal(back[name], FAKE[name]) for name in PARTS)
     assert [p.name for p in tmp_path.iterdir()] == ["some.npz"]
 

@@ -15,18 +15,18 @@ from resnet_repro.evaluation.count import count_errors
 from resnet_repro.evaluation.images import SmallImages, subtract
 from resnet_repro.evaluation.protocols import (
     Geometry,
-    central_view,
     log_mean_softmax,
     precise_bn,
     resize_shorter,
     scorer,
+    ten_crops,
     views_of,
 )
 from resnet_repro.models.build import build
 from resnet_repro.models.spec import NetSpec
 from test_models_formats import randomise
 
-SMALL = Geometry(crop=24, centre_side=28, ten_crop_side=28, scales=(24, 32, 40), window=1)
+SMALL = Geometry(crop=24, ten_crop_side=28, scales=(24, 32, 40), window=1)
 
 
 def images(count, height, width, seed=0):
@@ -65,15 +65,11 @@ def test_resizing_keeps_proportions_and_averages_as_pil_does(height, width, size
         torch.testing.assert_close(ours, pil_resize(picture, *size), rtol=0, atol=1e-4)
 
 
-def test_one_crop_is_the_centre_and_must_fit():
-    pictures = images(3, 28, 40)
-    for picture, view in zip(pictures, central_view(pictures, 24), strict=True):
-        assert torch.equal(view, picture[:, 2:26, 8:32])
-    net = TinyNet()
-    expected = torch.cat([net(picture[None, :, 2:26, 8:32]) for picture in pictures])
+def test_one_crop_of_small_pictures_is_the_whole_picture():
+    """The centre of full-size ones is cut as they are decoded."""
+    pictures, net = images(3, 24, 24), TinyNet()
+    expected = torch.cat([net(picture[None]) for picture in pictures])
     torch.testing.assert_close(score("1-crop", net, pictures), expected)
-    with pytest.raises(ValueError, match="no crop of 24x24 fits into images of 20x40"):
-        central_view(images(1, 20, 40), 24)
 
 
 def test_trap_09_ten_crops_are_averaged_for_each_image_alone():
@@ -116,8 +112,9 @@ def test_multi_scale_is_the_mean_over_scales_and_positions():
 def test_normalisation_comes_after_the_crop_and_for_other_views_the_mean_image_is_resized():
     """As in the authors' release: the mean image is as large as a crop."""
     pictures, mean, net = images(2, 28, 28), images(1, 24, 24, seed=5)[0], TinyNet()
-    found = score("1-crop", net, pictures, prepare=subtract(mean))
-    torch.testing.assert_close(found, net(pictures[:, :, 2:26, 2:26] - mean))
+    found = score("10-crop", net, pictures, prepare=subtract(mean))
+    crops = [net(crop - mean) for crop in ten_crops(pictures, 24)]
+    torch.testing.assert_close(found, torch.stack(crops).softmax(2).mean(0).log())
     pictures = images(2, 36, 48)
     expected = pictures - pil_resize(mean, 36, 48)
     torch.testing.assert_close(subtract(mean)(pictures), expected, rtol=0, atol=1e-5)
@@ -143,10 +140,10 @@ def test_trap_08_14_every_image_is_shown_once_whatever_the_batch(batch_size):
 def test_small_pictures_keep_the_papers_proportions():
     paper = Geometry()
     assert paper.scales == (224, 256, 384, 480, 640)
-    assert (paper.crop, paper.centre_side, paper.ten_crop_side, paper.window) == (224, 256, 256, 7)
-    assert Geometry.of_small_pictures(224) == Geometry(centre_side=224)
+    assert (paper.crop, paper.ten_crop_side, paper.window) == (224, 256, 7)
+    assert Geometry.of_small_pictures(224) == Geometry()
     tiny = Geometry.of_small_pictures(64)
-    assert (tiny.crop, tiny.centre_side, tiny.ten_crop_side, tiny.window) == (64, 64, 73, 2)
+    assert (tiny.crop, tiny.ten_crop_side, tiny.window) == (64, 73, 2)
     assert tiny.scales == (64, 73, 110, 137, 183)
 
 

@@ -140,7 +140,7 @@ def test_workers_share_a_batch(photographs, tmp_path, size):
         assert torch.equal(torch.cat([part[0] for part in parts]), images)
         assert torch.equal(torch.cat([part[1] for part in parts]), labels)
         assert [part[0].shape for part in parts] == [share.share_shape for share in shares]
-        assert torch.equal(shares[-1].whole_batch(iteration)[0], images)
+        assert torch.equal(shares[-1].batch(iteration, whole=True)[0], images)
 
 
 def test_a_sample_of_pictures_that_lie_by_class_has_all_classes(photographs, tmp_path):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,42 +28,39 @@ from resnet_repro.runs.lock import take
 from resnet_repro.runs.provenance import usable_cores
 from resnet_repro.runs.signals import stop_noted
 
-T = TypeVar("T")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
-_UNUSABLE = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO)
 _DESCRIPTION = "about"
 
-# Arrays, their description, SHA-256 of each array's bytes.
-Checksummed: TypeAlias = tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str, str]]
+
+class Stored(NamedTuple):
+    """What a file holds."""
+
+    arrays: dict[str, NDArray[Any]]
+    about: dict[str, Any]
+    digests: Mapping[str, str]  # SHA-256 of each array's bytes
 
 
-def load_arrays(path: Path, digests: Mapping[str, str]) -> dict[str, NDArray[np.uint8]] | None:
-    """The arrays ``digests`` names, verified; ``None``: no such file; DataError: it is damaged."""
-    return _read(path, lambda arrays: _verified(arrays, digests))
+def load_arrays(path: Path, published: Mapping[str, str] | None = None) -> Stored | None:
+    """The verified arrays of a file: those that digests are ``published`` of, or its own.
 
-
-def load_checksummed(path: Path) -> Checksummed | None:
-    """Like :func:`load_arrays`, of what :func:`store_checksummed` wrote with its digests."""
-
-    def parse(arrays: dict[str, NDArray[np.uint8]]) -> Checksummed:
-        description = json.loads(arrays[_DESCRIPTION].tobytes())
-        flat = _verified(arrays, description["digests"])
-        shaped = {
-            name: flat[name].view(np.dtype(kind)).reshape(shape)
-            for name, (kind, shape) in description["forms"].items()
-        }
-        return shaped, description["about"], description["digests"]
-
-    return _read(path, parse)
-
-
-def _read(path: Path, parse: Callable[[dict[str, NDArray[np.uint8]]], T]) -> T | None:
+    ``None``: there is no such file. DataError: it is damaged.
+    """
     try:
         with open_regular(path) as raw, np.load(raw, allow_pickle=False) as file:
-            return parse(dict(file))
+            arrays = dict(file)
+        description: dict[str, Any] = {"about": {}, "digests": published, "forms": {}}
+        if published is None:
+            description = json.loads(arrays[_DESCRIPTION].tobytes())
+        for name, expected in description["digests"].items():
+            if (found := digest(arrays[name])) != expected:
+                raise ValueError(f"{name} has SHA-256 {found}, not {expected}")
+        for name, (kind, shape) in description["forms"].items():
+            arrays[name] = arrays[name].view(np.dtype(kind)).reshape(shape)
+        verified = {name: arrays[name] for name in description["digests"]}
+        return Stored(verified, description["about"], description["digests"])
     except DataError as error:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             return None
@@ -74,38 +71,27 @@ def _read(path: Path, parse: Callable[[dict[str, NDArray[np.uint8]]], T]) -> T |
         ) from error
 
 
-def _verified(
-    arrays: Mapping[str, NDArray[np.uint8]], digests: Mapping[str, str]
-) -> dict[str, NDArray[np.uint8]]:
-    for name, expected in digests.items():
-        if (found := digest(arrays[name])) != expected:
-            raise ValueError(f"{name} has SHA-256 {found}, not {expected}")
-    return {name: arrays[name] for name in digests}
+def store_arrays(
+    path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any] | None = None
+) -> None:
+    """Write uint8 arrays to one file atomically; its folder is made where it is missing.
 
-
-def store_arrays(path: Path, arrays: Mapping[str, NDArray[np.uint8]]) -> None:
-    """Write the arrays to one file atomically; its folder is made where it is missing."""
+    With ``about``, a description in JSON, arrays of any type, and their digests beside them.
+    """
+    if about is not None:
+        forms = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
+        arrays = {
+            name: np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            for name, array in arrays.items()
+        }
+        digests = {name: digest(array) for name, array in arrays.items()}
+        description = {"about": dict(about), "digests": digests, "forms": forms}
+        text = np.frombuffer(json.dumps(description).encode(), np.uint8)
+        arrays = {**arrays, _DESCRIPTION: text}
     needed = sum(array.nbytes for array in arrays.values())
     with explained_refusals(path.parent, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
-
-
-def store_checksummed(
-    path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
-) -> None:
-    """Like :func:`store_arrays`, of arrays of any type, their digests and a JSON description."""
-    flat = {
-        name: np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        for name, array in arrays.items()
-    }
-    description = {
-        "about": dict(about),
-        "digests": {name: digest(array) for name, array in flat.items()},
-        "forms": {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()},
-    }
-    text = np.frombuffer(json.dumps(description).encode(), np.uint8)
-    store_arrays(path, flat | {_DESCRIPTION: text})
 
 
 def map_tasks(
@@ -167,16 +153,20 @@ def explained_refusals(root: Path, needed: int) -> Iterator[None]:
         UnwritableError: ``root`` may not be written.
         DataError: no space in ``root``, before the block or in it, or ``root`` refuses otherwise.
     """
-    if needed and root.is_dir() and _free(root) < needed:
-        raise _no_space(root, needed)
     try:
+        if needed > _free(root):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
     except Exception as error:
-        # What is missing below the root is another error; a root that cannot be made is a refusal.
-        others = () if root.is_dir() else (errno.ENOENT,)
-        refusal = _refusal(error, (*FULL, *_UNWRITABLE, *_UNUSABLE, *others))
+        refusal: BaseException | None = error
+        while not isinstance(refusal, OSError | None):  # libraries wrap it in their own
+            refusal = refusal.__cause__ or refusal.__context__
         if refusal is not None and refusal.errno in FULL:
-            raise _no_space(root, needed) from error
+            megabytes = f"{-(-needed // 10**6)} MB needed, {_free(root) // 10**6} MB free"
+            raise DataError(
+                f"no space in {root}: {megabytes} (or a quota or a limit on file sizes is "
+                "reached); make room or name another folder with data.root=..."
+            ) from error
         if refusal is None or isinstance(error, DataError):  # the latter has a better message
             raise
         kind = UnwritableError if refusal.errno in _UNWRITABLE else DataError
@@ -184,23 +174,6 @@ def explained_refusals(root: Path, needed: int) -> Iterator[None]:
             f"{root} cannot be used for data ({refusal.strerror}); "
             "make it writable or name another folder with data.root=..."
         ) from error
-
-
-def _refusal(error: BaseException | None, numbers: Sequence[int]) -> OSError | None:
-    """Return the file system's refusal behind an error: libraries wrap it in their own."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in numbers:
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _no_space(root: Path, needed: int) -> DataError:
-    megabytes = f"{-(-needed // 10**6)} MB needed, {_free(root) // 10**6} MB free"
-    return DataError(
-        f"no space in {root}: {megabytes} (or a quota or a limit on file sizes is reached); "
-        "make room or name another folder with data.root=..."
-    )
 
 
 def _free(root: Path) -> int:

@@ -56,8 +56,9 @@ def load(root: Path, source: str = "auto", digests: Mapping[str, str] = DIGESTS)
     fetch from there alone. Other ``digests`` are for tests. DataError: no source gives it, or it is
     not CIFAR-10; the message says what to do.
     """
-    cached = load_arrays(root / CACHE, digests) or _prepare(root, source, digests)
-    return Arrays(**cached, num_classes=10, digests=dict(digests))
+    stored = load_arrays(root / CACHE, digests)
+    parts = stored.arrays if stored else _prepare(root, source, digests)
+    return Arrays(**parts, num_classes=10, digests=dict(digests))
 
 
 def _prepare(root: Path, source: str, digests: Mapping[str, str]) -> Parts:
@@ -66,20 +67,20 @@ def _prepare(root: Path, source: str, digests: Mapping[str, str]) -> Parts:
         raise DataError(f"no CIFAR-10 at {root}: there is no such folder; run `make data`")
     try:
         with locked(root, f"{cifar10_fetch.PREFIX}*", f".{CACHE}.*.tmp"):
-            cached = load_arrays(root / CACHE, digests)  # made while we waited
-            if cached is None:
-                cached = _fetch(root, source, digests)
-                store_arrays(root / CACHE, cached)
-            return cached
+            if stored := load_arrays(root / CACHE, digests):  # made while we waited
+                return stored.arrays
+            parts = _fetch(root, source, digests)
+            store_arrays(root / CACHE, parts)
+            return parts
     except UnwritableError:
         if source != "folder" and (source != "auto" or _find(root) is None):
             raise
-        cached = _get(root, "folder", digests)
+        parts = _get(root, "folder", digests)
         note(
             f"{root} is not writable: CIFAR-10 was read from the files there and verified, but no "
             f"{CACHE} could be written, so every run reads them again"
         )
-        return cached
+        return parts
 
 
 def _fetch(root: Path, source: str, digests: Mapping[str, str]) -> Parts:
@@ -216,10 +217,8 @@ def _checked(labels: object) -> Bytes:
     if not isinstance(labels, list):
         raise ValueError(f"a list of labels should be here, not a {type(labels).__name__}")
     for label in labels:
-        if type(label) is not int:
-            raise ValueError(f"a label is a number, not a {type(label).__name__}")
-        if not 0 <= label < 10:
-            raise ValueError(f"labels are 0 to 9, not {label}")
+        if type(label) is not int or not 0 <= label < 10:
+            raise ValueError(f"labels are numbers 0 to 9, not {label!r:.20}")
     return np.array(labels, dtype=np.uint8)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_repro.data import DataError, jpeg, note
-from resnet_repro.data.cache import load_checksummed, map_tasks, store_checksummed
+from resnet_repro.data.cache import load_arrays, map_tasks, store_arrays
 from resnet_repro.data.order import picture_draw, spaced
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ def load_statistics(
     key = {"version": _VERSION, "sample": SAMPLE, "pictures": index.stamp()}
     path = cache / f".colours-{SAMPLE}.npz"
     try:
-        cached = load_checksummed(path)
+        stored = load_arrays(path)
     except DataError:  # damaged: measured again
-        cached = None
-    if cached is not None and cached[1] == key:
-        return _from_sums(cached[0])
+        stored = None
+    if stored is not None and stored.about == key:
+        return _from_sums(stored.arrays)
     sums = _measure(index, skip_corrupt)
     try:
-        store_checksummed(path, sums, key)
+        store_arrays(path, sums, key)
     except DataError as error:
         note(f"mean and colours are not kept: {error}")
     return _from_sums(sums)

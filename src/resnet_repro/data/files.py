@@ -16,7 +16,6 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -28,6 +27,11 @@ Wanted = Mapping[str, int]  # pattern of a path (* for one name or a part of it)
 # Path, declared size, and a function that reads up to so many bytes.
 _Member = tuple[str, int, Callable[[int], bytes]]
 
+# What broken archives raise.
+_BROKEN = (
+    *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
+    *(EOFError, ValueError, NotImplementedError, RuntimeError, OSError),
+)
 _MAX_MEMBERS = 500_000
 _MAX_BYTES = 1024**3  # of an archive unpacked; Tiny ImageNet has a third of it
 
@@ -75,7 +79,7 @@ def read(source: Path, wanted: Wanted, prefix: str) -> dict[str, bytes]:
         for pattern, maximum in wanted.items()
     ]
     files = {}
-    with _damage_explained(source):
+    try:
         members = _of_folder(source, wanted) if source.is_dir() else _of_archive(source)
         for path, size, read_bytes in members:
             name = path.removeprefix("./").removeprefix(prefix)
@@ -87,6 +91,12 @@ def read(source: Path, wanted: Wanted, prefix: str) -> dict[str, bytes]:
                 size = len(files[name])  # an archive may declare another
             if size > limit:
                 raise DataError(f"{name} has {size:,} bytes, more than {limit:,}")
+    except DataError as error:
+        if str(source) in str(error):
+            raise
+        raise DataError(f"{source}: {error}; get it again") from error
+    except _BROKEN as error:
+        raise DataError(f"{source} is cut off or damaged ({brief(error)}); get it again") from error
     return files
 
 
@@ -155,19 +165,3 @@ def _counted(members: Iterable[T]) -> Iterator[T]:
         if count >= _MAX_MEMBERS:
             raise DataError(f"has more than {_MAX_MEMBERS:,} members")
         yield member
-
-
-@contextmanager
-def _damage_explained(source: Path) -> Iterator[None]:
-    """Re-raise what a broken archive raises as a one-line DataError that names it."""
-    try:
-        yield
-    except DataError as error:
-        if str(source) in str(error):
-            raise
-        raise DataError(f"{source}: {error}; get it again") from error
-    except (
-        *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
-        *(EOFError, ValueError, NotImplementedError, RuntimeError, OSError),
-    ) as error:
-        raise DataError(f"{source} is cut off or damaged ({brief(error)}); get it again") from error

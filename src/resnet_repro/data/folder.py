@@ -31,7 +31,7 @@ from resnet_repro.data.jpeg import KINDS, SUFFIXES
 
 # ILSVRC-2012: classes, training and validation pictures.
 CLASSES, TRAIN_PICTURES, TEST_PICTURES = 1_000, 1_281_167, 50_000
-_WNID = re.compile(r"n\d{8}")
+WNID = re.compile(r"n\d{8}")
 _LISTERS = 16  # threads: on a network disk each file's size is a question to the server
 
 
@@ -140,7 +140,7 @@ def check_imagenet(index: PictureIndex) -> None:
             f"{index.root} has {len(index.classes):,} classes, ILSVRC-2012 has {CLASSES:,}; for "
             "other pictures use data=folder"
         )
-    bad = next((name for name in index.classes if not _WNID.fullmatch(name)), None)
+    bad = next((name for name in index.classes if not WNID.fullmatch(name)), None)
     if bad is not None:
         raise DataError(
             f"{index.root}: {bad} is no WordNet id like n01440764; ImageNet's classes are numbered "
@@ -223,18 +223,17 @@ def _list_class(root: Path, name: str) -> tuple[list[tuple[bytes, int, int]], Le
     pictures: list[tuple[bytes, int, int]] = []
     left_out: LeftOut = []
     top = root.resolve()
-    above = tuple(_identity(folder.stat()) for folder in (top, *top.parents, root / name))
+    above = tuple(folder.stat() for folder in (top, *top.parents, root / name))
     folders = [(name, above)]
     while folders:
         below, above = folders.pop()
         for entry, about in _entries(root, root / below, left_out):
             path = f"{below}/{entry.name}"
             if stat.S_ISDIR(about.st_mode):
-                folder_id = _identity(about)
-                if folder_id in above:
+                if any(os.path.samestat(about, folder) for folder in above):
                     left_out.append(("links to a folder that they are in", path))
                 else:
-                    folders.append((path, (*above, folder_id)))
+                    folders.append((path, (*above, about)))
             elif not entry.name.lower().endswith(SUFFIXES):
                 left_out.append((f"files that are not {KINDS}", path))
             elif stat.S_ISREG(about.st_mode):
@@ -262,7 +261,3 @@ def _entries(
         raise DataError(
             f"{at} cannot be read ({error.strerror}); make it readable or remove it"
         ) from error
-
-
-def _identity(about: os.stat_result) -> tuple[int, int]:
-    return about.st_dev, about.st_ino

@@ -34,6 +34,11 @@ STALL_SECONDS = 600  # that a batch may take at all
 # A socket's path has 107 bytes; processes add "/pymp-xxxxxxxx/listener-xxxxxxxx" to the folder.
 _FOLDER_BYTES = 107 - 32
 _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+_KILLED = (
+    "a process that decodes pictures was killed, for lack of memory or of shared memory "
+    "(/dev/shm, 40 MB a batch of 256, two batches a process); give more, or use fewer with "
+    "trainer.loader_workers=N"
+)
 
 Key = tuple[int, int]  # epoch, row
 Alphas = tuple[float, float, float]
@@ -41,20 +46,12 @@ View = Callable[[bytes, str, Key], tuple[Pixels, Alphas]]  # of a file with a na
 
 
 class PictureBatch(NamedTuple):
-    """Pictures as they come from the workers."""
+    """Pictures as they come from the workers, without those that cannot be used."""
 
-    images: Tensor  # uint8 (B, H, W, 3); 0 where a picture is missing
+    images: Tensor  # uint8 (B, H, W, 3)
     labels: Tensor  # int64 (B,)
     alphas: Tensor  # float32 (B, 3), coefficients of the colour noise; 0 in testing
-    valid: Tensor  # bool (B,), false where a picture is missing
-    failures: list[DataError]  # why
-
-    def usable(self) -> PictureBatch:
-        """Return the batch without missing pictures."""
-        if not self.failures:
-            return self
-        images, labels, alphas, valid = (part[self.valid] for part in self[:4])
-        return PictureBatch(images, labels, alphas, valid, [])
+    failures: list[tuple[int, DataError]]  # the row of each missing picture, and why
 
 
 class PictureBatches(Dataset[PictureBatch]):
@@ -64,25 +61,26 @@ class PictureBatches(Dataset[PictureBatch]):
         self._index, self._view = index, view
 
     def __getitem__(self, keys: Sequence[Key]) -> PictureBatch:
-        views: dict[int, tuple[Pixels, Alphas]] = {}
-        failures: list[DataError] = []
-        for place, key in enumerate(keys):
-            path = self._index.path(key[1])
+        images: list[Pixels] = []
+        labels: list[int] = []
+        alphas: list[Alphas] = []
+        failures: list[tuple[int, DataError]] = []
+        for key in keys:
+            row = key[1]
+            path = self._index.path(row)
             try:
-                views[place] = self._view(jpeg.read_picture(path), str(path), key)
+                image, noise = self._view(jpeg.read_picture(path), str(path), key)
             except DataError as error:  # the parent raises or notes it
-                failures.append(error)
-        shape = next((image.shape for image, _ in views.values()), (jpeg.CROP, jpeg.CROP, 3))
-        images = np.zeros((len(keys), *shape), np.uint8)
-        alphas = np.zeros((len(keys), 3), np.float32)
-        for place, view in views.items():
-            images[place], alphas[place] = view
+                failures.append((row, error))
+                continue
+            images.append(image)
+            labels.append(int(self._index.labels[row]))
+            alphas.append(noise)
         return PictureBatch(
-            images=torch.from_numpy(images),
-            labels=torch.tensor([int(self._index.labels[row]) for _, row in keys]),
-            alphas=torch.from_numpy(alphas),
-            valid=torch.tensor([place in views for place in range(len(keys))], dtype=torch.bool),
-            failures=failures,
+            torch.from_numpy(np.stack(images)) if images else torch.empty(0, dtype=torch.uint8),
+            torch.tensor(labels, dtype=torch.int64),
+            torch.tensor(alphas, dtype=torch.float32).reshape(-1, 3),
+            failures,
         )
 
 
@@ -147,8 +145,6 @@ class Decoder:
         ``rows`` are those that are tested, all by default. Whole pictures (Sec. 3.4: 10-crop and
         multi-scale testing) differ in size: ``batch_size`` must be 1.
         """
-        if whole and batch_size != 1:
-            raise ValueError("whole pictures differ in size: batch_size must be 1")
         every = [(0, row) for row in (range(len(index)) if rows is None else rows)]
         keys = [every[start : start + batch_size] for start in range(0, len(every), batch_size)]
         return self._batches(PictureBatches(index, partial(_test_view, side, whole)), keys)
@@ -180,7 +176,7 @@ class Decoder:
             signal.signal(signal.SIGCHLD, before)
         try:
             while (batch := _next(batches)) is not None:
-                for error in batch.failures:
+                for _, error in batch.failures:
                     self._check(error)
                 yield batch
         finally:  # the traceback of an error would keep the workers alive
@@ -202,8 +198,13 @@ def _next(batches: Iterator[Any]) -> PictureBatch | None:
     while True:
         try:
             return next(batches, None)
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            _raise_unless_timed_out(error)
+        except RuntimeError as error:
+            if "DataLoader worker (pid" in str(error):
+                raise DataError(_KILLED) from error
+            if "DataLoader timed out" not in str(error):
+                raise
+        except (ConnectionError, EOFError) as error:
+            raise DataError(_KILLED) from error
         waited, stopped = time.monotonic() - began, stop_noted()
         if waited > (STOP_SECONDS if stopped else STALL_SECONDS):
             break
@@ -217,19 +218,6 @@ def _next(batches: Iterator[Any]) -> PictureBatch | None:
         f"the processes that decode pictures gave no batch for {waited:.0f} s; "
         "check the disk of data.root, then rerun the same command to resume"
     )
-
-
-def _raise_unless_timed_out(error: Exception) -> None:
-    if isinstance(error, RuntimeError):
-        if "DataLoader timed out" in str(error):
-            return
-        if "DataLoader worker (pid" not in str(error):
-            raise error
-    raise DataError(
-        "a process that decodes pictures was killed, for lack of memory or of shared memory "
-        "(/dev/shm, 40 MB a batch of 256, two batches a process); give more, or use fewer with "
-        "trainer.loader_workers=N"
-    ) from error
 
 
 def _ignore_stop_signals(_: int) -> None:

@@ -6,7 +6,7 @@ images: nothing is ever put in its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_repro.data import MODIFIED, DataError, EvalImages, Prepared, Share, Skipped, jpeg
+from resnet_repro.data import MODIFIED, DataError, Prepared, Share, Skipped, jpeg
 from resnet_repro.data.colours import ColourStatistics
 from resnet_repro.data.folder import PictureFolder, PictureIndex
 from resnet_repro.data.loader import Decoder, PictureBatch
@@ -54,7 +54,7 @@ class PicturePreparation:
 
 
 class _Pictures:
-    """Pictures of an index, of which some may be skipped."""
+    """Pictures of an index; ``skipped`` lists those left out of a batch until it is emptied."""
 
     def __init__(self, index: PictureIndex):
         self._index = index
@@ -64,8 +64,8 @@ class _Pictures:
         """The path of a picture below the folder of the data set: ``train/<class>/<file>``."""
         return self._index.path(row).relative_to(self._index.root.parent).as_posix()
 
-    def _note(self, number: int, batch: PictureBatch, rows: NDArray[np.int64]) -> None:
-        self.skipped += [(number, row) for row in rows[~batch.valid.numpy()].tolist()]
+    def _note(self, number: int, batch: PictureBatch) -> None:
+        self.skipped += [(number, row) for row, _ in batch.failures]
 
 
 class PictureSet(_Pictures):
@@ -84,7 +84,10 @@ class PictureSet(_Pictures):
     def eval_batches(
         self, batch_size: int, limit: int | None = None, *, first: int = 0, every: int = 1
     ) -> Iterator[Prepared]:
-        """Each picture once, in order; ``limit`` of them evenly spaced."""
+        """As those of small images, but ``limit`` are evenly spaced.
+
+        DataError: a picture is unusable and is not to be skipped.
+        """
         rows = self.rows[spaced(len(self), len(self) if limit is None else limit)]
         starts = range(first * batch_size, len(rows), every * batch_size)
         if not starts:
@@ -92,9 +95,8 @@ class PictureSet(_Pictures):
         parts = [rows[start : start + batch_size] for start in starts]
         decoder = replace(self._decoder, workers=min(self._decoder.workers, len(parts)))
         batches = decoder.test(self._index, batch_size, rows=np.concatenate(parts).tolist())
-        for number, (batch, part) in enumerate(zip(batches, parts, strict=True)):
-            self._note(first + number * every, batch, part)
-            batch = batch.usable()
+        for number, batch in enumerate(batches):
+            self._note(first + number * every, batch)
             if len(batch.labels):
                 labels = batch.labels.to(decoder.device, non_blocking=True)
                 yield self._prepare.test(batch.images), labels
@@ -103,7 +105,8 @@ class PictureSet(_Pictures):
 class StreamedImages(_Pictures):
     """The pictures of a folder, decoded as they are needed; batches lie on the decoder's device.
 
-    ``order`` is over the training pictures. Nothing is decoded beyond ``stop`` updates.
+    Like :class:`resnet_repro.data.resident.ResidentImages`, but of the ``digests`` MODIFIED may
+    differ. Nothing is decoded beyond ``stop`` updates.
     """
 
     def __init__(
@@ -119,55 +122,52 @@ class StreamedImages(_Pictures):
         super().__init__(folder.train)
         self.order, self.num_classes = order, folder.num_classes
         self.digests = folder.digests | {MODIFIED: folder.modified}
-        self._folder, self._stop, self._places = folder, stop, share(order.batch_size)
-        self._decoder = decoder
+        self._decoder, self._stop, self._places = decoder, stop, share(order.batch_size)
         self._prepare = PicturePreparation(folder.statistics, decoder.device, mean)
         self._stream: Iterator[PictureBatch] | None = None
         self._next = 0
         self.share_shape: tuple[int, int, int, int] = (len(self._places), 3, jpeg.CROP, jpeg.CROP)
         test = PictureSet(folder.test, len(folder.test), self._prepare, self._decoder)
-        self.held_out: Mapping[str, EvalImages] = {"test": test}
+        self.held_out = {"test": test}
+        self.record: dict[str, Any] = {
+            "name": folder.name,
+            "train_images": len(folder.train),
+            "test_images": len(folder.test),
+            "classes": self.num_classes,
+            "digests": self.digests,
+            "colours_measured_on": folder.statistics.pictures,
+        }
 
-    def batch(self, iteration: int) -> Prepared:
-        """The process's share of the batch after ``iteration`` updates."""
+    def batch(self, iteration: int, *, whole: bool = False) -> Prepared:
+        """The process's share of the batch after ``iteration`` updates, or all, decoded here.
+
+        The batch is the same for every number of workers; their shares follow one another. The
+        next iteration is fast, any other is possible. DataError: a picture is unusable and is not
+        to be skipped, or none is left.
+        """
+        if whole:
+            decoder = replace(self._decoder, workers=0)
+            (batch,) = decoder.train(self._index, self.order, range(iteration, iteration + 1))
+            return self._augmented(batch)
         if self._stream is None or iteration != self._next:  # begin there
             self.close()
             rest = range(iteration, max(self._stop, iteration + 1))
             self._stream = self._decoder.train(self._index, self.order, rest, self._places)
         batch = next(self._stream)
         self._next = iteration + 1
-        if batch.failures:
-            self._note(iteration, batch, self.order.batch(iteration).indices[self._places])
-        return self._augmented(batch)
-
-    def whole_batch(self, iteration: int) -> Prepared:
-        """The whole batch after ``iteration`` updates, decoded here."""
-        decoder = replace(self._decoder, workers=0)
-        (batch,) = decoder.train(self._index, self.order, range(iteration, iteration + 1))
+        self._note(iteration, batch)
         return self._augmented(batch)
 
     def clean(self, count: int) -> PictureSet:
         """``count`` training pictures, evenly spaced, without augmentation."""
         return PictureSet(self._index, count, self._prepare, self._decoder)
 
-    def record(self) -> dict[str, Any]:
-        """Counts, digests, and on how many pictures the colours were measured."""
-        return {
-            "name": self._folder.name,
-            "train_images": len(self._folder.train),
-            "test_images": len(self._folder.test),
-            "classes": self.num_classes,
-            "digests": self.digests,
-            "colours_measured_on": self._folder.statistics.pictures,
-        }
-
     def close(self) -> None:
         """End the workers."""
         self._stream = None
 
     def _augmented(self, batch: PictureBatch) -> Prepared:
-        usable = batch.usable()
-        if not len(usable.labels):
-            raise DataError(f"{batch.failures[0]}; no picture of its batch is left")
-        labels = usable.labels.to(self._decoder.device, non_blocking=True)
-        return self._prepare.train(usable.images, usable.alphas), labels
+        if not len(batch.labels):
+            raise DataError(f"{batch.failures[0][1]}; no picture of its batch is left")
+        labels = batch.labels.to(self._decoder.device, non_blocking=True)
+        return self._prepare.train(batch.images, batch.alphas), labels

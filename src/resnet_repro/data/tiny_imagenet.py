@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_repro.data import PARTS, Arrays, DataError, files, note
-from resnet_repro.data.cache import (
-    Checksummed,
-    load_checksummed,
-    locked,
-    map_tasks,
-    store_checksummed,
-)
+from resnet_repro.data.cache import Stored, load_arrays, locked, map_tasks, store_arrays
 from resnet_repro.data.jpeg import PictureError, pixels
 
 NAME = "tiny-imagenet-200"
@@ -35,7 +28,6 @@ WANTED = {  # and most bytes of each: a 64x64 JPEG has about 2 KB
     "train/*/images/*.JPEG": 256 * 1024,
     "val/images/*.JPEG": 256 * 1024,
 }
-_CHUNK = 500
 Encoded = list[tuple[str, bytes]]  # path and file, in the order of the arrays
 
 
@@ -64,36 +56,37 @@ def load(root: Path) -> Arrays:
     """
     folder = root.parent if root.is_file() else root
     cache = folder / CACHE
-    cached = _cached(root, cache)
-    if cached is None:
+    stored = _cached(root, cache)
+    if stored is None:
         find(root)  # where there is nothing, no folder is made and no lock taken
         with locked(folder, f".{CACHE}.*.tmp"):
-            cached = _cached(root, cache)  # made while we waited
-            if cached is None:
+            stored = _cached(root, cache)  # made while we waited
+            if stored is None:
                 prepare(find(root), cache)
-                cached = load_checksummed(cache)
-                assert cached is not None
-    arrays, about, digests = cached
+                stored = load_arrays(cache)
+                assert stored is not None
     train, test = SHAPE.classes * SHAPE.train_per_class, SHAPE.classes * SHAPE.test_per_class
     picture = (SHAPE.side, SHAPE.side, 3)
     expected = ((train, *picture), (train,), (test, *picture), (test,))
-    parts = {name: arrays[name] for name in PARTS if name in arrays}
+    parts = {name: stored.arrays[name] for name in PARTS if name in stored.arrays}
     if tuple(array.shape for array in parts.values()) != expected:
         raise DataError(f"{cache} is not Tiny ImageNet; delete it and run again")
-    return Arrays(**parts, num_classes=SHAPE.classes, digests=digests | about["files"])
+    return Arrays(
+        **parts, num_classes=SHAPE.classes, digests={**stored.digests, **stored.about["files"]}
+    )
 
 
-def _cached(root: Path, cache: Path) -> Checksummed | None:
+def _cached(root: Path, cache: Path) -> Stored | None:
     """Load ``cache``, unless its source has changed since."""
-    cached = load_checksummed(cache)
-    if cached is None:
+    stored = load_arrays(cache)
+    if stored is None:
         return None
     try:
         source = find(root)
     except DataError:  # only the prepared file was kept
-        return cached
-    if cached[1].get("source", stamp := files.stamp(source, WANTED)) == stamp:
-        return cached
+        return stored
+    if stored.about.get("source", stamp := files.stamp(source, WANTED)) == stamp:
+        return stored
     note(f"{source} has changed since {cache} was made of it")
     return None
 
@@ -128,7 +121,7 @@ def prepare(source: Path, cache: Path) -> None:
     decoded = _decode(train + test, source)
     arrays = (decoded[: len(train)], train_labels, decoded[len(train) :], test_labels)
     about = {"files": digests, "wnids": wnids, "source": stamp}
-    store_checksummed(cache, dict(zip(PARTS, arrays, strict=True)), about)
+    store_arrays(cache, dict(zip(PARTS, arrays, strict=True)), about)
 
 
 def _classes(content: Mapping[str, bytes], source: Path) -> list[str]:
@@ -189,23 +182,19 @@ def _decode(encoded: Encoded, source: Path) -> NDArray[np.uint8]:
     side = SHAPE.side
     out = np.zeros((len(encoded), side, side, 3), dtype=np.uint8)
 
-    def decode(rows: range) -> list[str]:
-        failures = []
-        for row in rows:
-            name, file = encoded[row]
-            try:
-                picture = pixels(file, name)
-                height, width = picture.shape[:2]
-                if (height, width) != (side, side):
-                    raise PictureError(f"{name}: {width}x{height} pixels, not {side}x{side}")
-                out[row] = picture
-            except PictureError as error:
-                failures.append(str(error))
-        return failures
+    def decode(row: int) -> str | None:
+        name, file = encoded[row]
+        try:
+            picture = pixels(file, name)
+            height, width = picture.shape[:2]
+            if (height, width) != (side, side):
+                raise PictureError(f"{name}: {width}x{height} pixels, not {side}x{side}")
+        except PictureError as error:
+            return str(error)
+        out[row] = picture
+        return None
 
-    every = range(len(encoded))
-    tasks = [every[start : start + _CHUNK] for start in every[::_CHUNK]]
-    bad = list(chain.from_iterable(map_tasks(decode, tasks, f"decoding, {_CHUNK} a step")))
+    bad = [line for line in map_tasks(decode, range(len(encoded)), "decoding") if line]
     if bad:
         more = f" (and {len(bad) - 1} others)" if len(bad) > 1 else ""
         raise DataError(f"{source}: {bad[0]}{more}; get the data again")

@@ -83,7 +83,18 @@ class SmallImages:
         self.classes: Sequence[str] = ()  # have no names
         self.left_out: list[str] = []
         self.geometry = Geometry.of_small_pictures(arrays.test_images.shape[1])
-        images, labels = _split_of(arrays, train_splits, split)
+        images, labels = arrays.test_images, arrays.test_labels
+        if split != "test":
+            if len(train_splits) > 1:
+                raise ConfigError(f"split={split}: the nets were trained on different images")
+            train, val = train_split_indices(next(iter(train_splits)), len(arrays.train_labels))
+            rows = train if split == "train" else val
+            images, labels = arrays.train_images[rows], arrays.train_labels[rows]
+        if not len(labels):
+            raise ConfigError(
+                "split=val: the net was trained on all images; only runs with "
+                "data.train_split=45k have validation images"
+            )
         self._images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         self._labels = torch.from_numpy(np.asarray(labels)).to(device, torch.int64)
 
@@ -97,30 +108,11 @@ class SmallImages:
             pixels = self._images[part].to(torch.float32).div_(255).permute(0, 3, 1, 2)
             yield views_of(protocol, pixels, self.geometry), self._labels[part]
 
-    def preparation(self, data: DataConfig | None) -> tuple[str, Prepare]:
+    def preparation(self, data: DataConfig) -> tuple[str, Prepare]:
         """What prepares the input of a net of ours as in training, and its name in a result."""
-        if data is None:
-            return imagenet_colours(self.device)
         mean = torch.from_numpy(training_mean(self.trained_on, data)).permute(2, 0, 1)
         label = f"{data.mean} mean of the training images ({data.train_split})"
         return label, subtract(mean.to(self.device))
-
-
-def _split_of(
-    arrays: Arrays, train_splits: set[str], split: str
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    if split == "test":
-        return arrays.test_images, arrays.test_labels
-    if len(train_splits) > 1:
-        raise ConfigError(f"split={split}: the nets were trained on different images")
-    train, val = train_split_indices(next(iter(train_splits)), len(arrays.train_labels))
-    rows = train if split == "train" else val
-    if not len(rows):
-        raise ConfigError(
-            "split=val: the net was trained on all images; only runs with data.train_split=45k "
-            "have validation images"
-        )
-    return arrays.train_images[rows], arrays.train_labels[rows]
 
 
 class FullSize:
@@ -149,29 +141,22 @@ class FullSize:
         """Views, uint8 (N, 3, H, W), and labels of every picture that can be decoded."""
         self.left_out.clear()
         if protocol == "1-crop":
-            yield from self._centres(at_once)
+            for batch in self.decoder.test(self.index, at_once):
+                self._note(batch)
+                if len(batch.labels):
+                    yield [self._put(batch.images.permute(0, 3, 1, 2))], self._put(batch.labels)
             return
         for group in alike(self._pictures(protocol), at_once, WAITING):
             views = zip(*(views for views, _ in group), strict=True)
             labels = torch.cat([label for _, label in group])
             yield [self._put(torch.cat(each)) for each in views], self._put(labels)
 
-    def preparation(self, data: DataConfig | None) -> tuple[str, Prepare]:
+    def preparation(self, data: DataConfig) -> tuple[str, Prepare]:
         """What prepares the input of a net of ours as in training, and its name in a result."""
-        if data is None:
-            return imagenet_colours(self.decoder.device)
         assert self.trained_on is not None
         prepare = PicturePreparation(self.trained_on.statistics, self.decoder.device, data.mean)
         label = f"{data.mean} mean of the training pictures"
         return label, lambda images: prepare.test(images.permute(0, 2, 3, 1))
-
-    def _centres(self, at_once: int) -> Iterator[tuple[Views, Tensor]]:
-        for batch in self.decoder.test(self.index, at_once, side=self.geometry.centre_side):
-            self._note(batch)
-            usable = batch.usable()
-            if len(usable.labels):
-                view = self._put(usable.images.permute(0, 3, 1, 2))
-                yield [view], self._put(usable.labels)
 
     def _pictures(self, protocol: str) -> Iterator[Shown]:
         """Views (1, 3, H, W) and label (1,) of each picture; a loader for each shorter side."""
@@ -184,7 +169,7 @@ class FullSize:
             for side, workers in zip(sides, shares, strict=True)
         ]
         for batches in zip(*loaders, strict=True):
-            failed = next((batch for batch in batches if not batch.valid.all()), None)
+            failed = next((batch for batch in batches if batch.failures), None)
             if failed is not None:
                 self._note(failed)
                 continue
@@ -196,7 +181,7 @@ class FullSize:
     def _note(self, batch: PictureBatch) -> None:
         """Keep a line for each failure, without the place of the folder on this machine."""
         place = f"{self.index.root.parent}/"
-        self.left_out += [str(failure).replace(place, "") for failure in batch.failures]
+        self.left_out += [str(error).replace(place, "") for _, error in batch.failures]
 
     def _put(self, images: Tensor) -> Tensor:
         return images.to(self.decoder.device, non_blocking=True)

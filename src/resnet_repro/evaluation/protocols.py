@@ -36,8 +36,7 @@ class Geometry:
     """Sizes in pixels, by default the paper's for ImageNet."""
 
     crop: int = 224  # side of a view
-    centre_side: int = 256  # shorter side of the image it is cut from
-    ten_crop_side: int = 256
+    ten_crop_side: int = 256  # shorter side of the image that ten are cut from
     scales: tuple[int, ...] = PAPER_SCALES  # shorter sides of the fully convolutional test
     window: int = 7  # side of the last map in training
 
@@ -45,13 +44,13 @@ class Geometry:
     def of_small_pictures(cls, size: int) -> Geometry:
         """The same for whole pictures, which ``1-crop`` shows as they are (Sec. 4.2)."""
         scales = tuple(round(scale * size / 224) for scale in PAPER_SCALES)
-        return cls(size, size, scales[1], scales, math.ceil(size / STRIDE))
+        return cls(size, scales[1], scales, math.ceil(size / STRIDE))
 
 
 def views_of(protocol: str, images: Tensor, geometry: Geometry) -> list[Tensor]:
     """Resize and cut images (N, 3, H, W), float, into the views of a protocol."""
     if protocol == "1-crop":
-        return [central_view(resize_shorter(images, geometry.centre_side), geometry.crop)]
+        return [images.contiguous(memory_format=torch.channels_last)]
     if protocol == "10-crop":
         return list(ten_crops(resize_shorter(images, geometry.ten_crop_side), geometry.crop))
     return [resize_shorter(images, side) for side in geometry.scales]
@@ -66,37 +65,18 @@ def resize_shorter(images: Tensor, side: int) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def central_view(images: Tensor, crop: int) -> Tensor:
-    """The central part, of two equally central ones the upper, left one; ValueError: too small."""
-    height, width = _room(images, crop)
-    return _cut(images, height // 2, width // 2, crop)
-
-
 def ten_crops(images: Tensor, crop: int) -> Iterator[Tensor]:
     """Ten batches of views, each (N, 3, crop, crop): four corners, centre, and their mirrors.
 
     Corners are those of the full rectangle; the paper does not say whether it means those of a
-    central square. ValueError: the images are smaller than the crop.
+    central square.
     """
-    height, width = _room(images, crop)
+    height, width = images.shape[2] - crop, images.shape[3] - crop  # how far a crop can move
     corners = [(0, 0), (0, width), (height, 0), (height, width), (height // 2, width // 2)]
     for top, left in corners:
-        view = _cut(images, top, left, crop)
-        yield view
-        yield view.flip(3).contiguous(memory_format=torch.channels_last)
-
-
-def _room(images: Tensor, crop: int) -> tuple[int, int]:
-    """How far a crop can move down and to the right."""
-    height, width = images.shape[-2:]
-    if min(height, width) < crop:
-        raise ValueError(f"no crop of {crop}x{crop} fits into images of {height}x{width}")
-    return height - crop, width - crop
-
-
-def _cut(images: Tensor, top: int, left: int, crop: int) -> Tensor:
-    view = images[..., top : top + crop, left : left + crop]
-    return view.contiguous(memory_format=torch.channels_last)
+        view = images[..., top : top + crop, left : left + crop]
+        for shown in (view, view.flip(3)):
+            yield shown.contiguous(memory_format=torch.channels_last)
 
 
 def scorer(protocol: str, net: nn.Module, prepare: Prepare, window: int = 7) -> Scorer:

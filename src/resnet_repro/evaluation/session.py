@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from resnet_repro import data, paths
 from resnet_repro.config import PICTURE_SETS, DataConfig, TrainerConfig
+from resnet_repro.data.folder import CLASSES, WNID
 from resnet_repro.evaluation import EvaluateOptions
 from resnet_repro.evaluation.count import count_errors
-from resnet_repro.evaluation.images import HeldOut, SmallImages, open_pictures
+from resnet_repro.evaluation.images import HeldOut, SmallImages, imagenet_colours, open_pictures
 from resnet_repro.evaluation.protocols import Geometry, Scorer, Views, ensemble, precise_bn, scorer
 from resnet_repro.evaluation.subjects import Subject, from_file, from_run
 from resnet_repro.evaluation.weights import WeightsError
@@ -33,7 +34,6 @@ from resnet_repro.training.build import open_images
 from resnet_repro.training.device import Setup, here, loader_processes, set_up
 from resnet_repro.training.distributed import World
 
-IMAGENET_CLASSES = 1_000
 # A record's kind, as in metrics.jsonl, of the images of a split.
 KINDS = {"test": "test", "val": "val", "train": "train_clean"}
 # Images of a batch by default: small pictures; full-size ones on a GPU, on a CPU.
@@ -140,7 +140,11 @@ class Session:
 
     def _ready(self, subject: Subject, stack: ExitStack) -> tuple[Scorer, dict[str, Any]]:
         """How a net scores views, and what is recorded of how it sees them."""
-        label, prepare = self.images.preparation(subject.data)
+        label, prepare = (
+            self.images.preparation(subject.data)
+            if subject.data
+            else imagenet_colours(self.setup.device)
+        )
         net = subject.net.to(self.setup.device).to(memory_format=torch.channels_last)
         record: dict[str, Any] = {"normalisation": label}
         if self.options.bn == "precise":
@@ -235,7 +239,7 @@ def check_classes(
 ) -> list[str]:
     """Doubts whether nets and data have the same classes; ConfigError where they have not."""
     doubts = []
-    strange = [each for each in classes if not re.fullmatch(r"n\d{8}", each)]
+    strange = [each for each in classes if not WNID.fullmatch(each)]
     for subject in subjects:
         where = subject.source.get("file") or subject.source["run"]
         if subject.num_classes != count:
@@ -243,15 +247,13 @@ def check_classes(
                 f"{where}: its net has {subject.num_classes} classes, {data_name} has {count}"
             )
         # Other people's ImageNet weights number their classes in the order of the WordNet ids;
-        # folders of other names are in another order, and the error would be that of chance.
-        if subject.data is None and subject.num_classes == IMAGENET_CLASSES and strange:
-            doubt = (
+        # folders of other names, which data=imagenet refuses, are in another order.
+        if subject.data is None and subject.num_classes == CLASSES and strange:
+            doubts.append(
                 f"{where}: numbers its classes as their WordNet ids (n01440764, ...) are ordered; "
-                f"{len(strange):,} folders have other names, as {strange[0]}"
+                f"{len(strange):,} folders have other names, as {strange[0]}; if it is an ImageNet "
+                "net, its errors mean nothing here"
             )
-            if data_name == "imagenet":
-                raise ConfigError(doubt)
-            doubts.append(f"{doubt}; if it is an ImageNet net, its errors mean nothing here")
     return doubts
 
 

@@ -136,7 +136,7 @@ def describe(
         "threads": setup.threads,
         "world_size": workers,
         "deterministic": config.trainer.deterministic,
-        "data": context.images.record(),
+        "data": context.images.record,
         "net": {
             "label": config.model.label,
             "params": count_params(state.model),

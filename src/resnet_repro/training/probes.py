@@ -67,7 +67,7 @@ def bn_output_gradient_norms(context: RunContext, state: TrainState) -> list[flo
     depend on their length, which batch norm makes meaningless. Works on a copy of the net, each
     worker on its share of the batch; the norm is that over the whole batch.
     """
-    images, labels = context.images.whole_batch(state.iteration)
+    images, labels = context.images.batch(state.iteration, whole=True)
     share = context.world.share(len(labels))
     share_rows, model = slice(share.start, share.stop), copy.deepcopy(state.model)
     precision = context.setup.autocast()
@@ -156,7 +156,7 @@ def tables_at_start(context: RunContext, state: TrainState) -> dict[str, Rows]:
     """Probe the untrained net on the whole first batch, on every worker alike."""
     if not context.config.probes.signals or state.iteration > 0:
         return {}
-    images, labels = context.images.whole_batch(0)
+    images, labels = context.images.batch(0, whole=True)
     return {
         "signal": forward_signal(state.model, context.setup, images),
         "gradient_precision": gradient_precision(state.model, context.setup, images, labels),

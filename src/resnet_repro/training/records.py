@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from resnet_repro.data import EvalImages, MaySkip
+from resnet_repro.data import EvalImages
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import MetricsWriter
@@ -133,7 +133,7 @@ def even_batch_size(count: int, largest: int, workers: int) -> int:
 
 
 def log_skipped(
-    context: RunContext, state: TrainState, log: Log, held_out: MaySkip | None = None
+    context: RunContext, state: TrainState, log: Log, held_out: EvalImages | None = None
 ) -> None:
     """Write an event for each image skipped since the last call, in order; all workers call it.
 
