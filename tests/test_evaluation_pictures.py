@@ -18,7 +18,7 @@ from resnet_repro.data.folder import load_indices
 from resnet_repro.data.jpeg import centre_crop, scaled
 from resnet_repro.data.loader import Decoder
 from resnet_repro.evaluation.count import count_errors
-from resnet_repro.evaluation.images import FullSize, alike, imagenet_colours, open_pictures
+from resnet_repro.evaluation.images import FullSize, alike, imagenet_colours
 from resnet_repro.evaluation.protocols import Geometry, scorer
 from resnet_repro.evaluation.session import check_classes
 
@@ -72,7 +72,9 @@ def scores_of(protocol):
 
 def opened(root, workers=0, *, on_corrupt="stop", ours=False, split="test", name="folder"):
     choice = DataConfig(name=name, on_corrupt=on_corrupt)
-    return open_pictures(choice, root, split, ours=ours, device=CPU, workers=workers)
+    return FullSize(
+        choice, root, split, ours=ours, decoder=Decoder(workers, CPU, on_corrupt == "skip")
+    )
 
 
 def shown_scores(held_out, protocol, at_once):
@@ -211,8 +213,7 @@ def test_trap_08_14_a_part_or_a_padded_set_is_no_result(own):
     assert count_errors(score, batches[:2], 6, left_out=lambda: 2).seen == 4
     next((own / "val").glob("*/*.JPEG")).unlink()  # listed, but gone
     for protocol in PROTOCOLS:
-        pictures = FullSize(held_out.index, None, {}, held_out.decoder)
-        refused(list, pictures.shown(protocol, 2), match="cannot be read")
+        refused(list, held_out.shown(protocol, 2), match="cannot be read")
 
 
 @torch.no_grad()

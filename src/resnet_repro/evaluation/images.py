@@ -22,7 +22,6 @@ from resnet_repro.data import Arrays, DataError
 from resnet_repro.data.folder import (
     TEST_PICTURES,
     PictureFolder,
-    PictureIndex,
     load_part,
     load_pictures,
 )
@@ -116,23 +115,33 @@ class SmallImages:
 
 
 class FullSize:
-    """Pictures of an index, decoded as they are shown.
+    """Pictures of ``split``: ``train``, or ``test``, which is ``root/val/<class>/``.
 
-    One that cannot be decoded is left out: ``left_out`` has a line for each of the last pass.
+    They are decoded as they are shown. One that cannot be decoded is left out: ``left_out`` has a
+    line for each of the last pass. ``ours``: whether nets of ours are tested, which need the mean
+    of the training pictures. ConfigError: no such split; DataError: the pictures are not there or
+    unreadable.
     """
 
-    def __init__(
-        self,
-        index: PictureIndex,
-        trained_on: PictureFolder | None,
-        digests: dict[str, str],
-        decoder: Decoder,
-    ):
-        self.index, self.trained_on, self.digests = index, trained_on, digests
+    def __init__(self, choice: DataConfig, root: Path, split: str, *, ours: bool, decoder: Decoder):
+        if split == "val":
+            raise ConfigError(f"split=val: must be test or train for data.name={choice.name}")
+        self.trained_on = load_pictures(choice.name, root, decoder.skip) if ours else None
+        if folder := self.trained_on:
+            index, digests = folder.test if split == "test" else folder.train, folder.digests
+        else:  # the pictures others trained on need not be there, let alone be listed
+            index = load_part(choice.name, root, "val" if split == "test" else "train")
+            digests = index.digests(split)
+        if choice.name == "imagenet" and split == "test" and len(index) != TEST_PICTURES:
+            raise DataError(
+                f"{index.root} has {len(index):,} pictures, ILSVRC-2012's validation set has "
+                f"{TEST_PICTURES:,}; the error of a part of it is no result, and data=folder is "
+                "for other pictures"
+            )
+        self.index, self.digests, self.decoder = index, digests, decoder
         self.classes: Sequence[str] = index.classes
         self.num_classes, self.geometry = len(index.classes), Geometry()
         self.left_out: list[str] = []
-        self.decoder = decoder
 
     def __len__(self) -> int:
         return len(self.index)
@@ -188,32 +197,6 @@ class FullSize:
 
 
 HeldOut: TypeAlias = SmallImages | FullSize
-
-
-def open_pictures(
-    choice: DataConfig, root: Path, split: str, *, ours: bool, device: torch.device, workers: int
-) -> FullSize:
-    """Find the pictures of ``split``: ``train``, or ``test``, which is ``root/val/<class>/``.
-
-    ``ours``: whether nets of ours are tested, which need the mean of the training pictures.
-    ConfigError: no such split; DataError: the pictures are not there or unreadable.
-    """
-    if split == "val":
-        raise ConfigError(f"split=val: must be test or train for data.name={choice.name}")
-    skip = choice.on_corrupt == "skip"
-    folder = load_pictures(choice.name, root, skip) if ours else None
-    if folder is not None:
-        index, digests = folder.test if split == "test" else folder.train, folder.digests
-    else:  # the pictures others trained on need not be there, let alone be listed
-        index = load_part(choice.name, root, "val" if split == "test" else "train")
-        digests = index.digests(split)
-    if choice.name == "imagenet" and split == "test" and len(index) != TEST_PICTURES:
-        raise DataError(
-            f"{index.root} has {len(index):,} pictures, ILSVRC-2012's validation set has "
-            f"{TEST_PICTURES:,}; the error of a part of it is no result, and data=folder is "
-            "for other pictures"
-        )
-    return FullSize(index, folder, digests, Decoder(workers, device, skip))
 
 
 def alike(pictures: Iterable[Shown], at_once: int, waiting: int) -> Iterator[list[Shown]]:

@@ -21,9 +21,10 @@ from tqdm import tqdm
 from resnet_repro import data, paths
 from resnet_repro.config import PICTURE_SETS, DataConfig, TrainerConfig
 from resnet_repro.data.folder import CLASSES, WNID
+from resnet_repro.data.loader import Decoder
 from resnet_repro.evaluation import EvaluateOptions
 from resnet_repro.evaluation.count import count_errors
-from resnet_repro.evaluation.images import HeldOut, SmallImages, imagenet_colours, open_pictures
+from resnet_repro.evaluation.images import FullSize, HeldOut, SmallImages, imagenet_colours
 from resnet_repro.evaluation.protocols import Geometry, Scorer, Views, ensemble, precise_bn, scorer
 from resnet_repro.evaluation.subjects import Subject, from_file, from_run
 from resnet_repro.evaluation.weights import WeightsError
@@ -224,14 +225,10 @@ def _open_images(
         return SmallImages(arrays, trained_on, options.split, setup.device)
     # Pictures come in thousands of shapes: a trial of algorithms for each would take hours.
     torch.backends.cudnn.benchmark = options.protocol != "multi-scale"
-    return open_pictures(
-        choice,
-        root,
-        options.split,
-        ours=any(subject.data is not None for subject in subjects),
-        device=setup.device,
-        workers=loader_processes(_trainer(options)),
-    )
+    ours = any(subject.data is not None for subject in subjects)
+    workers = loader_processes(_trainer(options))
+    decoder = Decoder(workers, setup.device, choice.on_corrupt == "skip")
+    return FullSize(choice, root, options.split, ours=ours, decoder=decoder)
 
 
 def check_classes(
