@@ -161,8 +161,8 @@ def test_a_worker_that_a_launcher_half_placed_says_what_is_missing(monkeypatch):
 def _poison(world: World) -> None:
     batch = ResidentImages.batch
 
-    def poisoned(self: ResidentImages, iteration: int) -> tuple[Tensor, Tensor]:
-        images, labels = batch(self, iteration)
+    def poisoned(self: ResidentImages, iteration: int, **how: bool) -> tuple[Tensor, Tensor]:
+        images, labels = batch(self, iteration, **how)
         return images * (float("nan") if world.rank == 1 and iteration == 3 else 1), labels
 
     ResidentImages.batch = poisoned
