@@ -1,5 +1,7 @@
 """What a run writes while it trains: its log, errors on held-out images, skipped images."""
 
+from __future__ import annotations
+
 import math
 import time
 from typing import Any
