@@ -97,7 +97,7 @@ DEFECTS = (
            ("test_ddp_processes.py",)),
     Defect("a signal ends the run unsaved", "runs/signals.py",
            "if received and alone:", "if alone:",
-           ("test_commands.py::test_signals_lose_nothing[15]",)),
+           ("test_commands.py::test_a_signal_loses_nothing",)),
     Defect("two commands work on one folder", "runs/lock.py",
            "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass",
            ("test_runs.py::test_the_second_process_is_refused_with_the_name_of_the_first",)),
