@@ -12,7 +12,7 @@ from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.analysis.tables import write_table
 from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import deviations_figure, deviations_table, variants
-from resnet_repro.items.fig1_4_6 import fig4
+from resnet_repro.items.fig4 import fig4
 from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table, paper_rows, table5
 from resnet_repro.runs.folder import RunFolder

@@ -20,8 +20,7 @@ from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import why_not_comparable
 from resnet_repro.analysis.tables import Table, as_shown
 from resnet_repro.conf import load_item
-from resnet_repro.items import Item, fig7
-from resnet_repro.items.fig1_4_6 import FIG4, FIG4_PANELS, FIG6_PANELS
+from resnet_repro.items import Item, fig4, fig6, fig7
 
 OWN_SECTION = ("claims",)  # the page has a part of its own for them
 LEADING = ("test error", "sd", "paper", "verdict")
@@ -179,10 +178,10 @@ PAPERS: Mapping[str, Callable[[], Figure]] = {
     "fig4": partial(
         _errors,
         4,
-        {place: f"ImageNet: {title}" for place, (title, _) in FIG4_PANELS.items()},
-        FIG4.errors,
+        {place: f"ImageNet: {title}" for place, (title, _) in fig4.PANELS.items()},
+        fig4.FRAME.errors,
         "validation error, centre crop",
     ),
-    "fig6": partial(_errors, 6, {place: title for place, (title, _) in FIG6_PANELS.items()}),
+    "fig6": partial(_errors, 6, {place: title for place, (title, _) in fig6.PANELS.items()}),
     "fig7": _responses,
 }

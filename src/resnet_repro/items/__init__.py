@@ -21,8 +21,12 @@ from resnet_repro.items import (
     claims_cifar,
     claims_imagenet,
     deviations,
-    fig1_4_6,
-    fig2_3_5,
+    fig1,
+    fig2,
+    fig3,
+    fig4,
+    fig5,
+    fig6,
     fig7,
     gradients,
     table1,
@@ -81,19 +85,19 @@ _ITEMS = (
     Item(
         "fig1",
         "Fig. 1: training and test error of plain-20 and plain-56",
-        fig1_4_6.fig1,
+        fig1.fig1,
         claims=(C2,),
     ),
     Item(
         "fig4",
         "Fig. 4: plain and residual nets of 18 and 34 layers, on Tiny ImageNet",
-        fig1_4_6.fig4,
+        fig4.fig4,
         claims=(C7,),
     ),
     Item(
         "fig6",
         "Fig. 6: plain nets (left), residual nets (middle), 110 against 1202 layers (right)",
-        fig1_4_6.fig6,
+        fig6.fig6,
         claims=(C1, C2, C3, C4, C5),
     ),
     Item("fig7", "Fig. 7: layer responses of plain and residual nets", fig7.fig7, claims=(C6,)),
@@ -156,14 +160,12 @@ _ITEMS = (
 )
 # Made from the counted nets alone.
 _DRAWINGS = (
-    Item("fig2", "Fig. 2: residual learning, a building block", fig2_3_5.fig2),
-    Item(
-        "fig3", "Fig. 3: the three nets side by side, maps of one size at one height", fig2_3_5.fig3
-    ),
+    Item("fig2", "Fig. 2: residual learning, a building block", fig2.fig2),
+    Item("fig3", "Fig. 3: the three nets side by side, maps of one size at one height", fig3.fig3),
     Item(
         "fig5",
         "Fig. 5: the basic block of ResNet-34 (left), the bottleneck of ResNet-50 (right)",
-        fig2_3_5.fig5,
+        fig5.fig5,
     ),
     Item(
         "table1",
