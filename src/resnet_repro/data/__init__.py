@@ -9,18 +9,17 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:  # the command line waits for none; processes that decode do without torch
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from resnet_repro.data.resident import DeviceDataset, ResidentImages
-    from resnet_repro.data.streamed import PictureSet, StreamedImages
+    from resnet_repro.data.order import BatchOrder
 
 
 class DataError(Exception):
@@ -78,10 +77,56 @@ Prepared: TypeAlias = "tuple[Tensor, Tensor]"
 MODIFIED = "modified"  # the digest of modification times, which a copy may not keep
 Skipped = tuple[int, int]  # number of the batch, row of the image
 Share = Callable[[int], range]  # this worker's part of a number of things
-# The images of a run, and images to count errors on: small ones lie on the device as a whole,
-# full-size pictures are decoded as they are needed and may turn out unusable.
-Images: TypeAlias = "ResidentImages | StreamedImages"
-EvalImages: TypeAlias = "DeviceDataset | PictureSet"
+
+
+class MaySkip(Protocol):
+    """Images that may turn out unusable: ``skipped`` lists them until they are reported."""
+
+    skipped: list[Skipped]
+
+    def name_of(self, row: int) -> str:
+        """The name of the image of a row."""
+
+
+class EvalImages(MaySkip, Protocol):
+    """Images to count errors on."""
+
+    def __len__(self) -> int: ...
+
+    def eval_batches(
+        self, batch_size: int, limit: int | None = None, *, first: int = 0, every: int = 1
+    ) -> Iterator[Prepared]:
+        """Each of ``limit`` images (all by default) once, in order, not augmented.
+
+        Of their batches, number ``first`` and each ``every``-th after it; the last may be smaller.
+        DataError where an image is unusable and is not to be skipped.
+        """
+
+
+class Images(MaySkip, Protocol):
+    """The images of a run, and in what order they come."""
+
+    order: BatchOrder  # which training images make up which batch
+    held_out: Mapping[str, EvalImages]  # ``test``, with ``train_split=45k`` also ``val``
+    num_classes: int  # labels are 0 to this - 1
+    # What identifies the data, by name; a run resumes only on the same. MODIFIED alone may differ.
+    digests: dict[str, str]
+    record: dict[str, Any]  # of the data, for ``meta.json``
+    share_shape: tuple[int, int, int, int]  # (N, 3, H, W) of the images of a ``batch``
+
+    def batch(self, iteration: int, *, whole: bool = False) -> Prepared:
+        """One worker's share of the augmented batch after ``iteration`` updates, or all of it.
+
+        The batch is the same for every number of workers; their shares follow one another. The
+        next iteration is fast, any other is possible. DataError where an image is unusable and is
+        not to be skipped, or none is left. Of a ``whole`` batch nothing is listed as skipped.
+        """
+
+    def clean(self, count: int) -> EvalImages:
+        """``count`` training images, evenly spaced, without augmentation."""
+
+    def close(self) -> None:
+        """End the worker processes; the images may be used again."""
 
 
 def load(name: str, root: Path, source: str = "auto") -> Arrays:

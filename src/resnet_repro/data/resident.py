@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_repro.data import Arrays, Prepared, Share, Skipped
+from resnet_repro.data import Arrays, EvalImages, Prepared, Share, Skipped
 from resnet_repro.data.order import Batch, BatchOrder, spaced
 
 
@@ -95,10 +95,7 @@ class DeviceDataset:
     def eval_batches(
         self, batch_size: int, limit: int | None = None, *, first: int = 0, every: int = 1
     ) -> Iterator[Prepared]:
-        """The first ``limit`` images (all by default), each once, in order, not augmented.
-
-        Of their batches, number ``first`` and each ``every``-th after it; the last may be smaller.
-        """
+        """The first ``limit`` images (all by default), each once, in order, not augmented."""
         end = len(self) if limit is None else min(limit, len(self))
         for start in range(first * batch_size, end, every * batch_size):
             stop = min(start + batch_size, end)
@@ -120,18 +117,14 @@ class DeviceDataset:
 
 
 class ResidentImages:
-    """A data set of small images that lies on the device; ``order`` is over ``train_set``.
-
-    ``held_out`` has ``test``, with ``train_split=45k`` also ``val``. ``digests`` identify the data:
-    a run resumes only on the same. ``share_shape``, (N, 3, H, W), is that of a worker's share.
-    """
+    """A data set of small images that lies on the device; ``order`` is over ``train_set``."""
 
     def __init__(
         self,
         name: str,
         arrays: Arrays,
         train_set: DeviceDataset,
-        held_out: Mapping[str, DeviceDataset],
+        held_out: Mapping[str, EvalImages],
         order: BatchOrder,
         share: Share,
     ):
@@ -142,7 +135,7 @@ class ResidentImages:
         self._share = slice(places.start, places.stop)
         height, width = train_set.images.shape[1:3]
         self.share_shape: tuple[int, int, int, int] = (len(places), 3, height, width)
-        self.record: dict[str, Any] = {  # of the data, for ``meta.json``
+        self.record: dict[str, Any] = {
             "name": name,
             "train_images": len(arrays.train_labels),
             "test_images": len(arrays.test_labels),

@@ -6,7 +6,7 @@ images: nothing is ever put in its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_repro.data import MODIFIED, DataError, Prepared, Share, Skipped, jpeg
+from resnet_repro.data import MODIFIED, DataError, EvalImages, Prepared, Share, Skipped, jpeg
 from resnet_repro.data.colours import ColourStatistics
 from resnet_repro.data.folder import PictureFolder, PictureIndex
 from resnet_repro.data.loader import Decoder, PictureBatch
@@ -84,10 +84,7 @@ class PictureSet(_Pictures):
     def eval_batches(
         self, batch_size: int, limit: int | None = None, *, first: int = 0, every: int = 1
     ) -> Iterator[Prepared]:
-        """As those of small images, but ``limit`` are evenly spaced.
-
-        DataError: a picture is unusable and is not to be skipped.
-        """
+        """Each picture once, in order; ``limit`` of them evenly spaced."""
         rows = self.rows[spaced(len(self), len(self) if limit is None else limit)]
         starts = range(first * batch_size, len(rows), every * batch_size)
         if not starts:
@@ -105,8 +102,7 @@ class PictureSet(_Pictures):
 class StreamedImages(_Pictures):
     """The pictures of a folder, decoded as they are needed; batches lie on the decoder's device.
 
-    Like :class:`resnet_repro.data.resident.ResidentImages`, but of the ``digests`` MODIFIED may
-    differ. Nothing is decoded beyond ``stop`` updates.
+    ``order`` is over the training pictures. Nothing is decoded beyond ``stop`` updates.
     """
 
     def __init__(
@@ -128,7 +124,7 @@ class StreamedImages(_Pictures):
         self._next = 0
         self.share_shape: tuple[int, int, int, int] = (len(self._places), 3, jpeg.CROP, jpeg.CROP)
         test = PictureSet(folder.test, len(folder.test), self._prepare, self._decoder)
-        self.held_out = {"test": test}
+        self.held_out: Mapping[str, EvalImages] = {"test": test}
         self.record: dict[str, Any] = {
             "name": folder.name,
             "train_images": len(folder.train),
@@ -139,12 +135,7 @@ class StreamedImages(_Pictures):
         }
 
     def batch(self, iteration: int, *, whole: bool = False) -> Prepared:
-        """The process's share of the batch after ``iteration`` updates, or all, decoded here.
-
-        The batch is the same for every number of workers; their shares follow one another. The
-        next iteration is fast, any other is possible. DataError: a picture is unusable and is not
-        to be skipped, or none is left.
-        """
+        """The process's share of the batch after ``iteration`` updates, or all, decoded here."""
         if whole:
             decoder = replace(self._decoder, workers=0)
             (batch,) = decoder.train(self._index, self.order, range(iteration, iteration + 1))

@@ -1,7 +1,5 @@
 """What a run writes while it trains: its log, errors on held-out images, skipped images."""
 
-from __future__ import annotations
-
 import math
 import time
 from typing import Any
