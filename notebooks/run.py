@@ -26,7 +26,11 @@ SECONDS = 600  # for one cell
 
 
 def execute(path: Path) -> Any:
-    """Run a notebook in its own folder, with new outputs. CellExecutionError: a cell raised."""
+    """Run a notebook in its own folder with this Python; return it with its new outputs.
+
+    Raises:
+        CellExecutionError: a cell raised; the message has the cell and the traceback.
+    """
     notebook = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(notebook, kernel_name="python3", timeout=SECONDS, resources=where)

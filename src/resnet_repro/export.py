@@ -97,8 +97,8 @@ def export(options: ExportOptions) -> None:
     """Write the files, print their digests, and in a folder list them in a table."""
     for run, out in files_of(options).items():
         print(f"{out}  sha256 {write(run, out, options.format, options.data.root)}")
-    if (folder := paths.expand(str(options.out))).is_dir():
-        print(write_table(folder))
+    if options.out is not None and paths.expand(options.out).is_dir():
+        print(write_table(paths.expand(options.out)))
 
 
 def write(run: Path, out: Path, form: str, root: str = paths.AUTO) -> str:

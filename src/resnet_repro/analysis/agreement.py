@@ -63,7 +63,10 @@ class Stretch:
 
 
 def compare_curves(runs: Sequence[Run]) -> tuple[list[Stretch], dict[tuple[str, str], list[str]]]:
-    """Compare nets with the paper's curves; second: those without a common iteration, and why."""
+    """Compare every net of these runs, finished or not, with the paper's curve of it.
+
+    Nets whose curves share no iteration with the paper's come second, by profile and reason.
+    """
     stretches: list[Stretch] = []
     uncompared: dict[tuple[str, str], list[str]] = {}
     for profile in sorted({run.profile for run in runs}):
@@ -166,7 +169,10 @@ def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
 
 
 def statistics_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Test errors of checkpoints by batch-norm statistics, percent; by run and learning rate."""
+    """Mean test errors of checkpoints by the batch-norm statistics of the test; percent.
+
+    One row per run and learning rate; over the iterations that the paper's curve has, too.
+    """
     rows, evaluations = [], evaluations_beside(runs)
     for run in runs:
         errors = {

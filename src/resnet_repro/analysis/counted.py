@@ -102,12 +102,15 @@ def layers(label: str) -> list[CountedLayer]:
     found: list[CountedLayer] = []
     for _, group in groupby(folded, key=lambda pair: pair[0].block or pair[0].layer):
         same = list(group)
-        for number in range(same[0][1]):  # names of folded blocks are the first's
-            for layer, _ in same:
-                stage, *rest = re.split(r"(?<=^stage\d)\.(\d+)", layer.layer)
-                name = f"{stage}.{int(rest[0]) + number}{rest[1]}" if rest else stage
-                found.append(replace(layer, layer=name))
+        for number in range(same[0][1]):
+            found += [_shifted(layer, number) for layer, _ in same]
     return found
+
+
+def _shifted(layer: CountedLayer, blocks: int) -> CountedLayer:
+    """Return the layer ``blocks`` further on; the layer itself outside a block."""
+    name = re.sub(r"(?<=^stage\d\.)\d+", lambda m: str(int(m[0]) + blocks), layer.layer)
+    return replace(layer, layer=name)
 
 
 def blocks(label: str) -> list[CountedBlock]:

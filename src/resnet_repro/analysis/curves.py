@@ -67,7 +67,11 @@ def draw_paper(
 def draw_nets(
     axes: Axes, nets: Nets, labels: Sequence[str], paper: tuple[int, str], shown: Sequence[Run]
 ) -> None:
-    """Draw test (bold) and training errors over the paper's (figure, panel); name missing nets."""
+    """Draw test (bold) and training error (dashed) of nets; name what is missing.
+
+    The paper's curves are under them where all runs ``shown`` are comparable. ``paper``: number of
+    its figure, panel.
+    """
     number, panel = paper
     for net in nets.values():
         for kind, (our_look, paper_look) in LOOKS.items():
@@ -84,7 +88,10 @@ def draw_nets(
 def legend(
     depths: Collection[int], columns: int, test: str, paper_test: str = ""
 ) -> tuple[list[Line2D], list[str]]:
-    """Colours of depths, then styles; ``test`` names the bold line, ``paper_test`` the paper's."""
+    """Colours of the depths in the first rows, styles of the lines in the next.
+
+    ``test`` names the bold line, ``paper_test`` the paper's, empty where that is not drawn.
+    """
     depths = sorted({*depths})
     if not depths:
         return [], []
@@ -119,11 +126,19 @@ def explain_empty(axes: Axes, text: str) -> None:
 def note(axes: Axes, text: str) -> None:
     """Write a remark in the upper right corner of a panel, below those already there."""
     above = [line for t in axes.texts if t.get_gid() == "note" for line in t.get_text().split("\n")]
-    wrapped, below = "\n".join(textwrap.wrap(text, 24)), (0, -8.5 * len(above))
-    how: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    how["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
-    how |= {"ha": "right", "va": "top", "fontsize": 6.5, "color": "#444444", "gid": "note"}
-    axes.annotate(wrapped, (0.985, 0.985), xytext=below, **how)
+    axes.annotate(
+        "\n".join(textwrap.wrap(text, 24)),
+        (0.985, 0.985),
+        xycoords="axes fraction",
+        xytext=(0, -8.5 * len(above)),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=6.5,
+        color="#444444",
+        gid="note",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
+    )
 
 
 def logarithmic(axes: Axes) -> None:
@@ -224,7 +239,10 @@ def bin_width(run: Run) -> int:
 
 
 def in_windows(run: Run, width: int, column: str = "top1_err") -> pd.DataFrame:
-    """Return the weighted ``mean`` of each ``width`` training iterations and its ``images``."""
+    """Mean of the training records of each ``width`` iterations, weighted by their images.
+
+    ``mean`` and the number of ``images``, by the last iteration of the window.
+    """
     values = run.curve("train", column)
     images = run.curve("train", "num_samples").reindex(values.index).fillna(1.0)
     window = np.minimum(np.ceil(values.index / width).astype(int) * width, run.max_iters)

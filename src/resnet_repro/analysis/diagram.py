@@ -68,10 +68,19 @@ def draw_shortcut(axes: Axes, start: Point, end: Point, reach: float, line: Any 
 
 
 def _pen_arrow(outline: Outline, line: Any) -> FancyArrowPatch:
-    look: dict[str, Any] = {"color": INK, "linewidth": PEN["linewidth"], "linestyle": line}
-    look |= {"shrinkA": 0, "shrinkB": 0, "capstyle": "butt", "joinstyle": "round", "zorder": 2}
-    head = "-|>,head_length=2.4,head_width=1.3"
-    return FancyArrowPatch(path=outline, arrowstyle=head, mutation_scale=1.0, **look)
+    return FancyArrowPatch(
+        path=outline,
+        arrowstyle="-|>,head_length=2.4,head_width=1.3",
+        mutation_scale=1.0,
+        shrinkA=0,
+        shrinkB=0,
+        color=INK,
+        linewidth=PEN["linewidth"],
+        linestyle=line,
+        capstyle="butt",
+        joinstyle="round",
+        zorder=2,
+    )
 
 
 def draw_stack(

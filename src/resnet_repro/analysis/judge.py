@@ -175,7 +175,10 @@ def compare(lower: Sequence[Run], upper: Sequence[Run], measure: Measure) -> Dif
 
 
 def decide(parts: Sequence[Part], barred: Sequence[Part] = (), *, complete: bool = True) -> str:
-    """Verdict of several differences; to fail, one must differ beyond its share of the 5 %."""
+    """Verdict of a claim about several differences (:class:`Evidence`).
+
+    To fail, one must differ beyond its share of the 5 % among all.
+    """
     every = [*parts, *barred]
     if any(difference.sign(len(every)) == -expected for difference, expected in every):
         return FAILS

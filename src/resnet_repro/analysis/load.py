@@ -140,7 +140,10 @@ def standing(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
 
 
 def averageable(runs: Sequence[Run]) -> list[Run]:
-    """Return the largest group that may be averaged; finished and unchanged runs count first."""
+    """Return the runs that may be averaged: the largest group that computes the same.
+
+    Finished runs count before others, runs of experiments before variants; of one seed the first.
+    """
     changed = variants_of(run.experiment for run in runs)
     return max(
         alike(runs),
@@ -197,6 +200,7 @@ def without_variants(runs: Sequence[Run]) -> list[Run]:
 
 def paper_net(run: Run, data: str) -> Config | None:
     """The paper's experiment on a data set for a net of this kind and depth; None without any."""
+    # Experiments on Tiny ImageNet are named tiny_...
     name = f"{data.partition('_')[0]}_{'plain' if run.is_plain else 'resnet'}{run.depth}"
     return protocol(name) or protocol(f"{name}_{run.config['model']['shortcut']}")
 

@@ -46,9 +46,15 @@ def runs(
 ) -> list[Run]:
     """The logged runs, variants too; stderr names what cannot be read.
 
-    Figures and tables take from them what stands for a net and name the rest. ``experiments``:
-    names of experiments or of runs; ``where``: values of keys, ``{"recipe.lr": 0.05}``. A
-    ValueError says which profiles, experiments or keys there are.
+    Figures and tables take from them what stands for a net and name the rest. A ValueError says
+    which profiles, experiments or keys there are.
+
+    Args:
+        profile: ``paper``, ``short`` or ``quick``; all by default.
+        experiments: names of experiments or of runs.
+        data: name of a data set.
+        where: values of keys: ``{"recipe.lr": 0.05}``.
+        finished_only: leave out runs that are under way or stopped.
     """
     logged = load.Logged(paths.runs(), [profile] if profile else ())
     for line in logged.problems:
@@ -100,14 +106,21 @@ def _check_key(key: str) -> None:
 
 
 def sweep(key: str, runs: Sequence[Run] | None = None, profile: str | None = None) -> pd.DataFrame:
-    """A tidy table of the runs (default: all) that differ in one key alone; ValueError: no key."""
+    """A tidy table of the runs (all by default) that differ in one key, ``recipe.lr`` for example.
+
+    Columns: the key's value, net, profile, seed, errors in percent. A ValueError names the key
+    nearest to one that there is not.
+    """
     _check_key(key)
     found = find_sweeps(_all_runs(profile) if runs is None else runs, key)
     return sweep_table(found, [key, *(other for other in swept_keys(found) if other != key)])
 
 
 def of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a figure or table of nets take any runs, and name those that it does not show."""
+    """Make a figure or table of nets take any runs: those that it does not show are named.
+
+    They stand for no net, or are of another profile than that with most nets.
+    """
 
     @functools.wraps(draw)
     def drawn(runs: Sequence[Run], *more: Any, **named: Any) -> Any:
@@ -164,23 +177,28 @@ def curve_table(runs: Sequence[Run]) -> pd.DataFrame:
     Columns ``run``, ``net``, ``seed``, ``kind`` (train, test, ...), ``iter``, ``top1_err`` in
     percent, ``loss`` in nats, ``lr``.
     """
-    numbers = ["top1_err", "loss", "lr"]
-    parts = [pd.DataFrame(columns=["run", "net", "seed", "kind", "iter", *numbers])]
+    columns = ["run", "net", "seed", "kind", "iter", "top1_err", "loss", "lr"]
+    parts = []
     for found in runs:
         for kind in {kind: None for kind in found.metrics.get("kind", ()) if kind != "event"}:
-            part = pd.DataFrame({name: found.curve(kind, name) for name in numbers})
+            part = pd.DataFrame({name: found.curve(kind, name) for name in columns[-3:]})
             identity = {"run": found.name, "net": found.label, "seed": found.seed, "kind": kind}
             parts.append(part.rename_axis("iter").reset_index().assign(**identity))
-    return pd.concat(parts[1:] or parts, ignore_index=True)[parts[0].columns]
+    return pd.concat(parts or [pd.DataFrame(columns=columns)], ignore_index=True)[columns]
 
 
 def response_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Layer responses in long form: ``net``, ``seed``, ``layer`` from 1 on, ``std``; as logged."""
-    parts = [pd.DataFrame(columns=["net", "seed", "layer", "std"])]
-    for run in runs:
-        if (found := responses(run)) is not None:
-            parts.append(found.reset_index().assign(net=run.label, seed=run.seed))
-    return pd.concat(parts[1:] or parts, ignore_index=True)[parts[0].columns]
+    """Layer responses in long form: ``net``, ``seed``, ``layer`` from 1 on, ``std``.
+
+    Runs that logged none are left out.
+    """
+    columns = ["net", "seed", "layer", "std"]
+    parts = [
+        found.reset_index().assign(net=run.label, seed=run.seed)
+        for run in runs
+        if (found := responses(run)) is not None
+    ]
+    return pd.concat(parts or [pd.DataFrame(columns=columns)], ignore_index=True)[columns]
 
 
 def differences(first: Run, second: Run) -> pd.DataFrame:
@@ -206,7 +224,11 @@ def names(*runs: Run) -> list[str]:
 
 @style.style()
 def overview(run: Run) -> Figure:
-    """Test error (bold), training error (dashed), loss and, if logged, responses of one run."""
+    """Test error (bold), training error (dashed) and loss of one run over the iterations.
+
+    A third panel has the layer responses where they were logged. Dotted lines are the drops of
+    the learning rate.
+    """
     by_layer = responses(run)
     figure, panels = style.subplots(1, 2 if by_layer is None else 3, panel=(3.4, 2.7))
     colour = style.depth_colour(run.depth)
@@ -262,7 +284,10 @@ def zoom(runs: Sequence[Run], column: str = "loss", width: float = 1 / 10) -> Fi
 
 @style.style()
 def compare(first: Run, second: Run) -> Figure:
-    """Two runs in one figure: error, loss, difference; the caption names the changed keys."""
+    """Two runs in one figure: error, loss, and by how much the second's test error is higher.
+
+    The caption names the keys of the configuration in which they differ.
+    """
     labels = names(first, second)
     figure, (*panels, gap) = style.subplots(1, 3, panel=(3.4, 2.8))
     for axes, column in zip(panels, TITLES, strict=True):

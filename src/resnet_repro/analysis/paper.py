@@ -98,7 +98,10 @@ def test_error(net: str) -> PaperValue | None:
 
 
 def public_runs(net: str) -> dict[str, float | None]:
-    """Public runs of a CIFAR net: ``median``, ``min``, ``max`` error (%), ``runs``; or None."""
+    """Public reproductions of a CIFAR net: ``median``, ``min`` and ``max`` error, ``runs``.
+
+    Errors in percent; None where it is not known.
+    """
     errors = {name: _public(net, f"{name}_test_err_pct") for name in ("median", "min", "max")}
     return errors | {"runs": _public(net, "runs")}
 
@@ -110,7 +113,11 @@ def _public(net: str, column: str) -> float | None:
 
 @cache
 def seed_noise() -> Noise:
-    """Scatter of a CIFAR test error: four public nets and the paper's ResNet-110, of five runs."""
+    """Scatter of the test error of a CIFAR net of the paper, pooled from public figures.
+
+    Those of four nets in ``public_runs.csv`` and the paper's own of ResNet-110 (Table 6), of
+    five runs each.
+    """
     sds = [*read("public_runs")["seed_sd_pct"].dropna()]
     sds += [five.sd] if (five := test_error("ResNet-110")) and five.sd else []
     return Noise((sum(sd**2 for sd in sds) / len(sds)) ** 0.5, 4 * len(sds))

@@ -1,6 +1,9 @@
 """One page that shows the study: ``python -m resnet_repro.analysis.report``.
 
-Figures and style are in the page, links lead to the run folders. Equal results give equal bytes.
+It works from the file system, without a network: figures and style are in the page, links lead
+to the run folders. Profile by profile it holds the claims with their evidence, every figure and
+table beside the paper's, the differences from the paper's protocol, and all runs with their state.
+Equal results give equal bytes.
 """
 
 from __future__ import annotations

@@ -171,7 +171,10 @@ def contrast(*terms: tuple[float, Side]) -> Difference:
 
 
 def combine(terms: Sequence[tuple[float, Side]]) -> list[NDArray[Any]]:
-    """Return value, standard error, df, variance of our seeds and of public runs; maybe arrays."""
+    """Return value, standard error, degrees of freedom, variance from our seeds and from public.
+
+    Arrays where the sides have further axes, as in the simulation of FIDELITY.md.
+    """
     value, parts, shared = np.zeros(()), [], dict[Noise | None, Any]()
     for factor, side in terms:
         values = np.asarray(side.values, float)
@@ -209,7 +212,10 @@ def equivalence(value: Numbers, reach: Numbers) -> NDArray[np.str_]:
 
 
 def verdict(ours: Sequence[float], paper: PaperValue, public: Noise | None) -> str:
-    """Judge our last test errors, one a seed, against the paper's value: a word and its numbers."""
+    """Judge our last test errors, one a seed, against the paper's value: a word and its numbers.
+
+    ``public``: seed noise of one run; without it there is no verdict, nor was a margin fixed.
+    """
     found = difference_from_paper(ours, paper, public)
     bounds = "seed noise unknown"
     if found.known:

@@ -164,7 +164,10 @@ def underneath(
 
 
 def save(figure: Figure, stem: str, out_dir: Path) -> list[Path]:
-    """Write ``stem.png`` and ``stem.svg``, the same bytes each time. ConfigError: it cannot."""
+    """Write ``stem.png`` (200 dpi) and ``stem.svg``, and return both paths.
+
+    Equal figures give equal bytes. ConfigError: they cannot be written there.
+    """
     paths = [Path(out_dir) / f"{stem}.png", Path(out_dir) / f"{stem}.svg"]
     pixels = io.BytesIO()
     with writing(out_dir):

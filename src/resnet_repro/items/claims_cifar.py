@@ -1,4 +1,8 @@
-"""Claims C1 to C5 of docs/FIDELITY.md, about CIFAR-10, and the list of all that it can test."""
+"""Claims C1 to C5 of docs/FIDELITY.md, about CIFAR-10, and the list of all that it can test.
+
+Each takes finished runs of one profile. It is decided on runs of the paper's protocol; on others
+it says which order they show.
+"""
 
 from __future__ import annotations
 

@@ -49,7 +49,11 @@ class Variant:
 
 
 def variants(runs: Sequence[Run]) -> list[Variant]:
-    """Pair each experiment with its logged baseline, the experiment its name begins with."""
+    """Pair each experiment with its baseline, the experiment its name begins with.
+
+    Experiments without a logged baseline are left out; so are runs that compute something else
+    than the other seeds of their experiment.
+    """
     groups, found = by_net(runs, by="experiment"), []
     for name, group in groups.items():
         if baseline := groups.get(name.rpartition("_")[0]):

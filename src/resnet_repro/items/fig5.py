@@ -10,7 +10,10 @@ from resnet_repro.analysis.diagram import BLOCK_PITCH, BLOCK_SIDE
 
 @style.style()
 def fig5() -> Figure:
-    """Fig. 5: basic block of ResNet-34, bottleneck of ResNet-50, of the first stage, as counted."""
+    """Fig. 5: the basic block of ResNet-34 (left), the bottleneck of ResNet-50 (right).
+
+    Both are blocks of the first stage (56x56 maps) that keep their shape, drawn as counted.
+    """
     basic, narrow = (
         next(block for block in counted.blocks(net) if not block.changes_shape)
         for net in ("ResNet-34 A", "ResNet-50")

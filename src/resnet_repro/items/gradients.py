@@ -93,9 +93,12 @@ def _positive(norms: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def gradient_figure(runs: Sequence[Run]) -> Figure:
     """Gradient and weight norms by layer, and the first layer's over the last's.
 
-    Upper row: over the layer's place in the net. Lower row: what claim C10 tests, the first layer
-    over the last at the batch norms' outputs; the same of the weight gradients, bare and with
-    weights as long as at first (:func:`scaled_gradients`); the forward signal at initialisation.
+    Upper row, over the layer's place in the net: norm of the gradient at the output of each batch
+    norm at initialisation, norm of each conv's weight gradient at initialisation and at the last
+    logged iteration, and the norm of its weights then. Lower row: what claim C10 tests, the first
+    layer over the last at the batch norms' outputs; the same of the weight gradients, bare and
+    with weights as long as at first (:func:`scaled_gradients`); and the forward signal at
+    initialisation: the standard deviation of each conv's output before batch norm.
     Plain nets are dashed; every seed has its own line.
     """
     logged = [run for run in runs if gradients(run) is not None]

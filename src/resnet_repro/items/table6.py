@@ -23,8 +23,10 @@ NETS = tuple(f"plain-{depth}" for depth in DEPTHS[:-1]) + tuple(f"ResNet-{d}" fo
 def table6(runs: Sequence[Run]) -> pd.DataFrame:
     """Table 6: test error of the CIFAR-10 nets, ours beside the paper's; percent.
 
-    One row per net: those the paper quotes, its own, also without runs, then others (Highway). The
-    headline is the last evaluation; ``best on test`` was chosen on the test set.
+    One row per net; the rows the paper quotes come first and are marked. A net of the paper
+    without runs keeps its row. The headline is the last evaluation; ``best on test`` is the mean
+    over seeds of the lowest point of each curve, which was chosen on the test set. Nets that are
+    not the paper's (Highway, other blocks) follow at the end.
     """
     nets = by_net(run for run in runs if run.family == "cifar")
     labels = [*NETS, *(label for label in nets if label not in NETS)]

@@ -85,8 +85,9 @@ def _number(row: pd.Series[Any], begins: str) -> float | None:
 def net_table(number: int, runs: Sequence[Run]) -> Table:
     """Table 2, 3 or 4: one row per net of the paper, in its order.
 
-    Per data set: mean errors of the last iterate over the seeds, the 95 % t interval of top-1, and
-    their basis (protocol, seeds, profile). The verdict is on top-1, on ImageNet alone.
+    Per data set: mean top-1 and top-5 error of the last iterate over the seeds, the 95 % t
+    interval of the former, and their basis (protocol, seeds, profile), from the runs
+    and the evaluations beside them. The verdict is on top-1, on ImageNet alone.
     """
     evaluations, nets, protocol = evaluations_beside(runs), nets_by_data(runs), PROTOCOLS[number]
     rows = [_row(row, nets, evaluations, protocol) for row in paper_rows(number)]

@@ -82,7 +82,8 @@ def measure(config: Config) -> RunPace:
         images, _ = context.images.batch(0)
         update = _median_seconds(setup, lambda: stepper.step(1e-4)) / timed
         with torch.no_grad(), setup.autocast():
-            forward = state.graphed_eval or state.model.eval()
+            state.model.eval()
+            forward = state.graphed_eval or state.model
             evaluation = _median_seconds(setup, lambda: forward(images)) / timed
     if setup.gpu and config.trainer.loader_workers:  # decoded in parallel
         update, evaluation = max(update, decoding), max(evaluation, decoding)
