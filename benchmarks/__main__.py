@@ -5,8 +5,6 @@ words go to every part: ``--rounds 2``, ``trainer.precision=fp32``. What was mea
 kind of device stays: run it on a GPU too, and the page shows both.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Sequence

@@ -8,8 +8,6 @@ Full-size pictures are decoded during training, on the cores of the host; on a C
 both. Evaluation and start-up are not counted.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import os

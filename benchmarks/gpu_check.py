@@ -6,8 +6,6 @@ does the same work: its settings are written to ``results/gpu_check.json``, and 
 (:func:`resnet_repro.study.checked`). Without a GPU, checks that need one are skipped.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

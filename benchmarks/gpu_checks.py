@@ -4,8 +4,6 @@
 runs one and prints its result.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -4,8 +4,6 @@ Each net of a grid is trained for a few iterations on synthetic images, in turn.
 point has a process of its own, whose peak memory is its own; several runs at once are for a GPU.
 """
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor

@@ -7,8 +7,6 @@ Besides, the loop and the bare step alternate on one net: the difference is the 
 everything that falls into a turn.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import tempfile

@@ -4,8 +4,6 @@ For each net what an iteration must move and compute at least, what the device c
 in a second, what an iteration takes, and which kernels take it, as torch's profiler sees them.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Files of ``results/bench``: what was measured, on what, when; and tables of them in Markdown."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Time and memory per image against depth, batch size and runs at once, as ``growth.png``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

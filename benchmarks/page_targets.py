@@ -1,7 +1,5 @@
 """Targets of speed, and whether the measurements reach them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 

@@ -16,8 +16,6 @@ whether it passed. Exit code 1 if one failed.
 ``--experiments cifar10_resnet56 --iterations 50 trainer.precision=fp32`` changes what is checked.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -7,8 +7,6 @@ directly in the folder of the data (``data.root``, ``RESNET_REPRO_DATA``); witho
 up, and the file says so.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import tempfile

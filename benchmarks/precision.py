@@ -8,8 +8,6 @@ difference between precisions counts only where it is larger than that between s
 ``precision_<experiment>_<device>.json`` is written after each; what it holds is skipped.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import json

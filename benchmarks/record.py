@@ -5,8 +5,6 @@ values, and with its scope on each kind of device. ``results/bench/<part>_<devic
 it found; ``docs/SPEED.md`` is made from these files (:mod:`benchmarks.page`).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

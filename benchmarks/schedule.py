@@ -7,8 +7,6 @@ README's runs say how long they took.
 ``make cost`` takes an iteration of a handful of nets, of ImageNet too, from :func:`measure_few`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Sequence

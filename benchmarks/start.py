@@ -5,8 +5,6 @@ takes the time on the clock from the call to its end; the figures are drawn from
 the paper profile. An idle Python takes turns with them.
 """
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Time things done alternately, so that a busy machine disturbs all of them alike."""
 
-from __future__ import annotations
-
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence

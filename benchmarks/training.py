@@ -7,8 +7,6 @@ usual loop has a process of its own, where neither torch's switches nor the syst
 our runs set them, and the number of workers with which it is fastest; they share the cores with it.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor

@@ -4,8 +4,6 @@
 What is kept is small and says nothing of this machine or this moment but for what cells print.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import io

@@ -1,7 +1,5 @@
 """Print docs/CONFIG.md: every key of the configuration, its meaning, default and allowed values."""
 
-from __future__ import annotations
-
 import inspect
 import typing
 from itertools import groupby

@@ -1,7 +1,5 @@
 """The runs that the pages speak of, and the figures and tables that they show."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from pathlib import Path
 

@@ -7,8 +7,6 @@ written by hand. A paragraph that reads a verdict names it in a comment, for exa
 it.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

@@ -13,8 +13,6 @@ and 5, the costs) is counted here on the meta device and committed:
 ImageNet nets take 224x224 images and have 1000 classes, CIFAR nets 32x32 and 10.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Iterator

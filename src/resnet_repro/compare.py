@@ -7,8 +7,6 @@ python -m resnet_repro.compare recipe.lr model.depth --profile quick
 Runs are averaged over seeds only where everything else that is computed is the same.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -10,8 +10,6 @@ weights file. The result is printed and written to results/evaluations/<name>.js
 Exit codes: 0 done, 1 a defect of this program, 2 bad options, 3 bad data, 4 weights refused.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ Trials on record are skipped: after an interruption, rerun to continue. Exit cod
 failed; its scratch folder is then kept.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

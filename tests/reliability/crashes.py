@@ -1,7 +1,5 @@
 """Death at named places of the code, and at every system call that changes a file."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import time

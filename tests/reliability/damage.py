@@ -1,7 +1,5 @@
 """Checkpoints that are not what was written: none may be loaded as if it were."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import random

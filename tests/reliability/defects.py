@@ -4,8 +4,6 @@ A defect is an exact replacement of text. Text that is not found any more, or fo
 error: the code has moved on, and the defect must move with it.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A disk that fills up while a run writes to it, and room made afterwards."""
 
-from __future__ import annotations
-
 import os
 import resource
 import subprocess

@@ -3,8 +3,6 @@
 These go to the process or its group, in each phase, and twice. And what piles up over many.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

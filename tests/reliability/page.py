@@ -4,8 +4,6 @@
 document from ``results/reliability/``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path

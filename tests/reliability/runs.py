@@ -3,8 +3,6 @@
 What a run is doing when it is hurt, what is left of it, and what a trial is made of.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import subprocess

@@ -3,8 +3,6 @@
 Also the command of the workers dies. Of two rivals one proceeds, the other names it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

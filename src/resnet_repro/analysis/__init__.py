@@ -16,8 +16,6 @@ What a notebook or a script of your own needs is here::
     ra.curve_table(runs)                      # every logged number, for figures of your own
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

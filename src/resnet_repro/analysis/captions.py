@@ -1,7 +1,5 @@
 """Captions of figures: data set, profile, seeds, hardware, precision, and what is mixed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from resnet_repro.analysis.load import seeds_text

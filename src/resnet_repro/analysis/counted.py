@@ -1,7 +1,5 @@
 """The nets' layers and sizes as counted by :mod:`resnet_repro.architecture`, read from its CSVs."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, fields, replace
 from functools import cache

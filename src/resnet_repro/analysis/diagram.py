@@ -1,7 +1,5 @@
 """Pieces of diagrams: boxes, arrows, shortcuts and additions on a canvas measured in inches."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """Draw every item for the report, beside the paper's own figure, or say why it cannot be drawn."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence

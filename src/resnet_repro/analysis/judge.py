@@ -1,7 +1,5 @@
 """What a claim returns, how nets are compared, and how comparisons become a verdict."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

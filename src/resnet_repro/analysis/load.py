@@ -1,7 +1,5 @@
 """Load the runs below a folder: which stand for their nets, which are left out, and why."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Which runs may be averaged, which may be compared, and what a comparison mixes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from operator import attrgetter

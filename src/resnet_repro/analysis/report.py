@@ -6,8 +6,6 @@ table beside the paper's, the differences from the paper's protocol, and all run
 Equal results give equal bytes.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

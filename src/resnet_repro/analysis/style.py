@@ -5,8 +5,6 @@ error, thin dashed is training error, as in Fig. 6. The paper's own curve has th
 paler and thinner, and is drawn underneath.
 """
 
-from __future__ import annotations
-
 import io
 import textwrap
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Any table as Markdown, LaTeX and CSV."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 Exit codes: 0 it is there and right, 2 bad usage, 3 no source gives it or it is not CIFAR-10.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ CIFAR-10's digests are published, so its file is verified by them. Whatever else
 data carries its own: the SHA-256 of each array is in a description inside the same file.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """CIFAR-10: three forms of its files, three sources, the same arrays by their digests."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

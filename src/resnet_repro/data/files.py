@@ -3,8 +3,6 @@
 Nothing is extracted to the disk, and no archive can unpack without end.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

@@ -9,8 +9,6 @@ Every start lists the pictures again, with size and modification time of each fi
 not show that a file was replaced. 1.3 million files take some ten seconds on a local disk.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -5,8 +5,6 @@ pixels from (seed, epoch, row) alone. So there is no sampler state: any number o
 iteration to start from give the same batches.
 """
 
-from __future__ import annotations
-
 import multiprocessing.util
 import os
 import signal

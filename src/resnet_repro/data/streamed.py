@@ -4,8 +4,6 @@ A picture that cannot be decoded ends the run, or is left out of its batch, whic
 images: nothing is ever put in its place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any

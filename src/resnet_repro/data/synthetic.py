@@ -4,8 +4,6 @@ An image is the smooth random pattern of its class, shifted in brightness, under
 learns it in a few hundred updates. No figure of the paper is drawn from it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

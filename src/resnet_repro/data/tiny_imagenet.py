@@ -5,8 +5,6 @@ its index in the sorted wnids. Training pictures are sorted by class and number 
 the validation pictures, which are the test set here, by number.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping

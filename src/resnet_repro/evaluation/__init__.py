@@ -1,7 +1,5 @@
 """Counting errors on held-out images; here its options and what is refused without torch."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path

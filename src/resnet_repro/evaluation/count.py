@@ -1,7 +1,5 @@
 """Errors as sums of wrong over seen; never a mean of batch means."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar

@@ -4,8 +4,6 @@ Small pictures lie on the device as a whole; full-size ones are decoded by worke
 shown, and resized to their shorter side at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path

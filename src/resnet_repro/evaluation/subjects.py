@@ -1,7 +1,5 @@
 """A net to be tested: built from a weights file or a finished run, with its origin."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 What an export of ours records of its net lies as JSON beside the tensors, under :data:`ABOUT`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -4,8 +4,6 @@ A file of this folder says which nets an item shows, how it is drawn, its captio
 that is about it alone. No torch, no Hydra: report and pages are made from this list.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

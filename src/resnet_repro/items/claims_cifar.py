@@ -4,8 +4,6 @@ Each takes finished runs of one profile. It is decided on runs of the paper's pr
 it says which order they show.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from resnet_repro.analysis import judge, stats

@@ -5,8 +5,6 @@ together; the sentence names which, and the protocol of the errors. Of runs on b
 if it has the nets a claim cannot do without.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise

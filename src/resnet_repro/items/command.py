@@ -1,7 +1,5 @@
 """One item from the command line: train and test what is missing, draw it, print its claims."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable, Sequence

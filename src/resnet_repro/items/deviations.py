@@ -1,7 +1,5 @@
 """What one changed choice is worth: each variant against its baseline, with the noise of both."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby

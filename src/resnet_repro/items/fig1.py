@@ -1,7 +1,5 @@
 """Fig. 1, the degradation: of plain nets the deeper has the higher training and test error."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure

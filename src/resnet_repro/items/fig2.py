@@ -1,7 +1,5 @@
 """Fig. 2: a residual block."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from resnet_repro.analysis import diagram, style

@@ -1,7 +1,5 @@
 """Fig. 3: VGG-19, plain-34 and ResNet-34 side by side, drawn from their counted layers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

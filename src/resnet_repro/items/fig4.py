@@ -1,7 +1,5 @@
 """Fig. 4: training and validation error of plain and residual nets, 18 and 34 layers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure

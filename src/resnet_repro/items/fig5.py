@@ -1,7 +1,5 @@
 """Fig. 5: the basic block and the bottleneck, with their counted sizes."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from resnet_repro.analysis import counted, diagram, style

@@ -1,7 +1,5 @@
 """Table 1: the ImageNet architectures from the counted layers, beside the paper's."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import groupby
 

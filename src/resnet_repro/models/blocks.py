@@ -4,8 +4,6 @@ No ReLU works in place: the probes read BN outputs, and no memory would be saved
 keeps the ReLU's result rather than its input.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial

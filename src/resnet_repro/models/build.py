@@ -1,7 +1,5 @@
 """From a spec to a net with the weights of a seed: He normal (the paper's reference [13])."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

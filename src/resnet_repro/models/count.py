@@ -5,8 +5,6 @@ the paper, convs and fc are counted (its "FLOPs" are multiply-adds), BN, ReLU, p
 additions are not. Biases and BN weights are parameters; BN running statistics are not.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import partial

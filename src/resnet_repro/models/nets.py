@@ -1,7 +1,5 @@
 """The two families of nets (Sec. 3.3, 4.2), and VGG-19 for the comparison of Fig. 3."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import Tensor, nn

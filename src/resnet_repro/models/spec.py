@@ -3,8 +3,6 @@
 Without torch, which drawing does not need. Depth counts the convs of the main path and the fc.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from resnet_repro.options import Check, ConfigError, above, at_least, check_fields, one_of, option
