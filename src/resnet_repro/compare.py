@@ -25,7 +25,7 @@ from matplotlib.transforms import ScaledTranslation
 from resnet_repro import paths
 from resnet_repro.analysis import stats, style
 from resnet_repro.analysis.captions import clauses, data_of, devices_of
-from resnet_repro.analysis.curves import iter_unit, mean_curve
+from resnet_repro.analysis.curves import draw_net, iter_unit
 from resnet_repro.analysis.load import alike, changed_keys, grouped
 from resnet_repro.analysis.logged_run import Run, load_run, warn
 from resnet_repro.analysis.protocol import comparison_notes
@@ -138,7 +138,7 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str], caption: Sequence[str
                 means.append(_draw_errors(left, group, positions[value], marker, colours[value]))
                 label = f"{key.rpartition('.')[2]} {value}{f', {name}' if len(lines) > 1 else ''}"
                 look = {"color": colours[value], "linestyle": DASHES[number % len(DASHES)]}
-                _draw_curve(right, group, label, look, unit)
+                draw_net(right, group, "test", look | {"label": label, "linewidth": 1.5}, unit)
             means.sort()
             left.plot(*zip(*means, strict=True), color="#999999", linewidth=0.8, zorder=2)
             if name and len(lines) <= NAMED_LINES:
@@ -167,18 +167,6 @@ def _draw_errors(
     look["markerfacecolor"] = "white" if group[0].is_variant else colour
     axes.errorbar(x, summary.mean, yerr=bar, fmt=marker, **look)
     return x, summary.mean
-
-
-def _draw_curve(
-    axes: Axes, group: Sequence[Run], label: str, look: dict[str, Any], unit: float
-) -> None:
-    """Draw the mean test curve of a setting, with a band from its lowest to its highest seed."""
-    curve = mean_curve(group, "test")
-    x = curve.index.to_numpy() / unit
-    axes.plot(x, curve["mean"], lw=1.5, label=label, **look)
-    if len(group) > 1:
-        band = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
-        axes.fill_between(x, curve["low"], curve["high"], **band)
 
 
 def _positions(axes: Axes, key: str, values: Mapping[str, Any]) -> dict[str, float]:

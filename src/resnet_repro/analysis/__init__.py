@@ -16,7 +16,9 @@ What a notebook or a script of your own needs is here::
     ra.curve_table(runs)                      # every logged number, for figures of your own
 """
 
+import functools
 import importlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # The public names by module. They are imported at their first use: training needs none of them.
@@ -44,12 +46,31 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"resnet_repro.{_MODULES[name]}"), name)
-    if _MODULES[name] not in _OF_NETS:
-        return value
-    from resnet_repro.analysis.notebook import of_nets
-
-    return of_nets(value)
+    return _of_nets(value) if _MODULES[name] in _OF_NETS else value
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a figure or table of nets take any runs: those that it does not show are named.
+
+    They stand for no net, or are of another profile than that with most nets.
+    """
+    from resnet_repro.analysis import load
+
+    @functools.wraps(draw)
+    def drawn(runs: Sequence[load.Run], *more: Any, **named: Any) -> Any:
+        kept, lines = load.standing(runs)
+        shown = load.without_variants(kept) or kept or list(runs)
+        others = {run.experiment: run.label for run in kept if run not in shown}
+        lines += [f"{name}: another experiment of {net}" for name, net in others.items()]
+        profile = load.best_covered_profile(shown)
+        for other in sorted({run.profile for run in shown} - {profile}):
+            lines.append(f"runs of the {other} profile; shown is the {profile} profile")
+        for line in lines if kept else ():
+            load.warn(line)
+        return draw([run for run in shown if run.profile == profile], *more, **named)
+
+    return drawn

@@ -43,15 +43,18 @@ def comparable(runs: Sequence[Run]) -> bool:
 def draw_net(
     axes: Axes, runs: Sequence[Run], kind: str, look: dict[str, Any], unit: float = 1e4
 ) -> None:
-    """Draw one error curve of a net: mean over seeds, band from the lowest to the highest seed."""
-    curve = mean_curve(runs, kind)
-    x, colour = curve.index.to_numpy() / unit, style.depth_colour(runs[0].depth)
+    """Draw one error curve of a net: mean over seeds, band from the lowest to the highest seed.
+
+    ``look`` may name it and choose its colour; by default that is the depth's.
+    """
     label = f"{runs[0].label}, {seeds_phrase(len(runs))}, {runs[0].profile} profile"
-    axes.plot(x, curve["mean"], color=colour, label=label, zorder=2.5, **look)
+    look = {"color": style.depth_colour(runs[0].depth), "label": label, "zorder": 2.5} | look
+    curve = mean_curve(runs, kind)
+    x = curve.index.to_numpy() / unit
+    axes.plot(x, curve["mean"], **look)
     if len(runs) > 1:
-        axes.fill_between(
-            x, curve["low"], curve["high"], color=colour, alpha=0.18, linewidth=0, zorder=2
-        )
+        band = {"color": look["color"], "alpha": 0.18, "linewidth": 0, "zorder": 2}
+        axes.fill_between(x, curve["low"], curve["high"], **band)
 
 
 def draw_paper(

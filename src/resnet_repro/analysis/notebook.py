@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.same_run import differences as config_differences
 from resnet_repro.same_run import flatten, roles
 
-SCREEN_DPI = 110
 # Here a colour is a run, not a depth: nets of one depth must be distinguishable.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
 TITLES = {"top1_err": ("error", "error (%)"), "loss": ("cross-entropy", "loss (nats)")}
@@ -114,28 +112,6 @@ def sweep(key: str, runs: Sequence[Run] | None = None, profile: str | None = Non
     _check_key(key)
     found = find_sweeps(_all_runs(profile) if runs is None else runs, key)
     return sweep_table(found, [key, *(other for other in swept_keys(found) if other != key)])
-
-
-def of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a figure or table of nets take any runs: those that it does not show are named.
-
-    They stand for no net, or are of another profile than that with most nets.
-    """
-
-    @functools.wraps(draw)
-    def drawn(runs: Sequence[Run], *more: Any, **named: Any) -> Any:
-        kept, lines = load.standing(runs)
-        shown = load.without_variants(kept) or kept or list(runs)
-        others = {run.experiment: run.label for run in kept if run not in shown}
-        lines += [f"{name}: another experiment of {net}" for name, net in others.items()]
-        profile = load.best_covered_profile(shown)
-        for other in sorted({run.profile for run in shown} - {profile}):
-            lines.append(f"runs of the {other} profile; shown is the {profile} profile")
-        for line in lines if kept else ():
-            warn(line)
-        return draw([run for run in shown if run.profile == profile], *more, **named)
-
-    return drawn
 
 
 def pick(runs: Sequence[Run], net: str, seed: int = 0) -> Run:
@@ -246,14 +222,9 @@ def overview(run: Run) -> Figure:
     return style.underneath(figure, run_sentences([run]), panels[0])
 
 
-@style.style()
 def save_picture(run_dir: Path, out_dir: Path) -> Path:
     """Draw the run in a folder, in whatever state it is, as ``overview.png``; return its path."""
-    figure = overview(load_run(run_dir))
-    out_dir.mkdir(parents=True, exist_ok=True)
-    path = out_dir / "overview.png"
-    figure.savefig(path, dpi=SCREEN_DPI, metadata={"Software": None})
-    return path
+    return style.save(overview(load_run(run_dir)), "overview", out_dir)[0]
 
 
 @style.style()
