@@ -136,7 +136,8 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str], caption: Sequence[str
                 value = shown(_value(group[0], key))
                 marker = MARKERS[number % len(MARKERS)]
                 means.append(_draw_errors(left, group, positions[value], marker, colours[value]))
-                label = f"{key.rpartition('.')[2]} {value}{f', {name}' if len(lines) > 1 else ''}"
+                label = f"{key.rpartition('.')[2]} {_text(values[value])}"
+                label += f", {name}" if len(lines) > 1 else ""
                 look = {"color": colours[value], "linestyle": DASHES[number % len(DASHES)]}
                 draw_net(right, group, "test", look | {"label": label, "linewidth": 1.5}, unit)
             means.sort()
@@ -150,8 +151,9 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str], caption: Sequence[str
         right.set_ylabel("test error (%)")
         right.set_xlabel("iter. (1e4)" if unit > 1 else "iteration")
         labels = right.get_legend_handles_labels()[1]
-        columns = max(1, min(4, LEGEND_CHARACTERS // (max(map(len, labels), default=1) + 8)))
-        return style.underneath(figure, caption, right, columns=columns)
+        widest = max(1, LEGEND_CHARACTERS // (max(map(len, labels)) + 8))
+        rows = -(-len(labels) // widest)
+        return style.underneath(figure, caption, right, columns=-(-len(labels) // rows))
 
 
 def _draw_errors(
@@ -172,22 +174,31 @@ def _draw_errors(
 def _positions(axes: Axes, key: str, values: Mapping[str, Any]) -> dict[str, float]:
     """Return each value's position on the axis: numbers by size or ratio, others in a row."""
     axes.set_xlabel(key)
-    numbers = [v for v in values.values() if isinstance(v, int | float) and not isinstance(v, bool)]
+    numbers = list(filter(_is_number, values.values()))
     if len(numbers) < len(values):
         axes.set_xticks(range(len(values)), [*values])
         axes.set_xlim(-0.6, len(values) - 0.4)
         return {value: float(position) for position, value in enumerate(values)}
     if min(numbers) > 0 and max(numbers) > LOGARITHMIC * min(numbers):
         axes.set_xscale("log")
-    axes.set_xticks(numbers, [f"{number:g}" for number in numbers])
+    axes.set_xticks(numbers, [*map(_text, numbers)])
     axes.minorticks_off()
     axes.margins(x=0.12)
     return dict(zip(values, map(float, numbers), strict=True))
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str:
+    """Format a value for a figure: 1, not 1.0."""
+    return f"{value:g}" if _is_number(value) else shown(value)
+
+
 def _line_name(run: Run, runs: Sequence[Run], others: Sequence[str]) -> str:
     """Name a line by what distinguishes it: net, further keys, profile."""
-    parts = [f"{key.rpartition('.')[2]} {shown(_value(run, key))}" for key in others]
+    parts = [f"{key.rpartition('.')[2]} {_text(_value(run, key))}" for key in others]
     if len({other.label for other in runs}) > 1:
         parts.insert(0, run.label)
     if len({other.profile for other in runs}) > 1:
