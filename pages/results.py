@@ -18,6 +18,7 @@ from resnet_repro.analysis.protocol import deviations, unlike_caffe
 from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
 from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import deviations_table, variants
+from resnet_repro.items.fig7 import responses
 from resnet_repro.items.gradients import brief, gradients, weights
 from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table
@@ -165,6 +166,22 @@ def late_start_block(_: Study) -> str:
     )
 
 
+def responses_block(study: Study) -> str:
+    """Layer responses (Fig. 7) beside the paper's, layer by layer; one row per run."""
+    rows = []
+    for run in study.item("fig7"):
+        ours, theirs = responses(run), paper.responses(run.label)
+        if ours is None or theirs.empty:
+            continue
+        ratio = ours / theirs
+        row: dict[str, Any] = {"net": f"{run.label}, seed {run.seed}, {run.profile} profile"}
+        row |= {"mean std": ours.mean(), "paper's": theirs.mean()}
+        row |= {"ours over the paper's by layer: mean": ratio.mean()}
+        row |= {"lowest": ratio.min(), "highest": ratio.max(), "correlation": ours.corr(theirs)}
+        rows.append(row)
+    return to_markdown(pd.DataFrame(rows)) if rows else "No run has logged them yet."
+
+
 def gradients_block(study: Study, describe: Callable[[Run], dict[str, str]]) -> str:
     """One row per net whose gradients were looked at, also in runs that only did that."""
     rows = []
@@ -185,10 +202,11 @@ def first_update(run: Run) -> dict[str, str]:
     def ends(by_layer: pd.Series[float]) -> str:
         return ", ".join(map(brief, by_layer.iloc[[0, -1]]))
 
+    later = (f"{brief(size)} at {at:,}" for at, size in sizes.iloc[1:, 0].items())
     return {
         "gradient norm, first and last conv, at initialisation": ends(norms.iloc[0]),
         "weight norm, first and last conv, at initialisation": ends(sizes.iloc[0]),
-        "weight norm later": f"{ends(sizes.iloc[1])} (iteration {sizes.index[1]:,})",
+        "weight norm of the first conv, at later iterations": "; ".join(later),
     }
 
 

@@ -37,6 +37,7 @@ BLOCKS: Mapping[str, Callable[[Study], str]] = {
     "curves": results.agreement_block,
     "statistics": results.statistics_block,
     "crossing": results.crossing_block,
+    "responses": results.responses_block,
     "late start": results.late_start_block,
     "first update": partial(results.gradients_block, describe=results.first_update),
     "gradient precision": partial(

@@ -59,9 +59,10 @@ def _of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
     They stand for no net, or are of another profile than that with most nets.
     """
     from resnet_repro.analysis import load
+    from resnet_repro.analysis.logged_run import Run, warn
 
     @functools.wraps(draw)
-    def drawn(runs: Sequence[load.Run], *more: Any, **named: Any) -> Any:
+    def drawn(runs: Sequence[Run], *more: Any, **named: Any) -> Any:
         kept, lines = load.standing(runs)
         shown = load.without_variants(kept) or kept or list(runs)
         others = {run.experiment: run.label for run in kept if run not in shown}
@@ -70,7 +71,7 @@ def _of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
         for other in sorted({run.profile for run in shown} - {profile}):
             lines.append(f"runs of the {other} profile; shown is the {profile} profile")
         for line in lines if kept else ():
-            load.warn(line)
+            warn(line)
         return draw([run for run in shown if run.profile == profile], *more, **named)
 
     return drawn

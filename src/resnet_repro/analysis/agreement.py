@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.curves import LOOKS, draw_paper, in_windows
+from resnet_repro.analysis.curves import LOOKS, draw_paper, in_windows, legend
 from resnet_repro.analysis.evaluations import evaluations_beside, precise_errors
 from resnet_repro.analysis.judge import has_margin, public_noise
 from resnet_repro.analysis.load import grouped
@@ -214,10 +214,11 @@ def agreement(stretches: Sequence[Stretch]) -> Figure:
         axes.remove()
     highest = max(float(max(s.ours.max(), s.paper.max())) for s in stretches)
     grid[0, 0].set_ylim(0, max(20.0, 5 * (highest // 5 + 1)))
+    key = legend({run.depth for run in runs}, 2, "test error", "test error")
     sentences = ["Dots: where ours is compared with the paper's digitised curve."]
     if any(map(len, precise.values())):
         sentences.append("Circles: checkpoints tested with precise batch-norm statistics.")
-    return style.underneath(figure, sentences + run_sentences(runs), grid[0, 0])
+    return style.underneath(figure, sentences + run_sentences(runs), key)
 
 
 def _draw(
@@ -243,10 +244,9 @@ def _draw(
         course = pd.concat([part.course for part in whole])
         compared = pd.concat([part.ours for part in whole])
         look = our_look | {"color": colour, "zorder": 2.5}
-        axes.plot(course.index / unit, course, label=KINDS[kind], **look)
+        axes.plot(course.index / unit, course, **look)
         axes.plot(compared.index / unit, compared, "o", color=colour, markersize=2, zorder=2.6)
         draw_paper(axes, FIGURES[run.family], run, kind, paper_look)
-        axes.lines[-1].set_label(f"{KINDS[kind]} in the paper")
     axes.set_xlim(0, paper_horizon(run)[0] * 1.05 / unit)
     axes.set_title(net)
     axes.set_xlabel("iter. (1e4)")

@@ -48,12 +48,13 @@ def draw_net(
     ``look`` may name it and choose its colour; by default that is the depth's.
     """
     label = f"{runs[0].label}, {seeds_phrase(len(runs))}, {runs[0].profile} profile"
-    look = {"color": style.depth_colour(runs[0].depth), "label": label, "zorder": 2.5} | look
+    usual: dict[str, Any] = {"color": style.depth_colour(runs[0].depth), "label": label}
+    look = usual | {"zorder": 2.5} | look
     curve = mean_curve(runs, kind)
     x = curve.index.to_numpy() / unit
     axes.plot(x, curve["mean"], **look)
     if len(runs) > 1:
-        band = {"color": look["color"], "alpha": 0.18, "linewidth": 0, "zorder": 2}
+        band: dict[str, Any] = {"color": look["color"], "alpha": 0.18, "linewidth": 0, "zorder": 2}
         axes.fill_between(x, curve["low"], curve["high"], **band)
 
 
@@ -114,9 +115,9 @@ def name_missing(axes: Axes, nets: Nets, labels: Sequence[str]) -> None:
     missing = [label for label in labels if label not in nets]
     names = ", ".join(missing)
     if missing and not nets:
-        explain_empty(axes, "\n".join(["no runs logged", *textwrap.wrap(names, 30)]))
+        explain_empty(axes, "\n".join(["no finished runs", *textwrap.wrap(names, 30)]))
     elif missing:
-        note(axes, f"no runs logged: {names}")
+        note(axes, f"no finished runs: {names}")
 
 
 def explain_empty(axes: Axes, text: str) -> None:
@@ -194,7 +195,7 @@ def sentences(runs: Sequence[Run], frame: Frame = CIFAR) -> list[str]:
     """Caption of a figure of error curves."""
     lines = run_sentences(runs)
     if not runs:
-        return [*lines, "No runs logged."]
+        return [*lines, "No finished runs."]
     width = " or ".join(f"{width:,}" for width in sorted({*map(bin_width, runs)}))
     lines += [f"Training error: mean over the augmented mini-batches of each {width} iterations."]
     if any(len(group) > 1 for group in by_net(runs).values()):
