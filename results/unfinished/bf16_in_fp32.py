@@ -1,11 +1,13 @@
-"""Resume a bf16 run on a CPU without bf16 units: ``python train_bf16_in_fp32.py WORDS``.
+"""Run bf16 training on a CPU without bf16 units: ``python bf16_in_fp32.py MODULE WORDS``.
 
-WORDS are those of ``resnet_repro.train``, with ``trainer.precision=bf16``. A conv takes and returns
-bf16, as on other CPUs, but is computed in fp32: the product of two bf16 numbers is exact there, and
-the sums are in fp32 on both. Torch's own bf16 convs take about twelve times as long on such a CPU.
+MODULE is ``resnet_repro.train``, with ``trainer.precision=bf16``, or ``benchmarks.precision``. A
+conv takes and returns bf16, as on other CPUs, but is computed in fp32: the product of two bf16
+numbers is exact there, and the sums are in fp32 on both. Torch's own bf16 convs take about twelve
+times as long on such a CPU.
 """
 
 import runpy
+import sys
 from typing import Any
 
 import torch
@@ -46,4 +48,4 @@ def forward(self: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> 
 
 native = nn.Conv2d._conv_forward
 nn.Conv2d._conv_forward = forward
-runpy.run_module("resnet_repro.train", run_name="__main__", alter_sys=True)
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
