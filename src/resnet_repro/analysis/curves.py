@@ -48,8 +48,8 @@ def draw_net(
     ``look`` may name it and choose its colour; by default that is the depth's.
     """
     label = f"{runs[0].label}, {seeds_phrase(len(runs))}, {runs[0].profile} profile"
-    usual: dict[str, Any] = {"color": style.depth_colour(runs[0].depth), "label": label}
-    look = usual | {"zorder": 2.5} | look
+    colour = style.depth_colour(runs[0].depth)
+    look = {"color": colour, "label": label, "zorder": 2.5, **look}
     curve = mean_curve(runs, kind)
     x = curve.index.to_numpy() / unit
     axes.plot(x, curve["mean"], **look)
