@@ -35,13 +35,8 @@ class Study(Logged):
         self.problems += unfinished.problems
 
     def item(self, name: str) -> list[Run]:
-        """Return the finished runs that an item is drawn from.
-
-        Figures are of the paper's protocol as soon as two of their nets were trained by it.
-        """
-        item = load_item(name)
-        papers = self.of_item(item, "paper") if name in FIGURES else []
-        return papers if len({run.label for run in papers}) > 1 else self.of_item(item)
+        """Return the finished runs that an item is drawn from."""
+        return self.of_item(load_item(name))
 
     @property
     def imagenet(self) -> list[Run]:

@@ -12,7 +12,7 @@ import yaml
 
 from fabricate import fabricate
 from resnet_repro.analysis import protocol
-from resnet_repro.analysis.load import Logged, best_covered_profile, load_runs
+from resnet_repro.analysis.load import Logged, load_runs, profile_to_show
 from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.options import shown
 from resnet_repro.runs.folder import RunFolder
@@ -70,16 +70,20 @@ def test_variants_are_not_the_experiment_and_filters(tmp_path):
     assert load_runs(tmp_path / "nowhere") == []
 
 
-def test_the_profile_with_most_nets_tells_most_and_of_equals_the_longest(tmp_path):
-    assert best_covered_profile(load_runs(tmp_path)) is None
+def test_the_papers_profile_is_shown_from_two_nets_on_before_that_the_one_with_most(tmp_path):
+    assert profile_to_show(load_runs(tmp_path)) is None
     fabricate(tmp_path, "plain-20", profile="paper", seed=0)
     for label, seed in (("plain-20", 1), ("plain-20", 2), ("plain-56", 2)):
         fabricate(tmp_path, label, profile="quick", seed=seed)
-    assert best_covered_profile(load_runs(tmp_path)) == "quick"
+    assert profile_to_show(load_runs(tmp_path)) == "quick"
     fabricate(tmp_path, "plain-56", profile="paper", state="running", until=1_000)
-    assert best_covered_profile(load_runs(tmp_path)) == "quick"
+    assert profile_to_show(load_runs(tmp_path)) == "quick"
+    fabricate(tmp_path, "plain-20", profile="short")
+    fabricate(tmp_path, "ResNet-20", profile="short")
+    assert profile_to_show(load_runs(tmp_path)) == "short"  # the longer of two with two nets
+    fabricate(tmp_path, "ResNet-56", profile="quick")
     fabricate(tmp_path, "plain-56", profile="paper")
-    assert best_covered_profile(load_runs(tmp_path)) == "paper"
+    assert profile_to_show(load_runs(tmp_path)) == "paper"
 
 
 def test_a_copied_or_linked_run_stands_for_no_net_but_can_be_loaded(tmp_path, capsys):

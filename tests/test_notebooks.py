@@ -130,7 +130,7 @@ def test_a_pair_of_runs(tmp_path):
     assert "They differ in model.shortcut." in caption.replace("\n", " ")
 
 
-def test_of_several_profiles_the_best_covered_is_shown(tmp_path, capsys):
+def test_of_several_profiles_one_is_shown(tmp_path, capsys):
     runs = [made(tmp_path, net) for net in WITH_DATA[:2]]
     runs += [made(tmp_path, profile="paper", seed=seed) for seed in range(2)]
     table = ra.table6(runs).set_index("net")

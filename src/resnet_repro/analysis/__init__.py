@@ -56,7 +56,7 @@ def __dir__() -> list[str]:
 def _of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
     """Make a figure or table of nets take any runs: those that it does not show are named.
 
-    They stand for no net, or are of another profile than that with most nets.
+    They stand for no net, or are of another profile than is shown.
     """
     from resnet_repro.analysis import load
     from resnet_repro.analysis.logged_run import Run, warn
@@ -67,7 +67,7 @@ def _of_nets(draw: Callable[..., Any]) -> Callable[..., Any]:
         shown = load.without_variants(kept) or kept or list(runs)
         others = {run.experiment: run.label for run in kept if run not in shown}
         lines += [f"{name}: another experiment of {net}" for name, net in others.items()]
-        profile = load.best_covered_profile(shown)
+        profile = load.profile_to_show(shown)
         for other in sorted({run.profile for run in shown} - {profile}):
             lines.append(f"runs of the {other} profile; shown is the {profile} profile")
         for line in lines if kept else ():

@@ -87,15 +87,15 @@ class Logged:
         return self.problems + given_up + self.standing_for_none
 
     def of(self, experiments: Collection[str], profile: str | None = None) -> list[Run]:
-        """Return finished runs of some experiments, of one profile: given, or the best covered."""
+        """Return finished runs of experiments, of one profile: given, or ``profile_to_show``."""
         runs = [run for run in self.finished if run.experiment in experiments]
-        profile = profile or best_covered_profile(runs)
+        profile = profile or profile_to_show(runs)
         return [run for run in runs if run.profile == profile]
 
     def of_item(self, item: ItemRuns, profile: str | None = None) -> list[Run]:
         """Return the finished runs that an item is drawn from.
 
-        They are of one profile: given, or the best covered. Without one given, a table of nets
+        They are of one profile: given, or ``profile_to_show``. Without one given, a table of nets
         takes the longest schedule that each finished, and the claims choose among all themselves.
         """
         if profile is None and item.name == "claims":
@@ -248,9 +248,14 @@ def load_runs(
     return logged.finished if finished_only else logged.begun
 
 
-def best_covered_profile(logged: Sequence[Run]) -> str | None:
-    """Return the profile with most nets, whatever their seeds; of equals the longest, or None."""
+def profile_to_show(logged: Sequence[Run]) -> str | None:
+    """Return the paper's profile as soon as it has two nets, else that with most, or None.
+
+    Seeds do not count; of equals it is the longest.
+    """
     nets = {(run.profile, run.experiment) for run in logged}
     count = Counter(profile for profile, _ in nets)
+    if count["paper"] > 1:
+        return "paper"
     best = max(PROFILES, key=count.__getitem__)  # the first of equals
     return best if count[best] else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from resnet_repro import evaluate, items, paths
 from resnet_repro.analysis.evaluations import evaluations_beside, not_used, score_of
 from resnet_repro.analysis.judge import first_tested
-from resnet_repro.analysis.load import Logged, best_covered_profile, can_draw, grouped
+from resnet_repro.analysis.load import Logged, can_draw, grouped, profile_to_show
 from resnet_repro.analysis.logged_run import Run, warn
 from resnet_repro.analysis.protocol import by_net
 from resnet_repro.command import count
@@ -39,7 +39,7 @@ def main(name: str) -> None:
         root = paths.runs(config.runs_dir)
         runs = select(root, item, args)
         if args.train and (args.profile or args.seeds or not runs):
-            profile = args.profile or best_covered_profile(runs) or FIRST_PROFILE
+            profile = args.profile or profile_to_show(runs) or FIRST_PROFILE
             train_missing(item, profile, args.seeds, args.overrides)
             runs = select(root, item, args)
         report_missing(item, runs, args.profile)
@@ -67,7 +67,7 @@ def select(root: Path, item: ItemRuns, args: argparse.Namespace) -> list[Run]:
             warn(line)
         compose = cache(partial(compose_run, *args.overrides))
         runs = [run for run in logged.runs if run.is_finished and _is_requested(run, item, compose)]
-        profile = args.profile or best_covered_profile(runs)
+        profile = args.profile or profile_to_show(runs)
         runs = [run for run in runs if run.profile == profile]
     else:
         variants = tuple(f"{experiment}-" for experiment in item.drawn)
@@ -187,7 +187,11 @@ def _arguments(shown: items.Item) -> argparse.Namespace:
         parser = argparse.ArgumentParser(
             description=f"Train what {shown.name} lacks, then draw it."
         )
-        parser.add_argument("--profile", choices=PROFILES, help="default: the best covered one")
+        parser.add_argument(
+            "--profile",
+            choices=PROFILES,
+            help="default: paper from two logged nets on, else that with most",
+        )
         text = "number of seeds, from 0 on; default: all logged"
         parser.add_argument("--seeds", type=count, help=text)
         parser.add_argument("--no-train", dest="train", action="store_false", help="only draw")
