@@ -12,6 +12,7 @@ from fabricate import ENDS, fabricate
 from pages import write
 from pages.study import COMMITTED, TABLES, Study, draw
 from pages.write import BLOCKS, PAGES, RUNS, main, outdated, rewrite
+from resnet_repro.analysis import paper
 from resnet_repro.analysis.judge import ClaimResult
 from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
@@ -159,6 +160,22 @@ def test_the_readme_has_the_longest_runs_and_no_paper_value_for_another_schedule
     assert "figures/fig6.png" in text
     assert "figures/fig1.png" not in text  # it would be of the short profile
     assert rows(text) == [["ResNet-20", "2", "8.70 +- 0.00", "0.63", "8.75", "reproduced"]]
+
+
+def test_responses_are_compared_with_the_papers_layer_by_layer(tmp_path):
+    assert BLOCKS["responses"](Study(tmp_path)) == "No run has logged them yet."
+    theirs = paper.responses("ResNet-20")
+    factors = [0.5] * (len(theirs) - 1) + [0.8]
+    fabricate(
+        tmp_path, "ResNet-20", responses=[f * v for f, v in zip(factors, theirs, strict=True)]
+    )
+    (*_, row) = BLOCKS["responses"](Study(tmp_path)).splitlines()
+    name, ours, paper_mean, mean, lowest, highest, correlation = row.strip("| ").split("|")
+    assert name.strip() == "ResNet-20, seed 0, paper profile"
+    assert float(paper_mean) == pytest.approx(theirs.mean(), abs=0.006)
+    assert float(ours) == pytest.approx((theirs * factors).mean(), abs=0.006)
+    assert [float(v) for v in (lowest, mean, highest)] == [0.5, 0.52, 0.8]
+    assert float(correlation) == pytest.approx(theirs.corr(theirs * factors), abs=0.006)
 
 
 def test_only_blocks_change_and_broken_ones_are_refused(four):
