@@ -22,6 +22,7 @@ from resnet_repro.items.fig7 import responses
 from resnet_repro.items.gradients import brief, gradients, weights
 from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table
+from resnet_repro.options import shown
 
 if TYPE_CHECKING:
     from pages.study import Study
@@ -36,9 +37,9 @@ def runs_block(study: Study) -> str:
         key=lambda run: (PROFILE_ORDER.index(run.profile), not run.is_plain, run.depth),
     )
     lines = [_runs_table(finished) if finished else "No run is finished yet.", ""]
-    lines += [f"- in no table: {_stopped(run)}" for run in study.begun if not run.is_finished]
+    lines += [f"- in no table: {_ended(run)}" for run in study.begun if not run.is_finished]
     look = "a look at one question, in no figure or table"
-    lines += [f"- {look}: {_stopped(run)}" for run in study.checks]
+    lines += [f"- {look}: {_ended(run)}" for run in study.checks]
     lines += [
         f"- given up, in no figure or table: `{run.place}` {run.status['state']}: "
         f"{run.status.get('reason') or NOTHING}"
@@ -75,9 +76,9 @@ def _runs_table(runs: Sequence[Run]) -> str:
     return to_markdown(places.agg(summed_up)[list(rows[0])])
 
 
-def _stopped(run: Run) -> str:
-    at = f"iteration {int(run.status.get('iter', 0)):,} of {run.max_iters:,}"
-    return f"`{run.place}`, {run.meta.get('precision')}, stopped at {at}"
+def _ended(run: Run) -> str:
+    at = f"stopped at iteration {int(run.status.get('iter', 0)):,} of {run.max_iters:,}"
+    return f"`{run.place}`, {run.meta.get('precision')}, {'finished' if run.is_finished else at}"
 
 
 def protocol_block(study: Study) -> str:
@@ -167,19 +168,31 @@ def late_start_block(_: Study) -> str:
 
 
 def responses_block(study: Study) -> str:
-    """Layer responses (Fig. 7) beside the paper's, layer by layer; one row per run."""
+    """Layer responses (Fig. 7) beside the paper's; one row per run.
+
+    Looks at responses follow the finished runs of their net and profile.
+    """
+    looks = [run for run in study.checks if responses(run) is not None]
+    asked = {(run.label, run.profile) for run in looks}
+    same = [run for run in study.finished if (run.label, run.profile) in asked]
     rows = []
-    for run in study.item("fig7"):
+    for run in {run.place: run for run in (*study.item("fig7"), *same, *looks)}.values():
         ours, theirs = responses(run), paper.responses(run.label)
         if ours is None or theirs.empty:
             continue
-        ratio = ours / theirs
-        row: dict[str, Any] = {"net": f"{run.label}, seed {run.seed}, {run.profile} profile"}
-        row |= {"mean std": ours.mean(), "paper's": theirs.mean()}
-        row |= {"ours over the paper's by layer: mean": ratio.mean()}
-        row |= {"lowest": ratio.min(), "highest": ratio.max(), "correlation": ours.corr(theirs)}
+        row: dict[str, Any] = {"net": f"{_net(run)}, {run.profile} profile"}
+        row |= {"mean std": ours.mean(), "the paper's": theirs.mean()}
+        row |= {"lowest std": ours.min(), "the paper's lowest": theirs.min()}
+        row |= {"ours over the paper's, mean of layers": (ours / theirs).mean()}
+        row |= {"correlation of layers": ours.corr(theirs)}
         rows.append(row)
     return to_markdown(pd.DataFrame(rows)) if rows else "No run has logged them yet."
+
+
+def _net(run: Run) -> str:
+    """A net with its seed and, of a variant, what it changes."""
+    changes = (f"{key}={shown(ours)}" for key, (_, ours) in run.changes.items())
+    return ", ".join([run.label, f"seed {run.seed}", *changes])
 
 
 def gradients_block(study: Study, describe: Callable[[Run], dict[str, str]]) -> str:
@@ -187,7 +200,7 @@ def gradients_block(study: Study, describe: Callable[[Run], dict[str, str]]) -> 
     rows = []
     for run in study.item("gradients") + study.checks + study.item("fig4"):
         if found := describe(run):
-            row = {"net": f"{run.label}, seed {run.seed}, {run.meta.get('precision')}", **found}
+            row = {"net": f"{_net(run)}, {run.meta.get('precision')}", **found}
             if row not in rows:  # a look at one question may repeat a run
                 rows.append(row)
     return to_markdown(pd.DataFrame(rows)) if rows else "No run has logged it yet."

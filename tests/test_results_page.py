@@ -162,20 +162,22 @@ def test_the_readme_has_the_longest_runs_and_no_paper_value_for_another_schedule
     assert rows(text) == [["ResNet-20", "2", "8.70 +- 0.00", "0.63", "8.75", "reproduced"]]
 
 
-def test_responses_are_compared_with_the_papers_layer_by_layer(tmp_path):
+def test_responses_are_compared_with_the_papers_and_a_look_with_the_runs_it_changes(tmp_path):
     assert BLOCKS["responses"](Study(tmp_path)) == "No run has logged them yet."
     theirs = paper.responses("ResNet-20")
-    factors = [0.5] * (len(theirs) - 1) + [0.8]
-    fabricate(
-        tmp_path, "ResNet-20", responses=[f * v for f, v in zip(factors, theirs, strict=True)]
-    )
-    (*_, row) = BLOCKS["responses"](Study(tmp_path)).splitlines()
-    name, ours, paper_mean, mean, lowest, highest, correlation = row.strip("| ").split("|")
+    ours = theirs * ([0.5] * (len(theirs) - 1) + [0.8])
+    fabricate(tmp_path, "ResNet-20", responses=list(ours))
+    for name, changes in ((None, {}), ("check_decay", {"recipe.decay_bn": False})):
+        more = {"name": name, "changes": changes, "responses": list(2 * ours)}
+        fabricate(tmp_path, "ResNet-20", profile="short", **more)
+    _, _, row, short, look = BLOCKS["responses"](Study(tmp_path)).splitlines()
+    name, *values, correlation = row.strip("| ").split("|")
     assert name.strip() == "ResNet-20, seed 0, paper profile"
-    assert float(paper_mean) == pytest.approx(theirs.mean(), abs=0.006)
-    assert float(ours) == pytest.approx((theirs * factors).mean(), abs=0.006)
-    assert [float(v) for v in (lowest, mean, highest)] == [0.5, 0.52, 0.8]
-    assert float(correlation) == pytest.approx(theirs.corr(theirs * factors), abs=0.006)
+    means = [ours.mean(), theirs.mean(), ours.min(), theirs.min(), 0.5 + 0.3 / len(theirs)]
+    assert list(map(float, values)) == pytest.approx(means, abs=0.006)
+    assert float(correlation) == pytest.approx(theirs.corr(ours), abs=0.006)
+    assert short.startswith("| ResNet-20, seed 0, short profile ")
+    assert look.startswith("| ResNet-20, seed 0, recipe.decay_bn=false, short profile ")
 
 
 def test_only_blocks_change_and_broken_ones_are_refused(four):
