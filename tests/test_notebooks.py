@@ -64,7 +64,7 @@ def project(tmp_path, monkeypatch):
     shutil.copy(REPO / "pyproject.toml", tmp_path)
     shutil.copytree(REPO / "notebooks", tmp_path / "notebooks")
     for label in WITH_DATA:
-        fabricate(tmp_path / "results" / "runs", label, profile="short", probes=True)
+        fabricate(tmp_path / "results" / "runs", label, profile="paper", probes=True)
     return tmp_path
 
 
@@ -89,15 +89,15 @@ def test_it_runs_top_to_bottom(path, project):
 
 def test_runs_are_found_from_wherever_one_is(project, monkeypatch):
     monkeypatch.chdir(project / "notebooks")
-    assert [run.label for run in ra.runs("short")] == [*WITH_DATA]
+    assert [run.label for run in ra.runs("paper")] == [*WITH_DATA]
     root, changed = project / "results" / "runs", "cifar10_resnet20_lr05"
-    fabricate(root, "ResNet-20", profile="short", name=changed, changes={"experiment": changed})
-    assert changed in {run.experiment for run in ra.runs("short")}
-    assert [run.experiment for run in ra.runs("short", [changed])] == [changed]
-    assert ra.runs("short", data="tiny_imagenet") == []
-    assert len(ra.runs("short", data="cifar10")) == len(WITH_DATA) + 1
+    fabricate(root, "ResNet-20", profile="paper", name=changed, changes={"experiment": changed})
+    assert changed in {run.experiment for run in ra.runs("paper")}
+    assert [run.experiment for run in ra.runs("paper", [changed])] == [changed]
+    assert ra.runs("paper", data="tiny_imagenet") == []
+    assert len(ra.runs("paper", data="cifar10")) == len(WITH_DATA) + 1
     monkeypatch.chdir("/")
-    assert len(ra.runs("short")) == len(WITH_DATA) + 1
+    assert len(ra.runs("paper")) == len(WITH_DATA) + 1
     monkeypatch.delenv("RESNET_REPRO_RUNS")
     assert all(run.path.is_relative_to(REPO) for run in ra.runs())
     assert ra.repository() == REPO
