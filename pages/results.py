@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pages.agreement import KINDS, agreement_table, compare_curves, statistics_table
 from resnet_repro.analysis import load, paper
-from resnet_repro.analysis.agreement import KINDS, agreement_table, compare_curves, statistics_table
 from resnet_repro.analysis.captions import data_of, run_sentences
 from resnet_repro.analysis.load import PROFILE_ORDER
 from resnet_repro.analysis.logged_run import Run

@@ -3,8 +3,8 @@
 from functools import cached_property
 from pathlib import Path
 
+from pages.agreement import agreement, compare_curves
 from resnet_repro.analysis import style
-from resnet_repro.analysis.agreement import agreement, compare_curves
 from resnet_repro.analysis.judge import ClaimResult, by_number, first_tested
 from resnet_repro.analysis.load import Logged, can_draw
 from resnet_repro.analysis.logged_run import Run

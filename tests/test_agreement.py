@@ -7,7 +7,8 @@ import pytest
 from scipy import stats as distributions
 
 from fabricate import fabricate, imagenet_run
-from resnet_repro.analysis import agreement, paper
+from pages import agreement
+from resnet_repro.analysis import paper
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.runs.folder import RunFolder
