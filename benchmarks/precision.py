@@ -128,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         header = provenance(part, set_up(config.trainer)) | {
             "run": f"{config.profile}/{config.name}/seed{config.seed}",
             "net": meta["net"]["label"],
+            "precision": meta["precision"],  # of the run; this machine may choose another
         }
         path = args.out / f"{part}_{header['device']}.json"
         content = json.loads(path.read_text()) if path.exists() else {}

@@ -19,11 +19,11 @@ from benchmarks.growth import Point
 from benchmarks.limit import CONV, NORM, OTHER, UPDATE, WAITING, kind_of, least, time_spent
 from benchmarks.measured import Measured
 from benchmarks.page import page
-from benchmarks.precision import gradients, main
+from benchmarks.precision import main
 from benchmarks.record import Scope
 from benchmarks.timing import Turn, ratios, spread, take_turns
 from pictures import SMALL_CROP, encoded, photograph, shrink
-from ranks import StopAt, do, newest, small_job
+from ranks import StopAt, do, small_job
 from resnet_repro.data.synthetic import make
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_multiply_adds
@@ -406,8 +406,14 @@ def test_continuations_start_at_the_checkpoint_and_differ(tmp_path, capsys):
     kept = json.loads(text)
     (compared,) = kept["gradients"]
     assert (compared["from"], compared["rounding"]) == (6, 0.0)  # the run is in fp32
-    bf16 = gradients(job.config, "bf16", newest(job.folder))
+    meta = job.folder.meta()
+    job.folder.write_meta(meta | {"precision": "bf16"})  # as if another machine had chosen it
+    main([*args[:3], "0", "--out", str(tmp_path / "bf16")])
+    other = json.loads((tmp_path / "bf16" / path.name).read_text())
+    (bf16,) = other["gradients"]
+    assert (kept["precision"], other["precision"], other["rows"]) == ("fp32", "bf16", [])
     assert 0.001 < bf16["rounding"] < bf16["sampling"] == compared["sampling"]
+    job.folder.write_meta(meta)
     rows = kept["rows"]
     assert kept["net"] == "ResNet-8"
     assert [row["from"] for row in rows] == [6] * 4
