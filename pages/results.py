@@ -275,7 +275,9 @@ def _continuations(saved: dict[str, Any]) -> str:
         "test_error": "test error (%)",
     }
     rows = pd.DataFrame(saved["rows"])
-    table = rows.assign(loss=rows["loss"].map("{:.4f}".format)).rename(columns=names)
+    written = {"from": "{:,}".format, "loss": "{:.4f}".format}
+    table = rows.assign(**{key: rows[key].map(way) for key, way in written.items()})
+    table = table.rename(columns=names)
     table = table.drop(columns=["made", "revision", "on"])
     devices = " and ".join(rows["on"].unique())
     where = f"{saved['net']} (`{saved['run']}`), {devices}"
