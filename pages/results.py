@@ -284,12 +284,15 @@ def _continuations(saved: dict[str, Any]) -> str:
     lines = [to_markdown(table), "", f"{where}; `python -m benchmarks.precision`."]
     way = rows["continuation"].str.rsplit(", seed ", n=1, expand=True)
     for start, group in rows.groupby("from"):
-        spans = {
-            what: group.groupby(way[same])["clean_train_error"].agg(lambda v: v.max() - v.min())
-            for what, same in (("precision and layout", 1), ("seed", 0))
-        }
-        spread = ", by ".join(f"{what} {span.max():.2f} points" for what, span in spans.items())
-        lines.append(f"From iteration {start:,}, clean training errors differ by {spread}.")
+        spreads = []
+        for what, same in (("precision and layout", 1), ("seed", 0)):
+            values = group.groupby(way[same])[["loss", "clean_train_error"]]
+            loss, error = (values.max() - values.min()).max()
+            spreads.append(f"by {what} {loss:.4f} and {error:.2f} points")
+        lines.append(
+            f"From iteration {start:,}, mean loss and clean training error differ "
+            f"{', '.join(spreads)}."
+        )
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """README and results page say what the runs say; their figures come out the same again."""
 
+import json
 import os
 import re
 import shutil
@@ -178,6 +179,33 @@ def test_responses_are_compared_with_the_papers_and_a_look_with_the_runs_it_chan
     assert float(correlation) == pytest.approx(theirs.corr(ours), abs=0.006)
     assert short.startswith("| ResNet-20, seed 0, short profile ")
     assert look.startswith("| ResNet-20, seed 0, recipe.decay_bn=false, short profile ")
+
+
+def test_precisions_are_compared_with_seeds_from_each_checkpoint(tmp_path):
+    study = Study(tmp_path / "runs")
+    assert "has not been measured yet" in BLOCKS["precision control"](study)
+    gradients = {"from": 2000, "batches": 8, "rounding": 0.11, "sampling": 0.9, "on": "a core"}
+    readings = {
+        "bf16, channels last, seed 0": (1.86, 67.0),
+        "fp32, channels last, seed 0": (1.85, 66.0),
+        "fp32, NCHW, seed 0": (1.83, 68.5),
+        "bf16, channels last, seed 1001": (1.80, 66.5),
+    }
+    start = {"from": 2000, "iterations": 500}
+    end = {"test_error": 68.0, "made": "", "revision": "", "on": "a core"}
+    rows = [
+        start | {"continuation": way, "loss": loss, "clean_train_error": error} | end
+        for way, (loss, error) in readings.items()
+    ]
+    saved = {"net": "plain-56", "run": "paper/cifar10_plain56/seed0", "precision": "bf16"}
+    (tmp_path / "bench").mkdir()
+    path = tmp_path / "bench" / "precision_cifar10_plain56_cpu.json"
+    path.write_text(json.dumps(saved | {"gradients": [gradients], "rows": rows}))
+    text = BLOCKS["precision control"](study)
+    assert re.search(r"\| plain-56 +\| 2,000 +\| 11 +\| 90 +\| 8 ", text)
+    assert re.search(r"\| 2,000 +\| 500 +\| fp32, NCHW, seed 0 +\| 1\.8300 +\| 68\.50 ", text)
+    spread = "by precision and layout 0.0300 and 2.50 points, by seed 0.0600 and 0.50 points."
+    assert text.endswith(f"mean loss and clean training error differ {spread}")
 
 
 def test_only_blocks_change_and_broken_ones_are_refused(four):
