@@ -2,9 +2,11 @@
 
 import os
 import runpy
+import shutil
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +110,18 @@ def run_script(monkeypatch):
         runpy.run_path(str(paths.REPOSITORY / "experiments" / f"{name}.py"), run_name="__main__")
 
     return run
+
+
+@pytest.fixture
+def break_as(tmp_path, monkeypatch):
+    """Put a stand-in in the place of wandb; the word it gets says what goes wrong."""
+    place = tmp_path / "packages"
+    place.mkdir()
+    shutil.copy(Path(__file__).with_name("fake_wandb.py"), place / "wandb.py")
+    monkeypatch.syspath_prepend(place)
+    monkeypatch.setenv("PYTHONPATH", str(place), prepend=os.pathsep)
+    monkeypatch.setenv("FAKE_WANDB", "nothing")
+    return lambda how: monkeypatch.setenv("FAKE_WANDB", how)
 
 
 @pytest.fixture

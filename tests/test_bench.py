@@ -3,12 +3,10 @@
 import importlib
 import json
 import os
-import shutil
 import signal
 import sys
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -80,12 +78,8 @@ def test_the_usual_loop_is_the_usual_one():
     assert not torch.equal(data[3][0], data[3][0])  # cropped and flipped each time
 
 
-def test_harness_is_counted_part_by_part(tmp_path, monkeypatch):
-    fake = tmp_path / "packages"
-    fake.mkdir()
-    shutil.copy(Path(__file__).with_name("fake_wandb.py"), fake / "wandb.py")
-    monkeypatch.syspath_prepend(str(fake))
-    monkeypatch.setenv("PYTHONPATH", f"{fake}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+@pytest.mark.usefixtures("break_as")
+def test_harness_is_counted_part_by_part(tmp_path):
     kept = measured_by("harness", tmp_path, f"runs_dir={tmp_path / 'runs'}", "--rounds", "1")
     parts = {row["part"]: row for row in kept["rows"]}
     assert (parts["logging"]["times"], parts["evaluation"]["times"]) == (640, 64)

@@ -132,16 +132,14 @@ def test_runs_that_did_not_finish_are_named_below_a_sweep(tmp_path, words, monke
         (["{root}/quick/cifar10_plain20"], "1 finished runs, which differ in nothing"),
     ],
 )
-def test_runs_that_cannot_be_compared_are_refused_in_one_line(root, args, output, capsys):
-    with pytest.raises(SystemExit) as left:
-        main([word.format(root=root) for word in args])
-    assert left.value.code == 2
+def test_runs_that_cannot_be_compared_are_refused_in_one_line(root, args, output, call, capsys):
+    assert call(main, *(word.format(root=root) for word in args)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert output.format(root=root) in line
 
 
 def test_a_bad_run_does_not_stop_a_comparison_but_a_folder_that_cannot_be_written_does(
-    root, tmp_path, capsys
+    root, tmp_path, call, capsys
 ):
     bad = root / "quick" / "cifar10_resnet20-lr0.5" / "seed1" / "meta.json"
     bad.rename(bad.with_name("away"))
@@ -151,8 +149,7 @@ def test_a_bad_run_does_not_stop_a_comparison_but_a_folder_that_cannot_be_writte
     table = pd.read_csv(tmp_path / "compare_lr.csv").set_index("recipe.lr")
     assert table["seeds"].to_dict() == {0.01: 3, 0.05: 3, 0.1: 3, 0.5: 2}
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit):
-        main(["recipe.lr", "--figures", str(tmp_path / "file" / "x")])
+    assert call(main, "recipe.lr", "--figures", tmp_path / "file" / "x") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"error: {tmp_path}/file/x: cannot be written (")
 

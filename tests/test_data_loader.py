@@ -1,5 +1,6 @@
 """Batches of full-size pictures from any number of workers and any start; corrupt pictures."""
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -128,6 +129,22 @@ def test_stop_signals_do_not_reach_the_workers(train):
     found += list(stream)
     assert all(map(same, found, batches(train, range(12))))
     assert len(found) == 12
+
+
+def leave_in_the_middle(train):
+    stream = batches(train, range(12), workers=2)
+    next(stream)
+    gc.freeze()  # nothing collects it before the process ends
+    globals()["kept"] = stream
+
+
+def test_a_process_that_ends_in_the_middle_does_not_wait_for_its_workers(train):
+    process = multiprocessing.get_context("fork").Process(target=leave_in_the_middle, args=(train,))
+    process.start()
+    process.join(60)
+    ended = process.exitcode
+    process.kill()
+    assert ended == 0
 
 
 def test_a_data_set_can_be_sent_to_spawned_workers_and_memory_is_pinned_for_cuda_only(train):

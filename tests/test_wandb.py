@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -29,17 +28,6 @@ real_wandb = pytest.mark.skipif(
 def _nothing_from_outside(monkeypatch):
     for key in [key for key in os.environ if key.startswith("WANDB")]:
         monkeypatch.delenv(key)
-
-
-@pytest.fixture
-def break_as(tmp_path, monkeypatch):
-    """Put the stand-in in the place of wandb; the word it gets says what goes wrong."""
-    place = tmp_path / "packages"
-    place.mkdir()
-    shutil.copy(Path(__file__).with_name("fake_wandb.py"), place / "wandb.py")
-    monkeypatch.setenv("PYTHONPATH", str(place), prepend=os.pathsep)
-    monkeypatch.setenv("FAKE_WANDB", "nothing")
-    return lambda how: monkeypatch.setenv("FAKE_WANDB", how)
 
 
 def begun(root: Path, mode: str = "offline", kind: str = "wandb") -> RunFolder:

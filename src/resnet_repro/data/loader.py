@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,6 +173,8 @@ class Decoder:
         if signal.getsignal(signal.SIGCHLD) is not before:
             # Torch's handler would raise wherever the program is; _next notices a dead worker.
             signal.signal(signal.SIGCHLD, before)
+        # At its exit Python would ask them by SIGTERM, which they ignore, and wait for ever.
+        multiprocessing.util.Finalize(batches, _kill, (_workers(batches),), exitpriority=0)
         try:
             while (batch := _next(batches)) is not None:
                 for _, error in batch.failures:
@@ -206,8 +209,7 @@ def _next(batches: Iterator[Any]) -> PictureBatch | None:
         waited, stopped = time.monotonic() - began, stop_noted()
         if waited > (STOP_SECONDS if stopped else STALL_SECONDS):
             break
-    for worker in getattr(batches, "_workers", ()):  # they ignore SIGTERM
-        worker.kill()
+    _kill(_workers(batches))
     if stopped:
         raise StoppedError(
             "stopped by a signal while waiting for pictures; rerun the same command to resume"
@@ -216,6 +218,15 @@ def _next(batches: Iterator[Any]) -> PictureBatch | None:
         f"the processes that decode pictures gave no batch for {waited:.0f} s; "
         "check the disk of data.root, then rerun the same command to resume"
     )
+
+
+def _workers(batches: Iterator[Any]) -> list[BaseProcess]:
+    return getattr(batches, "_workers", [])
+
+
+def _kill(workers: Iterable[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 def _ignore_stop_signals(_: int) -> None:
