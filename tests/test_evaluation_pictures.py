@@ -1,5 +1,6 @@
 """Full-size pictures under every protocol against slow references, one picture and view a time."""
 
+import multiprocessing
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,6 +187,7 @@ def test_a_corrupt_picture_is_named_counted_and_never_replaced(own, protocol, wo
     good = slowly(own, protocol)
     bad.write_bytes(bad.read_bytes()[:1000])
     refused(count, opened(own, workers), protocol, match="n00000001_0.JPEG")
+    assert not multiprocessing.active_children()
     held_out = opened(own, workers, on_corrupt="skip")
     for _ in range(2):  # a second pass counts it again, not twice
         found = count(held_out, protocol)

@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -138,7 +138,7 @@ class Decoder:
         side: int = jpeg.TEST_SIDE,
         whole: bool = False,
         rows: Sequence[int] | None = None,
-    ) -> Iterator[PictureBatch]:
+    ) -> Generator[PictureBatch, None, None]:
         """Pictures in order, each once: the centre 224x224 at a shorter ``side``, or all of it.
 
         ``rows`` are those that are tested, all by default. Whole pictures (Sec. 3.4: 10-crop and
@@ -165,7 +165,7 @@ class Decoder:
 
     def _batches(
         self, pictures: PictureBatches, keys: Iterable[list[Key]]
-    ) -> Iterator[PictureBatch]:
+    ) -> Generator[PictureBatch, None, None]:
         if self.workers:
             _prepare_sockets()
         before = signal.getsignal(signal.SIGCHLD)

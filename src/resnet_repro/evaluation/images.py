@@ -175,15 +175,19 @@ class FullSize:
             replace(self.decoder, workers=workers).test(self.index, 1, side=side, whole=True)
             for side, workers in zip(sides, shares, strict=True)
         ]
-        for batches in zip(*loaders, strict=True):
-            failed = next((batch for batch in batches if batch.failures), None)
-            if failed is not None:
-                self._note(failed)
-                continue
-            # Copies: what lies in shared memory holds a file open, and pictures may wait.
-            images = [batch.images.clone().permute(0, 3, 1, 2) for batch in batches]
-            views = list(ten_crops(images[0], self.geometry.crop)) if ten else images
-            yield views, batches[0].labels.clone()
+        try:
+            for batches in zip(*loaders, strict=True):
+                failed = next((batch for batch in batches if batch.failures), None)
+                if failed is not None:
+                    self._note(failed)
+                    continue
+                # Copies: what lies in shared memory holds a file open, and pictures may wait.
+                images = [batch.images.clone().permute(0, 3, 1, 2) for batch in batches]
+                views = list(ten_crops(images[0], self.geometry.crop)) if ten else images
+                yield views, batches[0].labels.clone()
+        finally:  # an error in one must not leave the processes of the others
+            for loader in loaders:
+                loader.close()
 
     def _note(self, batch: PictureBatch) -> None:
         """Keep a line for each failure, without the place of the folder on this machine."""
