@@ -5,21 +5,20 @@ from pathlib import Path
 
 from pages.agreement import agreement, compare_curves
 from resnet_repro.analysis import style
-from resnet_repro.analysis.judge import ClaimResult, by_number, first_tested
+from resnet_repro.analysis.judge import ClaimResult, tested
 from resnet_repro.analysis.load import Logged, can_draw
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.tables import claims_table, write_table
 from resnet_repro.compare import SWEEP, save_sweep, swept_keys
 from resnet_repro.conf import load_item
-from resnet_repro.items import ITEMS
-from resnet_repro.items.claims_cifar import check_all
-from resnet_repro.items.claims_imagenet import check_imagenet
+from resnet_repro.items import CLAIMS, ITEMS
+from resnet_repro.items.claims_imagenet import IMAGENET_CLAIMS
 
 COMMITTED = ("paper", "short")  # profiles whose runs are in the repository
 UNFINISHED = "unfinished"  # beside the runs: stopped ones, with their checkpoints
 FIGURES = ("fig1", "fig4", "fig6", "fig7", "gradients", "deviations")
 TABLES = ("table2", "table3", "table6", "claims")
-IMAGENET_CLAIMS, AGREEMENT = "claims_imagenet", "agreement"
+CLAIMS_IMAGENET, AGREEMENT = "claims_imagenet", "agreement"
 
 
 class Study(Logged):
@@ -58,9 +57,7 @@ class Study(Logged):
     @cached_property
     def claims(self) -> list[ClaimResult]:
         """Every claim, on runs of the paper's protocol where they can test it."""
-        results = first_tested(check_all, self.item("claims"))
-        results += first_tested(check_imagenet, self.imagenet)
-        return by_number(results)
+        return tested(CLAIMS, self.item("claims") + self.imagenet)
 
 
 def draw(study: Study, docs: Path) -> list[Path]:
@@ -71,14 +68,14 @@ def draw(study: Study, docs: Path) -> list[Path]:
         if can_draw(load_item(name).experiments, {run.experiment for run in runs}):
             written += ITEMS[name].draw(runs, figures if name in FIGURES else tables)
     if study.imagenet:
-        frame, notes = claims_table(check_imagenet, study.imagenet)
-        written += write_table(frame, IMAGENET_CLAIMS, tables, notes)
+        frame, notes = claims_table(IMAGENET_CLAIMS, study.imagenet)
+        written += write_table(frame, CLAIMS_IMAGENET, tables, notes)
     for runs in study.sweeps:
         written += save_sweep(runs, swept_keys(runs), figures, tables)
     stretches, _ = compare_curves(study.begun)
     if stretches:
         written += style.save(agreement(stretches), AGREEMENT, figures)
-    stems = (*FIGURES, *TABLES, IMAGENET_CLAIMS, AGREEMENT)
+    stems = (*FIGURES, *TABLES, CLAIMS_IMAGENET, AGREEMENT)
     for path in (*figures.glob("*"), *tables.glob("*")):
         if (path.stem in stems or path.stem.startswith(SWEEP)) and path not in written:
             path.unlink()

@@ -7,13 +7,13 @@ import pytest
 
 from fabricate import ENDS, IMAGENET_ENDS, fabricate, imagenet_run
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, first_tested, public_noise
+from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, public_noise, tested
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.analysis.protocol import cifar_nets
 from resnet_repro.analysis.tables import claims_table, to_markdown
 from resnet_repro.items.claims_cifar import CIFAR_CLAIMS, check_all
-from resnet_repro.items.claims_imagenet import IMAGENET_CLAIMS, check_imagenet
+from resnet_repro.items.claims_imagenet import IMAGENET_CLAIMS
 from resnet_repro.runs.metrics import MetricsWriter, read_metrics
 from test_analysis_tables import evaluated
 
@@ -134,7 +134,7 @@ def test_claims_both_ways(tmp_path, claim, ends, seeds, verdict, text):
 @pytest.mark.parametrize("profile", ["short", "smoke"])
 def test_c1_asks_sixty_percent_of_the_paper_schedule_only(tmp_path, profile):
     ends = {"plain-20": (30.0, 30.0), "plain-110": (55.0, 55.0)}
-    (result,) = first_tested(lambda runs: [C1(runs)], made(tmp_path, ends, profile=profile))
+    (result,) = tested([C1], made(tmp_path, ends, profile=profile))
     assert result.verdict == "same order as the paper"
     assert "60 %" not in result.sentence
 
@@ -365,7 +365,7 @@ def test_c8_holds_on_the_papers_order_at_10_crop_where_every_run_was_tested_so(t
         said = f"error ({protocol}) of plain-34 minus that of ResNet-34 A {gain:.2f}"
         assert f"validation {said}" in now.sentence
     assert "1-crop" not in C8(runs).sentence
-    assert "(1-crop) of plain-34" in C8(runs, protocol="multi-scale").sentence
+    assert "(1-crop) of plain-34" in C8.at("multi-scale")(runs).sentence
 
 
 def test_c9_of_some_depths_on_a_short_schedule(tmp_path):
@@ -383,7 +383,7 @@ def test_c9_is_under_the_protocol_of_its_table(tmp_path):
             evaluated(run.path, protocol=protocol, top1=top1)
     runs = load_runs(tmp_path / "runs")
     for protocol, gain in (("10-crop", "3.10"), ("multi-scale", "2.40")):
-        claim = C9(runs, protocol=protocol)
+        claim = C9.at(protocol)(runs)
         text = f"validation error ({protocol}) of ResNet-152 is below ResNet-34 B's by {gain}"
         assert text in claim.sentence
     imagenet_run(tmp_path / "runs", "ResNet-152", jitter=0.2)  # trained again
@@ -393,11 +393,13 @@ def test_c9_is_under_the_protocol_of_its_table(tmp_path):
 def test_each_data_set_is_judged_by_itself(tmp_path):
     made_imagenet(tmp_path / "runs", FIG4, seeds=1)
     runs = made_imagenet(tmp_path / "runs", DEPTHS, seeds=1, data="tiny_imagenet")
-    results = check_imagenet(runs)
-    assert [result.id for result in results] == ["C7", "C8", "C9"] * 2
-    without = [result.verdict == "no runs" for result in results]
-    assert without == [False, False, True, True, True, False]
-    assert [result.id for result in check_imagenet([])] == ["C7", "C8", "C9"]
-    frame, notes = claims_table(check_imagenet, runs)
+    results = tested(IMAGENET_CLAIMS, runs)
+    data = {result.id: result.where.split(", ")[0] for result in results}
+    assert data == {"C7": "ImageNet", "C8": "ImageNet", "C9": "Tiny ImageNet"}
+    both = made_imagenet(tmp_path / "runs", PLAIN_18_34, seeds=1, data="tiny_imagenet")
+    results = tested(IMAGENET_CLAIMS, both)
+    assert [result.id for result in results] == ["C7", "C7", "C8", "C8", "C9"]
+    assert [result.verdict for result in tested(IMAGENET_CLAIMS, [])] == ["no runs"] * 3
+    frame, notes = claims_table(IMAGENET_CLAIMS, runs)
     assert any(note.startswith("Tiny ImageNet, paper profile") for note in notes)
     assert "| C9 " in to_markdown(frame)

@@ -240,12 +240,10 @@ def test_only_the_paper_protocol_may_be_compared_with_the_paper(tmp_path, how, r
     assert protocol.paper_horizon(run) == (0 if reason else 64_000, reason)
 
 
-def test_another_length_is_the_papers_until_its_first_drop_and_profiles_are_never_mixed(tmp_path):
+def test_another_length_is_the_papers_until_its_first_drop(tmp_path):
     fabricate(tmp_path, "plain-20", changes={"recipe.max_iters": 65_000})
     fabricate(tmp_path, "plain-20", profile="short")
     longer, short = runs = Logged(tmp_path).runs
     assert protocol.why_not_comparable([longer]) == "recipe.max_iters=65000, the paper's is 64000"
     assert protocol.why_not_comparable([short]) == "short profile"
     assert [protocol.paper_horizon(run) for run in runs] == [(64_000, ""), (1_600, "")]
-    with pytest.raises(ValueError, match="paper, short"):
-        protocol.the_profile(runs)

@@ -275,7 +275,7 @@ def test_equal_results_give_equal_bytes(tmp_path, monkeypatch):
 
 
 def test_every_item_names_the_claims_it_bears_on():
-    bearing = {name: [claim([]).id for claim in item.claims] for name, item in ITEMS.items()}
+    bearing = {name: [claim.id for claim in item.claims] for name, item in ITEMS.items()}
     assert bearing["fig6"] == ["C1", "C2", "C3", "C4", "C5"]
     assert (bearing["table3"], bearing["deviations"]) == (["C8", "C9"], [])
 

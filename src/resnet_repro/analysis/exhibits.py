@@ -73,7 +73,7 @@ def run_exhibits(runs: Sequence[Run], items: Mapping[str, Item]) -> list[Exhibit
 
 def exhibit(item: Item, runs: Sequence[Run] | None, missing: Sequence[str] = ()) -> Exhibit:
     """Draw an item from runs; ``None``: it needs none."""
-    claims = tuple(dict.fromkeys(claim([]).id for claim in item.claims))
+    claims = tuple(claim.id for claim in item.claims)
     shown: dict[str, Any] = {}
     try:
         shown["caption"] = caption = " ".join(run_sentences(runs or []))

@@ -1,8 +1,9 @@
 """What a claim returns, how nets are compared, and how comparisons become a verdict."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from resnet_repro.analysis.captions import data_of
 from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import Noise
-from resnet_repro.analysis.protocol import Nets, comparison_notes, the_profile, why_not_comparable
+from resnet_repro.analysis.protocol import Nets, comparison_notes, why_not_comparable
 from resnet_repro.analysis.stats import Difference, Side, contrast, seeds_phrase
 from resnet_repro.config import PROFILES
 
@@ -43,11 +44,6 @@ class ClaimResult:
     def line(self) -> str:
         """One line for the terminal."""
         return f"{self.id} {self.verdict}: {self.sentence}"
-
-
-def by_number(results: Iterable[ClaimResult]) -> list[ClaimResult]:
-    """Sort results by the numbers of their claims."""
-    return sorted(results, key=lambda result: int(result.id[1:]))
 
 
 @dataclass
@@ -95,10 +91,16 @@ class Claim:
     weigh: Callable[..., Evidence | None]
     elsewhere: Mapping[str, str]
 
-    def __call__(self, runs: Sequence[Run], **how: str | None) -> ClaimResult:
+    def at(self, protocol: str) -> "Claim":
+        """Return the same claim about errors under another protocol of evaluation."""
+        return replace(self, weigh=partial(self.weigh, protocol=protocol))
+
+    def __call__(self, runs: Sequence[Run]) -> ClaimResult:
         """Test it; the sentence names what runs mix, a ValueError refuses several profiles."""
-        profile = the_profile(runs) if runs else None
-        found = self.weigh(runs, **how)
+        profiles = sorted({run.profile for run in runs})
+        if len(profiles) > 1:
+            raise ValueError(f"runs of one profile are needed, not of {', '.join(profiles)}")
+        found = self.weigh(runs)
         if found is None:
             sentence = f"not tested, no finished runs of {self.needs}"
             return ClaimResult(self.id, self.title, NO_RUNS, sentence)
@@ -112,7 +114,7 @@ class Claim:
             " ".join([f"{found.sentence}. {where}.", *comparison_notes(used)]),
             {key: round(value, 4) for key, value in found.numbers.items()},
             where,
-            profile,
+            profiles[0],
         )
 
 
@@ -251,20 +253,26 @@ def along_depth(nets: Nets, direction: int, *measures: Measure) -> Evidence:
     return found
 
 
-def by_profile(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs of one profile each, the paper's protocol first."""
-    groups = grouped(runs, lambda run: run.profile)
-    return [groups[profile] for profile in PROFILES if profile in groups]
+def by_setting(runs: Sequence[Run]) -> list[list[list[Run]]]:
+    """Group runs by profile, the paper's protocol first, and those of a profile by data set."""
+    profiles = grouped(runs, lambda run: run.profile)
+    return [
+        list(grouped(profiles[name], lambda run: run.data).values())
+        for name in PROFILES
+        if name in profiles
+    ]
 
 
-def first_tested(
-    check: Callable[[Sequence[Run]], list[ClaimResult]], runs: Sequence[Run]
-) -> list[ClaimResult]:
-    """Results of ``check``, each claim from the first profile whose runs can test it."""
-    found: dict[str, list[ClaimResult]] = {}
-    for group in by_profile(runs) or [[]]:
-        for id, results in grouped(check(group), lambda result: result.id).items():
-            tested = [result for result in results if result.verdict != NO_RUNS]
-            if id not in found or (tested and found[id][0].verdict == NO_RUNS):
-                found[id] = tested or results[:1]
-    return [result for results in found.values() for result in results]
+def tested(claims: Sequence[Claim], runs: Sequence[Run]) -> list[ClaimResult]:
+    """Test claims on each data set by itself, at the first profile whose runs can test them.
+
+    A claim that no runs can test has one result that says so.
+    """
+    settings, results = by_setting(runs), list[ClaimResult]()
+    for claim in claims:
+        by_profile = (
+            [result for group in groups if (result := claim(group)).verdict != NO_RUNS]
+            for groups in settings
+        )
+        results += next(filter(None, by_profile), [claim([])])
+    return results

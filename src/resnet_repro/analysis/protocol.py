@@ -82,14 +82,6 @@ def _value(value: Any) -> str:
     return f"{value:,}" if type(value) is int else shown(value)
 
 
-def the_profile(runs: Sequence[Run]) -> str:
-    """Return the profile of all the runs; a ValueError where it is not one."""
-    profiles = sorted({run.profile for run in runs})
-    if len(profiles) != 1:
-        raise ValueError(f"runs of one profile are needed, not of {', '.join(profiles) or 'none'}")
-    return profiles[0]
-
-
 def why_not_comparable(runs: Iterable[Run]) -> str:
     """Why the runs may not be compared with the paper's numbers; empty where they may."""
     for run in runs:

@@ -22,16 +22,14 @@ from resnet_repro import paths
 from resnet_repro.analysis import judge, stats
 from resnet_repro.analysis.captions import data_of
 from resnet_repro.analysis.exhibits import exhibit, run_exhibits
-from resnet_repro.analysis.judge import ClaimResult, by_number, first_tested
+from resnet_repro.analysis.judge import ClaimResult, tested
 from resnet_repro.analysis.load import PROFILE_ORDER, Logged, without_variants
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import deviations
 from resnet_repro.analysis.tables import NOTHING
 from resnet_repro.conf import load_item
 from resnet_repro.exits import explained, notify
-from resnet_repro.items import DRAWINGS, ITEMS
-from resnet_repro.items.claims_cifar import check_all
-from resnet_repro.items.claims_imagenet import check_imagenet
+from resnet_repro.items import CLAIMS, DRAWINGS, ITEMS
 from resnet_repro.items.gradients import VERDICTS
 from resnet_repro.paths import AUTO, expand, writing
 from resnet_repro.runs.atomic import write_text_atomic
@@ -72,7 +70,7 @@ def report(root: Path, out: Path, profiles: Sequence[str]) -> tuple[str, list[st
         for shown in every
         if shown.problem
     ]
-    titles = {c.id: c.title for c in by_number(c for s in sections for c in s["claims"])}
+    titles = {c.id: c.title for c in CLAIMS if any(s["claims"] for s in sections)}
     local = partial(without, folders=[str(root.resolve()), str(root)])
     page = _environment(local=local).get_template("report.html.j2")
     html = page.render(sections=sections, nets=nets, titles=titles)
@@ -139,14 +137,14 @@ def _row(folder: RunFolder, run: Run | None, start: Path) -> dict[str, str]:
 
 
 def _claims(runs: Sequence[Run]) -> tuple[list[ClaimResult], list[str]]:
-    """Every claim tested on runs of one profile, by number, and what could not be tested."""
+    """Every claim tested on runs of one profile, and what could not be tested."""
     results, problems = list[ClaimResult](), list[str]()
-    for check in (check_all, check_imagenet):
+    for claim in CLAIMS:
         try:
-            results += first_tested(check, runs)
+            results += tested([claim], runs)
         except Exception as error:  # the other claims are still of interest
-            problems.append(f"claims: {error}")
-    return by_number(results), problems
+            problems.append(f"{claim.id}: {error}")
+    return results, problems
 
 
 def _counted(count: int, what: str) -> str:

@@ -1,15 +1,14 @@
 """Any table as Markdown, LaTeX and CSV."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.judge import ClaimResult, by_profile, first_tested
-from resnet_repro.analysis.load import grouped
+from resnet_repro.analysis.judge import Claim, by_setting, tested
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.paths import writing
 
@@ -45,14 +44,13 @@ def write_table(
     return list(paths)
 
 
-def claims_table(check: Callable[[Sequence[Run]], list[ClaimResult]], runs: Sequence[Run]) -> Table:
+def claims_table(claims: Sequence[Claim], runs: Sequence[Run]) -> Table:
     """Claims with verdicts and evidence, each tested on the first profile whose runs can."""
-    columns = {"id": "id", "claim": "title", "verdict": "verdict", "evidence": "sentence"}
-    results = first_tested(check, runs)
-    rows = [{name: getattr(r, value) for name, value in columns.items()} for r in results]
-    by_data = (grouped(group, lambda run: run.data).values() for group in by_profile(runs))
-    notes = [text for groups in by_data for group in groups for text in run_sentences(group)]
-    return Table(pd.DataFrame(rows), notes)
+    rows = [(r.id, r.title, r.verdict, r.sentence) for r in tested(claims, runs)]
+    notes = [
+        text for groups in by_setting(runs) for group in groups for text in run_sentences(group)
+    ]
+    return Table(pd.DataFrame(rows, columns=["id", "claim", "verdict", "evidence"]), notes)
 
 
 def to_markdown(frame: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from resnet_repro.analysis import style
-from resnet_repro.analysis.judge import ClaimResult
+from resnet_repro.analysis.judge import Claim
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.tables import Table, claims_table, write_table
 from resnet_repro.items import (
@@ -47,7 +47,7 @@ class Item:
     title: str
     figure: Callable[..., Figure] | None = None
     table: Callable[..., Table] | None = None
-    claims: tuple[Callable[[Sequence[Run]], ClaimResult], ...] = ()
+    claims: tuple[Claim, ...] = ()
     protocol: str = ""
     together: bool = False
 
@@ -78,6 +78,7 @@ class Item:
 
 C7, C8, C9 = claims_imagenet.IMAGENET_CLAIMS
 C1, C2, C3, C4, C5, C6, C10 = claims_cifar.CIFAR_CLAIMS
+CLAIMS = (C1, C2, C3, C4, C5, C6, C7, C8, C9, C10)
 _VARIANTS = (deviations.deviations_figure, deviations.deviations_table)
 _ITEMS = (
     Item(
@@ -124,7 +125,7 @@ _ITEMS = (
         "table4",
         "Table 4: single nets, fully convolutional over several scales, on Tiny ImageNet",
         table=partial(tables2_5.net_table, 4),
-        claims=(partial(C9, protocol="multi-scale"),),
+        claims=(C9.at("multi-scale"),),
         protocol="multi-scale",
     ),
     Item(
@@ -145,7 +146,7 @@ _ITEMS = (
     Item(
         "claims",
         "Claims C1 to C6 and C10 on every CIFAR-10 net of the paper",
-        table=partial(claims_table, claims_cifar.check_all),
+        table=partial(claims_table, claims_cifar.CIFAR_CLAIMS),
         claims=claims_cifar.CIFAR_CLAIMS,
     ),
     Item(

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from resnet_repro.analysis import judge, stats
 from resnet_repro.analysis.judge import TEST, ClaimResult, Evidence, claim, interval
-from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import cifar_nets, why_not_comparable
 from resnet_repro.items.fig7 import responses_are_smaller
@@ -158,9 +157,8 @@ CIFAR_CLAIMS = (
 
 
 def check_all(runs: Sequence[Run]) -> list[ClaimResult]:
-    """Test every claim about CIFAR on runs of one profile; on each data set where there are two."""
-    by_data = grouped((run for run in runs if run.family == "cifar"), lambda run: run.data)
-    return [claim(group) for group in by_data.values() or [[]] for claim in CIFAR_CLAIMS]
+    """Test every claim about CIFAR nets; on each data set where there are two."""
+    return judge.tested(CIFAR_CLAIMS, runs)
 
 
 def _against(values: Sequence[float], level: float) -> stats.Difference:

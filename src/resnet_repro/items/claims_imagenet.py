@@ -12,7 +12,7 @@ from itertools import pairwise
 from resnet_repro.analysis import judge
 from resnet_repro.analysis.captions import TITLES
 from resnet_repro.analysis.evaluations import SINGLE_VIEW, evaluations_beside, score_of
-from resnet_repro.analysis.judge import ClaimResult, Evidence, Measure, claim, compare, interval
+from resnet_repro.analysis.judge import Evidence, Measure, claim, compare, interval
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import DATA_SETS, Nets, nets_by_data
 from resnet_repro.analysis.stats import Difference, contrast
@@ -189,10 +189,3 @@ def _validation_error(nets: Sequence[Sequence[Run]], protocol: str) -> Measure:
 
 
 IMAGENET_CLAIMS = (plain_degrades_residual_does_not, shortcuts_beat_plain, deeper_is_better)
-
-
-def check_imagenet(runs: Sequence[Run]) -> list[ClaimResult]:
-    """Test C7 to C9 on each data set that has runs, ImageNet first; once where none has."""
-    by_data = ([run for run in runs if run.data == data] for data in DATA_SETS)
-    groups = [group for group in by_data if group] or [[]]
-    return [claim(group) for group in groups for claim in IMAGENET_CLAIMS]
