@@ -1,7 +1,4 @@
-"""Fig. 1: training error (left) and test error (right) of plain-20 and plain-56 on CIFAR-10.
-
-Shows the degradation: the deeper plain net has the higher training error, and thus test error.
-"""
+"""Fig. 1: training error (left) and test error (right) of plain-20 and plain-56 on CIFAR-10."""
 
 from resnet_repro.items.command import main
 

@@ -1,7 +1,4 @@
-"""Fig. 6: CIFAR-10 training and test error of plain (left) and residual nets (middle, right).
-
-Plain nets get worse with depth, residual nets better, up to 110 layers; 1202 layers overfit.
-"""
+"""Fig. 6: CIFAR-10 training and test error of plain (left) and residual nets (middle, right)."""
 
 from resnet_repro.items.command import main
 

@@ -1,7 +1,4 @@
-"""Fig. 7: standard deviations of layer responses, after BN and before ReLU and addition.
-
-Residual functions respond more weakly than plain layers, the more so in deeper nets.
-"""
+"""Fig. 7: standard deviations of layer responses, after BN and before ReLU and addition."""
 
 from resnet_repro.items.command import main
 

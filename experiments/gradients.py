@@ -1,7 +1,4 @@
-"""Gradient norms through training and the forward signal at initialisation (Sec. 4.1).
-
-The paper says that gradients of its plain nets are healthy; here they are shown.
-"""
+"""Gradient norms through training and the forward signal at initialisation (Sec. 4.1)."""
 
 from resnet_repro.items.command import main
 

@@ -227,15 +227,9 @@ def _draw(
     """Draw one net; ``precise``: of each seed the test errors under precise statistics."""
     run = parts[0].runs[0]
     colour, unit = style.depth_colour(run.depth), 1e4
+    circle: dict[str, Any] = {"zorder": 2.7, "ms": 3.5, "mfc": "white", "mew": 0.8}
     for errors in precise:
-        look: dict[str, Any] = {
-            "color": colour,
-            "zorder": 2.7,
-            "ms": 3.5,
-            "mfc": "white",
-            "mew": 0.8,
-        }
-        axes.plot(errors.index / unit, errors, "o", **look)
+        axes.plot(errors.index / unit, errors, "o", color=colour, **circle)
     for kind in KINDS:
         our_look, paper_look = LOOKS[kind]
         whole = [part for part in parts if part.kind == kind]

@@ -11,10 +11,12 @@ from resnet_repro import compare
 from resnet_repro.analysis import load, paper, stats
 from resnet_repro.analysis.captions import data_of, run_sentences
 from resnet_repro.analysis.judge import NO_RUNS
-from resnet_repro.analysis.load import PROFILE_ORDER, grouped
+from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
+from resnet_repro.analysis.stats import mean_of
 from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
+from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
 from resnet_repro.items.table6 import verdict_of
 
@@ -32,7 +34,7 @@ def readme_block(study: Study) -> str:
     every = load.without_variants(study.finished)
     if not every:
         return "No run is logged in this repository yet: `make quickstart` makes the first two."
-    profile = min((run.profile for run in every), key=PROFILE_ORDER.index)
+    profile = min((run.profile for run in every), key=PROFILES.index)
     groups = grouped((r for r in every if r.profile == profile), lambda run: run.data).values()
     parts = [] if profile == "paper" else [f"**{NOTHING_BY_THE_PROTOCOL}**"]
     parts += _readme_pictures(study, by_protocol=profile == "paper")
@@ -72,7 +74,7 @@ def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
                 "net": label if group[0].data == "cifar10" else f"{label}, {data_of(group)}",
                 "seeds": str(test.n),
                 "test error (%)": with_sd(test.mean, test.sd),
-                "clean training error (%)": with_sd(stats.mean_clean_training_error(group)),
+                "clean training error (%)": with_sd(mean_of(stats.clean_training_error, group)),
                 "paper": f"{value.value:.2f}" if value and not reason else NOTHING,
                 "verdict": f"not comparable: {reason}" if reason else verdict_of(group, value),
             }

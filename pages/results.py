@@ -12,10 +12,10 @@ import pandas as pd
 from pages.agreement import KINDS, agreement_table, compare_curves, statistics_table
 from resnet_repro.analysis import load, paper
 from resnet_repro.analysis.captions import data_of, run_sentences
-from resnet_repro.analysis.load import PROFILE_ORDER
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import deviations, unlike_caffe
 from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
+from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
 from resnet_repro.items.deviations import deviations_table, variants
 from resnet_repro.items.fig7 import responses
@@ -34,7 +34,7 @@ def runs_block(study: Study) -> str:
     """What was run: one row per profile, data set, hardware and precision."""
     finished = sorted(
         study.finished,
-        key=lambda run: (PROFILE_ORDER.index(run.profile), not run.is_plain, run.depth),
+        key=lambda run: (PROFILES.index(run.profile), not run.is_plain, run.depth),
     )
     lines = [_runs_table(finished) if finished else "No run is finished yet.", ""]
     lines += [f"- in no table: {_ended(run)}" for run in study.begun if not run.is_finished]
@@ -180,12 +180,17 @@ def responses_block(study: Study) -> str:
         ours, theirs = responses(run), paper.responses(run.label)
         if ours is None or theirs.empty:
             continue
-        row: dict[str, Any] = {"net": f"{_net(run)}, {run.profile} profile"}
-        row |= {"mean std": ours.mean(), "the paper's": theirs.mean()}
-        row |= {"lowest std": ours.min(), "the paper's lowest": theirs.min()}
-        row |= {"ours over the paper's, mean of layers": (ours / theirs).mean()}
-        row |= {"correlation of layers": ours.corr(theirs)}
-        rows.append(row)
+        rows.append(
+            {
+                "net": f"{_net(run)}, {run.profile} profile",
+                "mean std": ours.mean(),
+                "the paper's": theirs.mean(),
+                "lowest std": ours.min(),
+                "the paper's lowest": theirs.min(),
+                "ours over the paper's, mean of layers": (ours / theirs).mean(),
+                "correlation of layers": ours.corr(theirs),
+            }
+        )
     return to_markdown(pd.DataFrame(rows)) if rows else "No run has logged them yet."
 
 

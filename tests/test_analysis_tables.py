@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from fabricate import fabricate, imagenet_run
-from resnet_repro.analysis.evaluations import load_evaluations, not_used, run_key, score_of
+from resnet_repro.analysis.evaluations import load_evaluations, not_used, score_of
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.analysis.tables import write_table
@@ -128,7 +128,7 @@ def net_entry(run):
     iteration = folder.config()["recipe"]["max_iters"]
     return {
         "net": {"label": "?"},
-        "run": run_key(run),
+        "run": str(run),
         "iter": iteration,
         "metrics_sha256": folder.metrics_digest(iteration),
     }

@@ -15,7 +15,7 @@ from PIL import Image
 from fabricate import fabricate, imagenet_run
 from resnet_repro.analysis import report, style
 from resnet_repro.analysis.exhibits import run_exhibits
-from resnet_repro.analysis.load import PROFILE_ORDER, load_runs
+from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.items import ITEMS
 from resnet_repro.items.table6 import table6
@@ -187,7 +187,7 @@ def test_runs_are_listed_in_whatever_state_and_what_is_missing_is_named(page, wr
     assert page.tables["Runs, profile paper"][1][4] == "9.00"
     assert str(study) not in page.text
     sections = [attrs["id"] for tag, attrs in page.tags if tag == "section"]
-    assert sections == ["claims", *[p for p in PROFILE_ORDER if p != "short"], "nets"]
+    assert sections == ["claims", *[p for p in report.WHAT if p != "short"], "nets"]
     rows = page.tables["Differences from the paper, profile quick"][1:]
     assert ["recipe.max_iters", "64,000", "400", "cifar10_plain44"] in rows
     assert "Experiments without a finished run of this profile" in page.text

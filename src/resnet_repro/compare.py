@@ -107,7 +107,7 @@ def summary_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
         row |= {"net": group[0].label, "profile": group[0].profile, "seeds": test.n}
         row |= {"test error": test.mean, "sd": test.sd, "low": test.low, "high": test.high}
         row["training error"] = training.mean
-        row["clean training error"] = stats.mean_clean_training_error(group)
+        row["clean training error"] = stats.mean_of(stats.clean_training_error, group)
         rows.append(row | {"note": "" if group[0].is_variant else "as the experiment"})
     return pd.DataFrame(rows)
 

@@ -17,7 +17,7 @@ from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import SCHEDULES, Nets, by_net, why_not_comparable
-from resnet_repro.analysis.stats import last_error, seeds_phrase, summarise
+from resnet_repro.analysis.stats import how_many, last_error, summarise
 
 ENOUGH_POINTS = 40  # a training curve is thinned to one point an evaluation if that leaves so many
 NBSP = "\N{NO-BREAK SPACE}"
@@ -47,7 +47,7 @@ def draw_net(
 
     ``look`` may name it and choose its colour; by default that is the depth's.
     """
-    label = f"{runs[0].label}, {seeds_phrase(len(runs))}, {runs[0].profile} profile"
+    label = f"{runs[0].label}, {how_many(len(runs), 'seed')}, {runs[0].profile} profile"
     colour = style.depth_colour(runs[0].depth)
     look = {"color": colour, "label": label, "zorder": 2.5, **look}
     curve = mean_curve(runs, kind)

@@ -93,11 +93,6 @@ class Evaluation:
         return ""
 
 
-def run_key(path: Path | str) -> str:
-    """Name a run by the end of its path, which is the same wherever the results lie."""
-    return "/".join(Path(path).parts[-3:])
-
-
 def evaluations_beside(runs: Sequence[Run]) -> list[Evaluation]:
     """All evaluations of the results that the runs are part of."""
     folders = sorted({run.path.parents[2].parent / "evaluations" for run in runs})
@@ -125,7 +120,9 @@ _warn_once = cache(warn)
 
 def _evaluation(file: str, entry: Mapping[str, Any]) -> Evaluation:
     nets = tuple(
-        Tested(run_key(model["run"]), model.get("iter"), model.get("metrics_sha256"))
+        Tested(
+            "/".join(Path(model["run"]).parts[-3:]), model.get("iter"), model.get("metrics_sha256")
+        )
         for model in entry["models"]
     )
     score, data = _score(entry), entry["data"]

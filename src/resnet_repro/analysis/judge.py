@@ -13,7 +13,7 @@ from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import Noise
 from resnet_repro.analysis.protocol import Nets, comparison_notes, why_not_comparable
-from resnet_repro.analysis.stats import Difference, Side, contrast, seeds_phrase
+from resnet_repro.analysis.stats import Difference, Side, contrast, how_many
 from resnet_repro.config import PROFILES
 
 # A claim about the paper is decided at the paper's protocol; other runs only show an order.
@@ -76,6 +76,17 @@ class Evidence:
         text = "; ".join(self.clauses)
         return f"{self.about}: {text}" if self.about else text
 
+    def decide(self) -> str:
+        """Return the verdict; to fail, one must differ beyond its share of the 5 % among all."""
+        every = [*self.parts, *self.barred]
+        if self.verdict:
+            return self.verdict
+        if any(difference.sign(len(every)) == -expected for difference, expected in every):
+            return FAILS
+        if self.complete and all(difference.sign() == sign for difference, sign in self.parts):
+            return HOLDS
+        return INCONCLUSIVE
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -105,7 +116,7 @@ class Claim:
             sentence = f"not tested, no finished runs of {self.needs}"
             return ClaimResult(self.id, self.title, NO_RUNS, sentence)
         used = [run for net in found.nets for run in net]
-        verdict = found.verdict or decide(found.parts, found.barred, complete=found.complete)
+        verdict = found.decide()
         where = _setting(found.nets)
         return ClaimResult(
             self.id,
@@ -174,19 +185,6 @@ def compare(lower: Sequence[Run], upper: Sequence[Run], measure: Measure) -> Dif
     return contrast((1, side(upper, measure)), (-1, side(lower, measure)))
 
 
-def decide(parts: Sequence[Part], barred: Sequence[Part] = (), *, complete: bool = True) -> str:
-    """Verdict of a claim about several differences (:class:`Evidence`).
-
-    To fail, one must differ beyond its share of the 5 % among all.
-    """
-    every = [*parts, *barred]
-    if any(difference.sign(len(every)) == -expected for difference, expected in every):
-        return FAILS
-    if complete and all(difference.sign() == expected for difference, expected in parts):
-        return HOLDS
-    return INCONCLUSIVE
-
-
 def points(value: float) -> str:
     """A number of points as text: one decimal from 10 on, two below."""
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
@@ -205,9 +203,9 @@ def interval(difference: Difference) -> str:
 def seeds_clause(nets: Sequence[Sequence[Run]]) -> str:
     """Return ``quick profile, 1 seed each`` or the number of seeds of each net."""
     counts = {len(net) for net in nets}
-    each = f"{seeds_phrase(min(counts))} each"
+    each = f"{how_many(min(counts), 'seed')} each"
     if len(counts) > 1:
-        each = ", ".join(f"{net[0].label} {seeds_phrase(len(net))}" for net in nets)
+        each = ", ".join(f"{net[0].label} {how_many(len(net), 'seed')}" for net in nets)
     return f"{nets[0][0].profile} profile, {each}"
 
 

@@ -15,7 +15,6 @@ from resnet_repro.paths import expand
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.same_run import differences
 
-PROFILE_ORDER = ("paper", "short", "quick")
 GIVEN_UP = ("diverged", "failed")
 _BY_NET = ("table2", "table3", "table4", "table6")  # items whose rows may be of several profiles
 Value = TypeVar("Value")
@@ -31,21 +30,22 @@ def grouped(values: Iterable[Value], key: Callable[[Value], Key]) -> dict[Key, l
 
 
 class Logged:
-    """The run folders below a root, of some or all profiles and of the accepted names.
+    """The run folders below a root, of some or all profiles and experiments with their variants.
 
     ``folders``: all of them, in whatever state; ``runs``: those that can be read; ``problems``: a
     line for each that cannot be, or is a copy in another place.
     """
 
     def __init__(
-        self, root: Path, profiles: Collection[str] = (), accepts: Callable[[str], bool] = bool
+        self, root: Path, profiles: Collection[str] = (), experiments: Collection[str] = ()
     ):
         self.root, self.runs, self.problems = root, list[Run](), list[str]()
+        begins = tuple(f"{name}-" for name in experiments)  # as the name of a variant
         self.folders = [
             RunFolder(path)
             for path in sorted(expand(str(root)).glob("*/*/seed*"))
             if (not profiles or path.parts[-3] in profiles)
-            and accepts(path.parts[-2])
+            and (not begins or f"{path.parts[-2]}-".startswith(begins))
             and _looks_like_a_run(path)
         ]
         for folder in self.folders:
@@ -233,7 +233,7 @@ def load_runs(
     root: Path,
     *,
     profile: str | None = None,
-    experiments: Collection[str] | None = None,
+    experiments: Collection[str] = (),
     finished_only: bool = True,
 ) -> list[Run]:
     """Load the runs below ``root`` that stand for their experiments.
@@ -241,8 +241,7 @@ def load_runs(
     They are sorted by profile, experiment and seed. Runs that diverged or failed, variants and
     folders that cannot be read are left out; stderr names those that could be taken for a net's.
     """
-    accepts = bool if experiments is None else {*experiments}.__contains__
-    logged = Logged(root, [profile] if profile else (), accepts)
+    logged = Logged(root, [profile] if profile else (), experiments)
     for line in logged.left_out:
         warn(line)
     return logged.finished if finished_only else logged.begun

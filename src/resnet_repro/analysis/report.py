@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from resnet_repro.analysis import judge, stats
 from resnet_repro.analysis.captions import data_of
 from resnet_repro.analysis.exhibits import exhibit, run_exhibits
 from resnet_repro.analysis.judge import ClaimResult, tested
-from resnet_repro.analysis.load import PROFILE_ORDER, Logged, without_variants
+from resnet_repro.analysis.load import Logged, without_variants
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import deviations
+from resnet_repro.analysis.stats import how_many
 from resnet_repro.analysis.tables import NOTHING
 from resnet_repro.conf import load_item
 from resnet_repro.exits import explained, notify
@@ -72,7 +73,19 @@ def report(root: Path, out: Path, profiles: Sequence[str]) -> tuple[str, list[st
     ]
     titles = {c.id: c.title for c in CLAIMS if any(s["claims"] for s in sections)}
     local = partial(without, folders=[str(root.resolve()), str(root)])
-    page = _environment(local=local).get_template("report.html.j2")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "look": verdict_look,
+        "local": local,
+        "capitalised": lambda text: text[:1].upper() + text[1:],
+    }
+    page = environment.get_template("report.html.j2")
     html = page.render(sections=sections, nets=nets, titles=titles)
     any_drawn = any(not shown.problem for every in exhibits.values() for shown in every)
     return html, list(map(local, problems)), any_drawn
@@ -95,13 +108,12 @@ def _section(profile: str, logged: Logged, start: Path) -> dict[str, Any]:
     done = {run.experiment for run in finished}
     states = Counter(sorted(row["state"] for row in rows))
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
-    nets = (
-        f"{_counted(len(done), 'experiment')} on {data_of(finished)}" if done else "no experiment"
-    )
+    nets = f"{how_many(len(done), 'experiment')} on {data_of(finished)}"
     return {
         "profile": profile,
         "what": WHAT[profile],
-        "summary": f"{_counted(len(rows), 'run')} ({counts}); finished: {nets}.",
+        "summary": f"{how_many(len(rows), 'run')} ({counts}); finished: "
+        f"{nets if done else 'no experiment'}.",
         "claims": claims,
         "exhibits": run_exhibits(finished, ITEMS),
         "deviations": deviations(finished),
@@ -147,25 +159,9 @@ def _claims(runs: Sequence[Run]) -> tuple[list[ClaimResult], list[str]]:
     return results, problems
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
-
-
 def verdict_look(text: str) -> str:
     """The style of a verdict or state: ``good``, ``bad``, ``open`` or ``none``."""
     return next((look for look, prefixes in _LOOKS.items() if text.startswith(prefixes)), "none")
-
-
-def _environment(**filters: Callable[[str], str]) -> jinja2.Environment:
-    forms: dict[str, Any] = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **forms)
-    environment.filters |= {
-        "look": verdict_look,
-        "capitalised": lambda text: text[:1].upper() + text[1:],
-        **filters,
-    }
-    return environment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -173,9 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the report of all logged runs.")
     parser.add_argument("--runs", default=AUTO, help="folder of the run folders")
     parser.add_argument("--out", type=expand, default=OUT, help="the page to write")
-    parser.add_argument(
-        "--profiles", nargs="+", default=PROFILE_ORDER, choices=PROFILE_ORDER, help="default: all"
-    )
+    parser.add_argument("--profiles", nargs="+", default=[*WHAT], choices=WHAT, help="default: all")
     args = parser.parse_args(argv)
     with explained():
         html, problems, any_drawn = report(paths.runs(args.runs), args.out, args.profiles)

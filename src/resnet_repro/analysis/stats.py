@@ -7,7 +7,7 @@ is added. ``docs/FIDELITY.md`` has the sources of constants and rules.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,22 +75,17 @@ def clean_training_error(run: Run) -> float | None:
     return None if curve.empty else float(curve.iloc[-1])
 
 
-def mean_clean_training_error(runs: Sequence[Run]) -> float | None:
-    """Their mean over the runs that logged it, percent; None where none did."""
-    errors = clean_training_errors(runs)
-    return summarise(errors).mean if errors else None
-
-
-def clean_training_errors(runs: Sequence[Run]) -> list[float]:
-    """Those of the runs that logged it."""
-    return [error for run in runs if (error := clean_training_error(run)) is not None]
-
-
 def final_training_error(run: Run) -> float:
     """End of the noisy training curve, percent: mean over the last sixteenth of the schedule."""
     curve = _logged(run, "train")
     tail = curve[curve.index > run.max_iters * (1 - TAIL)]
     return float(tail.mean()) if len(tail) else float(curve.iloc[-1])
+
+
+def mean_of(measure: Callable[[Run], float | None], runs: Sequence[Run]) -> float | None:
+    """Mean of a measure over the runs that have it; None where none has."""
+    values = [value for run in runs if (value := measure(run)) is not None]
+    return float(np.mean(values)) if values else None
 
 
 def _logged(run: Run, kind: str) -> pd.Series[float]:
@@ -220,7 +215,7 @@ def verdict(ours: Sequence[float], paper: PaperValue, public: Noise | None) -> s
     bounds = "seed noise unknown"
     if found.known:
         bounds = f"95 % interval {found.low:+.2f} to {found.high:+.2f}"
-    numbers = f"{found.value:+.2f} points, {bounds}; {seeds_phrase(len(ours))}"
+    numbers = f"{found.value:+.2f} points, {bounds}; {how_many(len(ours), 'seed')}"
     return f"{equivalence(found.value, found.reach)} ({numbers})"
 
 
@@ -232,6 +227,6 @@ def difference_from_paper(
     return contrast((1, Side(ours, public)), (-1, Side([paper.value], paper_noise)))
 
 
-def seeds_phrase(n: int) -> str:
+def how_many(n: int, what: str) -> str:
     """Return ``1 seed`` or ``3 seeds``."""
-    return f"{n} seed" + ("" if n == 1 else "s")
+    return f"{n} {what}" + ("" if n == 1 else "s")

@@ -121,7 +121,7 @@ def depth_1202_overfits(runs: Sequence[Run]) -> Evidence | None:
     if not {"ResNet-110", "ResNet-1202"} <= nets.keys():
         return None
     shallow, deep = nets["ResNet-110"], nets["ResNet-1202"]
-    clean = stats.clean_training_errors(deep)
+    clean = [error for run in deep if (error := stats.clean_training_error(run)) is not None]
     found = Evidence([shallow, deep], complete=bool(clean))
     gap = judge.compare(shallow, deep, TEST)
     found.add("test gap", gap, 1)

@@ -12,6 +12,7 @@ from resnet_repro.analysis.judge import tested
 from resnet_repro.analysis.load import Logged, can_draw, grouped, profile_to_show
 from resnet_repro.analysis.logged_run import Run, warn
 from resnet_repro.analysis.protocol import by_net
+from resnet_repro.analysis.stats import how_many
 from resnet_repro.command import count
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.conf import ItemRuns, changed_from_experiment, load_item
@@ -36,12 +37,11 @@ def main(name: str) -> None:
             return
         item = load_item(name)
         config = compose_run(f"experiment={item.experiments[0]}", *args.overrides)
-        root = paths.runs(config.runs_dir)
-        runs = select(root, item, args)
+        runs = select(config, item, args)
         if args.train and (args.profile or args.seeds or not runs):
             profile = args.profile or profile_to_show(runs) or FIRST_PROFILE
             train_missing(item, profile, args.seeds, args.overrides)
-            runs = select(root, item, args)
+            runs = select(config, item, args)
         report_missing(item, runs, args.profile)
         if shown.protocol and args.train:
             count_missing(runs, shown.protocol, config, together=shown.together)
@@ -55,13 +55,15 @@ def main(name: str) -> None:
             print(result.line())
 
 
-def select(root: Path, item: ItemRuns, args: argparse.Namespace) -> list[Run]:
+def select(config: Config, item: ItemRuns, args: argparse.Namespace) -> list[Run]:
     """Return the finished runs an item is drawn from, and say what is left out.
 
-    They are the runs of its experiments as they stand in ``conf/`` or, where overrides change
-    what is computed, those that the same command line would train.
+    They are the runs of its experiments as they stand in ``conf/`` or, where overrides make other
+    runs, those that the same command line would train. ``config`` is that of its first experiment.
     """
-    if changes_runs(item, args.overrides):
+    root = paths.runs(config.runs_dir)
+    changed = config.name != config.experiment or changed_from_experiment(config.as_mapping())
+    if changed or any(word.startswith("profile=") for word in args.overrides):
         logged = Logged(root)
         for line in logged.problems:
             warn(line)
@@ -70,21 +72,11 @@ def select(root: Path, item: ItemRuns, args: argparse.Namespace) -> list[Run]:
         profile = args.profile or profile_to_show(runs)
         runs = [run for run in runs if run.profile == profile]
     else:
-        variants = tuple(f"{experiment}-" for experiment in item.drawn)
-        logged = Logged(root, accepts=lambda name: name in item.drawn or name.startswith(variants))
+        logged = Logged(root, experiments=item.drawn)
         for line in logged.left_out:
             warn(line)
         runs = logged.of_item(item, args.profile)
     return [run for run in runs if args.seeds is None or run.seed < args.seeds]
-
-
-def changes_runs(item: ItemRuns, overrides: Sequence[str]) -> bool:
-    """Whether overrides make other runs of an item than its experiments at a ``--profile``."""
-    if not overrides:
-        return False
-    config = compose_run(f"experiment={item.experiments[0]}", *overrides)
-    named = config.name != config.experiment or any(w.startswith("profile=") for w in overrides)
-    return named or bool(changed_from_experiment(config.as_mapping()))
 
 
 def _is_requested(run: Run, item: ItemRuns, compose: Callable[[str, str], Config]) -> bool:
@@ -144,7 +136,7 @@ def count_missing(
         nets = [[seeds[0] for seeds in by_net(same).values()] for same in by_data]
         missing = [g for g in nets if len(g) > 1 and not any(found.is_of(g) for found in tested)]
     if missing:
-        what = "an ensemble" if together else f"{len(missing)} run{'s' if len(missing) > 1 else ''}"
+        what = "an ensemble" if together else how_many(len(missing), "run")
         notify(f"counting errors at {protocol} of {what} first; TRAIN=0 only draws")
     for group in missing:
         _test(group, protocol, config)

@@ -14,7 +14,7 @@ from resnet_repro.analysis.judge import TEST, TRAINING, compare, seeds_clause
 from resnet_repro.analysis.load import changed_keys
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, comparison_notes
-from resnet_repro.analysis.stats import Difference, last_error, seeds_phrase, summarise
+from resnet_repro.analysis.stats import Difference, how_many, last_error, summarise
 from resnet_repro.analysis.tables import Table
 
 _NAMES: Mapping[str, str] = {
@@ -98,7 +98,7 @@ def deviations_figure(runs: Sequence[Run]) -> Figure:
         reach = variant.test.reach
         marker = "s" if variant.baseline[0].is_plain else "o"
         axes.errorbar(variant.test.value, row, xerr=reach, fmt=marker, color=colour, capsize=2)
-    names = [f"{v.baseline[0].label}: {v.change} ({seeds_phrase(len(v.runs))})" for v in found]
+    names = [f"{v.baseline[0].label}: {v.change} ({how_many(len(v.runs), 'seed')})" for v in found]
     axes.set_yticks(range(len(found)), names[::-1])
     axes.set_ylim(-0.6, max(len(found), 1) - 0.4)
     axes.set_xlabel("test error minus the baseline's (points; right of 0 is worse)")

@@ -13,8 +13,7 @@ from resnet_repro.analysis.protocol import cifar_nets
 def fig1(runs: Sequence[Run]) -> Figure:
     """Fig. 1: training error (left) and test error (right) of plain nets, the paper's 20 and 56.
 
-    The deeper has the higher of both. The mean over seeds is drawn with a band from the lowest to
-    the highest seed.
+    The mean over seeds is drawn with a band from the lowest to the highest seed.
     """
     nets = cifar_nets(runs, "plain")
     shown = [run for net in nets.values() for run in net]

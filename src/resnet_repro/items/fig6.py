@@ -21,9 +21,8 @@ PANELS = {
 def fig6(runs: Sequence[Run]) -> Figure:
     """Fig. 6: plain nets, residual nets to 110 layers, and 110 against 1202 layers.
 
-    Plain nets get worse with depth, residual nets better up to 110 layers; 1202 overfit. Dashed is
-    training error, bold is test error. A net that stays above the axis is not drawn, as in the
-    paper, but named with its error.
+    Dashed is training error, bold is test error. A net that stays above the axis is not drawn, as
+    in the paper, but named with its error.
     """
     residual = cifar_nets(runs, "ResNet")
     panels = {

@@ -17,7 +17,7 @@ from resnet_repro.analysis.curves import logarithmic, name_missing
 from resnet_repro.analysis.judge import Evidence, Measure, claim, compare, interval
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, cifar_nets, why_not_comparable
-from resnet_repro.analysis.stats import seeds_phrase
+from resnet_repro.analysis.stats import how_many
 
 NETS = ("plain-20", "plain-56", "ResNet-20", "ResNet-56", "ResNet-110")
 HUGE = 7.0  # twice the top of the paper's axis
@@ -69,7 +69,7 @@ def _draw(axes: Axes, runs: Sequence[Run], ordered: bool) -> None:
     rows = [table.to_numpy() for run in runs if (table := responses(run)) is not None]
     values = np.array([np.sort(row)[::-1] if ordered else row for row in rows])
     layers, colour = np.arange(1, values.shape[1] + 1), style.depth_colour(runs[0].depth)
-    label = f"{runs[0].label}, {seeds_phrase(len(runs))}"
+    label = f"{runs[0].label}, {how_many(len(runs), 'seed')}"
     line = style.TRAIN["linestyle"] if runs[0].is_plain else "-"
     axes.plot(layers, values.mean(axis=0), color=colour, label=label, linestyle=line, **OURS)
     if len(rows) > 1:

@@ -16,7 +16,7 @@ from resnet_repro.analysis.curves import explain_empty, logarithmic
 from resnet_repro.analysis.judge import FAILS, HOLDS, INCONCLUSIVE, OPEN, Evidence, claim
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, cifar_nets
-from resnet_repro.analysis.stats import seeds_phrase
+from resnet_repro.analysis.stats import how_many
 
 ByIteration = Callable[[Run], "pd.DataFrame | None"]
 Curve = Callable[[Run], "pd.Series[float] | None"]
@@ -153,7 +153,7 @@ def _draw(
         look: dict[str, Any] = {"color": style.depth_colour(net[0].depth), "linewidth": 1.2}
         look["linestyle"] = style.TRAIN["linestyle"] if net[0].is_plain else "-"
         for number, curve in enumerate(curves):
-            look["label"] = f"{label}, {seeds_phrase(len(curves))}" if number == 0 else None
+            look["label"] = f"{label}, {how_many(len(curves), 'seed')}" if number == 0 else None
             x = np.linspace(0, 1, len(curve))
             if over_iterations:
                 x = curve.index.to_numpy(float)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ from resnet_repro.analysis.judge import public_noise
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.paper import PaperValue
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
-from resnet_repro.analysis.stats import last_error, summarise
+from resnet_repro.analysis.stats import Summary, last_error, mean_of, summarise
 from resnet_repro.analysis.tables import NOTHING, Table
 
 DEPTHS = (20, 32, 44, 56, 110, 1202)
@@ -53,20 +54,20 @@ def table6_with_notes(runs: Sequence[Run]) -> Table:
 
 def _row(label: str, runs: Sequence[Run]) -> dict[str, Any]:
     value = paper.test_error(label)
-    last = summarise([last_error(run) for run in runs]) if runs else None
+    last = summarise([last_error(run) for run in runs]) if runs else Summary(0, math.nan)
     return {
         "net": label,
         "params (M)": runs[0].meta["net"]["params"] / 1e6 if runs else None,
         "profile": runs[0].profile if runs else None,
-        "seeds": len(runs),
-        "test error": last.mean if last else None,
-        "sd": last.sd if last else None,
-        "low": last.low if last else None,
-        "high": last.high if last else None,
-        "best seed": min(last_error(run) for run in runs) if runs else None,
-        "best on test": _mean(stats.best_error, runs),
-        "mean of last ten": _mean(stats.mean_last_ten, runs),
-        "clean training error": stats.mean_clean_training_error(runs),
+        "seeds": last.n,
+        "test error": last.mean,
+        "sd": last.sd,
+        "low": last.low,
+        "high": last.high,
+        "best seed": min((last_error(run) for run in runs), default=None),
+        "best on test": mean_of(stats.best_error, runs),
+        "mean of last ten": mean_of(stats.mean_last_ten, runs),
+        "clean training error": mean_of(stats.clean_training_error, runs),
         "paper": _paper_text(label, value),
         "public runs": _public_text(label),
         "verdict": verdict_of(runs, value),
@@ -84,10 +85,6 @@ def _quoted(row: pd.Series[Any]) -> dict[str, Any]:
         "paper": f"{value}, quoted",
         "verdict": "quoted, not run",
     }
-
-
-def _mean(measure: Callable[[Run], float], runs: Sequence[Run]) -> float | None:
-    return summarise([measure(run) for run in runs]).mean if runs else None
 
 
 def _paper_text(label: str, value: PaperValue | None) -> str:
