@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import LOOKS, draw_paper, in_windows, legend
-from resnet_repro.analysis.evaluations import evaluations_beside, precise_errors
+from resnet_repro.analysis.evaluations import SINGLE_VIEW, Evaluation, evaluations_beside
 from resnet_repro.analysis.judge import has_margin, public_noise
 from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
@@ -168,6 +168,17 @@ def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _precise_errors(run: Run, evaluations: Sequence[Evaluation]) -> pd.Series[float]:
+    """Test errors of a run's checkpoints, percent by iteration, under precise BN statistics."""
+    found = {
+        tested.nets[0].iteration: tested.score.top1
+        for tested in evaluations
+        if (tested.bn, tested.score.protocol) == ("precise", SINGLE_VIEW)
+        and tested.is_of([run], early=True)
+    }
+    return pd.Series(found, dtype=float).sort_index()
+
+
 def statistics_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Mean test errors of checkpoints by the batch-norm statistics of the test; percent.
 
@@ -177,7 +188,7 @@ def statistics_table(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         errors = {
             "running averages (logged)": run.curve("test"),
-            "precise statistics": precise_errors(run, evaluations),
+            "precise statistics": _precise_errors(run, evaluations),
             "paper": _paper_curve(run, "test"),
         }
         table = pd.concat(errors, axis=1, join="inner").sort_index()
@@ -207,7 +218,7 @@ def agreement(stretches: Sequence[Stretch]) -> Figure:
     figure, grid = style.subplots(rows, columns, panel=panel, squeeze=False, sharey=True)
     runs = list({str(r.path): r for s in stretches for r in s.runs}.values())
     evaluations = evaluations_beside(runs)
-    precise = {run.path: precise_errors(run, evaluations) for run in runs}
+    precise = {run.path: _precise_errors(run, evaluations) for run in runs}
     for axes, (net, parts) in zip(grid.flat, nets.items(), strict=False):
         _draw(axes, net, parts, [precise[run.path] for run in parts[0].runs])
     for axes in list(grid.flat)[len(nets) :]:

@@ -12,8 +12,9 @@ import pandas as pd
 from pages.agreement import KINDS, agreement_table, compare_curves, statistics_table
 from resnet_repro.analysis import load, paper
 from resnet_repro.analysis.captions import data_of, run_sentences
+from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.analysis.protocol import deviations, unlike_caffe
+from resnet_repro.analysis.protocol import deviations
 from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
 from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
@@ -82,19 +83,30 @@ def _ended(run: Run) -> str:
 
 
 def protocol_block(study: Study) -> str:
-    """In what the finished runs differ from the paper's protocol: keys, and how they compute."""
-    every = {run.experiment for run in study.finished}
+    """In what the finished runs differ from the paper's protocol: keys, and how they compute.
+
+    Caffe, in which the authors worked, computes in fp32 and keeps channels before rows; here
+    channels are always last in memory.
+    """
+    if not study.finished:
+        return "No run is finished yet."
+    every = [run.experiment for run in study.finished]
     changed = [
-        (f"`{key}`", *rest)
-        for key, *rest in deviations(study.finished)
+        (f"`{key}`", theirs, ours, experiments)
+        for key, theirs, ours, experiments in deviations(study.finished)
         if key.split(".")[0] in ("data", "model", "recipe")
     ]
-    rows = [
-        (*what, "every run" if {*names} == every else ", ".join(names))
-        for *what, names in [*changed, *unlike_caffe(study.finished)]
+    changed += [
+        ("precision", "fp32", precision, [run.experiment for run in same])
+        for precision, same in sorted(grouped(study.finished, lambda run: run.precision).items())
+        if precision != "fp32"
     ]
-    columns = ["key", "paper's protocol", "here", "in"]
-    return to_markdown(pd.DataFrame(rows, columns=columns)) if rows else "No run is finished yet."
+    changed.append(("memory layout", "NCHW", "channels last", every))
+    rows = [
+        (*what, "every run" if {*names} == {*every} else ", ".join(dict.fromkeys(names)))
+        for *what, names in changed
+    ]
+    return to_markdown(pd.DataFrame(rows, columns=["key", "paper's protocol", "here", "in"]))
 
 
 def claims_block(study: Study) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,9 @@ ENOUGH_POINTS = 40  # a training curve is thinned to one point an evaluation if 
 NBSP = "\N{NO-BREAK SPACE}"
 
 
-@dataclass(frozen=True)
-class Frame:
-    """The axes of a figure in the paper: errors in percent, iterations of the schedule."""
-
-    errors: tuple[float, float]
-    iters: int
-
-
+# The error axis by family, percent: of Figs. 1 and 6; of Fig. 4, which ends at 63 % and 55e4.
+ERRORS = {"cifar": (0.0, 20.0), "imagenet": (20.0, 65.0)}
 LOOKS = {"test": (style.TEST, style.PAPER_TEST), "train": (style.TRAIN, style.PAPER_TRAIN)}
-CIFAR = Frame((0.0, 20.0), SCHEDULES["cifar"][0])  # Figs. 1 and 6
 
 
 def comparable(runs: Sequence[Run]) -> bool:
@@ -157,16 +149,17 @@ def logarithmic(axes: Axes) -> None:
 
 def iter_unit(runs: Sequence[Run]) -> float:
     """Iterations that count as 1 on the axis: 1e4 as in the paper, 1 for short schedules."""
-    return 1e4 if max((run.max_iters for run in runs), default=CIFAR.iters) >= 1e4 else 1.0
+    return 1e4 if max((run.max_iters for run in runs), default=1e4) >= 1e4 else 1.0
 
 
-def set_limits(row: Sequence[Axes], runs: Sequence[Run], frame: Frame = CIFAR) -> None:
+def set_limits(row: Sequence[Axes], runs: Sequence[Run], family: str = "cifar") -> None:
     """Axes as in the paper where the runs follow its schedule, else fitted to the runs."""
-    low, high = error_limits(runs, frame)
+    low, high = error_limits(runs, family)
+    last = max((run.max_iters for run in runs), default=SCHEDULES[family][0])
     unit = iter_unit(runs)
     for axes in row:
         axes.set_xlabel("iter. (1e4)" if unit > 1 else "iteration")
-        axes.set_xlim(0, max((run.max_iters for run in runs), default=frame.iters) / unit)
+        axes.set_xlim(0, last / unit)
         axes.set_ylim(low, high)
         axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_locator(MultipleLocator(5 if high - low <= 30 else 10))
@@ -181,17 +174,17 @@ def mark_drops(axes: Axes, runs: Sequence[Run], unit: float = 1.0) -> None:
         axes.axvline(drop / unit, color="#bbbbbb", linewidth=0.7, linestyle=":", zorder=1)
 
 
-def error_limits(runs: Sequence[Run], frame: Frame = CIFAR) -> tuple[float, float]:
+def error_limits(runs: Sequence[Run], family: str) -> tuple[float, float]:
     """Limits of the error axis, percent: the paper's, or tens around the runs' curves."""
     if comparable(runs) or not runs:
-        return frame.errors
+        return ERRORS[family]
     drawn = [mean_curve([run], kind)["mean"] for run in runs for kind in ("train", "test")]
     low = min(float(curve.min()) for curve in drawn)
     high = max(float(curve.max()) for curve in drawn)
     return max(0.0, 10 * ((low - 1) // 10)), min(100.0, 10 * (high // 10 + 1))
 
 
-def sentences(runs: Sequence[Run], frame: Frame = CIFAR) -> list[str]:
+def sentences(runs: Sequence[Run]) -> list[str]:
     """Caption of a figure of error curves."""
     lines = run_sentences(runs)
     if not runs:
@@ -204,10 +197,11 @@ def sentences(runs: Sequence[Run], frame: Frame = CIFAR) -> list[str]:
     if comparable(runs):
         lines.append("Thin pale curves: the paper's, one run each.")
     else:
-        low, high = error_limits(runs, frame)
+        family = runs[0].family
+        axis, low, high = ERRORS[family], *error_limits(runs, family)
         lines.append(
             f"The paper's curves are not drawn ({why_not_comparable(runs)}; theirs: "
-            f"{frame.iters:,} iterations, axis {frame.errors[0]:g} to {frame.errors[1]:g} %; "
+            f"{SCHEDULES[family][0]:,} iterations, axis {axis[0]:g} to {axis[1]:g} %; "
             f"here {low:g} to {high:g} %)."
         )
     return lines

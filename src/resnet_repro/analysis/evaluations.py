@@ -151,17 +151,6 @@ def not_used(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[str
     ]
 
 
-def precise_errors(run: Run, evaluations: Sequence[Evaluation]) -> pd.Series[float]:
-    """Test errors of a run's checkpoints, percent by iteration, under precise BN statistics."""
-    found = {
-        tested.nets[0].iteration: tested.score.top1
-        for tested in evaluations
-        if (tested.bn, tested.score.protocol) == ("precise", SINGLE_VIEW)
-        and tested.is_of([run], early=True)
-    }
-    return pd.Series(found, dtype=float).sort_index()
-
-
 def score_of(run: Run, protocol: str, evaluations: Sequence[Evaluation]) -> Score | None:
     """The errors of a run's last iterate under a protocol: logged, else evaluated; else None."""
     table = run.metrics

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.curves import legend, with_gaps
+from resnet_repro.analysis.curves import ERRORS, legend, with_gaps
 from resnet_repro.analysis.load import can_draw
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import why_not_comparable
@@ -44,11 +44,9 @@ class ShownTable(NamedTuple):
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A figure or table, drawn, beside the paper's own figure where its curves are known."""
+    """An item, drawn, beside the paper's own figure where its curves are known."""
 
-    name: str
-    title: str
-    claims: tuple[str, ...] = ()
+    item: Item
     paper_picture: Picture | None = None
     picture: Picture | None = None
     table: ShownTable | None = None
@@ -73,7 +71,6 @@ def run_exhibits(runs: Sequence[Run], items: Mapping[str, Item]) -> list[Exhibit
 
 def exhibit(item: Item, runs: Sequence[Run] | None, missing: Sequence[str] = ()) -> Exhibit:
     """Draw an item from runs; ``None``: it needs none."""
-    claims = tuple(claim.id for claim in item.claims)
     shown: dict[str, Any] = {}
     try:
         shown["caption"] = caption = " ".join(run_sentences(runs or []))
@@ -88,7 +85,7 @@ def exhibit(item: Item, runs: Sequence[Run] | None, missing: Sequence[str] = ())
             shown["paper_picture"] = picture(PAPERS[item.name](), alt)
     except Exception as error:  # one exhibit must not cost the page
         shown = {"problem": f"{type(error).__name__}: {error}"}
-    return Exhibit(item.name, item.title, claims, missing=missing, **shown)
+    return Exhibit(item, missing=missing, **shown)
 
 
 def picture(figure: Figure, alt: str) -> Picture:
@@ -125,15 +122,15 @@ def _are_numbers(values: Sequence[Any]) -> bool:
 def _errors(
     number: int,
     titles: Mapping[str, str],
-    errors: tuple[float, float] = (0.0, 20.0),
+    family: str = "cifar",
     test: str = "test error",
     *,
     one_kind: bool = False,
 ) -> Figure:
     """Draw the paper's Fig. 1, 4 or 6 from the points read off it; the page has the caption.
 
-    ``titles``: of its panels; ``errors``: ends of the error axis in percent; ``one_kind``: a panel
-    has one kind of error (Fig. 1), which is then bold.
+    ``titles``: of its panels; ``one_kind``: a panel has one kind of error (Fig. 1), which is then
+    bold.
     """
     figure, row = style.subplots(1, len(titles))
     table = paper.figure(number)
@@ -145,7 +142,7 @@ def _errors(
             colour = style.depth_colour(_depth(net))
             axes.plot(points.index.to_numpy() / 1e4, points.to_numpy(), color=colour, **kind)
         axes.set_title(title)
-        axes.set_ylim(*errors)
+        axes.set_ylim(*ERRORS[family])
         if panel["iteration_1e4"].min() < panel["iteration_1e4"].max() / 2:
             axes.set_xlim(left=0)  # where the error comes from above the axes too
         axes.set_xlabel("iteration (1e4)")
@@ -177,7 +174,7 @@ PAPERS: Mapping[str, Callable[[], Figure]] = {
         _errors,
         4,
         {place: f"ImageNet: {title}" for place, (title, _) in fig4.PANELS.items()},
-        fig4.FRAME.errors,
+        "imagenet",
         "validation error, centre crop",
     ),
     "fig6": partial(_errors, 6, {place: title for place, (title, _) in fig6.PANELS.items()}),

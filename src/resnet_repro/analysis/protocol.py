@@ -52,21 +52,6 @@ def nets_by_data(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
     return {data: by_net(run for run in family if run.data == data) for data in names}
 
 
-def unlike_caffe(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
-    """List how computing differs from the paper's protocol: name, paper, here, runs.
-
-    Caffe, in which the authors worked, computes in fp32 and keeps channels before rows; here
-    channels are always last in memory.
-    """
-    by_precision = sorted(grouped(runs, lambda run: run.precision).items())
-    found = [("precision", "fp32", value, same) for value, same in by_precision if value != "fp32"]
-    found += [("memory layout", "NCHW", "channels last", [*runs])] if runs else []
-    return [
-        (name, paper, here, [*dict.fromkeys(run.experiment for run in same)])
-        for name, paper, here, same in found
-    ]
-
-
 def deviations(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
     """Return keys that runs say they changed: the paper's value, theirs, their experiments."""
     found: dict[tuple[str, str, str], dict[str, None]] = {}

@@ -66,7 +66,7 @@ def report(root: Path, out: Path, profiles: Sequence[str]) -> tuple[str, list[st
     problems = [f"{s['profile']}: {problem}" for s in sections for problem in s["problems"]]
     exhibits = {s["profile"]: s["exhibits"] for s in sections}
     problems += [
-        f"{place}: {shown.name}: {shown.problem}"
+        f"{place}: {shown.item.name}: {shown.problem}"
         for place, every in (exhibits | {"nets": nets}).items()
         for shown in every
         if shown.problem

@@ -7,10 +7,8 @@ from matplotlib.figure import Figure
 from resnet_repro.analysis import curves, style
 from resnet_repro.analysis.captions import TITLES
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.analysis.protocol import SCHEDULES, nets_by_data
+from resnet_repro.analysis.protocol import nets_by_data
 
-# Fig. 4 ends at 63 % and 55e4 iterations.
-FRAME = curves.Frame((20.0, 65.0), SCHEDULES["imagenet"][0])
 # By their place in the paper: title, the nets they should have.
 PANELS = {
     "left": ("plain nets", ("plain-18", "plain-34")),
@@ -36,14 +34,14 @@ def fig4(runs: Sequence[Run]) -> Figure:
     figure, grid = style.subplots(len(rows), 2, squeeze=False)
     for pair, (data, found) in zip(grid, rows.items(), strict=True):
         shown = [run for net in found.values() for run in net]
-        curves.set_limits(pair, shown, FRAME)
+        curves.set_limits(pair, shown, "imagenet")
         for axes, (place, (title, labels)) in zip(pair, PANELS.items(), strict=True):
             between = ": " if data == "imagenet" else ":\n"  # the long name needs two lines
             axes.set_title(TITLES.get(data, data) + between + title)
             axes.set_ylabel("error (%)")
             panel_nets = {label: found[label] for label in labels if label in found}
             curves.draw_nets(axes, panel_nets, labels, (4, place), shown)
-        sentences += curves.sentences(shown, FRAME)
+        sentences += curves.sentences(shown)
         paper_label = paper_label or "validation error" * curves.comparable(shown)
         drawn += shown
     if "imagenet" not in rows:
