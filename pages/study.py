@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pages.agreement import agreement, compare_curves
 from resnet_repro.analysis import style
-from resnet_repro.analysis.judge import ClaimResult, tested
+from resnet_repro.analysis.judge import ClaimResult, check
 from resnet_repro.analysis.load import Logged, can_draw
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.tables import claims_table, write_table
@@ -57,7 +57,7 @@ class Study(Logged):
     @cached_property
     def claims(self) -> list[ClaimResult]:
         """Every claim, on runs of the paper's protocol where they can test it."""
-        return tested(CLAIMS, self.item("claims") + self.imagenet)
+        return check(CLAIMS, self.item("claims") + self.imagenet)
 
 
 def draw(study: Study, docs: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import pytest
 
 from fabricate import ENDS, IMAGENET_ENDS, fabricate, imagenet_run
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, public_noise, tested
+from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE, check, public_noise
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.analysis.protocol import cifar_nets
@@ -134,7 +134,7 @@ def test_claims_both_ways(tmp_path, claim, ends, seeds, verdict, text):
 @pytest.mark.parametrize("profile", ["short", "smoke"])
 def test_c1_asks_sixty_percent_of_the_paper_schedule_only(tmp_path, profile):
     ends = {"plain-20": (30.0, 30.0), "plain-110": (55.0, 55.0)}
-    (result,) = tested([C1], made(tmp_path, ends, profile=profile))
+    (result,) = check([C1], made(tmp_path, ends, profile=profile))
     assert result.verdict == "same order as the paper"
     assert "60 %" not in result.sentence
 
@@ -288,7 +288,7 @@ def test_what_is_mixed_is_named_but_profiles_never_are_mixed(tmp_path):
     fabricate(tmp_path / "two", "plain-20", profile="quick")
     fabricate(tmp_path / "two", "plain-56", profile="paper")
     for claim in (C2, C3):  # also without any of its nets
-        with pytest.raises(ValueError, match="paper, quick"):
+        with pytest.raises(ValueError, match="paper on cifar10, quick on cifar10"):
             claim(load_runs(tmp_path / "two"))
 
 
@@ -334,7 +334,9 @@ def test_c7_names_tiny_imagenet_and_never_mixes(tmp_path):
     tiny |= {"ResNet-18 A": (54, 52), "ResNet-34 A": (50, 46)}
     made_imagenet(tmp_path, as_paper("plain-18"))  # alone: cannot test the claim
     runs = made_imagenet(tmp_path, tiny, data="tiny_imagenet")
-    result = C7(runs)
+    with pytest.raises(ValueError, match="not paper on imagenet, paper on tiny_imagenet"):
+        C7(runs)
+    (result,) = check([C7], runs)
     assert result.sentence.startswith("Tiny ImageNet, 64x64, 200 classes: training error of")
     assert result.verdict == "same order as the paper"
 
@@ -393,13 +395,13 @@ def test_c9_is_under_the_protocol_of_its_table(tmp_path):
 def test_each_data_set_is_judged_by_itself(tmp_path):
     made_imagenet(tmp_path / "runs", FIG4, seeds=1)
     runs = made_imagenet(tmp_path / "runs", DEPTHS, seeds=1, data="tiny_imagenet")
-    results = tested(IMAGENET_CLAIMS, runs)
+    results = check(IMAGENET_CLAIMS, runs)
     data = {result.id: result.where.split(", ")[0] for result in results}
     assert data == {"C7": "ImageNet", "C8": "ImageNet", "C9": "Tiny ImageNet"}
     both = made_imagenet(tmp_path / "runs", PLAIN_18_34, seeds=1, data="tiny_imagenet")
-    results = tested(IMAGENET_CLAIMS, both)
+    results = check(IMAGENET_CLAIMS, both)
     assert [result.id for result in results] == ["C7", "C7", "C8", "C8", "C9"]
-    assert [result.verdict for result in tested(IMAGENET_CLAIMS, [])] == ["no runs"] * 3
+    assert [result.verdict for result in check(IMAGENET_CLAIMS, [])] == ["no runs"] * 3
     frame, notes = claims_table(IMAGENET_CLAIMS, runs)
     assert any(note.startswith("Tiny ImageNet, paper profile") for note in notes)
     assert "| C9 " in to_markdown(frame)

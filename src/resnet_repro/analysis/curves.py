@@ -198,10 +198,10 @@ def sentences(runs: Sequence[Run]) -> list[str]:
         lines.append("Thin pale curves: the paper's, one run each.")
     else:
         family = runs[0].family
-        axis, low, high = ERRORS[family], *error_limits(runs, family)
+        (least, most), (low, high) = ERRORS[family], error_limits(runs, family)
         lines.append(
             f"The paper's curves are not drawn ({why_not_comparable(runs)}; theirs: "
-            f"{SCHEDULES[family][0]:,} iterations, axis {axis[0]:g} to {axis[1]:g} %; "
+            f"{SCHEDULES[family][0]:,} iterations, axis {least:g} to {most:g} %; "
             f"here {low:g} to {high:g} %)."
         )
     return lines

@@ -90,10 +90,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper; called with finished runs of one profile, it is tested on them.
+    """A claim of the paper; called with finished runs of one setting, it is tested on them.
 
-    ``weigh`` returns what runs show about it, or None where they lack the nets it ``needs``;
-    ``elsewhere`` names the verdict of runs of another protocol than the paper's.
+    A setting is a profile and a data set. ``weigh`` returns what runs show about the claim, or
+    None where they lack the nets it ``needs``; ``elsewhere`` names the verdict of runs of another
+    protocol than the paper's.
     """
 
     id: str
@@ -107,10 +108,11 @@ class Claim:
         return replace(self, weigh=partial(self.weigh, protocol=protocol))
 
     def __call__(self, runs: Sequence[Run]) -> ClaimResult:
-        """Test it; the sentence names what runs mix, a ValueError refuses several profiles."""
-        profiles = sorted({run.profile for run in runs})
-        if len(profiles) > 1:
-            raise ValueError(f"runs of one profile are needed, not of {', '.join(profiles)}")
+        """Test it; the sentence names what runs mix, a ValueError refuses several settings."""
+        settings = sorted({f"{run.profile} on {run.data}" for run in runs})
+        if len(settings) > 1:
+            text = ", ".join(settings)
+            raise ValueError(f"runs of one profile and data set are needed, not {text}")
         found = self.weigh(runs)
         if found is None:
             sentence = f"not tested, no finished runs of {self.needs}"
@@ -125,7 +127,7 @@ class Claim:
             " ".join([f"{found.sentence}. {where}.", *comparison_notes(used)]),
             {key: round(value, 4) for key, value in found.numbers.items()},
             where,
-            profiles[0],
+            used[0].profile,
         )
 
 
@@ -261,7 +263,7 @@ def by_setting(runs: Sequence[Run]) -> list[list[list[Run]]]:
     ]
 
 
-def tested(claims: Sequence[Claim], runs: Sequence[Run]) -> list[ClaimResult]:
+def check(claims: Sequence[Claim], runs: Sequence[Run]) -> list[ClaimResult]:
     """Test claims on each data set by itself, at the first profile whose runs can test them.
 
     A claim that no runs can test has one result that says so.

@@ -22,7 +22,7 @@ from resnet_repro import paths
 from resnet_repro.analysis import judge, stats
 from resnet_repro.analysis.captions import data_of
 from resnet_repro.analysis.exhibits import exhibit, run_exhibits
-from resnet_repro.analysis.judge import ClaimResult, tested
+from resnet_repro.analysis.judge import ClaimResult, check
 from resnet_repro.analysis.load import Logged, without_variants
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import deviations
@@ -153,7 +153,7 @@ def _claims(runs: Sequence[Run]) -> tuple[list[ClaimResult], list[str]]:
     results, problems = list[ClaimResult](), list[str]()
     for claim in CLAIMS:
         try:
-            results += tested([claim], runs)
+            results += check([claim], runs)
         except Exception as error:  # the other claims are still of interest
             problems.append(f"{claim.id}: {error}")
     return results, problems

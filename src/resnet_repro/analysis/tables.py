@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from resnet_repro.analysis.captions import run_sentences
-from resnet_repro.analysis.judge import Claim, by_setting, tested
+from resnet_repro.analysis.judge import Claim, by_setting, check
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.paths import writing
 
@@ -46,7 +46,7 @@ def write_table(
 
 def claims_table(claims: Sequence[Claim], runs: Sequence[Run]) -> Table:
     """Claims with verdicts and evidence, each tested on the first profile whose runs can."""
-    rows = [(r.id, r.title, r.verdict, r.sentence) for r in tested(claims, runs)]
+    rows = [(r.id, r.title, r.verdict, r.sentence) for r in check(claims, runs)]
     notes = [
         text for groups in by_setting(runs) for group in groups for text in run_sentences(group)
     ]

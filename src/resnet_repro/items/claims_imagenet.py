@@ -1,11 +1,10 @@
 """Claims of Sec. 4.1: C7 to C9 of docs/FIDELITY.md.
 
-They are about orders between nets and are tested on ImageNet or on Tiny ImageNet, never on both
-together; the sentence names which, and the protocol of the errors. Of runs on both it is ImageNet
-if it has the nets a claim cannot do without.
+They are about orders between nets and are tested on ImageNet or on Tiny ImageNet; the sentence
+names which, and the protocol of the errors.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -14,7 +13,7 @@ from resnet_repro.analysis.captions import TITLES
 from resnet_repro.analysis.evaluations import SINGLE_VIEW, evaluations_beside, score_of
 from resnet_repro.analysis.judge import Evidence, Measure, claim, compare, interval
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.analysis.protocol import DATA_SETS, Nets, nets_by_data
+from resnet_repro.analysis.protocol import DATA_SETS, Nets, by_net
 from resnet_repro.analysis.stats import Difference, contrast
 
 PLAIN, RESIDUAL = ("plain-18", "plain-34"), ("ResNet-18 A", "ResNet-34 A")
@@ -34,12 +33,12 @@ def plain_degrades_residual_does_not(runs: Sequence[Run]) -> Evidence | None:
     the rate never drops): point by point a training curve is noise. Residual nets are compared
     under option A, as in Fig. 4.
     """
-    where, nets = _data_with(runs, lambda nets: nets.keys() >= {*PLAIN})
-    if where is None:
+    nets = _nets(runs)
+    if not nets.keys() >= {*PLAIN}:
         return None
     complete = nets.keys() >= {*RESIDUAL}
     used = [nets[label] for label in (*PLAIN, *(RESIDUAL if complete else ()))]
-    found = Evidence(used, TITLES[where], complete=complete)
+    found = Evidence(used, TITLES[runs[0].data], complete=complete)
     for (shallow, deep), direction in ((PLAIN, 1), (RESIDUAL, -1)):
         if missing := [label for label in (shallow, deep) if label not in nets]:
             found.clauses.append(f"no runs of {' and '.join(missing)}")
@@ -91,17 +90,15 @@ def shortcuts_beat_plain(runs: Sequence[Run], protocol: str = "10-crop") -> Evid
     Far means by more than the options differ among themselves. The claim is inconclusive at best
     where an option has no runs.
     """
-    where, nets = _data_with(
-        runs, lambda nets: "plain-34" in nets and bool({*OPTIONS.values()} & nets.keys())
-    )
-    if where is None:
+    nets = _nets(runs)
+    if "plain-34" not in nets or not nets.keys() & {*OPTIONS.values()}:
         return None
     plain = nets["plain-34"]
     options = {option: nets[label] for option, label in OPTIONS.items() if label in nets}
     used = [plain, *options.values()]
     error = _validation_error(used, protocol)
     missing = [label for label in OPTIONS.values() if label not in nets]
-    found = Evidence(used, TITLES[where], complete=not missing)
+    found = Evidence(used, TITLES[runs[0].data], complete=not missing)
     each = []
     for option, net in options.items():
         gain = compare(net, plain, error)
@@ -151,15 +148,14 @@ def deeper_is_better(runs: Sequence[Run], protocol: str = "10-crop") -> Evidence
 
     ResNet-34 is that of option B, like the deeper ones, else C or A.
     """
-    where, nets = _data_with(runs, lambda nets: len(_by_depth(nets)) > 1)
-    if where is None:
+    chosen = _by_depth(_nets(runs))
+    if len(chosen) < 2:
         return None
-    chosen = _by_depth(nets)
     error = _validation_error(list(chosen.values()), protocol)
     found = judge.along_depth(chosen, -1, error)
     depths = {net[0].depth for net in chosen.values()}
     missing = [f"ResNet-{depth}" for depth in DEPTHS if depth not in depths]
-    found.about, found.complete = TITLES[where], not missing
+    found.about, found.complete = TITLES[runs[0].data], not missing
     found.clauses += [f"no runs of {', '.join(missing)}"] if missing else []
     return found
 
@@ -171,10 +167,9 @@ def _by_depth(nets: Nets) -> Nets:
     return {label: nets[label] for label in shallow + deeper}
 
 
-def _data_with(runs: Sequence[Run], enough: Callable[[Nets], bool]) -> tuple[str | None, Nets]:
-    """The data set to test on and its nets; None where no data set has enough of them."""
-    found = nets_by_data(runs)
-    return next(((name, found[name]) for name in DATA_SETS if enough(found[name])), (None, {}))
+def _nets(runs: Sequence[Run]) -> Nets:
+    """The ImageNet nets by label, where they were trained on what the claims are tested on."""
+    return by_net(run for run in runs if run.family == "imagenet" and run.data in DATA_SETS)
 
 
 def _validation_error(nets: Sequence[Sequence[Run]], protocol: str) -> Measure:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from resnet_repro import evaluate, items, paths
 from resnet_repro.analysis.evaluations import evaluations_beside, not_used, score_of
-from resnet_repro.analysis.judge import tested
+from resnet_repro.analysis.judge import check
 from resnet_repro.analysis.load import Logged, can_draw, grouped, profile_to_show
 from resnet_repro.analysis.logged_run import Run, warn
 from resnet_repro.analysis.protocol import by_net
@@ -51,7 +51,7 @@ def main(name: str) -> None:
         if any(run.is_variant for run in runs):
             notify(f"{name}: drawn from variants, which test no claim of the paper")
             return
-        for result in tested(shown.claims, runs):
+        for result in check(shown.claims, runs):
             print(result.line())
 
 
