@@ -14,7 +14,6 @@ from resnet_repro.analysis.judge import NO_RUNS
 from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, why_not_comparable
-from resnet_repro.analysis.stats import mean_of
 from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
 from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
@@ -22,11 +21,6 @@ from resnet_repro.items.table6 import verdict_of
 
 if TYPE_CHECKING:
     from pages.study import Study
-
-NOTHING_BY_THE_PROTOCOL = (
-    "No run by the paper's protocol is finished yet. The runs below are much shorter: they show "
-    "that the harness works and decide no claim of the paper."
-)
 
 
 def readme_block(study: Study) -> str:
@@ -36,7 +30,12 @@ def readme_block(study: Study) -> str:
         return "No run is logged in this repository yet: `make quickstart` makes the first two."
     profile = min((run.profile for run in every), key=PROFILES.index)
     groups = grouped((r for r in every if r.profile == profile), lambda run: run.data).values()
-    parts = [] if profile == "paper" else [f"**{NOTHING_BY_THE_PROTOCOL}**"]
+    parts = list[str]()
+    if profile != "paper":
+        parts.append(
+            "**No run by the paper's protocol is finished yet. The runs below are much shorter: "
+            "they show that the harness works and decide no claim of the paper.**"
+        )
     parts += _readme_pictures(study, by_protocol=profile == "paper")
     parts.append(to_markdown(pd.DataFrame([row for group in groups for row in _net_rows(group)])))
     parts.append(" ".join(line for group in groups for line in run_sentences(group)))
@@ -68,13 +67,13 @@ def _net_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
     reason, rows = why_not_comparable(runs), []
     for label, group in by_net(runs).items():
         test = stats.summarise([stats.last_error(run) for run in group])
-        value = paper.test_error(label)
+        clean, value = stats.mean_of(stats.clean_training_error, group), paper.test_error(label)
         rows.append(
             {
                 "net": label if group[0].data == "cifar10" else f"{label}, {data_of(group)}",
                 "seeds": str(test.n),
                 "test error (%)": with_sd(test.mean, test.sd),
-                "clean training error (%)": with_sd(mean_of(stats.clean_training_error, group)),
+                "clean training error (%)": with_sd(clean),
                 "paper": f"{value.value:.2f}" if value and not reason else NOTHING,
                 "verdict": f"not comparable: {reason}" if reason else verdict_of(group, value),
             }

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from resnet_repro.analysis import style
 from resnet_repro.analysis.captions import clauses, data_of, devices_of
 from resnet_repro.analysis.judge import TEST, TRAINING, compare, seeds_clause
-from resnet_repro.analysis.load import changed_keys
+from resnet_repro.analysis.load import changed_keys, grouped
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, comparison_notes
 from resnet_repro.analysis.stats import Difference, how_many, last_error, summarise
@@ -69,9 +68,9 @@ def _change(baseline: Run, variant: Run) -> str:
 def deviations_table(runs: Sequence[Run]) -> Table:
     """One row per baseline and per variant: test error and what the change is worth, points."""
     rows, found = list[dict[str, Any]](), variants(runs)
-    for _, alike in groupby(found, key=lambda variant: variant.baseline[0].experiment):
-        for number, variant in enumerate(alike):
-            rows += [] if number else [_row("as the paper", variant.baseline)]
+    for alike in grouped(found, lambda variant: variant.baseline[0].experiment).values():
+        rows.append(_row("as the paper", alike[0].baseline))
+        for variant in alike:
             rows.append(_row(variant.change, variant.runs))
             for what, worth in (("test", variant.test), ("training", variant.training)):
                 rows[-1] |= {f"{what} diff": worth.value}
