@@ -4,13 +4,10 @@ The error rates are simulated with the functions that judge runs; the random num
 the page is the same each time.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
+from pages.study import Study
 from resnet_repro.analysis import stats
 from resnet_repro.analysis.judge import IMAGENET_SEED_NOISE
 from resnet_repro.analysis.paper import Noise, seed_noise
@@ -18,9 +15,6 @@ from resnet_repro.analysis.stats import Side
 from resnet_repro.analysis.tables import to_markdown
 from resnet_repro.items.claims_cifar import PLAIN_110_ERROR, TRAINS_ERROR
 from resnet_repro.items.gradients import HEALTHY, VANISHED
-
-if TYPE_CHECKING:
-    from pages.study import Study
 
 TRUE_DIFFERENCES, SEEDS = (0.0, 0.25, 0.5, 1.0, 2.0), (1, 2, 3, 5)
 STUDIES, TRIALS = 100, 200  # public figures drawn, and comparisons with each

@@ -1,12 +1,10 @@
 """The README's results: pictures, nets, claims, and the committed example of a sweep."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from pages.study import Study
 from resnet_repro import compare
 from resnet_repro.analysis import load, paper, stats
 from resnet_repro.analysis.captions import data_of, run_sentences
@@ -18,9 +16,6 @@ from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
 from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
 from resnet_repro.items.table6 import verdict_of
-
-if TYPE_CHECKING:
-    from pages.study import Study
 
 
 def readme_block(study: Study) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from pages.agreement import KINDS, agreement_table, compare_curves, statistics_table
+from pages.study import Study
 from resnet_repro.analysis import load, paper
 from resnet_repro.analysis.captions import data_of, run_sentences
 from resnet_repro.analysis.load import grouped
@@ -24,9 +25,6 @@ from resnet_repro.items.gradients import brief, gradients, weights
 from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table
 from resnet_repro.options import shown
-
-if TYPE_CHECKING:
-    from pages.study import Study
 
 SMOOTHED = 3  # points of a digitised curve, where two are compared that lie close
 

@@ -6,8 +6,6 @@ it tested an iterate of that very training, in tables its last, on all held-out 
 named and not used.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
