@@ -9,7 +9,7 @@ import pytest
 from fabricate import fabricate
 from pages import fidelity
 from resnet_repro.analysis import paper, stats
-from resnet_repro.analysis.judge import decide
+from resnet_repro.analysis.judge import Evidence
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.analysis.paper import Noise, PaperValue
@@ -126,7 +126,8 @@ def simulated(steps, seeds, trials=1000):
         nets = [Side(mean + random.standard_normal(seeds)) for mean in steps]
         pairs = [(nets[0], nets[-1]), *pairwise(nets)]
         ends, *rest = (contrast((1, upper), (-1, lower)) for lower, upper in pairs)
-        found.append(decide([(ends, 1)], [(step, 1) for step in rest]))
+        evidence = Evidence([], parts=[(ends, 1)], barred=[(step, 1) for step in rest])
+        found.append(evidence.decide())
     return found
 
 
@@ -144,7 +145,7 @@ def test_a_claim_is_decided_by_its_parts():
     slight = Difference(-2.1, 1.0, 50, "")  # beyond 95 %, but not if it is one of several
 
     def verdict_of(*values, barred=None):
-        return decide([(value, 1) for value in values], barred or [])
+        return Evidence([], parts=[(value, 1) for value in values], barred=barred or []).decide()
 
     assert verdict_of(up, up) == "holds"
     assert verdict_of(up, flat) == "inconclusive"
@@ -154,8 +155,8 @@ def test_a_claim_is_decided_by_its_parts():
     assert verdict_of(slight) == "fails"
     assert verdict_of(up, up, slight) == "inconclusive"
     assert verdict_of(up, Difference(5.0, math.nan, math.nan, "unknown")) == "inconclusive"
-    assert decide([(up, 1)], complete=False) == "inconclusive"
-    assert decide([(down, 1)], complete=False) == "fails"
+    assert Evidence([], parts=[(up, 1)], complete=False).decide() == "inconclusive"
+    assert Evidence([], parts=[(down, 1)], complete=False).decide() == "fails"
 
 
 def test_numbers_of_a_run(tmp_path):

@@ -78,9 +78,9 @@ class Evidence:
 
     def decide(self) -> str:
         """Return the verdict; to fail, one must differ beyond its share of the 5 % among all."""
-        every = [*self.parts, *self.barred]
         if self.verdict:
             return self.verdict
+        every = [*self.parts, *self.barred]
         if any(difference.sign(len(every)) == -expected for difference, expected in every):
             return FAILS
         if self.complete and all(difference.sign() == sign for difference, sign in self.parts):
