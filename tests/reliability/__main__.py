@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reliability import crashes, damage, defects, disk, kills, teams
+from reliability.page import RECORDS
 from reliability.record import Outcome, Record
 from reliability.runs import Trial, Trials, Workshop
 from resnet_repro.paths import expand
-
-RESULTS = Path("results/reliability")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", action="append", choices=list(PARTS), help=known)
     parser.add_argument("--count", type=int, help="how many, where a part can be of any length")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop a part after")
-    parser.add_argument("--out", type=expand, default=RESULTS, help="folder of the records")
+    parser.add_argument("--out", type=expand, default=RECORDS, help="folder of the records")
     parser.add_argument("--scratch", type=expand, help="folder to work in")
     asked = parser.parse_args(args)
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -26,15 +26,14 @@ from reliability.runs import (
     Workshop,
     at_work,
     begin,
+    by_command,
     command,
     do,
     ended,
-    environment,
     generations,
     judged_from_outside,
     left_overs,
     observed,
-    words_of,
 )
 from resnet_repro.exits import PREEMPTED
 from resnet_repro.runs.signals import STOP_SIGNALS
@@ -89,22 +88,16 @@ def killed_command(shop: Workshop, number: int, folder: Path) -> Outcome:
     reference, job = shop.undisturbed(*LONG, real=True), small_job(folder, *LONG)
     phases: list[str] = []
     for _ in range(rng.randint(1, MOST)):
-        process = subprocess.Popen(
-            words_of(*job.words),
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            process.wait(rng.uniform(0, reference.seconds))
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with command(job) as process:
+            try:
+                process.wait(rng.uniform(0, reference.seconds))
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
         phases.append(judged_from_outside(job.folder, process.pid))
     orphans = len(at_work(folder))
     began = time.monotonic()
-    code = command(*job.words).returncode
+    code, _ = by_command(job)
     outcome = {"variant": "command", "phases": phases, "codes": [code], "orphans": orphans}
     outcome["resumed_in"] = round(time.monotonic() - began, 2)
     verdict = reference.verdict(job.folder)

@@ -3,7 +3,6 @@
 What a run is doing when it is hurt, what is left of it, and what a trial is made of.
 """
 
-import mmap
 import os
 import subprocess
 import sys
@@ -36,7 +35,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "gated": ("model.shortcut=gate", "recipe.warmup=iters400", "seed=3"),
     "grouped": ("model.bn_group=8", "trainer.checkpoint_every_iters=1", "seed=1"),
 }
-NAMES = sorted(VARIANTS)
 # For the real command, whose start takes seconds: long enough to be hit elsewhere too.
 LONG = (
     "recipe.max_iters=160",
@@ -51,17 +49,14 @@ class Marks:
     """One byte in a file that another process reads: the phase, where no kill takes it away."""
 
     def __init__(self, path: Path):
-        if not path.exists():
-            path.write_bytes(b"\0")
-        with path.open("r+b") as file:
-            self._byte = mmap.mmap(file.fileno(), 1)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT)
 
     @property
     def phase(self) -> str:
-        return PHASES[self._byte[0]]
+        return PHASES[(os.pread(self._file, 1, 0) or b"\0")[0]]
 
     def note(self, phase: str, _: int = 0) -> None:
-        self._byte[0] = PHASES.index(phase)
+        os.pwrite(self._file, bytes([PHASES.index(phase)]), 0)
 
 
 class Noting(Watcher):
@@ -124,20 +119,24 @@ def ended(process: Any, limit: float = LIMIT) -> int:
     return int(process.exitcode)
 
 
-def words_of(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "resnet_repro.train", *arguments]
-
-
 def environment(**more: str) -> dict[str, str]:
     """Variables of the real command: this source, one thread."""
     return os.environ | {"PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"} | more
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command and wait."""
-    return subprocess.run(
-        words_of(*arguments), env=environment(), capture_output=True, text=True, timeout=LIMIT
-    )
+def command(job: Job) -> subprocess.Popen[str]:
+    """Start the real command that does ``job``; what it says on standard error can be read."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "resnet_repro.train", *job.words],
+        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def by_command(job: Job) -> tuple[int, str]:
+    """Do ``job`` by the real command: its exit code, and what it says on standard error."""
+    process = command(job)
+    errors = process.communicate(timeout=LIMIT)[1]
+    return process.returncode, errors
 
 
 def at_work(folder: Path) -> dict[int, str]:
@@ -175,9 +174,7 @@ def judged_from_outside(folder: RunFolder, killed: int) -> str:
     status = folder.status()
     if status.get("state") != "running" or status.get("pid") != killed:
         return "start-up"
-    unfinished = list(folder.checkpoints.glob(".*.tmp"))
-    digests = [p for p in folder.checkpoints.glob("*.sha256") if not p.with_suffix("").exists()]
-    if unfinished or digests:
+    if any(folder.checkpoints.glob(".*.tmp")) or lonely_digests(folder):
         return "save"
     records = [r for r in read_metrics(folder.metrics_path) if r["kind"] != "event"]
     config = folder.config()
@@ -194,10 +191,14 @@ def judged_from_outside(folder: RunFolder, killed: int) -> str:
     return "train"
 
 
+def lonely_digests(folder: RunFolder) -> list[Path]:
+    """Digests without their checkpoint."""
+    return [p for p in folder.checkpoints.glob("*.sha256") if not p.with_suffix("").exists()]
+
+
 def left_overs(folder: RunFolder) -> list[str]:
     """Temporary files, and digests without their checkpoint, that nobody removed."""
-    lonely = [p for p in folder.checkpoints.glob("*.sha256") if not p.with_suffix("").exists()]
-    return sorted(path.name for path in (*folder.path.rglob("*.tmp"), *lonely))
+    return sorted(p.name for p in (*folder.path.rglob("*.tmp"), *lonely_digests(folder)))
 
 
 def generations(folder: RunFolder) -> list[Path]:
@@ -255,7 +256,7 @@ class Workshop:
 
     def begun(self, number: int, folder: Path) -> tuple[Reference, Job, str]:
         """A variant, another one for each number: its undisturbed run, one to disturb, its name."""
-        name = NAMES[number % len(NAMES)]
+        name = sorted(VARIANTS)[number % len(VARIANTS)]
         return self.variant(name), small_job(folder, *VARIANTS[name]), name
 
     def variant(self, name: str) -> Reference:
@@ -270,11 +271,9 @@ class Workshop:
             job = small_job(self.scratch / "undisturbed" / str(len(self._made)), *args)
             begin(time.monotonic).join()  # the first fork waits for its server's imports
             began = time.monotonic()
-            done = command(*job.words) if real else None
-            code = finish(job) if done is None else done.returncode
+            code, why = by_command(job) if real else (finish(job), "")
             seconds = time.monotonic() - began
             if code:
-                why = "" if done is None else done.stderr
                 raise SystemExit(f"{job.folder.path}: exit code {code} {why}")
             self._made[args] = Reference(fingerprint(job.folder), seconds)
         return self._made[args]

@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -21,11 +20,10 @@ from reliability.runs import (
     Workshop,
     at_work,
     begin,
+    command,
     do,
     ended,
-    environment,
     seconds_until_gone,
-    words_of,
 )
 from resnet_repro.exits import CONFIG
 from resnet_repro.runs.folder import RunFolderError
@@ -77,14 +75,12 @@ def hurt(shop: Workshop, size: int, whom: str, number: signal.Signals, folder: P
     process = begin_as_is(do, job)
     found = under_way(job, size, process)
     began = time.monotonic()
+    ranks = {"0": ["0"], "last": [str(size - 1)], "workers": [str(rank) for rank in range(size)]}
     if whom == "command":
         hit = [process.pid]
-    elif whom == "workers":
-        hit = [pid for pid, what in found.items() if what.isdigit()]
     else:
-        name = str(size - 1) if whom == "last" else whom
-        hit = [pid for pid, what in found.items() if what == name]
-        assert len(hit) == 1, found
+        hit = [pid for pid, rank in found.items() if rank in ranks[whom]]
+        assert len(hit) == len(ranks[whom]), found
     for pid in hit:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
@@ -141,10 +137,7 @@ def race(job: Job, at: float, answer: Path) -> None:
 
 def commands(folder: Path) -> Outcome:
     job = small_job(folder)
-    begun = [
-        subprocess.Popen(words_of(*job.words), env=environment(), stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    begun = [command(job) for _ in range(2)]
     output = " ".join(process.communicate()[1] for process in begun)
     codes = sorted(process.returncode for process in begun)
     outcome = {"ok": job.folder.is_finished, "identical": None, "command": True}
