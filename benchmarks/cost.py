@@ -13,9 +13,8 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -32,6 +31,8 @@ from resnet_repro.options import ConfigError, closest
 from resnet_repro.runs.provenance import cpu_description, gpu_name, usable_cores
 
 PASSES = 3  # forward, and backward to the inputs and to the weights
+BOTTLENECKS = ("imagenet_resnet50", "imagenet_resnet101", "imagenet_resnet152")  # Sec. 4.1
+CORES, RATE = 128, 150.0  # of a GPU's host, pictures a second and core: round numbers
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,15 @@ class Pace(NamedTuple):
 
 
 class Host(NamedTuple):
-    """What decodes full-size pictures; the defaults are round numbers, not measurements.
+    """What decodes full-size pictures: cores, pictures a second and core, and where that is from.
 
-    ``loader_rate``: pictures a second and core; ``same_cores``: these cores are the device.
+    ``same_cores``: these cores are the device.
     """
 
-    cores_per_host: int = 128
-    loader_rate: float = 150.0
-    same_cores: bool = False
+    cores: int
+    rate: float
+    rate_from: str
+    same_cores: bool
 
 
 def paper_workloads() -> list[Workload]:
@@ -87,13 +89,10 @@ def paper_workloads() -> list[Workload]:
     found = []
     for net in [*counted.nets("imagenet"), *counted.nets("cifar")]:
         full_size = net.family == "imagenet"
-        if full_size:
-            trained = "(" not in net.net and net.net not in ("ResNet-18 B", "ResNet-18 C")
-        else:
-            trained = net.net in (f"plain-{net.depth}", f"ResNet-{net.depth}")
-        if trained:
-            prefix, data = ("imagenet", "ImageNet") if full_size else ("cifar10", "CIFAR-10")
-            label, *option = net.net.split(" ")
+        prefix, data = ("imagenet", "ImageNet") if full_size else ("cifar10", "CIFAR-10")
+        label, *option = net.net.split(" ")
+        compared = full_size and net.depth == 34  # all shortcuts, in Table 3
+        if compared or option in ([], ["A"]):
             name = "_".join([prefix, label.lower().replace("-", ""), *option])
             work = Workload(name, data, *SCHEDULES[net.family], net.multiply_adds, full_size)
             found.append(work)
@@ -104,7 +103,7 @@ def hours(work: Workload, pace: Pace, host: Host) -> float:
     """Hours of the whole training; decoding is added where the measured seconds lack it."""
     seconds = pace.seconds
     if work.loads and not pace.with_decoding:
-        load = work.batch / (host.loader_rate * host.cores_per_host)
+        load = work.batch / (host.rate * host.cores)
         seconds = seconds + load if host.same_cores else max(seconds, load)
     return work.iterations * seconds / 3600
 
@@ -115,22 +114,20 @@ def scaled(works: Sequence[Workload], measured: Mapping[str, float]) -> dict[str
     The most similar net is one on the same data, if possible with the same kind of block, whose
     multiply-adds are closest in ratio.
     """
-    bottlenecks = ("imagenet_resnet50", "imagenet_resnet101", "imagenet_resnet152")  # Sec. 4.1
-
-    def unlike(one: Workload, other: Workload) -> tuple[bool, float]:
-        other_block = (one.name in bottlenecks) != (other.name in bottlenecks)
-        return other_block, abs(math.log(one.multiply_adds / other.multiply_adds))
-
-    found = {}
+    found = {name: Pace(seconds) for name, seconds in measured.items()}
     for work in works:
         alike = [other for other in works if other.name in measured and other.data == work.data]
-        if work.name in measured:
-            found[work.name] = Pace(measured[work.name])
-        elif alike:
-            near = min(alike, key=partial(unlike, work))
+        if alike and work.name not in measured:
+            near = min(alike, key=lambda other: unlike(work, other))
             ratio = work.multiply_adds / near.multiply_adds
             found[work.name] = Pace(measured[near.name] * ratio, f"from {near.name}")
     return found
+
+
+def unlike(one: Workload, other: Workload) -> tuple[bool, float]:
+    """Whether two nets have different kinds of blocks, and the ratio of their multiply-adds."""
+    other_block = (one.name in BOTTLENECKS) != (other.name in BOTTLENECKS)
+    return other_block, abs(math.log(one.multiply_adds / other.multiply_adds))
 
 
 def measured_here(bench: Path, part: str) -> Measured | None:
@@ -202,20 +199,18 @@ def cost_table(works: Sequence[Workload], paces: Mapping[str, Pace], host: Host)
     return pd.DataFrame(rows)
 
 
-def save_cost(
-    paces: Mapping[str, Pace], out_dir: Path, host: Host, measured: str, rate_from: str
-) -> list[Path]:
+def save_cost(paces: Mapping[str, Pace], out_dir: Path, host: Host, measured: str) -> list[Path]:
     """Write the costs of all experiments of the paper as ``cost.md``, ``.tex`` and ``.csv``.
 
-    The notes say on what the seconds were measured, and where the loader's rate comes from.
+    ``measured`` says on what the seconds were measured.
     """
     decoding = "taking the same cores" if host.same_cores else "beside the device"
     notes = [
         f"Seconds on one device: {measured}; training alone, without evaluation. Not measured but "
         "scaled by multiply-adds where they are from another net.",
         "Multiply-adds: three passes (forward, backward to inputs and to weights) over all images.",
-        f"A core decodes {host.loader_rate:g} full-size pictures a second ({rate_from}), "
-        f"{host.cores_per_host} cores, {decoding}.",
+        f"A core decodes {host.rate:g} full-size pictures a second ({host.rate_from}), "
+        f"{host.cores} cores, {decoding}.",
         "The paper ran ResNet-110 five times; a row is one run.",
     ]
     return write_table(cost_table(paper_workloads(), paces, host), "cost", out_dir, notes=notes)
@@ -225,25 +220,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the table and print it."""
     args = _arguments(argv)
     with explained():
-        paces, measured, same_cores = _paces(args)
-        rate, rate_from = loader_rate(args.bench) or (Host().loader_rate, "assumed")
-        given = {name: getattr(args, name) for name in Host._fields if hasattr(args, name)}
-        if "loader_rate" in given:
-            rate_from = "as given"
-        host = Host(**({"loader_rate": rate} | same_cores | given))
-        written = save_cost(paces, args.out, host, measured, rate_from)
+        paces, measured, cores = _paces(args)
+        rate, rate_from = loader_rate(args.bench) or (RATE, "assumed")
+        if args.loader_rate is not None:
+            rate, rate_from = args.loader_rate, "as given"
+        host = Host(args.cores_per_host or cores or CORES, rate, rate_from, cores is not None)
+        written = save_cost(paces, args.out, host, measured)
     print(written[0].read_text(encoding="utf-8"))
     for path in written:
         print(os.path.relpath(path))
 
 
-def _paces(args: argparse.Namespace) -> tuple[Mapping[str, Pace], str, dict[str, Any]]:
-    """Seconds of an update, where they come from, and of a CPU the cores, which decode, too."""
+def _paces(args: argparse.Namespace) -> tuple[Mapping[str, Pace], str, int | None]:
+    """Seconds of an update, where they come from, and of a CPU its cores, which also decode."""
     works = paper_workloads()
     if args.seconds:
-        return _given(args.seconds, [work.name for work in works]), "as given", {}
+        return _given(args.seconds, [work.name for work in works]), "as given", None
     if args.hardware:
-        return *paces_of_runs(load_runs(args.runs), works, args.hardware), {}
+        return *paces_of_runs(load_runs(args.runs), works, args.hardware), None
     saved = None if args.measure else measured_here(args.bench, "cost")
     if saved is None:
         from benchmarks.schedule import measure_few  # needs torch
@@ -260,8 +254,7 @@ def _paces(args: argparse.Namespace) -> tuple[Mapping[str, Pace], str, dict[str,
         others = {work.name for work in works if work.data not in measured_data}
         seconds = {name: each for name, each in seconds.items() if name in others} | faster
         source += f"; {' and '.join(sorted(measured_data))} as in docs/SPEED.md"
-    same_cores = {"cores_per_host": hardware["cores"], "same_cores": True}
-    return scaled(works, seconds), source, {} if hardware["gpu"] else same_cores
+    return scaled(works, seconds), source, None if hardware["gpu"] else hardware["cores"]
 
 
 def _given(words: Sequence[str], names: Sequence[str]) -> dict[str, Pace]:
@@ -290,10 +283,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--bench", type=paths.expand, default=BENCH, help="folder of measurements")
     parser.add_argument("--out", type=paths.expand, default=Path("results/tables"), help="folder")
-    own: dict[str, Any] = {"default": argparse.SUPPRESS}
-    parser.add_argument("--cores-per-host", type=int, help=f"[{Host().cores_per_host}]", **own)
-    parser.add_argument("--loader-rate", type=float, help=f"[{Host().loader_rate:g}]", **own)
-    parser.add_argument("--same-cores", action=argparse.BooleanOptionalAction, **own)
+    parser.add_argument("--cores-per-host", type=int, help=f"that decode [{CORES}; a CPU's own]")
+    parser.add_argument("--loader-rate", type=float, help=f"pictures a second and core [{RATE:g}]")
     return parser.parse_args(argv)
 
 

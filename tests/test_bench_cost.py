@@ -19,7 +19,7 @@ from resnet_repro.training import estimate
 WORKS = cost.paper_workloads()
 NETS = {work.name: work for work in WORKS}
 WORK = Workload("imagenet_x", "ImageNet", 36_000, 256, 10**9, loads=True)
-HOST = Host(cores_per_host=16, loader_rate=100.0)  # 1,600 pictures a second
+HOST = Host(16, 100.0, "another", same_cores=False)  # 1,600 pictures a second
 
 
 def test_hours_are_as_measured_and_decoding_is_added_where_it_was_not():
@@ -38,7 +38,7 @@ def test_table_gives_hours_only_where_something_was_measured(tmp_path):
     assert ours["hours"] == pytest.approx(50.0)
     assert ours["images (1e6)"] == pytest.approx(153.6)
     assert table.drop("imagenet_resnet50")["hours"].isna().all()
-    markdown = cost.save_cost(paces, tmp_path, HOST, "a guess", "another")[0].read_text()
+    markdown = cost.save_cost(paces, tmp_path, HOST, "a guess")[0].read_text()
     assert "Seconds on one device: a guess;" in markdown
     assert "decodes 100 full-size pictures a second (another), 16 cores" in markdown
     assert "nan" not in markdown
