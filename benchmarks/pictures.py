@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, median
 
-import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode
@@ -36,6 +35,7 @@ from resnet_repro.training.build import assemble, load_images
 from resnet_repro.training.device import loader_processes, set_up
 from resnet_repro.training.launch import launch
 from resnet_repro.training.state import step
+from tests.pictures import photograph
 
 EXPERIMENTS = ("imagenet_resnet18_A",)
 SCOPES = {
@@ -98,22 +98,18 @@ def make_up(folder: Path) -> list[Path]:
     folder.mkdir()
     paths = [folder / f"{number:03}.JPEG" for number in range(MADE_UP)]
     for number, path in enumerate(paths):
-        rng = np.random.default_rng(number)
-        coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize(SIZE, Image.Resampling.BICUBIC))
-        noisy = np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255)
-        Image.fromarray(noisy.astype(np.uint8)).save(path, quality=90)
+        photograph(*SIZE, seed=number).save(path, quality=90)
     return paths
 
 
 def lay_out(photographs: Sequence[Path], root: Path, batch: int) -> Path:
     """A data set in which each photograph is a class, as often there as a batch needs."""
     for part, copies in (("train", -(-batch // len(photographs))), ("val", 1)):
-        for photograph in photographs:
-            folder = root / part / photograph.stem
+        for file in photographs:
+            folder = root / part / file.stem
             folder.mkdir(parents=True)
             for copy in range(copies):
-                (folder / f"{copy}{photograph.suffix}").symlink_to(photograph.resolve())
+                (folder / f"{copy}{file.suffix}").symlink_to(file.resolve())
     return root
 
 
@@ -123,7 +119,7 @@ def ours(encoded: bytes, name: str, draw: Draw) -> torch.Tensor:
 
 
 def reference(encoded: bytes, _: str, draw: Draw) -> torch.Tensor:
-    """The same crop by torchvision's reference recipe; uint8 (3, 224, 224)."""
+    """The same crop by torchvision's reference recipe; uint8 (224, 224, 3)."""
     with Image.open(io.BytesIO(encoded)) as opened:
         image = opened.convert("RGB")
     image = F.resize(image, [draw.side], InterpolationMode.BILINEAR, antialias=True)
@@ -132,7 +128,7 @@ def reference(encoded: bytes, _: str, draw: Draw) -> torch.Tensor:
     if draw.flip:
         image = F.horizontal_flip(image)
     tensor: torch.Tensor = F.pil_to_tensor(image)
-    return tensor
+    return tensor.permute(1, 2, 0)
 
 
 def decode(photographs: Sequence[Path], rounds: int) -> Row:
@@ -149,20 +145,18 @@ def decode(photographs: Sequence[Path], rounds: int) -> Row:
     recipes = (ours, reference)
     for recipe in recipes:  # first calls load libraries and tables
         recipe(*files[0], picture_draw(0, 0, 0))
-    times = [0.0, 0.0]
-    found = []
+    seconds, crops, found = dict.fromkeys(recipes, 0.0), {}, []
     for use, (row, (encoded, name)) in itertools.product(range(rounds), enumerate(files)):
         draw = picture_draw(0, use, row)
-        pair = [torch.empty(0), torch.empty(0)]
         # Which goes first alternates: the second finds the file in the processor's cache.
-        for which in ((0, 1), (1, 0))[(use + row) % 2]:
+        for recipe in recipes if (use + row) % 2 == 0 else reversed(recipes):
             began = time.thread_time()
-            pair[which] = recipes[which](encoded, name, draw)
-            times[which] += time.thread_time() - began
-        gap = (pair[0].to(torch.int16) - pair[1].permute(1, 2, 0).to(torch.int16)).abs()
+            crops[recipe] = recipe(encoded, name, draw)
+            seconds[recipe] += time.thread_time() - began
+        gap = (crops[ours].to(torch.int16) - crops[reference].to(torch.int16)).abs()
         found.append((float(gap.float().mean()), int(gap.max()), is_reduced(encoded, draw)))
     means, maxima, reduced = zip(*found, strict=True)
-    own, other = (len(found) / seconds for seconds in times)
+    own, other = (len(found) / each for each in seconds.values())
     return {
         "pictures": len(files),
         "uses": rounds,

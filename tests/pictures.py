@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,13 +19,13 @@ WORDS = (  # a small run on a folder of them, of whatever experiment
 SMALL_CROP = 64
 
 
-def shrink(patch):
+def shrink(patch: Any) -> None:
     """Let ``patch`` make crops of 64 instead of 224 pixels: a twelfth of the work."""
     patch.setattr(jpeg, "CROP", SMALL_CROP)
     patch.setattr(order, "SIDES", (72, 120))
 
 
-def photograph(width, height, seed=0):
+def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -32,13 +33,15 @@ def photograph(width, height, seed=0):
     return Image.fromarray(np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8))
 
 
-def encoded(image, form="JPEG", **options):
+def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
 
 
-def write_folder(root, classes=3, train=4, val=2, size=(300, 260)):
+def write_folder(
+    root: Path, classes: int = 3, train: int = 4, val: int = 2, size: tuple[int, int] = (300, 260)
+) -> None:
     for part, count in (("train", train), ("val", val)):
         for label in range(classes):
             folder = root / part / f"n{label:08d}"
