@@ -8,11 +8,9 @@ kind of device stays: run it on a GPU too, and the page shows both.
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.page import save
-from benchmarks.record import changes, make_parser
-from resnet_repro.paths import expand
+from benchmarks.record import make_parser
 
 PARTS = ("start", "training", "harness", "limit", "growth", "schedule", "parity", "pictures")
 
@@ -27,17 +25,15 @@ def run_part(part: str, arguments: Sequence[str]) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure the parts and write the page; return 1 if a part failed, after all others."""
     parser = make_parser("", f"parts ({', '.join(PARTS)}; all by default), configuration", __doc__)
-    parser.add_argument("--docs", type=expand, default=Path("docs"), help="folder of the page")
+    argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     parts = [word for word in args.words if "=" not in word]
     for part in parts:
         if part not in PARTS:
             parser.error(f"{part}: must be one of {', '.join(PARTS)}, or key=value")
-    passed = ["--out", str(args.out), *(word for word in args.words if "=" in word)]
-    for name, value in changes(args).items():
-        passed += [f"--{name}", ",".join(value) if name == "experiments" else str(value)]
+    passed = [word for word in argv if word not in parts]
     failed = [part for part in parts or PARTS if not run_part(part, passed)]
-    for path in save(args.out, args.docs):
+    for path in save(args.out):
         print(path)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

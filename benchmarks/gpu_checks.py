@@ -8,12 +8,10 @@ import hashlib
 import io
 import json
 import multiprocessing
-import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ from resnet_repro.progress import Progress, Watcher
 from resnet_repro.training.build import assemble, load_images
 from resnet_repro.training.checkpoint import load_newest
 from resnet_repro.training.device import choose, free_after_run, set_fp32_precision, set_up
-from resnet_repro.training.distributed import world_from_env
+from resnet_repro.training.distributed import World
 from resnet_repro.training.jobs import train_together
 from resnet_repro.training.launch import Job, launch
 from resnet_repro.training.state import settle_ddp_buckets, step
@@ -224,17 +222,13 @@ def check_nccl(root: Path) -> str:
 
 def run_rank(root: Path, backend: str, rank: int) -> str:
     """Train a few updates as one of two workers; return the digest of the weights."""
-    os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    job = small(root, "ranks")
-    setup = set_up(job.config.trainer)  # gloo: both on the first GPU
-    if backend == "nccl":
-        setup = replace(setup, device=torch.device("cuda", rank))
+    config = small(root, "ranks").config
+    setup = set_up(config.trainer, rank if backend == "nccl" else 0)  # gloo: both on the first GPU
     if setup.gpu:
         torch.cuda.set_device(setup.device)
     kind = "cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo"
     dist.init_process_group(kind, init_method=f"file://{root}/meet", rank=rank, world_size=2)
-    context, state = assemble(job.config, setup, load_images(job.config), world_from_env())
+    context, state = assemble(config, setup, load_images(config), World(rank, 2, rank, 2))
     settle_ddp_buckets(state, setup, context.images.share_shape)
     for iteration in range(6):
         step(state, setup, *context.images.batch(iteration), 0.01)

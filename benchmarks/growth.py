@@ -4,7 +4,6 @@ Each net of a grid is trained for a few iterations on synthetic images, in turn.
 point has a process of its own, whose peak memory is its own; several runs at once are for a GPU.
 """
 
-import gc
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,7 +20,7 @@ from resnet_repro.compose import compose_run
 from resnet_repro.config import Config
 from resnet_repro.options import ConfigError
 from resnet_repro.training.build import load_data
-from resnet_repro.training.device import return_freed_memory
+from resnet_repro.training.device import free_after_run, return_freed_memory
 
 SCOPES = {
     "cpu": Scope(experiments=(), rounds=3, iterations=2),
@@ -96,12 +95,11 @@ def train(point: Point, scope: Scope, overrides: Sequence[str]) -> Row:
 
     The bytes are those a step takes beyond what stays between steps (weights, images).
     """
-    config, device = point.config(overrides), device_of(overrides).device
+    config = point.config(overrides)
     data = load_data(config)
-    if device.type == "cuda":
-        gc.collect()  # the runs of the point before, and their graphs
-        torch.cuda.empty_cache()
+    free_after_run()  # the runs of the point before, and their graphs
     trainings = [Training(config, data, warm=0) for _ in range(point.runs)]
+    device = trainings[0].setup.device
     before = forget_peak(device)
 
     def iterate() -> None:

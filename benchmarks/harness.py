@@ -18,10 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-import torch
-
 from benchmarks.record import Row, Scope, command
-from benchmarks.timing import Training, children_seconds, ratios, seconds_each, spread, take_turns
+from benchmarks.timing import Training, children_seconds, ratios, spread, take_turns
 from resnet_repro import paths
 from resnet_repro.compose import compose_run
 from resnet_repro.mirror import end, follower
@@ -36,10 +34,10 @@ from resnet_repro.training.probes import (
     forward_signal,
     gradient_iterations,
     gradient_precision,
-    layer_responses,
+    keep_responses,
     write_gradients,
 )
-from resnet_repro.training.records import Log, evaluate, log_training
+from resnet_repro.training.records import Log, log_training
 from resnet_repro.training.state import current_lr
 
 SCOPES = {
@@ -50,14 +48,6 @@ WANDB_SECONDS = 60.0  # that its process may take to end
 # What a part is for: the harness itself, the protocol's own counting of errors, or optional.
 HARNESS, EVALUATION, OPTIONAL = "harness", "evaluation", "optional"
 Part = tuple[str, str, int, float]  # name, what it is for, how often a run has it, seconds of one
-
-
-class Terminal(io.StringIO):
-    """A fake terminal: progress is drawn as on a real one."""
-
-    def isatty(self) -> bool:
-        """Pretend to be a terminal."""
-        return True
 
 
 def measure(scope: Scope, overrides: Sequence[str]) -> Row:
@@ -123,45 +113,39 @@ def sides(training: Training, log: Log, scope: Scope) -> dict[str, list[float]]:
     Both do the updates of one net, the loop with all that is due in its iterations.
     """
     run = training.context, training.state, training.stepper
-    loop = Loop(*run, log, progress_of(training))
-
-    def in_the_loop() -> float:
-        with torch.cuda.stream(training.stream):
-            work = partial(loop.advance, lambda: False)
-            return seconds_each(work, scope.iterations, training.setup.device)
-
-    bare = {"step": lambda: training.seconds(scope.iterations), "loop": in_the_loop}
-    return take_turns(bare, scope.rounds)
+    advance = partial(Loop(*run, log, progress_of(training)).advance, lambda: False)
+    both = {
+        "step": lambda: training.seconds(scope.iterations),
+        "loop": lambda: training.seconds_each(advance, scope.iterations),
+    }
+    return take_turns(both, scope.rounds)
 
 
 def progress_of(training: Training) -> RunProgress:
     """The line of progress of a run, as at a terminal."""
-    config = training.config
-    return Progress(stream=Terminal()).begin(config.model.label, config.recipe.max_iters)
+    config, shown = training.config, Progress(stream=io.StringIO())
+    shown.is_terminal = True
+    return shown.begin(config.model.label, config.recipe.max_iters)
 
 
 def parts_of(training: Training, folder: RunFolder, log: Log) -> Iterator[Part]:
     """Time the parts of a run's harness; an iteration has been done, its gradients are there."""
     context, state, config = training.context, training.state, training.config
-    recipe, held_out = config.recipe, context.images.held_out["test"]
-    total, lr = recipe.max_iters, current_lr(state, recipe)
+    total, lr = config.recipe.max_iters, current_lr(state, config.recipe)
     logs = math.ceil(total / config.trainer.log_every_iters)
     saves = math.ceil(total / config.trainer.checkpoint_every_iters)
     evaluations = math.ceil(total / config.evaluation.every_iters)
-    clean = config.evaluation.clean_train_images or context.images.order.num_images
     probes = len(gradient_iterations(total))
     progress = progress_of(training)
-    count = partial(evaluate, context, state, Log(state))
     look = partial(check_stop_and_finite, context, state, lambda: False, reads=False)
 
     def measure_gradients() -> None:
         write_gradients(folder, state, bn_output_gradient_norms(context, state))
 
     def each(work: Callable[[], object], repeats: int = 20) -> float:
-        with torch.cuda.stream(training.stream):
-            if repeats > 1:
-                work()  # the first call may prepare things
-            return seconds_each(work, repeats, training.setup.device)
+        if repeats > 1:
+            training.seconds_each(work, 1)  # the first call may prepare things
+        return training.seconds_each(work, repeats)
 
     yield "check for a stop and divergence", HARNESS, total, each(look)
     drawn = each(lambda: progress.update(state.iteration, 50.0, lr))
@@ -169,21 +153,21 @@ def parts_of(training: Training, folder: RunFolder, log: Log) -> Iterator[Part]:
     yield "logging", HARNESS, logs, each(lambda: log_training(context, state, log, lr))
     yield "checkpoints", HARNESS, saves, each(lambda: log.save(contents(context, state)), 5)
     yield "probes: gradients", HARNESS, probes, each(measure_gradients)
-    yield "probes: signal, responses", HARNESS, 1, each(lambda: look_inside(training), 1)
-    yield "evaluation", EVALUATION, evaluations, each(count, 3)
-    yield "clean training error", EVALUATION, 1, each(count, 1) * clean / len(held_out)
+    yield "probes: signal, responses", HARNESS, 1, each(lambda: look_inside(training, folder), 1)
+    evaluation = each(training.evaluate, 3)
+    yield "evaluation", EVALUATION, evaluations, evaluation
+    clean = config.evaluation.clean_train_images or context.images.order.num_images
+    tests = len(context.images.held_out["test"])
+    yield "clean training error", EVALUATION, 1, evaluation * clean / tests
 
 
-def look_inside(training: Training) -> None:
-    """The probes of a run's begin and end: forward signal and layer responses."""
-    context, config, model = training.context, training.config, training.state.model
-    images, labels = context.images.batch(0)
+def look_inside(training: Training, folder: RunFolder) -> None:
+    """The probes of a run's begin and end: forward signal, gradients and layer responses."""
+    images, labels = training.context.images.batch(0)
+    model = training.state.model
     forward_signal(model, training.setup, images)
     gradient_precision(model, training.setup, images, labels)
-    test = context.images.held_out["test"]
-    count = min(config.probes.response_images, len(test))
-    batches = test.eval_batches(config.evaluation.batch_size, count)
-    layer_responses(model, training.setup, batches)
+    keep_responses(folder, training.context, training.state)
 
 
 def wandb_parts(

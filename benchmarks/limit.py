@@ -5,7 +5,7 @@ in a second, what an iteration takes, and which kernels take it, as torch's prof
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -65,38 +65,23 @@ class Rates(NamedTuple):
 
 
 class Least(NamedTuple):
-    """What an iteration must do at least: bytes by kind of kernel, operations as in :class:`Rates`.
+    """What an iteration must do at least: bytes by kind of kernel, operations of convolutions."""
 
-    ``norm_bytes`` are those of batch-norm, ReLU and addition; ``update_bytes`` those of reading and
-    updating the parameters.
-    """
-
-    conv_bytes: int
-    norm_bytes: int
-    update_bytes: int
+    bytes: Mapping[str, int]
     operations: int
-
-    @property
-    def bytes(self) -> int:
-        """All that must be moved."""
-        return self.conv_bytes + self.norm_bytes + self.update_bytes
 
     def seconds(self, kind: str, rates: Rates) -> float:
         """The least time of one kind of kernel; zero for what is not needed."""
-        if kind == CONV:
-            return max(self.conv_bytes / rates.copy, self.operations / rates.matrix)
-        return {NORM: self.norm_bytes, UPDATE: self.update_bytes}.get(kind, 0) / rates.copy
+        computing = self.operations / rates.matrix if kind == CONV else 0.0
+        return max(self.bytes.get(kind, 0) / rates.copy, computing)
 
 
 def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     """Measure the device, then every net of ``scope``."""
     rates = measure_rates(device_of(overrides))
     rows = [distance(name, rates, scope, overrides) for name in scope.experiments]
-    return {
-        "copy_bytes_per_second": rates.copy,
-        "operations_per_second": rates.matrix,
-        "rows": rows,
-    }
+    found = {"copy_bytes_per_second": rates.copy, "operations_per_second": rates.matrix}
+    return found | {"rows": rows}
 
 
 def measure_rates(setup: Setup) -> Rates:
@@ -130,10 +115,11 @@ def distance(experiment: str, rates: Rates, scope: Scope, overrides: Sequence[st
     need = least(training.state.model, batch, side, training.setup.precision)
     seconds = training.seconds(scope.iterations, scope.rounds)
     shares = time_spent(training.iterate, scope.iterations, training.setup.device)
-    moving, computing = need.bytes / rates.copy, need.operations / rates.matrix
+    moved = sum(need.bytes.values())
+    moving, computing = moved / rates.copy, need.operations / rates.matrix
     return {
         **training.facts(),
-        "bytes": need.bytes,
+        "bytes": moved,
         "operations": need.operations,
         "seconds": seconds,
         "least_seconds_moving": moving,
@@ -157,18 +143,13 @@ def least(net: nn.Module, batch_size: int, image_size: int, precision: str) -> L
     ``image_size`` is the side in pixels, ``precision`` that of the convolutions.
     """
     layers = list_layers(net, image_size)
-    outputs = sum(
-        layer.out_channels * layer.out_height * layer.out_width
-        for layer in layers
-        if layer.kind == "conv"
-    )
+    convs = [layer for layer in layers if layer.kind == "conv"]
+    outputs = sum(conv.out_channels * conv.out_height * conv.out_width for conv in convs)
     moved = outputs * batch_size * ACTIVATION_BYTES[precision]
-    return Least(
-        conv_bytes=CONV_PASSES * moved,
-        norm_bytes=NORM_PASSES * moved,
-        update_bytes=PARAMETER_PASSES * PARAMETER_BYTES * count_params(net),
-        operations=2 * PASSES * batch_size * sum(layer.multiply_adds for layer in layers),
-    )
+    updated = PARAMETER_PASSES * PARAMETER_BYTES * count_params(net)
+    operations = 2 * PASSES * batch_size * sum(layer.multiply_adds for layer in layers)
+    passes = {CONV: CONV_PASSES * moved, NORM: NORM_PASSES * moved}
+    return Least(passes | {UPDATE: updated}, operations)
 
 
 def kind_of(kernel: str) -> str:

@@ -76,9 +76,8 @@ def _harness(found: Measured) -> Lines:
     for part, kind, count in parts:
         name = f"{part} (optional)" if kind == "optional" else str(part)
         rows.append([name, f"{count:,}", *(cells.get((net["net"], part), "-") for net in nets)])
-    rows.append(["**harness**", "", *(percent(net["share_of_harness"]) for net in nets)])
-    totals = [percent(net["share_with_evaluation"]) for net in nets]
-    rows.append(["**with evaluation**", "", *totals])
+    sums = {"**harness**": "share_of_harness", "**with evaluation**": "share_with_evaluation"}
+    rows += [[name, "", *(percent(net[key]) for net in nets)] for name, key in sums.items()]
     lines = table(["part", "times in a run", *(f"{net['net']}: each, share" for net in nets)], rows)
     for net in nets:
         over, low, high = (100 * net[f"loop_over_step{end}"] for end in ("", "_lowest", "_highest"))
@@ -143,11 +142,7 @@ GROWTH: Cells = {
     "batch": of("batch_size"),
     "runs at once": of("runs"),
     "time per image": lambda row: row.get("failed") or seconds(row["seconds_per_image"]),
-    "memory per image": lambda row: (
-        "-"
-        if row.get("failed") or row["bytes_per_image"] is None
-        else amount(row["bytes_per_image"])
-    ),
+    "memory per image": of("bytes_per_image", lambda size: "-" if size is None else amount(size)),
 }
 
 

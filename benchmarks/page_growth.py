@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.measured import Measured
 from resnet_repro.analysis import style
@@ -93,9 +93,8 @@ def _draw(axes: Axes, found: Sequence[pd.DataFrame], axis: str, value: str, seve
     axes.set(xscale="log", yscale="log", xlabel=NAMES[axis], ylabel=value)
     ticks = sorted({float(x) for line in found for x in line[axis]})
     spaced = [tick for i, tick in enumerate(ticks) if not i or tick >= 1.25 * ticks[i - 1]]
-    axes.xaxis.set_major_locator(FixedLocator(spaced))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xticks(spaced, [f"{tick:g}" for tick in spaced])
+    axes.set_xticks([], minor=True)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())

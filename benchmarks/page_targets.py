@@ -9,6 +9,12 @@ REACHED, MISSED, OPEN = "reached", "**missed**", "open"
 # The paper profile's run, evaluation and logging included, on one H200; seconds by depth.
 RUN_SECONDS = {20: 45.0, 56: 120.0, 110: 240.0, 1202: 1500.0}
 GPU, CPU, H200, TWO_CORES = "a GPU", "a CPU", "one H200", "two CPU cores"  # of which targets speak
+PLACES: dict[str, Callable[[Measured], bool]] = {
+    GPU: lambda found: found.device == "cuda",
+    CPU: lambda found: found.device == "cpu",
+    H200: lambda found: "H200" in str(found.content["hardware"]["gpu"]),
+    TWO_CORES: lambda found: found.device == "cpu" and found.content["threads"] == 2,
+}
 Values = Callable[[Measured], Sequence[float]]
 
 
@@ -26,20 +32,12 @@ class Target(NamedTuple):
     def judge(self, measured: Sequence[Measured]) -> list[str]:
         """Target, hardware, measured value and verdict; ``open`` where nothing fits."""
         for found in measured:
-            if found.part == self.part and is_at(found, self.place) and (v := self.values(found)):
-                worst = min(v) if self.at_least else max(v)
+            fits = found.part == self.part and PLACES[self.place](found)
+            if fits and (values := self.values(found)):
+                worst = min(values) if self.at_least else max(values)
                 good = worst >= self.goal if self.at_least else worst <= self.goal
                 return [self.what, found.where, self.text(worst), REACHED if good else MISSED]
         return [self.what, f"not measured on {self.place} yet", "-", OPEN]
-
-
-def is_at(found: Measured, place: str) -> bool:
-    """Whether something was measured on the hardware that a target speaks of."""
-    if found.device != ("cuda" if place in (GPU, H200) else "cpu"):
-        return False
-    if place == H200:
-        return "H200" in str(found.content.get("hardware", {}).get("gpu"))
-    return place != TWO_CORES or found.content.get("threads") == 2
 
 
 def column(name: str, key: str = "", among: Sequence[object] = (), within: str = "rows") -> Values:

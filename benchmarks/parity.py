@@ -16,9 +16,7 @@ whether it passed. Exit code 1 if one failed.
 ``--experiments cifar10_resnet56 --iterations 50 trainer.precision=fp32`` changes what is checked.
 """
 
-import hashlib
 import itertools
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -28,8 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.gpu_checks import bits
 from benchmarks.record import Row, Scope, command, device_of
-from benchmarks.timing import Training, ratios, take_turns
+from benchmarks.timing import WARM, Training, ratios, take_turns
 from resnet_repro.compose import compose_run
 from resnet_repro.data.order import raw
 from resnet_repro.data.resident import ResidentImages
@@ -65,15 +64,16 @@ class Subject:
         # The losses of all iterations are kept.
         self._overrides = (*overrides, f"trainer.log_every_iters={max(iterations, 100)}")
         self._arrays = load_data(compose_run(f"experiment={experiment}", *self._overrides))
-        on_cuda = device_of(overrides).device.type == "cuda"
+        kind = device_of(overrides).device.type
+        self.timed, on_cuda = TIMED[kind], kind == "cuda"
         self.ways = (EAGER, GRAPH, COMPILED) if on_cuda else (EAGER, COMPILED)
         self.repeatable = self.ways[1:] if on_cuda else self.ways
         self.precisions = ("fp32", "tf32", "bf16") if on_cuda else ("fp32", "bf16")
 
-    def training(self, *overrides: str) -> Training:
-        """The run at its start, to be trained as ``overrides`` say, or ConfigError."""
+    def training(self, *overrides: str, warm: int = 0) -> Training:
+        """The run after ``warm`` iterations, to be trained as ``overrides`` say, or ConfigError."""
         config = compose_run(f"experiment={self.experiment}", *self._overrides, *overrides)
-        return Training(config, self._arrays, 0)
+        return Training(config, self._arrays, warm)
 
     def row(self, check: str, way: str, found: float, allowed: float = 0, **more: object) -> Row:
         """One line of the result; it passed if ``found`` is at most ``allowed``."""
@@ -172,13 +172,11 @@ def nudge(training: Training, seed: int) -> None:
 
 
 def fingerprint(training: Training) -> str:
-    """SHA-256 of weights, statistics, momentum and remembered losses."""
-    digest = hashlib.sha256()
+    """Digest of weights, statistics, momentum and remembered losses."""
     state = training.state
-    momentum = [buffers["momentum_buffer"] for buffers in state.optimizer.state.values()]
-    for tensor in (*state.model.state_dict().values(), *momentum, state.window.sums):
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    optimizer = enumerate(state.optimizer.state.values())
+    momentum = {f"momentum {number}": each["momentum_buffer"] for number, each in optimizer}
+    return bits({**state.model.state_dict(), **momentum, "losses": state.window.sums})
 
 
 def rerun(subject: Subject, way: Way, rounds: int) -> Iterator[Row]:
@@ -187,32 +185,26 @@ def rerun(subject: Subject, way: Way, rounds: int) -> Iterator[Row]:
     for training in repeated:
         training.losses(BITS)
     differ = int(fingerprint(repeated[0]) != fingerprint(repeated[1]))
-    seconds = [seconds_of(repeated[0]) for _ in range(rounds)]
-    free = subject.training(*way)
-    costs = median(ratios(seconds, [seconds_of(free) for _ in seconds]))
+    seconds = [repeated[0].seconds(subject.timed) for _ in range(rounds)]
+    free = subject.training(*way, warm=WARM)
+    costs = median(ratios(seconds, [free.seconds(subject.timed) for _ in seconds]))
     yield subject.row("rerun", NAMES[way], differ, costs=round(costs, 3))
 
 
 def compiling(subject: Subject, precision: str, rounds: int) -> Iterator[Row]:
     """What compiled blocks cost or save."""
-    word = f"trainer.precision={precision}"
-    compiled = subject.training(*COMPILED, word)
-    as_is = subject.training(*subject.ways[-2], word)
-    sides = {"compiled": partial(seconds_of, compiled), "as is": partial(seconds_of, as_is)}
+    sides = {}
+    for name, way in (("compiled", COMPILED), ("as is", subject.ways[-2])):
+        training = subject.training(*way, f"trainer.precision={precision}", warm=WARM)
+        sides[name] = partial(training.seconds, subject.timed)
     found = take_turns(sides, rounds)
     costs = round(median(ratios(found["compiled"], found["as is"])), 3)
     yield subject.row("compiling", "compiled", 0, precision=precision, costs=costs)
 
 
-def seconds_of(training: Training) -> float:
-    """Seconds of an iteration, over many; the first ones of a run are not timed."""
-    training.losses(max(0, EAGER_CALLS + 1 - training.state.iteration))
-    return training.seconds(TIMED[training.setup.device.type])
-
-
 def main() -> int:
     """Check, write ``results/bench/parity_<device>.json``; return 1 if a check failed."""
-    rows = json.loads(command("parity", measure, SCOPES).read_text(encoding="utf-8"))["rows"]
+    rows = command("parity", measure, SCOPES)["rows"]
     return int(any(row["passed"] is False for row in rows))
 
 

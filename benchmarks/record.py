@@ -44,8 +44,8 @@ def command(
     measure: Callable[[Scope, Sequence[str]], Mapping[str, Any]],
     scopes: Mapping[str, Scope],
     argv: Sequence[str] | None = None,
-) -> Path:
-    """Run the command line of a part: measure, write the file, print and return its path.
+) -> Row:
+    """Run the command line of a part: measure, write the file, print its path; return its content.
 
     ``scopes`` are those of ``cpu`` and ``cuda``; the command line may change them, and gives
     configuration overrides for every net.
@@ -63,9 +63,8 @@ def command(
             "load_before": load,
             **found,
         }
-        path = write(args.out, content)
-    print(os.path.relpath(path))
-    return path
+        print(os.path.relpath(write(args.out, content)))
+    return content
 
 
 def device_of(overrides: Sequence[str]) -> Setup:
@@ -80,7 +79,11 @@ def make_parser(part: str, about: str, description: str | None = None) -> argpar
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--experiments", type=_names, help="of conf/experiment: NAME,NAME")
+    parser.add_argument(
+        "--experiments",
+        type=lambda text: tuple(text.split(",")),
+        help="of conf/experiment: NAME,NAME",
+    )
     parser.add_argument("--rounds", type=count, help="how often each measurement is repeated")
     parser.add_argument("--iterations", type=count, help="of a repeat")
     parser.add_argument("--out", type=expand, default=BENCH, help="folder of the file written")
@@ -92,10 +95,6 @@ def changes(args: argparse.Namespace) -> dict[str, Any]:
     """Return what the command line changes of a scope."""
     names = ("experiments", "rounds", "iterations")
     return {name: value for name in names if (value := getattr(args, name))}
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
 
 
 def provenance(part: str, setup: Setup) -> dict[str, Any]:

@@ -7,7 +7,6 @@ README's runs say how long they took.
 ``make cost`` takes an iteration of a handful of nets, of ImageNet too, from :func:`measure_few`.
 """
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +15,11 @@ import torch
 
 from benchmarks.measured import Measured
 from benchmarks.record import Row, Scope, command, provenance, write
-from benchmarks.timing import Training, seconds_each
+from benchmarks.timing import Training
 from resnet_repro.compose import compose_run
 from resnet_repro.exits import notify
 from resnet_repro.training import estimate
 from resnet_repro.training.device import set_up
-from resnet_repro.training.records import Log, evaluate
 
 PLAIN = tuple(f"cifar10_plain{depth}" for depth in (20, 56, 110))
 RESIDUAL = tuple(f"cifar10_resnet{depth}" for depth in (20, 56, 110, 1202))
@@ -42,27 +40,20 @@ def measure(scope: Scope, overrides: Sequence[str]) -> Row:
 def project(experiment: str, scope: Scope, overrides: Sequence[str]) -> Row:
     """Seconds of a run of one net, and of its parts."""
     training = Training(compose_run(f"experiment={experiment}", *overrides))
-    context, state, config = training.context, training.state, training.config
     step = training.seconds(scope.iterations, scope.rounds)
-
-    def count() -> None:
-        evaluate(context, state, Log(state))
-
-    count()
-    evaluation = seconds_each(count, EVALUATIONS, training.setup.device)
-    clean_images = config.evaluation.clean_train_images or context.images.order.num_images
-    clean = evaluation * clean_images / len(context.images.held_out["test"])
-    iterations = config.recipe.max_iters
-    evaluations = math.ceil(iterations / config.evaluation.every_iters)
-    run = training.ready_seconds + iterations * step + evaluations * evaluation + clean
+    training.seconds_each(training.evaluate, 1)  # the first call may prepare things
+    evaluation = training.seconds_each(training.evaluate, EVALUATIONS)
+    config = training.config
+    sizes = estimate.SETS[config.data.name]
+    pace = estimate.RunPace(step, evaluation / sizes.test, sizes)
     return {
         **training.facts(),
         "depth": config.model.depth,
-        "iterations": iterations,
+        "iterations": config.recipe.max_iters,
         "step_seconds": step,
         "evaluation_seconds": evaluation,
         "ready_seconds": round(training.ready_seconds, 3),
-        "run_seconds": round(run, 2),
+        "run_seconds": round(training.ready_seconds + pace.seconds(config), 2),
     }
 
 

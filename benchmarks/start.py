@@ -26,7 +26,6 @@ from tests.fabricate import fabricate
 SCOPE = Scope(experiments=("cifar10_resnet20",), rounds=3, iterations=1)
 SCOPES = {"cpu": SCOPE, "cuda": SCOPE}
 RUNS = 60
-CIFAR = "cifar10_"  # begins the names of the experiments whose runs are made
 POLL_SECONDS = 0.005  # between two checks for the first record
 
 
@@ -40,15 +39,24 @@ def measure(scope: Scope, overrides: Sequence[str]) -> Row:
     experiment = f"experiment={scope.experiments[0]}"
     with tempfile.TemporaryDirectory() as path:
         scratch = Path(path)
-        write_runs(scratch / "runs", RUNS)
+        items = cifar_items()
+        trained = dict.fromkeys(name for listed in items.values() for name in listed)
+        write_runs(scratch / "runs", list(trained), RUNS)
         commands: dict[str, Callable[[], Turn]] = {
             "python alone": partial(timed, [sys.executable, "-c", "pass"]),
             "--help": partial(timed, [*train, "--help"]),
             "configuration error": partial(timed, [*train, experiment, "recipe.lr=-1"], code=2),
             "first iteration": partial(first_iteration, [*train, experiment, *overrides], scratch),
         }
-        figures, notes = drawn(scratch)
+        options = ["--no-train", "--profile", "paper", "--out", str(scratch / "drawn")]
+        options.append(f"runs_dir={scratch / 'runs'}")
+        figures = {
+            name: partial(timed, [sys.executable, f"experiments/{name}.py", *options])
+            for name in items
+        }
         rows = turns("command", commands, scope) + turns("figure", figures, scope)
+    others = [name for name in names("item") if name not in items]
+    notes = [f"not drawn, of other data: {', '.join(others)}"] if others else []
     return {"rows": rows, "notes": notes, "runs": RUNS}
 
 
@@ -70,16 +78,13 @@ def turns(kind: str, commands: Mapping[str, Callable[[], Turn]], scope: Scope) -
     ]
 
 
-def drawn(scratch: Path) -> tuple[dict[str, Callable[[], Turn]], list[str]]:
-    """The figures and tables that can be drawn from the runs in ``scratch``, and what cannot."""
-    found: dict[str, Callable[[], Turn]] = {}
-    words = ["--no-train", "--profile", "paper", "--out", str(scratch / "drawn")]
-    for name in names("item"):
-        if any(each.startswith(CIFAR) for each in load_item(name).experiments):
-            argv = [sys.executable, str(REPOSITORY / "experiments" / f"{name}.py"), *words]
-            found[name] = partial(timed, [*argv, f"runs_dir={scratch / 'runs'}"])
-    missing = [name for name in names("item") if name not in found]
-    return found, [f"not drawn, of other data: {', '.join(missing)}"] if missing else []
+def cifar_items() -> dict[str, list[str]]:
+    """The figures and tables that show nets trained on CIFAR-10, and the experiments of these."""
+    trained = {
+        item: [name for name in load_item(item).experiments if name.startswith("cifar10_")]
+        for item in names("item")
+    }
+    return {item: listed for item, listed in trained.items() if listed}
 
 
 def timed(argv: Sequence[str], code: int = 0) -> Turn:
@@ -120,18 +125,15 @@ def logged(runs: Path) -> bool:
     return any(b"\n" in path.read_bytes() for path in runs.glob("*/*/seed*/metrics.jsonl"))
 
 
-def write_runs(root: Path, count: int, experiments: Sequence[str] = ()) -> list[Path]:
+def write_runs(root: Path, experiments: Sequence[str], count: int) -> list[Path]:
     """Write ``count`` made-up runs below ``root``: every experiment with seed 0, then seed 1, ...
 
-    They have as many records as real ones, and the tables of all probes. By default of the
-    experiments of all figures and tables that are trained on CIFAR-10.
+    They have as many records as real ones, and the tables of all probes.
     """
-    listed = [name for item in names("item") for name in load_item(item).experiments]
-    cifar = [name for name in dict.fromkeys(listed) if name.startswith(CIFAR)]
-    found = [compose_run(f"experiment={name}") for name in experiments or cifar]
+    configs = [compose_run(f"experiment={name}") for name in experiments]
     paths = []
     for number in range(count):
-        seed, config = number // len(found), found[number % len(found)]
+        seed, config = number // len(configs), configs[number % len(configs)]
         norms = [1.0] * (config.model.depth - 1)
         gradients = dict.fromkeys(sorted(gradient_iterations(config.recipe.max_iters)), norms)
         more: Row = {"changes": {"experiment": config.experiment}, "probes": True}

@@ -15,6 +15,7 @@ from resnet_repro.training import stepper
 from resnet_repro.training.build import assemble, load_data
 from resnet_repro.training.device import set_up
 from resnet_repro.training.graph import EAGER_CALLS
+from resnet_repro.training.records import Log, evaluate
 from resnet_repro.training.state import current_lr
 
 T = TypeVar("T")
@@ -105,6 +106,10 @@ class Training:
         with torch.cuda.stream(self.stream):
             self.stepper.step(current_lr(self.state, self.config.recipe))
 
+    def evaluate(self) -> None:
+        """Count the errors on the test images, as a run does."""
+        evaluate(self.context, self.state, Log(self.state))
+
     def losses(self, count: int) -> Tensor:
         """Do ``count`` iterations and wait for the device; return their losses (count,)."""
         for _ in range(count):
@@ -123,5 +128,9 @@ class Training:
 
     def seconds(self, iterations: int, rounds: int = 1) -> float:
         """Seconds of an iteration: the median over ``rounds`` of ``iterations`` each."""
-        device = self.setup.device
-        return median(seconds_each(self.iterate, iterations, device) for _ in range(rounds))
+        return median(self.seconds_each(self.iterate, iterations) for _ in range(rounds))
+
+    def seconds_each(self, work: Callable[[], object], count: int) -> float:
+        """Seconds of one of ``count`` calls of what belongs to the run, all in one go."""
+        with torch.cuda.stream(self.stream):
+            return seconds_each(work, count, self.setup.device)
