@@ -84,7 +84,8 @@ study: $(STAMP) ## the study in its order: what is missing; BUDGET=25m ITEM=fig6
 study-list: $(STAMP) ## the runs of the study: done, begun, missing
 	@$(PY) -m resnet_repro.study list $(if $(ITEM),--item $(ITEM)) $(ARGS)
 
-test: lint types unit ## lint, types, unit and end-to-end tests
+test: lint ## lint, types, unit and end-to-end tests
+	@$(MAKE) --no-print-directory -j2 types unit
 
 lint: $(STAMP)
 	@$(PY) -m ruff check

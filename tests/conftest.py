@@ -1,5 +1,6 @@
 """Shared by all tests: torch on few threads, so that tests side by side do not starve."""
 
+import gc
 import os
 import runpy
 import shutil
@@ -21,6 +22,11 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_finish():
+    """Collecting garbage, as after each run, need not look at all that was imported."""
+    gc.freeze()
 
 
 @pytest.fixture
@@ -50,11 +56,10 @@ def hostile(tmp_path):
 @pytest.fixture(scope="module")
 def few_images():
     """Runs on synthetic images in this process have as few as those in processes of their own."""
-    from ranks import FEW_IMAGES
-    from resnet_repro.data import synthetic
+    import ranks
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "SIZES", FEW_IMAGES)
+        ranks.show_few(patch)
         yield
 
 

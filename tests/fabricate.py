@@ -14,31 +14,19 @@ from resnet_repro.runs.metrics import MetricsWriter
 # test and training error at the end, as in the paper, and what a very short schedule might give
 ENDS = {
     "paper": {
-        "plain-20": (9.7, 1.4),
-        "plain-32": (10.1, 1.35),
-        "plain-44": (11.5, 2.7),
-        "plain-56": (13.2, 5.6),
-        "plain-110": (65.0, 66.0),
-        "ResNet-20": (8.75, 0.7),
-        "ResNet-32": (7.5, 0.3),
-        "ResNet-44": (7.15, 0.2),
-        "ResNet-56": (6.97, 0.1),
-        "ResNet-110": (6.6, 0.05),
-        "ResNet-1202": (7.9, 0.05),
+        "plain-20": (9.7, 1.4), "plain-32": (10.1, 1.35), "plain-44": (11.5, 2.7),
+        "plain-56": (13.2, 5.6), "plain-110": (65.0, 66.0),
+        "ResNet-20": (8.75, 0.7), "ResNet-32": (7.5, 0.3), "ResNet-44": (7.15, 0.2),
+        "ResNet-56": (6.97, 0.1), "ResNet-110": (6.6, 0.05), "ResNet-1202": (7.9, 0.05),
     },
     "quick": {"plain-20": (55.0, 57.0), "plain-56": (74.0, 76.0), "ResNet-20": (50.0, 52.0)},
-}
+}  # fmt: skip
 IMAGENET_ENDS = {  # as in Fig. 4 and Table 3, at every profile
-    "plain-18": (31.4, 31.4),
-    "plain-34": (32.5, 32.6),
-    "ResNet-18 A": (31.1, 29.9),
-    "ResNet-34 A": (28.2, 25.0),
-    "ResNet-34 B": (27.6, 24.5),
-    "ResNet-34 C": (27.3, 24.2),
-    "ResNet-50": (24.7, 20.0),
-    "ResNet-101": (23.6, 17.0),
-    "ResNet-152": (23.0, 16.0),
-}
+    "plain-18": (31.4, 31.4), "plain-34": (32.5, 32.6),
+    "ResNet-18 A": (31.1, 29.9), "ResNet-34 A": (28.2, 25.0),
+    "ResNet-34 B": (27.6, 24.5), "ResNet-34 C": (27.3, 24.2),
+    "ResNet-50": (24.7, 20.0), "ResNet-101": (23.6, 17.0), "ResNet-152": (23.0, 16.0),
+}  # fmt: skip
 LOG_EVERY = {"imagenet": 5_000, "tiny_imagenet": 375}  # iterations, on the paper's schedule
 TEST_IMAGES = {"imagenet": 50_000}  # in all other sets 10,000
 

@@ -12,11 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from resnet_repro.compose import make_job
 from resnet_repro.data import synthetic
 from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import CRASH_AT
 from resnet_repro.runs.folder import RunFolder
+from resnet_repro.training import estimate
 from resnet_repro.training.checkpoint import load_newest
 from resnet_repro.training.distributed import ENVIRONMENT, SOLO, World, leave, world_from_env
 from resnet_repro.training.launch import Job, launch, prepare
@@ -35,10 +38,14 @@ WORDS = (  # a small run, of whatever experiment
     "trainer.precision=fp32",
 )  # fmt: skip
 SMALL = ("experiment=cifar10_resnet20", *WORDS)
-BRIEF = (
-    "recipe.max_iters=4", "recipe.milestones=[2]", "probes.signals=false",
-    "probes.response_images=0",
-)  # fmt: skip
+UNSEEN = ("probes.signals=false", "probes.response_images=0")
+BRIEF = ("recipe.max_iters=4", "recipe.milestones=[2]", *UNSEEN)
+
+
+def show_few(patch: pytest.MonkeyPatch) -> None:
+    """Let ``patch`` make runs of this process have few images, and estimates time as few."""
+    patch.setattr(synthetic, "SIZES", FEW_IMAGES)
+    patch.setattr(estimate, "PIXELS", 16 * 32 * 32)
 
 
 class Silent(Watcher):

@@ -97,14 +97,11 @@ def test_one_seed_tells_the_end_of_the_test_curve_alone(tmp_path, shift, verdict
     assert agreement.agreement_table(stretches)["noise (95 %)"].notna().sum() == 1
 
 
-def test_a_run_that_is_not_at_its_end_has_no_verdict_at_the_last_rate_either(tmp_path):
+def test_a_stopped_run_counts_as_far_as_it_goes_and_has_no_verdict(tmp_path):
     paper_like(tmp_path, "plain-20", state="preempted", until=60_000)
     stretches, _ = agreement.compare_curves(load_runs(tmp_path, finished_only=False))
     assert ("test", pytest.approx(0.001)) in [(s.kind, s.rate) for s in stretches]
-    assert {s.verdict for s in stretches} == {"no verdict"}
-
-
-def test_a_stopped_run_counts_as_far_as_it_goes(tmp_path):
+    assert {s.verdict for s in stretches} == {"no verdict"}  # at the last rate neither
     paper_like(tmp_path, "plain-20", state="preempted", until=6_000)
     assert load_runs(tmp_path) == []
     stretches, _ = agreement.compare_curves(load_runs(tmp_path, finished_only=False))

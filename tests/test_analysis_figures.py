@@ -416,6 +416,7 @@ def test_fig4_of_another_schedule_is_not_laid_over_the_paper(tmp_path):
     assert "recipe.max_iters=60000, the paper's is 600000" in caption(figure)
 
 
+@pytest.mark.usefixtures("coarse_figures")
 @pytest.mark.parametrize("draw", [fig1, fig4, fig6, fig7, gradient_figure])
 def test_no_figure_needs_runs(draw, tmp_path):
     figure = draw([])

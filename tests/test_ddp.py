@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ranks import Silent, do, fingerprint, never, newest, small_job, together, workers
+from ranks import UNSEEN, Silent, do, fingerprint, never, newest, small_job, together, workers
 from resnet_repro.data import synthetic
 from resnet_repro.data.resident import ResidentImages
 from resnet_repro.evaluation.count import ErrorCount, count_errors
@@ -27,8 +27,8 @@ from test_stepper import Launched
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
-SHORT = ("recipe.max_iters=6", "recipe.milestones=[4]", "recipe.lr=0.01", "probes.signals=false",
-         "probes.response_images=0", "evaluation.every_iters=6")  # fmt: skip
+SHORT = ("recipe.max_iters=6", "recipe.milestones=[4]", "recipe.lr=0.01", *UNSEEN,
+         "evaluation.every_iters=6")  # fmt: skip
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
 
-from ranks import FEW_IMAGES, StopAt, do, small_job
+from ranks import FEW_IMAGES, UNSEEN, StopAt, do, small_job
 from resnet_repro import api, data, evaluate, export, paths, responses
 from resnet_repro.analysis.logged_run import load_run
+from resnet_repro.config import TrainerConfig
 from resnet_repro.data import Arrays, DataError
 from resnet_repro.evaluation.protocols import Geometry, scorer, views_of
 from resnet_repro.evaluation.session import Session
@@ -141,8 +142,8 @@ def test_akamaster_weights_count_exactly_as_their_own_net(akamaster, arrays, tmp
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    brief = ("recipe.max_iters=6", "recipe.milestones=[4]", "probes.signals=false")
-    brief += ("probes.response_images=0", "evaluation.clean_train_images=0", "name=small")
+    brief = ("recipe.max_iters=6", "recipe.milestones=[4]", *UNSEEN, "name=small")
+    brief += ("evaluation.clean_train_images=0",)
     jobs = [small_job(root, *brief, f"seed={seed}") for seed in (0, 1)]
     assert [do(job) for job in jobs] == ["finished", "finished"]
     return [job.folder for job in jobs]
@@ -170,17 +171,16 @@ def test_a_run_counts_again_as_it_was_recorded(runs, tmp_path, split, kind):
     assert found["models"][0]["run"] == "smoke/small/seed0"
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_a_bf16_run_is_tested_in_fp32_where_bf16_is_slow(runs, tmp_path, monkeypatch, native):
+def test_a_bf16_run_is_tested_in_fp32_where_bf16_is_slow(runs, tmp_path, monkeypatch):
     """A CPU without bf16 units takes several times as long in bf16 as in fp32."""
     copy = shutil.copytree(runs[0].path, tmp_path / "runs" / "seed0")
     meta = json.loads((copy / "meta.json").read_text(encoding="utf-8"))
     (copy / "meta.json").write_text(json.dumps(meta | {"precision": "bf16"}))
-    monkeypatch.setattr(device, "multiplies_bf16", lambda: native)
-    auto = counted(tmp_path / "auto", f"run={copy}")
-    assert auto["precision"] == ("bf16" if native else "fp32")
-    asked = counted(tmp_path / "asked", f"run={copy}", "trainer.precision=bf16")
-    assert asked["precision"] == "bf16"
+    monkeypatch.setattr(device, "multiplies_bf16", lambda: False)
+    for words, expected in (((), "fp32"), (("trainer.precision=bf16",), "bf16")):
+        assert counted(tmp_path / expected, f"run={copy}", *words)["precision"] == expected
+    monkeypatch.setattr(device, "multiplies_bf16", lambda: True)
+    assert device.here("bf16", TrainerConfig()) == "bf16"
 
 
 def test_precise_bn_is_another_number_stored_as_such(runs, arrays, tmp_path):
@@ -248,13 +248,11 @@ def test_exported_weights_count_the_logged_error_to_the_last_image(runs, tmp_pat
 
 
 WEIGHTS = sorted((paths.REPOSITORY / "results" / "weights").glob("*.safetensors"))
-COUNTED = [  # half a minute a net of 20 layers
-    pytest.param(path, marks=[] if "resnet20" in path.stem else [pytest.mark.slow], id=path.stem)
-    for path in WEIGHTS
-]
+each_weights = pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
 
 
-@pytest.mark.parametrize("path", COUNTED)
+@pytest.mark.slow  # half a minute a net of 20 layers
+@each_weights
 def test_committed_weights_give_the_logged_error(path, tmp_path, real_cifar10):
     found = counted(tmp_path, f"weights={path}", "format=ours", f"data.root={real_cifar10}")
     run = load_run(paths.REPOSITORY / "results" / "runs" / found["models"][0]["run"])
@@ -266,7 +264,7 @@ def test_committed_weights_give_the_logged_error(path, tmp_path, real_cifar10):
         assert round(100 * abs(found[key] - logged[key])) <= (0 if same else 10)
 
 
-@pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
+@each_weights
 def test_committed_weights_are_those_of_the_table_and_of_their_run(path):
     source = from_file(path, "ours").source
     run = load_run(paths.REPOSITORY / "results" / "runs" / source["run"])
@@ -504,7 +502,8 @@ def test_files_that_cannot_be_counted_are_refused_and_nothing_is_written(
 
 
 def test_responses_of_a_run_that_is_not_finished(tmp_path):
-    job = small_job(tmp_path, f"probes.response_images={TESTED}")
+    brief = ("recipe.max_iters=6", "recipe.milestones=[4]", "probes.signals=false")
+    job = small_job(tmp_path, *brief, f"probes.response_images={TESTED}")
     assert do(job, StopAt(5)) == "preempted"
     assert job.folder.table("responses") == []
     config = (job.folder.path / "config.yaml").read_text(encoding="utf-8")

@@ -11,17 +11,10 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import ten_crop
 
 from resnet_repro.data import Arrays
+from resnet_repro.evaluation import protocols
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.evaluation.images import SmallImages, subtract
-from resnet_repro.evaluation.protocols import (
-    Geometry,
-    log_mean_softmax,
-    precise_bn,
-    resize_shorter,
-    scorer,
-    ten_crops,
-    views_of,
-)
+from resnet_repro.evaluation.protocols import Geometry, precise_bn, scorer, views_of
 from resnet_repro.models.build import build
 from resnet_repro.models.spec import NetSpec
 from test_models_formats import randomise
@@ -59,7 +52,7 @@ def pil_resize(image, height, width):
 @pytest.mark.parametrize(("height", "width", "size"), [(30, 42, (28, 39)), (50, 37, (38, 28))])
 def test_resizing_keeps_proportions_and_averages_as_pil_does(height, width, size):
     pictures = images(2, height, width)
-    resized = resize_shorter(pictures, 28)
+    resized = protocols.resize_shorter(pictures, 28)
     assert resized.shape[-2:] == size
     for picture, ours in zip(pictures, resized, strict=True):
         torch.testing.assert_close(ours, pil_resize(picture, *size), rtol=0, atol=1e-4)
@@ -87,7 +80,7 @@ def test_trap_09_ten_crops_are_averaged_for_each_image_alone():
 
 def test_a_probability_of_zero_gives_a_finite_loss():
     scores = torch.tensor([[0.0, 200.0]])
-    mean = log_mean_softmax([scores, scores])
+    mean = protocols.log_mean_softmax([scores, scores])
     loss = count_errors(lambda _: mean, [(scores, torch.tensor([0]))], 1).loss
     assert loss == pytest.approx(200)
 
@@ -113,7 +106,7 @@ def test_normalisation_comes_after_the_crop_and_for_other_views_the_mean_image_i
     """As in the authors' release: the mean image is as large as a crop."""
     pictures, mean, net = images(2, 28, 28), images(1, 24, 24, seed=5)[0], TinyNet()
     found = score("10-crop", net, pictures, prepare=subtract(mean))
-    crops = [net(crop - mean) for crop in ten_crops(pictures, 24)]
+    crops = [net(crop - mean) for crop in protocols.ten_crops(pictures, 24)]
     torch.testing.assert_close(found, torch.stack(crops).softmax(2).mean(0).log())
     pictures = images(2, 36, 48)
     expected = pictures - pil_resize(mean, 36, 48)

@@ -11,7 +11,7 @@ import pictures
 from benchmarks.cost import paper_workloads
 from fabricate import imagenet_run
 from pictures import SAMPLE, shrink
-from ranks import do, fingerprint
+from ranks import UNSEEN, do, fingerprint
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.protocol import SCHEDULES
 from resnet_repro.compose import compose_run, make_job
@@ -19,12 +19,6 @@ from resnet_repro.conf import load_item, names, protocol
 from resnet_repro.data import DataError, colours, folder, synthetic
 from resnet_repro.data.folder import TRAIN_PICTURES, load_pictures
 from resnet_repro.models.build import build_meta
-from resnet_repro.models.shortcuts import (
-    IdentityShortcut,
-    NoShortcut,
-    ProjectionShortcut,
-    ZeroPadShortcut,
-)
 from resnet_repro.paths import CONF
 from resnet_repro.runs.folder import find_runs
 from resnet_repro.train import main
@@ -39,8 +33,9 @@ TINY = [name for name in names("experiment") if name.startswith("tiny_")]
 # test_retest. The others are slow, and test_trap_15 builds them all.
 QUICK = ("imagenet_resnet34_C", "tiny_resnet50")
 PROBED = ("probes.signals=true", "probes.response_images=1", "trainer.log_every_iters=1")
-CHANGED = ("data=synthetic", "model.depth=8", "evaluation.clean_train_images=50",
-           "recipe.max_iters=2", "recipe.milestones=[1]", "evaluation.every_iters=2")  # fmt: skip
+CHANGED = ("data=synthetic", "model.depth=8", "evaluation.clean_train_images=10",
+           "recipe.batch_size=64", "recipe.max_iters=2", "recipe.milestones=[1]",
+           "evaluation.every_iters=2")  # fmt: skip
 SMALL = (*CHANGED, "profile=smoke", "trainer.threads=1")
 
 
@@ -134,10 +129,10 @@ def test_trap_15_plain_nets_have_no_shortcut_and_residual_nets_those_they_claim(
     blocks = {18: 8, 34: 16, 50: 16, 101: 33, 152: 50}[model.depth]
     growing = 4 if model.depth >= 50 else 3
     made = {
-        "none": {NoShortcut: blocks},
-        "A": {ZeroPadShortcut: 3, IdentityShortcut: blocks - 3},
-        "B": {ProjectionShortcut: growing, IdentityShortcut: blocks - growing},
-        "C": {ProjectionShortcut: blocks},
+        "none": {"NoShortcut": blocks},
+        "A": {"ZeroPadShortcut": 3, "IdentityShortcut": blocks - 3},
+        "B": {"ProjectionShortcut": growing, "IdentityShortcut": blocks - growing},
+        "C": {"ProjectionShortcut": blocks},
     }
     assert (model.shortcut == "none") == ("plain" in experiment)
     assert kinds_of_shortcuts(build_meta(model, 1000)) == made[model.shortcut]
@@ -200,9 +195,8 @@ def test_every_deviation_but_the_split_of_cifar_trains_and_is_drawn(
     experiments = [name for name in listed if not name.endswith("_45k")]
     assert len(experiments) == len(listed) - 2
     runs, sweep = f"runs_dir={tmp_path}/runs", f"experiment={','.join(experiments)}"
-    unseen = ("probes.signals=false", "probes.response_images=0")
     monkeypatch.setattr(jobs, "estimate", lambda missing: [1.0] * len(missing))
-    assert call(main, "-m", sweep, *SMALL, *unseen, runs) == 0
+    assert call(main, "-m", sweep, *SMALL, *UNSEEN, runs) == 0
     args = ("--profile", "smoke", "--no-train", "--out", tmp_path / "figures")
     run_script("deviations", *args, runs, *CHANGED)
     missing = "no finished smoke run of cifar10_resnet56_45k, cifar10_plain56_45k"

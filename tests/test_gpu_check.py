@@ -11,10 +11,9 @@ import torch
 
 from benchmarks import gpu_check, gpu_checks
 from benchmarks.gpu_check import CHECKS, GpuCheck
-from ranks import FEW_IMAGES
+from ranks import show_few
 from resnet_repro import study
 from resnet_repro.compose import make_job
-from resnet_repro.data import synthetic
 from resnet_repro.runs.provenance import versions
 
 HERE = {"state": "passed", "remark": "a GPU, 80 GiB"}
@@ -101,7 +100,9 @@ def test_a_check_finds_the_packages_that_the_caller_finds(tmp_path, monkeypatch)
 
 def test_checks_that_need_no_gpu_pass_here(tmp_path, monkeypatch):
     """Each in this process, as its own process would; the device is answered for."""
-    monkeypatch.setattr(synthetic, "SIZES", FEW_IMAGES)
+    show_few(monkeypatch)
+    monkeypatch.setattr(gpu_checks, "ITERATIONS", 12)
+    monkeypatch.setattr(gpu_checks, "DROP", 6)
     if not torch.cuda.is_available():
         with pytest.raises(unittest.SkipTest, match="no CUDA"):
             gpu_checks.check_device(tmp_path)

@@ -9,16 +9,9 @@ from resnet_repro import architecture
 from resnet_repro.analysis import counted, paper
 from resnet_repro.models.build import build_meta
 from resnet_repro.models.count import count_multiply_adds, count_params, list_layers
-from resnet_repro.models.shortcuts import (
-    GatedShortcut,
-    IdentityShortcut,
-    NoShortcut,
-    ProjectionShortcut,
-    ZeroPadShortcut,
-)
 from resnet_repro.models.spec import NetSpec
 
-CIFAR_B = {20: 272474, 56: 855770, 110: 1730714, 1202: 19424026}
+CIFAR_B = {20: 272474, 56: 855770, 110: 1730714}
 
 
 def cifar(depth, shortcut, **options):
@@ -30,9 +23,8 @@ def imagenet(depth, shortcut, **options):
 
 
 def kinds_of_shortcuts(net):
-    kinds = (NoShortcut, IdentityShortcut, ZeroPadShortcut, ProjectionShortcut, GatedShortcut)
     named = net.named_modules()
-    return Counter(type(m) for n, m in named if n.endswith("shortcut") and isinstance(m, kinds))
+    return Counter(type(module).__name__ for name, module in named if name.endswith("shortcut"))
 
 
 @pytest.mark.parametrize("depth", CIFAR_B)
@@ -57,9 +49,9 @@ def test_layers_per_block_regroups_the_same_convs(depth, layers):
 
 
 def test_trap15_a_plain_net_has_no_shortcut_and_a_residual_net_has_3n():
-    assert kinds_of_shortcuts(cifar(56, "none")) == {NoShortcut: 27}
+    assert kinds_of_shortcuts(cifar(56, "none")) == {"NoShortcut": 27}
     residual = kinds_of_shortcuts(cifar(56, "A"))
-    assert residual == {IdentityShortcut: 25, ZeroPadShortcut: 2}
+    assert residual == {"IdentityShortcut": 25, "ZeroPadShortcut": 2}
 
 
 def test_counting_leaves_a_real_net_as_it_was():

@@ -218,7 +218,7 @@ def test_durations_are_written_as_people_say_them():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("ending", ["2>/dev/full", "2>&1 | head -1", ">&- 2>&-"])
+@pytest.mark.parametrize("ending", [">&- 2>/dev/full", "2>&1 | head -1"])
 def test_a_run_does_not_depend_on_who_reads_what_it_says(tmp_path, ending):
     arguments = [*SMALL, *BRIEF, "name=a", f"runs_dir={tmp_path}"]
     command = shlex.join([sys.executable, "-m", "resnet_repro.train", *arguments])

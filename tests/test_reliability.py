@@ -67,8 +67,8 @@ def test_named_places_are_those_of_the_code():
     assert written.count("crash_point(") - 1 == len(plain) + 4
 
 
-POINTS = ("mid-write.pt", "after-digest.pt:3", "after-replace.pt:3", "before-prune:3", "mid-load",
-          "mid-line:3", "after-fsync.json:3", "before-tmp.csv:3")  # fmt: skip
+POINTS = ("mid-write.pt", "after-digest.pt:3", "before-prune:3", "mid-load", "mid-line:3",
+          "after-fsync.json:3")  # fmt: skip
 SOME = [  # part, trials, count, totals
     ("kills", (), 1, {}),
     ("crashes", POINTS, 0, {}),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ranks import StopAt, do, fingerprint, finished, small_job
+from ranks import UNSEEN, StopAt, do, fingerprint, finished, small_job
 from resnet_repro.config import RecipeConfig
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.training.schedule import Plateau, lr_at
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("few_images")
 PLATEAU = (
     "recipe.schedule=plateau", "recipe.patience=2", "recipe.max_iters=14", "recipe.lr=0.4",
     "evaluation.every_iters=1", "trainer.log_every_iters=1", "trainer.checkpoint_every_iters=5",
-    "probes.signals=false",
+    *UNSEEN,
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from ranks import fingerprint, finished, never, small_job
+from ranks import UNSEEN, fingerprint, finished, never, small_job
 from resnet_repro import api
 from resnet_repro.options import ConfigError
 from resnet_repro.progress import Progress
@@ -33,7 +33,7 @@ def no_measuring(monkeypatch):
 
 
 def three(root: Path, *args: str) -> list[Job]:
-    args = ("recipe.max_iters=8", "recipe.milestones=[6]", "probes.signals=false", *args)
+    args = ("recipe.max_iters=8", "recipe.milestones=[6]", *UNSEEN, *args)
     return [
         small_job(root, *args, "name=a"),
         small_job(root, *args, "name=b", "model.shortcut=none", "seed=1"),
@@ -180,8 +180,8 @@ def gpu(monkeypatch):
 @pytest.mark.usefixtures("gpu")
 def test_a_run_neither_gets_far_ahead_of_its_gpu_nor_holds_up_another(tmp_path):
     """The fast one needs no GPU at all; the slow one proceeds when there is nothing else to do."""
-    slow = small_job(tmp_path, TOGETHER, "name=slow")
-    fast = small_job(tmp_path, TOGETHER, "name=fast", "trainer.device=cpu")
+    slow = small_job(tmp_path, *UNSEEN, TOGETHER, "name=slow")
+    fast = small_job(tmp_path, *UNSEEN, TOGETHER, "name=fast", "trainer.device=cpu")
     ahead = []
 
     def stop() -> bool:

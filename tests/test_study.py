@@ -94,10 +94,11 @@ def test_a_study_does_not_mix_engines(tmp_path):
     refused(study.one_engine, jobs, match=message, kind=ConfigError)
 
 
+@pytest.mark.usefixtures("few_images")
 def test_budget_stops_saves_and_resumes(tmp_path, monkeypatch):
     job = make_job(
-        "experiment=cifar10_plain20", *WORDS, f"runs_dir={tmp_path}", "recipe.max_iters=60",
-        "recipe.milestones=[]", "evaluation.every_iters=60",
+        "experiment=cifar10_plain20", *WORDS, f"runs_dir={tmp_path}", "recipe.max_iters=20",
+        "recipe.milestones=[]", "evaluation.every_iters=20",
     )  # fmt: skip
     clock = itertools.count()
     monkeypatch.setattr(study, "time", SimpleNamespace(monotonic=lambda: next(clock)))
@@ -126,7 +127,7 @@ def test_budgets_are_read_or_refused(call, capsys):
 
 
 def test_words_may_stand_before_and_after_options(tmp_path, call, capsys):
-    options = ("--item", "gradients", "--device", "cuda", "--runs-dir", tmp_path)
+    options = ("--item", "fig1", "--device", "cuda", "--runs-dir", tmp_path)
     assert call(study.main, "list", *WORDS[:1], *options, *WORDS[1:2], "trainer.threads=1") == 0
     assert "cifar10_plain20-data_synthetic smoke seed 4" in capsys.readouterr().out
 

@@ -28,6 +28,7 @@ real_wandb = pytest.mark.skipif(
 def _nothing_from_outside(monkeypatch):
     for key in [key for key in os.environ if key.startswith("WANDB")]:
         monkeypatch.delenv(key)
+    monkeypatch.setattr(mirror, "CLOSE_SECONDS", 120.0)  # a busy machine is no fault
 
 
 def begun(root: Path, mode: str = "offline", kind: str = "wandb") -> RunFolder:

@@ -29,11 +29,16 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
 
     A new key's default is what the code did before there was the key.
     """
-    defaults = Config().as_mapping()
+    defaults = _defaults()
     return {
         key: defaults.get(key, {}) | dict(value) if isinstance(value, Mapping) else value
         for key, value in (defaults | dict(values)).items()
     }
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return Config().as_mapping()
 
 
 @functools.cache

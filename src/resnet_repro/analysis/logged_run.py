@@ -34,6 +34,9 @@ class Run:
     _tables: dict[str, pd.DataFrame | None] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _curves: dict[tuple[str, str], pd.Series[float]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def place(self) -> str:
@@ -144,6 +147,11 @@ class Run:
         Held-out records are those of the single view (1-crop) under running batch-norm statistics.
         Empty where nothing of the kind was logged.
         """
+        if (kind, column) not in self._curves:
+            self._curves[kind, column] = self._select(kind, column)
+        return self._curves[kind, column].copy()
+
+    def _select(self, kind: str, column: str) -> pd.Series[float]:
         table = self.metrics
         if column not in table:
             return pd.Series(np.empty(0), pd.Index([], name="iter"), name=column)
