@@ -290,10 +290,8 @@ def tiny(monkeypatch):
     monkeypatch.setattr(parity, "BITS", 6)
     monkeypatch.setitem(parity.TIMED, "cpu", 1)
     torch._dynamo.reset()
-    stepper._compiled.cache_clear()
     yield parity.Subject("cifar10_resnet20", SMOKE, 3)
     torch._dynamo.reset()
-    stepper._compiled.cache_clear()
     torch.use_deterministic_algorithms(False)
 
 

@@ -330,14 +330,9 @@ def graphs(monkeypatch):
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    forget()
-    yield found
-    forget()
-
-
-def forget() -> None:
     torch._dynamo.reset()
-    stepper._compiled.cache_clear()
+    yield found
+    torch._dynamo.reset()
 
 
 def net_of(depth: int, shortcut: str = "A", **more: Any) -> nn.Module:
@@ -360,7 +355,7 @@ def train_once(net: nn.Module) -> None:
 
 def test_trying_the_compiler_compiles_what_training_uses_whatever_the_depth(graphs):
     for depth in (14, 32):
-        forget()
+        torch._dynamo.reset()
         graphs.clear()
         net = net_of(depth)
         before, twin = copy.deepcopy(net.state_dict()), with_compiled_blocks(net)
@@ -394,7 +389,7 @@ def test_a_compiler_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(inductor, "fx_graph_cache", False)
     monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
-    forget()
+    torch._dynamo.reset()
     why = compile_obstacle(net_of(8), SETUP, SHAPE, graphed=False)
     assert "compiler" in why.lower()
     assert "\n" not in why

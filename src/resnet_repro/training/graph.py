@@ -148,7 +148,7 @@ class GraphedStepper:
     def _update(self) -> None:
         state = self._state
         images, labels = self._batches.at(self._rows[:1])
-        with counted_together(state.model):
+        with counted_together(state.train_net):
             loss, logits = forward_backward(state, self._setup, images, labels)
         set_rate(state.optimizer, self._rate)
         state.optimizer.step()

@@ -6,14 +6,12 @@ bits of a step, as they do between numbers of threads.
 """
 
 import copy
-import functools
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from resnet_repro.data.resident import ResidentImages
 from resnet_repro.exits import notify
@@ -128,43 +126,21 @@ def _obstacle(context: RunContext) -> str | None:
     return None
 
 
-class CompiledBlock(nn.Module):
-    """Runs a block's compiled code; the block keeps its parameters."""
+def with_compiled_blocks(net: nn.Module) -> nn.Module:
+    """The same net with compiled blocks and shared tensors; probes go through ``net`` itself.
 
-    def __init__(self, block: Block):
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the block's."""
-        return _compiled()(self.block, x)
-
-
-@functools.cache
-def _compiled() -> Callable[[Block, Tensor], Tensor]:
-    """One function for the whole process, so that all nets in it share what was compiled."""
+    Equal blocks share what was compiled, in all nets of the process.
+    """
     import torch._dynamo.config as limits
 
     # Eight by default; beyond it the rest would silently not be compiled.
     limits.recompile_limit = max(limits.recompile_limit, KINDS_OF_BLOCK)
     limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, KINDS_OF_BLOCK)
-    compiled: Callable[[Block, Tensor], Tensor] = torch.compile(
-        lambda block, x: block.forward(x), fullgraph=True, dynamic=False
-    )
-    return compiled
-
-
-def with_compiled_blocks(net: nn.Module) -> nn.Module:
-    """The same net with compiled blocks and shared parameters; probes go through ``net`` itself."""
-    if isinstance(net, Block):
-        return CompiledBlock(net)
-    if not any(isinstance(module, Block) for module in net.modules()):
-        return net
-    twin = copy.copy(net)
-    twin._modules = {
-        name: None if child is None else with_compiled_blocks(child)
-        for name, child in net._modules.items()
-    }
+    tensors = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
+    twin = copy.deepcopy(net, tensors)  # which copies none of them
+    for block in twin.modules():
+        if isinstance(block, Block):
+            block.compile(fullgraph=True, dynamic=False)
     return twin
 
 
@@ -186,7 +162,7 @@ def compile_obstacle(
     images = torch.zeros(shape, device=setup.device).contiguous(memory_format=torch.channels_last)
     try:
         twin = with_compiled_blocks(short).train()
-        with counted_together(short) if graphed else nullcontext():
+        with counted_together(twin) if graphed else nullcontext():
             with setup.autocast():
                 scores = twin(images)
             scores.float().sum().backward()
