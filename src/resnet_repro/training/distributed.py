@@ -45,6 +45,14 @@ class World:
         dist.all_gather(parts, values)
         return functools.reduce(torch.add, parts)
 
+    def gather(self, items: list[T]) -> list[T]:
+        """Return the workers' ``items``, in the order of the ranks."""
+        if self.size == 1:
+            return list(items)
+        parts: list[list[T]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Whether any worker raised each flag; does not wait for a GPU."""
         if self.size == 1:

@@ -4,8 +4,6 @@ import math
 import time
 from typing import Any
 
-import torch
-
 from resnet_repro.data import EvalImages
 from resnet_repro.evaluation.count import count_errors
 from resnet_repro.runs.folder import RunFolder
@@ -140,18 +138,9 @@ def log_skipped(
     Called before the state is saved, so that a resumed run too names each use once. The event's
     iteration is that of the update that lacked the image, for ``held_out`` images the state's.
     """
-    images, world = held_out or context.images, context.world
-    skipped = list(images.skipped)
+    images = held_out or context.images
+    skipped = context.world.gather(images.skipped)
     images.skipped.clear()
-    counts = torch.zeros(world.size, dtype=torch.int64)
-    counts[world.rank] = len(skipped)
-    longest = int(world.sum(counts).max())
-    if not longest:
-        return
-    table = torch.zeros(world.size, longest, 2, dtype=torch.int64)
-    if skipped:
-        table[world.rank, : len(skipped)] = torch.tensor(skipped) + 1  # 0 marks an empty place
-    pairs = world.sum(table).flatten(0, 1) - 1
-    for batch, row in sorted(pairs[pairs[:, 0] >= 0].tolist()):
+    for batch, row in sorted(skipped):
         at = state.iteration if held_out else batch + 1
         log.write("event", at=at, event=SKIPPED, value=images.name_of(row))
