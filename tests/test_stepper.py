@@ -249,8 +249,9 @@ def test_the_estimate_times_the_steps_of_the_run(tmp_path, monkeypatch, data):
     """Where a run replays, so does its estimate; decoded pictures are trained eagerly."""
     tape = Tape()
     monkeypatch.setattr(stepper, "GraphedStepper", partial(GraphedStepper, capture=tape))
+    steps = {"auto": "graph", "never": "eager"}
     monkeypatch.setattr(
-        estimate, "choose", lambda p, _: stepper.Engine(graph=p.config.trainer.graph != "never")
+        estimate, "choose", lambda p, _: stepper.Engine(step=steps[p.config.trainer.graph])
     )
     monkeypatch.setattr(estimate, "PIXELS", 4 * 64 * 64)
     config = small_job(tmp_path).config
@@ -298,10 +299,10 @@ EXACT = "trainer.deterministic=true"
 @pytest.mark.parametrize(
     ("arguments", "workers", "found"),
     [
-        ((), 1, (True, True, [])),
-        (("trainer.graph=never", "trainer.compile=never"), 1, (False, False, [])),
-        ((EXACT,), 1, (True, False, [f"{NOT_COMPILED} ({EXACT})"])),
-        ((), 2, (False, False, [f"{NOT_CAPTURED} ({BUSY})", f"{NOT_COMPILED} ({BUSY})"])),
+        ((), 1, ("graph", "compiled", [])),
+        (("trainer.graph=never", "trainer.compile=never"), 1, ("eager", "eager", [])),
+        ((EXACT,), 1, ("graph", "eager", [f"{NOT_COMPILED} ({EXACT})"])),
+        ((), 2, ("eager", "eager", [f"{NOT_CAPTURED} ({BUSY})", f"{NOT_COMPILED} ({BUSY})"])),
     ],
 )
 def test_what_a_gpu_would_do_and_what_keeps_it_from_more(
@@ -313,7 +314,7 @@ def test_what_a_gpu_would_do_and_what_keeps_it_from_more(
     monkeypatch.setattr(stepper, "compile_obstacle", lambda *_, **__: None)
     engine = stepper.choose(parts, state)
     torch.use_deterministic_algorithms(False)
-    assert (engine.graph, engine.compiled, engine.remarks) == found
+    assert (engine.step, engine.blocks, engine.remarks) == found
 
 
 SETUP = Setup(torch.device("cpu"), "fp32", 1, None)

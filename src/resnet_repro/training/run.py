@@ -14,7 +14,7 @@ from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import remove_leftovers
 from resnet_repro.runs.folder import RunFolder, now
 from resnet_repro.runs.lock import WORK, run_lock
-from resnet_repro.training import checkpoint, note_failure
+from resnet_repro.training import checkpoint, failure_noted
 from resnet_repro.training.build import assemble, describe, load_images
 from resnet_repro.training.device import return_freed_memory, sees_cuda, set_up
 from resnet_repro.training.distributed import SOLO, World, join
@@ -112,7 +112,7 @@ class TrainingRun:
             mirror = enter(closing(Mirror(folder)))
             enter(run_lock(folder.path, WORK, patience=20))
             remove_leftovers(folder.path, folder.checkpoints)
-            self.resources.push(self._note_failure)
+            enter(failure_noted(folder))
         refuse_lost_checkpoints(folder)
         setup = set_up(config.trainer, self._world.local_rank, self._world.local_size)
         world = join(self._world, setup.device, config.trainer.timeout_seconds)
@@ -164,7 +164,3 @@ class TrainingRun:
             meta["data"]["left_out"] = dict(sorted(Counter(skipped).items()))  # how often each
             folder.write_meta(meta)
         self._watcher.enter("end", state.iteration)
-
-    def _note_failure(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, Exception):
-            note_failure(self.folder, error)

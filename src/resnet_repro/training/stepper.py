@@ -7,7 +7,7 @@ bits of a step, as they do between numbers of threads.
 
 import copy
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -53,25 +53,17 @@ Stepper: TypeAlias = EagerStepper | GraphedStepper
 class Engine:
     """How the updates of a run are done, with remarks where one would expect otherwise."""
 
-    graph: bool = False
-    compiled: bool = False
+    step: str = "eager"  # or graph
+    blocks: str = "eager"  # or compiled
     remarks: list[str] = field(default_factory=list)
-
-    def record(self) -> dict[str, Any]:
-        """Return its record for ``meta.json``."""
-        return {
-            "step": "graph" if self.graph else "eager",
-            "blocks": "compiled" if self.compiled else "eager",
-            "remarks": self.remarks,
-        }
 
     def stepper(self, context: RunContext, state: TrainState) -> Stepper:
         """Build the stepper; sets ``state.train_net`` and ``state.graphed_eval``."""
-        if self.compiled:
+        if self.blocks == "compiled":
             state.train_net = with_compiled_blocks(state.model)
-        if self.graph:
-            return GraphedStepper(context, state, self.record())
-        return EagerStepper(context, state, self.record())
+        if self.step == "graph":
+            return GraphedStepper(context, state, asdict(self))
+        return EagerStepper(context, state, asdict(self))
 
     def can(self, key: str, value: str, what: str, reason: str | None) -> bool:
         """Whether nothing is against it; else remark on that, or raise where it is required."""
@@ -93,8 +85,7 @@ def make(context: RunContext, state: TrainState) -> Stepper:
     engine, config, setup = choose(context, state), context.config, context.setup
     if context.world.rank == 0:
         if setup.device.type != "cpu":
-            how = engine.record()
-            made = f"{how['step']} steps, {how['blocks']} blocks, {setup.precision}, {setup.gpu}"
+            made = f"{engine.step} steps, {engine.blocks} blocks, {setup.precision}, {setup.gpu}"
             notify(f"{config.label}: {made}")
         for remark in engine.remarks:
             notify(remark)
@@ -105,15 +96,17 @@ def choose(context: RunContext, state: TrainState) -> Engine:
     """Decide as :func:`make` says; compiles the blocks on the way."""
     engine, trainer = Engine(), context.config.trainer
     device, reason = context.setup.device.type, _obstacle(context)
-    if trainer.graph == "always" or (trainer.graph == "auto" and device == "cuda"):
-        engine.graph = engine.can("graph", trainer.graph, "steps are not captured", reason)
+    captures = trainer.graph == "always" or (trainer.graph == "auto" and device == "cuda")
+    if captures and engine.can("graph", trainer.graph, "steps are not captured", reason):
+        engine.step = "graph"
     if trainer.compile == "always" or (trainer.compile == "auto" and COMPILE_PAYS[device]):
         if trainer.compile == "auto" and trainer.deterministic:
             reason = reason or "trainer.deterministic=true"
         reason = reason or compile_obstacle(
-            state.model, context.setup, context.images.share_shape, graphed=engine.graph
+            state.model, context.setup, context.images.share_shape, graphed=engine.step == "graph"
         )
-        engine.compiled = engine.can("compile", trainer.compile, "blocks are not compiled", reason)
+        if engine.can("compile", trainer.compile, "blocks are not compiled", reason):
+            engine.blocks = "compiled"
     return engine
 
 
@@ -135,7 +128,6 @@ def with_compiled_blocks(net: nn.Module) -> nn.Module:
 
     # Eight by default; beyond it the rest would silently not be compiled.
     limits.recompile_limit = max(limits.recompile_limit, KINDS_OF_BLOCK)
-    limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, KINDS_OF_BLOCK)
     tensors = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
     twin = copy.deepcopy(net, tensors)  # which copies none of them
     for block in twin.modules():

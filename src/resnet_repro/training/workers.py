@@ -24,7 +24,7 @@ from resnet_repro.paths import python_path
 from resnet_repro.progress import Watcher
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.signals import end_with_parent
-from resnet_repro.training import WorkersLostError, note_failure
+from resnet_repro.training import WorkersLostError, failure_noted
 
 ATTENDED = "RESNET_REPRO_ATTENDED"  # the command tells its workers the number of their pipe
 AFTER_FAILURE = 5.0  # seconds the other workers get to end once one has failed
@@ -41,7 +41,7 @@ def run_workers(
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    try:
+    with failure_noted(folder):  # here more is known than rank 0 could know
         # Where they find each other, by address: the machine's name may not resolve.
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         team = Team(watcher)
@@ -58,9 +58,6 @@ def run_workers(
         if state in ("finished", "preempted"):
             return state
         raise team.failure(trainer.timeout_seconds)
-    except Exception as error:  # here more is known than rank 0 could know
-        note_failure(folder, error)
-        raise
 
 
 def start_worker(
