@@ -51,7 +51,7 @@ class Net:
         """Make the net on the meta device."""
         if self.spec is None:
             with torch.device("meta"):
-                return vgg19(CLASSES["vgg"])
+                return vgg19()
         return build_meta(self.spec, CLASSES[self.family])
 
 

@@ -63,19 +63,11 @@ class StagedNet(nn.Sequential):
         return self.head.score_map(self.features(x), window).mean((2, 3))
 
 
-def vgg19(num_classes: int = 1000) -> nn.Sequential:
+def vgg19() -> nn.Sequential:
     """VGG-19 (Fig. 3 left) at 224x224, only to compare its size: build it on the meta device."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for convs, width in ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)):
-        for _ in range(convs):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-            channels = width
-        layers.append(nn.MaxPool2d(2))
-    head = nn.Sequential(
-        nn.Flatten(),
-        *(nn.Linear(512 * 7 * 7, 4096), nn.ReLU()),
-        *(nn.Linear(4096, 4096), nn.ReLU()),
-        nn.Linear(4096, num_classes),
-    )
-    return nn.Sequential(OrderedDict(features=nn.Sequential(*layers), head=head))
+    from torchvision import models
+
+    net = models.vgg19(init_weights=False)
+    layers = [layer for layer in net.classifier if not isinstance(layer, nn.Dropout)]
+    head = nn.Sequential(nn.Flatten(), *layers)
+    return nn.Sequential(OrderedDict(features=net.features, head=head))

@@ -63,7 +63,7 @@ class World:
 
     def rank0_first(self, work: Callable[[], T]) -> T:
         """Do ``work`` on rank 0, then on the others: rank 0 may download, the others read."""
-        if self.size == 1 or self.rank == 0:
+        if self.rank == 0:
             result = work()
         if self.size > 1:
             dist.barrier(self.patient)
@@ -164,9 +164,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 def synchronise_norms(model: nn.Module) -> None:
     """Replace each BN of ``model`` by one over the global batch, weights and statistics kept."""
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                new = SyncBatchNorm2d(child.num_features, child.eps, child.momentum)
-                new.load_state_dict(child.state_dict())
-                setattr(parent, name, new)
+    for name, norm in list(model.named_modules()):
+        if isinstance(norm, nn.BatchNorm2d):
+            new = SyncBatchNorm2d(norm.num_features, norm.eps, norm.momentum)
+            new.load_state_dict(norm.state_dict())
+            model.set_submodule(name, new)
