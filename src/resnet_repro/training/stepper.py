@@ -160,8 +160,8 @@ def compile_obstacle(
             scores.float().sum().backward()
     except Exception as error:  # any failure of a compiler, but no KeyboardInterrupt
         cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
+        while inner := cause.__cause__ or getattr(cause, "inner_exception", None):
+            cause = inner
         first = (str(cause).strip().splitlines() or [""])[0]
         return f"{type(cause).__name__}: {first}".removesuffix(": ")
     return None
