@@ -22,6 +22,8 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test pulls the plug. What is forced to the disk, and when: tests/test_faults.py.
+os.fsync = lambda _: None
 
 
 def pytest_collection_finish():
