@@ -92,9 +92,9 @@ def test_curves_of_two_schedules_are_on_one_axis(tmp_path):
     assert [line.get_xdata()[-1] for line in right.lines] == [6.4, 0.32]
 
 
-def test_the_command_writes_figure_and_table(root, tmp_path, capsys):
-    out = ["--figures", str(tmp_path / "f"), "--tables", str(tmp_path / "t")]
-    assert main(["recipe.lr", *out]) == 0
+def test_the_command_writes_figure_and_table(root, tmp_path, call, capsys):
+    out = ["--figures", tmp_path / "f", "--tables", tmp_path / "t"]
+    assert call(main, "recipe.lr", *out) == 0
     printed = capsys.readouterr().out
     assert "| 0.05 " in printed
     assert "as the experiment" in printed
@@ -105,21 +105,23 @@ def test_the_command_writes_figure_and_table(root, tmp_path, capsys):
     assert table.loc[0.5, "low"] == pytest.approx(61.0 - 4.302653 / 3**0.5, abs=1e-3)
     assert (table["seeds"] == 3).all()
     # folders instead of keys: whatever they differ in
-    folders = [str(root / "quick" / f"cifar10_resnet20{end}") for end in ("", "-nesterovTrue")]
-    assert main([*folders, *out]) == 0
+    folders = [root / "quick" / f"cifar10_resnet20{end}" for end in ("", "-nesterovTrue")]
+    assert call(main, *folders, *out) == 0
     table = pd.read_csv(tmp_path / "t" / "compare_nesterov.csv")
     assert table["seeds"].tolist() == [3, 1]
     assert table["sd"].isna().tolist() == [False, True]
 
 
 @pytest.mark.parametrize("words", [["recipe.lr"], ["{root}/quick"]])
-def test_runs_that_did_not_finish_are_named_below_a_sweep(tmp_path, words, monkeypatch, capsys):
+def test_runs_that_did_not_finish_are_named_below_a_sweep(
+    tmp_path, words, monkeypatch, call, capsys
+):
     monkeypatch.setenv("RESNET_REPRO_RUNS", str(tmp_path))
     for rate, seed, state in ((0.1, 0, "finished"), (0.5, 0, "finished"), (0.5, 1, "diverged")):
         how = {"profile": "quick", "name": f"lr{rate}", "changes": {"recipe.lr": rate}}
         fabricate(tmp_path, "ResNet-20", seed=seed, state=state, **how)
-    out = ["--figures", str(tmp_path / "f"), "--tables", str(tmp_path / "t")]
-    main([*(word.format(root=tmp_path) for word in words), *out])
+    out = ["--figures", tmp_path / "f", "--tables", tmp_path / "t"]
+    call(main, *(word.format(root=tmp_path) for word in words), *out)
     assert "Not finished, in no number: quick/lr0.5/seed1 (diverged)." in capsys.readouterr().out
 
 
@@ -143,7 +145,7 @@ def test_a_bad_run_does_not_stop_a_comparison_but_a_folder_that_cannot_be_writte
 ):
     bad = root / "quick" / "cifar10_resnet20-lr0.5" / "seed1" / "meta.json"
     bad.rename(bad.with_name("away"))
-    main(["recipe.lr", "--figures", str(tmp_path), "--tables", str(tmp_path)])
+    call(main, "recipe.lr", "--figures", tmp_path, "--tables", tmp_path)
     bad.with_name("away").rename(bad)
     assert str(bad) in capsys.readouterr().err
     table = pd.read_csv(tmp_path / "compare_lr.csv").set_index("recipe.lr")

@@ -9,8 +9,8 @@ Runs are averaged over seeds only where everything else that is computed is the 
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,11 @@ def find_sweeps(runs: Iterable[Run], key: str) -> list[Run]:
     return [run for run in finished if any(differs_alone(run, other) for other in finished)]
 
 
-def swept_keys(runs: Sequence[Run]) -> list[str]:
-    """Return the computed keys in which runs differ, those of most values first."""
+def swept_keys(runs: Sequence[Run], first: Sequence[str] = ()) -> list[str]:
+    """Return ``first``, then other computed keys in which runs differ, those of most values."""
     found = {key: None for run in runs[1:] for key in changed_keys(runs[0], run)}
-    return sorted(found, key=lambda key: -len({shown(_value(run, key)) for run in runs}))
+    by_values = sorted(found, key=lambda key: -len({shown(_value(run, key)) for run in runs}))
+    return list(dict.fromkeys([*first, *by_values]))
 
 
 def _value(run: Run, key: str) -> Any:
@@ -112,6 +113,7 @@ def summary_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@style.style()
 def sweep_figure(runs: Sequence[Run], keys: Sequence[str], caption: Sequence[str] = ()) -> Figure:
     """Final test error against the first key (left) and the test curves (right).
 
@@ -122,38 +124,34 @@ def sweep_figure(runs: Sequence[Run], keys: Sequence[str], caption: Sequence[str
     key, *others = dict.fromkeys([*keys, *(key for net in nets for key in swept_keys(net))])
     groups, unit = settings(runs), iter_unit(runs)
     values = {shown(value): value for value in (_value(group[0], key) for group in groups)}
-    lines: dict[str, list[list[Run]]] = {}
-    for group in groups:
-        lines.setdefault(_line_name(group[0], runs, others), []).append(group)
+    lines = grouped(groups, lambda group: _line_name(group[0], runs, others))
     shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(values), 2)))  # legible
     colours = dict(zip(values, map(to_hex, shades), strict=False))
-    with style.style():
-        figure, (left, right) = style.subplots(1, 2, panel=(4.1, 3.2))
-        positions = _positions(left, key, values)
-        for number, (name, line) in enumerate(lines.items()):
-            means = []
-            for group in line:
-                value = shown(_value(group[0], key))
-                marker = MARKERS[number % len(MARKERS)]
-                means.append(_draw_errors(left, group, positions[value], marker, colours[value]))
-                label = f"{key.rpartition('.')[2]} {_text(values[value])}"
-                label += f", {name}" if len(lines) > 1 else ""
-                look = {"color": colours[value], "linestyle": DASHES[number % len(DASHES)]}
-                draw_net(right, group, "test", look | {"label": label, "linewidth": 1.5}, unit)
-            means.sort()
-            left.plot(*zip(*means, strict=True), color="#999999", linewidth=0.8, zorder=2)
-            if name and len(lines) <= NAMED_LINES:
-                aside: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points"}
-                left.annotate(name, means[-1], fontsize=7, va="center", color="#444444", **aside)
-        low, high = left.get_ylim()
-        left.set_ylim(max(low, 0), min(high, 100))  # percent; a t interval may reach beyond
-        left.set_ylabel("test error at the end (%)")
-        right.set_ylabel("test error (%)")
-        right.set_xlabel("iter. (1e4)" if unit > 1 else "iteration")
-        labels = right.get_legend_handles_labels()[1]
-        widest = max(1, LEGEND_CHARACTERS // (max(map(len, labels)) + 8))
-        rows = -(-len(labels) // widest)
-        return style.underneath(figure, caption, right, columns=-(-len(labels) // rows))
+    figure, (left, right) = style.subplots(1, 2, panel=(4.1, 3.2))
+    positions = _positions(left, key, values)
+    for (name, line), marker, dashes in zip(lines.items(), cycle(MARKERS), cycle(DASHES)):
+        means = []
+        for group in line:
+            value = shown(_value(group[0], key))
+            means.append(_draw_errors(left, group, positions[value], marker, colours[value]))
+            label = f"{key.rpartition('.')[2]} {_text(values[value])}"
+            label += f", {name}" if len(lines) > 1 else ""
+            look = {"color": colours[value], "linestyle": dashes, "linewidth": 1.5}
+            draw_net(right, group, "test", look | {"label": label}, unit)
+        means.sort()
+        left.plot(*zip(*means, strict=True), color="#999999", linewidth=0.8, zorder=2)
+        if name and len(lines) <= NAMED_LINES:
+            aside: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points"}
+            left.annotate(name, means[-1], fontsize=7, va="center", color="#444444", **aside)
+    low, high = left.get_ylim()
+    left.set_ylim(max(low, 0), min(high, 100))  # percent; a t interval may reach beyond
+    left.set_ylabel("test error at the end (%)")
+    right.set_ylabel("test error (%)")
+    right.set_xlabel("iter. (1e4)" if unit > 1 else "iteration")
+    labels = right.get_legend_handles_labels()[1]
+    widest = max(1, LEGEND_CHARACTERS // (max(map(len, labels)) + 8))
+    rows = -(-len(labels) // widest)
+    return style.underneath(figure, caption, right, columns=-(-len(labels) // rows))
 
 
 def _draw_errors(
@@ -164,7 +162,7 @@ def _draw_errors(
     summary = stats.summarise(errors)
     aside = axes.transData + ScaledTranslation(-0.09, 0, axes.figure.dpi_scale_trans)
     axes.plot([x] * len(errors), errors, ".", color=colour, markersize=4, transform=aside)
-    bar = None if summary.n == 1 else [[summary.mean - summary.low]] * 2
+    bar = None if summary.n == 1 else summary.mean - summary.low
     look: dict[str, Any] = {"color": colour, "markersize": 6.5, "capsize": 3, "zorder": 2.6}
     look["markerfacecolor"] = "white" if group[0].is_variant else colour
     axes.errorbar(x, summary.mean, yerr=bar, fmt=marker, **look)
@@ -216,7 +214,7 @@ def sentences(
         "Last test error. Small dots: seeds; large markers: their mean; bars: 95 % t interval "
         "over seeds, none for one seed. Filled: as the experiment is; hollow: a variant.",
     ]
-    if more := [key for key in swept_keys(runs) if key not in keys]:
+    if more := swept_keys(runs, keys)[len(keys) :]:
         lines.append(f"The runs differ also in {', '.join(more)}.")
     if unfinished:
         places = ", ".join(f"{run.place} ({run.status.get('state')})" for run in unfinished)
@@ -238,13 +236,13 @@ def save_sweep(
 ) -> list[Path]:
     """Draw a sweep as ``compare_<key>.png``, ``.svg`` and write its table (md, tex, csv)."""
     stem = sweep_name(keys)
-    table = summary_table(runs, [*keys, *(k for k in swept_keys(runs) if k not in keys)])
+    table = summary_table(runs, swept_keys(runs, keys))
     notes = sentences(runs, keys, unfinished)
     written = style.save(sweep_figure(runs, keys, notes), stem, figures)
     return written + write_table(table, stem, tables, notes=notes)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> None:
     """Draw the comparison, write its table, and print it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -253,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", choices=PROFILES, help="only runs of this profile")
     parser.add_argument("--figures", type=paths.expand, default=FIGURES, help="of the figure")
     parser.add_argument("--tables", type=paths.expand, default=TABLES, help="of the tables")
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     with explained():
         folders = [word for word in args.words if "/" in word or paths.expand(word).exists()]
         keys = [word for word in args.words if word not in folders]
@@ -265,8 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for place in places:
             if not place.is_dir():
                 raise ConfigError(f"{place}: no such folder")
-        logged = _read(places)
-        logged = [run for run in logged if args.profile in (None, run.profile)]
+        logged = [run for run in _read(places) if args.profile in (None, run.profile)]
         runs = [run for run in logged if run.is_finished]
         unfinished = [run for run in logged if not run.is_finished]
         if not folders:
@@ -283,7 +280,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = save_sweep(runs, keys, args.figures, args.tables, unfinished)
         print(next(path for path in written if path.suffix == ".md").read_text(encoding="utf-8"))
         print("\n".join(map(os.path.relpath, written)))
-    return 0
 
 
 def _read(roots: Sequence[Path]) -> list[Run]:
@@ -309,4 +305,4 @@ def _nothing(runs: Sequence[Run], keys: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

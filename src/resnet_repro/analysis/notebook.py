@@ -111,7 +111,7 @@ def sweep(key: str, runs: Sequence[Run] | None = None, profile: str | None = Non
     """
     _check_key(key)
     found = find_sweeps(_all_runs(profile) if runs is None else runs, key)
-    return sweep_table(found, [key, *(other for other in swept_keys(found) if other != key)])
+    return sweep_table(found, swept_keys(found, [key]))
 
 
 def pick(runs: Sequence[Run], net: str, seed: int = 0) -> Run:
