@@ -34,6 +34,7 @@ JOBS = "jobs.json"  # of a bundle
 UNDONE = ("running", "begun", "missing")
 KINDS = ("done", *UNDONE, "diverged", "failed")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
+ENGINE = {"graph": "step", "compile": "blocks"}  # what of a logged engine these keys decide
 
 
 def plan(
@@ -126,29 +127,24 @@ def one_engine(jobs: Sequence[Job]) -> list[Job]:
     for job in jobs:
         meta, data = job.folder.meta(), job.config.data.name
         if meta.get("device") == "cuda" and "engine" in meta:
-            engine = {key: meta["engine"][key] for key in ("step", "blocks")}
-            if logged.setdefault(data, engine) != engine:
+            parts = {key: meta["engine"][part] for key, part in ENGINE.items()}
+            used = {key: "never" if part == "eager" else "always" for key, part in parts.items()}
+            if logged.setdefault(data, used) != used:
                 raise ConfigError(
                     f"the runs of {data} were trained with different engines: {logged[data]}, "
-                    f"{job.label} with {engine}; --mixed-engines allows it"
+                    f"{job.label} with {used}; --mixed-engines allows it"
                 )
-    return [_with_engine(job, logged.get(job.config.data.name)) for job in jobs]
-
-
-def _with_engine(job: Job, engine: Mapping[str, str] | None) -> Job:
-    """Return the run with the engine of ``meta.json`` required."""
-    if engine is None:
-        return job
-    required = {}
-    for key, kind in {"graph": "step", "compile": "blocks"}.items():
-        required[key] = "never" if engine[kind] == "eager" else "always"
-        value = getattr(job.config.trainer, key)
-        if value not in ("auto", required[key]):
-            raise ConfigError(
-                f"trainer.{key}={value}: the logged runs of {job.config.data.name} were trained "
-                f"with {engine}; --mixed-engines allows it"
-            )
-    return _with_trainer(job, required)
+    required = []
+    for job in jobs:
+        data, own = job.config.data.name, vars(job.config.trainer)
+        for key, value in logged.get(data, {}).items():
+            if own[key] not in ("auto", value):
+                raise ConfigError(
+                    f"trainer.{key}={own[key]}: the logged runs of {data} were trained with "
+                    f"{logged[data]}; --mixed-engines allows it"
+                )
+        required.append(_with_trainer(job, logged.get(data, {})))
+    return required
 
 
 def checked(jobs: Sequence[Job], path: Path) -> list[Job]:
@@ -161,8 +157,8 @@ def checked(jobs: Sequence[Job], path: Path) -> list[Job]:
     if not path.exists():
         return list(jobs)
     saved = json.loads(path.read_text(encoding="utf-8"))
-    current = torch.cuda.get_device_name(), versions()["torch"]
-    if not saved["device"].startswith(current[0]) or saved["versions"]["torch"] != current[1]:
+    same_torch = saved["versions"]["torch"] == versions()["torch"]
+    if not (same_torch and saved["device"].startswith(torch.cuda.get_device_name())):
         notify(f"{path} is of another machine or torch and is not used; make gpu-check")
         return list(jobs)
     settings = saved["settings"]
