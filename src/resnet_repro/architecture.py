@@ -35,7 +35,6 @@ from resnet_repro.runs.atomic import write_text_atomic
 FOLDER = paths.REPOSITORY / "results" / "architecture"
 IMAGE_SIZE = {"imagenet": 224, "vgg": 224, "cifar": 32}
 CLASSES = {"imagenet": 1000, "vgg": 1000, "cifar": 10}
-SQUARE, LEFT_OUT = {"out_height": "out_size"}, ("name", "out_width")  # of a layer's facts
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 
 
@@ -82,22 +81,18 @@ def layer_rows(net: Net, layers: list[Layer]) -> Iterator[dict[str, Any]]:
         for layer in same[0]:
             row: dict[str, Any] = {"family": net.family, "net": net.label, "layer": layer.name}
             row |= {"repeats": len(same), **asdict(layer), "on_shortcut": int(layer.on_shortcut)}
-            yield {SQUARE.get(key, key): row[key] for key in row if key not in LEFT_OUT}
+            yield row
 
 
 def _block(name: str) -> str:
     """``stage2.0`` of ``stage2.0.residual.conv1``; the layer itself outside a block."""
-    match = re.match(r"stage\d+\.\d+\.", name)
+    match = re.match(r"stage\d+\.\d+", name)
     return match[0] if match else name
 
 
-def _shape(block: list[Layer]) -> tuple[object, ...]:
+def _shape(block: list[Layer]) -> list[Layer]:
     """Return what equal blocks share: stage and layers, but not the block's number."""
-    block_name = _block(block[0].name)
-    if block_name == block[0].name:
-        return (block_name,)
-    layers = (replace(layer, name=layer.name.removeprefix(block_name)) for layer in block)
-    return block_name.split(".")[0], *layers
+    return [replace(layer, name=re.sub(r"^(stage\d+)\.\d+", r"\1", layer.name)) for layer in block]
 
 
 def summary_row(net: Net, params: int, layers: list[Layer]) -> dict[str, Any]:
@@ -122,14 +117,16 @@ def write(folder: Path = FOLDER) -> list[Path]:
     layers, summary = [], []
     for net in nets():
         model = net.build()
-        params = count_params(model)
         listed = list_layers(model, IMAGE_SIZE[net.family])
         layers += list(layer_rows(net, listed))
-        summary.append(summary_row(net, params, listed))
+        summary.append(summary_row(net, count_params(model), listed))
+    # Maps are square.
+    frame = pd.DataFrame(layers).drop(columns=["name", "out_width"])
+    frame = frame.rename(columns={"out_height": "out_size"})
+    tables = {folder / "layers.csv": frame, folder / "summary.csv": pd.DataFrame(summary)}
     folder.mkdir(parents=True, exist_ok=True)
-    tables = {folder / "layers.csv": layers, folder / "summary.csv": summary}
-    for path, rows in tables.items():
-        write_text_atomic(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    for path, table in tables.items():
+        write_text_atomic(path, table.to_csv(index=False, lineterminator="\n"))
     return list(tables)
 
 
