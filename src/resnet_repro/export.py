@@ -50,8 +50,8 @@ class ExportOptions:
     """Options of ``resnet_repro.export``."""
 
     run: list[str] = option([], "folders of finished runs")
-    out: str | None = option(
-        None, "file to write, or an existing folder for one file a run; older ones are replaced"
+    out: str = option(
+        "", "file to write, or an existing folder for one file a run; older ones are replaced"
     )
     format: str = option("state_dict", "of the file", one_of(*SUFFIXES))
     data: ExportDataOptions = ExportDataOptions()
@@ -59,18 +59,16 @@ class ExportOptions:
 
 def files_of(options: ExportOptions) -> dict[Path, Path]:
     """Return the file of each run; ConfigError: what can be refused without torch."""
-    if not options.run or options.out is None:
+    if not (options.run and options.out):
         raise ConfigError(f"{'out' if options.run else 'run'} is not set; see --help")
     runs, out = [paths.expand(run) for run in options.run], paths.expand(options.out)
     for run in runs:
         if not run.is_dir():
             raise ConfigError(f"run={run}: must be an existing folder")
-    if out.is_dir():
-        files = {run: out / f"{name_of(run)}{SUFFIXES[options.format]}" for run in runs}
-    elif len(runs) > 1:
+    if len(runs) > 1 and not out.is_dir():
         raise ConfigError(f"out={out}: must be an existing folder where there are several runs")
-    else:
-        files = {runs[0]: out}
+    suffix = SUFFIXES[options.format]
+    files = {run: out / f"{name_of(run)}{suffix}" if out.is_dir() else out for run in runs}
     if len(set(files.values())) < len(runs):
         raise ConfigError(f"run={','.join(options.run)}: two runs of the same name")
     for file in files.values():
@@ -97,11 +95,11 @@ def export(options: ExportOptions) -> None:
     """Write the files, print their digests, and in a folder list them in a table."""
     for run, out in files_of(options).items():
         print(f"{out}  sha256 {write(run, out, options.format, options.data.root)}")
-    if options.out is not None and paths.expand(options.out).is_dir():
-        print(write_table(paths.expand(options.out)))
+    if (folder := paths.expand(options.out)).is_dir():
+        print(write_table(folder))
 
 
-def write(run: Path, out: Path, form: str, root: str = paths.AUTO) -> str:
+def write(run: Path, out: Path, form: str, root: str) -> str:
     """Write the final weights of a run to ``out``; return the SHA-256 of the file.
 
     RunFolderError: no run there, or it is not finished. WeightsError: its final checkpoint is

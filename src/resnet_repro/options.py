@@ -112,7 +112,7 @@ def help_text(schema: type) -> str:
     """Describe the options for a terminal, one a line."""
     lines = []
     for key, default, values, _, meaning in described(schema):
-        shown_default = "" if default in ("", "null", "[]") else f" [{default}]"
+        shown_default = "" if default in ("", "''", "null", "[]") else f" [{default}]"
         lines.append(f"  {key}{shown_default}  {meaning}; {values}")
     return "\n".join(lines)
 
