@@ -19,17 +19,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resnet_repro.config import MODES, PROJECT
+from resnet_repro.config import MODES
 from resnet_repro.exits import explained, notify
 from resnet_repro.paths import expand, python_path
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.metrics import Record
-from resnet_repro.same_run import identifying
+from resnet_repro.same_run import differences, filled
 
 POLL_SECONDS = 0.5  # between two reads of the log
 INIT_SECONDS = 10.0  # for a server that does not answer
@@ -56,8 +56,8 @@ class Mirror:
     def start(self) -> None:
         """Start following the run. Its log must be open: by then it ends at the checkpoint."""
         try:
-            logger = self._folder.config().get("logger", {})
-            if logger.get("kind", "none") != "none" and logger["mode"] != "disabled":
+            logger = filled(self._folder.config())["logger"]
+            if logger["kind"] != "none" and logger["mode"] != "disabled":
                 self._process = follower(self._folder, logger["mode"])
         except Exception as error:
             notify(f"W&B: {in_one_line(error)}")
@@ -220,14 +220,13 @@ def growing(path: Path) -> Iterator[Record]:
 
 def as_metrics(record: Record) -> dict[str, Any]:
     """Return a record under W&B's names: ``iter``, ``train/loss``, ``test/10-crop/loss``."""
-    kind = str(record["kind"])
     common = {key: record[key] for key in ("iter", "epoch") if record.get(key) is not None}
-    if kind == "event":
+    if record["kind"] == "event":
         return common | {f"event/{record['event']}": record.get("value", 1)}
     usual = {"protocol": "1-crop", "bn": "running"}
-    view = [str(record[key]) for key, normal in usual.items() if record.get(key, normal) != normal]
+    view = [record[key] for key, normal in usual.items() if record.get(key, normal) != normal]
     return common | {
-        "/".join([kind, *view, key]): value
+        "/".join([record["kind"], *view, key]): value
         for key, value in record.items()
         if isinstance(value, int | float) and key not in ("iter", "epoch")
     }
@@ -245,7 +244,9 @@ def final_numbers(folder: RunFolder) -> dict[str, Any]:
 
 def run_id(config: Mapping[str, Any], started: str = "") -> str:
     """Return the W&B id of a run: the same from any copy of its folder, another if trained anew."""
-    text = json.dumps([identifying(config), started], sort_keys=True, default=str)
+    # Only what differs from the default: options that the schema gets later change no id.
+    changed = {key: value for key, (_, value) in differences({}, config).items()}
+    text = json.dumps([changed, started], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -257,39 +258,38 @@ def init_arguments(out_dir: Path, folder: RunFolder) -> dict[str, Any]:
     model, shortcut = config["model"], config["model"]["shortcut"]
     kind = "plain" if shortcut == "none" else f"shortcut {shortcut}"
     return {
-        "project": config.get("logger", {}).get("project", PROJECT),
+        "project": filled(config)["logger"]["project"],
         "id": id_file.read_text(encoding="utf-8").strip(),
         "resume": "allow",
         "name": f"{config['name']} {config['profile']} seed{config['seed']}",
         "group": config["experiment"],
         "tags": [config["profile"], model["family"], kind],
         "dir": str(out_dir.parent.resolve()),  # wandb makes its own wandb/ there
-        "config": dict(config),
+        "config": config,
     }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Send the named runs; exit code 1 if one could not be sent."""
     parser = argparse.ArgumentParser(description="Send logged runs to Weights & Biases.")
     parser.add_argument("folders", nargs="+", type=expand, metavar="RUN_DIR")
     parser.add_argument("--mode", choices=[m for m in MODES if m != "disabled"], default="offline")
     follows = "one run that grows, until standard input ends"
     parser.add_argument("--follow", action="store_true", help=follows)
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     folders = [RunFolder(path) for path in args.folders]
     if args.follow:
         follow(folders[0], args.mode)
-    failed = False
+    how = "" if args.mode == "online" else "; wandb sync of its wandb/latest-run sends it"
     with explained():
         for folder in folders:
             folder.config()
+        codes = []
         for folder in folders:
-            sent = end(follower(folder, args.mode), FINISH_SECONDS + INIT_SECONDS) == 0
-            how = "" if args.mode == "online" else "; wandb sync of its wandb/latest-run sends it"
-            notify(f"{folder.path}{how if sent else ': not sent'}")
-            failed |= not sent
-    if failed:
-        sys.exit(1)
+            codes.append(end(follower(folder, args.mode), FINISH_SECONDS + INIT_SECONDS))
+            notify(f"{folder.path}{': not sent' if codes[-1] else how}")
+        if any(codes):
+            sys.exit(1)
 
 
 if __name__ == "__main__":

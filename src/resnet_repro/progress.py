@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-PHASES = ("load", "train", "evaluate", "save", "end")
 DOING = {"load": "loading", "evaluate": "evaluating"}  # shown instead of the rate
 # Where the output is not a terminal: seconds between two lines, and a line for each 2 % at most.
 QUIET_SECONDS, QUIET_SHARE, QUIET_AT_MOST = 10.0, 1 / 50, 600.0
@@ -30,7 +29,7 @@ class Watcher:
     """An observer of a run; this one ignores all."""
 
     def enter(self, phase: str, iteration: int) -> None:
-        """Note that one of :data:`PHASES` begins; between two updates the run is in ``train``."""
+        """Note that a phase begins: ``load``, ``train``, ``evaluate``, ``save`` or ``end``."""
 
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
         """Note an iteration; ``top1_err`` is the last logged training error, percent."""

@@ -64,14 +64,6 @@ def differences(
     }
 
 
-def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the identifying keys in which a configuration differs from the default one.
-
-    The same wherever the run is done, and whatever options are added to the schema later.
-    """
-    return {key: value for key, (_, value) in differences({}, config).items()}
-
-
 def changes_training(key: str) -> bool:
     """Whether a key changes what is learnt, not how it is counted or done."""
     return key.split(".")[0] in ("data", "model", "recipe") and roles().get(key, WHAT) == WHAT
