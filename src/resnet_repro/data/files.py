@@ -12,24 +12,16 @@ import re
 import stat
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import IO, BinaryIO, TypeVar
 
 from resnet_repro.data import DataError, brief
 
 T = TypeVar("T")
 Wanted = Mapping[str, int]  # pattern of a path (* for one name or a part of it) -> most bytes
-# Path, declared size, and a function that reads up to so many bytes.
-_Member = tuple[str, int, Callable[[int], bytes]]
+_Member = tuple[str, IO[bytes]]  # path and content
 
-# What broken archives raise.
-_BROKEN = (
-    *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
-    *(EOFError, ValueError, NotImplementedError, RuntimeError, OSError),
-)
 _MAX_MEMBERS = 500_000
 _MAX_BYTES = 1024**3  # of an archive unpacked; Tiny ImageNet has a third of it
 
@@ -73,27 +65,24 @@ def read(source: Path, wanted: Wanted, prefix: str) -> dict[str, bytes]:
     unreadable or not an archive, or holds a file too large.
     """
     limits = [
-        (re.compile(re.escape(pattern).replace(r"\*", "[^/]*")), maximum)
-        for pattern, maximum in wanted.items()
+        (re.compile(re.escape(pattern).replace(r"\*", "[^/]*")), most)
+        for pattern, most in wanted.items()
     ]
     files = {}
     try:
-        members = _of_folder(source, wanted) if source.is_dir() else _of_archive(source)
-        for path, size, read_bytes in members:
+        for path, file in _of_folder(source, wanted) if source.is_dir() else _of_archive(source):
             name = path.removeprefix("./").removeprefix(prefix)
-            limit = next((maximum for form, maximum in limits if form.fullmatch(name)), None)
+            limit = next((most for form, most in limits if form.fullmatch(name)), None)
             if limit is None or any(map(is_leftover, name.split("/"))):
                 continue
-            if size <= limit:
-                files[name] = read_bytes(limit + 1)
-                size = len(files[name])  # an archive may declare another
-            if size > limit:
-                raise DataError(f"{name} has {size:,} bytes, more than {limit:,}")
+            files[name] = file.read(limit + 1)  # an archive may declare another size
+            if len(files[name]) > limit:
+                raise DataError(f"{name} has more than {limit:,} bytes")
     except DataError as error:
         if str(source) in str(error):
             raise
         raise DataError(f"{source}: {error}; get it again") from error
-    except _BROKEN as error:
+    except Exception as error:  # a broken archive can end in any error
         raise DataError(f"{source} is cut off or damaged ({brief(error)}); get it again") from error
     return files
 
@@ -122,26 +111,32 @@ def _paths(folder: Path, wanted: Wanted) -> Iterator[tuple[str, Path]]:
 def _of_folder(folder: Path, wanted: Wanted) -> Iterator[_Member]:
     for name, path in _paths(folder, wanted):
         with open_regular(path) as file:
-            yield name, os.fstat(file.fileno()).st_size, file.read
+            yield name, file
 
 
 def _of_archive(source: Path) -> Iterator[_Member]:
     with open_regular(source) as raw:
-        if zipfile.is_zipfile(raw):
-            with zipfile.ZipFile(raw) as archive:
-                for member in _counted(archive.infolist()):
-                    yield member.filename, member.file_size, partial(_of_zip, archive, member)
-        else:
-            raw.seek(0)
-            yield from _of_tar(raw)
+        is_zip = zipfile.is_zipfile(raw)
+        raw.seek(0)
+        yield from _of_zip(raw) if is_zip else _of_tar(raw)
 
 
-def _of_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
-    with archive.open(member) as file:
-        return file.read(limit)
+def _of_zip(raw: BinaryIO) -> Iterator[_Member]:
+    with zipfile.ZipFile(raw) as archive:
+        for member in _counted(archive.infolist()):
+            with archive.open(member) as file:
+                yield member.filename, file
 
 
 def _of_tar(raw: BinaryIO) -> Iterator[_Member]:
+    with tarfile.open(fileobj=_unpacked(raw), mode="r:") as archive:
+        for member in _counted(archive):
+            if (file := archive.extractfile(member) if member.isreg() else None) is not None:
+                yield member.name, file
+
+
+def _unpacked(raw: BinaryIO) -> BinaryIO:
+    """The content of a tar file, read to the end, where the checksum of its compression is."""
     magic = raw.read(6)
     raw.seek(0)
     stream: lzma.LZMAFile | gzip.GzipFile | BinaryIO = raw
@@ -149,13 +144,10 @@ def _of_tar(raw: BinaryIO) -> Iterator[_Member]:
         stream = lzma.LZMAFile(raw)  # noqa: SIM115 - as long as raw
     elif magic.startswith(b"\x1f\x8b"):
         stream = gzip.GzipFile(fileobj=raw)
-    content = stream.read(_MAX_BYTES + 1)  # to the end, where the checksum is
+    content = stream.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise DataError("unpacks to far more than the data set")
-    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-        for member in _counted(archive):
-            if (file := archive.extractfile(member) if member.isreg() else None) is not None:
-                yield member.name, member.size, file.read
+    return io.BytesIO(content)
 
 
 def _counted(members: Iterable[T]) -> Iterator[T]:
