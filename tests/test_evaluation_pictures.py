@@ -254,21 +254,6 @@ def test_trap_08_a_part_of_imagenet_is_not_imagenet(own, monkeypatch):
     refused(opened, own, name="imagenet", match=message)
 
 
-def test_workers_are_shared_out_by_pixels(kept, monkeypatch):
-    asked = []
-
-    def noted(decoder, *_, side, **__):
-        asked.append((side, decoder.workers))
-        return []
-
-    monkeypatch.setattr(Decoder, "test", noted)
-    assert list(opened(kept, 16).shown("multi-scale", 1)) == []
-    assert asked == [(224, 1), (256, 2), (384, 3), (480, 5), (640, 8)]
-    asked.clear()
-    assert list(opened(kept, 0).shown("10-crop", 1)) == []
-    assert asked == [(256, 0)]
-
-
 def test_imagenet_weights_need_classes_in_the_order_of_wordnet_ids():
     """With folders 0 to 999 label 2 is class "10", and the error is that of chance."""
     net = SimpleNamespace(data=None, num_classes=1000, source={"file": "resnet50.pth"})

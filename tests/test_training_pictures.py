@@ -292,6 +292,6 @@ def test_trap_10_the_mean_is_that_of_these_pictures_and_nothing_is_divided(photo
     assert torch.equal(labels, raw.labels)
     for row in range(images.share_shape[0]):
         noise = statistics.colours @ (raw.alphas[row].numpy() * statistics.deviations)
-        expected = raw.images[row].numpy() / 255 - statistics.mean + noise
+        expected = raw.images[0][row].numpy() / 255 - statistics.mean + noise
         assert np.allclose(given[row].permute(1, 2, 0).numpy(), expected, atol=1e-5)
         assert np.abs(noise).max() > 1e-4

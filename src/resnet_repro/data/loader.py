@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -41,13 +41,15 @@ _KILLED = (
 
 Key = tuple[int, int]  # epoch, row
 Alphas = tuple[float, float, float]
-View = Callable[[bytes, str, Key], tuple[Pixels, Alphas]]  # of a file with a name
+# From a file, its name and its key to the picture, in one size or several, and its noise.
+View = Callable[[bytes, str, Key], tuple[list[Pixels], Alphas]]
+NO_NOISE = (0.0, 0.0, 0.0)
 
 
 class PictureBatch(NamedTuple):
     """Pictures as they come from the workers, without those that cannot be used."""
 
-    images: Tensor  # uint8 (B, H, W, 3)
+    images: list[Tensor]  # uint8 (B, H, W, 3), one for each size; none without pictures
     labels: Tensor  # int64 (B,)
     alphas: Tensor  # float32 (B, 3), coefficients of the colour noise; 0 in testing
     failures: list[tuple[int, DataError]]  # the row of each missing picture, and why
@@ -60,7 +62,7 @@ class PictureBatches(Dataset[PictureBatch]):
         self._index, self._view = index, view
 
     def __getitem__(self, keys: Sequence[Key]) -> PictureBatch:
-        images: list[Pixels] = []
+        pictures: list[list[Pixels]] = []
         labels: list[int] = []
         alphas: list[Alphas] = []
         failures: list[tuple[int, DataError]] = []
@@ -68,15 +70,15 @@ class PictureBatches(Dataset[PictureBatch]):
             row = key[1]
             path = self._index.path(row)
             try:
-                image, noise = self._view(jpeg.read_picture(path), str(path), key)
+                sizes, noise = self._view(jpeg.read_picture(path), str(path), key)
             except DataError as error:  # the parent raises or notes it
                 failures.append((row, error))
                 continue
-            images.append(image)
+            pictures.append(sizes)
             labels.append(int(self._index.labels[row]))
             alphas.append(noise)
         return PictureBatch(
-            torch.from_numpy(np.stack(images)) if images else torch.empty(0, dtype=torch.uint8),
+            [torch.from_numpy(np.stack(size)) for size in zip(*pictures, strict=True)],
             torch.tensor(labels, dtype=torch.int64),
             torch.tensor(alphas, dtype=torch.float32).reshape(-1, 3),
             failures,
@@ -84,14 +86,24 @@ class PictureBatches(Dataset[PictureBatch]):
 
 
 # Views are functions of a module, not closures: a worker may have to be sent them.
-def _train_view(seed: int, encoded: bytes, name: str, key: Key) -> tuple[Pixels, Alphas]:
+def _train_view(seed: int, encoded: bytes, name: str, key: Key) -> tuple[list[Pixels], Alphas]:
     draw = picture_draw(seed, *key)
-    return jpeg.train_crop(encoded, name, draw), draw.alphas
+    return [jpeg.train_crop(encoded, name, draw)], draw.alphas
 
 
-def _test_view(side: int, whole: bool, encoded: bytes, name: str, _: Key) -> tuple[Pixels, Alphas]:
-    view = jpeg.scaled if whole else jpeg.centre_crop
-    return view(encoded, name, side), (0.0, 0.0, 0.0)
+def _centre_view(encoded: bytes, name: str, _: Key) -> tuple[list[Pixels], Alphas]:
+    return [jpeg.centre_crop(encoded, name)], NO_NOISE
+
+
+def _whole_view(
+    sides: Sequence[int], encoded: bytes, name: str, _: Key
+) -> tuple[list[Pixels], Alphas]:
+    return [jpeg.scaled(encoded, name, side) for side in sides], NO_NOISE
+
+
+def in_batches(rows: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Rows one batch after the other, the last of which may be smaller."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 @dataclass(frozen=True)
@@ -130,23 +142,15 @@ class Decoder:
 
         return self._batches(PictureBatches(index, partial(_train_view, order.seed)), keys())
 
-    def test(
-        self,
-        index: PictureIndex,
-        batch_size: int,
-        *,
-        side: int = jpeg.TEST_SIDE,
-        whole: bool = False,
-        rows: Sequence[int] | None = None,
-    ) -> Generator[PictureBatch, None, None]:
-        """Pictures in order, each once: the centre 224x224 at a shorter ``side``, or all of it.
+    def test(self, index: PictureIndex, batches: Iterable[Sequence[int]]) -> Iterator[PictureBatch]:
+        """Batches of the pictures of some rows in the 1-crop view."""
+        keys = ([(0, row) for row in rows] for rows in batches)
+        return self._batches(PictureBatches(index, _centre_view), keys)
 
-        ``rows`` are those that are tested, all by default. Whole pictures (Sec. 3.4: 10-crop and
-        multi-scale testing) differ in size: ``batch_size`` must be 1.
-        """
-        every = [(0, row) for row in (range(len(index)) if rows is None else rows)]
-        keys = [every[start : start + batch_size] for start in range(0, len(every), batch_size)]
-        return self._batches(PictureBatches(index, partial(_test_view, side, whole)), keys)
+    def whole(self, index: PictureIndex, sides: Sequence[int]) -> Iterator[PictureBatch]:
+        """Whole pictures at some shorter sides (Sec. 3.4), one a batch: they differ in size."""
+        keys = ([(0, row)] for row in range(len(index)))
+        return self._batches(PictureBatches(index, partial(_whole_view, sides)), keys)
 
     def loader(
         self, pictures: PictureBatches, keys: Iterable[list[Key]]
@@ -165,7 +169,7 @@ class Decoder:
 
     def _batches(
         self, pictures: PictureBatches, keys: Iterable[list[Key]]
-    ) -> Generator[PictureBatch, None, None]:
+    ) -> Iterator[PictureBatch]:
         if self.workers:
             _prepare_sockets()
         before = signal.getsignal(signal.SIGCHLD)

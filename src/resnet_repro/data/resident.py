@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_repro.data import Arrays, EvalImages, Prepared, Share, Skipped
+from resnet_repro.data import Arrays, EvalImages, Prepared, Skipped
 from resnet_repro.data.order import Batch, BatchOrder, spaced
+
+Bytes: TypeAlias = NDArray[np.uint8] | Tensor
 
 
 def mean_image(images: NDArray[np.uint8], mean: str) -> NDArray[np.float64]:
@@ -52,24 +54,22 @@ class DeviceDataset:
         self.skipped: list[Skipped] = []  # always empty: all images are there
         self._store(images, labels)
 
-    def _store(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-        self.images = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        self.labels = torch.from_numpy(np.asarray(labels)).to(self.device, torch.int64)
-
-    def sibling(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> DeviceDataset:
+    def sibling(self, images: Bytes, labels: Bytes) -> DeviceDataset:
         """Other images prepared with the mean of these: test images, validation images."""
         other = copy.copy(self)
         other._store(images, labels)
         return other
+
+    def _store(self, images: Bytes, labels: Bytes) -> None:
+        self.images = torch.as_tensor(images, device=self.device)
+        self.labels = torch.as_tensor(labels, device=self.device, dtype=torch.int64)
 
     def sample(self, count: int) -> DeviceDataset:
         """``count`` of the images, evenly spaced."""
         if count >= len(self):
             return self
         rows = torch.from_numpy(spaced(len(self), count)).to(self.device)
-        other = copy.copy(self)
-        other.images, other.labels = self.images[rows], self.labels[rows]
-        return other
+        return self.sibling(self.images[rows], self.labels[rows])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -117,7 +117,10 @@ class DeviceDataset:
 
 
 class ResidentImages:
-    """A data set of small images that lies on the device; ``order`` is over ``train_set``."""
+    """A data set of small images that lies on the device; ``order`` is over ``train_set``.
+
+    ``places`` of a batch are this worker's share.
+    """
 
     def __init__(
         self,
@@ -126,12 +129,11 @@ class ResidentImages:
         train_set: DeviceDataset,
         held_out: Mapping[str, EvalImages],
         order: BatchOrder,
-        share: Share,
+        places: range,
     ):
         self.train_set, self.held_out, self.order = train_set, held_out, order
         self.num_classes, self.digests = arrays.num_classes, arrays.digests
         self.skipped, self.name_of = train_set.skipped, train_set.name_of
-        places = share(order.batch_size)
         self._share = slice(places.start, places.stop)
         height, width = train_set.images.shape[1:3]
         self.share_shape: tuple[int, int, int, int] = (len(places), 3, height, width)

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_repro.data import MODIFIED, DataError, EvalImages, Prepared, Share, Skipped, jpeg
+from resnet_repro.data import MODIFIED, DataError, EvalImages, Prepared, Skipped, jpeg
 from resnet_repro.data.colours import ColourStatistics
 from resnet_repro.data.folder import PictureFolder, PictureIndex
-from resnet_repro.data.loader import Decoder, PictureBatch
+from resnet_repro.data.loader import Decoder, PictureBatch, in_batches
 from resnet_repro.data.order import BatchOrder, spaced
 
 
@@ -84,23 +84,20 @@ class PictureSet(_Pictures):
     ) -> Iterator[Prepared]:
         """Each picture once, in order; ``limit`` of them evenly spaced."""
         rows = self.rows[spaced(len(self), len(self) if limit is None else limit)]
-        starts = range(first * batch_size, len(rows), every * batch_size)
-        if not starts:
-            return
-        parts = [rows[start : start + batch_size] for start in starts]
-        decoder = replace(self._decoder, workers=min(self._decoder.workers, len(parts)))
-        batches = decoder.test(self._index, batch_size, rows=np.concatenate(parts).tolist())
-        for number, batch in enumerate(batches):
+        batches = in_batches(rows.tolist(), batch_size)[first::every]
+        decoder = replace(self._decoder, workers=min(self._decoder.workers, len(batches)))
+        for number, batch in enumerate(decoder.test(self._index, batches)):
             self._note(first + number * every, batch)
             if len(batch.labels):
                 labels = batch.labels.to(decoder.device, non_blocking=True)
-                yield self._prepare.test(batch.images), labels
+                yield self._prepare.test(batch.images[0]), labels
 
 
 class StreamedImages(_Pictures):
     """The pictures of a folder, decoded as they are needed; batches lie on the decoder's device.
 
-    ``order`` is over the training pictures. Nothing is decoded beyond ``stop`` updates.
+    ``order`` is over the training pictures, ``places`` of a batch are this worker's share. Nothing
+    is decoded beyond ``stop`` updates.
     """
 
     def __init__(
@@ -111,12 +108,12 @@ class StreamedImages(_Pictures):
         *,
         mean: str,
         stop: int,
-        share: Share,
+        places: range,
     ):
         super().__init__(folder.train)
         self.order, self.num_classes = order, folder.num_classes
         self.digests = folder.digests | {MODIFIED: folder.modified}
-        self._decoder, self._stop, self._places = decoder, stop, share(order.batch_size)
+        self._decoder, self._stop, self._places = decoder, stop, places
         self._prepare = PicturePreparation(folder.statistics, decoder.device, mean)
         self._stream: Iterator[PictureBatch] | None = None
         self._next = 0
@@ -159,4 +156,4 @@ class StreamedImages(_Pictures):
         if not len(batch.labels):
             raise DataError(f"{batch.failures[0][1]}; no picture of its batch is left")
         labels = batch.labels.to(self._decoder.device, non_blocking=True)
-        return self._prepare.train(batch.images, batch.alphas), labels
+        return self._prepare.train(batch.images[0], batch.alphas), labels

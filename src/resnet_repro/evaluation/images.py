@@ -5,7 +5,6 @@ shown, and resized to their shorter side at once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,13 +16,8 @@ from torch.nn import functional as F
 
 from resnet_repro.config import DataConfig
 from resnet_repro.data import Arrays, DataError
-from resnet_repro.data.folder import (
-    TEST_PICTURES,
-    PictureFolder,
-    load_part,
-    load_pictures,
-)
-from resnet_repro.data.loader import Decoder, PictureBatch
+from resnet_repro.data.folder import TEST_PICTURES, PictureFolder, load_part, load_pictures
+from resnet_repro.data.loader import Decoder, PictureBatch, in_batches
 from resnet_repro.data.order import train_split_indices
 from resnet_repro.data.resident import mean_image
 from resnet_repro.data.streamed import PicturePreparation
@@ -148,10 +142,11 @@ class FullSize:
         """Views, uint8 (N, 3, H, W), and labels of every picture that can be decoded."""
         self.left_out.clear()
         if protocol == "1-crop":
-            for batch in self.decoder.test(self.index, at_once):
+            for batch in self.decoder.test(self.index, in_batches(range(len(self)), at_once)):
                 self._note(batch)
                 if len(batch.labels):
-                    yield [self._put(batch.images.permute(0, 3, 1, 2))], self._put(batch.labels)
+                    view = batch.images[0].permute(0, 3, 1, 2)
+                    yield [self._put(view)], self._put(batch.labels)
             return
         for group in alike(self._pictures(protocol), at_once, WAITING):
             views = zip(*(views for views, _ in group), strict=True)
@@ -166,28 +161,16 @@ class FullSize:
         return label, lambda images: prepare.test(images.permute(0, 2, 3, 1))
 
     def _pictures(self, protocol: str) -> Iterator[Shown]:
-        """Views (1, 3, H, W) and label (1,) of each picture; a loader for each shorter side."""
+        """Views (1, 3, H, W) and label (1,) of each picture that can be decoded."""
         ten = protocol == "10-crop"
         sides = [self.geometry.ten_crop_side] if ten else self.geometry.scales
-        total = sum(side**2 for side in sides)
-        shares = [-(-self.decoder.workers * side**2 // total) for side in sides]
-        loaders = [
-            replace(self.decoder, workers=workers).test(self.index, 1, side=side, whole=True)
-            for side, workers in zip(sides, shares, strict=True)
-        ]
-        try:
-            for batches in zip(*loaders, strict=True):
-                failed = next((batch for batch in batches if batch.failures), None)
-                if failed is not None:
-                    self._note(failed)
-                    continue
+        for batch in self.decoder.whole(self.index, sides):
+            self._note(batch)
+            if len(batch.labels):
                 # Copies: what lies in shared memory holds a file open, and pictures may wait.
-                images = [batch.images.clone().permute(0, 3, 1, 2) for batch in batches]
+                images = [image.clone().permute(0, 3, 1, 2) for image in batch.images]
                 views = list(ten_crops(images[0], self.geometry.crop)) if ten else images
-                yield views, batches[0].labels.clone()
-        finally:  # an error in one must not leave the processes of the others
-            for loader in loaders:
-                loader.close()
+                yield views, batch.labels.clone()
 
     def _note(self, batch: PictureBatch) -> None:
         """Keep a line for each failure, without the place of the folder on this machine."""

@@ -86,8 +86,8 @@ def _resident(config: Config, setup: Setup, arrays: Arrays, world: World) -> Res
     held_out = {"test": train_set.sibling(arrays.test_images, arrays.test_labels)}
     if len(val):
         held_out["val"] = train_set.sibling(images[val], labels[val])
-    order = _batch_order(config, len(train))
-    return ResidentImages(choice.name, arrays, train_set, held_out, order, world.share)
+    order, places = _batch_order(config, len(train)), world.share(config.recipe.batch_size)
+    return ResidentImages(choice.name, arrays, train_set, held_out, order, places)
 
 
 def _streamed(config: Config, setup: Setup, folder: PictureFolder, world: World) -> StreamedImages:
@@ -101,7 +101,7 @@ def _streamed(config: Config, setup: Setup, folder: PictureFolder, world: World)
         Decoder(workers, setup.device, config.data.on_corrupt == "skip"),
         mean=config.data.mean,
         stop=config.recipe.max_iters,
-        share=world.share,
+        places=world.share(config.recipe.batch_size),
     )
 
 
