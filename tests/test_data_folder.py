@@ -171,7 +171,7 @@ def test_every_change_of_a_file_shows(root, change):
 def test_classes_that_cannot_be_imagenets_are_refused(names, message):
     none = np.empty(0, np.int64)
     index = PictureIndex(
-        Path("x"), tuple(names), none.astype(np.int32), none.astype(np.uint8), none, none, none
+        Path("x"), tuple(names), none.astype(np.int32), none.astype(np.bytes_), none, none
     )
     refused(check_imagenet, index, match=f"{message}.*data=folder")
 

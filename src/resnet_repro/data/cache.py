@@ -102,12 +102,11 @@ def map_tasks(
     pool = ThreadPoolExecutor(usable_cores())
     interval = 0.2 if sys.stderr.isatty() else 10
     try:
-        with tqdm(total=len(tasks), desc=label, mininterval=interval) as bar:
-            for future in [pool.submit(function, task) for task in tasks]:
-                yield future.result()
-                bar.update()
-                if stop_noted():
-                    raise StoppedError(f"{label}: stopped by a signal; run it again")
+        results = pool.map(function, tasks)
+        for result in tqdm(results, desc=label, total=len(tasks), mininterval=interval):
+            yield result
+            if stop_noted():
+                raise StoppedError(f"{label}: stopped by a signal; run it again")
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -127,14 +126,12 @@ def locked(root: Path, *leftovers: str) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
     try:
-        is_ours = take(descriptor, root)
-        if not is_ours:
+        if not take(descriptor, root):
             note(f"another process prepares data in {root}; waiting for it")
-        while not is_ours:
-            if stop_noted():
-                raise StoppedError(f"waiting for the lock of {root} was stopped by a signal")
-            time.sleep(0.1)
-            is_ours = take(descriptor, root)
+            while not take(descriptor, root):
+                if stop_noted():
+                    raise StoppedError(f"waiting for the lock of {root} was stopped by a signal")
+                time.sleep(0.1)
         for left in (path for pattern in leftovers for path in root.glob(pattern)):
             with suppress(OSError):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()

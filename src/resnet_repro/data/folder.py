@@ -40,8 +40,7 @@ class PictureIndex:
     root: Path  # folder of the class folders
     classes: tuple[str, ...]  # their names, sorted
     labels: NDArray[np.int32]  # (N,), non-decreasing
-    names: NDArray[np.uint8]  # the paths below root one after the other, UTF-8
-    ends: NDArray[np.int64]  # (N,), where each ends in names
+    names: NDArray[np.bytes_]  # (N,), the paths below root
     sizes: NDArray[np.int64]  # (N,), bytes of each file
     times: NDArray[np.int64]  # (N,), when each was modified, nanoseconds
 
@@ -50,14 +49,14 @@ class PictureIndex:
 
     def path(self, row: int) -> Path:
         """The file of a row."""
-        start = int(self.ends[row - 1]) if row else 0
-        return self.root / os.fsdecode(self.names[start : int(self.ends[row])].tobytes())
+        return self.root / os.fsdecode(self.names[row])
 
     def digest(self) -> str:
         """SHA-256 over names and labels: which pictures, not where they are."""
         total = hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape"))
-        for array in (self.labels, self.ends, self.names):
-            total.update(array.tobytes())
+        total.update(self.labels.tobytes())
+        total.update(np.char.str_len(self.names).cumsum(dtype=np.int64).tobytes())
+        total.update(b"".join(self.names.tolist()))
         return total.hexdigest()
 
     def digests(self, part: str) -> dict[str, str]:
@@ -189,8 +188,7 @@ def load_index(root: Path) -> PictureIndex:
         root,
         tuple(classes),
         np.repeat(np.arange(len(classes), dtype=np.int32), counted),
-        np.frombuffer(b"".join(names), np.uint8),
-        np.cumsum([len(name) for name in names], dtype=np.int64),
+        np.array(names),
         np.array(sizes, np.int64),
         np.array(times, np.int64),
     )

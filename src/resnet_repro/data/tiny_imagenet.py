@@ -58,11 +58,9 @@ def load(root: Path) -> Arrays:
     if stored is None:
         find(root)  # where there is nothing, no folder is made and no lock taken
         with locked(folder, f".{CACHE}.*.tmp"):
-            stored = _cached(root, cache)  # made while we waited
-            if stored is None:
+            if _cached(root, cache) is None:  # not made while we waited
                 prepare(find(root), cache)
-                stored = load_arrays(cache)
-                assert stored is not None
+        return load(root)
     train, test = SHAPE.classes * SHAPE.train_per_class, SHAPE.classes * SHAPE.test_per_class
     picture = (SHAPE.side, SHAPE.side, 3)
     expected = ((train, *picture), (train,), (test, *picture), (test,))
