@@ -57,6 +57,12 @@ def notify(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
+def one_line(text: str, most: int = 200) -> str:
+    """Return ``text`` as one printable line: text in a file must not steer a terminal."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
 class SafeStream:
     """A standard stream that drops its output from the first of ``errors`` on."""
 

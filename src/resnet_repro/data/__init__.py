@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from resnet_repro.exits import one_line
 
 if TYPE_CHECKING:  # the command line waits for none; processes that decode do without torch
     import numpy as np
@@ -35,8 +37,8 @@ class StoppedError(DataError):
 
 
 def brief(error: BaseException) -> str:
-    """The message of an error, on one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """The message of an error, on one line of at most 200 characters, or its name."""
+    return one_line(str(error)) or type(error).__name__
 
 
 def note(message: str) -> None:
@@ -76,7 +78,6 @@ def digest(array: NDArray[np.uint8]) -> str:
 Prepared: TypeAlias = "tuple[Tensor, Tensor]"
 MODIFIED = "modified"  # the digest of modification times, which a copy may not keep
 Skipped = tuple[int, int]  # number of the batch, row of the image
-Share = Callable[[int], range]  # this worker's part of a number of things
 
 
 class MaySkip(Protocol):

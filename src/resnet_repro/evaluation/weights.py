@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from resnet_repro.exits import one_line
 from resnet_repro.training import CheckpointError
 
 LARGEST_FILE = 2**30  # bytes; ResNet-152 with its optimizer's state takes half of that
@@ -54,11 +55,11 @@ def refusals_of(path: Path) -> Iterator[None]:
         raise WeightsError(f"{path}: {one_line(str(error), 400)}") from error
 
 
-def read(path: Path, largest: int = LARGEST_FILE) -> WeightsFile:
+def read(path: Path) -> WeightsFile:
     """Read a file of ``torch.save`` (``weights_only=True``, always) or of safetensors.
 
     The digest is that of the bytes which were loaded. WeightsError: unreadable, larger than
-    ``largest`` bytes packed or unpacked, damaged, or holding anything but data, which is named.
+    ``LARGEST_FILE`` packed or unpacked, damaged, or holding anything but data, which is named.
     """
     with refusals_of(path):
         try:
@@ -66,13 +67,13 @@ def read(path: Path, largest: int = LARGEST_FILE) -> WeightsFile:
                 found = path.exists() or path.is_symlink()
                 raise ValueError("not a regular file" if found else "no such file")
             with path.open("rb") as file:
-                data = file.read(largest + 1)
+                data = file.read(LARGEST_FILE + 1)
         except OSError as error:
             raise ValueError(f"cannot be read ({error.strerror})") from error
-        if len(data) > largest:
-            raise ValueError(f"larger than {largest} bytes, refused")
+        if len(data) > LARGEST_FILE:
+            raise ValueError(f"larger than {LARGEST_FILE} bytes, refused")
         safe = path.suffix == ".safetensors"
-        content, about = _load_safetensors(data) if safe else _load_pickle(data, largest)
+        content, about = _load_safetensors(data) if safe else _load_pickle(data)
         if not isinstance(content, Mapping):
             raise ValueError(f"holds a {type(content).__name__}, expected a dict of tensors")
         try:
@@ -173,12 +174,6 @@ def tensors_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def one_line(text: str, most: int = 200) -> str:
-    """Return ``text`` as one printable line: text in a file must not steer a terminal."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-    return line if len(line) <= most else line[: most - 3] + "..."
-
-
 def _load_safetensors(data: bytes) -> tuple[Any, object]:
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -188,15 +183,15 @@ def _load_safetensors(data: bytes) -> tuple[Any, object]:
         raise ValueError(f"not a safetensors file, or damaged ({name})") from error
 
 
-def _load_pickle(data: bytes, largest: int) -> tuple[Any, object]:
+def _load_pickle(data: bytes) -> tuple[Any, object]:
     if data.startswith(b"PK\x03\x04"):  # the format of torch before 1.6 packs nothing
         try:  # a small archive may unpack into a large one
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 unpacked = sum(member.file_size for member in archive.infolist())
         except Exception as error:  # BadZipFile, and struct or Unicode errors of broken tables
             raise ValueError("truncated or damaged archive") from error
-        if unpacked > largest:
-            raise ValueError(f"unpacks to {unpacked} bytes, more than {largest}; refused")
+        if unpacked > LARGEST_FILE:
+            raise ValueError(f"unpacks to {unpacked} bytes, more than {LARGEST_FILE}; refused")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on how to load files less safely
