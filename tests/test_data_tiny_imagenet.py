@@ -138,7 +138,7 @@ def test_a_cache_of_files_that_were_replaced_is_made_again(tmp_path, files, writ
         ({ANNOTATIONS: b"words"}, "not tab-separated"),
         ({ANNOTATIONS: b"val_0.JPEG\tn09\t0"}, "no known class to val/images/val_0"),
         ({"val/images/val_0.JPEG": None}, "val/images/ has 1 pictures of class n02000002, not 2"),
-        ({PICTURE: b"x" * 300_000}, "300,000 bytes, more than 262,144"),
+        ({PICTURE: b"x" * 300_000}, "_4.JPEG has more than 262,144 bytes"),
     ],
 )
 @pytest.mark.parametrize("write", WRITERS)
