@@ -31,6 +31,10 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    gc.unfreeze()
+
+
 @pytest.fixture
 def real_cifar10():
     """The folder of the real data set; where there is none the test is skipped."""
