@@ -31,7 +31,6 @@ DATA_SETS = ("cifar10", "tiny_imagenet", *PICTURE_SETS, "synthetic")
 PROFILES = ("paper", "short", "quick", "smoke")
 AUTO_CHOICES = ("auto", "always", "never")
 MODES = ("offline", "online", "disabled")  # of Weights & Biases
-PROJECT = "resnet_repro"  # there
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ class LoggerConfig:
         "is impossible",
         one_of(*MODES),
     )
-    project: str = where(PROJECT, "project there", named("a project"))
+    project: str = where("resnet_repro", "project there", named("a project"))
 
 
 @dataclass(frozen=True)

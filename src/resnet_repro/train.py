@@ -31,7 +31,7 @@ def work(jobs: Sequence[Job]) -> None:
     with stop_on_signals() as stop_asked:
         outcomes = run_all(jobs, stop_asked)
     for outcome in outcomes:
-        if outcome.state != "not begun" and (outcome.error is None or len(jobs) > 1):
+        if outcome.error is None and outcome.state != "not begun":
             notify(f"{outcome.job.label}: {outcome.state}, {outcome.job.folder.path}")
     report(outcomes)
 

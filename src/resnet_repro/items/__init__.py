@@ -32,8 +32,6 @@ from resnet_repro.items import (
     tables2_5,
 )
 
-FIGURES, TABLES = Path("results/figures"), Path("results/tables")
-
 
 @dataclass(frozen=True)
 class Item:
@@ -54,7 +52,7 @@ class Item:
     @property
     def out(self) -> Path:
         """Folder that it is drawn into."""
-        return FIGURES if self.figure else TABLES
+        return Path("results/figures" if self.figure else "results/tables")
 
     def make(self, runs: Sequence[Run] | None) -> tuple[Figure | None, Table | None]:
         """Make its figure and its table; ``runs``: None for what needs none."""

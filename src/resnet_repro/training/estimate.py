@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -74,9 +75,9 @@ def measure(config: Config) -> RunPace:
     shape, labels = (timed, sizes.side, sizes.side, 3), np.zeros(timed, np.uint8)
     pixels = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     arrays = Arrays(pixels, labels, pixels, labels, sizes.classes, {})
-    # The stream of its own is for a capture; on the CPU there is none.
+    # A capture needs a stream of its own; on the CPU, torch.cuda.stream(None) would start CUDA.
     stream = torch.cuda.Stream() if setup.gpu else None  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream):
+    with torch.cuda.stream(stream) if stream else nullcontext():
         context, state = assemble(_alone(config, timed), setup, arrays)
         stepper = choose(context, state).stepper(context, state)
         images, _ = context.images.batch(0)
