@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure the parts and write the page; return 1 if a part failed, after all others."""
     parser = make_parser("", f"parts ({', '.join(PARTS)}; all by default), configuration", __doc__)
     argv = sys.argv[1:] if argv is None else argv
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     parts = [word for word in args.words if "=" not in word]
     for part in parts:
         if part not in PARTS:

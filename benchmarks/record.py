@@ -50,7 +50,8 @@ def command(
     ``scopes`` are those of ``cpu`` and ``cuda``; the command line may change them, and gives
     configuration overrides for every net.
     """
-    args = make_parser(part, "configuration of every net: trainer.precision=fp32").parse_args(argv)
+    parser = make_parser(part, "configuration of every net: trainer.precision=fp32")
+    args = parser.parse_intermixed_args(argv)  # words may follow options
     with explained():
         setup = device_of(args.words)
         scope = replace(scopes[setup.device.type], **changes(args))

@@ -274,9 +274,10 @@ def test_one_command_measures_all_and_tells_what_failed(tmp_path, monkeypatch, c
     assert "failed: limit" in capsys.readouterr().err
     assert (tmp_path / "docs" / "SPEED.md").exists()
     asked.clear()
-    assert __main__.main([*args, "training", "growth", "--experiments", "a,b"]) == 0
+    words = ("--experiments", "a,b", "data=synthetic")  # also after an option
+    assert __main__.main(["training", "growth", *args, *words]) == 0
     assert list(asked) == ["training", "growth"]
-    assert asked["growth"] == [*args, "--experiments", "a,b"]
+    assert asked["growth"] == [*args, *words]
     with pytest.raises(SystemExit) as stopped:
         __main__.main(["trainng"])
     assert stopped.value.code == 2

@@ -35,7 +35,7 @@ def make(root, call):
 
     def make(item, *args):
         if item not in DRAWINGS:
-            args = ("--no-train", *args, f"runs_dir={root}")
+            args = (f"runs_dir={root}", "--no-train", *args, "trainer.threads=1")  # words anywhere
         return call(partial(main, item), "--out", root.parent / "out" / "figures", *args)
 
     return make

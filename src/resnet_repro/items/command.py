@@ -190,4 +190,4 @@ def _arguments(shown: items.Item) -> argparse.Namespace:
         text = "configuration, as for resnet_repro.train"
         parser.add_argument("overrides", nargs="*", help=text)
     parser.add_argument("--out", type=paths.expand, default=shown.out, help="folder to draw into")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
