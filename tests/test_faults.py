@@ -22,7 +22,7 @@ from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.training import CheckpointError, DivergedError, checkpoint
 from resnet_repro.training import build as build_module
 from resnet_repro.training import loop as loop_module
-from resnet_repro.training.checkpoint import load_newest, save
+from resnet_repro.training.checkpoint import load_newest
 from resnet_repro.training.launch import Job, launch
 
 # Checkpoints at 2, 4 and 6: the third is the first that lets an older one go.
@@ -34,6 +34,12 @@ pytestmark = pytest.mark.usefixtures("few_images")
 
 def content(value: float) -> dict[str, object]:
     return {"model": {"w": torch.full((4096,), value)}, "iteration": int(value)}
+
+
+def save(folder: Path, iteration: int, content: dict[str, object]) -> Path:
+    path = folder / f"iter_{iteration:08d}.pt"
+    checkpoint.save(path, content)
+    return path
 
 
 def test_newest_is_loaded_and_two_are_kept(tmp_path):

@@ -76,8 +76,8 @@ DEFECTS = (
            "fsync(file.fileno())", "pass",
            ("test_faults.py::test_data_reach_the_disk_before_the_name_does",)),
     Defect("the old checkpoints go before the new one is there", SAVING,
-           '    path = folder / f"iter_{iteration:08d}.pt"\n',
-           '    path = folder / f"iter_{iteration:08d}.pt"\n'
+           "    folder = path.parent\n",
+           "    folder = path.parent\n"
            "    for old in _newest_first(folder):\n        old.unlink()\n",
            ("test_faults.py::test_a_full_disk_is_named_and_costs_no_bit",)),
     Defect("all checkpoints damaged: begun anew", SAVING,

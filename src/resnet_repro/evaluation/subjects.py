@@ -93,7 +93,7 @@ def from_run(path: Path) -> Subject:
     if not folder.is_finished:
         state = folder.status().get("state", "not begun")
         raise RunFolderError(f"{path}: the run is {state}, not finished; train it to its end first")
-    last = folder.checkpoints / f"iter_{config.recipe.max_iters:08d}.pt"
+    last = folder.checkpoint(config.recipe.max_iters)
     with refusals_of(last):
         if not last.is_file():
             raise ValueError(

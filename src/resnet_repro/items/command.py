@@ -4,7 +4,6 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from pathlib import Path
 
 from resnet_repro import evaluate, items, paths
 from resnet_repro.analysis.evaluations import evaluations_beside, not_used, score_of
@@ -20,6 +19,7 @@ from resnet_repro.config import PROFILES, Config
 from resnet_repro.evaluation import DataOptions, EvaluateOptions, TrainerOptions
 from resnet_repro.exits import exit_code, explained, notify
 from resnet_repro.options import WHAT
+from resnet_repro.runs.folder import RunFolder
 from resnet_repro.runs.signals import stop_on_signals
 from resnet_repro.same_run import differences
 from resnet_repro.training.jobs import report, run_all
@@ -125,7 +125,7 @@ def count_missing(
     """
     evaluations = evaluations_beside(runs)
     untested = [run for run in runs if together or score_of(run, protocol, evaluations) is None]
-    available = [run for run in untested if _final_weights(run).is_file()]
+    available = [r for r in untested if RunFolder(r.path).checkpoint(r.max_iters).is_file()]
     if len(available) < len(untested):
         names = ", ".join(run.place for run in untested if run not in available)
         notify(f"not tested at {protocol}, since their final weights are not here: {names}")
@@ -140,10 +140,6 @@ def count_missing(
         notify(f"counting errors at {protocol} of {what} first; TRAIN=0 only draws")
     for group in missing:
         _test(group, protocol, config)
-
-
-def _final_weights(run: Run) -> Path:
-    return run.path / "checkpoints" / f"iter_{run.max_iters:08d}.pt"
 
 
 def _test(group: Sequence[Run], protocol: str, config: Config) -> None:

@@ -65,6 +65,10 @@ class RunFolder:
         """Folder of the states to resume from."""
         return self.path / "checkpoints"
 
+    def checkpoint(self, iteration: int) -> Path:
+        """The state after so many iterations."""
+        return self.checkpoints / f"iter_{iteration:08d}.pt"
+
     @property
     def resumes_at(self) -> int:
         """Iteration of the newest checkpoint; 0 where there is none."""

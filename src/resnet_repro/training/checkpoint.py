@@ -48,18 +48,18 @@ def resume(folder: RunFolder, context: RunContext, state: TrainState) -> dict[st
     return saved
 
 
-def save(folder: Path, iteration: int, content: dict[str, Any]) -> Path:
+def save(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` as the newest checkpoint, then drop the oldest beyond two.
 
     Its SHA-256 is written beside it, and first: a checkpoint never lacks its digest, and a digest
     without its checkpoint is harmless. DiskFullError: there is no room; earlier checkpoints stay as
     they were. OSError: the folder cannot be written; likewise.
     """
+    folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save({"schema": SCHEMA} | content, buffer)
     data = buffer.getbuffer()
-    path = folder / f"iter_{iteration:08d}.pt"
     write_text_atomic(_digest_path(path), hashlib.sha256(data).hexdigest() + "\n")
     crash_point("after-digest.pt")
 
@@ -73,7 +73,6 @@ def save(folder: Path, iteration: int, content: dict[str, Any]) -> Path:
     crash_point("before-prune")
     prune(folder)
     crash_point("after-prune")
-    return path
 
 
 def prune(folder: Path) -> None:

@@ -42,7 +42,7 @@ class Log:
         """Save a checkpoint, then report in ``status.json`` that the run can resume there."""
         if self.folder is not None and self._file is not None:
             content = content | {"metrics_bytes": self._file.sync()}
-            checkpoint.save(self.folder.checkpoints, content["iteration"], content)
+            checkpoint.save(self.folder.checkpoint(content["iteration"]), content)
             self.folder.write_status("running", iter=content["iteration"])
 
     def sync(self) -> None:
