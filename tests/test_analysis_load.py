@@ -216,6 +216,9 @@ def test_mixed_precision_and_hardware_are_reported_also_of_a_run_resumed_on_othe
     assert (mixed.device, alone.device) == ("1x A, then 2 CPU cores, bf16", "1x B, tf32")
     note = "Mixed hardware: 1x A, then 2 CPU cores (plain-20 seed 0); 1x B (plain-56 seed 0)."
     assert protocol.comparison_notes([mixed, alone])[1] == note
+    parts.append({"until": 7, "hardware": {"label": "1x C"}})
+    RunFolder(path).write_meta(RunFolder(path).meta() | {"earlier": parts})
+    assert load_runs(tmp_path)[0].hardware == "1x A, then 2 other kinds"
 
 
 @pytest.mark.parametrize(

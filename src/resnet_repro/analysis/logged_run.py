@@ -101,10 +101,12 @@ class Run:
 
     @property
     def hardware(self) -> str:
-        """What it was trained on, one after the other: ``1x NVIDIA H100, then 1x NVIDIA H200``."""
+        """What it was trained on: ``1x NVIDIA H100, then 1x NVIDIA H200``; of many the first."""
         parts = [*self.meta.get("earlier", ()), self.meta]
         labels = [part.get("hardware", {}).get("label", "unknown hardware") for part in parts]
-        return ", then ".join(dict.fromkeys(labels))
+        first, *others = dict.fromkeys(labels)
+        others = [f"{len(others)} other kinds"] if len(others) > 1 else others
+        return ", then ".join([first, *others])
 
     @property
     def precision(self) -> str:

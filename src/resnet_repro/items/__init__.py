@@ -93,7 +93,7 @@ _ITEMS = (
     ),
     Item(
         "fig6",
-        "Fig. 6: plain nets (left), residual nets (middle), 110 against 1202 layers (right)",
+        "Fig. 6: plain nets, residual nets, 110 against 1202 layers",
         fig6.fig6,
         claims=(C1, C2, C3, C4, C5),
     ),
