@@ -13,9 +13,10 @@ from pages.agreement import KINDS, agreement_table, compare_curves, statistics_t
 from pages.study import Study
 from resnet_repro.analysis import load, paper
 from resnet_repro.analysis.captions import data_of, run_sentences
+from resnet_repro.analysis.curves import mean_curve
 from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.analysis.protocol import deviations
+from resnet_repro.analysis.protocol import cifar_nets, deviations
 from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
 from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
@@ -26,7 +27,7 @@ from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table
 from resnet_repro.options import shown
 
-SMOOTHED = 3  # points of a digitised curve, where two are compared that lie close
+SMOOTHED = 3  # points of curves that lie close, where one is compared with the other
 
 
 def runs_block(study: Study) -> str:
@@ -153,18 +154,24 @@ def statistics_block(study: Study) -> str:
     return "No checkpoint was tested with both yet." if table.empty else to_markdown(table)
 
 
-def crossing_block(_: Study) -> str:
-    """When the paper's own ResNet-56 overtakes its ResNet-20."""
-    parts = []
-    for kind, name in KINDS.items():
-        deep, shallow = (paper.curve(6, f"ResNet-{depth}", kind) for depth in (56, 20))
-        gap = (deep - shallow).dropna().rolling(SMOOTHED, center=True, min_periods=1).mean()
-        above = gap[(gap > 0).cumprod().astype(bool)]
-        parts.append(f"the {name} up to iteration {int(above.index[-1]) if len(above) else 0:,}")
-    return (
-        "In the paper's Figure 6, ResNet-56 is above ResNet-20 at the beginning too: "
-        f"{' and '.join(parts)} (means over {SMOOTHED} points)."
-    )
+def crossing_block(study: Study) -> str:
+    """Up to which iteration ResNet-56 is above ResNet-20: in the paper's Fig. 6, and here."""
+    nets = cifar_nets([run for run in study.item("fig6") if run.profile == "paper"], "ResNet")
+    sources: dict[str, Callable[[str, str], pd.Series[float]]] = {
+        "the paper's Figure 6": lambda label, kind: paper.curve(6, label, kind)
+    }
+    if {"ResNet-20", "ResNet-56"} <= nets.keys():
+        sources["our runs"] = lambda label, kind: mean_curve(nets[label], kind)["mean"]
+    found = []
+    for source, curve in sources.items():
+        until = []
+        for kind, name in KINDS.items():
+            gap = curve("ResNet-56", kind) - curve("ResNet-20", kind)
+            smooth = gap.dropna().rolling(SMOOTHED, center=True, min_periods=1).mean()
+            above = smooth[(smooth > 0).cumprod().astype(bool)]
+            until.append(f"{int(above.index[-1]) if len(above) else 0:,} in {name}")
+        found.append(f"in {source} up to iteration {' and '.join(until)}")
+    return f"ResNet-56 is above ResNet-20 {'; '.join(found)} (means over {SMOOTHED} points)."
 
 
 def late_start_block(_: Study) -> str:
