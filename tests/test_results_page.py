@@ -185,6 +185,21 @@ def test_responses_are_compared_with_the_papers_and_a_look_with_the_runs_it_chan
     assert look.startswith("| ResNet-20, seed 0, recipe.decay_bn=false, short profile ")
 
 
+def test_where_the_deeper_residual_net_overtakes_the_other_is_read_off_our_runs_too(tmp_path):
+    theirs = BLOCKS["crossing"](Study(tmp_path))
+    assert "our runs" not in theirs
+    shallow, deep = (fabricate(tmp_path, f"ResNet-{depth}") for depth in (20, 56))
+    last_above = {"train": 10_000, "test": 25_000}
+    records = list(map(json.loads, (shallow / "metrics.jsonl").read_text().splitlines()))
+    for record in records:
+        if until := last_above.get(record["kind"]):
+            record["top1_err"] += 1 if record["iter"] <= until else -1
+    lines = [f"{json.dumps(record)}\n" for record in records]
+    (deep / "metrics.jsonl").write_text("".join(lines))
+    ours = "; in our runs up to iteration 10,000 in training error and 25,000 in test error (means"
+    assert BLOCKS["crossing"](Study(tmp_path)) == theirs.replace(" (means", ours)
+
+
 def test_precisions_are_compared_with_seeds_from_each_checkpoint(tmp_path):
     study = Study(tmp_path / "runs")
     assert "has not been measured yet" in BLOCKS["precision control"](study)
