@@ -52,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, help="how many, where a part can be of any length")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop a part after")
     parser.add_argument("--out", type=expand, default=RECORDS, help="folder of the records")
-    parser.add_argument("--scratch", type=expand, help="folder to work in")
+    parser.add_argument("--scratch", type=expand, help="existing folder to work in")
     asked = parser.parse_args(args)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     failed = 0
