@@ -155,7 +155,7 @@ def agreement_table(stretches: Sequence[Stretch]) -> pd.DataFrame:
             "profile": s.runs[0].profile,
             "seeds": len(s.runs),
             "rate": f"{s.rate:g}",
-            "iterations": _ends(s.ours.index),
+            "iterations": ends(s.ours.index),
             "points": len(s.ours),
             "mean difference": float(s.differences.mean()),
             "sd": float(s.differences.std()) if len(s.ours) > 1 else None,
@@ -197,12 +197,13 @@ def statistics_table(runs: Sequence[Run]) -> pd.DataFrame:
             part = table[(table.index > first) & (table.index <= last)]
             if len(part):
                 row = {"net": f"{run.label}, seed {run.seed}", "rate": f"{rate:g}"}
-                row["iterations"] = _ends(part.index)
+                row["iterations"] = ends(part.index)
                 rows.append(row | {"checkpoints": len(part), **part.mean()})
     return pd.DataFrame(rows)
 
 
-def _ends(iterations: pd.Index[int]) -> str:
+def ends(iterations: pd.Index[int]) -> str:
+    """The first and the last iteration: ``3,000 to 32,000``."""
     return " to ".join(f"{it:,}" for it in sorted({*iterations[[0, -1]]}))
 
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from pages.agreement import KINDS, agreement_table, compare_curves, statistics_table
+from pages.agreement import (
+    KINDS,
+    agreement_table,
+    compare_curves,
+    ends,
+    logged_at,
+    statistics_table,
+)
 from pages.study import Study
 from resnet_repro.analysis import load, paper
 from resnet_repro.analysis.captions import data_of, run_sentences
 from resnet_repro.analysis.curves import mean_curve
 from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.analysis.protocol import cifar_nets, deviations
+from resnet_repro.analysis.protocol import cifar_nets, deviations, paper_rates
 from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
 from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
@@ -27,6 +35,7 @@ from resnet_repro.items.table6 import NETS, table6
 from resnet_repro.items.tables2_5 import net_table
 from resnet_repro.options import shown
 
+MIXED_HARDWARE = re.compile(r" Mixed hardware: .*?\)\.(?= Mixed |$)")
 SMOOTHED = 3  # points of curves that lie close, where one is compared with the other
 
 
@@ -109,10 +118,10 @@ def protocol_block(study: Study) -> str:
 
 
 def claims_block(study: Study) -> str:
-    """Every claim with its verdict and the evidence."""
+    """Every claim with its verdict and the evidence; the hardware stands in the table of runs."""
     lines = []
     for result in study.claims:
-        sentence = result.sentence.rstrip(".")
+        sentence = MIXED_HARDWARE.sub("", result.sentence).rstrip(".")
         if not sentence.startswith(("plain-", "ResNet-")):  # names that keep their first letter
             sentence = sentence[:1].upper() + sentence[1:]
         lines.append(f"- **{result.id} {result.verdict}**: {result.title}. {sentence}.")
@@ -152,6 +161,31 @@ def statistics_block(study: Study) -> str:
     """Test errors of checkpoints by the batch-norm statistics used, beside the paper's curve."""
     table = statistics_table([run for run in study.begun if run.data == "cifar10"])
     return "No checkpoint was tested with both yet." if table.empty else to_markdown(table)
+
+
+def looks_block(study: Study) -> str:
+    """Compare a look that changes a key with the run it varies and the paper's curve.
+
+    Errors are means over the iterations that all three have.
+    """
+    rows = []
+    finished = {(run.label, run.profile, run.seed): run for run in study.finished}
+    for look in (run for run in study.checks if run.changes and run.data == "cifar10"):
+        varied = finished.get((look.label, look.profile, look.seed))
+        if varied is None:
+            continue
+        for kind, name in KINDS.items():
+            curves = {"paper": paper.curve(6, look.label, kind)}
+            grid = curves["paper"].index.to_numpy()
+            for what, run in (("without the change", varied), ("with it", look)):
+                curves[what] = logged_at(run, kind, grid, 1_000)
+            table = pd.concat(curves, axis=1, join="inner").sort_index()
+            for rate, first, last in paper_rates(look):
+                part = table[(table.index > first) & (table.index <= last)]
+                if len(part):
+                    row = {"net": _net(look), "error (%)": name, "rate": f"{rate:g}"}
+                    rows.append(row | {"iterations": ends(part.index), **part.mean()})
+    return to_markdown(pd.DataFrame(rows)) if rows else "No look came so far."
 
 
 def crossing_block(study: Study) -> str:

@@ -36,6 +36,7 @@ BLOCKS: Mapping[str, Callable[[Study], str]] = {
     "table 6": results.table6_block,
     "curves": results.agreement_block,
     "statistics": results.statistics_block,
+    "looks": results.looks_block,
     "crossing": results.crossing_block,
     "responses": results.responses_block,
     "late start": results.late_start_block,

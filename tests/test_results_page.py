@@ -14,9 +14,9 @@ from pages import write
 from pages.study import COMMITTED, TABLES, Study, draw
 from pages.write import BLOCKS, PAGES, RUNS, main, outdated, rewrite
 from resnet_repro.analysis import paper
-from resnet_repro.analysis.judge import ClaimResult
+from resnet_repro.analysis.judge import ClaimResult, check
 from resnet_repro.config import PROFILES
-from resnet_repro.items import ITEMS
+from resnet_repro.items import CLAIMS, ITEMS
 from resnet_repro.paths import REPOSITORY as REPO
 
 README, PAGE, _ = PAGES
@@ -183,6 +183,39 @@ def test_responses_are_compared_with_the_papers_and_a_look_with_the_runs_it_chan
     assert float(correlation) == pytest.approx(theirs.corr(ours), abs=0.006)
     assert short.startswith("| ResNet-20, seed 0, short profile ")
     assert look.startswith("| ResNet-20, seed 0, recipe.decay_bn=false, short profile ")
+
+
+def test_claims_say_all_that_is_mixed_but_the_hardware(tmp_path):
+    fabricate(tmp_path, "plain-20", precision="fp32", hardware="2 CPU cores, Intel(R) Xeon(R)")
+    fabricate(tmp_path, "plain-56", hardware="1x A")
+    block = BLOCKS["claims"](Study(tmp_path))
+    first = next(line for line in block.splitlines() if line.startswith("- **C1 "))
+    assert first.endswith("Mixed precision: bf16 (plain-56 seed 0); fp32 (plain-20 seed 0).")
+    whole = check(CLAIMS, Study(tmp_path).finished)[0].line()
+    assert "Mixed hardware: 1x A (plain-56 seed 0)" in whole
+
+
+def test_a_look_is_compared_with_the_run_it_varies_and_the_papers_curve(tmp_path):
+    more = {"name": "check_decay", "state": "preempted", "until": 40_000}
+    look = fabricate(tmp_path, "ResNet-20", changes={"recipe.decay_bn": False}, **more)
+    fabricate(tmp_path, "ResNet-20", name="check_again", until=40_000)  # which changes nothing
+    assert BLOCKS["looks"](Study(tmp_path)) == "No look came so far."
+    varied = fabricate(tmp_path, "ResNet-20")
+    records = list(map(json.loads, (varied / "metrics.jsonl").read_text().splitlines()))
+    for record in records:
+        if "top1_err" in record:
+            record["top1_err"] += 2
+    lines = [f"{json.dumps(record)}\n" for record in records if record["iter"] <= 40_000]
+    (look / "metrics.jsonl").write_text("".join(lines))
+    rows = [line.strip("| ").split("|") for line in BLOCKS["looks"](Study(tmp_path)).splitlines()]
+    head, _, *rows = [[cell.strip() for cell in row] for row in rows]
+    assert head[4:] == ["paper", "without the change", "with it"]
+    assert [row[3] for row in rows] == 2 * ["3,000 to 32,000", "33,000 to 40,000"]
+    for row in rows:
+        assert row[0] == "ResNet-20, seed 0, recipe.decay_bn=false"
+        assert float(row[6]) == pytest.approx(float(row[5]) + 2, abs=0.011)
+    theirs = paper.curve(6, "ResNet-20", "test").loc[33_000:40_000].mean()
+    assert float(rows[-1][4]) == pytest.approx(theirs, abs=0.006)
 
 
 def test_where_the_deeper_residual_net_overtakes_the_other_is_read_off_our_runs_too(tmp_path):
