@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from shutil import unpack_archive
 from types import SimpleNamespace
 
 import pytest
@@ -200,8 +201,7 @@ def test_the_cpu_can_be_chosen_where_a_gpu_is_of_no_use(monkeypatch):
 def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path):
     jobs = [make_job("experiment=cifar10_plain20", *WORDS, *BRIEF)]
     there = tmp_path / "there"
-    with tarfile.open(study.write_bundle(jobs, tmp_path / "study.tar")) as tar:
-        tar.extractall(there, filter="data")
+    unpack_archive(study.write_bundle(jobs, tmp_path / "study.tar"), there)
     env = os.environ | {"PYTHONPATH": str(there / "src")}
     args = [sys.executable, "-c", BARE]
     done = subprocess.run(args, cwd=there, env=env, capture_output=True, text=True, check=False)
@@ -212,7 +212,7 @@ def test_bundle_runs_where_only_torch_is_and_its_runs_come_home(tmp_path):
     archive = study.pack_runs(there / "runs", tmp_path / "home.tar.gz")
     with tarfile.open(archive) as tar:
         names = tar.getnames()
-        tar.extractall(tmp_path / "home", filter="data")
+    unpack_archive(archive, tmp_path / "home")
     assert not any("checkpoints" in name or ".lock" in name for name in names)
     home = tmp_path / "home" / "results" / "runs" / "smoke" / jobs[0].config.name / "seed0"
     assert RunFolder(home).config()["model"]["depth"] == 8
