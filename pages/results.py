@@ -47,7 +47,7 @@ def runs_block(study: Study) -> str:
     )
     lines = [_runs_table(finished) if finished else "No run is finished yet.", ""]
     lines += [f"- in no table: {_ended(run)}" for run in study.begun if not run.is_finished]
-    look = "a look at one question, in no figure or table"
+    look = "a look at one question, in no figure or verdict"
     lines += [f"- {look}: {_ended(run)}" for run in study.checks]
     lines += [
         f"- given up, in no figure or table: `{run.place}` {run.status['state']}: "

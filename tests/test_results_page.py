@@ -120,7 +120,7 @@ def test_a_run_that_did_not_finish_is_a_curve_as_far_as_it_goes_and_nothing_else
     assert "- in no table: `short/cifar10_plain32/seed0`, bf16, stopped at iteration 1,000" in runs
     assert "- in no table: `paper/cifar10_resnet56/seed0`, bf16, stopped" in runs
     assert "- given up, in no figure or table: `short/cifar10_plain44/seed0` diverged" in runs
-    assert "- a look at one question, in no figure or table: `short/check_fp32/seed0`" in runs
+    assert "- a look at one question, in no figure or verdict: `short/check_fp32/seed0`" in runs
     assert "plain-20, seed 0, fp32" not in BLOCKS["first update"](study)  # it logged no gradients
     curves = BLOCKS["curves"](study)
     assert re.search(r"\| ResNet-56 +\| test error +\| paper +\| 1 .* 33,000 to 40,000 ", curves)
