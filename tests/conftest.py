@@ -44,19 +44,17 @@ def real_cifar10():
     return root
 
 
-class Hostile:
-    """Makes the folder ``canary`` where its pickle is loaded."""
-
-    def __init__(self, canary):
-        self.canary = canary
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.canary),)
-
-
 @pytest.fixture
 def hostile(tmp_path):
-    return Hostile(tmp_path / "canary")
+    """An object that makes the folder ``canary`` where its pickle is loaded."""
+
+    class Hostile:
+        canary = tmp_path / "canary"
+
+        def __reduce__(self):
+            return os.mkdir, (str(self.canary),)
+
+    return Hostile()
 
 
 @pytest.fixture(scope="module")

@@ -150,7 +150,7 @@ def no_collector():
 
 
 def replayed(parts: Any, state: Any) -> GraphedStepper:
-    return GraphedStepper(parts, state, {}, capture=lambda work: work, ahead=4)
+    return GraphedStepper(parts, state, {}, capture=lambda work: work)
 
 
 @pytest.fixture(params=[make, replayed], ids=["eager", "graph"])

@@ -54,12 +54,17 @@ class Tape:
         return replay
 
 
+@pytest.fixture(autouse=True)
+def few_ahead(monkeypatch):
+    monkeypatch.setattr(graph, "AHEAD", AHEAD)
+
+
 @pytest.fixture
 def tape(monkeypatch):
     tape = Tape()
 
     def graphed(parts: RunContext, state: TrainState) -> GraphedStepper:
-        return GraphedStepper(parts, state, {"step": "graph"}, capture=tape, ahead=AHEAD)
+        return GraphedStepper(parts, state, {"step": "graph"}, capture=tape)
 
     monkeypatch.setattr(run_module, "make", graphed)
     return tape
@@ -163,7 +168,8 @@ def test_batches_prepared_ahead_are_those_of_the_order_and_take_little_memory(
     """Over three epochs of 200 images, with batches of 16 that straddle them."""
     parts, _ = parts_of(small_job(tmp_path))
     for count in (1, AHEAD, 64):
-        ahead = BatchesAhead(parts.images, count)
+        monkeypatch.setattr(graph, "AHEAD", count)
+        ahead = BatchesAhead(parts.images)
         for iteration in [*range(40), 3, 39]:
             ahead.prepare(iteration)
             images, labels = ahead.at(torch.tensor([iteration % count]))
@@ -222,7 +228,7 @@ class Launched(TorchDispatchMode):
 def test_a_step_launches_the_same_every_time_and_reads_nothing_back(tmp_path, precision):
     """What a capture demands: nothing depends on the host, and nothing goes to it."""
     parts, state = parts_of(small_job(tmp_path, f"trainer.precision={precision}"))
-    stepper = GraphedStepper(parts, state, {}, capture=Tape(), ahead=AHEAD)
+    stepper = GraphedStepper(parts, state, {}, capture=Tape())
     stepper.step(0.1)  # makes the momentum
     launched = []
     for _ in range(2):

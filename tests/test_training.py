@@ -15,6 +15,7 @@ import torch
 
 from fabricate import fabricate
 from ranks import UNSEEN, Silent, StopAt, do, fingerprint, finished, never, newest, small_job
+from refusals import refused
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.load import load_runs
 from resnet_repro.conf import names, protocol
@@ -206,25 +207,23 @@ def test_finished_run_is_skipped_and_another_configuration_refused(tmp_path):
     assert do(small_job(tmp_path, *SHORT, "evaluation.batch_size=100")) == "skipped"  # only how
     assert written(job.folder) == before
     name = f"name={job.config.name}"  # without it, another configuration has its own folder
-    with pytest.raises(RunFolderError, match=r"recipe.lr was 0.1, now 0.2.*name="):
-        do(small_job(tmp_path, *SHORT, "recipe.lr=0.2", name))
+    other, named = small_job(tmp_path, *SHORT, "recipe.lr=0.2", name), "lr was 0.1, now 0.2.*name="
+    refused(do, other, match=named, kind=RunFolderError)
     assert do(small_job(tmp_path, *SHORT, "recipe.lr=0.2")) == "finished"
 
 
 def test_divergence_is_named_and_final_until_something_changes(tmp_path):
     job = small_job(tmp_path, "recipe.lr=1e30", *UNSEEN)
     named = r"not finite at iteration \d+ \(lr 1e\+30, images \["
-    with pytest.raises(DivergedError, match=named) as first:
-        do(job)
+    first = refused(do, job, match=named, kind=DivergedError)
     assert job.folder.status()["state"] == "diverged"
     assert not job.folder.is_finished
     for line in job.folder.metrics_path.read_text().splitlines():
         assert "NaN" not in line
         json.loads(line)
     before = written(job.folder)
-    with pytest.raises(DivergedError, match="it did so when it was last tried.*name=") as again:
-        do(job)
-    assert str(again.value).startswith(str(first.value))
+    again = refused(do, job, match="did so when it was last tried.*name=", kind=DivergedError)
+    assert again.startswith(first)
     assert written(job.folder) == before
 
 
@@ -310,8 +309,7 @@ def test_a_run_without_its_checkpoints_is_not_started_again(tmp_path, stopped, l
     before, log = written(job.folder), job.folder.metrics_path
     for tried in (lambda: do(job), TrainingRun(job.folder, Silent(), never).finish):
         assert written(job.folder) == before
-        with pytest.raises(CheckpointError, match="logged.*checkpoints/ has no checkpoint to res"):
-            tried()
+        refused(tried, match="logged.*checkpoints/ has no checkpoint to res", kind=CheckpointError)
     assert written(job.folder)[log] == before[log]
 
 

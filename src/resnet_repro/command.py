@@ -36,25 +36,24 @@ def parse(schema: type[T], argv: Sequence[str]) -> T:
     line naming the key, the value and what is allowed.
     """
     kinds = {key: kind for key, kind, _ in leaves(schema)}
-    parsed: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    given: set[str] = set()
     for word in argv:
         key, equals, text = word.partition("=")
         if not equals:
             raise ConfigError(f"could not read '{word}': must be key=value; --help lists the keys")
         if key not in kinds and f"{key}.name" in kinds:
             key = f"{key}.name"
-        if key in parsed:
+        if key in given:
             raise ConfigError(f"{key} is given twice")
         if key not in kinds:
             raise ConfigError(f"unknown option '{key}'; {closest(key, list(kinds))}")
-        parsed[key] = _value(text, kinds[key])
-    values: dict[str, Any] = {}
-    for key, value in parsed.items():
+        given.add(key)
         *groups, name = key.split(".")
         target = values
         for group in groups:
             target = target.setdefault(group, {})
-        if value is not None:
+        if (value := _value(text, kinds[key])) is not None:
             target[name] = value
     return build(schema, values)
 

@@ -93,8 +93,6 @@ def _composed(overrides: Sequence[str]) -> Config:
     with open_dict(composed):
         composed.pop("hydra")
     values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
-    if experiment is None:
-        raise ConfigError(f"experiment is not set; one of {', '.join(names('experiment'))}")
     if isinstance(values.get("experiment"), dict):
         raise ConfigError(
             f"experiment={experiment}: its file must begin with the line '# @package _global_'"

@@ -7,7 +7,7 @@ enough.
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import yaml
 from resnet_repro.config import Config
 from resnet_repro.options import WHAT, ConfigError, shown
 from resnet_repro.paths import CONF
-from resnet_repro.same_run import differences
+from resnet_repro.same_run import differences, merged
 
 LONGEST = 64  # name of a variant; an evaluation of it appends its own words
 # Groups whose computed keys make a run a variant; precision and devices are only noted.
@@ -47,7 +47,7 @@ def load_item(name: str) -> ItemRuns:
     """Read ``conf/item/<name>.yaml``; ConfigError: no such item, or it lists no experiments."""
     if name not in names("item"):
         raise ConfigError(f"item={name}: must be one of {', '.join(names('item'))}")
-    values = _merged(_layers("item", name))
+    values = merged(_layers("item", name))
     try:
         listed = values["hydra"]["sweeper"]["params"]["experiment"].split(",")
     except (KeyError, AttributeError):
@@ -74,7 +74,7 @@ def protocol(experiment: str, profile: str = "paper") -> Config | None:
             for group in ("data", "logger")
             for content in _layers(group, chosen[group])
         ]
-        values = _merged([*groups, *_layers("recipe", recipe), *own])
+        values = merged([*groups, *_layers("recipe", recipe), *own])
         values.pop("hydra", None)  # a sweep of its own
         values = {"experiment": experiment, "name": experiment, "profile": profile} | values
         return Config.from_mapping(values)
@@ -147,13 +147,3 @@ def _layers(
             if chosen is None or not key.startswith("override /") or not isinstance(choice, str):
                 raise ConfigError(f"{CONF / group / name}.yaml: only Hydra reads {key}")
             chosen[key.removeprefix("override /")] = choice
-
-
-def _merged(contents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Merge nested mappings; the last value of a key counts."""
-    values: dict[str, Any] = {}
-    for content in contents:
-        for key, value in content.items():
-            nested = isinstance(value, Mapping)
-            values[key] = _merged([values.get(key, {}), value]) if nested else value
-    return values

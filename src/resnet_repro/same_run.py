@@ -6,7 +6,7 @@ deviations, the W&B id.
 """
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from resnet_repro.config import Config
@@ -24,21 +24,25 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def merged(contents: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge nested mappings; the last value of a key counts."""
+    values: dict[str, Any] = {}
+    for content in contents:
+        for key, value in content.items():
+            nested = isinstance(value, Mapping)
+            values[key] = merged([values.get(key, {}), value]) if nested else value
+    return values
+
+
+_DEFAULTS = Config().as_mapping()
+
+
 def filled(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a logged configuration with the defaults of keys added after it was written.
 
     A new key's default is what the code did before there was the key.
     """
-    defaults = _defaults()
-    return {
-        key: defaults.get(key, {}) | dict(value) if isinstance(value, Mapping) else value
-        for key, value in (defaults | dict(values)).items()
-    }
-
-
-@functools.cache
-def _defaults() -> dict[str, Any]:
-    return Config().as_mapping()
+    return merged([_DEFAULTS, values])
 
 
 @functools.cache

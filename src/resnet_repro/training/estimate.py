@@ -3,6 +3,7 @@
 import math
 import statistics
 import time
+import timeit
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -131,20 +132,13 @@ def _sizes(config: Config) -> tuple[Sizes, float]:
 
 def _median_seconds(setup: Setup, work: Callable[[], object]) -> float:
     """Seconds of one call, without the first: kernels are selected, a graph is captured."""
+    calls = CALLS_PER_SYNC if setup.gpu else 1
 
-    def wait() -> None:
+    def repeat(count: int) -> None:
+        for _ in range(count):
+            work()
         if setup.gpu:
             torch.cuda.synchronize()
 
-    calls = CALLS_PER_SYNC if setup.gpu else 1
-    for _ in range(EAGER_CALLS + 1 if setup.gpu else WARM):
-        work()
-    wait()
-    times = []
-    for _ in range(TIMED):
-        began = time.perf_counter()
-        for _ in range(calls):
-            work()
-        wait()
-        times.append((time.perf_counter() - began) / calls)
-    return statistics.median(times)
+    repeat(EAGER_CALLS + 1 if setup.gpu else WARM)
+    return statistics.median(timeit.repeat(lambda: repeat(calls), number=1, repeat=TIMED)) / calls

@@ -82,12 +82,12 @@ def counted_together(net: nn.Module) -> Iterator[None]:
 
 
 class BatchesAhead:
-    """The next ``count`` batches of a run, ready on the device: by default what memory allows."""
+    """The next ``count`` batches of a run, ready on the device."""
 
-    def __init__(self, images: ResidentImages, count: int | None = None):
+    def __init__(self, images: ResidentImages):
         batch, _, height, width = images.share_shape
         room = AHEAD_BYTES // (4 * math.prod(images.share_shape))
-        self.count = count = count or max(1, min(AHEAD, room))
+        self.count = count = max(1, min(AHEAD, room))
         self._source, device = images, images.train_set.device
         self._first = -1  # iteration of the first of them
         self._images = torch.empty(count, batch, height, width, 3, device=device)
@@ -122,11 +122,10 @@ class GraphedStepper:
         state: TrainState,
         engine: dict[str, Any],
         capture: Capture = capture_on_cuda,
-        ahead: int | None = None,
     ):
         assert isinstance(context.images, ResidentImages)
         self._setup, self._state, self.engine = context.setup, state, engine
-        self._batches = BatchesAhead(context.images, ahead)
+        self._batches = BatchesAhead(context.images)
         device = context.setup.device
         self._rate = torch.empty((), dtype=torch.float32, device=device)
         lengths = [self._batches.count, state.window.length]

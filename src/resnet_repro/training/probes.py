@@ -7,7 +7,8 @@ of Fig. 7 for a CIFAR net. Rows of a table are in that order.
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -121,7 +122,7 @@ def _gradients(
     layers = conv_bn_layers(model.train())
     norms: list[Tensor] = [torch.zeros(()) for _ in layers]
 
-    def take(index: int, _: Tensor, output: Tensor) -> None:
+    def take(index: int, _: nn.Module, __: tuple[Tensor], output: Tensor) -> None:
         def keep(grad: Tensor) -> None:
             norms[index] = torch.linalg.vector_norm(grad, dtype=torch.float64)
 
@@ -135,21 +136,12 @@ def _gradients(
     return list(torch.autograd.grad(loss, weights)), norms
 
 
-@contextmanager
-def _watched(
-    modules: Iterable[nn.Module], take: Callable[[int, Tensor, Tensor], None]
-) -> Iterator[None]:
-    """Call ``take(index, input, output)`` after each module's forward."""
-
-    def hook(index: int) -> Callable[..., None]:
-        return lambda _, inputs, output: take(index, inputs[0], output)
-
-    handles = [m.register_forward_hook(hook(index)) for index, m in enumerate(modules)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _watched(modules: Iterable[nn.Module], take: Callable[..., None]) -> ExitStack:
+    """Call ``take(index, module, inputs, output)`` after each module's forward, in the block."""
+    hooks = ExitStack()
+    for index, module in enumerate(modules):
+        hooks.enter_context(module.register_forward_hook(partial(take, index)))
+    return hooks
 
 
 def tables_at_start(context: RunContext, state: TrainState) -> dict[str, Rows]:
@@ -192,8 +184,8 @@ def _moments(
     """Yield the mean square of each module's input and the std of its output over the batches."""
     sums = torch.zeros(len(modules), 2, 3, dtype=torch.float64, device=setup.device)
 
-    def take(index: int, input_: Tensor, output: Tensor) -> None:
-        for row, values in enumerate((input_.double(), output.double())):
+    def take(index: int, _: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        for row, values in enumerate((inputs[0].double(), output.double())):
             count = values.new_full((), values.numel())
             sums[index, row] += torch.stack([count, values.sum(), values.square().sum()])
 

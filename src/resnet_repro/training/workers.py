@@ -47,7 +47,8 @@ def run_workers(
         team = Team(watcher)
         try:
             for rank in range(trainer.devices):
-                team.add(rank, *start_worker(folder, trainer, rank, store.port))
+                pipe, team.processes[rank] = start_worker(folder, trainer, rank, store.port)
+                team.pipes[pipe] = rank
             team.follow(stop_asked)
         finally:
             team.end()
@@ -97,22 +98,18 @@ class Team:
 
     def __init__(self, watcher: Watcher):
         self._watcher = watcher
-        self._pipes: dict[Connection, int] = {}  # to the rank at its other end
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.pipes: dict[Connection, int] = {}  # to the rank at its other end
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.errors: dict[int, Exception] = {}
         self._silent: list[int] = []  # ranks that did not end
         self.trains = False  # before that, there is nothing to save
-
-    def add(self, rank: int, pipe: Connection, process: subprocess.Popen[bytes]) -> None:
-        """Add a worker."""
-        self._pipes[pipe], self._processes[rank] = rank, process
 
     def follow(self, stop_asked: Callable[[], bool]) -> None:
         """Read reports until all have ended, or some have failed and the others do not end.
 
         A stop before the run trains is not waited for either.
         """
-        deadline, is_told, processes = math.inf, False, self._processes.values()
+        deadline, is_told, processes = math.inf, False, self.processes.values()
         while time.monotonic() < deadline:
             codes = [process.poll() for process in processes]
             self._read()
@@ -129,13 +126,13 @@ class Team:
 
     def _read(self) -> None:
         """Process what was reported; wait for it a moment."""
-        for pipe in wait(self._pipes, 0.1):
+        for pipe in wait(self.pipes, 0.1):
             assert isinstance(pipe, Connection)
             try:
                 while pipe.poll():
-                    self._take(self._pipes[pipe], *pipe.recv())
+                    self._take(self.pipes[pipe], *pipe.recv())
             except (EOFError, OSError):
-                del self._pipes[pipe]
+                del self.pipes[pipe]
 
     def _take(self, rank: int, event: str, *values: Any) -> None:
         if event == "update":
@@ -148,12 +145,12 @@ class Team:
 
     def end(self) -> None:
         """Kill what is left."""
-        for rank, process in self._processes.items():
+        for rank, process in self.processes.items():
             if process.poll() is None:
                 self._silent.append(rank)
                 process.kill()
                 process.wait()
-        for pipe in self._pipes:
+        for pipe in self.pipes:
             pipe.close()
 
     def failure(self, timeout_seconds: float) -> Exception:
@@ -161,9 +158,9 @@ class Team:
         for error in self.errors.values():
             if exit_code(error) is not None:
                 return error
-        lost = self._processes.keys() - self.errors.keys() - {*self._silent}
+        lost = self.processes.keys() - self.errors.keys() - {*self._silent}
         killed = ", ".join(
-            str(rank) for rank in sorted(lost) if self._processes[rank].returncode < 0
+            str(rank) for rank in sorted(lost) if self.processes[rank].returncode < 0
         )
         if killed:
             what = f"worker {killed} was killed, the others were ended"
