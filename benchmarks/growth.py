@@ -112,7 +112,7 @@ def train(point: Point, scope: Scope, overrides: Sequence[str]) -> Row:
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
     return {
-        "engine": trainings[0].stepper.engine,
+        "engine": trainings[0].engine,
         "seconds_per_image": median(times) / images,
         "bytes_per_image": None if before is None else round((peak(device) - before) / images),
     }

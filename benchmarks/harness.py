@@ -112,7 +112,7 @@ def sides(training: Training, log: Log, scope: Scope) -> dict[str, list[float]]:
 
     Both do the updates of one net, the loop with all that is due in its iterations.
     """
-    run = training.context, training.state, training.stepper
+    run = training.context, training.state, training.step
     advance = partial(Loop(*run, log, progress_of(training)).advance, lambda: False)
     both = {
         "step": lambda: training.seconds(scope.iterations),

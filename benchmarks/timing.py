@@ -95,7 +95,7 @@ class Training:
             self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self.stream):
             self.context, self.state = assemble(config, self.setup, arrays)
-            self.stepper = stepper.make(self.context, self.state)
+            self.step, self.engine = stepper.make(self.context, self.state)
         for _ in range(warm):
             self.iterate()
         synchronise(self.setup.device)
@@ -104,7 +104,7 @@ class Training:
     def iterate(self) -> None:
         """Do one iteration: batch, forward, backward, update."""
         with torch.cuda.stream(self.stream):
-            self.stepper.step(current_lr(self.state, self.config.recipe))
+            self.step(current_lr(self.state, self.config.recipe))
 
     def evaluate(self) -> None:
         """Count the errors on the test images, as a run does."""
@@ -123,7 +123,7 @@ class Training:
             "net": self.config.model.label,
             "experiment": self.config.experiment,
             "batch_size": self.config.recipe.batch_size,
-            "engine": self.stepper.engine,
+            "engine": self.engine,
         }
 
     def seconds(self, iterations: int, rounds: int = 1) -> float:

@@ -48,15 +48,6 @@ def show_few(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(estimate, "PIXELS", 16 * 32 * 32)
 
 
-class Silent(Watcher):
-    """A watcher that only remembers the last iteration."""
-
-    iteration = 0
-
-    def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
-        self.iteration = iteration
-
-
 class StopAt:
     def __init__(self, look: int):
         self.looks_left = look
@@ -75,7 +66,7 @@ def small_job(root: Path, *arguments: str) -> Job:
 
 
 def do(job: Job, stop: Callable[[], bool] = never) -> str:
-    return launch(job, Silent(), stop)
+    return launch(job, Watcher(), stop)
 
 
 def finished(job: Job) -> dict[str, Any]:
@@ -156,7 +147,7 @@ def _share(
         spoil(world)
     asked = stop_after is not None and world.rank == world.size - 1
     stop = StopAt(stop_after or 0) if asked else never
-    return TrainingRun(job.folder, Silent(), stop, world).finish()
+    return TrainingRun(job.folder, Watcher(), stop, world).finish()
 
 
 def begin_as_is(work: Callable[..., Any], *args: Any) -> Any:
@@ -177,4 +168,4 @@ def crash(job: Job, where: str) -> int | None:
 def _crash(job: Job, where: str) -> None:
     synthetic.SIZES = FEW_IMAGES
     os.environ[CRASH_AT] = where
-    launch(job, Silent(), never)
+    do(job)

@@ -10,13 +10,12 @@ import time
 
 import pytest
 
-from ranks import BRIEF, WORDS, Silent, never, show_few
+from ranks import BRIEF, WORDS, do, show_few
 from resnet_repro.compose import compose_run, make_job
 from resnet_repro.paths import REPOSITORY as REPO
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.train import main
 from resnet_repro.training.jobs import notify_places
-from resnet_repro.training.launch import launch
 
 RUN = "experiment=cifar10_plain20"
 SMALL = (*WORDS, *BRIEF)
@@ -280,7 +279,7 @@ def test_a_signal_loses_nothing(tmp_path):
     _, output = process.communicate(timeout=120)
     assert (process.returncode, folder.status()["state"]) == (75, "preempted"), output
     assert "saving after this iteration" in output
-    assert launch(make_job(*args), Silent(), never) == "finished"
+    assert do(make_job(*args)) == "finished"
     trained = [record["iter"] for record in folder.metrics() if record["kind"] == "train"]
     assert trained == list(range(2, 61, 2))
     assert folder.status()["state"] == "finished"

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ranks import UNSEEN, Silent, do, fingerprint, never, newest, small_job, together, workers
+from ranks import UNSEEN, do, fingerprint, never, newest, small_job, together, workers
 from resnet_repro.data import synthetic
 from resnet_repro.data.resident import ResidentImages
 from resnet_repro.evaluation.count import ErrorCount, count_errors
 from resnet_repro.options import ConfigError
+from resnet_repro.progress import Watcher
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.training import DivergedError, distributed
 from resnet_repro.training import run as run_module
@@ -147,7 +148,7 @@ def test_a_started_number_of_workers_that_is_not_the_asked_one_is_refused(tmp_pa
     job = small_job(tmp_path, *SHORT, "trainer.devices=3")
     job.folder.write_config(job.config.as_mapping())
     with pytest.raises(ConfigError, match=r"trainer.devices=3: but 2 workers were started"):
-        run_module.TrainingRun(job.folder, Silent(), never, World(1, 2))
+        run_module.TrainingRun(job.folder, Watcher(), never, World(1, 2))
 
 
 def test_a_worker_that_a_launcher_half_placed_says_what_is_missing(monkeypatch):

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from ranks import Silent, begin_as_is, fingerprint, never, small_job, workers
+from ranks import begin_as_is, do, fingerprint, never, small_job, workers
 from reliability.runs import at_work, seconds_until_gone
 from resnet_repro.data import StoppedError
 from resnet_repro.data.jpeg import PictureError
 from resnet_repro.data.synthetic import SIZES
 from resnet_repro.exits import exit_code
 from resnet_repro.paths import REPOSITORY as REPO
+from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import DiskFullError
 from resnet_repro.runs.folder import RunFolder
 from resnet_repro.train import main
@@ -36,7 +37,7 @@ def assert_nobody_is_left(folder: RunFolder, limit: float = 1) -> None:
     assert seconds_until_gone(folder.path, limit)[1] == 0, at_work(folder.path)
 
 
-class Fault(Silent):
+class Fault(Watcher):
     """Signals a rank once the run has done eight more iterations."""
 
     def __init__(self, job: Job, whom: str = "nobody", number: int = 0):
@@ -86,7 +87,7 @@ import torch
 def test_warned_while_torch_is_imported_it_saves_and_leaves(tmp_path):
     """A scheduler's warning comes when it comes; what imports torch here gives it."""
     job = small_job(tmp_path / "runs", "trainer.launcher=external")
-    assert launch(job, Silent(), never) == "created"
+    assert do(job) == "created"
     (tmp_path / "torch.py").write_text(WARNING)
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
              "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}  # fmt: skip
@@ -109,7 +110,7 @@ def test_a_stop_before_the_first_worker_is_there_ends_it_at_once(tmp_path, monke
 
     monkeypatch.setattr(workers_module, "start_worker", hanging)
     job, began = small_job(tmp_path, "trainer.devices=2"), time.monotonic()
-    assert launch(job, Silent(), lambda: bool(begun)) == "preempted"
+    assert do(job, lambda: bool(begun)) == "preempted"
     assert time.monotonic() - began < 60  # it would sleep for 600 s
     assert [process.returncode for process in begun] == [-signal.SIGKILL] * 2
     assert job.folder.status()["state"] == "preempted"
@@ -118,7 +119,7 @@ def test_a_stop_before_the_first_worker_is_there_ends_it_at_once(tmp_path, monke
 def test_a_stop_while_one_of_several_waits_for_pictures_is_a_stop(tmp_path, monkeypatch):
     """The others may be in the middle of an update: the run resumes from its last checkpoint."""
     entered: list[str] = []
-    watcher = Silent()
+    watcher = Watcher()
     watcher.enter = lambda phase, _: entered.append(phase)
 
     def reporting(*about: Any) -> tuple[Connection, subprocess.Popen[bytes]]:
@@ -184,7 +185,7 @@ def test_a_worker_that_falls_silent_is_given_up(job, monkeypatch):
 
 def test_a_killed_command_leaves_nobody_and_the_next_one_resumes(job, whole, call):
     start = job.folder.status()["iter"]
-    command = begin_as_is(launch, job, Silent(), never)
+    command = begin_as_is(do, job)
     while job.folder.status()["iter"] < start + 5:
         assert command.is_alive()
         time.sleep(0.05)

@@ -19,7 +19,7 @@ from resnet_repro.study import default_device
 from resnet_repro.training import DivergedError, device
 from resnet_repro.training import run as run_module
 from resnet_repro.training.device import choose, free_after_run, set_fp32_precision, set_up
-from resnet_repro.training.graph import GraphedStepper
+from resnet_repro.training.graph import GraphedStep
 from resnet_repro.training.stepper import make
 
 
@@ -149,8 +149,8 @@ def no_collector():
     gc.enable()
 
 
-def replayed(parts: Any, state: Any) -> GraphedStepper:
-    return GraphedStepper(parts, state, {}, capture=lambda work: work)
+def replayed(parts: Any, state: Any) -> tuple[GraphedStep, Any]:
+    return GraphedStep(parts, state, lambda work: work), {}
 
 
 @pytest.fixture(params=[make, replayed], ids=["eager", "graph"])
@@ -160,7 +160,7 @@ def held(request, monkeypatch):
     def noting(parts: Any, state: Any) -> Any:
         made = request.param(parts, state)
         images = parts.images.train_set
-        found.extend(map(weakref.ref, (made, state, state.model, state.window, images)))
+        found.extend(map(weakref.ref, (made[0], state, state.model, state.window, images)))
         found.extend(weakref.ref(p) for p in state.model.parameters())
         return made
 

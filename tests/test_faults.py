@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ranks import Silent, StopAt, do, finished, never, newest, small_job, together
+from ranks import StopAt, do, finished, never, newest, small_job, together
 from refusals import refused
 from reliability.damage import damage
 from resnet_repro.data import synthetic
 from resnet_repro.exits import exit_code
+from resnet_repro.progress import Watcher
 from resnet_repro.runs.atomic import DiskFullError
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.training import CheckpointError, DivergedError, checkpoint
@@ -126,7 +127,7 @@ def fill(job: Job, after: int, file: str, more: int) -> str:
             _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
-    watcher = Silent()
+    watcher = Watcher()
     watcher.update = update
     return launch(job, watcher, never)
 

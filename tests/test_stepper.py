@@ -26,12 +26,12 @@ from resnet_repro.training.graph import (
     EAGER_CALLS,
     BatchesAhead,
     GraphedEval,
-    GraphedStepper,
+    GraphedStep,
     counted_together,
 )
 from resnet_repro.training.launch import Job
 from resnet_repro.training.state import SGD, TrainState
-from resnet_repro.training.stepper import EagerStepper, compile_obstacle, make, with_compiled_blocks
+from resnet_repro.training.stepper import compile_obstacle, eager_step, make, with_compiled_blocks
 
 pytestmark = pytest.mark.usefixtures("few_images")
 AHEAD = 5  # divides neither the iterations nor the log points
@@ -63,8 +63,8 @@ def few_ahead(monkeypatch):
 def tape(monkeypatch):
     tape = Tape()
 
-    def graphed(parts: RunContext, state: TrainState) -> GraphedStepper:
-        return GraphedStepper(parts, state, {"step": "graph"}, capture=tape)
+    def graphed(parts: RunContext, state: TrainState) -> tuple[GraphedStep, Any]:
+        return GraphedStep(parts, state, tape), {"step": "graph"}
 
     monkeypatch.setattr(run_module, "make", graphed)
     return tape
@@ -143,10 +143,9 @@ def in_double(optimizer: SGD) -> None:
 
 def weights_after(job: Job, *, graph: bool) -> list[Tensor]:
     parts, state = parts_of(job)
-    eager = EagerStepper(parts, state, {})
-    made = GraphedStepper(parts, state, {}, capture=Tape()) if graph else eager
+    step = GraphedStep(parts, state, Tape()) if graph else eager_step(parts, state)
     for lr in (0.1, 0.1, 0.1, 0.1, 0.01, 0.01):
-        made.step(lr)
+        step(lr)
     assert [group["lr"] for group in state.optimizer.param_groups] == [pytest.approx(0.01)] * 2
     return [p.detach().clone() for p in state.model.parameters()]
 
@@ -228,13 +227,13 @@ class Launched(TorchDispatchMode):
 def test_a_step_launches_the_same_every_time_and_reads_nothing_back(tmp_path, precision):
     """What a capture demands: nothing depends on the host, and nothing goes to it."""
     parts, state = parts_of(small_job(tmp_path, f"trainer.precision={precision}"))
-    stepper = GraphedStepper(parts, state, {}, capture=Tape())
-    stepper.step(0.1)  # makes the momentum
+    step = GraphedStep(parts, state, Tape())
+    step(0.1)  # makes the momentum
     launched = []
     for _ in range(2):
-        stepper._batches.prepare(state.iteration)
+        step._batches.prepare(state.iteration)
         with Launched() as noted:
-            stepper._update()
+            step._update()
         state.iteration += 1
         launched.append(noted.calls)
     assert launched[0] == launched[1]
@@ -254,7 +253,7 @@ BRIEF = ("recipe.max_iters=2", "recipe.milestones=[]", *UNSEEN)
 def test_the_estimate_times_the_steps_of_the_run(tmp_path, monkeypatch, data):
     """Where a run replays, so does its estimate; decoded pictures are trained eagerly."""
     tape = Tape()
-    monkeypatch.setattr(stepper, "GraphedStepper", partial(GraphedStepper, capture=tape))
+    monkeypatch.setattr(stepper, "GraphedStep", partial(GraphedStep, capture=tape))
     steps = {"auto": "graph", "never": "eager"}
     monkeypatch.setattr(
         estimate, "choose", lambda p, _: stepper.Engine(step=steps[p.config.trainer.graph])
@@ -276,7 +275,7 @@ def test_a_run_on_a_gpu_says_what_trains_it(tmp_path, monkeypatch, capsys):
     parts, state = parts_of(small_job(tmp_path))
     gpu = dataclasses.replace(parts.setup, device=torch.device("cuda", 0), gpu="a GPU")
     monkeypatch.setattr(stepper, "compile_obstacle", no_compiler)
-    monkeypatch.setattr(stepper.Engine, "stepper", lambda *_: None)
+    monkeypatch.setattr(stepper.Engine, "build", lambda *_: None)
     make(dataclasses.replace(parts, setup=gpu), state)
     run_line, remark = capsys.readouterr().err.splitlines()
     assert run_line.startswith("cifar10_resnet20")

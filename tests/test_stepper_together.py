@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,10 +19,10 @@ from resnet_repro.runs.lock import RunBusyError, run_lock
 from resnet_repro.training import DivergedError, jobs
 from resnet_repro.training import run as run_module
 from resnet_repro.training.build import RunContext
-from resnet_repro.training.graph import GraphedStepper
+from resnet_repro.training.graph import GraphedStep
 from resnet_repro.training.launch import Job
 from resnet_repro.training.state import TrainState
-from resnet_repro.training.stepper import Stepper
+from resnet_repro.training.stepper import Step
 
 pytestmark = pytest.mark.usefixtures("few_images")
 TOGETHER = "trainer.concurrent=2"
@@ -47,13 +47,11 @@ def test_concurrent_runs_give_the_same_folders(tmp_path, monkeypatch):
     steps: list[str] = []
     make = run_module.make
 
-    def noting(parts: RunContext, state: TrainState) -> Stepper:
-        name = parts.config.name
-        graphed = GraphedStepper(parts, state, {}, capture=lambda work: work)
-        stepper = graphed if name == "b" else make(parts, state)
-        plain_step = stepper.step
-        stepper.step = lambda lr: (steps.append(name), plain_step(lr))[1]
-        return stepper
+    def noting(parts: RunContext, state: TrainState) -> tuple[Step, Any]:
+        name, (step, engine) = parts.config.name, make(parts, state)
+        if name == "b":
+            step = GraphedStep(parts, state, lambda work: work)
+        return lambda lr: (steps.append(name), step(lr))[1], engine
 
     monkeypatch.setattr(run_module, "make", noting)
     monkeypatch.setattr("resnet_repro.training.graph.AHEAD", 5)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fabricate import fabricate
-from ranks import UNSEEN, Silent, StopAt, do, fingerprint, finished, never, newest, small_job
+from ranks import UNSEEN, StopAt, do, fingerprint, finished, never, newest, small_job
 from refusals import refused
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.load import load_runs
@@ -22,6 +22,7 @@ from resnet_repro.conf import names, protocol
 from resnet_repro.data import Arrays, StoppedError, cifar10
 from resnet_repro.data.resident import DeviceDataset, ResidentImages
 from resnet_repro.items.table6 import table6
+from resnet_repro.progress import Watcher
 from resnet_repro.runs import provenance
 from resnet_repro.runs.folder import RunFolder, RunFolderError
 from resnet_repro.training import CheckpointError, DivergedError
@@ -32,7 +33,7 @@ from resnet_repro.training.run import TrainingRun
 pytestmark = pytest.mark.usefixtures("few_images")
 
 
-class Kill(Silent):
+class Kill(Watcher):
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
         if iteration == 7:  # checkpoints are made at 4, 8 and 12
             raise KeyboardInterrupt
@@ -100,7 +101,7 @@ def test_memory_of_the_first_probes_is_returned(tmp_path, monkeypatch):
     done: list[str] = []
     for name in ("tables_at_start", "return_freed_memory"):
         monkeypatch.setattr(run_module, name, lambda *_, name=name: done.append(name) or {})
-    run = begin(small_job(tmp_path), Silent(), never)
+    run = begin(small_job(tmp_path), Watcher(), never)
     run.advance()
     run.close()
     assert done == ["tables_at_start", "return_freed_memory"]
@@ -150,7 +151,7 @@ def test_parts_by_other_hardware_or_code_are_recorded(tmp_path, monkeypatch):
         made_by = {"label": label, "cpu": label}
         monkeypatch.setattr(provenance, "hardware", lambda *_, made_by=made_by: made_by)
         with nullcontext() if stop_at else pytest.raises(KeyboardInterrupt):
-            launch(job, Silent() if stop_at else Kill(), StopAt(stop_at))
+            launch(job, Watcher() if stop_at else Kill(), StopAt(stop_at))
     meta = job.folder.meta()
     first, second = meta["earlier"]
     assert (first["until"], first["hardware"]["label"]) == (5, "A")
@@ -307,7 +308,7 @@ def test_a_run_without_its_checkpoints_is_not_started_again(tmp_path, stopped, l
     shutil.copytree(stopped.path, job.folder.path)
     LOST[lost](job.folder)
     before, log = written(job.folder), job.folder.metrics_path
-    for tried in (lambda: do(job), TrainingRun(job.folder, Silent(), never).finish):
+    for tried in (lambda: do(job), TrainingRun(job.folder, Watcher(), never).finish):
         assert written(job.folder) == before
         refused(tried, match="logged.*checkpoints/ has no checkpoint to res", kind=CheckpointError)
     assert written(job.folder)[log] == before[log]

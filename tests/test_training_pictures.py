@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pictures import SMALL_CROP, WORDS, encoded, photograph, shrink
-from ranks import Silent, StopAt, do, fingerprint, workers
+from ranks import StopAt, do, fingerprint, workers
 from refusals import refused
 from resnet_repro.compose import make_job
 from resnet_repro.data import MODIFIED
@@ -19,6 +19,7 @@ from resnet_repro.data.jpeg import centre_crop
 from resnet_repro.data.loader import Decoder
 from resnet_repro.data.order import BatchOrder
 from resnet_repro.data.streamed import StreamedImages
+from resnet_repro.progress import Watcher
 from resnet_repro.training import CheckpointError
 from resnet_repro.training.build import assemble, load_images
 from resnet_repro.training.device import set_up
@@ -223,9 +224,8 @@ def test_a_batch_without_any_picture_left_stops(spoiled, tmp_path):
     refused(do, job, match="no picture of its batch is left")
 
 
-class Killer(Silent):
+class Killer(Watcher):
     def update(self, iteration: int, top1_err: float | None, lr: float) -> None:
-        super().update(iteration, top1_err, lr)
         for child in multiprocessing.active_children():
             if iteration == 1:
                 child.kill()

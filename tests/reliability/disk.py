@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from ranks import Silent, never, small_job
+from ranks import do, small_job
 from reliability.record import Outcome
 from reliability.runs import Trial, Workshop, begin, ended
 from resnet_repro.exits import CONFIG, DISK_FULL, exit_code
-from resnet_repro.training.launch import Job, launch
+from resnet_repro.training.launch import Job
 
 # A folder, a configuration, half a checkpoint, one, two, three (before the first is dropped).
 KIBIBYTES = (4, 8, 12, 16, 20, 24, 32, 64, 200, 400, 700, 800, 1000, 1300, 1400, 1600, 1800, 1960)
@@ -59,7 +59,7 @@ def run_on_small_disk(answer: Path, job: Job, limit: int) -> None:
     """Do ``job`` with files of ``limit`` bytes at most; note what it says where it fails."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        launch(job, Silent(), never)
+        do(job)
     except Exception as error:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         answer.write_text(f"{type(error).__name__}: {error}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ranks import Silent, crash, never, small_job
+from ranks import crash, never, small_job
 from reliability.record import Outcome
 from reliability.runs import (
     KILLED,
@@ -36,6 +36,7 @@ from reliability.runs import (
     observed,
 )
 from resnet_repro.exits import PREEMPTED
+from resnet_repro.progress import Watcher
 from resnet_repro.runs.signals import STOP_SIGNALS
 from resnet_repro.training.launch import Job, launch
 
@@ -211,8 +212,8 @@ def cycles(job: Job, count: int, answer: Path) -> None:
     page = os.sysconf("SC_PAGE_SIZE") / 2**20
     seen: dict[str, list[float]] = {"files": [], "memory": []}
     for _ in range(count):
-        launch(job, Silent(), lambda: True)
+        launch(job, Watcher(), lambda: True)
         seen["files"].append(len(list(Path("/proc/self/fd").iterdir())))
         seen["memory"].append(int(Path("/proc/self/statm").read_text().split()[1]) * page)
-    launch(job, Silent(), never)
+    launch(job, Watcher(), never)
     answer.write_text(json.dumps(seen))

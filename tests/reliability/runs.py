@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ranks import FEW_IMAGES, Silent, begin_as_is, fingerprint, small_job
+from ranks import FEW_IMAGES, begin_as_is, fingerprint, small_job
 from reliability.record import Outcome, Record
 from resnet_repro.exits import PREEMPTED
 from resnet_repro.paths import python_path
@@ -93,7 +93,7 @@ def do(job: Job, marks: Path | None = None, slow: float = 0.0) -> None:
         crash_point(name)
 
     checkpoint.crash_point = linger  # type: ignore[attr-defined]
-    watcher: Watcher = Silent()
+    watcher = Watcher()
     if marks is not None:
         note = Marks(marks).note
         note("start-up")

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ranks import Silent, begin_as_is, never, small_job
+from ranks import begin_as_is, never, small_job
 from reliability.record import Outcome
 from reliability.runs import (
     Trial,
@@ -26,6 +26,7 @@ from reliability.runs import (
     seconds_until_gone,
 )
 from resnet_repro.exits import CONFIG
+from resnet_repro.progress import Watcher
 from resnet_repro.runs.folder import RunFolderError
 from resnet_repro.runs.signals import STOP_SIGNALS
 from resnet_repro.training.launch import Job, launch
@@ -129,7 +130,7 @@ def race(job: Job, at: float, answer: Path) -> None:
     """Begin ``job`` at a moment; the exit code is the command's."""
     time.sleep(max(0.0, at - time.monotonic()))
     try:
-        launch(job, Silent(), never)
+        launch(job, Watcher(), never)
     except RunFolderError as error:
         answer.write_text(str(error))
         os._exit(CONFIG)

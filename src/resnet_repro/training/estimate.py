@@ -80,9 +80,9 @@ def measure(config: Config) -> RunPace:
     stream = torch.cuda.Stream() if setup.gpu else None  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream) if stream else nullcontext():
         context, state = assemble(_alone(config, timed), setup, arrays)
-        stepper = choose(context, state).stepper(context, state)
+        step = choose(context, state).build(context, state)
         images, _ = context.images.batch(0)
-        update = _median_seconds(setup, lambda: stepper.step(1e-4)) / timed
+        update = _median_seconds(setup, lambda: step(1e-4)) / timed
         with torch.no_grad(), setup.autocast():
             state.model.eval()
             forward = state.graphed_eval or state.model

@@ -8,7 +8,6 @@ are those of an eager step, and so are the results. Only :func:`capture_on_cuda`
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,21 +109,15 @@ class BatchesAhead:
         return images.permute(0, 3, 1, 2), self._labels.index_select(0, row).squeeze(0)
 
 
-class GraphedStepper:
-    """Does the updates of a run by replaying a graph of the whole step.
+class GraphedStep:
+    """The step of a run, done by replaying a graph of all of it.
 
     The run has no other workers, and a checkpoint is loaded already: the graph keeps the addresses.
     """
 
-    def __init__(
-        self,
-        context: RunContext,
-        state: TrainState,
-        engine: dict[str, Any],
-        capture: Capture = capture_on_cuda,
-    ):
+    def __init__(self, context: RunContext, state: TrainState, capture: Capture = capture_on_cuda):
         assert isinstance(context.images, ResidentImages)
-        self._setup, self._state, self.engine = context.setup, state, engine
+        self._setup, self._state = context.setup, state
         self._batches = BatchesAhead(context.images)
         device = context.setup.device
         self._rate = torch.empty((), dtype=torch.float32, device=device)
@@ -135,7 +128,7 @@ class GraphedStepper:
         self._replayed = Replayed(self._update, capture)
         state.graphed_eval = GraphedEval(state.model, context.setup, capture)
 
-    def step(self, lr: float) -> None:
+    def __call__(self, lr: float) -> None:
         """Do the update that follows the state's iteration."""
         self._batches.prepare(self._state.iteration)
         rate = self._setup.rate(lr)

@@ -14,7 +14,7 @@ from resnet_repro.training.probes import (
 )
 from resnet_repro.training.records import Log, evaluate, log_skipped, log_training
 from resnet_repro.training.state import TrainState, current_lr, in_warmup, is_finite, leave_warmup
-from resnet_repro.training.stepper import Stepper
+from resnet_repro.training.stepper import Step
 
 CHECK_EVERY = 8  # iterations after which the workers of several GPUs ask each other whether to stop
 
@@ -28,7 +28,7 @@ class Loop:
 
     context: RunContext
     state: TrainState
-    stepper: Stepper
+    step: Step
     log: Log
     watcher: Watcher
     _err: float | None = field(default=None, init=False)  # training error logged last
@@ -49,7 +49,7 @@ class Loop:
         lr, probed = current_lr(state, recipe), gradient_iterations(recipe.max_iters)
         probes = config.probes.signals and state.iteration + 1 in probed
         at_outputs = bn_output_gradient_norms(context, state) if probes else []
-        self.stepper.step(lr)
+        self.step(lr)
         done, last = state.iteration, self.is_done
         logs = last or done % config.trainer.log_every_iters == 0
         saves = last or done % config.trainer.checkpoint_every_iters == 0

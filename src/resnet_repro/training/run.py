@@ -124,12 +124,12 @@ class TrainingRun:
         saved = checkpoint.resume(folder, context, state) or {}
         tables = tables_at_start(context, state)
         return_freed_memory()  # the gradients in float64 took much more than training will
-        stepper = make(context, state)
+        step, engine = make(context, state)
         if leads:
             for name, rows in tables.items():
                 folder.write_table(name, rows)
             meta = folder.meta()
-            meta |= describe(context, state, stepper.engine, meta)
+            meta |= describe(context, state, engine, meta)
             if state.iteration == 0 or "started" not in meta:
                 meta["started"] = now()
             folder.write_meta(meta)
@@ -142,7 +142,7 @@ class TrainingRun:
         else:
             log = Log(state)
         self._watcher.enter("train", state.iteration)
-        return Loop(context, state, stepper, log, self._watcher)
+        return Loop(context, state, step, log, self._watcher)
 
     def _complete(self, loop: Loop) -> None:
         """Measure the final net; write that and the run's speed."""

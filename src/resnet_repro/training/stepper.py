@@ -6,6 +6,7 @@ bits of a step, as they do between numbers of threads.
 """
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
@@ -19,7 +20,7 @@ from resnet_repro.models.blocks import Block
 from resnet_repro.options import ConfigError
 from resnet_repro.training.build import RunContext
 from resnet_repro.training.device import Setup
-from resnet_repro.training.graph import GraphedStepper, counted_together
+from resnet_repro.training.graph import GraphedStep, counted_together
 from resnet_repro.training.state import TrainState, step
 
 # Whether compiled blocks are faster. On the CPU they were measured slower: its batch-norm kernels
@@ -30,23 +31,19 @@ KINDS_OF_BLOCK = 256  # in one process: shapes, shortcuts and precisions of all 
 BLOCKS_COMPILED = 2  # blocks of a stage include all its kinds: the first changes the shape
 
 
-class EagerStepper:
-    """The host prepares each batch and launches each kernel; ``engine`` is for ``meta.json``."""
-
-    def __init__(self, context: RunContext, state: TrainState, engine: dict[str, Any]):
-        self._context, self._state, self.engine = context, state, engine
-
-    def step(self, lr: float) -> None:
-        """Do the update that follows the state's iteration, at this rate.
-
-        The device may still be computing when this returns; reading results (the state's window,
-        ``.grad``) waits for it.
-        """
-        images, labels = self._context.images.batch(self._state.iteration)
-        step(self._state, self._context.setup, images, labels, lr)
+# Does the update that follows the state's iteration, at a learning rate. The device may still be
+# computing when it returns; reading results (the state's window, ``.grad``) waits for it.
+Step: TypeAlias = Callable[[float], None]
 
 
-Stepper: TypeAlias = EagerStepper | GraphedStepper
+def eager_step(context: RunContext, state: TrainState) -> Step:
+    """Return a step for which the host prepares each batch and launches each kernel."""
+
+    def update(lr: float) -> None:
+        images, labels = context.images.batch(state.iteration)
+        step(state, context.setup, images, labels, lr)
+
+    return update
 
 
 @dataclass
@@ -57,13 +54,11 @@ class Engine:
     blocks: str = "eager"  # or compiled
     remarks: list[str] = field(default_factory=list)
 
-    def stepper(self, context: RunContext, state: TrainState) -> Stepper:
-        """Build the stepper; sets ``state.train_net`` and ``state.graphed_eval``."""
+    def build(self, context: RunContext, state: TrainState) -> Step:
+        """Build the step; sets ``state.train_net`` and ``state.graphed_eval``."""
         if self.blocks == "compiled":
             state.train_net = with_compiled_blocks(state.model)
-        if self.step == "graph":
-            return GraphedStepper(context, state, asdict(self))
-        return EagerStepper(context, state, asdict(self))
+        return (GraphedStep if self.step == "graph" else eager_step)(context, state)
 
     def can(self, key: str, value: str, what: str, reason: str | None) -> bool:
         """Whether nothing is against it; else remark on that, or raise where it is required."""
@@ -74,13 +69,13 @@ class Engine:
         return not reason
 
 
-def make(context: RunContext, state: TrainState) -> Stepper:
-    """Return the stepper of a run, as its configuration and this machine allow.
+def make(context: RunContext, state: TrainState) -> tuple[Step, dict[str, Any]]:
+    """Return the step of a run as its configuration and this machine allow, and its engine.
 
     Call it when ``state`` is where training starts or resumes, weights loaded, and on CUDA with a
-    stream of its own as the current one; then only ``stepper.step(lr)`` changes that state. Prints
-    the engine on a GPU (hosts that differ in it must not look alike) and what keeps the run from a
-    faster one. ConfigError: the configuration requires what this machine cannot do.
+    stream of its own as the current one; then only the step changes that state. Prints the engine
+    on a GPU (hosts that differ in it must not look alike) and what keeps the run from a faster one.
+    ConfigError: the configuration requires what this machine cannot do.
     """
     engine, config, setup = choose(context, state), context.config, context.setup
     if context.world.rank == 0:
@@ -89,7 +84,7 @@ def make(context: RunContext, state: TrainState) -> Stepper:
             notify(f"{config.label}: {made}")
         for remark in engine.remarks:
             notify(remark)
-    return engine.stepper(context, state)
+    return engine.build(context, state), asdict(engine)
 
 
 def choose(context: RunContext, state: TrainState) -> Engine:
