@@ -10,7 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from resnet_repro.config import Config
-from resnet_repro.models.blocks import BasicBlock, Bottleneck, GroupedBatchNorm2d, make_norm
+from resnet_repro.models.blocks import (
+    Block,
+    GroupedBatchNorm2d,
+    basic_convs,
+    bottleneck_convs,
+    make_norm,
+)
 from resnet_repro.models.build import build, build_meta
 from resnet_repro.models.count import conv_bn_layers
 from resnet_repro.models.shortcuts import GatedShortcut, ZeroPadShortcut, make_shortcut
@@ -29,6 +35,11 @@ def _same_random_numbers():
 
 def shortcut_of(kind):
     return lambda cin, cout, stride: make_shortcut(kind, cin, cout, stride, norm=NORM)
+
+
+def basic_block(cin, cout, stride, kind, layers=2):
+    convs = basic_convs(cin, cout, stride, layers=layers)
+    return Block(convs, NORM, shortcut_of(kind)(cin, cout, stride))
 
 
 def modules_of(net, kind):
@@ -62,7 +73,7 @@ def test_option_a_equals_a_hand_computation(cin, cout, stride, size, zero_pad, b
 def test_every_shortcut_fits_its_block_at_any_size_and_keeps_channels_last(kind, size):
     x = torch.randn(2, 4, size, size)
     for layers in (1, 2, 3):
-        block = BasicBlock(4, 8, 2, shortcut=shortcut_of(kind), norm=NORM, layers=layers)
+        block = basic_block(4, 8, 2, kind, layers)
         out = block.to(memory_format=CHANNELS_LAST)(x.to(memory_format=CHANNELS_LAST))
         assert out.shape == (2, 8, 4, 4)
         # Not through a gate at odd sizes, which CIFAR nets do not have.
@@ -70,7 +81,8 @@ def test_every_shortcut_fits_its_block_at_any_size_and_keeps_channels_last(kind,
         torch.testing.assert_close(out, block(x))
     if kind != "gate":
         for stride_in in ("1x1", "3x3"):
-            block = Bottleneck(8, 16, 2, shortcut=shortcut_of(kind), norm=NORM, stride_in=stride_in)
+            convs = bottleneck_convs(8, 16, 2, stride_in=stride_in)
+            block = Block(convs, NORM, shortcut_of(kind)(8, 16, 2))
             assert block(torch.randn(2, 8, size, size)).shape == (2, 16, 4, 4)
 
 
@@ -81,8 +93,8 @@ def silenced(block):
 
 def test_trap15_without_its_layers_a_plain_block_is_zero_and_a_residual_one_is_identity():
     x = torch.rand(2, 4, 6, 6) + 0.1
-    plain = silenced(BasicBlock(4, 4, 1, shortcut=shortcut_of("none"), norm=NORM))
-    residual = silenced(BasicBlock(4, 4, 1, shortcut=shortcut_of("A"), norm=NORM))
+    plain = silenced(basic_block(4, 4, 1, "none"))
+    residual = silenced(basic_block(4, 4, 1, "A"))
     assert not plain(x).any()
     assert torch.equal(residual(x), x)
 
@@ -229,12 +241,12 @@ def test_a_cifar_net_of_6n_plus_2_layers_has_2n_convs_in_each_stage(n):
         ({"bn_momentum": float("nan")}, "bn_momentum=nan"),
         ({"bn_group": -1}, "bn_group=-1: must be an integer >= 0"),
         # a setting that the net would ignore
-        ({"shortcut": "B", "zero_pad": "both"}, "zero_pad='both'"),
+        ({"shortcut": "B", "zero_pad": "both"}, "zero_pad=both"),
         ({"gate_bias": -3.0}, "gate_bias=-3.0"),
         ({"shortcut": "none", "layers_per_block": 1}, "layers_per_block=1"),
-        ({"stride_in": "3x3"}, "stride_in='3x3'"),
+        ({"stride_in": "3x3"}, "stride_in=3x3"),
         ({"family": "imagenet", "depth": 18, "layers_per_block": 3}, "layers_per_block=3"),
-        ({"family": "imagenet", "depth": 34, "stride_in": "3x3"}, "stride_in='3x3'"),
+        ({"family": "imagenet", "depth": 34, "stride_in": "3x3"}, "stride_in=3x3"),
     ],
 )
 def test_bad_settings_are_refused_with_key_value_and_what_is_allowed(net, message):

@@ -1,4 +1,4 @@
-"""Batch norm, blocks (Fig. 2 and 5), stages made of them, and the head.
+"""Batch norm, blocks (Fig. 2 and 5) and the head.
 
 No ReLU works in place: the probes read BN outputs, and no memory would be saved, since autograd
 keeps the ReLU's result rather than its input.
@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NormFactory = Callable[[int], nn.BatchNorm2d]  # channels
-ShortcutFactory = Callable[[int, int, int], nn.Module]  # in_channels, out_channels, stride
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
@@ -66,14 +65,21 @@ def make_norm(eps: float = 1e-5, momentum: float = 0.1, group: int = 0) -> NormF
 
 
 class Block(nn.Module):
-    """y = relu(shortcut(x, F(x))): what all blocks share. F is the module ``residual``.
+    """y = relu(shortcut(x, F(x))). F is ``residual``: each conv with BN, ReLUs between them.
 
-    In a plain net the shortcut returns F(x) alone, and the block is just its layers.
+    The last ReLU follows the addition (Sec. 3.2). In a plain net the shortcut returns F(x) alone,
+    and the block is just its layers.
     """
 
-    def __init__(self, residual: nn.Module, shortcut: nn.Module) -> None:
+    def __init__(self, convs: list[nn.Conv2d], norm: NormFactory, shortcut: nn.Module) -> None:
         super().__init__()
-        self.residual = residual
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for number, conv in enumerate(convs, start=1):
+            layers[f"conv{number}"] = conv
+            layers[f"bn{number}"] = norm(conv.out_channels)
+            if number < len(convs):
+                layers[f"relu{number}"] = nn.ReLU()
+        self.residual = nn.Sequential(layers)
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,67 +93,35 @@ def on_shortcut(name: str) -> bool:
     return "shortcut" in name.split(".")
 
 
-BlockFactory = Callable[[int, int, int], Block]  # in_channels, out_channels, stride
+def basic_convs(
+    in_channels: int, out_channels: int, stride: int, *, layers: int = 2
+) -> list[nn.Conv2d]:
+    """3x3 convs (Fig. 5 left), the first with the stride.
 
-
-class BasicBlock(Block):
-    """3x3 convs, each with BN, a ReLU between them (Fig. 5 left); the first has the stride.
-
-    The paper's has two layers. One ("no observed benefit", Sec. 3.2) and three are for comparison.
+    The paper's blocks have two. One ("no observed benefit", Sec. 3.2) and three are for comparison.
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        *,
-        shortcut: ShortcutFactory,
-        norm: NormFactory,
-        layers: int = 2,
-    ) -> None:
-        convs = [nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)]
-        for _ in range(layers - 1):
-            convs.append(nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False))
-        super().__init__(conv_bn_sequence(convs, norm), shortcut(in_channels, out_channels, stride))
+    first = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+    rest = (
+        nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False) for _ in range(layers - 1)
+    )
+    return [first, *rest]
 
 
-class Bottleneck(Block):
-    """1x1 to a quarter of the width, 3x3, 1x1 back (Fig. 5 right), each with BN.
+def bottleneck_convs(
+    in_channels: int, out_channels: int, stride: int, *, stride_in: str = "1x1"
+) -> list[nn.Conv2d]:
+    """1x1 to a quarter of the width, 3x3, 1x1 back (Fig. 5 right).
 
     ``stride_in``: which conv has the stride. The first 1x1 is the authors' (their released nets,
     and the only place that fits Table 1's FLOPs); the 3x3 is torchvision's.
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        *,
-        shortcut: ShortcutFactory,
-        norm: NormFactory,
-        stride_in: str = "1x1",
-    ) -> None:
-        width = out_channels // 4
-        first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
-        convs = [
-            nn.Conv2d(in_channels, width, 1, stride=first, bias=False),
-            nn.Conv2d(width, width, 3, stride=second, padding=1, bias=False),
-            nn.Conv2d(width, out_channels, 1, bias=False),
-        ]
-        super().__init__(conv_bn_sequence(convs, norm), shortcut(in_channels, out_channels, stride))
-
-
-def conv_bn_sequence(convs: list[nn.Conv2d], norm: NormFactory) -> nn.Sequential:
-    """Chain conv1, bn1, relu1, conv2, bn2, ...: the last ReLU follows the addition (Sec. 3.2)."""
-    chain: OrderedDict[str, nn.Module] = OrderedDict()
-    for number, conv in enumerate(convs, start=1):
-        chain[f"conv{number}"] = conv
-        chain[f"bn{number}"] = norm(conv.out_channels)
-        if number < len(convs):
-            chain[f"relu{number}"] = nn.ReLU()
-    return nn.Sequential(chain)
+    width = out_channels // 4
+    first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
+    return [
+        nn.Conv2d(in_channels, width, 1, stride=first, bias=False),
+        nn.Conv2d(width, width, 3, stride=second, padding=1, bias=False),
+        nn.Conv2d(width, out_channels, 1, bias=False),
+    ]
 
 
 class Head(nn.Module):

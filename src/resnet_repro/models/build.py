@@ -1,13 +1,11 @@
 """From a spec to a net with the weights of a seed: He normal (the paper's reference [13])."""
 
-from functools import partial
-
 import torch
 from torch import nn
 
-from resnet_repro.models.blocks import BasicBlock, BlockFactory, Bottleneck, make_norm, on_shortcut
+from resnet_repro.models.blocks import on_shortcut
 from resnet_repro.models.nets import StagedNet
-from resnet_repro.models.shortcuts import GatedShortcut, make_shortcut
+from resnet_repro.models.shortcuts import GatedShortcut
 from resnet_repro.models.spec import NetSpec
 
 
@@ -33,17 +31,8 @@ def build_meta(spec: NetSpec, num_classes: int) -> StagedNet:
     """Return the same net on the meta device, to count and list; ValueError: no classes."""
     if num_classes < 1:
         raise ValueError(f"num_classes={num_classes}: must be at least 1")
-    norm = make_norm(spec.bn_eps, spec.bn_momentum, spec.bn_group)
-    shortcut = partial(
-        make_shortcut, spec.shortcut, norm=norm, zero_pad=spec.zero_pad, gate_bias=spec.gate_bias
-    )
-    block: BlockFactory
-    if spec.has_bottlenecks:
-        block = partial(Bottleneck, shortcut=shortcut, norm=norm, stride_in=spec.stride_in)
-    else:
-        block = partial(BasicBlock, shortcut=shortcut, norm=norm, layers=spec.layers_per_block)
     with torch.device("meta"):
-        net = StagedNet(spec, block=block, norm=norm, num_classes=num_classes)
+        net = StagedNet(spec, num_classes)
     return net.float()  # whatever torch's default dtype is
 
 

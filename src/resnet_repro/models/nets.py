@@ -4,7 +4,15 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from resnet_repro.models.blocks import BlockFactory, Head, NormFactory
+from resnet_repro.models.blocks import (
+    Block,
+    Head,
+    NormFactory,
+    basic_convs,
+    bottleneck_convs,
+    make_norm,
+)
+from resnet_repro.models.shortcuts import make_shortcut
 from resnet_repro.models.spec import NetSpec
 
 
@@ -22,9 +30,8 @@ class StagedNet(nn.Sequential):
 
     head: Head
 
-    def __init__(
-        self, spec: NetSpec, *, block: BlockFactory, norm: NormFactory, num_classes: int
-    ) -> None:
+    def __init__(self, spec: NetSpec, num_classes: int) -> None:
+        norm = make_norm(spec.bn_eps, spec.bn_momentum, spec.bn_group)
         stem: OrderedDict[str, nn.Module] = OrderedDict()
         if spec.family == "cifar":
             channels, widths = 16, [16, 32, 64]
@@ -38,8 +45,9 @@ class StagedNet(nn.Sequential):
         parts: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(stem))
         for number, blocks in enumerate(spec.blocks_per_stage):
             width = widths[number] * (4 if spec.has_bottlenecks else 1)
-            first = block(channels, width, 2 if number else 1)  # changes width and size
-            rest = (block(width, width, 1) for _ in range(blocks - 1))
+            stride = 2 if number else 1  # of the first block, which changes width and size
+            first = _block(spec, norm, channels, width, stride)
+            rest = (_block(spec, norm, width, width, 1) for _ in range(blocks - 1))
             parts[f"stage{number + 1}"] = nn.Sequential(first, *rest)
             channels = width
         parts["head"] = Head(channels, num_classes)
@@ -61,6 +69,19 @@ class StagedNet(nn.Sequential):
         is too small for one window.
         """
         return self.head.score_map(self.features(x), window).mean((2, 3))
+
+
+def _block(
+    spec: NetSpec, norm: NormFactory, in_channels: int, out_channels: int, stride: int
+) -> Block:
+    sizes = (in_channels, out_channels, stride)
+    if spec.has_bottlenecks:
+        convs = bottleneck_convs(*sizes, stride_in=spec.stride_in)
+    else:
+        convs = basic_convs(*sizes, layers=spec.layers_per_block)
+    pad, bias = spec.zero_pad, spec.gate_bias
+    shortcut = make_shortcut(spec.shortcut, *sizes, norm=norm, zero_pad=pad, gate_bias=bias)
+    return Block(convs, norm, shortcut)
 
 
 def vgg19() -> nn.Sequential:

@@ -117,16 +117,14 @@ class NetSpec:
 
     def _refuse_settings_without_effect(self) -> None:
         # A run's config must not claim a difference that its net does not have.
-        layers, shortcut = self.layers_per_block, self.shortcut
-        if layers != 2 and (self.family == "imagenet" or shortcut == "none"):
-            raise ConfigError(
-                f"layers_per_block={layers}: only CIFAR nets with shortcuts have the choice"
-            )
-        if self.stride_in != "1x1" and not self.has_bottlenecks:
-            raise ConfigError(
-                f"stride_in={self.stride_in!r}: only bottlenecks (50, 101, 152) have a choice"
-            )
-        if self.zero_pad != "end" and shortcut not in ("A", "gate"):
-            raise ConfigError(f"zero_pad={self.zero_pad!r}: shortcut {shortcut!r} pads no channels")
-        if self.gate_bias != -2.0 and shortcut != "gate":
-            raise ConfigError(f"gate_bias={self.gate_bias}: shortcut {shortcut!r} has no gate")
+        shortcut = self.shortcut
+        has_choice = self.family == "cifar" and shortcut != "none"
+        for key, effective, reason in (
+            ("layers_per_block", has_choice, "only CIFAR nets with shortcuts have the choice"),
+            ("stride_in", self.has_bottlenecks, "only bottlenecks (50, 101, 152) have a choice"),
+            ("zero_pad", shortcut in ("A", "gate"), f"shortcut={shortcut} pads no channels"),
+            ("gate_bias", shortcut == "gate", f"shortcut={shortcut} has no gate"),
+        ):
+            value = getattr(self, key)
+            if value != getattr(NetSpec, key) and not effective:
+                raise ConfigError(f"{key}={value}: {reason}")
