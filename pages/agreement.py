@@ -7,7 +7,7 @@ A run that was stopped counts here as far as it goes; of several seeds, those th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,13 +80,12 @@ def compare_curves(runs: Sequence[Run]) -> tuple[list[Stretch], dict[tuple[str, 
 
 def _stretches(net: str, group: Sequence[Run], kind: str) -> list[Stretch]:
     """One kind of error, rate by rate."""
-    papers, rates = _paper_curve(group[0], kind), paper_rates(group[0])
+    papers = _paper_curve(group[0], kind)
     step = int(np.median(np.diff(papers.index))) if len(papers) > 1 else 1  # of two points
     grid = np.arange(0, paper_horizon(group[0])[0] + 1, step)[1:]
     table = pd.concat([logged_at(run, kind, grid, step) for run in group], axis=1).sort_index()
     found = []
-    for rate, first, last in rates:
-        course = table[(table.index > first) & (table.index <= last)]
+    for rate, course in by_rate(table, group[0]).items():
         part = course[course.index.isin(papers.index)]
         if part.empty:
             continue
@@ -95,11 +94,30 @@ def _stretches(net: str, group: Sequence[Run], kind: str) -> list[Stretch]:
         runs = tuple(run for run, came in zip(group, furthest, strict=True) if came)
         same = papers.loc[part.index]
         # Public seed noise is that of a test error at the end of the schedule.
-        ended = kind == "test" and rate == rates[-1][0] and all(run.is_finished for run in runs)
+        at_end = rate == paper_rates(group[0])[-1][0] and all(run.is_finished for run in runs)
+        ended = kind == "test" and at_end
         gap = _gap(part.sub(same, axis=0), public_noise(runs) if ended else None)
         ours, whole = (pd.Series(t.mean(axis=1), dtype=float) for t in (part, course))
         found.append(Stretch(net, kind, rate, runs, ours, same, whole, gap))
     return found
+
+
+def by_rate(table: pd.DataFrame, run: Run) -> dict[float, pd.DataFrame]:
+    """Cut a table over the iterations where the paper's learning rate for such a net drops."""
+    parts = {
+        rate: table[(table.index > first) & (table.index <= last)]
+        for rate, first, last in paper_rates(run)
+    }
+    return {rate: part for rate, part in parts.items() if len(part)}
+
+
+def means_by_rate(curves: Mapping[str, pd.Series[float]], run: Run) -> list[dict[str, Any]]:
+    """Means of curves of one net at each of the paper's rates, over iterations that all have."""
+    table = pd.concat(curves, axis=1, join="inner").sort_index()
+    return [
+        {"rate": f"{rate:g}", "iterations": ends(part.index), "points": len(part), **part.mean()}
+        for rate, part in by_rate(table, run).items()
+    ]
 
 
 def _paper_curve(run: Run, kind: str) -> pd.Series[float]:
@@ -187,19 +205,13 @@ def statistics_table(runs: Sequence[Run]) -> pd.DataFrame:
     rows, evaluations = [], evaluations_beside(runs)
     for run in runs:
         errors = {
-            "running averages (logged)": run.curve("test"),
+            "running averages (logged)": run.curve("test").loc[: paper_horizon(run)[0]],
             "precise statistics": _precise_errors(run, evaluations),
             "paper": _paper_curve(run, "test"),
         }
-        table = pd.concat(errors, axis=1, join="inner").sort_index()
-        table = table[table.index <= paper_horizon(run)[0]]
-        for rate, first, last in paper_rates(run):
-            part = table[(table.index > first) & (table.index <= last)]
-            if len(part):
-                row = {"net": f"{run.label}, seed {run.seed}", "rate": f"{rate:g}"}
-                row["iterations"] = ends(part.index)
-                rows.append(row | {"checkpoints": len(part), **part.mean()})
-    return pd.DataFrame(rows)
+        net = {"net": f"{run.label}, seed {run.seed}"}
+        rows += [net | row for row in means_by_rate(errors, run)]
+    return pd.DataFrame(rows).rename(columns={"points": "checkpoints"})
 
 
 def ends(iterations: pd.Index[int]) -> str:

@@ -14,8 +14,8 @@ from pages.agreement import (
     KINDS,
     agreement_table,
     compare_curves,
-    ends,
     logged_at,
+    means_by_rate,
     statistics_table,
 )
 from pages.study import Study
@@ -24,7 +24,7 @@ from resnet_repro.analysis.captions import data_of, run_sentences
 from resnet_repro.analysis.curves import mean_curve
 from resnet_repro.analysis.load import grouped
 from resnet_repro.analysis.logged_run import Run
-from resnet_repro.analysis.protocol import cifar_nets, deviations, paper_rates
+from resnet_repro.analysis.protocol import cifar_nets, deviations
 from resnet_repro.analysis.tables import NOTHING, to_markdown, with_sd
 from resnet_repro.config import PROFILES
 from resnet_repro.items import ITEMS
@@ -179,13 +179,10 @@ def looks_block(study: Study) -> str:
             grid = curves["paper"].index.to_numpy()
             for what, run in (("without the change", varied), ("with it", look)):
                 curves[what] = logged_at(run, kind, grid, 1_000)
-            table = pd.concat(curves, axis=1, join="inner").sort_index()
-            for rate, first, last in paper_rates(look):
-                part = table[(table.index > first) & (table.index <= last)]
-                if len(part):
-                    row = {"net": _net(look), "error (%)": name, "rate": f"{rate:g}"}
-                    rows.append(row | {"iterations": ends(part.index), **part.mean()})
-    return to_markdown(pd.DataFrame(rows)) if rows else "No look came so far."
+            net = {"net": _net(look), "error (%)": name}
+            rows += [net | row for row in means_by_rate(curves, look)]
+    table = pd.DataFrame(rows).drop(columns="points", errors="ignore")
+    return to_markdown(table) if rows else "No look came so far."
 
 
 def crossing_block(study: Study) -> str:

@@ -5,13 +5,14 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pandas as pd
 
 from resnet_repro.paths import REPOSITORY
 
 COUNTED_DIR = REPOSITORY / "results" / "architecture"
+Counted = TypeVar("Counted", "CountedLayer", "CountedNet")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class CountedLayer:
     params: int  # weights and bias, without the BN that follows
     multiply_adds: int
     on_shortcut: bool
+    repeats: int  # of its block, in the file
 
     @property
     def block(self) -> str:
@@ -57,7 +59,6 @@ class CountedBlock:
 class CountedNet:
     """Sizes of a net, for one image of ``image_size`` pixels a side."""
 
-    family: str
     net: str
     depth: int
     shortcut: str
@@ -67,18 +68,18 @@ class CountedNet:
 
 
 @cache
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return pd.read_csv(path, keep_default_na=False).to_dict("records")  # type: ignore[return-value]
+def _table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False)
 
 
-def _of(kind: Any, row: dict[str, Any]) -> Any:
-    return kind(**{field.name: row[field.name] for field in fields(kind)})
+def _of(kind: type[Counted], table: pd.DataFrame) -> list[Counted]:
+    columns = [field.name for field in fields(kind)]
+    return [kind(*row) for row in table[columns].itertuples(index=False)]
 
 
-def nets(family: str | None = None) -> list[CountedNet]:
-    """All nets in their order, or those of a family: ``imagenet``, ``vgg``, ``cifar``."""
-    rows = _rows(COUNTED_DIR / "summary.csv")
-    return [_of(CountedNet, row) for row in rows if family in (None, row["family"])]
+def nets() -> list[CountedNet]:
+    """All nets in their order."""
+    return _of(CountedNet, _table(COUNTED_DIR / "summary.csv"))
 
 
 def net(label: str) -> CountedNet:
@@ -92,23 +93,16 @@ def net(label: str) -> CountedNet:
 def layers(label: str) -> list[CountedLayer]:
     """All layers of a net in the order of computation, folded blocks unfolded."""
     net(label)
-    folded = [
-        (_of(CountedLayer, row | {"on_shortcut": bool(row["on_shortcut"])}), row["repeats"])
-        for row in _rows(COUNTED_DIR / "layers.csv")
-        if row["net"] == label
-    ]
+    table = _table(COUNTED_DIR / "layers.csv")
+    folded = _of(CountedLayer, table[table["net"] == label].astype({"on_shortcut": bool}))
     found: list[CountedLayer] = []
-    for _, group in groupby(folded, key=lambda pair: pair[0].block or pair[0].layer):
+    for block, group in groupby(folded, key=lambda layer: layer.block or layer.layer):
         same = list(group)
-        for number in range(same[0][1]):
-            found += [_shifted(layer, number) for layer, _ in same]
+        stage, _, first = block.partition(".")
+        for number in range(same[0].repeats):
+            name = f"{stage}.{int(first) + number}" if same[0].block else block
+            found += [replace(y, layer=y.layer.replace(block, name, 1)) for y in same]
     return found
-
-
-def _shifted(layer: CountedLayer, blocks: int) -> CountedLayer:
-    """Return the layer ``blocks`` further on; the layer itself outside a block."""
-    name = re.sub(r"(?<=^stage\d\.)\d+", lambda m: str(int(m[0]) + blocks), layer.layer)
-    return replace(layer, layer=name)
 
 
 def blocks(label: str) -> list[CountedBlock]:

@@ -16,7 +16,7 @@ from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import SCHEDULES, Nets, by_net, why_not_comparable
-from resnet_repro.analysis.stats import how_many, last_error, summarise
+from resnet_repro.analysis.stats import how_many, last_error, logged, summarise
 
 ENOUGH_POINTS = 40  # a training curve is thinned to one point an evaluation if that leaves so many
 NBSP = "\N{NO-BREAK SPACE}"
@@ -32,9 +32,7 @@ def comparable(runs: Sequence[Run]) -> bool:
     return bool(runs) and not why_not_comparable(runs)
 
 
-def draw_net(
-    axes: Axes, runs: Sequence[Run], kind: str, look: dict[str, Any], unit: float = 1e4
-) -> None:
+def draw_net(axes: Axes, runs: Sequence[Run], kind: str, look: dict[str, Any], unit: float) -> None:
     """Draw one error curve of a net: mean over seeds, band from the lowest to the highest seed.
 
     ``look`` may name it and choose its colour; by default that is the depth's.
@@ -47,7 +45,7 @@ def draw_net(
     axes.plot(x, curve["mean"], **look)
     if len(runs) > 1:
         band: dict[str, Any] = {"color": look["color"], "alpha": 0.18, "linewidth": 0, "zorder": 2}
-        axes.fill_between(x, curve["low"], curve["high"], **band)
+        axes.fill_between(x, curve["min"], curve["max"], **band)
 
 
 def draw_paper(
@@ -207,21 +205,17 @@ def sentences(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def mean_curve(runs: Sequence[Run], kind: str, column: str = "top1_err") -> pd.DataFrame:
-    """Return ``mean``, ``low`` and ``high`` over seeds by ``iter``, where every seed has it.
+def mean_curve(runs: Sequence[Run], kind: str) -> pd.DataFrame:
+    """Errors: ``mean``, ``min`` and ``max`` over seeds by ``iter``, where every seed has it.
 
     Training curves are thinned to :func:`bin_width`. A ValueError names a run without such records.
     """
     curves = []
     for run in runs:
-        if (curve := run.curve(kind, column)).empty:
-            raise ValueError(f"{run.path}: no {kind} {column} was logged")
-        thin = kind == "train"
-        curves.append(in_windows(run, bin_width(run), column)["mean"] if thin else curve)
+        curve = logged(run, kind)
+        curves.append(in_windows(run, bin_width(run))["mean"] if kind == "train" else curve)
     table = pd.concat(curves, axis=1, join="inner")
-    return pd.DataFrame(
-        {"mean": table.mean(axis=1), "low": table.min(axis=1), "high": table.max(axis=1)}
-    )
+    return pd.DataFrame({way: table.agg(way, axis=1) for way in ("mean", "min", "max")})
 
 
 def bin_width(run: Run) -> int:
@@ -236,12 +230,12 @@ def bin_width(run: Run) -> int:
     return int(run.config["trainer"]["log_every_iters"])
 
 
-def in_windows(run: Run, width: int, column: str = "top1_err") -> pd.DataFrame:
-    """Mean of the training records of each ``width`` iterations, weighted by their images.
+def in_windows(run: Run, width: int) -> pd.DataFrame:
+    """Mean of the training errors of each ``width`` iterations, weighted by their images.
 
     ``mean`` and the number of ``images``, by the last iteration of the window.
     """
-    values = run.curve("train", column)
+    values = run.curve("train")
     images = run.curve("train", "num_samples").reindex(values.index).fillna(1.0)
     window = np.minimum(np.ceil(values.index / width).astype(int) * width, run.max_iters)
     sums = pd.DataFrame({"mean": values * images, "images": images}).groupby(window).sum()

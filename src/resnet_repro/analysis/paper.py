@@ -86,9 +86,9 @@ def test_error(net: str) -> PaperValue | None:
     ours = table[table["method"] == "ResNet"]
     rows = ours[("ResNet-" + ours["layers"].astype(int).astype(str)) == net]
     if rows.empty:
-        value = _public(net, "paper_test_err_pct")
-        source = read("public_runs").set_index("net")["paper_source"].get(net)
-        return None if value is None else PaperValue(value, str(source))
+        read_off = read("public_runs").set_index("net").reindex([net]).iloc[0]
+        value, source = read_off["paper_test_err_pct"], str(read_off["paper_source"])
+        return None if pd.isna(value) else PaperValue(float(value), source)
     row = rows.iloc[0]
     printed = float(row["cifar10_test_err_pct"])
     if pd.isna(row["mean_err_pct_over_runs"]):
@@ -97,18 +97,14 @@ def test_error(net: str) -> PaperValue | None:
     return PaperValue(mean, "Table 6, mean of 5", runs=5, sd=sd, best=printed)
 
 
-def public_runs(net: str) -> dict[str, float | None]:
+def public_runs(net: str) -> pd.Series[float]:
     """Public reproductions of a CIFAR net: ``median``, ``min`` and ``max`` error, ``runs``.
 
-    Errors in percent; None where it is not known.
+    Errors in percent; NaN where it is not known.
     """
-    errors = {name: _public(net, f"{name}_test_err_pct") for name in ("median", "min", "max")}
-    return errors | {"runs": _public(net, "runs")}
-
-
-def _public(net: str, column: str) -> float | None:
-    value = read("public_runs").set_index("net")[column].astype(float).get(net)
-    return None if value is None or pd.isna(value) else float(value)
+    columns = {f"{name}_test_err_pct": name for name in ("median", "min", "max")} | {"runs": "runs"}
+    table = read("public_runs").set_index("net")[[*columns]].rename(columns=columns)
+    return table.reindex([net]).astype(float).iloc[0]
 
 
 @cache

@@ -56,17 +56,7 @@ def count_interval(error: float, images: int) -> tuple[float, float]:
 
 def last_error(run: Run) -> float:
     """Error of the last evaluation, percent: the headline."""
-    return float(_logged(run, "test").iloc[-1])
-
-
-def best_error(run: Run) -> float:
-    """Lowest error of any evaluation, percent; chosen on the test set, so it flatters."""
-    return float(_logged(run, "test").min())
-
-
-def mean_last_ten(run: Run) -> float:
-    """Mean error of the last ten evaluations, percent."""
-    return float(_logged(run, "test").tail(10).mean())
+    return float(logged(run, "test").iloc[-1])
 
 
 def clean_training_error(run: Run) -> float | None:
@@ -77,7 +67,7 @@ def clean_training_error(run: Run) -> float | None:
 
 def final_training_error(run: Run) -> float:
     """End of the noisy training curve, percent: mean over the last sixteenth of the schedule."""
-    curve = _logged(run, "train")
+    curve = logged(run, "train")
     tail = curve[curve.index > run.max_iters * (1 - TAIL)]
     return float(tail.mean()) if len(tail) else float(curve.iloc[-1])
 
@@ -88,7 +78,8 @@ def mean_of(measure: Callable[[Run], float | None], runs: Sequence[Run]) -> floa
     return float(np.mean(values)) if values else None
 
 
-def _logged(run: Run, kind: str) -> pd.Series[float]:
+def logged(run: Run, kind: str) -> pd.Series[float]:
+    """One error curve of a run, percent; a ValueError where there is none."""
     curve = run.curve(kind)
     if curve.empty:
         raise ValueError(f"{run.path}: no {kind} error was logged")

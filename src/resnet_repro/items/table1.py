@@ -79,13 +79,11 @@ def _stages(net: str) -> dict[str, list[CountedBlock]]:
 
 def _paper_flops(depth: int) -> float:
     """What Table 1 prints as FLOPs, in 1e9 multiply-adds."""
-    return float(_paper_table()["FLOPs_1e9_multiply_adds"][f"spec_{depth}_layer"])
+    return float(_paper_table().loc["FLOPs_1e9_multiply_adds", f"spec_{depth}_layer"])
 
 
-def _paper_table() -> dict[str, dict[str, str]]:
-    """The paper's table: row, column -> text."""
-    table = paper.read("table1_architectures").astype(str).set_index("layer_name")
-    return table.to_dict("index")  # type: ignore[return-value]
+def _paper_table() -> pd.DataFrame:
+    return paper.read("table1_architectures").astype(str).set_index("layer_name")
 
 
 def _agreement(depth: int) -> str:
@@ -94,7 +92,7 @@ def _agreement(depth: int) -> str:
     sizes = _output_sizes(NETS[depth])
     wrong = []
     for name, spec in _specs(NETS[depth]).items():
-        row = table[name]
+        row = table.loc[name]
         expected = row[f"spec_{depth}_layer"].replace(" | ", "; ")
         if name in stages:
             expected = f"[{expected}] x {float(row[f'blocks_{depth}']):g}"

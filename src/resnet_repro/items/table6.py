@@ -65,8 +65,8 @@ def _row(label: str, runs: Sequence[Run]) -> dict[str, Any]:
         "low": last.low,
         "high": last.high,
         "best seed": min((last_error(run) for run in runs), default=None),
-        "best on test": mean_of(stats.best_error, runs),
-        "mean of last ten": mean_of(stats.mean_last_ten, runs),
+        "best on test": mean_of(lambda run: run.curve("test").min(), runs),
+        "mean of last ten": mean_of(lambda run: run.curve("test").tail(10).mean(), runs),
         "clean training error": mean_of(stats.clean_training_error, runs),
         "paper": _paper_text(label, value),
         "public runs": _public_text(label),
@@ -98,9 +98,9 @@ def _paper_text(label: str, value: PaperValue | None) -> str:
 
 def _public_text(label: str) -> str:
     public = paper.public_runs(label)
-    if public["median"] is None:
+    if pd.isna(public["median"]):
         return "none" if public["runs"] == 0 else NOTHING
-    runs = "" if public["runs"] is None else f", {public['runs']:g}"
+    runs = "" if pd.isna(public["runs"]) else f", {public['runs']:g}"
     return f"{public['median']:g} ({public['min']:g}-{public['max']:g}{runs})"
 
 
