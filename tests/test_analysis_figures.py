@@ -21,10 +21,9 @@ from resnet_repro.analysis.logged_run import load_run
 from resnet_repro.items import DRAWINGS, gradients
 from resnet_repro.items.command import main
 from resnet_repro.items.fig1 import fig1
-from resnet_repro.items.fig2 import fig2
+from resnet_repro.items.fig2_fig5 import fig2, fig5
 from resnet_repro.items.fig3 import Cell, cells, fig3
 from resnet_repro.items.fig4 import fig4
-from resnet_repro.items.fig5 import fig5
 from resnet_repro.items.fig6 import fig6
 from resnet_repro.items.fig7 import fig7
 from resnet_repro.items.gradients import end_ratios, gradient_figure

@@ -1,12 +1,11 @@
-"""Pieces of diagrams: boxes, arrows, shortcuts and additions on a canvas measured in inches."""
+"""Pieces of diagrams: boxes, arrows and shortcuts on a canvas measured in inches."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, PathPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, PathPatch
 from matplotlib.path import Path as Outline
 
 from resnet_repro.analysis import style
@@ -16,10 +15,6 @@ PEN: dict[str, Any] = {"edgecolor": INK, "linewidth": 0.8}
 NO_HEAD = 0.08  # inches: a shorter arrow is a line
 SOLID: Any = "-"
 DOTTED: Any = (0, (1.2, 1.6))
-# A residual block: size of a box, from box to box, reach of the shortcut, radius of an addition;
-# inches.
-BLOCK_BOX, BLOCK_PITCH, BLOCK_SIDE, RADIUS = (1.15, 0.27), 0.62, 0.95, 0.085
-BLOCK_COLOUR = "#0072B2"
 Point = tuple[float, float]
 
 
@@ -96,24 +91,3 @@ def draw_stack(
         if above is not None:
             draw_arrow(axes, (x, above - height / 2), (x, y + height / 2))
         above = y
-
-
-def draw_block(axes: Axes, x: float, top: float, texts: Sequence[str], into: str) -> None:
-    """Draw a block whose first box is centred on (``x``, ``top``) and whose input is ``into``."""
-    half = BLOCK_BOX[1] / 2
-    heights = [top - BLOCK_PITCH * number for number in range(len(texts))]
-    start, sum_at = top + 0.28, heights[-1] - 0.52 * BLOCK_PITCH
-    draw_label(axes, (x, top + 0.47), into, fontsize=9)
-    draw_arrow(axes, (x, top + 0.4), (x, top + half))
-    boxes = [(y, text, BLOCK_COLOUR) for y, text in zip(heights, texts, strict=True)]
-    draw_stack(axes, x, boxes, BLOCK_BOX, 8.5)
-    for one, two in pairwise(heights):
-        draw_label(axes, (x + 0.06, (one + two) / 2), "relu", ha="left", fontsize=8)
-    draw_arrow(axes, (x, heights[-1] - half), (x, sum_at + RADIUS))
-    axes.add_patch(Circle((x, sum_at), RADIUS, facecolor="white", zorder=3, **PEN))
-    arm = RADIUS * 0.6
-    plus = [(x - arm, sum_at), (x + arm, sum_at), (x, sum_at - arm), (x, sum_at + arm)]
-    draw_strokes(axes, *plus, zorder=4)
-    draw_shortcut(axes, (x, start), (x + RADIUS, sum_at), BLOCK_SIDE)
-    draw_arrow(axes, (x, sum_at - RADIUS), (x, sum_at - 0.38))
-    draw_label(axes, (x + 0.06, sum_at - 0.22), "relu", ha="left", fontsize=8)

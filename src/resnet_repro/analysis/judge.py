@@ -192,6 +192,12 @@ def points(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
+def moved(difference: Difference, rise: str, fall: str, unit: str = " points") -> str:
+    """Say that one side is above the other or below, by how much, with the interval."""
+    way = rise if difference.value > 0 else fall
+    return f"{way} by {points(abs(difference.value))}{unit} ({interval(difference)})"
+
+
 def interval(difference: Difference) -> str:
     """The 95 % interval of the size of a difference in words, and where its noise comes from."""
     if not difference.known:
@@ -234,10 +240,8 @@ def along_depth(nets: Nets, direction: int, *measures: Measure) -> Evidence:
     for measure in measures:
         ends = compare(nets[first], nets[last], measure)
         means = {label: measure.mean(net) for label, net in nets.items()}
-        clause = (
-            f"{measure.name} of {last} is {'above' if ends.value > 0 else 'below'} {first}'s by "
-            f"{points(abs(ends.value))} points ({interval(ends)})"
-        )
+        relation = moved(ends, f"above {first}'s", f"below {first}'s")
+        clause = f"{measure.name} of {last} is {relation}"
         if pairs:
             clause += ": " + ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
         found.numbers |= {f"{measure.name} of {label}": mean for label, mean in means.items()}
@@ -246,10 +250,7 @@ def along_depth(nets: Nets, direction: int, *measures: Measure) -> Evidence:
             step = compare(nets[one], nets[two], measure)
             found.barred.append((step, direction))
             if step.sign(len(pairs) + 1) == -direction:
-                found.clauses.append(
-                    f"from {one} to {two} it {'falls' if direction > 0 else 'rises'} by "
-                    f"{abs(step.value):.2f} ({interval(step)})"
-                )
+                found.clauses.append(f"from {one} to {two} it {moved(step, 'rises', 'falls', '')}")
     return found
 
 

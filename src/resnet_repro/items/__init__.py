@@ -20,10 +20,9 @@ from resnet_repro.items import (
     claims_imagenet,
     deviations,
     fig1,
-    fig2,
+    fig2_fig5,
     fig3,
     fig4,
-    fig5,
     fig6,
     fig7,
     gradients,
@@ -157,12 +156,12 @@ _ITEMS = (
 )
 # Made from the counted nets alone.
 _DRAWINGS = (
-    Item("fig2", "Fig. 2: residual learning, a building block", fig2.fig2),
+    Item("fig2", "Fig. 2: residual learning, a building block", fig2_fig5.fig2),
     Item("fig3", "Fig. 3: the three nets side by side, maps of one size at one height", fig3.fig3),
     Item(
         "fig5",
         "Fig. 5: the basic block of ResNet-34 (left), the bottleneck of ResNet-50 (right)",
-        fig5.fig5,
+        fig2_fig5.fig5,
     ),
     Item(
         "table1",

@@ -104,8 +104,7 @@ def residual_beats_plain(runs: Sequence[Run]) -> Evidence | None:
     first, last = depths[0], depths[-1]
     terms = ((1, plain[last]), (-1, plain[first]), (-1, residual[last]), (1, residual[first]))
     growth = stats.contrast(*((sign, judge.side(net, TEST)) for sign, net in terms))
-    clause = f"{'grows' if growth.value > 0 else 'shrinks'} by {abs(growth.value):.2f} points"
-    clause = f"from {first} to {last} layers the gap {clause} ({interval(growth)})"
+    clause = f"from {first} to {last} layers the gap {judge.moved(growth, 'grows', 'shrinks')}"
     found.add("growth", growth, 1, clause)
     return found
 
@@ -140,8 +139,8 @@ def depth_1202_overfits(runs: Sequence[Run]) -> Evidence | None:
         )
         found.parts.append((trains, -1))
         found.numbers["clean training error of ResNet-1202"] = level
-    above = f"{'above' if gap.value > 0 else 'below'} ResNet-110's by {abs(gap.value):.2f} points"
-    found.clauses += [clause, f"its test error is {above} ({interval(gap)})"]
+    relation = judge.moved(gap, "above ResNet-110's", "below ResNet-110's")
+    found.clauses += [clause, f"its test error is {relation}"]
     return found
 
 

@@ -108,10 +108,8 @@ def shortcuts_beat_plain(runs: Sequence[Run], protocol: str = "10-crop") -> Evid
     found.clauses.append(f"{error.name} of plain-34 minus that of ResNet-34 {of_each} (points)")
     for worse, better in pairwise(options):
         step = compare(options[better], options[worse], error)
-        relation = (
-            f"{'below' if step.value > 0 else 'above'} {worse} by {judge.points(abs(step.value))}"
-        )
-        found.add(f"{worse} minus {better}", step, 1, f"{better} {relation} ({interval(step)})")
+        relation = judge.moved(step, f"below {worse}", f"above {worse}", "")
+        found.add(f"{worse} minus {better}", step, 1, f"{better} {relation}")
     if len(options) > 1:
         margin = _margin(plain, options, error)
         found.add(

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from resnet_repro.analysis import paper, style
 from resnet_repro.analysis.captions import run_sentences
 from resnet_repro.analysis.curves import logarithmic, name_missing
-from resnet_repro.analysis.judge import Evidence, Measure, claim, compare, interval
+from resnet_repro.analysis.judge import Evidence, Measure, claim, compare, moved
 from resnet_repro.analysis.logged_run import Run
 from resnet_repro.analysis.protocol import by_net, cifar_nets, why_not_comparable
 from resnet_repro.analysis.stats import how_many
@@ -138,6 +138,6 @@ def responses_are_smaller(runs: Sequence[Run]) -> Evidence | None:
     for smaller, larger in pairs:
         gap = compare(smaller, larger, measure)
         low, high = smaller[0].label, larger[0].label
-        below = f"{'below' if gap.value > 0 else 'above'} {high} by {abs(gap.value):.2f}"
-        found.add(f"{high} minus {low}", gap, 1, f"{low} {below} ({interval(gap)})")
+        clause = f"{low} {moved(gap, f'below {high}', f'above {high}', '')}"
+        found.add(f"{high} minus {low}", gap, 1, clause)
     return found
