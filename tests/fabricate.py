@@ -1,6 +1,6 @@
 """Made-up run folders that look like real ones, for tests of everything that reads them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from resnet_repro.conf import protocol
 from resnet_repro.config import Config
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.runs.metrics import MetricsWriter
+from resnet_repro.runs.metrics import MetricsWriter, read_metrics
 
 # test and training error at the end, as in the paper, and what a very short schedule might give
 ENDS = {
@@ -106,6 +106,18 @@ def fabricate(
                     norms[-1]["bn_output_grad_norm"] = f"{bn_gradients[it][i - 1]:.5g}"
         folder.write_table("gradients", norms)
     return folder.path
+
+
+def shift_errors(
+    run: Path, points: Callable[[dict[str, Any]], float], of: Path | None = None, until: int = 10**6
+) -> None:
+    """Log the errors of a run again, or those ``of`` another, each so many points higher."""
+    records = read_metrics((of or run) / "metrics.jsonl")
+    (run / "metrics.jsonl").unlink()
+    with MetricsWriter(run / "metrics.jsonl") as log:
+        for record in records:
+            if record["iter"] <= until:
+                log.write(**record | {"top1_err": record["top1_err"] + points(record)})
 
 
 def imagenet_run(

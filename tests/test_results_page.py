@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from fabricate import ENDS, fabricate
+from fabricate import ENDS, fabricate, shift_errors
 from pages import write
 from pages.study import COMMITTED, TABLES, Study, draw
 from pages.write import BLOCKS, PAGES, RUNS, main, outdated, rewrite
@@ -201,12 +201,7 @@ def test_a_look_is_compared_with_the_run_it_varies_and_the_papers_curve(tmp_path
     fabricate(tmp_path, "ResNet-20", name="check_again", until=40_000)  # which changes nothing
     assert BLOCKS["looks"](Study(tmp_path)) == "No look came so far."
     varied = fabricate(tmp_path, "ResNet-20")
-    records = list(map(json.loads, (varied / "metrics.jsonl").read_text().splitlines()))
-    for record in records:
-        if "top1_err" in record:
-            record["top1_err"] += 2
-    lines = [f"{json.dumps(record)}\n" for record in records if record["iter"] <= 40_000]
-    (look / "metrics.jsonl").write_text("".join(lines))
+    shift_errors(look, lambda _: 2, of=varied, until=40_000)
     rows = [line.strip("| ").split("|") for line in BLOCKS["looks"](Study(tmp_path)).splitlines()]
     head, _, *rows = [[cell.strip() for cell in row] for row in rows]
     assert head[4:] == ["paper", "without the change", "with it"]
@@ -222,13 +217,8 @@ def test_where_the_deeper_residual_net_overtakes_the_other_is_read_off_our_runs_
     theirs = BLOCKS["crossing"](Study(tmp_path))
     assert "our runs" not in theirs
     shallow, deep = (fabricate(tmp_path, f"ResNet-{depth}") for depth in (20, 56))
-    last_above = {"train": 10_000, "test": 25_000}
-    records = list(map(json.loads, (shallow / "metrics.jsonl").read_text().splitlines()))
-    for record in records:
-        if until := last_above.get(record["kind"]):
-            record["top1_err"] += 1 if record["iter"] <= until else -1
-    lines = [f"{json.dumps(record)}\n" for record in records]
-    (deep / "metrics.jsonl").write_text("".join(lines))
+    last_above = {"train": 10_000, "test": 25_000, "train_clean": 0}
+    shift_errors(deep, lambda r: 1 if r["iter"] <= last_above[r["kind"]] else -1, of=shallow)
     ours = "; in our runs up to iteration 10,000 in training error and 25,000 in test error (means"
     assert BLOCKS["crossing"](Study(tmp_path)) == theirs.replace(" (means", ours)
 
