@@ -59,6 +59,7 @@ class CountedBlock:
 class CountedNet:
     """Sizes of a net, for one image of ``image_size`` pixels a side."""
 
+    family: str  # imagenet | vgg | cifar
     net: str
     depth: int
     shortcut: str
@@ -77,9 +78,10 @@ def _of(kind: type[Counted], table: pd.DataFrame) -> list[Counted]:
     return [kind(*row) for row in table[columns].itertuples(index=False)]
 
 
-def nets() -> list[CountedNet]:
-    """All nets in their order."""
-    return _of(CountedNet, _table(COUNTED_DIR / "summary.csv"))
+def nets(family: str | None = None) -> list[CountedNet]:
+    """All nets in their order, or those of a family."""
+    found = _of(CountedNet, _table(COUNTED_DIR / "summary.csv"))
+    return [net for net in found if family in (None, net.family)]
 
 
 def net(label: str) -> CountedNet:

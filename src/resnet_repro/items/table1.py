@@ -1,6 +1,6 @@
 """Table 1: the ImageNet architectures from the counted layers, beside the paper's."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import groupby
 
 import pandas as pd
@@ -79,20 +79,20 @@ def _stages(net: str) -> dict[str, list[CountedBlock]]:
 
 def _paper_flops(depth: int) -> float:
     """What Table 1 prints as FLOPs, in 1e9 multiply-adds."""
-    return float(_paper_table().loc["FLOPs_1e9_multiply_adds", f"spec_{depth}_layer"])
+    return float(_paper_row("FLOPs_1e9_multiply_adds")[f"spec_{depth}_layer"])
 
 
-def _paper_table() -> pd.DataFrame:
-    return paper.read("table1_architectures").astype(str).set_index("layer_name")
+def _paper_row(layer: str) -> dict[Hashable, str]:
+    table = paper.read("table1_architectures").astype(str).set_index("layer_name")
+    return table.loc[layer].to_dict()
 
 
 def _agreement(depth: int) -> str:
     """``as the paper's``, or which row of the paper's table the counted net contradicts."""
-    table, stages = _paper_table(), _stages(NETS[depth])
-    sizes = _output_sizes(NETS[depth])
+    stages, sizes = _stages(NETS[depth]), _output_sizes(NETS[depth])
     wrong = []
     for name, spec in _specs(NETS[depth]).items():
-        row = table.loc[name]
+        row = _paper_row(name)
         expected = row[f"spec_{depth}_layer"].replace(" | ", "; ")
         if name in stages:
             expected = f"[{expected}] x {float(row[f'blocks_{depth}']):g}"

@@ -98,9 +98,9 @@ def _paper_text(label: str, value: PaperValue | None) -> str:
 
 def _public_text(label: str) -> str:
     public = paper.public_runs(label)
-    if pd.isna(public["median"]):
+    if math.isnan(public["median"]):
         return "none" if public["runs"] == 0 else NOTHING
-    runs = "" if pd.isna(public["runs"]) else f", {public['runs']:g}"
+    runs = "" if math.isnan(public["runs"]) else f", {public['runs']:g}"
     return f"{public['median']:g} ({public['min']:g}-{public['max']:g}{runs})"
 
 
