@@ -225,7 +225,7 @@ def core_seconds(work: Callable[[], object], rounds: int) -> float:
 def do_run(overrides: Sequence[str]) -> Row:
     """Do the run as its command does; return what it logged."""
     job = make_job(*overrides)
-    launch(job, Progress().begin(job.label, job.config.recipe.max_iters), lambda: False)
+    launch(job, Progress().begin(job.config.label, job.config.recipe.max_iters), lambda: False)
     meta, records = job.folder.meta(), job.folder.metrics()
     losses = [record["loss"] for record in records if record["kind"] == "train"]
     (test,) = [record for record in records if record["kind"] == "test"]

@@ -23,7 +23,7 @@ from resnet_repro.training.launch import Job
 
 def test_order_of_work_is_that_of_the_list_and_shorter_on_a_cpu():
     jobs = study.plan("cuda")
-    labels = [job.label for job in jobs]
+    labels = [job.config.label for job in jobs]
     assert labels[:2] == ["cifar10_plain20 paper seed 0", "cifar10_plain56 paper seed 0"]
     assert len(labels) == len(set(labels))
     first_of_next_seed = labels.index("cifar10_plain20 paper seed 1")
@@ -39,7 +39,7 @@ def test_order_of_work_is_that_of_the_list_and_shorter_on_a_cpu():
     beyond = {name for name in wanted if name.startswith("imagenet_")}
     planned = {job.config.experiment for job in jobs}
     assert wanted - planned - beyond <= {"cifar10_resnet110_highway"}
-    on_cpu = [job.label for job in study.plan("cpu")]
+    on_cpu = [job.config.label for job in study.plan("cpu")]
     cifar = [f"cifar10_{n}" for n in ("plain20", "plain56", "resnet20", "resnet56")]
     tiny = [f"tiny_{n}" for n in ("resnet18_A", "plain18", "resnet34_A", "plain34", "resnet34_B")]
     assert on_cpu[:9] == [f"{name} short seed 0" for name in cifar + tiny]
@@ -120,7 +120,7 @@ def test_a_failure_under_a_budget_is_named(monkeypatch, capsys):
     monkeypatch.setattr(study, "run_all", lambda *_: outcomes)
     with pytest.raises(SystemExit, match="75"):
         study.run([job, job], budget=1.0)
-    assert f"failed: {job.label}: out of memory\n" in capsys.readouterr().err
+    assert f"failed: {job.config.label}: out of memory\n" in capsys.readouterr().err
 
 
 def test_budgets_are_read_or_refused(call, capsys):

@@ -94,7 +94,7 @@ def show(jobs: Sequence[Job], *, timed: bool = False) -> None:
     """Print the state of each run, the counts and, if ``timed``, the time still needed."""
     states = [state_of(job) for job in jobs]
     for job, state in zip(jobs, states, strict=True):
-        print(f"{job.label:44} {state}")
+        print(f"{job.config.label:44} {state}")
     kinds = [re.split("[,:]", state)[0] for state in states]
     counts = [f"{kinds.count(kind)} {kind}" for kind in KINDS if kind in kinds]
     print(f"{len(jobs)} runs: {', '.join(counts)}", flush=True)
@@ -132,7 +132,7 @@ def one_engine(jobs: Sequence[Job]) -> list[Job]:
             if logged.setdefault(data, used) != used:
                 raise ConfigError(
                     f"the runs of {data} were trained with different engines: {logged[data]}, "
-                    f"{job.label} with {used}; --mixed-engines allows it"
+                    f"{job.config.label} with {used}; --mixed-engines allows it"
                 )
     required = []
     for job in jobs:

@@ -32,7 +32,7 @@ def work(jobs: Sequence[Job]) -> None:
         outcomes = run_all(jobs, stop_asked)
     for outcome in outcomes:
         if outcome.error is None and outcome.state != "not begun":
-            notify(f"{outcome.job.label}: {outcome.state}, {outcome.job.folder.path}")
+            notify(f"{outcome.job.config.label}: {outcome.state}, {outcome.job.folder.path}")
     report(outcomes)
 
 

@@ -101,7 +101,7 @@ def train_together(
                 if len(waiting) < len(jobs) and stop_asked():
                     break
                 job = waiting.popleft()
-                watcher = progress.begin(job.label, job.config.recipe.max_iters)
+                watcher = progress.begin(job.config.label, job.config.recipe.max_iters)
                 active.append(_ActiveRun(job, watcher, stop_asked))
             if not active:
                 return [*outcomes, *(Outcome(job, "not begun") for job in waiting)]
@@ -184,7 +184,7 @@ def name_failed(outcomes: Sequence[Outcome]) -> None:
     """Name the runs of several that failed, or that other processes work on."""
     for outcome in outcomes if len(outcomes) > 1 else ():
         if outcome.error:
-            notify(f"{outcome.state}: {outcome.job.label}: {outcome.error}")
+            notify(f"{outcome.state}: {outcome.job.config.label}: {outcome.error}")
 
 
 def report(outcomes: Sequence[Outcome]) -> None:

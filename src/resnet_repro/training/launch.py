@@ -38,11 +38,6 @@ class Job:
         """The folder of the run, which may not exist yet."""
         return RunFolder.at(paths.runs(self.config.runs_dir), self.config.as_mapping())
 
-    @property
-    def label(self) -> str:
-        """The run's name in progress and messages."""
-        return self.config.label
-
     def is_done(self) -> bool:
         """Whether the run is finished; RunFolderError: under another configuration."""
         check_same_run(self.folder, self.config)

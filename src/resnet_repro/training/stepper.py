@@ -58,7 +58,8 @@ class Engine:
         """Build the step; sets ``state.train_net`` and ``state.graphed_eval``."""
         if self.blocks == "compiled":
             state.train_net = with_compiled_blocks(state.model)
-        return (GraphedStep if self.step == "graph" else eager_step)(context, state)
+        kind = GraphedStep if self.step == "graph" else eager_step
+        return kind(context, state)
 
     def can(self, key: str, value: str, what: str, reason: str | None) -> bool:
         """Whether nothing is against it; else remark on that, or raise where it is required."""
