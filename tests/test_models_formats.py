@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision import models as torchvision_models
+from torchvision.models.resnet import BasicBlock
 
 from resnet_repro.models.build import build, build_meta
 from resnet_repro.models.formats import load_into, net_of, to_torchvision
@@ -16,20 +17,10 @@ def _same_random_numbers():
     torch.manual_seed(0)
 
 
-class TheirBlock(nn.Module):
-    def __init__(self, inputs, width, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.pad = width // 4 if inputs != width else 0
-
+class Pad(nn.Module):
     def forward(self, x):
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        if self.pad:
-            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
-        return F.relu(out + x)
+        half = x.shape[1] // 2
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, half, half))
 
 
 class TheirNet(nn.Module):
@@ -40,8 +31,8 @@ class TheirNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         for stage, (inputs, width) in enumerate([(16, 16), (16, 32), (32, 64)], start=1):
-            blocks = [TheirBlock(inputs, width, 1 if stage == 1 else 2)]
-            blocks += [TheirBlock(width, width, 1) for _ in range(n - 1)]
+            first = BasicBlock(16, 16) if stage == 1 else BasicBlock(inputs, width, 2, Pad())
+            blocks = [first, *(BasicBlock(width, width) for _ in range(n - 1))]
             setattr(self, f"layer{stage}", nn.Sequential(*blocks))
         self.linear = nn.Linear(64, 10)
 

@@ -1,9 +1,9 @@
 """A Tiny ImageNet of three classes, in every form in which it comes."""
 
-import io
-import tarfile
-import zipfile
+import shutil
+import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pictures import encoded, photograph
@@ -46,23 +46,13 @@ def write_folder(root, files):
     return root / "tiny-imagenet-200"
 
 
-def write_zip(root, files):
-    path = root / "tiny-imagenet-200.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(f"tiny-imagenet-200/{name}", content)
-    return path
+def write_archive(root, files, form):
+    with tempfile.TemporaryDirectory() as made:
+        folder = write_folder(Path(made), files)
+        return Path(shutil.make_archive(str(root / folder.name), form, made, folder.name))
 
 
-def write_tar(root, files):
-    path = root / "tiny-imagenet-200.tar.xz"
-    with tarfile.open(path, "w:xz") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"tiny-imagenet-200/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
+write_zip = partial(write_archive, form="zip")
+write_tar = partial(write_archive, form="xztar")
 Writer = Callable[[Path, dict[str, bytes]], Path]
 WRITERS: list[Writer] = [write_folder, write_zip, write_tar]

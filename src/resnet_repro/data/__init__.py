@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from resnet_repro.exits import one_line
+from resnet_repro.exits import notify, one_line
 
 if TYPE_CHECKING:  # the command line waits for none; processes that decode do without torch
     import numpy as np
@@ -44,7 +43,7 @@ def brief(error: BaseException) -> str:
 def note(message: str) -> None:
     """Print a line on standard error, on rank 0 alone."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"note: {message}", file=sys.stderr, flush=True)
+        notify(f"note: {message}")
 
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
