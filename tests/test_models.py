@@ -33,13 +33,13 @@ def _same_random_numbers():
     torch.manual_seed(0)
 
 
-def shortcut_of(kind):
-    return lambda cin, cout, stride: make_shortcut(kind, cin, cout, stride, norm=NORM)
+def shortcut_of(kind, *sizes):
+    return make_shortcut(NetSpec("cifar", 20, kind), *sizes, NORM)
 
 
 def basic_block(cin, cout, stride, kind, layers=2):
     convs = basic_convs(cin, cout, stride, layers=layers)
-    return Block(convs, NORM, shortcut_of(kind)(cin, cout, stride))
+    return Block(convs, NORM, shortcut_of(kind, cin, cout, stride))
 
 
 def modules_of(net, kind):
@@ -82,7 +82,7 @@ def test_every_shortcut_fits_its_block_at_any_size_and_keeps_channels_last(kind,
     if kind != "gate":
         for stride_in in ("1x1", "3x3"):
             convs = bottleneck_convs(8, 16, 2, stride_in=stride_in)
-            block = Block(convs, NORM, shortcut_of(kind)(8, 16, 2))
+            block = Block(convs, NORM, shortcut_of(kind, 8, 16, 2))
             assert block(torch.randn(2, 8, size, size)).shape == (2, 16, 4, 4)
 
 
@@ -376,8 +376,7 @@ def test_probes_see_stem_and_3x3_convs_of_imagenet_nets(depth, count):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: shortcut_of("A")(4, 2, 2), "from 4 to 2 channels"),
-        (lambda: shortcut_of("D")(4, 4, 1), "'D': expected one of none, A, B, C, gate"),
+        (lambda: shortcut_of("A", 4, 2, 2), "from 4 to 2 channels"),
         (lambda: make_norm(group=4)(3)(torch.randn(7, 3, 4, 4)),
          "batch of 7 images cannot be cut into BN groups of 4"),
         (lambda: conv_bn_layers(nn.Sequential(nn.Conv2d(3, 4, 3))),

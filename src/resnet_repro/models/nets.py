@@ -79,9 +79,7 @@ def _block(
         convs = bottleneck_convs(*sizes, stride_in=spec.stride_in)
     else:
         convs = basic_convs(*sizes, layers=spec.layers_per_block)
-    pad, bias = spec.zero_pad, spec.gate_bias
-    shortcut = make_shortcut(spec.shortcut, *sizes, norm=norm, zero_pad=pad, gate_bias=bias)
-    return Block(convs, norm, shortcut)
+    return Block(convs, norm, make_shortcut(spec, *sizes, norm))
 
 
 def vgg19() -> nn.Sequential:

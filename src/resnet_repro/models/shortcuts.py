@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_repro.models.blocks import NormFactory
+from resnet_repro.models.spec import NetSpec
 
 
 class NoShortcut(nn.Module):
@@ -109,28 +110,21 @@ class GatedShortcut(nn.Module):
 
 
 def make_shortcut(
-    kind: str,
-    in_channels: int,
-    out_channels: int,
-    stride: int,
-    *,
-    norm: NormFactory,
-    zero_pad: str = "end",
-    gate_bias: float = -2.0,
+    spec: NetSpec, in_channels: int, out_channels: int, stride: int, norm: NormFactory
 ) -> nn.Module:
-    """The shortcut ``kind`` (none | A | B | C | gate) of a block; ValueError: unknown kind."""
+    """The shortcut of a block; ValueError: the spec names one that is not made here."""
     changes = stride != 1 or in_channels != out_channels
-    match kind:
+    match spec.shortcut:
         case "none":
             return NoShortcut()
         case "gate":
-            return GatedShortcut(in_channels, out_channels, stride, zero_pad, gate_bias)
+            return GatedShortcut(in_channels, out_channels, stride, spec.zero_pad, spec.gate_bias)
         case "A" if changes:
-            return ZeroPadShortcut(in_channels, out_channels, stride, zero_pad)
+            return ZeroPadShortcut(in_channels, out_channels, stride, spec.zero_pad)
         case "B" if changes:
             return ProjectionShortcut(in_channels, out_channels, stride, norm)
         case "C":
             return ProjectionShortcut(in_channels, out_channels, stride, norm)
         case "A" | "B":
             return IdentityShortcut()
-    raise ValueError(f"shortcut={kind!r}: expected one of none, A, B, C, gate")
+    raise ValueError(f"shortcut={spec.shortcut}: make_shortcut does not know it")
