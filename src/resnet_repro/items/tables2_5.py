@@ -37,7 +37,7 @@ QUOTED = "quoted, not run"
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of one of the paper's tables; percent."""
+    """A row of one of the paper's tables; percent, None or NaN where it prints nothing."""
 
     net: str
     top1: float | None
@@ -66,20 +66,16 @@ def paper_rows(number: int) -> list[PaperRow]:
             for name, column in ours.items()
             for _, row in table.iterrows()
         ]
+    short = table.rename(columns=lambda name: name.partition("_")[0]).to_dict("records")
     return [
         PaperRow(
-            str(row["model" if number == 3 else "method"]),
-            _number(row, "top1"),
-            _number(row, "top5"),
-            "test" if "test" in str(row.get("evaluated_on")) else "validation",
+            row["model" if number == 3 else "method"],
+            row.get("top1"),
+            row["top5"],
+            "test" if "test" in str(row.get("evaluated")) else "validation",
         )
-        for _, row in table.iterrows()
+        for row in short
     ]
-
-
-def _number(row: pd.Series[Any], begins: str) -> float | None:
-    column = next((name for name in row.index if name.startswith(begins)), None)
-    return None if column is None or pd.isna(row[column]) else float(row[column])
 
 
 def net_table(number: int, runs: Sequence[Run]) -> Table:
@@ -166,7 +162,7 @@ def _verdict(row: PaperRow, runs: Sequence[Run], scores: Sequence[Score], protoc
         return QUOTED + ("; test set" if row.images == "test" else "")
     if not runs:
         return "no runs"
-    if row.top1 is None:
+    if pd.isna(row.top1):
         return "the paper has no top-1 error"
     reason = why_not_comparable(runs) or _left_out(scores).strip(" ()")
     if scores[0].protocol != protocol:
