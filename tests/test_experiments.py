@@ -2,7 +2,6 @@
 
 import resource
 import shlex
-import shutil
 
 import pandas as pd
 import pytest
@@ -10,7 +9,7 @@ import pytest
 import pictures
 from benchmarks.cost import paper_workloads
 from fabricate import imagenet_run
-from pictures import SAMPLE, shrink
+from pictures import SMALL_CROP
 from ranks import UNSEEN, do, fingerprint
 from resnet_repro.analysis import paper
 from resnet_repro.analysis.protocol import SCHEDULES
@@ -32,6 +31,7 @@ TINY = [name for name in names("experiment") if name.startswith("tiny_")]
 # Basic block and bottleneck, B and C: plain nets and A train in test_training_pictures and
 # test_retest. The others are slow, and test_trap_15 builds them all.
 QUICK = ("imagenet_resnet34_C", "tiny_resnet50")
+PROBES = ("gradient_precision", "gradients", "responses", "signal")
 PROBED = ("probes.signals=true", "probes.response_images=1", "trainer.log_every_iters=1")
 CHANGED = ("data=synthetic", "model.depth=8", "evaluation.clean_train_images=10",
            "recipe.batch_size=64", "recipe.max_iters=2", "recipe.milestones=[1]",
@@ -39,31 +39,23 @@ CHANGED = ("data=synthetic", "model.depth=8", "evaluation.clean_train_images=10"
 SMALL = (*CHANGED, "profile=smoke", "trainer.threads=1")
 
 
-@pytest.fixture(scope="module")
-def ilsvrc(tmp_path_factory):
-    root = tmp_path_factory.mktemp("ilsvrc")
-    pictures.write_folder(root, train=2, val=2, size=(80, 70))
-    return root
-
-
 @pytest.mark.parametrize(
     "experiment",
     [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in (*IMAGENET, *TINY)],
 )
-def test_every_experiment_on_pictures_trains(experiment, ilsvrc, tiny_root, tmp_path, monkeypatch):
-    root = tiny_root
-    if experiment in IMAGENET:
-        root = ilsvrc
-        monkeypatch.setattr(folder, "CLASSES", 3)
-        shrink(monkeypatch)
+def test_every_experiment_on_pictures_trains(
+    experiment, photographs, tiny_root, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(folder, "CLASSES", 3)  # of ImageNet
+    root = photographs if experiment in IMAGENET else tiny_root
     args = (f"data.root={root}", f"runs_dir={tmp_path}", "trainer.loader_workers=0")
     job = make_job(f"experiment={experiment}", *FEW, *PROBED, *args)
     assert do(job) == "finished"
     meta, seen = job.folder.meta(), [(r["kind"], r["num_samples"]) for r in job.folder.metrics()]
     assert seen == [("train", 3), ("train", 3), ("test", 6), ("train_clean", 1)]
-    assert meta["data"]["name"] == ("imagenet" if root == ilsvrc else "tiny_imagenet")
+    assert meta["data"]["name"] == ("imagenet" if experiment in IMAGENET else "tiny_imagenet")
     assert meta["net"]["label"] == job.config.model.label
-    assert len(job.folder.table("responses")) == len(job.folder.table("signal")) > 0
+    assert all(job.folder.table(name) for name in PROBES)
 
 
 def test_runs_on_imagenet_are_drawn_beside_those_on_tiny_imagenet(tmp_path, run_script, capsys):
@@ -151,24 +143,17 @@ def test_imagenet_has_a_thousand_classes_and_missing_pictures_are_noted(
         load_pictures("imagenet", tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(
-    ("experiment", "sizes"),
-    [("imagenet_plain18", (6, 6, 3)), ("imagenet_resnet152", (1_281_167, 50_000, 1_000))],
-)
-def test_the_time_of_a_run_is_estimated_with_and_without_its_pictures(
-    experiment, sizes, ilsvrc, tmp_path, monkeypatch
-):
+def test_the_time_of_a_run_is_estimated_with_its_pictures(photographs, monkeypatch):
+    """Without: test_the_estimate_times_the_steps_of_the_run."""
     timed = []
     monkeypatch.setattr(estimate, "_median_seconds", lambda _, work: timed.append(work) or 1.0)
-    root = ilsvrc if sizes[0] == 6 else tmp_path
-    config = compose_run(f"experiment={experiment}", f"data.root={root}", "trainer.device=cpu")
+    args = (f"data.root={photographs}", "trainer.device=cpu")
+    config = compose_run("experiment=imagenet_plain18", *args)
     pace = estimate.measure(config)
-    found = pace.sizes
-    assert (found.train, found.test, found.classes, found.side) == (*sizes, 224)
+    assert pace.sizes == (12, 6, 3, SMALL_CROP)
     assert pace.per_update >= 256 / 4  # of the 4 images that took a second
     assert pace.seconds(config) > pace.seconds(config, 300_000) > 0
-    if experiment == "imagenet_plain18":
-        timed[0]()  # an update on made-up images
+    timed[0]()  # an update on made-up images
 
 
 def test_the_command_in_a_run_gives_the_same_numbers_again(tmp_path, call):
@@ -228,26 +213,3 @@ def test_1202_layers_train_and_evaluate_within_8_gib(tmp_path, monkeypatch):
     assert len(job.folder.table("responses")) == len(job.folder.table("gradients")) == 1201
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     assert peak < 8, f"{peak:.1f} GiB"
-
-
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="no sample of ImageNet pictures here")
-def test_real_pictures_at_full_size(tmp_path):
-    for number, file in enumerate(sorted(SAMPLE.glob("*.JPEG"))[:9]):
-        folder = tmp_path / ("val" if number % 3 == 2 else "train") / f"class{number % 2}"
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, folder)
-    args = (
-        "experiment=imagenet_resnet18_A", "data=folder", "profile=smoke", f"data.root={tmp_path}",
-        "recipe.lr=0.01", "recipe.max_iters=2", "recipe.milestones=[1]", "trainer.threads=1",
-        "evaluation.every_iters=2", "probes.response_images=2", "evaluation.clean_train_images=2",
-        "trainer.loader_workers=1", "recipe.batch_size=3", f"runs_dir={tmp_path}/runs",
-    )  # fmt: skip
-    job = make_job(*args)
-    assert do(job) == "finished"
-    records, meta = job.folder.metrics(), job.folder.meta()
-    assert [r["num_samples"] for r in records if r["kind"] == "test"] == [3]
-    assert all(0 < record["loss"] < 50 for record in records)
-    assert meta["net"]["multiply_adds"] > 1.7e9  # at 224x224
-    assert meta["data"]["colours_measured_on"] == meta["data"]["train_images"] == 6
-    tables = {"gradient_precision.csv", "gradients.csv", "responses.csv", "signal.csv"}
-    assert {path.name for path in job.folder.path.glob("*.csv")} == tables
