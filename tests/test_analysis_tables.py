@@ -52,9 +52,12 @@ def test_rows_numbers_and_verdicts(runs, tmp_path):
     assert "not comparable: quick profile" in quick["verdict"].tolist()
 
 
-def test_where_the_paper_values_come_from():
+def test_trap_16_values_the_paper_does_not_print_are_labelled():
     table = table6([]).set_index("net")
     assert table.loc["plain-20", "paper"] == "9.7 (read off Fig. 6)"
+    for depth in (20, 32, 44, 56):
+        assert "Fig. 6" in table.loc[f"plain-{depth}", "paper"]
+        assert "Fig. 6" not in table.loc[f"ResNet-{depth}", "paper"]
     assert table.loc["plain-110", "paper"] == "> 60 (caption of Fig. 6)"
     assert table.loc["ResNet-110", "paper"] == "6.43 (6.61 +- 0.16)"
     quoted = table[table["verdict"] == "quoted, not run"]

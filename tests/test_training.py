@@ -9,19 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from fabricate import fabricate
 from ranks import UNSEEN, StopAt, do, fingerprint, finished, never, newest, small_job
 from refusals import refused
-from resnet_repro.analysis import paper
-from resnet_repro.analysis.load import load_runs
 from resnet_repro.conf import names, protocol
 from resnet_repro.data import Arrays, StoppedError, cifar10
 from resnet_repro.data.resident import DeviceDataset, ResidentImages
-from resnet_repro.items.table6 import table6
 from resnet_repro.progress import Watcher
 from resnet_repro.runs import provenance
 from resnet_repro.runs.folder import RunFolder, RunFolderError
@@ -341,18 +336,6 @@ def test_trap_13_precision_is_the_same_for_all_nets():
     listed = [name for name in names("experiment") if not name.endswith("_fp32")]  # the controls
     asked = {protocol(name).trainer.precision for name in listed}
     assert asked == {"auto"}  # which becomes what the device does best, whatever the net
-
-
-def test_trap_16_values_the_paper_does_not_print_are_labelled(tmp_path):
-    fabricate(tmp_path, "plain-20")
-    table = table6(load_runs(tmp_path)).set_index("net")
-    column = next(name for name in table.columns if name.startswith("paper"))
-    for depth in (20, 32, 44, 56):
-        assert "Fig. 6" in str(table.loc[f"plain-{depth}", column])
-        assert "Fig. 6" not in str(table.loc[f"ResNet-{depth}", column])
-    printed = paper.read("table6")
-    assert isinstance(printed, pd.DataFrame)
-    assert not printed["method"].str.contains("plain").any()
 
 
 @pytest.mark.parametrize("how", ["false", "true"])
