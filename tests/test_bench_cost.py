@@ -68,12 +68,6 @@ def test_every_experiment_of_the_paper_is_there():
     cifar = [f"plain{depth}" for depth in (20, 32, 44, 56, 110)]
     cifar += [f"resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202)]
     assert list(NETS) == [*(f"imagenet_{x}" for x in full_size), *(f"cifar10_{x}" for x in cifar)]
-    deepest = NETS["imagenet_resnet152"]
-    assert deepest.images == 153_600_000  # 600k iterations of 256
-    assert deepest.total_multiply_adds == 3 * 153_600_000 * 11_282_415_616
-    assert deepest.loads
-    assert NETS["cifar10_resnet110"].images == 8_192_000  # 64k iterations of 128
-    assert not NETS["cifar10_resnet110"].loads
 
 
 def test_seconds_of_logged_runs(tmp_path):

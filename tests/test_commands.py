@@ -47,7 +47,6 @@ def train(few, call, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((RUN, "recipe.lrr=1"), "unknown option 'recipe.lrr'; did you"),
         ((RUN, "trainer.precision=tf32", "trainer.device=cpu"), "tf32: needs a CUDA device"),
         ((RUN, "trainer.graph=always", "trainer.device=cpu"), "graph=always: needs a CUDA device"),
         ((*MADE_UP, "recipe.batch_size=2001"), "recipe.batch_size=2001: must be at most the 2000"),

@@ -240,12 +240,6 @@ def test_a_killed_loader_is_named_in_one_line_and_a_rerun_resumes(whole, photogr
     assert fingerprint(job.folder) == fingerprint(whole)
 
 
-def test_a_batch_larger_than_the_folder_is_refused(photographs, tmp_path):
-    message = "recipe.batch_size=13: must be at most the 12 training"
-    words = (photographs, tmp_path, "recipe.batch_size=13")
-    refused(images_of, *words, match=message, kind=ValueError)
-
-
 def test_trap_05_looking_at_pictures_does_not_move_the_statistics(photographs, tmp_path):
     watching = (PROBED, "probes.signals=true", "evaluation.every_iters=1")
     watched = job_on(photographs, tmp_path / "watched", *watching)
