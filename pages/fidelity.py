@@ -4,6 +4,8 @@ The error rates are simulated with the functions that judge runs; the random num
 the page is the same each time.
 """
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
@@ -47,13 +49,11 @@ def verdict_rates(true: float, seeds: int, scatter: float = 1.0) -> dict[str, fl
 def rates_block(_: Study) -> str:
     """Tabulate how often each verdict occurs, by true difference and number of seeds."""
     rows = []
-    for true in TRUE_DIFFERENCES:
-        for seeds in SEEDS:
-            row = {"true difference": f"{true:g}", "seeds": str(seeds)}
-            for scatter, suffix in ((1.0, ""), (2.0, " (2x)")):
-                rates = verdict_rates(true, seeds, scatter)
-                row |= {verdict + suffix: f"{rate:.1f}" for verdict, rate in rates.items()}
-            rows.append(row)
+    for true, seeds in itertools.product(TRUE_DIFFERENCES, SEEDS):
+        rows.append({"true difference": f"{true:g}", "seeds": str(seeds)})
+        for scatter, suffix in ((1.0, ""), (2.0, " (2x)")):
+            rates = verdict_rates(true, seeds, scatter)
+            rows[-1] |= {verdict + suffix: f"{rate:.1f}" for verdict, rate in rates.items()}
     return to_markdown(pd.DataFrame(rows))
 
 

@@ -15,7 +15,6 @@ from typing import IO, Any
 import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -100,7 +99,6 @@ def subplots(
 ) -> tuple[Figure, Any]:
     """As ``pyplot.subplots``, bound to no window system; ``panel``: inches, width and height."""
     figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, **how)
 
 

@@ -169,21 +169,17 @@ def _test(group: Sequence[Run], protocol: str, config: Config) -> None:
 
 
 def _arguments(shown: items.Item) -> argparse.Namespace:
-    if shown.name in items.DRAWINGS:
-        parser = argparse.ArgumentParser(description=f"Draw {shown.name}; it needs no runs.")
-    else:
-        parser = argparse.ArgumentParser(
-            description=f"Train what {shown.name} lacks, then draw it."
-        )
-        parser.add_argument(
-            "--profile",
-            choices=PROFILES,
-            help="default: paper from two logged nets on, else that with most",
-        )
-        text = "number of seeds, from 0 on; default: all logged"
-        parser.add_argument("--seeds", type=count, help=text)
-        parser.add_argument("--no-train", dest="train", action="store_false", help="only draw")
-        text = "configuration, as for resnet_repro.train"
-        parser.add_argument("overrides", nargs="*", help=text)
+    parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=paths.expand, default=shown.out, help="folder to draw into")
+    if shown.name in items.DRAWINGS:
+        parser.description = f"Draw {shown.name}; it needs no runs."
+        return parser.parse_args()
+    parser.description = f"Train what {shown.name} lacks, then draw it."
+    text = "default: paper from two logged nets on, else that with most"
+    parser.add_argument("--profile", choices=PROFILES, help=text)
+    text = "number of seeds, from 0 on; default: all logged"
+    parser.add_argument("--seeds", type=count, help=text)
+    parser.add_argument("--no-train", dest="train", action="store_false", help="only draw")
+    text = "configuration, as for resnet_repro.train"
+    parser.add_argument("overrides", nargs="*", help=text)
     return parser.parse_intermixed_args()
