@@ -115,12 +115,9 @@ def map_tasks(
 def locked(root: Path, *leftovers: str) -> Iterator[None]:
     """Make ``root`` and hold its lock, waiting for another holder; it ends with the process.
 
-    ``leftovers`` are patterns of what killed holders left, which is removed.
-
-    Raises:
-        UnwritableError: the folder may not be written.
-        DataError: the folder cannot be made or used.
-        StoppedError: a stop signal came while another process held the lock.
+    ``leftovers`` are patterns of what killed holders left, which is removed. UnwritableError: the
+    folder may not be written; DataError: it cannot be made or used; StoppedError: a stop signal
+    came while another process held the lock.
     """
     with explained_refusals(root, 0):
         root.mkdir(parents=True, exist_ok=True)
@@ -144,9 +141,8 @@ def locked(root: Path, *leftovers: str) -> Iterator[None]:
 def explained_refusals(root: Path, needed: int) -> Iterator[None]:
     """Re-raise OS errors of the block, which needs ``needed`` bytes, in one line.
 
-    Raises:
-        UnwritableError: ``root`` may not be written.
-        DataError: no space in ``root``, before the block or in it, or ``root`` refuses otherwise.
+    UnwritableError: ``root`` may not be written; DataError: it has no space, before the block or in
+    it, or refuses otherwise.
     """
     try:
         if needed > _free(root):

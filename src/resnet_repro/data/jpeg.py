@@ -85,10 +85,10 @@ def train_crop(encoded: bytes, name: str, draw: Draw) -> Pixels:
     return np.ascontiguousarray(crop[:, ::-1]) if draw.flip else crop
 
 
-def centre_crop(encoded: bytes, name: str, side: int = TEST_SIDE) -> Pixels:
-    """Resize to a shorter side and take the middle: the 1-crop view; uint8 (224, 224, 3)."""
+def centre_crop(encoded: bytes, name: str) -> Pixels:
+    """The 1-crop view: the middle at a shorter side of 256; uint8 (224, 224, 3)."""
     with _opened(encoded, name) as image:
-        width, height = resized(image.size, side)
+        width, height = resized(image.size, TEST_SIDE)
         left, top = round((width - CROP) / 2), round((height - CROP) / 2)
         return _region(image, (width, height), (left, top, left + CROP, top + CROP))
 
