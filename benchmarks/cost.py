@@ -131,10 +131,11 @@ def unlike(one: Workload, other: Workload) -> tuple[bool, float]:
 
 
 def measured_here(bench: Path, part: str) -> Measured | None:
-    """Find what this part of the benchmarks measured on a device like this one, if it did."""
+    """Find what this part of the benchmarks measured last on a device like this one, if it did."""
     here = {"gpu": gpu_name(), "cpu": cpu_description()[0], "cores": usable_cores()}.items()
-    files = (found for found in load(bench) if found.part == part)
-    return next((found for found in files if here <= found.content["hardware"].items()), None)
+    files = [found for found in load(bench) if found.part == part]
+    alike = [found for found in files if here <= found.content["hardware"].items()]
+    return max(alike, key=lambda found: found.content["made"], default=None)
 
 
 def paces_of_runs(

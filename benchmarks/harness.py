@@ -75,11 +75,11 @@ def harness_of(training: Training, scope: Scope) -> tuple[list[Row], Row, list[s
         folder = RunFolder(Path(path))
         with closing(Log(training.state, folder)) as log:
             turns = sides(training, log, scope)
-            step = median(turns["step"])
-            cost = partial(row, config.model.label, step * config.recipe.max_iters)
-            rows = [cost(*part) for part in parts_of(training, folder, log)]
-        mirror, missing = wandb_parts(training, folder, rows)
-    rows += [cost(*part) for part in mirror]
+            parts = list(parts_of(training, folder, log))
+        mirror, missing = wandb_parts(training, folder, parts)
+    step = median(turns["step"])
+    total = step * config.recipe.max_iters
+    rows = [row(config.model.label, total, *part) for part in (*parts, *mirror)]
     over = [ratio - 1 for ratio in ratios(turns["loop"], turns["step"])]
     harness, evaluation = (
         sum(row["share"] for row in rows if row["kind"] == kind) for kind in (HARNESS, EVALUATION)
@@ -148,8 +148,7 @@ def parts_of(training: Training, folder: RunFolder, log: Log) -> Iterator[Part]:
         return training.seconds_each(work, repeats)
 
     yield "check for a stop and divergence", HARNESS, total, each(look)
-    drawn = each(lambda: progress.update(state.iteration, 50.0, lr))
-    yield "progress", HARNESS, total, drawn
+    yield "progress", HARNESS, total, each(lambda: progress.update(state.iteration, 50.0, lr))
     yield "logging", HARNESS, logs, each(lambda: log_training(context, state, log, lr))
     yield "checkpoints", HARNESS, saves, each(lambda: log.save(contents(context, state)), 5)
     yield "probes: gradients", HARNESS, probes, each(measure_gradients)
@@ -171,12 +170,12 @@ def look_inside(training: Training, folder: RunFolder) -> None:
 
 
 def wandb_parts(
-    training: Training, folder: RunFolder, rows: Sequence[Row]
+    training: Training, folder: RunFolder, parts: Sequence[Part]
 ) -> tuple[list[Part], list[str]]:
     """What a mirror in W&B costs a run, offline; or why that was not measured."""
     if find_spec("wandb") is None:
         return [], ["W&B: wandb is not installed"]
-    records = sum(row["times"] for row in rows if row["part"] in ("logging", "evaluation"))
+    records = sum(times for name, _, times, _ in parts if name in ("logging", "evaluation"))
     folder.write_config(dict(training.config.as_mapping()))
     folder.write_meta(describe(training.context, training.state, {}, {}))
     with MetricsWriter(folder.metrics_path, folder.metrics_path.stat().st_size) as log:

@@ -65,6 +65,9 @@ TRAINING: Cells = {
 }
 
 
+OLD_NAMES = {"looking": "check for a stop and divergence"}  # in older files
+
+
 def _harness(found: Measured) -> Lines:
     nets: Sequence[Row] = found.content["nets"]
     parts = list(dict.fromkeys((row["part"], row["kind"], row["times"]) for row in found.rows))
@@ -74,7 +77,7 @@ def _harness(found: Measured) -> Lines:
     }
     rows = []
     for part, kind, count in parts:
-        name = f"{part} (optional)" if kind == "optional" else str(part)
+        name = f"{OLD_NAMES.get(part, part)}{' (optional)' if kind == 'optional' else ''}"
         rows.append([name, f"{count:,}", *(cells.get((net["net"], part), "-") for net in nets)])
     sums = {"**harness**": "share_of_harness", "**with evaluation**": "share_with_evaluation"}
     rows += [[name, "", *(percent(net[key]) for net in nets)] for name, key in sums.items()]

@@ -54,16 +54,11 @@ def command(
     args = parser.parse_intermixed_args(argv)  # words may follow options
     with explained():
         setup = device_of(args.words)
-        scope = replace(scopes[setup.device.type], **changes(args))
-        load = round(os.getloadavg()[0], 2)
-        found = measure(scope, args.words)
+        asked = {name: value for name in asdict(Scope()) if (value := getattr(args, name))}
+        scope = replace(scopes[setup.device.type], **asked)
         called = ["python", "-m", f"benchmarks.{part}", *(argv or sys.argv[1:])]
-        content = provenance(part, setup) | {
-            "command": shlex.join(called),
-            "scope": asdict(scope),
-            "load_before": load,
-            **found,
-        }
+        content = provenance(part, setup) | {"command": shlex.join(called), "scope": asdict(scope)}
+        content |= measure(scope, args.words)
         print(os.path.relpath(write(args.out, content)))
     return content
 
@@ -92,14 +87,8 @@ def make_parser(part: str, about: str, description: str | None = None) -> argpar
     return parser
 
 
-def changes(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what the command line changes of a scope."""
-    names = ("experiments", "rounds", "iterations")
-    return {name: value for name in names if (value := getattr(args, name))}
-
-
 def provenance(part: str, setup: Setup) -> dict[str, Any]:
-    """Return the header of a file of ``results/bench``: device, versions, revision, date."""
+    """Return the header of a file of ``results/bench``: device, load, versions, revision, date."""
     return {
         "schema": 1,
         "part": part,
@@ -108,14 +97,15 @@ def provenance(part: str, setup: Setup) -> dict[str, Any]:
         "precision": setup.precision,
         "threads": setup.threads,
         "hardware": hardware(setup.gpu, 1, setup.threads),
+        "load_before": round(os.getloadavg()[0], 2),
         "versions": versions() | {"pillow": metadata.version("pillow")},
         "git": git_state(),
     }
 
 
-def write(out: Path, content: Mapping[str, Any]) -> Path:
-    """Write ``<part>_<device>.json``; return its path."""
+def write(out: Path, content: Mapping[str, Any], device: str = "") -> Path:
+    """Write ``<part>_<device>.json``, by default ``cpu`` or ``cuda``; return its path."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{content['part']}_{content['device']}.json"
+    path = out / f"{content['part']}_{device or content['device']}.json"
     write_text_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return path

@@ -8,6 +8,7 @@ README's runs say how long they took.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,12 +59,15 @@ def project(experiment: str, scope: Scope, overrides: Sequence[str]) -> Row:
 
 
 def measure_few(folder: Path, nets: Sequence[str] = FEW, overrides: Sequence[str] = ()) -> Measured:
-    """Measure an iteration of each net; write ``cost_<device>.json`` and return what is in it."""
+    """Measure an iteration of each net; return what was written.
+
+    The file is named after the hardware: what another machine measured stays beside it.
+    """
     notify(f"measuring {len(nets)} nets on this device, once")
     setup = set_up(compose_run(f"experiment={nets[0]}", *overrides).trainer)
-    result = provenance("cost", setup) | {"load_before": round(os.getloadavg()[0], 2)}
+    result = provenance("cost", setup)
     result["rows"] = [measure_one(net, overrides) for net in nets]
-    write(folder, result)
+    write(folder, result, re.sub(r"\W+", "_", result["hardware"]["label"]))
     return Measured("cost", setup.device.type, result)
 
 

@@ -187,7 +187,10 @@ def test_measuring_halves_a_batch_that_does_not_fit(monkeypatch):
 
 def test_measuring_writes_what_is_recalled(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "PIXELS", 4 * 32 * 32)  # four images, on a CPU
+    measured(tmp_path, cores=999)
+    other = (tmp_path / "cost_cpu.json").read_text()
     kept = measure_few(tmp_path, ["cifar10_resnet20"], ["trainer.threads=1", "model.depth=8"])
+    assert (tmp_path / "cost_cpu.json").read_text() == other  # another machine's stay
     (row,) = kept.rows
     assert (row["experiment"], row["batch_size"]) == ("cifar10_resnet20", 128)
     assert row["seconds"] > 0

@@ -13,6 +13,7 @@ from typing import Any
 from ranks import crash, small_job
 from reliability.record import Outcome
 from reliability.runs import Trial, Workshop, finish, generations
+from resnet_repro.training.launch import Job
 
 PAGE = 4096
 FORMER = 4  # iteration of the checkpoint before the newest
@@ -102,15 +103,15 @@ def trials(shop: Workshop) -> Iterator[Trial]:
     yield Trial("all generations damaged", partial(all_damaged, shop))
 
 
-def begun(shop: Workshop, folder: Path) -> Path:
-    """A run folder that died after its second checkpoint; made once, then copied."""
+def begun(shop: Workshop, folder: Path) -> Job:
+    """A run that died after its second checkpoint; made once, then copied."""
     made = small_job(shop.scratch / "begun")
     if not made.folder.path.exists():
         crash(made, "after-prune:2")
     job = small_job(folder)
     shutil.copytree(made.folder.path, job.folder.path)
     job.folder.write_config(job.config.as_mapping())
-    return job.folder.path
+    return job
 
 
 def damaged(shop: Workshop, kind: str, files: int, folder: Path) -> Outcome:
@@ -118,7 +119,7 @@ def damaged(shop: Workshop, kind: str, files: int, folder: Path) -> Outcome:
     from resnet_repro.training.checkpoint import load_newest
 
     counts = dict.fromkeys(("silent", "set_aside", "warned", "whole_runs", "identical_runs"), 0)
-    rng, source = random.Random(kind), begun(shop, folder / "source")
+    rng, source = random.Random(kind), begun(shop, folder / "source").folder.path
     for number in range(files):
         job = small_job(folder / "copy")
         run = job.folder
@@ -145,26 +146,25 @@ def damaged(shop: Workshop, kind: str, files: int, folder: Path) -> Outcome:
 
 def refused(shop: Workshop, change: Callable[[Path], None], folder: Path) -> Outcome:
     """Make the newest checkpoint another run's: the run must stop and name its place."""
-    path = begun(shop, folder)
-    change(sorted((path / "checkpoints").glob("iter_*.pt"))[-1])
-    return stopped(folder, path)
+    job = begun(shop, folder)
+    change(generations(job.folder)[-1])
+    return stopped(job)
 
 
 def all_damaged(shop: Workshop, folder: Path) -> Outcome:
     """Damage both generations: the run must stop, not restart, now and when rerun."""
-    path = begun(shop, folder)
-    for file in (path / "checkpoints").glob("iter_*.pt"):
+    job = begun(shop, folder)
+    for file in generations(job.folder):
         file.write_bytes(b"")
-    first, again = stopped(folder, path), stopped(folder, path)
+    first, again = stopped(job), stopped(job)
     return first | {"ok": first["ok"] and again["ok"]}
 
 
-def stopped(folder: Path, path: Path) -> Outcome:
+def stopped(job: Job) -> Outcome:
     """Rerun: it must stop with exit code 4's error, its status saying where and why."""
-    job = small_job(folder)
     code = finish(job)
     status = job.folder.status()
     reason = str(status.get("reason"))
     fine = code != 0 and status["state"] == "failed" and reason.startswith("CheckpointError")
-    named = str(path) in reason
+    named = str(job.folder.path) in reason
     return {"ok": fine and named, "files": 1, "silent": int(code == 0), "refused": int(fine)}
