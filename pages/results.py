@@ -47,8 +47,9 @@ def runs_block(study: Study) -> str:
     )
     lines = [_runs_table(finished) if finished else "No run is finished yet.", ""]
     lines += [f"- in no table: {_ended(run)}" for run in study.begun if not run.is_finished]
-    look = "a look at one question, in no figure or verdict"
-    lines += [f"- {look}: {_ended(run)}" for run in study.checks]
+    if study.checks:
+        looks = "; ".join(map(_ended, study.checks))
+        lines += [f"- looks at one question each, in no figure or verdict: {looks}"]
     lines += [
         f"- given up, in no figure or table: `{run.place}` {run.status['state']}: "
         f"{run.status.get('reason') or NOTHING}"
@@ -177,7 +178,7 @@ def looks_block(study: Study) -> str:
         for kind, name in KINDS.items():
             curves = {"paper": paper.curve(6, look.label, kind)}
             grid = curves["paper"].index.to_numpy()
-            for what, run in (("without the change", varied), ("with it", look)):
+            for what, run in (("the run", varied), ("the look", look)):
                 curves[what] = logged_at(run, kind, grid, 1_000)
             net = {"net": _net(look), "error (%)": name}
             rows += [net | row for row in means_by_rate(curves, look)]
@@ -253,9 +254,7 @@ def gradients_block(study: Study, describe: Callable[[Run], dict[str, str]]) -> 
     rows = []
     for run in study.item("gradients") + study.checks + study.item("fig4"):
         if found := describe(run):
-            row = {"net": f"{_net(run)}, {run.meta.get('precision')}", **found}
-            if row not in rows:  # a look at one question may repeat a run
-                rows.append(row)
+            rows.append({"net": f"{_net(run)}, {run.meta.get('precision')}", **found})
     return to_markdown(pd.DataFrame(rows)) if rows else "No run has logged it yet."
 
 

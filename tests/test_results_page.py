@@ -120,7 +120,7 @@ def test_a_run_that_did_not_finish_is_a_curve_as_far_as_it_goes_and_nothing_else
     assert "- in no table: `short/cifar10_plain32/seed0`, bf16, stopped at iteration 1,000" in runs
     assert "- in no table: `paper/cifar10_resnet56/seed0`, bf16, stopped" in runs
     assert "- given up, in no figure or table: `short/cifar10_plain44/seed0` diverged" in runs
-    assert "- a look at one question, in no figure or verdict: `short/check_fp32/seed0`" in runs
+    assert ", in no figure or verdict: `short/check_fp32/seed0`, fp32" in runs
     assert "plain-20, seed 0, fp32" not in BLOCKS["first update"](study)  # it logged no gradients
     curves = BLOCKS["curves"](study)
     assert re.search(r"\| ResNet-56 +\| test error +\| paper +\| 1 .* 33,000 to 40,000 ", curves)
@@ -204,7 +204,7 @@ def test_a_look_is_compared_with_the_run_it_varies_and_the_papers_curve(tmp_path
     shift_errors(look, lambda _: 2, of=varied, until=40_000)
     rows = [line.strip("| ").split("|") for line in BLOCKS["looks"](Study(tmp_path)).splitlines()]
     head, _, *rows = [[cell.strip() for cell in row] for row in rows]
-    assert head[4:] == ["paper", "without the change", "with it"]
+    assert head[4:] == ["paper", "the run", "the look"]
     assert [row[3] for row in rows] == 2 * ["3,000 to 32,000", "33,000 to 40,000"]
     for row in rows:
         assert row[0] == "ResNet-20, seed 0, recipe.decay_bn=false"
