@@ -61,8 +61,8 @@ notebooks: $(STAMP) ## run the notebooks again and keep what they show
 bench: $(STAMP) ## measure speed on this device: ARGS='training limit' for parts; writes docs/SPEED.md
 	@$(PY) -m benchmarks $(ARGS)
 
-cost: $(STAMP) ## what every experiment of the paper costs on this device
-	@$(PY) -m benchmarks.cost $(ARGS)
+cost: $(STAMP) ## how long every training of the paper takes on this device; into docs/SPEED.md
+	@$(PY) -m benchmarks cost $(ARGS)
 
 report: $(STAMP) ## one page: figures, tables, claims, runs
 	@$(PY) -m resnet_repro.analysis.report $(ARGS)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from benchmarks.page import save
 from benchmarks.record import make_parser
 
-PARTS = ("start", "training", "harness", "limit", "growth", "schedule", "parity", "pictures")
+PARTS = ("start", "training", "harness", "limit", "growth", "cost", "parity", "pictures")
 
 
 def run_part(part: str, arguments: Sequence[str]) -> bool:

@@ -103,9 +103,9 @@ def provenance(part: str, setup: Setup) -> dict[str, Any]:
     }
 
 
-def write(out: Path, content: Mapping[str, Any], device: str = "") -> Path:
-    """Write ``<part>_<device>.json``, by default ``cpu`` or ``cuda``; return its path."""
+def write(out: Path, content: Mapping[str, Any]) -> Path:
+    """Write ``<part>_<device>.json``; return its path."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{content['part']}_{device or content['device']}.json"
+    path = out / f"{content['part']}_{content['device']}.json"
     write_text_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return path

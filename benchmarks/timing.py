@@ -82,14 +82,13 @@ def children_seconds() -> float:
 class Training:
     """A run without its folder: the same parts and stepper as a real one.
 
-    ``stream`` is its own on CUDA; ``ready_seconds`` were spent on compiling, capturing and the
-    first ``warm`` iterations. ConfigError: this machine cannot do the run.
+    ``stream`` is its own on CUDA; ``warm`` iterations are done. ConfigError: this machine cannot
+    do the run.
     """
 
     def __init__(self, config: Config, arrays: Arrays | None = None, warm: int = WARM):
         self.config, self.setup = config, set_up(config.trainer)
         arrays = load_data(config) if arrays is None else arrays
-        began = time.perf_counter()
         self.stream = None
         if self.setup.device.type == "cuda":
             self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -99,7 +98,6 @@ class Training:
         for _ in range(warm):
             self.iterate()
         synchronise(self.setup.device)
-        self.ready_seconds = time.perf_counter() - began
 
     def iterate(self) -> None:
         """Do one iteration: batch, forward, backward, update."""

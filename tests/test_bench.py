@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import __main__, growth, limit, parity, pictures, record, start, training
+from benchmarks import __main__, cost, growth, limit, parity, pictures, record, start, training
 from benchmarks.growth import Point
 from benchmarks.limit import CONV, NORM, OTHER, UPDATE, WAITING, kind_of, least, time_spent
 from benchmarks.measured import Measured
@@ -29,7 +29,7 @@ from resnet_repro.models.spec import NetSpec
 from resnet_repro.options import ConfigError
 from resnet_repro.paths import REPOSITORY as REPO
 from resnet_repro.runs.folder import RunFolder
-from resnet_repro.training import graph, stepper
+from resnet_repro.training import estimate, graph, stepper
 
 TINY = ("data=synthetic", "model.depth=8", "recipe.batch_size=8", "trainer.threads=1")
 TINY += ("trainer.device=cpu",)
@@ -95,11 +95,38 @@ def test_harness_is_counted_part_by_part(tmp_path):
 
 
 def test_the_paper_runs_are_projected(tmp_path):
-    (row,) = measured_by("schedule", tmp_path)["rows"]
+    (row,) = measured_by("cost", tmp_path)["rows"]
     assert row["iterations"] == 64_000
-    done = row["ready_seconds"] + 64_000 * row["step_seconds"] + 64 * row["evaluation_seconds"]
+    done = row["start_seconds"] + 64_000 * row["step_seconds"] + 64 * row["evaluation_seconds"]
     clean = 2_000 / 500 * row["evaluation_seconds"]
     assert row["run_seconds"] == pytest.approx(done + clean, rel=1e-3)
+
+
+def test_a_net_that_does_not_fit_is_named_and_the_others_are_projected(
+    tmp_path, monkeypatch, capsys
+):
+    def pace(config, _):
+        if config.model.depth == 152:
+            raise torch.OutOfMemoryError
+        return estimate.RunPace(1.0, 0.5, 0.001, estimate.SETS["imagenet"])
+
+    monkeypatch.setattr(estimate, "measure", pace)
+    scope = Scope(("imagenet_resnet152", "imagenet_resnet50"))
+    kept = record.command("cost", cost.measure, {"cpu": scope}, ["--out", str(tmp_path)])
+    (row,) = kept["rows"]
+    assert row["experiment"] == "imagenet_resnet50"
+    for output in (capsys.readouterr().out, page([Measured("cost", "cpu", kept)])):
+        assert "imagenet_resnet152: does not fit in memory" in output
+
+
+def test_every_training_of_the_paper_is_projected_on_a_gpu():
+    full_size = ["plain18", "resnet18_A", "plain34", *(f"resnet34_{option}" for option in "ABC")]
+    full_size += ["resnet50", "resnet101", "resnet152"]
+    cifar = [f"plain{depth}" for depth in (20, 32, 44, 56, 110)]
+    cifar += [f"resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202)]
+    names = {*(f"imagenet_{net}" for net in full_size), *(f"cifar10_{net}" for net in cifar)}
+    assert set(cost.SCOPES["cuda"].experiments) == names
+    assert set(cost.SCOPES["cpu"].experiments) == names - {cost.TOO_LARGE}
 
 
 def test_limit_tells_where_the_time_goes(tmp_path, monkeypatch):

@@ -78,10 +78,9 @@ def _of(kind: type[Counted], table: pd.DataFrame) -> list[Counted]:
     return [kind(*row) for row in table[columns].itertuples(index=False)]
 
 
-def nets(family: str | None = None) -> list[CountedNet]:
-    """All nets in their order, or those of a family."""
-    found = _of(CountedNet, _table(COUNTED_DIR / "summary.csv"))
-    return [net for net in found if family in (None, net.family)]
+def nets() -> list[CountedNet]:
+    """All nets in their order."""
+    return _of(CountedNet, _table(COUNTED_DIR / "summary.csv"))
 
 
 def net(label: str) -> CountedNet:

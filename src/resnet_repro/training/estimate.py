@@ -47,21 +47,22 @@ SETS = {
 
 @dataclass(frozen=True)
 class RunPace:
-    """Measured speed of one net: seconds of an update, and of evaluating one image."""
+    """Seconds of one net on this device: its start, an update, the evaluation of an image."""
 
+    start: float
     per_update: float
     per_eval_image: float
     sizes: Sizes
 
-    def seconds(self, config: Config, start: int = 0) -> float:
-        """Seconds a run needs from iteration ``start``, evaluations and clean pass included."""
-        left, evaluation = config.recipe.max_iters - start, config.evaluation
+    def seconds(self, config: Config, iteration: int = 0) -> float:
+        """Seconds a run needs from this iteration, start, evaluations and clean pass included."""
+        left, evaluation = config.recipe.max_iters - iteration, config.evaluation
         clean = min(evaluation.clean_train_images or self.sizes.train, self.sizes.train)
         images = math.ceil(left / evaluation.every_iters) * self.sizes.test + clean
-        return left * self.per_update + images * self.per_eval_image
+        return self.start + left * self.per_update + images * self.per_eval_image
 
 
-def measure(config: Config) -> RunPace:
+def measure(config: Config, rounds: int = TIMED) -> RunPace:
     """Time a few updates and an evaluation, done as the run will do them, on random images.
 
     Of a folder of pictures a few are decoded, too. ConfigError: this machine cannot do the run.
@@ -78,20 +79,23 @@ def measure(config: Config) -> RunPace:
     arrays = Arrays(pixels, labels, pixels, labels, sizes.classes, {})
     # A capture needs a stream of its own; on the CPU, torch.cuda.stream(None) would start CUDA.
     stream = torch.cuda.Stream() if setup.gpu else None  # type: ignore[no-untyped-call]
+    began = time.perf_counter()
     with torch.cuda.stream(stream) if stream else nullcontext():
         context, state = assemble(_alone(config, timed), setup, arrays)
         step = choose(context, state).build(context, state)
+        step(1e-4)  # compiles
+        start = time.perf_counter() - began
         images, _ = context.images.batch(0)
-        update = _median_seconds(setup, lambda: step(1e-4)) / timed
+        update = _median_seconds(setup, rounds, lambda: step(1e-4)) / timed
         with torch.no_grad(), setup.autocast():
             state.model.eval()
             forward = state.graphed_eval or state.model
-            evaluation = _median_seconds(setup, lambda: forward(images)) / timed
+            evaluation = _median_seconds(setup, rounds, lambda: forward(images)) / timed
     if setup.gpu and config.trainer.loader_workers:  # decoded in parallel
         update, evaluation = max(update, decoding), max(evaluation, decoding)
     else:
         update, evaluation = update + decoding, evaluation + decoding
-    return RunPace(share * update, evaluation, sizes)
+    return RunPace(start, share * update, evaluation, sizes)
 
 
 def _alone(config: Config, timed: int) -> Config:
@@ -130,7 +134,7 @@ def _sizes(config: Config) -> tuple[Sizes, float]:
     return Sizes(len(train), len(test), len(train.classes), CROP), seconds
 
 
-def _median_seconds(setup: Setup, work: Callable[[], object]) -> float:
+def _median_seconds(setup: Setup, rounds: int, work: Callable[[], object]) -> float:
     """Seconds of one call, without the first: kernels are selected, a graph is captured."""
     calls = CALLS_PER_SYNC if setup.gpu else 1
 
@@ -141,4 +145,4 @@ def _median_seconds(setup: Setup, work: Callable[[], object]) -> float:
             torch.cuda.synchronize()
 
     repeat(EAGER_CALLS + 1 if setup.gpu else WARM)
-    return statistics.median(timeit.repeat(lambda: repeat(calls), number=1, repeat=TIMED)) / calls
+    return statistics.median(timeit.repeat(lambda: repeat(calls), number=1, repeat=rounds)) / calls
