@@ -19,7 +19,6 @@ def check_same_run(folder: RunFolder, config: Config) -> None:
     """Raise RunFolderError, with keys and both values, where a folder holds another run."""
     try:
         if not folder.config_path.exists():
-            _refuse_former_name(folder, config)
             return
     except OSError as error:
         raise RunFolderError(f"{folder.path}: cannot be used ({error.strerror})") from error
@@ -39,19 +38,6 @@ def check_same_run(folder: RunFolder, config: Config) -> None:
 
 def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
     return "; ".join(f"{key} was {old}, now {new}" for key, (old, new) in changed.items())
-
-
-def _refuse_former_name(folder: RunFolder, config: Config) -> None:
-    """Raise where a variant without a folder of its own was begun under its experiment's name."""
-    former = RunFolder(folder.path.parent.with_name(config.experiment) / folder.path.name)
-    if former == folder or not former.config_path.exists():
-        return
-    if differences(former.config(), config.as_mapping()).keys() <= {"name"}:
-        raise RunFolderError(
-            f"{former.path} holds this run under its experiment's name, which a variant no longer "
-            f"has; move it to {folder.path} and set name: {config.name} in its config.yaml to keep "
-            "it, or remove it"
-        )
 
 
 def refuse_diverged(folder: RunFolder) -> None:
