@@ -15,23 +15,16 @@ from resnet_repro.items import CLAIMS, ITEMS
 from resnet_repro.items.claims_imagenet import IMAGENET_CLAIMS
 
 COMMITTED = ("paper", "short")  # profiles whose runs are in the repository
-UNFINISHED = "unfinished"  # beside the runs: stopped ones, with their checkpoints
 FIGURES = ("fig1", "fig4", "fig6", "fig7", "gradients", "deviations")
 TABLES = ("table2", "table3", "table6", "claims")
 CLAIMS_IMAGENET, AGREEMENT = "claims_imagenet", "agreement"
 
 
 class Study(Logged):
-    """The logged runs that the pages speak of, below the folder of the run folders.
-
-    Those in ``unfinished/`` beside it count as far as they go, until there is one in their place.
-    """
+    """The logged runs that the pages speak of, below the folder of the run folders."""
 
     def __init__(self, root: Path):
         super().__init__(root, COMMITTED)
-        here, unfinished = {run.place for run in self.runs}, Logged(root.parent / UNFINISHED)
-        self.runs += [run for run in unfinished.runs if run.place not in here]
-        self.problems += unfinished.problems
 
     def item(self, name: str) -> list[Run]:
         """Return the finished runs that an item is drawn from."""

@@ -143,6 +143,7 @@ def test_imagenet_has_a_thousand_classes_and_missing_pictures_are_noted(
 def test_the_time_of_a_run_is_estimated_with_its_pictures(photographs, monkeypatch):
     """Without: test_the_estimate_times_the_steps_of_the_run."""
     timed = []
+    monkeypatch.setattr(estimate, "PIXELS", 4 * SMALL_CROP**2)
     monkeypatch.setattr(estimate, "_median_seconds", lambda *args: timed.append(args[-1]) or 1.0)
     args = (f"data.root={photographs}", "trainer.device=cpu")
     config = compose_run("experiment=imagenet_plain18", *args)

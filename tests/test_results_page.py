@@ -112,8 +112,7 @@ def test_a_run_that_did_not_finish_is_a_curve_as_far_as_it_goes_and_nothing_else
     fabricate(four, "plain-32", state="preempted", **stopped)
     fabricate(four, "plain-44", state="diverged", **stopped)
     fabricate(four, "plain-20", name="check_fp32", state="preempted", precision="fp32", **stopped)
-    root = four.with_name("unfinished")
-    fabricate(root, "ResNet-56", profile="paper", state="preempted", until=40_000)
+    fabricate(four, "ResNet-56", profile="paper", state="preempted", until=40_000)
     study = Study(four)
     runs = BLOCKS["runs"](study)
     assert "plain-20, plain-56, ResNet-20, ResNet-56 " in runs
@@ -125,11 +124,9 @@ def test_a_run_that_did_not_finish_is_a_curve_as_far_as_it_goes_and_nothing_else
     curves = BLOCKS["curves"](study)
     assert re.search(r"\| ResNet-56 +\| test error +\| paper +\| 1 .* 33,000 to 40,000 ", curves)
     assert (BLOCKS["claims"](study), BLOCKS["table 6"](study)) == before
-    (broken := root / "paper" / "cifar10_plain20" / "seed0").mkdir(parents=True)
+    (broken := four / "paper" / "cifar10_plain110" / "seed0").mkdir(parents=True)
     (broken / "config.yaml").write_text("seed: [")
-    assert "unfinished/paper/cifar10_plain20/seed0" in Study(four).left_out[0]
-    fabricate(four, "ResNet-56", profile="paper")  # now it is finished: its copy is no second seed
-    assert [run.path.is_relative_to(four) for run in Study(four).begun] == [True] * 6
+    assert any("paper/cifar10_plain110/seed0" in line for line in Study(four).left_out)
 
 
 def test_a_page_of_no_runs_says_so(tmp_path):

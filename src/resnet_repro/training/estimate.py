@@ -22,7 +22,7 @@ from resnet_repro.training.stepper import choose
 
 WARM, TIMED = 2, 3
 CALLS_PER_SYNC = 8  # calls that a GPU is given together: in a run the host does not wait for each
-PIXELS = 128 * 32 * 32  # of the images timed on a CPU, whose seconds grow with their number
+PIXELS = 16 * 224 * 224  # of the images timed on a CPU; those of fewer take longer each
 DECODED = 12  # pictures of the folder that are timed
 
 
@@ -73,7 +73,7 @@ def measure(config: Config, rounds: int = TIMED) -> RunPace:
         share = timed = -(-batch // config.trainer.devices)
     else:  # its workers share the cores: the whole batch, of which a part is timed
         share, group = batch, group or 1
-        timed = max(group, min(batch, max(4, PIXELS // sizes.side**2)) // group * group)
+        timed = max(group, min(batch, PIXELS // sizes.side**2) // group * group)
     shape, labels = (timed, sizes.side, sizes.side, 3), np.zeros(timed, np.uint8)
     pixels = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     arrays = Arrays(pixels, labels, pixels, labels, sizes.classes, {})
