@@ -222,7 +222,8 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Measured], Lines]]] = {
     "cost": (
         "The paper's runs",
         "Projected from an update and an evaluation, the clean training error at the end included; "
-        "nets of ImageNet without decoding its pictures.",
+        "nets of ImageNet without decoding its pictures. The nets are timed one after the other: "
+        "where other programs share the machine, they slow some more than others.",
         partial(columns, COST),
     ),
     "parity": (

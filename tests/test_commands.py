@@ -170,7 +170,7 @@ def test_from_another_folder_runs_go_to_the_repository_with_a_note(tmp_path, mon
 COMMANDS = [
     *(f"resnet_repro.{name}" for name in ("train", "study", "mirror", "items.command", "compose")),
     *(f"resnet_repro.{name}" for name in ("evaluate", "export", "responses")),
-    *(f"benchmarks.{name}" for name in ("cost", "gpu_check", "page")),
+    *(f"benchmarks.{name}" for name in ("gpu_check", "page")),
 ]
 READERS = [
     f"resnet_repro.{folder}.{path.stem}"
