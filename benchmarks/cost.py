@@ -26,8 +26,8 @@ IMAGENET = tuple(
 TOO_LARGE = "cifar10_resnet1202"  # its batch of 128 takes more memory than most hosts have
 ROUNDS = 10  # other programs slow some of them down
 SCOPES = {
-    "cpu": Scope((*(name for name in CIFAR if name != TOO_LARGE), *IMAGENET), ROUNDS),
-    "cuda": Scope((*CIFAR, *IMAGENET), ROUNDS),
+    "cpu": Scope((*(name for name in CIFAR if name != TOO_LARGE), *IMAGENET), ROUNDS, 1),
+    "cuda": Scope((*CIFAR, *IMAGENET), ROUNDS, estimate.CALLS_PER_SYNC),
 }
 
 
